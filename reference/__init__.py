@@ -1,0 +1,1 @@
+"""Reference material that shares no code with `revode`: oracles, vectors, adapters, benchmarks."""

@@ -1,0 +1,27 @@
+"""revode: reversible backpropagation through differential equations, on NumPy, from first principles.
+
+    sol = rv.solve(field, y0, ts, params, method=rv.Coupled("midpoint"), gradient=rv.Reversible())
+    value, grads = rv.value_and_grad(loss)(params)
+
+This file is the table of contents; the engine is in engine/, the methods in methods/, the gradient modes in gradients/.
+"""
+from .engine import Tensor, check_vjp, custom_vjp, grad, load, save, tree, value_and_grad, vjp
+from .gradients import Backsolve, Checkpointed, Direct, Reversible
+from .methods import (
+    AsynchronousLeapfrog,
+    Composition,
+    Coupled,
+    LeapfrogMidpoint,
+    ReversibleHeun,
+    RungeKutta,
+    SemiImplicitEuler,
+    Shear,
+    Swap,
+    Tableau,
+    VelocityVerlet,
+    shears,
+)
+from .solve import Solution, solve, steps, steps_back
+from .stepping import ReconstructionError, ReconstructionWarning, RoundTrip, State, Stats
+
+__version__ = "0.1.0"

@@ -1,0 +1,256 @@
+"""Derivatives of plain NumPy functions: one primitive, `vjp`, and short clients.
+
+    value, pull = vjp(fn, *args)         pull(cotangent of value) = the cotangents of args
+
+Everything may be a tree (nested dict, list, tuple). Float leaves are differentiated; integers, bools, None and strings
+pass through and get None. Cost: one run of fn for the value, one backward sweep for each pull; the tape holds every
+intermediate value.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from . import functions, primitives, tree  # noqa: F401 (they fill the tables)
+from .tensor import Tape, Tensor, innermost, is_float, record_many, value_of
+
+
+def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
+    """Evaluate fn(*args) and return (value, pull), where pull(cotangent) gives a tuple, one cotangent for each argument.
+
+    The cotangent is a tree like value (None for zero); each result is a tree like its argument.
+    Raises TypeError for complex or unusual float arrays among the arguments.
+
+    Example
+    -------
+    >>> value, pull = vjp(lambda x, y: x * y, 3.0, 4.0)
+    >>> float(value), [float(a) for a in pull(1.0)]
+    (12.0, [4.0, 3.0])
+    """
+    leaves, structure = tree.flatten(args)
+    tape = Tape()
+    inputs = [tape.input(checked(x)) if is_float(x) else checked(x) for x in leaves]
+    slots = [x.slot for x in inputs if type(x) is Tensor and x.tape is tape]
+    outputs, out_structure = tree.flatten(fn(*tree.unflatten(structure, inputs)))
+    tape.close()
+    values = [y.value if type(y) is Tensor and y.tape is tape else y for y in outputs]
+
+    def pull(cotangent: Any) -> tuple:
+        seeds, given = tree.flatten(cotangent)
+        if given != out_structure:
+            if cotangent is not None and len(seeds) != len(outputs):
+                raise ValueError(f"pull: the cotangent is {tree.describe(cotangent)} for a value "
+                                 f"{tree.describe(tree.unflatten(out_structure, values))}; give a tree like the value")
+        pairs = [(y.slot, seed_like(g, y.value)) for y, g in zip(outputs, seeds, strict=False)
+                 if type(y) is Tensor and y.tape is tape and g is not None]
+        found = iter(tape.pull(pairs, slots))
+        return tree.unflatten(structure, [
+            like(next(found), x) if is_float(x) else None for x in leaves])
+
+    return tree.unflatten(out_structure, values), pull
+
+
+def checked(x: Any) -> Any:
+    """x itself, or a TypeError if it is an array that could be meant to carry a gradient and cannot."""
+    kind = getattr(getattr(x, "dtype", None), "kind", "")
+    if kind == "c" or type(x) is complex:
+        raise TypeError("complex values have no gradient here; pass real and imaginary parts as two float arrays")
+    if kind == "f" and not is_float(x):
+        raise TypeError(f"an array of {x.dtype} was given; gradients are taken in float64 or float32, so convert it "
+                        "with x.astype(np.float64)")
+    return x
+
+
+def seed_like(g: Any, y: Any) -> Any:
+    """A cotangent for the value y: an array of its shape."""
+    g = g if hasattr(g, "shape") else np.asarray(g)
+    if g.shape != np.shape(value_of(y)):
+        raise ValueError(f"pull: a cotangent of shape {g.shape} was given for a value of shape "
+                         f"{np.shape(value_of(y))}; the two shapes are equal")
+    dtype = getattr(y, "dtype", g.dtype)
+    return g if g.dtype == dtype else g.astype(dtype)
+
+
+def like(g: Any, x: Any) -> Any:
+    """The cotangent of an input, with its dtype; zeros where nothing flowed."""
+    if g is None:
+        return np.zeros_like(x)
+    dtype = getattr(x, "dtype", None)
+    return g if dtype is None or g.dtype == dtype else g.astype(dtype)
+
+
+def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
+    """The function (*args) -> (value, gradient) for a scalar fn(*args).
+
+    Parameters
+    ----------
+    fn : returns one number; with has_aux, (number, anything), whose tensors come back as plain arrays.
+    argnums : which argument(s) to differentiate; an int gives one tree, a tuple a tuple of trees.
+
+    Returns the value (with has_aux: (value, aux)) and the gradient, nested like the argument; None for leaves that are
+    not floats. Raises TypeError where fn returns no scalar, or where an argument has nothing to differentiate.
+
+    Example
+    -------
+    >>> value, grads = value_and_grad(lambda p: np.sum(p["a"] ** 2))({"a": np.array([1.0, 2.0])})
+    >>> float(value), grads["a"].tolist()
+    (5.0, [2.0, 4.0])
+    """
+    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+
+    def with_gradient(*args: Any, **kwargs: Any) -> tuple:
+        chosen = [args[i] for i in numbers]
+        if not any(is_float(x) for x in tree.flatten(chosen)[0]):
+            raise TypeError(f"value_and_grad: argument {argnums} is {tree.describe(chosen)}, which holds no float array; "
+                            "integers have no gradient, so convert with x.astype(np.float64)")
+        aux: list = []
+
+        def call(*chosen: Any) -> Any:
+            full = list(args)
+            for i, x in zip(numbers, chosen, strict=True):
+                full[i] = x
+            out = fn(*full, **kwargs)
+            if has_aux:
+                if not (isinstance(out, tuple) and len(out) == 2):
+                    raise TypeError("value_and_grad: with has_aux=True the function returns (number, aux)")
+                out, extra = out
+                aux.append(tree.map(lambda x: x, extra))
+            if (type(out) not in (float, Tensor) and not is_float(out)) or np.shape(out):
+                raise TypeError(f"value_and_grad: the function returned {tree.describe(out)}; a gradient is of one "
+                                "number, so reduce with np.sum or np.mean (or use vjp for several outputs)")
+            return out
+
+        value, pull = vjp(call, *chosen)
+        grads = pull(np.ones_like(value))
+        grads = grads[0] if isinstance(argnums, int) else grads
+        if not has_aux:
+            return value, grads
+        outer = innermost(tree.flatten(args)[0])
+        return (value, tree.map(lambda x: _lower(x, outer), aux[0])), grads
+
+    return with_gradient
+
+
+def _lower(x: Any, outer: Tape | None) -> Any:
+    """The value of a tensor of a completed tape: plain, or a tensor of the surrounding one."""
+    while type(x) is Tensor and (outer is None or x.tape.level > outer.level):
+        x = x.value
+    return x
+
+
+def grad(fn: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
+    """The function (*args) -> gradient of a scalar fn(*args); see `value_and_grad`.
+
+    Example
+    -------
+    >>> float(grad(grad(lambda x: x ** 3))(2.0))
+    12.0
+    """
+    both = value_and_grad(fn, argnums)
+    return lambda *args, **kwargs: both(*args, **kwargs)[1]
+
+
+def custom_vjp(fn: Callable) -> Callable:
+    """An operation with a gradient of your own: fn(*args) returns (value, pull), as `vjp` does.
+
+    pull(cotangent) takes a tree like value and returns one cotangent tree for each argument (None for zero). On plain
+    arrays the decorated function returns the value alone.
+
+    Example
+    -------
+    >>> clipped = custom_vjp(lambda x: (x, lambda g: (np.clip(g, -1, 1),)))    # identity with a clipped gradient
+    >>> float(grad(lambda x: 5 * clipped(x))(2.0))
+    1.0
+    """
+    def operation(*args: Any) -> Any:
+        leaves, structure = tree.flatten(args)
+        kept: list = []
+
+        def run(values: list) -> tuple[list, Callable]:
+            value, pull = fn(*tree.unflatten(structure, values))
+            outputs, out_structure = tree.flatten(value)
+            kept.append(out_structure)
+
+            def pull_flat(incoming: list) -> list:
+                full = [np.zeros_like(y) if g is None and is_float(y) else g
+                        for g, y in zip(incoming, outputs, strict=True)]
+                results = pull(tree.unflatten(out_structure, full))
+                if not isinstance(results, tuple) or len(results) != len(args):
+                    raise TypeError(f"custom_vjp: pull returned {type(results).__name__} for {len(args)} argument(s); it "
+                                    "returns a tuple with one cotangent for each argument")
+                return [g for result, arg in zip(results, args, strict=True) for g in _match(result, arg)]
+
+            return outputs, pull_flat
+
+        outputs = record_many(leaves, run)
+        return tree.unflatten(kept[0], outputs)
+
+    return operation
+
+
+def _match(result: Any, arg: Any) -> list:
+    """The cotangent leaves for one argument of a custom operation, checked against its shapes."""
+    leaves, structure = tree.flatten(arg)
+    if result is None:
+        return [None] * len(leaves)
+    found, given = tree.flatten(result)
+    if given != structure:
+        raise TypeError(f"custom_vjp: pull returned {tree.describe(result)} for an argument {tree.describe(arg)}; "
+                        "return a tree like the argument")
+    for g, x in zip(found, leaves, strict=True):
+        if g is not None and is_float(x) and np.shape(value_of(g)) != np.shape(value_of(x)):
+            raise ValueError(f"custom_vjp: pull returned a cotangent of shape {np.shape(value_of(g))} for an argument "
+                             f"of shape {np.shape(value_of(x))}")
+    return found
+
+
+def check_vjp(fn: Callable, *args: Any, order: int = 2, rtol: float | None = None, seed: int = 0) -> float:
+    """Compare the gradient of fn at args with central differences along random directions, up to the given order.
+
+    fn may return a tree. Returns the largest relative difference; raises AssertionError past rtol (default: the error
+    that central differences have at their best step, about 20 * eps**(2/3), times 10 per extra order).
+    Cost: 2 evaluations and 1 pull for order 1; order 2 checks the pull itself in the same way.
+    """
+    rng = np.random.default_rng(seed)
+    leaves, structure = tree.flatten(args)
+    floats = [i for i, x in enumerate(leaves) if is_float(x)]
+    eps = max(float(np.finfo(np.asarray(leaves[i]).dtype).eps) for i in floats)
+    rtol = 20 * eps ** (2 / 3) * 10 ** (order - 1) if rtol is None else rtol
+    # A step of eps^(1/3) balances the truncation h^2 of the central difference with its round-off eps / h.
+    h = eps ** (1 / 3)
+    direction = [rng.standard_normal(np.shape(x)).astype(getattr(x, "dtype", float)) if i in floats else None
+                 for i, x in enumerate(leaves)]
+
+    def moved(sign: int) -> list:
+        at = [x if d is None else x + sign * h * d for x, d in zip(leaves, direction, strict=True)]
+        return tree.flatten(fn(*tree.unflatten(structure, at)))[0]
+
+    value, pull = vjp(fn, *args)
+    outputs, out_structure = tree.flatten(value)
+    seeds = [rng.standard_normal(np.shape(y)).astype(getattr(y, "dtype", float)) if is_float(y) else None
+             for y in outputs]
+    pulled = tree.flatten(pull(tree.unflatten(out_structure, seeds)))[0]
+    forward = [float(np.sum(g * (b - a))) / (2 * h) for g, a, b in zip(seeds, moved(-1), moved(1), strict=True)
+               if g is not None]
+    backward = [float(np.sum(a * d)) for a, d in zip(pulled, direction, strict=True) if d is not None]
+    scale = max(1.0, sum(abs(x) for x in forward), sum(abs(x) for x in backward))
+    worst = abs(sum(forward) - sum(backward)) / scale
+    if not worst <= rtol:
+        raise AssertionError(f"check_vjp: the pulled-back cotangent gives {sum(backward):.12g} along a random direction, "
+                             f"central differences give {sum(forward):.12g}; relative difference {worst:.2g}, "
+                             f"allowed {rtol:.2g}")
+    if order > 1:
+        floats_only = [leaves[i] for i in floats]
+
+        def pullback(*chosen: Any) -> list:
+            full = list(leaves)
+            for i, x in zip(floats, chosen, strict=True):
+                full[i] = x
+            _, pull = vjp(fn, *tree.unflatten(structure, full))
+            found = tree.flatten(pull(tree.unflatten(out_structure, seeds)))[0]
+            return [found[i] for i in floats]
+
+        worst = max(worst, check_vjp(pullback, *floats_only, order=order - 1, rtol=rtol, seed=seed + 1))
+    return worst

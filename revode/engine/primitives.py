@@ -1,0 +1,158 @@
+"""THE table: what each operation computes, and how a cotangent is pulled back through it.
+
+    y = forward(a, b, ...)          vjp of input a:  (g, y, a, b, ...) -> g * dy/da,   g the cotangent of y
+
+A rule is written with the operations of this table, so rules are differentiable in turn, to any order. It may return
+the shape that broadcasting gives: the tape sums a cotangent down to the shape of its input. At kinks the usual
+conventions hold: |x|' = 0 at 0, ties in maximum, minimum, max and min share the cotangent equally, x**0 has derivative
+0, and the derivative of a**b in b is taken as 0 where a = 0.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .tensor import CONSTANT, RULES, Each, Op, apply
+
+
+def swap(x: Any) -> Any:
+    """Transpose the last two axes."""
+    return np.swapaxes(x, -1, -2)
+
+
+# Matrix products of any batch shape. A vector is a row on the left, a column on the right, and has no batch axes.
+def _matmul_left(g: Any, y: Any, a: Any, b: Any) -> Any:
+    if b.ndim == 1:
+        return np.expand_dims(g, -1) * b if a.ndim > 1 else g * b
+    if a.ndim == 1:
+        return np.matmul(b, np.expand_dims(g, -1))[..., 0] if b.ndim > 2 else np.matmul(b, g)
+    return np.matmul(g, swap(b))
+
+
+def _matmul_right(g: Any, y: Any, a: Any, b: Any) -> Any:
+    if a.ndim == 1:
+        return np.expand_dims(a, -1) * np.expand_dims(g, -2) if b.ndim > 1 else g * a
+    if b.ndim == 1:
+        return np.matmul(swap(a), np.expand_dims(g, -1))[..., 0]
+    if b.ndim == 2 and a.ndim > 2:
+        return np.matmul(np.reshape(a, (-1, a.shape[-1])).T, np.reshape(g, (-1, g.shape[-1])))
+    return np.matmul(swap(a), g)
+
+
+def _unreduce(x: Any, shape: tuple[int, ...], axis: Any, keepdims: bool) -> Any:
+    """Give a reduced array its summed axes back, as axes of length one."""
+    if axis is None or keepdims:
+        return np.reshape(x, (1,) * len(shape)) if not keepdims else x
+    return np.expand_dims(x, axis)
+
+
+def _sum(g: Any, y: Any, a: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    return np.broadcast_to(_unreduce(g, a.shape, axis, keepdims), a.shape)
+
+
+def _extreme(g: Any, y: Any, a: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    chosen = a == _unreduce(y, a.shape, axis, keepdims)
+    return _unreduce(g, a.shape, axis, keepdims) * chosen / np.sum(chosen, axis=axis, keepdims=True, dtype=a.dtype)
+
+
+def _concatenate(i: int, g: Any, y: Any, *parts: Any, axis: int = 0) -> Any:
+    before = sum(part.shape[axis] for part in parts[:i])
+    return g[(slice(None),) * (axis % y.ndim) + (slice(before, before + parts[i].shape[axis]),)]
+
+
+def _einsum(i: int, g: Any, y: Any, *operands: Any, inputs: tuple[str, ...], output: str) -> Any:
+    """The cotangent of operand i: the same product with g in its place; an index found nowhere else is summed over."""
+    others = [(s, x) for j, (s, x) in enumerate(zip(inputs, operands, strict=True)) if j != i]
+    known = set(output).union(*(s for s, _ in others))
+    ones = [(c, np.ones_like(g, shape=(n,))) for c, n in zip(inputs[i], operands[i].shape, strict=True)
+            if c not in known]
+    factors = [(output, g), *others, *ones]
+    return np.einsum(",".join(s for s, _ in factors) + "->" + inputs[i], *(x for _, x in factors))
+
+
+def _scatter(x: Any, index: Any, shape: tuple[int, ...]) -> Any:
+    """Zeros of this shape, with x added at index; an entry that is named twice is added twice."""
+    out = np.zeros_like(x, shape=shape)
+    parts = index if type(index) is tuple else (index,)
+    if all(i is None or i is Ellipsis or isinstance(i, (int, np.integer, slice)) for i in parts):
+        out[index] = x
+    elif isinstance(out, np.ndarray):
+        np.add.at(out, index, x)
+    else:
+        out.scatter_add(index, x)     # CuPy's own name for it
+    return out
+
+
+SCATTER = Op("scatter_add", _scatter, (lambda g, y, x, index, shape: g[index],))
+
+# One row an operation: NumPy's function, and the rule of each input. g is the cotangent of y.
+for row in (
+    (np.add,        lambda g, y, a, b: g,                lambda g, y, a, b: g),
+    (np.subtract,   lambda g, y, a, b: g,                lambda g, y, a, b: -g),
+    (np.multiply,   lambda g, y, a, b: g * b,            lambda g, y, a, b: g * a),
+    (np.divide,     lambda g, y, a, b: g / b,            lambda g, y, a, b: -g * y / b),
+    (np.power,      lambda g, y, a, b: g * b * np.power(a, np.where(b == 0, 1., b - 1.) if np.ndim(b) else b - (b != 0)),
+                    lambda g, y, a, b: g * y * np.log(np.where(a == 0, 1., a))),
+    (np.maximum,    lambda g, y, a, b: g * ((a > b) + 0.5 * (a == b)),  lambda g, y, a, b: g * ((b > a) + 0.5 * (a == b))),
+    (np.minimum,    lambda g, y, a, b: g * ((a < b) + 0.5 * (a == b)),  lambda g, y, a, b: g * ((b < a) + 0.5 * (a == b))),
+    (np.logaddexp,  lambda g, y, a, b: g * np.exp(a - y), lambda g, y, a, b: g * np.exp(b - y)),
+    (np.arctan2,    lambda g, y, a, b: g * b / (a * a + b * b), lambda g, y, a, b: -g * a / (a * a + b * b)),
+    (np.hypot,      lambda g, y, a, b: g * a / y,        lambda g, y, a, b: g * b / y),
+    (np.matmul,     _matmul_left,                        _matmul_right),
+    (np.negative,   lambda g, y, a: -g),
+    (np.absolute,   lambda g, y, a: g * np.sign(a)),
+    (np.square,     lambda g, y, a: g * (2 * a)),
+    (np.sqrt,       lambda g, y, a: g * 0.5 / y),
+    (np.cbrt,       lambda g, y, a: g / (3 * y * y)),
+    (np.reciprocal, lambda g, y, a: -g * y * y),
+    (np.exp,        lambda g, y, a: g * y),
+    (np.exp2,       lambda g, y, a: g * y * float(np.log(2.0))),
+    (np.expm1,      lambda g, y, a: g * (y + 1)),
+    (np.log,        lambda g, y, a: g / a),
+    (np.log2,       lambda g, y, a: g / (a * float(np.log(2.0)))),
+    (np.log10,      lambda g, y, a: g / (a * float(np.log(10.0)))),
+    (np.log1p,      lambda g, y, a: g / (a + 1)),
+    (np.sin,        lambda g, y, a: g * np.cos(a)),
+    (np.cos,        lambda g, y, a: -g * np.sin(a)),
+    (np.tan,        lambda g, y, a: g * (1 + y * y)),
+    (np.arcsin,     lambda g, y, a: g / np.sqrt(1 - a * a)),
+    (np.arccos,     lambda g, y, a: -g / np.sqrt(1 - a * a)),
+    (np.arctan,     lambda g, y, a: g / (1 + a * a)),
+    (np.sinh,       lambda g, y, a: g * np.cosh(a)),
+    (np.cosh,       lambda g, y, a: g * np.sinh(a)),
+    (np.tanh,       lambda g, y, a: g * (1 - y * y)),
+    (np.arcsinh,    lambda g, y, a: g / np.sqrt(a * a + 1)),
+    (np.arccosh,    lambda g, y, a: g / np.sqrt(a * a - 1)),
+    (np.arctanh,    lambda g, y, a: g / (1 - a * a)),
+):
+    RULES[row[0]] = Op(row[0].__name__, row[0], row[1:])
+
+# Operations with options (keywords) or a variable number of inputs.
+RULES[np.sum] = Op("sum", np.sum, (_sum,))
+RULES[np.max] = Op("max", np.max, (_extreme,))
+RULES[np.min] = Op("min", np.min, (_extreme,))
+RULES[np.cumsum] = Op("cumsum", np.cumsum, (
+    lambda g, y, a, axis: np.flip(np.cumsum(np.flip(g, axis), axis=axis), axis),))
+RULES[np.where] = Op("where", np.where, (
+    lambda g, y, c, a, b: None, lambda g, y, c, a, b: np.where(c, g, 0.), lambda g, y, c, a, b: np.where(c, 0., g)))
+RULES[np.concatenate] = Op("concatenate", lambda *parts, axis=0: np.concatenate(parts, axis=axis), Each(_concatenate))
+RULES[np.einsum] = Op("einsum", lambda *operands, inputs, output: np.einsum(
+    ",".join(inputs) + "->" + output, *operands), Each(_einsum))
+RULES[np.reshape] = Op("reshape", lambda a, shape: np.reshape(a, shape), (
+    lambda g, y, a, shape: np.reshape(g, a.shape),))
+RULES[np.transpose] = Op("transpose", lambda a, axes: np.transpose(a, axes), (
+    lambda g, y, a, axes: np.transpose(g, None if axes is None else tuple(int(i) for i in np.argsort(axes))),))
+RULES[np.broadcast_to] = Op("broadcast_to", lambda a, shape: np.broadcast_to(a, shape), (lambda g, y, a, shape: g,))
+RULES[np.flip] = Op("flip", lambda a, axis: np.flip(a, axis), (lambda g, y, a, axis: np.flip(g, axis),))
+RULES[np.ndarray.__getitem__] = Op("getitem", lambda a, index: a[index], (
+    lambda g, y, a, index: apply(SCATTER, g, index=index, shape=a.shape),))
+RULES[np.ndarray.astype] = Op("astype", lambda a, dtype: a.astype(dtype), (lambda g, y, a, dtype: g.astype(a.dtype),))
+
+CONSTANT.update({
+    np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal, np.isfinite, np.isnan, np.isinf,
+    np.sign, np.signbit, np.floor, np.ceil, np.rint, np.trunc, np.logical_and, np.logical_or, np.logical_not,
+    np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.full_like, np.empty_like, np.argmax, np.argmin,
+    np.argsort, np.round, np.array_equal, np.allclose, np.isclose, np.any, np.all, np.result_type, np.can_cast,
+    np.iscomplexobj, np.isrealobj, np.count_nonzero, np.nonzero, np.searchsorted,
+})

@@ -1,0 +1,321 @@
+"""The tape: a list of the operations that were carried out, and `Tensor`, a value that remembers its place on it.
+
+    forward   y = op(a, b)                 appends (op, places of a and b, values of a and b, y) to the tape
+    backward  for each entry, last first:  cotangent[a] += vjp_a(cotangent[y]),  cotangent[b] += vjp_b(cotangent[y])
+
+The order of creation is an order of evaluation, so the backward sweep is a loop, never a recursion. A tape that is
+opened inside another (a gradient of a gradient) has a higher level; its values may be tensors of the outer tape, and
+then everything done with them, the backward sweep included, is recorded out there. That is all there is to higher
+derivatives. What each operation computes and how it is pulled back stands in primitives.py, and only there.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import tree
+
+
+class Op(NamedTuple):
+    """One row of the table: `vjps[i](g, y, *inputs, **options)` is the cotangent of input i, for y = forward(*inputs)."""
+    name: str
+    forward: Callable
+    vjps: tuple[Callable, ...] | Each
+
+
+RULES: dict[Callable, Op] = {}        # NumPy function -> Op, filled by primitives.py
+FUNCTIONS: dict[Callable, Callable] = {}   # NumPy function -> the same in terms of primitives, filled by functions.py
+CONSTANT: set[Callable] = set()       # NumPy functions whose result carries no gradient (comparisons, shape, ...)
+
+
+class Tape:
+    """A list of entries (op, slots, values, options, output); None for an input. A slot is an index into it."""
+    __slots__ = ("level", "nodes")
+    depth = 0
+
+    def __init__(self) -> None:
+        self.nodes: Any = []
+        Tape.depth += 1          # a creation counter: of two tapes, the inner one was created later
+        self.level = Tape.depth
+
+    def input(self, value: Any) -> Tensor:
+        self.nodes.append(None)
+        return Tensor(value, self, len(self.nodes) - 1)
+
+    def close(self) -> None:
+        """No more recording: a tensor that outlives its gradient says so when it is used."""
+        self.nodes = _Closed(self.nodes)
+
+    def pull(self, seeds: list[tuple[int, Any]], inputs: list[int]) -> list[Any]:
+        """From (slot, cotangent) seeds to the cotangents of the input slots; None where nothing flowed."""
+        nodes = self.nodes
+        cotangents: list[Any] = [None] * len(nodes)
+        for slot, g in seeds:
+            cotangents[slot] = g if cotangents[slot] is None else cotangents[slot] + g
+        for i in range(len(nodes) - 1, -1, -1):
+            node = nodes[i]
+            if node is None:
+                continue
+            op, slots, values, options, y = node
+            g = cotangents[i] if op is not MANY else _pull_many(cotangents, i, y, **options)
+            if g is None:
+                continue
+            cotangents[i] = None
+            vjps = op.vjps
+            for j, slot in enumerate(slots):
+                if slot < 0:
+                    continue
+                a = vjps[j](g, y, *values, **options)
+                if a is None:
+                    continue
+                shape = getattr(values[j], "shape", ())
+                if a.shape != shape:
+                    a = sum_to(a, shape)
+                before = cotangents[slot]
+                cotangents[slot] = a if before is None else before + a
+        return [cotangents[slot] for slot in inputs]
+
+
+class _Closed(list):
+    def append(self, entry: Any) -> None:
+        raise RuntimeError("this tensor belongs to a gradient that has been completed, so nothing can be recorded on "
+                           "it any more; return it from the function (has_aux=True), or read the number with x.value")
+
+
+def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
+    """Undo broadcasting: sum x over the axes along which `shape` was stretched."""
+    extra = x.ndim - len(shape)
+    if extra:
+        x = np.sum(x, axis=tuple(range(extra)))
+    stretched = tuple(i for i, n in enumerate(shape) if n == 1 and x.shape[i] != 1)
+    return np.sum(x, axis=stretched, keepdims=True) if stretched else x
+
+
+def apply(op: Op, *inputs: Any, **options: Any) -> Any:
+    """Carry out one operation; record it on the innermost tape among its inputs, if there is any."""
+    tape = None
+    nested = False
+    for x in inputs:
+        if type(x) is Tensor and x.tape is not tape:
+            nested = nested or tape is not None
+            if tape is None or x.tape.level > tape.level:
+                tape = x.tape
+    if tape is None:
+        return op.forward(*inputs, **options)
+    values = []
+    slots = []
+    for x in inputs:
+        if type(x) is Tensor and x.tape is tape:
+            slots.append(x.slot)
+            x = x.value
+            nested = nested or type(x) is Tensor
+        else:
+            slots.append(-1)
+        values.append(x)
+    y = apply(op, *values, **options) if nested else op.forward(*values, **options)
+    nodes = tape.nodes
+    nodes.append((op, slots, values, options, y))
+    return Tensor(y, tape, len(nodes) - 1)
+
+
+class Each:
+    """The rules of an operation with any number of inputs: `Each(rule)[i]` is that of input i."""
+    def __init__(self, rule: Callable) -> None:
+        self.rule = rule
+
+    def __getitem__(self, i: int) -> Callable:
+        return partial(self.rule, i)
+
+
+# One entry for an operation with several outputs, which take the slots that follow it; see record_many.
+MANY = Op("many", lambda: None, Each(lambda i, g, y, *inputs, **options: g[i]))
+
+
+def record_many(inputs: list, run: Callable) -> list:
+    """Record `outputs, pull = run(values)` as one entry; pull maps output cotangents (None: zero) to input ones."""
+    tape = innermost(inputs)
+    on_tape = [type(x) is Tensor and x.tape is tape for x in inputs]
+    values = [x.value if on else x for x, on in zip(inputs, on_tape)]
+    outputs, pull = run(values)
+    if tape is None:
+        return outputs
+    slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape)]
+    tape.nodes.append((MANY, slots, values, {"pull": pull}, outputs))
+    return [tape.input(y) if is_float(y) else y for y in outputs]
+
+
+def _pull_many(cotangents: list, i: int, outputs: list, pull: Callable) -> list | None:
+    slots = iter(range(i + 1, len(cotangents)))
+    incoming = [cotangents[next(slots)] if is_float(y) else None for y in outputs]
+    return None if all(g is None for g in incoming) else pull(incoming)
+
+
+def innermost(leaves: Any) -> Tape | None:
+    """The tape with the highest level among the tensors of a list; None without any."""
+    tapes = [x.tape for x in leaves if type(x) is Tensor]
+    return max(tapes, key=lambda tape: tape.level) if tapes else None
+
+
+def is_float(x: Any) -> bool:
+    """Whether gradients flow through x: a Python float, or a float32 / float64 scalar, array or tensor."""
+    return type(x) in (float, Tensor) or getattr(x, "dtype", None) in (np.float64, np.float32)
+
+
+def value_of(x: Any) -> Any:
+    """The plain array behind a tensor of any level; everything else as it is."""
+    while type(x) is Tensor:
+        x = x.value
+    return x
+
+
+def _dropped(what: str, instead: str) -> Callable:
+    def refuse(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        raise TypeError(f"{what} on a tensor would drop its gradient in silence; {instead}, or read the plain value "
+                        "with x.value if no gradient is wanted")
+    return refuse
+
+
+class Tensor:
+    """A value on a tape. Use it like the NumPy array in it: `np.tanh(y @ W + b)` just works, and `.value` is that array.
+
+    Tensors are immutable, so `x += y` makes a new one, and `x[i] = y` raises. Comparisons look at the values, so
+    `if x > 0` takes the branch that the numbers take, as in plain NumPy.
+    """
+    __slots__ = ("slot", "tape", "value")
+
+    def __init__(self, value: Any, tape: Tape, slot: int) -> None:
+        self.value, self.tape, self.slot = value, tape, slot
+
+    # arithmetic: apply() knows the rest
+    def __add__(self, other: Any) -> Any: return apply(RULES[np.add], self, other)
+    def __radd__(self, other: Any) -> Any: return apply(RULES[np.add], other, self)
+    def __sub__(self, other: Any) -> Any: return apply(RULES[np.subtract], self, other)
+    def __rsub__(self, other: Any) -> Any: return apply(RULES[np.subtract], other, self)
+    def __mul__(self, other: Any) -> Any: return apply(RULES[np.multiply], self, other)
+    def __rmul__(self, other: Any) -> Any: return apply(RULES[np.multiply], other, self)
+    def __truediv__(self, other: Any) -> Any: return apply(RULES[np.divide], self, other)
+    def __rtruediv__(self, other: Any) -> Any: return apply(RULES[np.divide], other, self)
+    def __matmul__(self, other: Any) -> Any: return apply(RULES[np.matmul], self, other)
+    def __rmatmul__(self, other: Any) -> Any: return apply(RULES[np.matmul], other, self)
+    def __neg__(self) -> Any: return apply(RULES[np.negative], self)
+    def __pos__(self) -> Any: return self
+    def __abs__(self) -> Any: return apply(RULES[np.absolute], self)
+    def __rpow__(self, other: Any) -> Any: return apply(RULES[np.power], other, self)
+
+    def __pow__(self, other: Any) -> Any:
+        return apply(RULES[np.square], self) if other == 2 and type(other) is int else apply(
+            RULES[np.power], self, other)
+
+    # comparisons carry no gradient
+    def __lt__(self, other: Any) -> Any: return value_of(self) < value_of(other)
+    def __le__(self, other: Any) -> Any: return value_of(self) <= value_of(other)
+    def __gt__(self, other: Any) -> Any: return value_of(self) > value_of(other)
+    def __ge__(self, other: Any) -> Any: return value_of(self) >= value_of(other)
+    def __eq__(self, other: Any) -> Any: return value_of(self) == value_of(other)
+    def __ne__(self, other: Any) -> Any: return value_of(self) != value_of(other)
+    def __bool__(self) -> bool: return bool(value_of(self))
+    __hash__ = object.__hash__
+
+    # shape
+    @property
+    def shape(self) -> tuple[int, ...]: return np.shape(value_of(self))
+    @property
+    def ndim(self) -> int: return len(self.shape)
+    @property
+    def size(self) -> int: return int(np.prod(self.shape))
+    @property
+    def dtype(self) -> Any: return getattr(value_of(self), "dtype", np.dtype(float))
+    @property
+    def T(self) -> Any: return np.transpose(self)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of a tensor without axes")
+        return self.shape[0]
+
+    def __iter__(self) -> Any: return (self[i] for i in range(len(self)))
+
+    def __getitem__(self, index: Any) -> Any:
+        if any(type(i) is Tensor for i in (index if type(index) is tuple else (index,))):
+            raise TypeError("a tensor cannot be an index: positions carry no gradient; index with integers, slices "
+                            "or a plain array")
+        return apply(RULES[np.ndarray.__getitem__], self, index=index)
+
+    # NumPy's methods, through NumPy's functions
+    def sum(self, axis: Any = None, **kw: Any) -> Any: return np.sum(self, axis=axis, **kw)
+    def mean(self, axis: Any = None, **kw: Any) -> Any: return np.mean(self, axis=axis, **kw)
+    def var(self, axis: Any = None, **kw: Any) -> Any: return np.var(self, axis=axis, **kw)
+    def std(self, axis: Any = None, **kw: Any) -> Any: return np.std(self, axis=axis, **kw)
+    def max(self, axis: Any = None, **kw: Any) -> Any: return np.max(self, axis=axis, **kw)
+    def min(self, axis: Any = None, **kw: Any) -> Any: return np.min(self, axis=axis, **kw)
+    def cumsum(self, axis: Any = None) -> Any: return np.cumsum(self, axis=axis)
+    def clip(self, low: Any = None, high: Any = None) -> Any: return np.clip(self, low, high)
+    def dot(self, other: Any) -> Any: return np.dot(self, other)
+    def squeeze(self, axis: Any = None) -> Any: return np.squeeze(self, axis=axis)
+    def swapaxes(self, a: int, b: int) -> Any: return np.swapaxes(self, a, b)
+    def ravel(self) -> Any: return np.reshape(self, (-1,))
+    def flatten(self) -> Any: return np.reshape(self, (-1,))
+    def copy(self) -> Any: return self
+
+    def reshape(self, *shape: Any) -> Any:
+        return np.reshape(self, shape[0] if len(shape) == 1 else shape)
+
+    def transpose(self, *axes: Any) -> Any:
+        return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
+
+    def astype(self, dtype: Any) -> Any:
+        return apply(RULES[np.ndarray.astype], self, dtype=np.dtype(dtype))
+
+    # what would lose the gradient
+    __float__ = _dropped("float(x)", "keep it an array: NumPy functions take tensors")
+    __int__ = _dropped("int(x)", "keep it an array: NumPy functions take tensors")
+    __array__ = _dropped("turning into a plain array (np.asarray, np.array([...]) or writing into one)",
+                         "join tensors with np.stack or np.concatenate")
+    item = _dropped("x.item()", "keep it an array: NumPy functions take tensors")
+    tolist = _dropped("x.tolist()", "keep it an array: NumPy functions take tensors")
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError("x[i] = ... writes into a tensor in place, and the value that the gradient needs would be "
+                        "gone; build the new array with np.where, np.concatenate or np.stack")
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        if method == "__call__" and not options:
+            op = RULES.get(ufunc)
+            if op is not None:
+                return apply(op, *inputs)
+            if ufunc in CONSTANT:
+                return ufunc(*[value_of(x) for x in inputs])
+            if ufunc in FUNCTIONS:
+                return FUNCTIONS[ufunc](*inputs)
+        if "out" in options:
+            raise TypeError(f"np.{ufunc.__name__} would write a tensor into an existing array (out= or an in-place "
+                            "operator such as +=); assign the result to a new name instead")
+        if method != "__call__":
+            raise TypeError(f"np.{ufunc.__name__}.{method} is not differentiated here; {_offer()}")
+        if options:
+            raise TypeError(f"np.{ufunc.__name__} with {', '.join(options)}= is not differentiated here; leave it out, "
+                            "or use np.where and x.astype")
+        raise TypeError(f"np.{ufunc.__name__} is not differentiated here; {_offer()}")
+
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
+        if function in FUNCTIONS:
+            return FUNCTIONS[function](*args, **kwargs)
+        if function in CONSTANT:
+            return function(*tree.map(value_of, args), **tree.map(value_of, kwargs))
+        raise TypeError(f"np.{function.__name__} is not differentiated here; {_offer()}")
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a tensor has no attribute {name!r}; NumPy functions such as np.{name} may do, or "
+                             "x.value is the plain array")
+
+    def __repr__(self) -> str:
+        return f"Tensor({self.value!r})"
+
+
+def _offer() -> str:
+    return ("write it with the operations in revode/engine/primitives.py (elementwise functions, matmul, einsum, sums, "
+            "indexing, where, concatenate, reshape), give it a rule with rv.custom_vjp, or apply it to x.value if no "
+            "gradient is wanted")

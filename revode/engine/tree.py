@@ -1,0 +1,136 @@
+"""Trees: nested dicts, lists, tuples and named tuples whose leaves are arrays or anything else.
+
+A tree is taken apart into its leaves and its structure, and put together again. Dict order is insertion order.
+"""
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+LEAF = None   # the structure of a leaf; a container's structure is (container type, keys, children)
+
+
+def flatten(tree: Any) -> tuple[list, Any]:
+    """Return (leaves, structure); `unflatten(structure, leaves)` is its inverse."""
+    leaves: list = []
+    return leaves, _flatten(tree, leaves)
+
+
+def _flatten(tree: Any, leaves: list) -> Any:
+    kind = type(tree)
+    if kind is dict:
+        return dict, tuple(tree), [_flatten(child, leaves) for child in tree.values()]
+    if kind is list or kind is tuple or (isinstance(tree, tuple) and hasattr(tree, "_fields")):
+        return kind, None, [_flatten(child, leaves) for child in tree]
+    leaves.append(tree)
+    return LEAF
+
+
+def unflatten(structure: Any, leaves: Any) -> Any:
+    """Build the tree of this structure from its leaves, in the order `flatten` gave them."""
+    return _unflatten(structure, iter(leaves))
+
+
+def _unflatten(structure: Any, leaves: Any) -> Any:
+    if structure is LEAF:
+        return next(leaves)
+    kind, keys, children = structure
+    if kind is dict:
+        return {key: _unflatten(child, leaves) for key, child in zip(keys, children, strict=True)}
+    items = [_unflatten(child, leaves) for child in children]
+    return items if kind is list else tuple(items) if kind is tuple else kind(*items)
+
+
+def map(fn: Callable, tree: Any, *others: Any) -> Any:
+    """Apply fn to the leaves of trees of one structure; ValueError where the structures differ."""
+    leaves, structure = flatten(tree)
+    columns = [leaves]
+    for other in others:
+        more, theirs = flatten(other)
+        if theirs != structure:
+            raise ValueError(f"tree.map: the trees differ in structure: {describe(tree)} and {describe(other)}; "
+                             "give trees with the same nesting and keys")
+        columns.append(more)
+    return unflatten(structure, [fn(*row) for row in zip(*columns, strict=True)])
+
+
+def paths(tree: Any, prefix: str = "") -> list[str]:
+    """Name every leaf, in the order of `flatten`: ['W1'] or [0]['b'], for messages."""
+    kind = type(tree)
+    if kind is dict:
+        return [p for key, child in tree.items() for p in paths(child, f"{prefix}[{key!r}]")]
+    if isinstance(tree, (list, tuple)) and (kind in (list, tuple) or hasattr(tree, "_fields")):
+        return [p for i, child in enumerate(tree) for p in paths(child, f"{prefix}[{i}]")]
+    return [prefix]
+
+
+def describe(tree: Any) -> str:
+    """The tree with shapes for arrays, in one line, for messages."""
+    return str(map(lambda x: f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else type(x).__name__, tree))
+
+
+def save(path: str, tree: Any) -> None:
+    """Write a tree of arrays, numbers, strings, bools and None to one .npz file, without pickle.
+
+    Parameters: path (.npz is appended if missing), tree with string keys in its dicts. Named tuples are refused.
+    """
+    leaves, structure = flatten(tree)
+    arrays: dict[str, Any] = {}
+    plain: dict[str, Any] = {}
+    for i, (leaf, where) in enumerate(zip(leaves, paths(tree), strict=True)):
+        if leaf is None or type(leaf) in (bool, int, float, str):
+            plain[str(i)] = leaf
+        elif isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype != object:
+            arrays[f"leaf{i}"] = np.asarray(leaf)
+        else:
+            raise TypeError(f"save: the leaf {where or 'given'} is a {type(leaf).__name__}; an archive holds NumPy "
+                            "arrays, numbers, strings, bools and None. Move device arrays with to_host first.")
+    head = json.dumps({"structure": _to_json(structure), "plain": plain})
+    with open(path if str(path).endswith(".npz") else f"{path}.npz", "wb") as file:
+        np.savez(file, head=np.asarray(head), **arrays)
+
+
+def load(path: str) -> Any:
+    """Read back what `save` wrote: the same nesting, bits, shapes and dtypes."""
+    with np.load(path if str(path).endswith(".npz") else f"{path}.npz", allow_pickle=False) as archive:
+        if "head" not in archive:
+            raise ValueError(f"load: {path} was not written by revode's save (it has no entry 'head')")
+        head = json.loads(str(archive["head"]))
+        names = [name for name in archive.files if name != "head"]
+        found: dict[int, Any] = {int(name[4:]): archive[name] for name in names}
+    found.update({int(i): leaf for i, leaf in head["plain"].items()})
+    return unflatten(_from_json(head["structure"]), [found[i] for i in range(len(found))])
+
+
+def _to_json(structure: Any) -> Any:
+    if structure is LEAF:
+        return None
+    kind, keys, children = structure
+    if kind not in (dict, list, tuple) or any(type(key) is not str for key in keys or ()):
+        raise TypeError(f"save: cannot keep a {kind.__name__} with keys {keys}; use dicts with string keys, lists "
+                        "and tuples")
+    return [kind.__name__, keys, [_to_json(child) for child in children]]
+
+
+def _from_json(data: Any) -> Any:
+    if data is None:
+        return LEAF
+    kind, keys, children = data
+    kinds = {"dict": dict, "list": list, "tuple": tuple}
+    return kinds[kind], tuple(keys) if keys is not None else None, [_from_json(child) for child in children]
+
+
+def ravel(leaves: Any) -> tuple[Any, Callable]:
+    """Arrays laid end to end as one vector, and the function that takes such a vector apart again."""
+    shapes = [np.shape(x) for x in leaves]
+    sizes = [int(np.prod(shape)) for shape in shapes]
+    ends = np.cumsum(sizes).tolist()
+
+    def unravel(vector: Any) -> list:
+        return [np.reshape(vector[end - size:end], shape)
+                for size, end, shape in zip(sizes, ends, shapes, strict=True)]
+
+    return np.concatenate([np.reshape(x, (-1,)) for x in leaves]), unravel

@@ -1,0 +1,142 @@
+"""Reversible backpropagation: the reverse sweep rebuilds each state from the next one, and stores nothing.
+
+    for n = N-1 .. 0:   (parts_n, cotangent_n) <- pullback of the word of step n at (parts_{n+1}, cotangent_{n+1})
+
+Memory O(1) states. The gradient is that of the discrete solve, up to the error of the reconstruction; that error is
+always measured against the saved states and the initial one, and a warning says when it is too large.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..engine import tree
+from ..engine.derivatives import vjp
+from ..engine.tensor import is_float
+from ..methods.increment import Increment, Recorder
+from ..methods.shears import pullback
+from ..stepping import Problem, RoundTrip, complain, march, size
+
+COMPARED = 64      # at most so many saved states are compared on the way back
+
+
+@dataclass(frozen=True)
+class Reversible:
+    """Constant-memory gradients for methods made of shears.
+
+    Parameters
+    ----------
+    resync : store the state every `resync` steps and restart the reconstruction from it (memory N / resync); None: never.
+    strict : raise ReconstructionError instead of warning.
+    tol : largest error of the reconstruction that is not reported, relative to the largest entry of the solution;
+        default sqrt(eps), half of the digits.
+    """
+    resync: int | None = None
+    strict: bool = False
+    tol: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.resync is not None and (not isinstance(self.resync, int) or self.resync < 1):
+            raise ValueError(f"Reversible: resync={self.resync!r}; a number of steps, 1 or more, or None")
+        if self.tol is not None and not self.tol > 0:
+            raise ValueError(f"Reversible: tol={self.tol!r}; a positive number, or None for sqrt(eps)")
+
+    def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
+        kept: dict[int, dict] = {}
+
+        def keep(n: int, parts: dict) -> None:
+            if n == 0 or (self.resync and n % self.resync == 0):
+                kept[n] = parts
+
+        (ys, final) = march(problem, initial, params, visit=keep)
+        problem.stats.peak_states = len(kept) + 1
+
+        def pull(cotangent: Any) -> tuple:
+            return self.sweep(problem, initial, params, ys, final, kept, cotangent)
+
+        return (ys, final), pull
+
+    def sweep(self, problem: Problem, initial: Any, params: Any, ys: tuple, final: dict, kept: dict,
+              cotangent: Any) -> tuple:
+        a_ys, a_parts = cotangent
+        R = Recorder(problem.system, params, zeros(params))
+        trip = Trip(problem, self.tol)
+        at = {n: k for k, n in enumerate(problem.save)}
+        compared = set(problem.save[::-(-len(problem.save) // COMPARED) or 1])
+        parts, cotangent = final, a_parts
+        for n in range(problem.N, -1, -1):
+            if n in at:
+                cotangent = enter(cotangent, problem.method.outputs, a_ys, at[n])
+            if n in kept and n < problem.N:
+                trip.compare(n, parts, kept[n])
+                R.flush_all(cotangent)
+                parts = kept[n]
+            elif n in compared:
+                trip.compare(n, parts, {name: y[at[n]] for name, y in zip(problem.method.outputs, ys, strict=True)})
+            if n:
+                parts, cotangent = pullback(problem.method.word(problem.step(n - 1)), parts, cotangent, R)
+        trip.report()
+        a_initial, a_params = pull_start(problem, initial, params, cotangent)
+        R.collect([g for g in tree.flatten(a_params)[0] if g is not None])
+        return a_initial, spread(params, R.aparams)
+
+
+def zeros(params: Any) -> list:
+    """A zero array for each float leaf, to add cotangents to in place."""
+    return [np.zeros_like(x) for x in tree.flatten(params)[0] if is_float(x)]
+
+
+def spread(params: Any, cotangents: list) -> Any:
+    """The cotangents of the float leaves as a tree like params; None for the other leaves."""
+    leaves, structure = tree.flatten(params)
+    found = iter(cotangents)
+    return tree.unflatten(structure, [next(found) if is_float(x) else None for x in leaves])
+
+
+def enter(cotangent: dict, outputs: tuple[str, ...], a_ys: tuple, k: int) -> dict:
+    """Add the cotangents of the k-th saved output."""
+    return {**cotangent, **{name: cotangent[name] + a[k] for name, a in zip(outputs, a_ys, strict=True)}}
+
+
+def pull_start(problem: Problem, initial: Any, params: Any, cotangent: dict) -> tuple:
+    """Pull the cotangents of the initial parts back to y0 and params."""
+    if problem.resumed:
+        return cotangent, None
+    before = problem.stats.nfe
+    _, pull = vjp(lambda y, p: problem.method.start(Increment(problem.system, p), problem.step(0), y), initial, params)
+    problem.stats.nvjp += problem.stats.nfe - before
+    return pull(cotangent)
+
+
+class Trip:
+    """The round trip: the largest error of the reconstruction, and the first step at which it passed the tolerance."""
+
+    def __init__(self, problem: Problem, tol: float | None) -> None:
+        self.problem, self.tol = problem, tol
+        self.errors: list[tuple[int, float, float]] = []      # (step, error, norm)
+        self.eps = 0.0
+
+    def compare(self, n: int, parts: dict, truth: dict) -> None:
+        error = max(size(parts[name] - x) for name, x in truth.items())
+        norm = max(size(x) for x in truth.values())
+        self.errors.append((n, error if np.isfinite(error) else float("inf"), norm))
+        self.eps = max(float(np.finfo(x.dtype).eps) for x in truth.values())
+
+    def report(self) -> None:
+        if not self.errors:
+            return
+        tol = self.tol if self.tol is not None else self.eps ** 0.5
+        scale = max(norm for _, _, norm in self.errors)
+        tiny = float(np.finfo(np.float64).tiny)
+        ulps = [error / (self.eps * 2.0 ** np.floor(np.log2(max(norm, tiny)))) for _, error, norm in self.errors]
+        worst = max(range(len(ulps)), key=lambda i: self.errors[i][1])
+        self.problem.stats.roundtrip = RoundTrip(self.errors[worst][1], float(max(ulps)), self.errors[worst][0])
+        for n, error, _ in self.errors:          # in the order of the sweep, so the first one is where it went wrong
+            if error > tol * scale:
+                complain(self.problem, f"Reversible: the reverse sweep came to step {n} of {self.problem.N} (t = "
+                         f"{self.problem.ts[n]:.6g}) with an error of {error:.3g} where |y| is at most {scale:.3g} (allowed: "
+                         f"{tol:.2g} of that), and in the end it was {self.errors[worst][1]:.3g}, so the gradient is wrong.")
+                return

@@ -1,0 +1,19 @@
+"""Methods. Each is a small frozen record with
+
+    parts, outputs        the names of the state's parts, and of those that are the solution y
+    twin                  two parts that should agree, or None; their distance is monitored
+    order                 of convergence
+    start(F, step, y0)    the initial parts; differentiated like everything else
+    word(step)            the shears of one step (shears.py). A method without a word, such as RungeKutta, has
+                          advance(step, parts, F) instead and cannot be run backwards.
+"""
+from .composition import Composition
+from .coupled import Coupled
+from .custom import shears
+from .leapfrog import AsynchronousLeapfrog, LeapfrogMidpoint, SemiImplicitEuler, VelocityVerlet
+from .reversible_heun import ReversibleHeun
+from .runge_kutta import TABLEAUX, RungeKutta, Tableau
+from .shears import Shear, Swap
+
+__all__ = ["TABLEAUX", "AsynchronousLeapfrog", "Composition", "Coupled", "LeapfrogMidpoint", "ReversibleHeun",
+           "RungeKutta", "SemiImplicitEuler", "Shear", "Swap", "Tableau", "VelocityVerlet", "shears"]

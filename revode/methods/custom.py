@@ -1,0 +1,67 @@
+"""Methods of your own: a function that returns shears gets its inverse, its gradient and its bit-exact form."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from .increment import Increment
+from .shears import Parts, Step, Swap, Word
+
+
+@dataclass(frozen=True)
+class UserMethod:
+    """What `shears` returns: a method made of a function from a step to its word."""
+    step: Callable
+    parts: tuple[str, ...] = ("y", "z")
+    outputs: tuple[str, ...] = ("y",)
+    initial: Callable | None = None
+    twin: tuple[str, str] | None = None
+    order: int | None = None
+
+    def start(self, F: Increment, step: Step, y: Any) -> Parts:
+        if self.initial is not None:
+            return self.initial(F, step.t0, y)
+        if len(self.outputs) > 1:
+            return dict(zip(self.outputs, y, strict=True))
+        return {name: y for name in self.parts}
+
+    def word(self, step: Step) -> Word:
+        word = self.step(step.t0, step.t1, step.dx)
+        for shear in word:
+            if isinstance(shear, Swap):
+                continue
+            named = {shear.target, *shear.reads, shear.about or shear.target}
+            if not named <= set(self.parts):
+                raise ValueError(f"shears: {shear} names {sorted(named - set(self.parts))}; the parts of this method are "
+                                 f"{self.parts}")
+            if shear.target in shear.reads or not shear.scale or (shear.about and shear.about not in shear.reads):
+                raise ValueError(f"shears: {shear} cannot be inverted; a shear does not read its target {shear.target!r}, "
+                                 "scales it by a number other than 0, and reads what it is `about`")
+        return word
+
+
+def shears(step: Callable, parts: tuple[str, ...] = ("y", "z"), outputs: tuple[str, ...] = ("y",),
+           initial: Callable | None = None, twin: tuple[str, str] | None = None, order: int | None = None) -> UserMethod:
+    """A method from a function step(t0, t1, dx) that returns its shears.
+
+    Parameters
+    ----------
+    step : returns a list of Shear (and Swap); dx is the step size h as an array without axes.
+    parts : the names of the state's parts.
+    outputs : the part that is the solution y; several for a split y0 such as (q, v).
+    initial : initial(F, t0, y0) -> dict of parts; by default every part starts as y0 (or, split, as its own entry).
+    twin : two parts that should agree; their distance is monitored.
+    order : the order of convergence, if known.
+
+    Example: a reversible residual network (RevNet), whose two halves use different parameters
+    -------
+    >>> import numpy as np
+    >>> half = lambda F, x, name: np.tanh(x @ F.params[name])
+    >>> revnet = shears(lambda t0, t1, h: [
+    ...     Shear("y", ("z",), lambda F, z: half(F, z, "f") * h),
+    ...     Shear("z", ("y",), lambda F, y: half(F, y, "g") * h)])
+    """
+    if len(set(parts)) != len(parts) or not set(outputs) <= set(parts):
+        raise ValueError(f"shears: parts={parts}, outputs={outputs}; parts are distinct names and outputs are among them")
+    return UserMethod(step, tuple(parts), tuple(outputs), initial, twin, order)

@@ -1,0 +1,187 @@
+"""F(t, y, dx): the increment of the vector field, which is all that a method sees of a problem.
+
+    ODE    F(t, y, h) = f(t, y, params) * h
+
+A field value f(t, y) of a part of the state belongs to one version of that part. While that version lives, all shears
+share the value: a method that evaluates the field at the end of one step and at the start of the next (reversible
+Heun, Verlet) pays once, forward and back, and no method says so.
+
+`Increment` evaluates on whatever it is given (arrays, or tensors of a surrounding tape). `Recorder` evaluates for the
+reverse sweep: each field value gets a tape of its own, its cotangents are collected, and it is pulled back once.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+from ..engine import tree
+from ..engine.tensor import Tape, Tensor, is_float
+
+
+class System:
+    """A vector field: how it is evaluated, how a value of it makes an increment, and the counters to advance.
+
+    pack and unpack turn the user's tree into the one array that methods see, and back; scalar gives times y's dtype.
+    """
+
+    def __init__(self, field: Any, stats: Any, pack: Any = None, unpack: Any = None, scalar: Any = None) -> None:
+        self.field, self.stats, self.pack, self.unpack, self.scalar = field, stats, pack, unpack, scalar
+
+    def coefficients(self, t: Any, y: Any, params: Any) -> tuple:
+        """What the field returns at (t, y), as a tuple: (f,)."""
+        self.stats.nfe += 1
+        if self.scalar is not None:
+            t = self.scalar(t)
+        if type(y) is not Tensor and hasattr(y, "setflags"):
+            y.setflags(write=False)          # the field reads; a write into y raises
+        if self.unpack is None:
+            return (self.field(t, y, params),)
+        return (self.pack(self.field(t, self.unpack(y), params)),)
+
+    def times(self, coefficients: tuple, dx: Any) -> Any:
+        return coefficients[0] * dx
+
+
+class Increment:
+    """F(t, y, dx), sharing each field value for as long as the part of the state that it belongs to lives."""
+
+    def __init__(self, system: System, params: Any) -> None:
+        self.system = system
+        self._params = params
+        self.memo: dict[str, dict] = {}      # part -> {t: field value}
+        self._reading: list = []
+
+    @property
+    def params(self) -> Any:
+        return self._params
+
+    def __call__(self, t: Any, y: Any, dx: Any) -> Any:
+        return self.system.times(self.at(t, y), dx)
+
+    def field(self, t: Any, y: Any) -> Any:
+        """The value f(t, y) itself (not an increment)."""
+        return self.at(t, y)[0]
+
+    def at(self, t: Any, y: Any) -> tuple:
+        for name, part in self._reading:
+            if y is part:
+                values = self.memo.setdefault(name, {})
+                if t not in values:
+                    values[t] = self.evaluate(t, name, y)
+                return self.shared(values[t])
+        return self.apart(t, y)
+
+    def apart(self, t: Any, y: Any) -> tuple:
+        """The field value at an intermediate y, which nothing shares."""
+        return self.system.coefficients(t, y, self.params)
+
+    def evaluate(self, t: Any, name: str, y: Any) -> Any:
+        """The field value at a part of the state."""
+        return self.system.coefficients(t, y, self.params)
+
+    def shared(self, value: Any) -> tuple:
+        return value
+
+    def read(self, names: tuple[str, ...], parts: dict) -> list:
+        """The parts that a shear reads; a field value at one of them is shared."""
+        reads = [parts[name] for name in names]
+        self._reading = list(zip(names, reads, strict=True))
+        return reads
+
+
+class Recorded:
+    """A field value on a tape of its own, with the cotangents that have come in for it."""
+    __slots__ = ("inputs", "outputs", "pending", "tape")
+
+    def __init__(self, tape: Tape, inputs: list[int], outputs: list, pending: list) -> None:
+        self.tape, self.inputs, self.outputs, self.pending = tape, inputs, outputs, pending
+
+
+class Recorder(Increment):
+    """F for the reverse sweep: records, collects cotangents, and sums the gradient of the parameters."""
+
+    def __init__(self, system: System, params: Any, zeros: list) -> None:
+        super().__init__(system, None)
+        self.tape = Tape()                   # of the shear at hand
+        self.slots: list[int] = []           # of the parameters on it, once they are needed
+        self.shares: list = []               # (slot on it, the recorded field value, which output)
+        self.unshared = 0                    # field values on it that nothing shares
+        self.leaves, self.structure = tree.flatten(params)
+        self.floats = [i for i, x in enumerate(self.leaves) if is_float(x)]
+        self.aparams = zeros                 # one running sum for each float leaf, in place
+        self.parts: dict = {}
+
+    def wrap(self, tape: Tape) -> tuple[Any, list[int]]:
+        """The parameters as inputs of a tape, and their slots."""
+        leaves = list(self.leaves)
+        slots = []
+        for i in self.floats:
+            leaves[i] = wrapped = tape.input(leaves[i])
+            slots.append(wrapped.slot)
+        return tree.unflatten(self.structure, leaves), slots
+
+    @property
+    def params(self) -> Any:
+        if self._params is None:
+            self._params, self.slots = self.wrap(self.tape)
+        return self._params
+
+    def read(self, names: tuple[str, ...], parts: dict) -> list:
+        """Begin a shear: a new tape, with its reads as inputs."""
+        self.tape, self.parts, self._params = Tape(), parts, None
+        self.slots, self.shares, self.unshared = [], [], 0
+        reads = [self.tape.input(parts[name]) for name in names]
+        self._reading = list(zip(names, reads, strict=True))
+        return reads
+
+    def apart(self, t: Any, y: Any) -> tuple:
+        self.unshared += 1
+        return super().apart(t, y)
+
+    def evaluate(self, t: Any, name: str, y: Any) -> Recorded:
+        tape = Tape()
+        part = tape.input(self.parts[name])
+        params, slots = self.wrap(tape)
+        outputs = list(self.system.coefficients(t, part, params))
+        return Recorded(tape, [part.slot, *slots], outputs, [None] * len(outputs))
+
+    def shared(self, value: Recorded) -> tuple:
+        leaves = []
+        for j, y in enumerate(value.outputs):
+            leaf = self.tape.input(y.value if type(y) is Tensor else y)
+            self.shares.append((leaf.slot, value, j))
+            leaves.append(leaf)
+        return tuple(leaves)
+
+    def pull(self, total: Tensor, a: Any, reads: list) -> list:
+        """Pull a back through the shear that was recorded last; returns the cotangents of its reads."""
+        slots = [x.slot for x in reads] + self.slots + [slot for slot, _, _ in self.shares]
+        found = self.tape.pull([(total.slot, a)], slots)
+        self.system.stats.nvjp += self.unshared
+        n = len(reads)
+        self.collect(found[n:n + len(self.slots)])
+        for (_, value, j), g in zip(self.shares, found[n + len(self.slots):], strict=True):
+            if g is not None:
+                value.pending[j] = g if value.pending[j] is None else value.pending[j] + g
+        return found[:n]
+
+    def collect(self, cotangents: list) -> None:
+        sums = self.aparams
+        for i, g in enumerate(cotangents):
+            if g is not None:
+                sums[i] += g
+
+    def flush(self, name: str, cotangent: dict) -> None:
+        """The version of this part ends: pull back the field values that belong to it."""
+        for value in self.memo.pop(name, {}).values():
+            seeds = [(y.slot, g) for y, g in zip(value.outputs, value.pending, strict=True)
+                     if g is not None and type(y) is Tensor]
+            if seeds:
+                self.system.stats.nvjp += 1
+                g, *rest = value.tape.pull(seeds, value.inputs)
+                if g is not None:
+                    cotangent[name] = cotangent[name] + g
+                self.collect(rest)
+
+    def flush_all(self, cotangent: dict) -> None:
+        for name in list(self.memo):
+            self.flush(name, cotangent)

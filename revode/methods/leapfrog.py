@@ -1,0 +1,109 @@
+"""Leapfrog methods: asynchronous (ALF, the scheme of MALI), the two-step midpoint rule, and the splitting methods.
+
+    ALF                  y <- y + h/2 v;   v <- (1 - 2 eta) v + 2 eta f(t + h/2, y);   y <- y + h/2 v      v0 = f(t0, y0)
+    two-step midpoint    y_{n+1} = y_{n-1} + (h_{n-1} + h_n) f(t_n, y_n)                    y_{-1} = y0 - h0 f(t0, y0)
+    semi-implicit Euler  v <- v + h a(t, q);   q <- q + h v
+    velocity Verlet      v <- v + h/2 a;   q <- q + h v;   v <- v + h/2 a
+
+Order 2 (semi-implicit Euler: 1; the two-step rule on a varying grid: 2 as well). One evaluation a step, one evaluation
+and one vjp in the reverse sweep. Pitfalls: ALF and the two-step rule are nowhere asymptotically stable (oscillation
+only; damping with eta < 1 helps ALF forward and costs digits backward); they have no form for noise.
+Sources: Zhuang et al. 2021 (MALI); Mutze 2013 (asynchronous leapfrog); Hairer, Lubich & Wanner 2003 (Verlet).
+"""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from .increment import Increment
+from .shears import Parts, Shear, Step, Swap, Word
+
+
+@dataclass(frozen=True)
+class AsynchronousLeapfrog:
+    """Asynchronous leapfrog, the scheme behind MALI; eta in (1/2, 1] damps (1: no damping, volume-preserving)."""
+    eta: float = 1.0
+    parts = ("y", "v")
+    outputs = ("y",)
+    twin = None
+    order = 2
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.eta, (int, float)) and 0.5 < self.eta <= 1):
+            raise ValueError(f"AsynchronousLeapfrog: eta={self.eta!r}; the damping is a number in (1/2, 1], 1 for none")
+        object.__setattr__(self, "eta", float(self.eta))
+
+    @property
+    def symmetric(self) -> bool:
+        return self.eta == 1.0
+
+    def start(self, F: Increment, step: Step, y: Any) -> Parts:
+        return {"y": y, "v": F.field(step.t0, y)}
+
+    def word(self, step: Step) -> Word:
+        t0, t1, h, _ = step
+        eta = self.eta
+        half = Shear("y", ("v",), lambda F, v: v * (0.5 * h))
+        kick = Shear("v", ("y",), lambda F, y: F.field(t0 + 0.5 * (t1 - t0), y) * (2 * eta), scale=1 - 2 * eta)
+        return half, kick, half
+
+    def contraction_limit(self, h: float) -> float:
+        """The fastest contraction rate (1/time) before the parasitic solution grows; 0 without damping."""
+        return -math.log(2 * self.eta - 1) / h if self.eta < 1 else 0.0
+
+
+@dataclass(frozen=True)
+class LeapfrogMidpoint:
+    """The two-step midpoint rule: y_{n+1} = y_{n-1} + (h_{n-1} + h_n) f(t_n, y_n)."""
+    parts = ("y_prev", "y")
+    outputs = ("y",)
+    twin = None
+    order = 2
+
+    def start(self, F: Increment, step: Step, y: Any) -> Parts:
+        return {"y_prev": y - F(step.t0, y, step.dx), "y": y}
+
+    def word(self, step: Step) -> Word:
+        t0, _, dx, dx_before = step
+        return (Shear("y_prev", ("y",), lambda F, y: F(t0, y, dx_before + dx)),
+                Swap("y_prev", "y"))
+
+    def contraction_limit(self, h: float) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True)
+class SemiImplicitEuler:
+    """Semi-implicit (symplectic) Euler for q'' = a(t, q, params): y0 = (q, v), and the field returns a."""
+    parts = ("q", "v")
+    outputs = ("q", "v")
+    twin = None
+    order = 1
+
+    def start(self, F: Increment, step: Step, qv: Any) -> Parts:
+        return {"q": qv[0], "v": qv[1]}
+
+    def word(self, step: Step) -> Word:
+        t0, _, h, _ = step
+        return (Shear("v", ("q",), lambda F, q: F(t0, q, h)),
+                Shear("q", ("v",), lambda F, v: v * h))
+
+
+@dataclass(frozen=True)
+class VelocityVerlet:
+    """Velocity Verlet (Stormer's method) for q'' = a(t, q, params): y0 = (q, v), and the field returns a."""
+    parts = ("q", "v")
+    outputs = ("q", "v")
+    twin = None
+    order = 2
+    symmetric = True
+
+    def start(self, F: Increment, step: Step, qv: Any) -> Parts:
+        return {"q": qv[0], "v": qv[1]}
+
+    def word(self, step: Step) -> Word:
+        t0, t1, h, _ = step
+        return (Shear("v", ("q",), lambda F, q: F(t0, q, h) * 0.5),
+                Shear("q", ("v",), lambda F, v: v * h),
+                Shear("v", ("q",), lambda F, q: F(t1, q, h) * 0.5))

@@ -1,0 +1,40 @@
+"""Reversible Heun: Heun's method with a second copy of the solution instead of a predictor.
+
+    y <- y + F(t, z, dx)/2;     z <- -z + 2 y;     y <- y + F(t + h, z, dx)/2          z0 = y0
+
+Order 2 (for noise: Stratonovich). One evaluation a step, one evaluation and one vjp in the reverse sweep, because the
+field at the end of a step is the field at the start of the next. Stability: nowhere asymptotically stable; oscillation
+|h a| <= 1 on the imaginary axis. Pitfall: on contracting problems z separates from y.
+Source: Kidger, Foster, Li & Lyons 2021, arXiv 2105.13493 (there in the form z' = 2y - z + F(z), y' = y + (F(z) + F(z'))/2,
+the same map).
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from .increment import Increment
+from .shears import Parts, Shear, Step, Word
+
+
+@dataclass(frozen=True)
+class ReversibleHeun:
+    """The reversible Heun method, one evaluation a step."""
+    parts = ("y", "z")
+    outputs = ("y",)
+    twin = ("y", "z")
+    base = "heun2"          # what Backsolve integrates the adjoint equation with
+    order = 2
+    symmetric = True
+
+    def start(self, F: Increment, step: Step, y: Any) -> Parts:
+        return {"y": y, "z": y}
+
+    def word(self, step: Step) -> Word:
+        t0, t1, dx, _ = step
+        return (Shear("y", ("z",), lambda F, z: F(t0, z, dx) * 0.5),
+                Shear("z", ("y",), lambda F, y: 2.0 * y, scale=-1.0),
+                Shear("y", ("z",), lambda F, z: F(t1, z, dx) * 0.5))
+
+    def contraction_limit(self, h: float) -> float:
+        return 0.0

@@ -1,0 +1,130 @@
+"""Words of shears: the one idea behind every exactly reversible method.
+
+A method's state is a few named parts (y and z, say). A shear updates ONE part from the OTHERS:
+
+    x[target] <- scale * x[target] + add(F, *x[reads])                          scale != 0
+    x[target] <- about + scale * (x[target] - about) + add(F, *x[reads])        with `about`, one of the reads
+
+One step of a method is a word: a list of shears. Everything else is derived here, once, for every method:
+
+    forward    run the shears in order
+    inverse    last first, x[target] <- (x[target] - add) / scale
+    pullback   last first, evaluate `add` ONCE on a tape: its value reconstructs the target, its vjp moves the cotangent
+                   a[reads], a[params] += vjp(add)(a[target]);      a[target] <- scale * a[target]
+
+`add` gets F, the increment of the vector field (increment.py), and the parts that it reads; it cannot read the target.
+Source: McCallum & Foster 2024 (arXiv 2410.11648) for the coupled form; the splitting into shears is classical.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from ..engine.tensor import Tensor
+from .increment import Increment, Recorder
+
+
+class Shear(NamedTuple):
+    """x[target] <- scale * x[target] + add(F, *x[reads]), and so its inverse, its pullback and its bit-exact form."""
+    target: str
+    reads: tuple[str, ...]
+    add: Callable            # add(F, *parts) -> the increment of the target, with + - * / and F(t, part, dx)
+    scale: float = 1.0
+    about: str | None = None
+
+
+class Swap(NamedTuple):
+    """The two parts exchange their names."""
+    first: str
+    second: str
+
+
+class Step(NamedTuple):
+    """One interval of the grid: from t0 to t1 with the increment dx (h = t1 - t0, with noise also dW)."""
+    t0: Any
+    t1: Any
+    dx: Any
+    dx_before: Any     # that of the interval before; of this one at the start
+
+
+Word = Sequence[Shear | Swap]
+Parts = dict[str, Any]
+
+
+def increment(shear: Shear, F: Increment, reads: Sequence[Any]) -> Any:
+    """All that is added to scale * x[target]."""
+    total = shear.add(F, *reads)
+    if shear.about is None:
+        return total
+    return (1.0 - shear.scale) * reads[shear.reads.index(shear.about)] + total
+
+
+def scaled(x: Any, scale: float) -> Any:
+    return x if scale == 1.0 else -x if scale == -1.0 else scale * x
+
+
+def unscaled(x: Any, scale: float) -> Any:
+    return x if scale == 1.0 else -x if scale == -1.0 else x / scale
+
+
+def forward(word: Word, parts: Parts, F: Increment) -> Parts:
+    """The parts after one step."""
+    parts = dict(parts)
+    for shear in word:
+        if isinstance(shear, Swap):
+            _swap(shear, parts, F.memo)
+            continue
+        reads = F.read(shear.reads, parts)
+        total = increment(shear, F, reads)
+        parts[shear.target] = scaled(parts[shear.target], shear.scale) + total
+        F.memo.pop(shear.target, None)
+    return parts
+
+
+def inverse(word: Word, parts: Parts, F: Increment) -> Parts:
+    """The parts before the step, from those after it."""
+    parts = dict(parts)
+    for shear in reversed(word):
+        if isinstance(shear, Swap):
+            _swap(shear, parts, F.memo)
+            continue
+        F.memo.pop(shear.target, None)
+        reads = F.read(shear.reads, parts)
+        total = increment(shear, F, reads)
+        parts[shear.target] = unscaled(parts[shear.target] - total, shear.scale)
+    return parts
+
+
+def pullback(word: Word, parts: Parts, cotangent: Parts, R: Recorder) -> tuple[Parts, Parts]:
+    """Undo one step: the parts before it and their cotangents; what flows to the parameters is added up in R.
+
+    A field value that several shears share is evaluated once, when it is first met; its cotangents are collected in R
+    and pulled back when the part that it belongs to changes, so those of the last shears are still pending in R.
+    """
+    parts, cotangent = dict(parts), dict(cotangent)
+    for shear in reversed(word):
+        if isinstance(shear, Swap):
+            _swap(shear, parts, cotangent, R.memo)
+            continue
+        R.flush(shear.target, cotangent)
+        reads = R.read(shear.reads, parts)
+        total = increment(shear, R, reads)
+        on_tape = type(total) is Tensor and total.tape is R.tape
+        value = total.value if on_tape else total
+        parts[shear.target] = unscaled(parts[shear.target] - value, shear.scale)
+        a = cotangent[shear.target]
+        if on_tape:
+            for name, g in zip(shear.reads, R.pull(total, a, reads), strict=True):
+                if g is not None:
+                    cotangent[name] = cotangent[name] + g
+        cotangent[shear.target] = scaled(a, shear.scale)
+    return parts, cotangent
+
+
+def _swap(pair: Swap, *dicts: dict) -> None:
+    for d in dicts:
+        first, second = d.pop(pair.first, None), d.pop(pair.second, None)
+        if second is not None:
+            d[pair.first] = second
+        if first is not None:
+            d[pair.second] = first

@@ -1,0 +1,344 @@
+"""solve(): a vector field, a method, a grid, and a gradient mode. One operation of the engine, like any other."""
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .engine import tree
+from .engine.derivatives import custom_vjp
+from .engine.tensor import Tensor, innermost, is_float, value_of
+from .gradients import Direct, Reversible
+from .gradients.reversible import pull_start, spread, zeros
+from .methods import Coupled
+from .methods.increment import Recorder, System
+from .methods.shears import pullback
+from .stepping import Problem, State, Stats, march, steps_of
+
+
+class Solution(NamedTuple):
+    """What solve returns."""
+    ts: np.ndarray      # (saved,) the saved times
+    ys: Any             # (saved, *y.shape) the solution there, time first; a tree like y0
+    state: State        # the method's whole state at the end; state0= continues from it
+    stats: Stats        # what it cost; complete once the gradient has been computed
+    y1: Any             # (*y.shape) the solution at the end
+
+
+def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None, gradient: Any = None,
+          save: Any = None, state0: State | None = None, progress: bool = False) -> Solution:
+    """Solve y' = field(t, y, params), y(ts[0]) = y0, with one step of `method` for each interval of the grid ts.
+
+    Parameters
+    ----------
+    field : field(t, y, params) -> dy/dt, shaped like y; a plain NumPy function of its arguments. For split methods
+        (VelocityVerlet, SemiImplicitEuler) the acceleration a(t, q, params), shaped like q.
+    y0 : (..., d) float64 or float32 array, batch axes first, or a tree of such arrays; for split methods (q, v).
+    ts : (N + 1,) times, strictly increasing or strictly decreasing.
+    params : tree of arrays that the field uses. Float leaves are differentiated; a Python float takes y's dtype;
+        integers, bools, None and strings pass through.
+    method : Coupled("midpoint") by default.
+    gradient : Reversible(), Direct(), Checkpointed(n) or Backsolve(). Default: Reversible() for a method that can be run
+        backwards, else Direct().
+    save : which grid points to return: None for all, a slice, or increasing indices. In long runs, save=[-1].
+    state0 : `Solution.state` of an earlier solve to continue from; y0 is then None.
+    progress : show a progress bar (needs tqdm).
+
+    Returns
+    -------
+    Solution with ts, ys, y1, state, stats. On tensors (inside value_and_grad, grad, vjp) ys, y1 and state carry gradients
+    to y0 (or state0) and params. The gradient is that of the discrete solve on this grid; times get none.
+
+    Raises
+    ------
+    TypeError, ValueError for bad input, before any step; FloatingPointError where the state stops being finite;
+    ReconstructionError (or ReconstructionWarning) where the reverse sweep does not find its way back.
+
+    Cost: evaluations of the field as the method states; states held as the gradient mode states.
+
+    Example
+    -------
+    >>> decay = lambda t, y, params: -params["rate"] * y
+    >>> sol = solve(decay, np.array([1.0]), np.linspace(0.0, 1.0, 101), {"rate": 1.0}, method=Coupled("rk4"))
+    >>> print(f"{sol.y1[0]:.6f}")
+    0.367879
+    """
+    problem, initial, params, layout = prepare(field, y0, ts, params, method, save, state0, progress)
+    gradient = checked_gradient(gradient, problem.method)
+    problem.strict = getattr(gradient, "strict", False)
+    if innermost(tree.flatten((initial, params))[0]) is None:
+        ys, parts = march(problem, initial, params)
+        problem.stats.peak_states = 1
+    else:
+        def operation(initial: Any, params: Any) -> tuple:
+            if innermost(tree.flatten((initial, params))[0]) is not None and not isinstance(gradient, Direct):
+                raise TypeError(f"solve: a derivative of a derivative was asked through {gradient!r}, which gives first "
+                                "derivatives only; use gradient=Direct(), which gives every order")
+            return gradient.solve(problem, initial, params)
+
+        ys, parts = custom_vjp(operation)(initial, params)
+    y1 = tuple(y[-1] for y in ys) if problem.save[-1:] == (problem.N,) else problem.output(parts)
+    return Solution(np.asarray(problem.ts)[list(problem.save)], layout.unpack(ys, 1), state_after(problem, parts),
+                    problem.stats, layout.unpack(y1))
+
+
+def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None,
+          state0: State | None = None) -> Iterator[tuple[float, State]]:
+    """Step by hand: yields (t, state) for every grid point, the first included; stop whenever you like.
+
+    Arguments as for `solve`. state.parts["y"] is the solution for most methods; solve(..., state0=state) goes on from
+    any of them. Cost: one step of the method for each item.
+    """
+    problem, initial, params, _ = prepare(field, y0, ts, params, method, None, state0, False)
+    for n, parts in steps_of(problem, initial, params):
+        yield float(problem.ts[n]), state_after(problem, parts, n)
+
+
+class Back(NamedTuple):
+    """One item of the reverse sweep."""
+    t: float
+    state: State        # reconstructed
+    cotangent: dict     # dL/d(part) for every part of the state at t
+    aparams: Any        # what has flowed to the parameters so far; complete in the last item
+    ay0: Any = None     # dL/dy0, in the last item
+
+
+def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay1: Any, method: Any = None,
+               y0: Any = None) -> Iterator[Back]:
+    """The reverse sweep by hand, from the final state of a solve: what another implementation can be compared with.
+
+    Parameters
+    ----------
+    field, ts, params, method : as given to `solve`.
+    state : `Solution.state` at ts[-1].
+    ay1 : dL/dy at ts[-1], a tree like y.
+    y0 : the initial value, if the dL/dy0 of the last item is wanted; it is pulled back through the initial map there.
+
+    Yields a Back for every grid point, the last one of the grid first.
+    Cost: more pullbacks than the sweep inside `solve`, because every cotangent is completed at every step.
+    """
+    layout, outputs = None, (method or Coupled()).outputs
+    whole = ay1 if len(outputs) > 1 else (ay1,)
+    like_y = y0 if y0 is not None else ay1
+    problem, initial, params, layout = prepare(field, like_y, ts, params, method, None, None, False)
+    if not hasattr(problem.method, "word"):
+        checked_gradient(Reversible(), problem.method)
+    R = Recorder(problem.system, params, zeros(params))
+    parts = dict(state.parts)
+    cotangent = {name: 0 * part for name, part in parts.items()}
+    for name, a in zip(outputs, whole, strict=True):
+        cotangent[name] = cotangent[name] + layout.pack(a)
+    for n in range(problem.N, -1, -1):
+        if n < problem.N:
+            parts, cotangent = pullback(problem.method.word(problem.step(n)), parts, cotangent, R)
+            R.flush_all(cotangent)
+        ay0 = None
+        if n == 0 and y0 is not None:
+            a_initial, a_params = pull_start(problem, initial, params, cotangent)
+            R.collect([g for g in tree.flatten(a_params)[0] if g is not None])
+            ay0 = layout.unpack(a_initial if isinstance(a_initial, tuple) else (a_initial,))
+        aparams = spread(params, [1 * a for a in R.aparams])
+        yield Back(float(problem.ts[n]), state_after(problem, parts, n), cotangent, aparams, ay0)
+
+
+class Layout:
+    """How a y (an array, or a tree; for split methods a pair of those) becomes one array for each output, and back."""
+
+    def __init__(self, y: Any, split: bool) -> None:
+        self.split = split
+        leaves, self.structure = tree.flatten(y[0] if split else y)
+        self.alone = self.structure is tree.LEAF
+        self.shapes = [np.shape(value_of(x)) for x in leaves]
+
+    def pack(self, y: Any) -> Any:
+        """One array from the tree of one output."""
+        if self.alone:
+            return y
+        leaves, structure = tree.flatten(y)
+        if structure != self.structure or [np.shape(x) for x in leaves] != self.shapes:
+            raise ValueError(f"solve: got {tree.describe(y)} where a tree like y0 is expected, with shapes {self.shapes}")
+        return tree.ravel(leaves)[0]
+
+    def open(self, x: Any, lead: int = 0) -> Any:
+        """The tree of one output from its array, which may have `lead` leading axes (time)."""
+        if self.alone:
+            return x
+        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes]).tolist()
+        return tree.unflatten(self.structure, [
+            np.reshape(x[..., end - int(np.prod(shape)):end], (*x.shape[:lead], *shape))
+            for end, shape in zip(ends, self.shapes, strict=True)])
+
+    def unpack(self, outputs: tuple, lead: int = 0) -> Any:
+        """What the user sees of the outputs of a method: y, or (q, v)."""
+        if not outputs:
+            return ()
+        opened = tuple(self.open(x, lead) for x in outputs)
+        return opened if self.split else opened[0]
+
+
+def state_after(problem: Problem, parts: dict, n: int | None = None) -> State:
+    """The state at grid point n (default: the last)."""
+    n = problem.N if n is None else n
+    h = problem.hs[n - 1] if n else problem.h_before
+    return State(parts, float(problem.ts[n]), float(h), problem.n_before + n)
+
+
+def checked_gradient(gradient: Any, method: Any) -> Any:
+    """The gradient mode, or the default for this method; TypeError where the two do not go together."""
+    reversible = hasattr(method, "word")
+    if gradient is None:
+        return Reversible() if reversible else Direct()
+    if isinstance(gradient, type) or not hasattr(gradient, "solve"):
+        raise TypeError(f"solve: gradient={gradient!r}; pass one of Direct(), Checkpointed(n), Reversible(), Backsolve(), with "
+                        "the parentheses")
+    if isinstance(gradient, Reversible) and not reversible:
+        raise TypeError(f"solve: {method!r} cannot be run backwards, so it has no Reversible() gradient; couple it as "
+                        "Coupled(base), which is reversible, or use Checkpointed(n)")
+    return gradient
+
+
+def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: Any, state0: State | None,
+            progress: bool) -> tuple[Problem, Any, Any, Layout]:
+    """Check everything that can be checked before the first step, and lay it out for the march."""
+    method = Coupled() if method is None else method
+    if isinstance(method, (str, type)) or not hasattr(method, "start"):
+        raise TypeError(f"solve: method={method!r}; pass a method such as Coupled('midpoint'), RungeKutta('rk4') or "
+                        "ReversibleHeun()")
+    if not callable(field):
+        raise TypeError(f"solve: the first argument is a {type(field).__name__}; it is the vector field, a function "
+                        "field(t, y, params)")
+    split = len(method.outputs) > 1
+    if state0 is not None:
+        if set(state0.parts) != set(method.parts):
+            raise ValueError(f"solve: state0 has the parts {list(state0.parts)}, but {method!r} has {list(method.parts)}; continue "
+                             "with the method that made the state")
+        y0 = tuple(state0.parts[name] for name in method.outputs) if y0 is None else y0
+        y0 = y0 if split or not isinstance(y0, tuple) else y0[0]
+    if split and not (isinstance(y0, (tuple, list)) and len(y0) == 2):
+        raise TypeError(f"solve: {method!r} takes y0 = (q, v) and a field that returns the acceleration; got y0 "
+                        f"{tree.describe(y0)}")
+    layout = Layout(y0, split)
+    check_state(y0)
+    y0 = tree.map(lambda x: x if type(x) is Tensor or not hasattr(x, "view") else x.view(), y0)   # not frozen for the user
+    initial: Any = tuple(layout.pack(x) for x in y0) if split else layout.pack(y0)
+    if state0 is not None:
+        initial = dict(state0.parts)
+    first = value_of(tree.flatten(initial)[0][0])
+    dtype = first.dtype
+    ts = check_times(ts)
+    params = check_params(params, first)
+    stats = Stats()
+    system = System(field, stats, None if layout.alone else layout.pack, None if layout.alone else layout.open,
+                    None if dtype == np.float64 else dtype.type)
+    h = np.diff(ts).astype(dtype)
+    hs = [np.asarray(x) for x in h] if isinstance(first, (np.ndarray, np.generic)) else [float(x) for x in h]
+    n_before, h_before = (0, hs[0]) if state0 is None or not state0.n else (state0.n, dtype.type(state0.h))
+    problem = Problem(method, system, list(ts), hs, check_save(save, len(hs)), h_before, resumed=state0 is not None,
+                      n_before=n_before, progress=progress, stats=stats)
+    check_field(problem, tree.map(value_of, initial), tree.map(value_of, params))
+    return problem, initial, params, layout
+
+
+def check_state(y0: Any) -> None:
+    leaves, names = tree.flatten(y0)[0], tree.paths(y0)
+    if not leaves:
+        raise ValueError("solve: y0 is empty; it is an array of floats, or a tree of such arrays")
+    for x, name in zip(leaves, names, strict=True):
+        x = value_of(x)
+        dtype = getattr(x, "dtype", None)
+        if dtype not in (np.float32, np.float64) or not hasattr(x, "shape"):
+            kind = f"an array of {dtype}" if dtype is not None else f"a {type(x).__name__}"
+            raise TypeError(f"solve: y0{name} is {kind}; the state is an array of float64 or float32, so convert it, as in "
+                            "np.asarray(y0, dtype=float)")
+        if x.size == 0:
+            raise ValueError(f"solve: y0{name} has shape {x.shape}, so there is nothing to solve")
+        if not bool(np.isfinite(x).all()):
+            raise ValueError(f"solve: y0{name} has entries that are not finite (NaN or Inf)")
+    if len({value_of(x).dtype for x in leaves}) > 1:
+        raise TypeError(f"solve: the arrays of y0 have different dtypes, {tree.describe(y0)}; use one")
+
+
+def check_times(ts: Any) -> np.ndarray:
+    if any(type(t) is Tensor for t in (ts if isinstance(ts, (list, tuple)) else [ts])):
+        raise TypeError("solve: ts is a tensor, but times get no gradient here; pass plain numbers, or scale time inside the "
+                        "field with a parameter")
+    ts = np.asarray(ts, dtype=np.float64)
+    if ts.ndim != 1 or len(ts) < 2:
+        raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of at least two times, such as "
+                         "np.linspace(0, 1, 101)")
+    if not np.isfinite(ts).all():
+        raise ValueError("solve: ts has entries that are not finite (NaN or Inf)")
+    h = np.diff(ts)
+    if not (h > 0).all() and not (h < 0).all():
+        n = int(np.argmax((h > 0) != (h[0] > 0))) if h[0] else 0
+        raise ValueError(f"solve: ts goes from {ts[n]:.6g} to {ts[n + 1]:.6g} at index {n}; a grid is strictly increasing, or "
+                         "strictly decreasing to run backwards in time")
+    return ts
+
+
+def check_params(params: Any, y: Any) -> Any:
+    """Params with Python floats in y's dtype; refuses what is not finite, or lives on another device than y."""
+    leaves, structure = tree.flatten(params)
+    checked = []
+    for x, name in zip(leaves, tree.paths(params), strict=True):
+        plain = value_of(x)
+        if type(x) is float:
+            x = plain = y.dtype.type(x)
+        home, here = type(plain).__module__.split(".")[0], type(y).__module__.split(".")[0]
+        if hasattr(plain, "dtype") and hasattr(plain, "ndim") and plain.ndim and home != here:
+            raise TypeError(f"solve: params{name} is a {home} array but y0 is a {here} array; move all of them to one device "
+                            "(revode_cuda.to_device, to_host)")
+        if is_float(plain) and not bool(np.all(np.isfinite(plain))):
+            raise ValueError(f"solve: params{name} has entries that are not finite (NaN or Inf)")
+        checked.append(x)
+    return tree.unflatten(structure, checked)
+
+
+def check_save(save: Any, N: int) -> tuple[int, ...]:
+    if isinstance(save, int):
+        raise TypeError(f"solve: save={save}; give a list of indices into ts, as in save=[{save}], a slice, or None for all")
+    index = slice(None) if save is None else save if isinstance(save, slice) else np.asarray(save, dtype=int).ravel()
+    try:
+        found = np.arange(N + 1)[index]
+    except IndexError:
+        raise IndexError(f"solve: save={save!r} names a grid point outside 0 .. {N} (ts has {N + 1} points)") from None
+    if (np.diff(found) <= 0).any():
+        raise ValueError(f"solve: save={save!r} is not increasing; list the grid points in the order of ts, each once")
+    return tuple(found.tolist())
+
+
+def check_field(problem: Problem, initial: Any, params: Any) -> None:
+    """Evaluate the field twice at the start: right shape and dtype, finite, and the same both times."""
+    outputs = problem.method.outputs
+    y = initial[outputs[0]] if problem.resumed else initial[0] if len(outputs) > 1 else initial
+    stats = problem.stats
+    params = tree.map(read_only, params)
+    t = problem.ts[0]
+    f, again = (problem.system.coefficients(t, y, params)[0] for _ in range(2))
+    stats.checks, stats.nfe = stats.checks + 2, stats.nfe - 2
+    at = f"at t={t:.6g}"
+    if type(f) is Tensor:
+        raise TypeError("solve: the field uses a tensor that it was not given (a variable from outside), so its gradient would be "
+                        "lost; pass everything that is to be differentiated through params")
+    if f is None or not hasattr(f, "shape"):
+        raise TypeError(f"solve: the field returned {type(f).__name__} {at}; it returns an array shaped like y, {y.shape}. "
+                        "Is a return missing, or did it return a list (use np.stack)?")
+    if f.shape != y.shape:
+        raise ValueError(f"solve: the field returned shape {f.shape} for y of shape {y.shape} {at}; a vector field returns an "
+                         "array shaped like y. Did you forget the batch axis?")
+    if f.dtype != y.dtype:
+        raise TypeError(f"solve: the field returned {f.dtype} for y of {y.dtype} {at}; give params and constants y's dtype (or "
+                        "plain Python numbers, which take it)")
+    if not bool(np.isfinite(f).all()):
+        raise ValueError(f"solve: the field's first value, {at}, has entries that are not finite (NaN or Inf)")
+    if not bool((f == again).all()):
+        raise ValueError(f"solve: the field gave two different values for the same input {at}; a vector field is a pure function, "
+                         "so draw random numbers outside it and pass them in params")
+
+
+def read_only(x: Any) -> Any:
+    if isinstance(x, np.ndarray):
+        x = x.view()
+        x.flags.writeable = False
+    return x
