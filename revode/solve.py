@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .adaptive import PID, Adaptive
 from .engine import tree
 from .engine.derivatives import custom_vjp
 from .engine.tensor import Tensor, innermost, is_float, value_of
@@ -13,8 +14,7 @@ from .gradients import Direct, Reversible
 from .gradients.reversible import pull_start, spread, zeros
 from .methods import Coupled
 from .methods.increment import Recorder, System
-from .methods.shears import pullback
-from .stepping import Problem, State, Stats, march, steps_of
+from .stepping import Problem, State, Stats, march, states
 
 
 class Solution(NamedTuple):
@@ -27,7 +27,8 @@ class Solution(NamedTuple):
 
 
 def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None, gradient: Any = None,
-          save: Any = None, state0: State | None = None, progress: bool = False) -> Solution:
+          save: Any = None, state0: State | None = None, progress: bool = False, controller: PID | None = None,
+          dt0: float | None = None, save_at: Any = None) -> Solution:
     """Solve y' = field(t, y, params), y(ts[0]) = y0, with one step of `method` for each interval of the grid ts.
 
     Parameters
@@ -35,7 +36,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     field : field(t, y, params) -> dy/dt, shaped like y; a plain NumPy function of its arguments. For split methods
         (VelocityVerlet, SemiImplicitEuler) the acceleration a(t, q, params), shaped like q.
     y0 : (..., d) float64 or float32 array, batch axes first, or a tree of such arrays; for split methods (q, v).
-    ts : (N + 1,) times, strictly increasing or strictly decreasing.
+    ts : (N + 1,) times, strictly increasing or strictly decreasing; with a controller (t0, t1), the ends.
     params : tree of arrays that the field uses. Float leaves are differentiated; a Python float takes y's dtype;
         integers, bools, None and strings pass through.
     method : Coupled("midpoint") by default.
@@ -44,6 +45,10 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     save : which grid points to return: None for all, a slice, or increasing indices. In long runs, save=[-1].
     state0 : `Solution.state` of an earlier solve to continue from; y0 is then None.
     progress : show a progress bar (needs tqdm).
+    controller : PID(rtol, atol) for adaptive steps. Solution.ts is then the accepted grid (or save_at). The whole batch
+        shares its steps, and no gradient flows through their sizes.
+    dt0 : first step to try (> 0); estimated by default.
+    save_at : times to return in an adaptive solve; they become grid points. Default: every accepted step.
 
     Returns
     -------
@@ -64,7 +69,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     >>> print(f"{sol.y1[0]:.6f}")
     0.367879
     """
-    problem, initial, params, layout = prepare(field, y0, ts, params, method, save, state0, progress)
+    problem, initial, params, layout = prepare(field, y0, ts, params, method, save, state0, progress,
+                                                controller, dt0, save_at)
     gradient = checked_gradient(gradient, problem.method)
     problem.strict = getattr(gradient, "strict", False)
     if innermost(tree.flatten((initial, params))[0]) is None:
@@ -78,20 +84,21 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
             return gradient.solve(problem, initial, params)
 
         ys, parts = custom_vjp(operation)(initial, params)
-    y1 = tuple(y[-1] for y in ys) if problem.save[-1:] == (problem.N,) else problem.output(parts)
-    return Solution(np.asarray(problem.ts)[list(problem.save)], layout.unpack(ys, 1), state_after(problem, parts),
+    save = problem.save or ()
+    y1 = tuple(y[-1] for y in ys) if save[-1:] == (problem.N,) else problem.output(parts)
+    return Solution(np.asarray(problem.ts)[list(save)], layout.unpack(ys, 1), state_after(problem, parts),
                     problem.stats, layout.unpack(y1))
 
 
 def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None,
-          state0: State | None = None) -> Iterator[tuple[float, State]]:
+          state0: State | None = None, controller: PID | None = None, dt0: float | None = None) -> Iterator[tuple[float, State]]:
     """Step by hand: yields (t, state) for every grid point, the first included; stop whenever you like.
 
     Arguments as for `solve`. state.parts["y"] is the solution for most methods; solve(..., state0=state) goes on from
     any of them. Cost: one step of the method for each item.
     """
-    problem, initial, params, _ = prepare(field, y0, ts, params, method, None, state0, False)
-    for n, parts in steps_of(problem, initial, params):
+    problem, initial, params, _ = prepare(field, y0, ts, params, method, None, state0, False, controller, dt0, None)
+    for n, parts in states(problem, initial, params):
         yield float(problem.ts[n]), state_after(problem, parts, n)
 
 
@@ -122,8 +129,7 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
     whole = ay1 if len(outputs) > 1 else (ay1,)
     like_y = y0 if y0 is not None else ay1
     problem, initial, params, layout = prepare(field, like_y, ts, params, method, None, None, False)
-    if not hasattr(problem.method, "word"):
-        checked_gradient(Reversible(), problem.method)
+    checked_gradient(Reversible(), problem.method)
     R = Recorder(problem.system, params, zeros(params))
     parts = dict(state.parts)
     cotangent = {name: 0 * part for name, part in parts.items()}
@@ -131,7 +137,7 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
         cotangent[name] = cotangent[name] + layout.pack(a)
     for n in range(problem.N, -1, -1):
         if n < problem.N:
-            parts, cotangent = pullback(problem.method.word(problem.step(n)), parts, cotangent, R)
+            parts, cotangent = step_back(problem, n, parts, cotangent, R)
             R.flush_all(cotangent)
         ay0 = None
         if n == 0 and y0 is not None:
@@ -186,20 +192,21 @@ def state_after(problem: Problem, parts: dict, n: int | None = None) -> State:
 
 def checked_gradient(gradient: Any, method: Any) -> Any:
     """The gradient mode, or the default for this method; TypeError where the two do not go together."""
-    reversible = hasattr(method, "word")
+    reversible = getattr(method, "reversible", hasattr(method, "word"))
     if gradient is None:
         return Reversible() if reversible else Direct()
     if isinstance(gradient, type) or not hasattr(gradient, "solve"):
         raise TypeError(f"solve: gradient={gradient!r}; pass one of Direct(), Checkpointed(n), Reversible(), Backsolve(), with "
                         "the parentheses")
     if isinstance(gradient, Reversible) and not reversible:
-        raise TypeError(f"solve: {method!r} cannot be run backwards, so it has no Reversible() gradient; couple it as "
-                        "Coupled(base), which is reversible, or use Checkpointed(n)")
+        raise TypeError(f"solve: {method!r} cannot be run backwards, so it has no Reversible() gradient; use "
+                        "Coupled(base), which is reversible, NearReversible(base), which nearly is, or Checkpointed(n)")
     return gradient
 
 
 def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: Any, state0: State | None,
-            progress: bool) -> tuple[Problem, Any, Any, Layout]:
+            progress: bool, controller: PID | None = None, dt0: float | None = None,
+            save_at: Any = None) -> tuple[Problem, Any, Any, Layout]:
     """Check everything that can be checked before the first step, and lay it out for the march."""
     method = Coupled() if method is None else method
     if isinstance(method, (str, type)) or not hasattr(method, "start"):
@@ -231,11 +238,23 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
     stats = Stats()
     system = System(field, stats, None if layout.alone else layout.pack, None if layout.alone else layout.open,
                     None if dtype == np.float64 else dtype.type)
-    h = np.diff(ts).astype(dtype)
-    hs = [np.asarray(x) for x in h] if isinstance(first, (np.ndarray, np.generic)) else [float(x) for x in h]
-    n_before, h_before = (0, hs[0]) if state0 is None or not state0.n else (state0.n, dtype.type(state0.h))
-    problem = Problem(method, system, list(ts), hs, check_save(save, len(hs)), h_before, resumed=state0 is not None,
-                      n_before=n_before, progress=progress, stats=stats)
+    plain = isinstance(first, (np.ndarray, np.generic))
+    n_before, before = (state0.n, state0.h) if state0 is not None and state0.n else (0, None)
+    if controller is None:
+        if dt0 is not None or save_at is not None:
+            raise ValueError("solve: dt0 and save_at belong to adaptive solves; pass controller=PID(rtol, atol) as well, or use "
+                             "save= with a fixed grid")
+        hs: Any = np.diff(ts).astype(dtype)
+        problem = Problem(method, system, ts, hs, check_save(save, len(hs)), None, progress=progress, stats=stats, plain=plain)
+    else:
+        adaptive = check_adaptive(method, ts, controller, dt0, save, save_at)
+        problem = Problem(method, system, [ts[0]], [], None, None, progress=progress, stats=stats, plain=plain,
+                          adaptive=adaptive)
+        if before is None:
+            before = dt0 or 0.0
+    h_before = hs[0] if before is None else before
+    problem.h_before = np.asarray(h_before, dtype) if plain else float(h_before)
+    problem.resumed, problem.n_before = state0 is not None, n_before
     check_field(problem, tree.map(value_of, initial), tree.map(value_of, params))
     return problem, initial, params, layout
 
@@ -284,7 +303,7 @@ def check_params(params: Any, y: Any) -> Any:
     for x, name in zip(leaves, tree.paths(params), strict=True):
         plain = value_of(x)
         if type(x) is float:
-            x = plain = y.dtype.type(x)
+            x = plain = y.dtype.type(x) if isinstance(y, (np.ndarray, np.generic)) else np.full_like(y, x, shape=())
         home, here = type(plain).__module__.split(".")[0], type(y).__module__.split(".")[0]
         if hasattr(plain, "dtype") and hasattr(plain, "ndim") and plain.ndim and home != here:
             raise TypeError(f"solve: params{name} is a {home} array but y0 is a {here} array; move all of them to one device "
@@ -306,6 +325,31 @@ def check_save(save: Any, N: int) -> tuple[int, ...]:
     if (np.diff(found) <= 0).any():
         raise ValueError(f"solve: save={save!r} is not increasing; list the grid points in the order of ts, each once")
     return tuple(found.tolist())
+
+
+def check_adaptive(method: Any, ts: np.ndarray, controller: PID, dt0: Any, save: Any, save_at: Any) -> Adaptive:
+    if not isinstance(controller, PID):
+        raise TypeError(f"solve: controller={controller!r}; pass PID(rtol, atol)")
+    if getattr(method, "error_order", None) is None:
+        raise TypeError(f"solve: {method!r} has no error estimate to control steps with; use Coupled or RungeKutta over midpoint, "
+                        "heun2, bosh3, dopri5 or tsit5, ReversibleHeun(), or EES25(x=0.1), or give a fixed grid")
+    if len(ts) != 2:
+        raise ValueError(f"solve: with a controller, ts holds the two ends (t0, t1), but {len(ts)} times were given; times to "
+                         "return go to save_at")
+    if dt0 is not None and not 0 < dt0 < np.inf:
+        raise ValueError(f"solve: dt0={dt0!r}; the first step is a positive number, also when time runs backwards")
+    last_only = save is not None and np.ndim(save) == 1 and list(save) == [-1]
+    if (save is not None and not last_only) or (save is not None and save_at is not None):
+        raise ValueError(f"solve: save={save!r} with a controller; the number of steps is not known beforehand, so pass times as "
+                         "save_at=[...], or save=[-1] for the end alone")
+    direction = 1.0 if ts[1] > ts[0] else -1.0
+    if save_at is not None:
+        save_at = np.asarray(save_at, dtype=np.float64).ravel()
+        inside = (save_at - ts[0]) * direction >= 0, (ts[1] - save_at) * direction >= 0
+        if not (np.all(inside) and (np.diff(save_at) * direction > 0).all()):
+            raise ValueError(f"solve: save_at goes from {save_at.min():.6g} to {save_at.max():.6g}; the times are distinct, in the "
+                             f"order of integration, and between t0={ts[0]:.6g} and t1={ts[1]:.6g}")
+    return Adaptive(controller, float(ts[1]), direction, dt0, None if save_at is None else tuple(save_at.tolist()), last_only)
 
 
 def check_field(problem: Problem, initial: Any, params: Any) -> None:

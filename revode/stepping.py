@@ -7,11 +7,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from .engine.tensor import value_of
+from .engine import tree
+from .engine.tensor import number, value_of
 from .methods.increment import Increment, System
 from .methods.shears import Parts, Step, forward
 
@@ -41,6 +43,7 @@ class Stats:
     checks: int = 0              # evaluations that only checked the input
     advances: int = 0            # steps taken without a tape, forward and again (Checkpointed)
     peak_states: int = 0         # states of the solve held at one time, the current one included
+    defect: float = 0.0          # largest |y1 - Phi_h(y0)| of one undone step, for methods that are nearly reversible
     roundtrip: RoundTrip | None = None
 
 
@@ -57,75 +60,119 @@ class State(NamedTuple):
 
 @dataclass
 class Problem:
-    """Everything that is fixed during a solve."""
+    """Everything that a solve works with: fixed at its start, but for an adaptive grid, which grows with each step."""
     method: Any
     system: System
-    ts: list                     # N + 1 times
-    hs: list                     # N steps, of y's dtype
-    save: tuple[int, ...]        # indices into ts
+    ts: Any                      # (N + 1,) times, float64
+    hs: Any                      # (N,) steps, of y's dtype
+    save: tuple[int, ...] | None             # indices into ts; None while the grid of an adaptive solve is unknown
     h_before: Any                # the step before the first, when a solve is resumed
     resumed: bool = False
     n_before: int = 0            # steps taken before this solve
     strict: bool = False
     progress: bool = False
+    plain: bool = True           # whether steps may be handed out as arrays without axes, NumPy's fastest scalars
     stats: Stats = field(default_factory=Stats)
+    adaptive: Any = None         # the controller's state (adaptive.py), or None for a fixed grid
 
     @property
     def N(self) -> int:
         return len(self.hs)
 
     def step(self, n: int) -> Step:
-        before = self.hs[n - 1] if n else self.h_before
-        return Step(self.ts[n], self.ts[n + 1], self.hs[n], before)
+        if not self.plain:
+            return Step(self.ts[n], self.ts[n + 1], float(self.hs[n]), float(self.hs[n - 1] if n else self.h_before))
+        if type(self.hs) is list:
+            return Step(self.ts[n], self.ts[n + 1], self.hs[n], self.hs[n - 1] if n else self.h_before)
+        return Step(self.ts[n], self.ts[n + 1], self.hs[n, ...], self.hs[n - 1, ...] if n else self.h_before)
 
     def start(self, F: Increment, initial: Any) -> Parts:
         """The parts at ts[0]; the initial map y0 -> parts belongs to the method and is differentiated."""
-        return dict(initial) if self.resumed else self.method.start(F, self.step(0), initial)
+        if self.resumed:
+            return dict(initial)
+        t0 = self.ts[0]
+        return self.method.start(F, self.step(0) if self.N else Step(t0, t0, 0.0, 0.0), initial)
 
     def advance(self, n: int, parts: Parts, F: Increment) -> Parts:
-        """One step from ts[n]."""
-        step = self.step(n)
-        if hasattr(self.method, "word"):
-            return forward(self.method.word(step), parts, F)
-        return self.method.advance(step, parts, F)
+        """One step from ts[n]; where an adaptive grid ends, the controller finds the next point first."""
+        if n == self.N:
+            return self.adaptive.advance(self, parts, F)
+        return one_step(self.method, self.step(n), parts, F)
+
+    def done(self, n: int) -> bool:
+        return n == self.N and (self.adaptive is None or self.adaptive.arrived(self))
+
+    def saves(self, n: int) -> bool:
+        return n in self.saved if self.adaptive is None else self.adaptive.saves(self, n)
+
+    @cached_property
+    def saved(self) -> Any:
+        return set(self.save or ()) if self.save != tuple(range(self.N + 1)) else range(self.N + 1)
 
     def output(self, parts: Parts) -> tuple:
         return tuple(parts[name] for name in self.method.outputs)
 
 
+def one_step(method: Any, step: Step, parts: Parts, F: Increment) -> Parts:
+    """The parts after one step: the word of a reversible method, or the flow of any other."""
+    if hasattr(method, "word"):
+        return forward(method.word(step), parts, F)
+    y, = F.read(("y",), parts)
+    after = {"y": method.flow(F, step.t0, step.t1, y, step.dx)}
+    F.memo.clear()
+    return after
+
+
 CHECK_EVERY = 16      # steps between looks at the state: a look costs about a tenth of a step of a tiny problem
+
+
+def states(problem: Problem, initial: Any, params: Any, advance: Callable | None = None) -> Iterator[tuple[int, Parts]]:
+    """(n, parts) for every grid point; advance(n, parts, F) replaces the plain step."""
+    F = Increment(problem.system, params)
+    advance = advance or problem.advance
+    parts = problem.start(F, initial)
+    n = 0
+    while True:
+        yield n, parts
+        if problem.done(n):
+            return
+        parts = advance(n, parts, F)
+        n += 1
 
 
 def march(problem: Problem, initial: Any, params: Any, visit: Callable | None = None,
           advance: Callable | None = None) -> tuple[tuple, Parts]:
     """Solve forward. Returns the saved outputs, stacked time first (one array for each output), and the final parts.
 
-    visit(n, parts) sees every state; advance(n, parts, F) replaces the plain step.
+    visit(n, parts) sees every state.
     """
-    points = range(problem.N + 1)
-    if problem.progress:
-        from tqdm import tqdm
-        points = tqdm(points, desc="solve", unit="step", leave=False)
-    F = Increment(problem.system, params)
-    advance = advance or problem.advance
-    saves = set(problem.save)
-    saved = []
+    saved, indices = [], []
     watch = Watch(problem, params)
+    points = states(problem, initial, params, advance)
+    if problem.progress:
+        points = progress_bar(points, problem)
     with np.errstate(over="ignore", invalid="ignore"):       # the watch says it better
-        parts = problem.start(F, initial)
-        for n in points:
-            if n in saves:
+        for n, parts in points:
+            if problem.saves(n):
                 saved.append(problem.output(parts))
+                indices.append(n)
             if visit is not None:
                 visit(n, parts)
-            if n % CHECK_EVERY == 0 or n == problem.N:
+            if n % CHECK_EVERY == 0 or problem.done(n):
                 watch.look(n, parts)
-            if n < problem.N:
-                parts = advance(n, parts, F)
-                problem.stats.steps += 1
+    problem.stats.steps = problem.N
+    problem.save = tuple(indices)
     if not saved:
         return (), parts
     return tuple(np.stack(column) for column in zip(*saved, strict=True)), parts
+
+
+def progress_bar(points: Any, problem: Problem) -> Any:
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        raise ImportError("solve: progress=True shows a bar with tqdm, which is not installed; pip install tqdm") from None
+    return tqdm(points, desc="solve", unit="step", leave=False, total=None if problem.adaptive else problem.N + 1)
 
 
 class Watch:
@@ -158,7 +205,7 @@ class Watch:
     def overflow(self, n: int) -> None:
         """Find the step at which the state stopped being finite, and say so."""
         at, parts = self.before
-        F = Increment(self.problem.system, value_of_tree(self.params))
+        F = Increment(self.problem.system, tree.map(value_of, self.params))
         norm = max((size(part) for part in parts.values()), default=float("nan"))
         while at < n and parts:
             after = self.problem.advance(at, parts, F)
@@ -172,36 +219,27 @@ class Watch:
             f"largest entry was {norm:.3g} one step before. Take smaller steps, or look at the field there.")
 
 
-def value_of_tree(params: Any) -> Any:
-    from .engine import tree
-    return tree.map(value_of, params)
-
-
 def size(x: Any) -> float:
     """The largest absolute entry, as a float; NaN if there is one."""
-    return float(abs(x).max()) if getattr(x, "size", 1) else 0.0
+    return number(abs(x).max())
 
 
-def complain(problem: Problem, what: str) -> None:
+def complain(problem: Problem, what: str, backward: bool = False) -> None:
     """Warn (or raise, if strict) with the likely cause and the remedies."""
     method = problem.method
-    h = max(abs(float(h)) for h in problem.hs)
-    cause = ""
+    h = float(np.max(np.abs(problem.hs)))
+    cause, remedies = "", "take smaller steps"
     if hasattr(method, "contraction_limit"):
         cause = (f" Likely cause: the solution contracts faster than {method.contraction_limit(h):.3g} per unit of time, the "
                  f"most that {method!r} follows with h = {h:.3g}.")
-    message = (what + cause + " Remedies: for Coupled, lam = exp(-c h) with c above the contraction rate, and smaller steps; "
-               "Reversible(resync=K) stores a state every K steps; Checkpointed(n) or Direct() store what they need.")
+        remedies += (", lam = exp(-c h) with c above the contraction rate" if hasattr(method, "lam") else
+                     ", or a method that bears contraction, such as Coupled with lam = exp(-c h), c above the contraction rate")
+    elif backward:
+        cause = (f" Likely cause: the solution contracts, so that its error grows on the way back (one step back was off by up "
+                 f"to {problem.stats.defect:.2g}).")
+    if backward:
+        remedies += "; store a state every K steps with Reversible(resync=K); or use Checkpointed(n) or Direct()"
+    message = f"{what}{cause} Remedies: {remedies}."
     if problem.strict:
         raise ReconstructionError(message)
     warnings.warn(message, ReconstructionWarning, stacklevel=2)
-
-
-def steps_of(problem: Problem, initial: Any, params: Any) -> Iterator[tuple[int, Parts]]:
-    """The march as a generator: (n, parts) for every grid point."""
-    F = Increment(problem.system, params)
-    parts = problem.start(F, initial)
-    yield 0, parts
-    for n in range(problem.N):
-        parts = problem.advance(n, parts, F)
-        yield n + 1, parts

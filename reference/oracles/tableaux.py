@@ -11,10 +11,10 @@ Sources
     ralston3   Ralston, Math. Comp. 16 (1962) 431
     bosh3      Bogacki & Shampine, Appl. Math. Lett. 2 (1989) 321
     dopri5     Dormand & Prince, J. Comput. Appl. Math. 6 (1980) 19; HNW I, table II.5.2
-    tsit5      Tsitouras, Comput. Math. Appl. 62 (2011) 770, table 1: c, b and a_ij for j > 1; the first column
-               follows from the row sums. What it calls bhat are error weights, and with the last of them
-               printed as 1/66 they do not sum to zero; with -1/66 they do, to all digits, and satisfy every
-               condition up to order 4. The conditions do not say whether they are b - bhat or bhat - b.
+    tsit5      Tsitouras, Comput. Math. Appl. 62 (2011) 770, table 1: c, b and a_ij for j > 1; the first
+               column follows from the row sums. What it calls bhat are error weights, and with the last of
+               them printed as 1/66 they do not sum to zero; with -1/66 they do, to all digits, and satisfy
+               every condition up to order 4. The conditions do not tell b - bhat from bhat - b.
 """
 from collections.abc import Callable
 from fractions import Fraction
@@ -80,9 +80,9 @@ def _tsit5() -> Tableau:
         "-6.359448489975075 4.362295432869581",
         "-11.74888356406283 7.495539342889836 -0.09249506636175525",
         "-12.92096931784711 8.159367898576159 -0.07158497328140100 -0.02826905039406838")]
-    rows = [()] + [(c_i - sum(row),) + row for c_i, row in zip(c[1:6], beyond_first_column)] + [b[:6]]
-    bhat = tuple(b_i - e_i for b_i, e_i in zip(b, error))
-    return Tableau("tsit5", _square(rows), b, c, 5, bhat, 4, exact=False)
+    rows = [(c_i - sum(row), *row) for c_i, row in zip(c[1:6], beyond_first_column, strict=True)]
+    bhat = tuple(b_i - e_i for b_i, e_i in zip(b, error, strict=True))
+    return Tableau("tsit5", _square([(), *rows, b[:6]]), b, c, 5, bhat, 4, exact=False)
 
 
 tsit5 = _tsit5()

@@ -27,7 +27,7 @@ def _forests(nodes: int, largest: int) -> tuple:
     for size in range(1, min(nodes, largest) + 1):
         for tree in rooted_trees(size):
             for rest in _forests(nodes - size, size):
-                found.add(tuple(sorted((tree,) + rest)))
+                found.add(tuple(sorted((tree, *rest))))
     return tuple(sorted(found))
 
 
@@ -74,4 +74,4 @@ def order_conditions(A, b, c, order: int) -> list:
 
 def row_sums(A, c) -> list:
     """sum_j a_ij - c_i for every stage; all zero for a method whose stages know their own time."""
-    return [sum(row) - c_i for row, c_i in zip(A, c)]
+    return [sum(row) - c_i for row, c_i in zip(A, c, strict=True)]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import functions, primitives, tree  # noqa: F401 (they fill the tables)
-from .tensor import Tape, Tensor, innermost, is_float, record_many, value_of
+from .tensor import Tape, Tensor, completed, is_float, number, record_many, value_of
 
 
 def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
@@ -46,8 +46,8 @@ def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
         pairs = [(y.slot, seed_like(g, y.value)) for y, g in zip(outputs, seeds, strict=False)
                  if type(y) is Tensor and y.tape is tape and g is not None]
         found = iter(tape.pull(pairs, slots))
-        return tree.unflatten(structure, [
-            like(next(found), x) if is_float(x) else None for x in leaves])
+        seen = {id(g) for _, g in pairs} | {id(g) for g in seeds}
+        return tree.unflatten(structure, [like(next(found), x, seen) if is_float(x) else None for x in leaves])
 
     return tree.unflatten(out_structure, values), pull
 
@@ -65,7 +65,7 @@ def checked(x: Any) -> Any:
 
 def seed_like(g: Any, y: Any) -> Any:
     """A cotangent for the value y: an array of its shape."""
-    g = g if hasattr(g, "shape") else np.asarray(g)
+    g = g if hasattr(g, "shape") else np.full_like(value_of(y), g) if np.shape(value_of(y)) == np.shape(g) else np.asarray(g)
     if g.shape != np.shape(value_of(y)):
         raise ValueError(f"pull: a cotangent of shape {g.shape} was given for a value of shape "
                          f"{np.shape(value_of(y))}; the two shapes are equal")
@@ -73,12 +73,17 @@ def seed_like(g: Any, y: Any) -> Any:
     return g if g.dtype == dtype else g.astype(dtype)
 
 
-def like(g: Any, x: Any) -> Any:
-    """The cotangent of an input, with its dtype; zeros where nothing flowed."""
+def like(g: Any, x: Any, seen: set) -> Any:
+    """The cotangent of an input: its dtype, an array of its own; zeros where nothing flowed."""
     if g is None:
         return np.zeros_like(x)
     dtype = getattr(x, "dtype", None)
-    return g if dtype is None or g.dtype == dtype else g.astype(dtype)
+    if dtype is not None and g.dtype != dtype:
+        return g.astype(dtype)
+    if id(g) in seen or (isinstance(g, np.ndarray) and (g.base is not None or not g.flags.writeable)):
+        return g if type(g) is Tensor else g.copy()
+    seen.add(id(g))
+    return g
 
 
 def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
@@ -101,7 +106,12 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
     numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     def with_gradient(*args: Any, **kwargs: Any) -> tuple:
+        if len({i % max(len(args), 1) for i in numbers}) < len(numbers) or not all(-len(args) <= i < len(args) for i in numbers):
+            raise ValueError(f"value_and_grad: argnums={argnums} with {len(args)} positional argument(s); name each argument to "
+                             "differentiate once, counting from 0")
         chosen = [args[i] for i in numbers]
+        for x in tree.flatten(chosen)[0]:
+            checked(x)
         if not any(is_float(x) for x in tree.flatten(chosen)[0]):
             raise TypeError(f"value_and_grad: argument {argnums} is {tree.describe(chosen)}, which holds no float array; "
                             "integers have no gradient, so convert with x.astype(np.float64)")
@@ -127,15 +137,14 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
         grads = grads[0] if isinstance(argnums, int) else grads
         if not has_aux:
             return value, grads
-        outer = innermost(tree.flatten(args)[0])
-        return (value, tree.map(lambda x: _lower(x, outer), aux[0])), grads
+        return (value, tree.map(_lower, aux[0])), grads
 
     return with_gradient
 
 
-def _lower(x: Any, outer: Tape | None) -> Any:
-    """The value of a tensor of a completed tape: plain, or a tensor of the surrounding one."""
-    while type(x) is Tensor and (outer is None or x.tape.level > outer.level):
+def _lower(x: Any) -> Any:
+    """The value of a tensor of a completed tape: plain, or a tensor of a surrounding one."""
+    while type(x) is Tensor and completed(x.tape):
         x = x.value
     return x
 
@@ -169,7 +178,8 @@ def custom_vjp(fn: Callable) -> Callable:
         kept: list = []
 
         def run(values: list) -> tuple[list, Callable]:
-            value, pull = fn(*tree.unflatten(structure, values))
+            plain = tree.unflatten(structure, values)
+            value, pull = fn(*plain)
             outputs, out_structure = tree.flatten(value)
             kept.append(out_structure)
 
@@ -177,10 +187,10 @@ def custom_vjp(fn: Callable) -> Callable:
                 full = [np.zeros_like(y) if g is None and is_float(y) else g
                         for g, y in zip(incoming, outputs, strict=True)]
                 results = pull(tree.unflatten(out_structure, full))
-                if not isinstance(results, tuple) or len(results) != len(args):
-                    raise TypeError(f"custom_vjp: pull returned {type(results).__name__} for {len(args)} argument(s); it "
+                if not isinstance(results, tuple) or len(results) != len(plain):
+                    raise TypeError(f"custom_vjp: pull returned {type(results).__name__} for {len(plain)} argument(s); it "
                                     "returns a tuple with one cotangent for each argument")
-                return [g for result, arg in zip(results, args, strict=True) for g in _match(result, arg)]
+                return [g for result, arg in zip(results, plain, strict=True) for g in _match(result, arg)]
 
             return outputs, pull_flat
 
@@ -232,9 +242,9 @@ def check_vjp(fn: Callable, *args: Any, order: int = 2, rtol: float | None = Non
     seeds = [rng.standard_normal(np.shape(y)).astype(getattr(y, "dtype", float)) if is_float(y) else None
              for y in outputs]
     pulled = tree.flatten(pull(tree.unflatten(out_structure, seeds)))[0]
-    forward = [float(np.sum(g * (b - a))) / (2 * h) for g, a, b in zip(seeds, moved(-1), moved(1), strict=True)
+    forward = [number(np.sum(g * (b - a))) / (2 * h) for g, a, b in zip(seeds, moved(-1), moved(1), strict=True)
                if g is not None]
-    backward = [float(np.sum(a * d)) for a, d in zip(pulled, direction, strict=True) if d is not None]
+    backward = [number(np.sum(a * d)) for a, d in zip(pulled, direction, strict=True) if d is not None]
     scale = max(1.0, sum(abs(x) for x in forward), sum(abs(x) for x in backward))
     worst = abs(sum(forward) - sum(backward)) / scale
     if not worst <= rtol:

@@ -5,7 +5,7 @@
 A rule is written with the operations of this table, so rules are differentiable in turn, to any order. It may return
 the shape that broadcasting gives: the tape sums a cotangent down to the shape of its input. At kinks the usual
 conventions hold: |x|' = 0 at 0, ties in maximum, minimum, max and min share the cotangent equally, x**0 has derivative
-0, and the derivative of a**b in b is taken as 0 where a = 0.
+0, and the derivative of a**b in b is taken as 0 where a = 0. Norms (np.linalg.norm, np.hypot, np.sqrt) have none at 0 and give NaN.
 """
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _matmul_left(g: Any, y: Any, a: Any, b: Any) -> Any:
 
 def _matmul_right(g: Any, y: Any, a: Any, b: Any) -> Any:
     if a.ndim == 1:
-        return np.expand_dims(a, -1) * np.expand_dims(g, -2) if b.ndim > 1 else g * a
+        return a[:, None] * g[..., None, :] if b.ndim > 1 else g * a
     if b.ndim == 1:
         return np.matmul(swap(a), np.expand_dims(g, -1))[..., 0]
     if b.ndim == 2 and a.ndim > 2:
@@ -48,17 +48,18 @@ def _unreduce(x: Any, shape: tuple[int, ...], axis: Any, keepdims: bool) -> Any:
 
 
 def _sum(g: Any, y: Any, a: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return np.broadcast_to(_unreduce(g, a.shape, axis, keepdims), a.shape)
+    return np.broadcast_to(_unreduce(g, np.shape(a), axis, keepdims), np.shape(a))
 
 
 def _extreme(g: Any, y: Any, a: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    chosen = a == _unreduce(y, a.shape, axis, keepdims)
-    return _unreduce(g, a.shape, axis, keepdims) * chosen / np.sum(chosen, axis=axis, keepdims=True, dtype=a.dtype)
+    shape = np.shape(a)
+    chosen = a == _unreduce(y, shape, axis, keepdims)
+    return _unreduce(g, shape, axis, keepdims) * chosen / np.sum(chosen, axis=axis, keepdims=True, dtype=y.dtype)
 
 
 def _concatenate(i: int, g: Any, y: Any, *parts: Any, axis: int = 0) -> Any:
-    before = sum(part.shape[axis] for part in parts[:i])
-    return g[(slice(None),) * (axis % y.ndim) + (slice(before, before + parts[i].shape[axis]),)]
+    before = sum(np.shape(part)[axis] for part in parts[:i])
+    return g[(slice(None),) * (axis % y.ndim) + (slice(before, before + np.shape(parts[i])[axis]),)]
 
 
 def _einsum(i: int, g: Any, y: Any, *operands: Any, inputs: tuple[str, ...], output: str) -> Any:
@@ -98,6 +99,7 @@ for row in (
     (np.minimum,    lambda g, y, a, b: g * ((a < b) + 0.5 * (a == b)),  lambda g, y, a, b: g * ((b < a) + 0.5 * (a == b))),
     (np.logaddexp,  lambda g, y, a, b: g * np.exp(a - y), lambda g, y, a, b: g * np.exp(b - y)),
     (np.arctan2,    lambda g, y, a, b: g * b / (a * a + b * b), lambda g, y, a, b: -g * a / (a * a + b * b)),
+    (np.remainder,  lambda g, y, a, b: g,                lambda g, y, a, b: -g * np.floor_divide(a, b)),
     (np.hypot,      lambda g, y, a, b: g * a / y,        lambda g, y, a, b: g * b / y),
     (np.matmul,     _matmul_left,                        _matmul_right),
     (np.negative,   lambda g, y, a: -g),
@@ -140,19 +142,19 @@ RULES[np.concatenate] = Op("concatenate", lambda *parts, axis=0: np.concatenate(
 RULES[np.einsum] = Op("einsum", lambda *operands, inputs, output: np.einsum(
     ",".join(inputs) + "->" + output, *operands), Each(_einsum))
 RULES[np.reshape] = Op("reshape", lambda a, shape: np.reshape(a, shape), (
-    lambda g, y, a, shape: np.reshape(g, a.shape),))
+    lambda g, y, a, shape: np.reshape(g, np.shape(a)),))
 RULES[np.transpose] = Op("transpose", lambda a, axes: np.transpose(a, axes), (
     lambda g, y, a, axes: np.transpose(g, None if axes is None else tuple(int(i) for i in np.argsort(axes))),))
 RULES[np.broadcast_to] = Op("broadcast_to", lambda a, shape: np.broadcast_to(a, shape), (lambda g, y, a, shape: g,))
 RULES[np.flip] = Op("flip", lambda a, axis: np.flip(a, axis), (lambda g, y, a, axis: np.flip(g, axis),))
 RULES[np.ndarray.__getitem__] = Op("getitem", lambda a, index: a[index], (
-    lambda g, y, a, index: apply(SCATTER, g, index=index, shape=a.shape),))
+    lambda g, y, a, index: apply(SCATTER, g, index=index, shape=np.shape(a)),))
 RULES[np.ndarray.astype] = Op("astype", lambda a, dtype: a.astype(dtype), (lambda g, y, a, dtype: g.astype(a.dtype),))
 
 CONSTANT.update({
     np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal, np.isfinite, np.isnan, np.isinf,
-    np.sign, np.signbit, np.floor, np.ceil, np.rint, np.trunc, np.logical_and, np.logical_or, np.logical_not,
-    np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.full_like, np.empty_like, np.argmax, np.argmin,
+    np.sign, np.signbit, np.floor, np.ceil, np.rint, np.trunc, np.logical_and, np.logical_or, np.logical_not, np.floor_divide,
+    np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.argmax, np.argmin,
     np.argsort, np.round, np.array_equal, np.allclose, np.isclose, np.any, np.all, np.result_type, np.can_cast,
     np.iscomplexobj, np.isrealobj, np.count_nonzero, np.nonzero, np.searchsorted,
 })

@@ -10,8 +10,10 @@ derivatives. What each operation computes and how it is pulled back stands in pr
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from inspect import signature
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -64,14 +66,13 @@ class Tape:
             if g is None:
                 continue
             cotangents[i] = None
-            vjps = op.vjps
-            for j, slot in enumerate(slots):
+            for slot, x, vjp in zip(slots, values, op.vjps):
                 if slot < 0:
                     continue
-                a = vjps[j](g, y, *values, **options)
+                a = vjp(g, y, *values, **options) if options else vjp(g, y, *values)
                 if a is None:
                     continue
-                shape = getattr(values[j], "shape", ())
+                shape = getattr(x, "shape", ())
                 if a.shape != shape:
                     a = sum_to(a, shape)
                 before = cotangents[slot]
@@ -96,38 +97,58 @@ def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
 
 def apply(op: Op, *inputs: Any, **options: Any) -> Any:
     """Carry out one operation; record it on the innermost tape among its inputs, if there is any."""
-    tape = None
-    nested = False
-    for x in inputs:
-        if type(x) is Tensor and x.tape is not tape:
-            nested = nested or tape is not None
-            if tape is None or x.tape.level > tape.level:
-                tape = x.tape
+    tape = innermost(inputs)
     if tape is None:
         return op.forward(*inputs, **options)
-    values = []
-    slots = []
-    for x in inputs:
-        if type(x) is Tensor and x.tape is tape:
-            slots.append(x.slot)
-            x = x.value
-            nested = nested or type(x) is Tensor
-        else:
-            slots.append(-1)
-        values.append(x)
-    y = apply(op, *values, **options) if nested else op.forward(*values, **options)
+    on_tape = [type(x) is Tensor and x.tape is tape for x in inputs]
+    values = [x.value if on else x for x, on in zip(inputs, on_tape)]
+    slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape)]
+    y = apply(op, *values, **options)       # recorded again further out, if a value is a tensor of an outer tape
     nodes = tape.nodes
     nodes.append((op, slots, values, options, y))
     return Tensor(y, tape, len(nodes) - 1)
 
 
+def apply1(op: Op, x: Tensor) -> Any:
+    """apply() for one input and no options, without the detours: this is where the time goes."""
+    value = x.value
+    y = op.forward(value) if type(value) is not Tensor else apply(op, value)
+    nodes = x.tape.nodes
+    nodes.append((op, (x.slot,), (value,), NO_OPTIONS, y))
+    return Tensor(y, x.tape, len(nodes) - 1)
+
+
+def apply2(op: Op, a: Any, b: Any) -> Any:
+    """apply() for two inputs on one tape, or one of them plain; one at least is a tensor."""
+    if type(a) is Tensor:
+        tape, value_a, slot_a = a.tape, a.value, a.slot
+        if type(b) is Tensor:
+            if b.tape is not tape:
+                return apply(op, a, b)
+            value_b, slot_b = b.value, b.slot
+        else:
+            value_b, slot_b = np.asarray(b) if type(b) in (list, tuple) else b, -1
+    else:
+        tape, value_a, slot_a, value_b, slot_b = b.tape, a, -1, b.value, b.slot
+        if type(a) in (list, tuple):
+            value_a = np.asarray(a)
+    nested = type(value_a) is Tensor or type(value_b) is Tensor
+    y = apply(op, value_a, value_b) if nested else op.forward(value_a, value_b)
+    nodes = tape.nodes
+    nodes.append((op, (slot_a, slot_b), (value_a, value_b), NO_OPTIONS, y))
+    return Tensor(y, tape, len(nodes) - 1)
+
+
+NO_OPTIONS: dict = {}
+
+
 class Each:
-    """The rules of an operation with any number of inputs: `Each(rule)[i]` is that of input i."""
+    """The rules of an operation with any number of inputs: it yields rule(0, ...), rule(1, ...), and so on."""
     def __init__(self, rule: Callable) -> None:
         self.rule = rule
 
-    def __getitem__(self, i: int) -> Callable:
-        return partial(self.rule, i)
+    def __iter__(self) -> Iterator[Callable]:
+        return (partial(self.rule, i) for i in count())
 
 
 # One entry for an operation with several outputs, which take the slots that follow it; see record_many.
@@ -164,6 +185,16 @@ def is_float(x: Any) -> bool:
     return type(x) in (float, Tensor) or getattr(x, "dtype", None) in (np.float64, np.float32)
 
 
+def completed(tape: Tape) -> bool:
+    """Whether the function that this tape recorded has returned."""
+    return isinstance(tape.nodes, _Closed)
+
+
+def number(x: Any) -> float:
+    """One number on the host: the only place where the engine waits for a device."""
+    return float(x.get() if hasattr(x, "get") else x)
+
+
 def value_of(x: Any) -> Any:
     """The plain array behind a tensor of any level; everything else as it is."""
     while type(x) is Tensor:
@@ -190,23 +221,27 @@ class Tensor:
         self.value, self.tape, self.slot = value, tape, slot
 
     # arithmetic: apply() knows the rest
-    def __add__(self, other: Any) -> Any: return apply(RULES[np.add], self, other)
-    def __radd__(self, other: Any) -> Any: return apply(RULES[np.add], other, self)
-    def __sub__(self, other: Any) -> Any: return apply(RULES[np.subtract], self, other)
-    def __rsub__(self, other: Any) -> Any: return apply(RULES[np.subtract], other, self)
-    def __mul__(self, other: Any) -> Any: return apply(RULES[np.multiply], self, other)
-    def __rmul__(self, other: Any) -> Any: return apply(RULES[np.multiply], other, self)
-    def __truediv__(self, other: Any) -> Any: return apply(RULES[np.divide], self, other)
-    def __rtruediv__(self, other: Any) -> Any: return apply(RULES[np.divide], other, self)
-    def __matmul__(self, other: Any) -> Any: return apply(RULES[np.matmul], self, other)
-    def __rmatmul__(self, other: Any) -> Any: return apply(RULES[np.matmul], other, self)
-    def __neg__(self) -> Any: return apply(RULES[np.negative], self)
+    def __add__(self, other: Any) -> Any: return apply2(RULES[np.add], self, other)
+    def __radd__(self, other: Any) -> Any: return apply2(RULES[np.add], other, self)
+    def __sub__(self, other: Any) -> Any: return apply2(RULES[np.subtract], self, other)
+    def __rsub__(self, other: Any) -> Any: return apply2(RULES[np.subtract], other, self)
+    def __mul__(self, other: Any) -> Any: return apply2(RULES[np.multiply], self, other)
+    def __rmul__(self, other: Any) -> Any: return apply2(RULES[np.multiply], other, self)
+    def __truediv__(self, other: Any) -> Any: return apply2(RULES[np.divide], self, other)
+    def __rtruediv__(self, other: Any) -> Any: return apply2(RULES[np.divide], other, self)
+    def __matmul__(self, other: Any) -> Any: return apply2(RULES[np.matmul], self, other)
+    def __rmatmul__(self, other: Any) -> Any: return apply2(RULES[np.matmul], other, self)
+    def __neg__(self) -> Any: return apply1(RULES[np.negative], self)
     def __pos__(self) -> Any: return self
-    def __abs__(self) -> Any: return apply(RULES[np.absolute], self)
-    def __rpow__(self, other: Any) -> Any: return apply(RULES[np.power], other, self)
+    def __abs__(self) -> Any: return apply1(RULES[np.absolute], self)
+    def __mod__(self, other: Any) -> Any: return apply2(RULES[np.remainder], self, other)
+    def __rmod__(self, other: Any) -> Any: return apply2(RULES[np.remainder], other, self)
+    def __floordiv__(self, other: Any) -> Any: return value_of(self) // value_of(other)
+    def __rfloordiv__(self, other: Any) -> Any: return value_of(other) // value_of(self)
+    def __rpow__(self, other: Any) -> Any: return apply2(RULES[np.power], other, self)
 
     def __pow__(self, other: Any) -> Any:
-        return apply(RULES[np.square], self) if other == 2 and type(other) is int else apply(
+        return apply1(RULES[np.square], self) if type(other) is int and other == 2 else apply2(
             RULES[np.power], self, other)
 
     # comparisons carry no gradient
@@ -267,10 +302,13 @@ class Tensor:
         return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
     def astype(self, dtype: Any) -> Any:
+        if np.dtype(dtype) not in (np.float64, np.float32):
+            return value_of(self).astype(dtype)            # integers and bools carry no gradient
         return apply(RULES[np.ndarray.astype], self, dtype=np.dtype(dtype))
 
     # what would lose the gradient
-    __float__ = _dropped("float(x)", "keep it an array: NumPy functions take tensors")
+    __float__ = _dropped("float(x), or writing x into an entry of a plain array,",
+                         "keep it an array, and build arrays with np.stack or np.concatenate")
     __int__ = _dropped("int(x)", "keep it an array: NumPy functions take tensors")
     __array__ = _dropped("turning into a plain array (np.asarray, np.array([...]) or writing into one)",
                          "join tensors with np.stack or np.concatenate")
@@ -285,7 +323,7 @@ class Tensor:
         if method == "__call__" and not options:
             op = RULES.get(ufunc)
             if op is not None:
-                return apply(op, *inputs)
+                return apply1(op, *inputs) if len(inputs) == 1 else apply2(op, *inputs)
             if ufunc in CONSTANT:
                 return ufunc(*[value_of(x) for x in inputs])
             if ufunc in FUNCTIONS:
@@ -302,7 +340,12 @@ class Tensor:
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if function in FUNCTIONS:
-            return FUNCTIONS[function](*args, **kwargs)
+            mine = FUNCTIONS[function]
+            unknown = set(kwargs) - set(signature(mine).parameters) if kwargs else ()
+            if unknown:
+                raise TypeError(f"np.{function.__name__} with {', '.join(sorted(unknown))}= is not differentiated here; leave it "
+                                "out" + (", and assign the result to a new name" if "out" in unknown else ""))
+            return mine(*args, **kwargs)
         if function in CONSTANT:
             return function(*tree.map(value_of, args), **tree.map(value_of, kwargs))
         raise TypeError(f"np.{function.__name__} is not differentiated here; {_offer()}")
@@ -310,6 +353,9 @@ class Tensor:
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"a tensor has no attribute {name!r}; NumPy functions such as np.{name} may do, or "
                              "x.value is the plain array")
+
+    def __format__(self, spec: str) -> str:
+        return format(value_of(self), spec)
 
     def __repr__(self) -> str:
         return f"Tensor({self.value!r})"

@@ -4,14 +4,16 @@
 
 With n checkpoints (the initial state is one of them) and C(n+r-1, n) < N <= C(n+r, n), the number of steps that are
 advanced without a tape, the first sweep included, is r N - C(n+r, n+1): the minimum. Every step is taped once besides.
-Source: Griewank & Walther 2000 (revolve), proposition 1.
+Where the number of steps is not known beforehand (adaptive steps), the states are chosen online instead; the reverse
+sweep is the same.
+Sources: Griewank & Walther 2000 (revolve), proposition 1; Wang, Moin & Iaccarino 2009 (online).
 """
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import comb
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..engine import tree
 from ..engine.derivatives import vjp
@@ -57,10 +59,12 @@ class Checkpointed:
 
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
         """The first sweep keeps its checkpoints and tapes the last step, so that nothing is done twice."""
+        if problem.adaptive is not None:
+            return self.solve_online(problem, initial, params)
         N, stats = problem.N, problem.stats
         planned = schedule(N, self.n)
         kept: dict[int, dict] = {}
-        tapes: dict[int, Callable] = {}
+        tapes: dict[int, Taped] = {}
 
         def keep(n: int, parts: dict) -> None:
             if n in planned:
@@ -81,54 +85,106 @@ class Checkpointed:
 
         return result, pull
 
+    def solve_online(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
+        """The same while the number of steps is unknown: each state is offered to the store once the next one is there."""
+        store = Online(self.n)
+        before: dict = {}
+
+        def offer(n: int, parts: dict) -> None:
+            if n:
+                store.offer(n - 1, before["parts"])
+            before["parts"] = parts
+
+        result = march(problem, initial, params, visit=offer)
+        problem.stats.advances += problem.N
+        problem.stats.peak_states = len(store.kept) + 1
+
+        def pull(cotangent: Any) -> tuple:
+            return self.sweep(problem, initial, params, dict(store.kept), {}, cotangent)
+
+        return result, pull
+
     def sweep(self, problem: Problem, initial: Any, params: Any, kept: dict, tapes: dict, cotangent: Any) -> tuple:
-        a_ys, a_parts = cotangent
-        at = {n: k for k, n in enumerate(problem.save)}
+        """The reverse sweep: the last step that is left is taped from its state, which is reached from the nearest one kept."""
+        a_ys, a = cotangent
+        at = {n: k for k, n in enumerate(problem.save or ())}
         sums = zeros(params)
-
-        def pull_step(n: int, a: dict) -> dict:
-            """From the cotangents at ts[n + 1] to those at ts[n]."""
-            pull = tapes.pop(n) if n in tapes else record(problem, n, kept[n], params)[1]
-            before = problem.stats.nvjp
-            a, a_params = pull(a)
-            problem.stats.nvjp = before + pull.nfe
-            for i, g in enumerate(x for x in tree.flatten(a_params)[0] if x is not None):
-                sums[i] += g
-            return enter(a, problem.method.outputs, a_ys, at[n]) if n in at else a
-
-        def reverse(left: int, right: int, a: dict) -> dict:
-            """Pull back the steps left .. right - 1; the state at `left` is kept."""
-            while right - left > 1:
-                middle = max((i for i in kept if left < i < right), default=None)
-                if middle is None:
-                    middle = left + (split(right - left, free(left)) if free(left) > 1 else right - left - 1)
-                    self.advance(problem, kept, left, middle, params)
-                a = reverse(middle, right, a)
-                del kept[middle]
-                right = middle
-            return pull_step(left, a)
-
-        def free(left: int) -> int:
-            """Checkpoints to place right of `left`, that one included."""
-            return self.n - sum(i < left for i in kept)
-
-        a = a_parts
         if problem.N in at:
             a = enter(a, problem.method.outputs, a_ys, at[problem.N])
-        a = reverse(0, problem.N, a)
+        for n in range(problem.N - 1, -1, -1):             # the cotangents at ts[n] from those at ts[n + 1]
+            if n not in tapes:
+                self.reach(problem, kept, n, params)
+                tapes[n] = record(problem, n, kept[n], params)[1]
+            taped = tapes.pop(n)
+            nvjp = problem.stats.nvjp
+            a, a_params = taped.pull(a)
+            problem.stats.nvjp = nvjp + taped.nfe
+            add(sums, a_params)
+            kept.pop(n, None) if n else None
+            if n in at:
+                a = enter(a, problem.method.outputs, a_ys, at[n])
         a_initial, a_params = pull_start(problem, initial, params, a)
-        for i, g in enumerate(x for x in tree.flatten(a_params)[0] if x is not None):
-            sums[i] += g
+        add(sums, a_params)
         return a_initial, spread(params, sums)
 
-    def advance(self, problem: Problem, kept: dict, left: int, right: int, params: Any) -> None:
+    def reach(self, problem: Problem, kept: dict, n: int, params: Any) -> None:
+        """Run forward to the state n from the last one kept before it, keeping others on the way where that pays."""
         F = Increment(problem.system, params)
+        left = max(i for i in kept if i <= n)
         parts = kept[left]
-        for n in range(left, right):
-            parts = problem.advance(n, parts, F)
-            problem.stats.advances += 1
-        kept[right] = parts
-        problem.stats.peak_states = max(problem.stats.peak_states, len(kept) + 1)
+        while left < n:
+            free = self.n - len(kept)                      # places for states right of `left`
+            middle = left + split(n + 1 - left, free + 1) if free else n
+            for i in range(left, middle):
+                parts = problem.advance(i, parts, F)
+            problem.stats.advances += middle - left
+            left = middle
+            kept[left] = parts
+            problem.stats.peak_states = max(problem.stats.peak_states, len(kept))      # the current one is among them
+
+
+def add(sums: list, a_params: Any) -> None:
+    """Add the cotangents of the float leaves to their running sums."""
+    for i, g in enumerate(x for x in tree.flatten(a_params)[0] if x is not None):
+        sums[i] += g
+
+
+class Online:
+    """Which states to keep while their number is unknown, so that no step is repeated more often than it must be.
+
+    Every kept state has a level. A state is dispensable if one of a higher level lies behind it. A new state takes a free
+    place, or that of a dispensable one, at level 0; where there is neither, it replaces the newest state, one level up.
+    Source: Wang, Moin & Iaccarino 2009, algorithm 1 (there for adjoints of unsteady flow).
+    """
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+        self.kept: dict[int, dict] = {}
+        self.levels: dict[int, float] = {}
+
+    def offer(self, i: int, parts: dict) -> None:
+        if i == 0:
+            self.kept[i], self.levels[i] = parts, float("inf")
+            return
+        if self.n == 1:
+            return
+        level = 0.0
+        if len(self.kept) == self.n:
+            out = self.dispensable()
+            if out is None:
+                out = max(self.kept)
+                level = self.levels[out] + 1
+            del self.kept[out], self.levels[out]
+        self.kept[i], self.levels[i] = parts, level
+
+    def dispensable(self) -> int | None:
+        """The newest kept state with one of a higher level behind it."""
+        highest = -1.0
+        for i in sorted(self.kept, reverse=True):
+            if self.levels[i] < highest:
+                return i
+            highest = max(highest, self.levels[i])
+        return None
 
 
 def schedule(N: int, n: int) -> set[int]:
@@ -141,15 +197,10 @@ def schedule(N: int, n: int) -> set[int]:
     return places
 
 
-class Taped:
+class Taped(NamedTuple):
     """The pullback of one step, and the number of field evaluations on its tape."""
-    __slots__ = ("nfe", "pull")
-
-    def __init__(self, pull: Callable, nfe: int) -> None:
-        self.pull, self.nfe = pull, nfe
-
-    def __call__(self, a: dict) -> tuple:
-        return self.pull(a)
+    pull: Callable
+    nfe: int
 
 
 def record(problem: Problem, n: int, parts: dict, params: Any) -> tuple[dict, Taped]:

@@ -5,15 +5,17 @@
     order                 of convergence
     start(F, step, y0)    the initial parts; differentiated like everything else
     word(step)            the shears of one step (shears.py). A method without a word, such as RungeKutta, has
-                          advance(step, parts, F) instead and cannot be run backwards.
+                          flow(F, t0, t1, y, dx) -> y(t1) instead, and can be run backwards nearly, or not at all.
 """
 from .composition import Composition
 from .coupled import Coupled
 from .custom import shears
+from .effectively_symmetric import EES, EES25, EES27, NearReversible
 from .leapfrog import AsynchronousLeapfrog, LeapfrogMidpoint, SemiImplicitEuler, VelocityVerlet
 from .reversible_heun import ReversibleHeun
 from .runge_kutta import TABLEAUX, RungeKutta, Tableau
 from .shears import Shear, Swap
 
-__all__ = ["TABLEAUX", "AsynchronousLeapfrog", "Composition", "Coupled", "LeapfrogMidpoint", "ReversibleHeun",
+__all__ = ["EES", "EES25", "EES27", "TABLEAUX", "AsynchronousLeapfrog", "Composition", "Coupled", "LeapfrogMidpoint",
+          "NearReversible", "ReversibleHeun",
            "RungeKutta", "SemiImplicitEuler", "Shear", "Swap", "Tableau", "VelocityVerlet", "shears"]

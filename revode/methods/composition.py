@@ -3,7 +3,8 @@
     Phi_{g1 h} Phi_{g2 h} Phi_{g1 h},      g1 = 1 / (2 - 2^(1/(p+1))),  g2 = 1 - 2 g1
 
 The words of the three substeps are simply joined, so inverse and gradient follow. Cost: three times the base for each
-raise of the order. Pitfall: g2 < 0, a substep backwards in time.
+raise of the order. Pitfalls: g2 < 0, a substep backwards in time; ALF and reversible Heun keep the raised order only
+where the step size is constant or changes smoothly (on steps that alternate 5:1 it falls back to 2; Verlet keeps it).
 Sources: Yoshida 1990; Suzuki 1990.
 """
 from __future__ import annotations

@@ -18,8 +18,8 @@ from functools import cached_property
 from typing import Any
 
 from .increment import Increment
-from .runge_kutta import Tableau, increment_of, tableau
-from .shears import Parts, Shear, Step, Word
+from .runge_kutta import Tableau, error_order, increment_of, tableau
+from .shears import Parts, Shear, Step, Word, forward
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,10 @@ class Coupled:
     def order(self) -> int:
         return tableau(self.base).order
 
+    @property
+    def error_order(self) -> int | None:
+        return error_order(self.base)
+
     @cached_property
     def psi(self) -> Callable:
         return increment_of(self.base)
@@ -52,11 +56,16 @@ class Coupled:
     def start(self, F: Increment, step: Step, y: Any) -> Parts:
         return {"y": y, "z": y}
 
-    def word(self, step: Step) -> Word:
+    def word(self, step: Step, errors: list | None = None) -> Word:
         t0, t1, dx, _ = step
         psi = self.psi
         return (Shear("y", ("z",), lambda F, z: psi(F, t0, t1, z, dx), scale=self.lam, about="z"),
-                Shear("z", ("y",), lambda F, y: -psi(F, t1, t0, y, -dx)))
+                Shear("z", ("y",), lambda F, y: -psi(F, t1, t0, y, -dx, errors)))
+
+    def attempt(self, step: Step, parts: Parts, F: Increment) -> tuple[Parts, Any]:
+        """The parts after the step, and the embedded error of the second base call."""
+        errors: list = []
+        return forward(self.word(step, errors), parts, F), errors[0]
 
     def contraction_limit(self, h: float) -> float:
         """The fastest contraction rate that the pair follows at this step size."""

@@ -105,6 +105,7 @@ class Recorder(Increment):
         self.slots: list[int] = []           # of the parameters on it, once they are needed
         self.shares: list = []               # (slot on it, the recorded field value, which output)
         self.unshared = 0                    # field values on it that nothing shares
+        self.plain = params                  # the parameters as they are, off any tape
         self.leaves, self.structure = tree.flatten(params)
         self.floats = [i for i, x in enumerate(self.leaves) if is_float(x)]
         self.aparams = zeros                 # one running sum for each float leaf, in place

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .increment import Increment
-from .shears import Parts, Shear, Step, Word
+from .shears import Parts, Shear, Step, Word, forward
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,7 @@ class ReversibleHeun:
     twin = ("y", "z")
     base = "heun2"          # what Backsolve integrates the adjoint equation with
     order = 2
+    error_order = 2
     symmetric = True
 
     def start(self, F: Increment, step: Step, y: Any) -> Parts:
@@ -35,6 +36,14 @@ class ReversibleHeun:
         return (Shear("y", ("z",), lambda F, z: F(t0, z, dx) * 0.5),
                 Shear("z", ("y",), lambda F, y: 2.0 * y, scale=-1.0),
                 Shear("y", ("z",), lambda F, z: F(t1, z, dx) * 0.5))
+
+    def attempt(self, step: Step, parts: Parts, F: Increment) -> tuple[Parts, Any]:
+        """The parts after the step, and its distance to Euler's method, which needs no evaluation of its own."""
+        z, = F.read(("z",), parts)
+        first = F(step.t0, z, step.dx)
+        after = forward(self.word(step), parts, F)
+        z, = F.read(("z",), after)
+        return after, (F(step.t1, z, step.dx) - first) * 0.5
 
     def contraction_limit(self, h: float) -> float:
         return 0.0

@@ -36,8 +36,8 @@ def _tableau(name: str, order: int, a: tuple, b: tuple, b_error: tuple | None = 
 
 TABLEAUX = {tableau.name: tableau for tableau in (
     _tableau("euler", 1, ((),), (Q(1),)),
-    _tableau("midpoint", 2, ((), (Q(1, 2),)), (Q(0), Q(1))),
-    _tableau("heun2", 2, ((), (Q(1),)), (Q(1, 2), Q(1, 2))),
+    _tableau("midpoint", 2, ((), (Q(1, 2),)), (Q(0), Q(1)), (Q(1), Q(0))),
+    _tableau("heun2", 2, ((), (Q(1),)), (Q(1, 2), Q(1, 2)), (Q(1), Q(0))),
     _tableau("ralston3", 3, ((), (Q(1, 2),), (Q(0), Q(3, 4))), (Q(2, 9), Q(1, 3), Q(4, 9))),
     _tableau("bosh3", 3, ((), (Q(1, 2),), (Q(0), Q(3, 4)), (Q(2, 9), Q(1, 3), Q(4, 9))),
              (Q(2, 9), Q(1, 3), Q(4, 9), Q(0)), (Q(7, 24), Q(1, 4), Q(1, 3), Q(1, 8))),
@@ -78,18 +78,23 @@ def tableau(base: str | Tableau) -> Tableau:
 
 
 def increment_of(base: str | Tableau) -> Callable:
-    """Psi(F, t0, t1, y, dx): the increment of one step from (t0, y) to t1; dx belongs to the interval [t0, t1]."""
-    tab = tableau(base)
-    needed = max(i for i, b in enumerate(tab.b) if b) + 1       # the last stage of a pair serves the error alone
-    rows = [(float(c), [(float(a), j) for j, a in enumerate(row) if a])
-            for c, row in zip(tab.c[:needed], tab.a[:needed], strict=True)]
-    weights = [(float(b), i) for i, b in enumerate(tab.b) if b]
+    """Psi(F, t0, t1, y, dx): the increment of one step from (t0, y) to t1; dx belongs to the interval [t0, t1].
 
-    def psi(F: Increment, t0: Any, t1: Any, y: Any, dx: Any) -> Any:
+    With a list `errors`, the difference to the embedded method is appended to it (one more stage for some pairs).
+    """
+    tab = tableau(base)
+    rows = [(float(c), [(float(a), j) for j, a in enumerate(row) if a]) for c, row in zip(tab.c, tab.a, strict=True)]
+    weights = [(float(b), i) for i, b in enumerate(tab.b) if b]
+    needed = rows[:weights[-1][1] + 1]           # the last stage of a pair may serve the error alone
+    error = [(float(b - e), i) for i, (b, e) in enumerate(zip(tab.b, tab.b_error or tab.b, strict=True)) if b != e]
+
+    def psi(F: Increment, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
         K: list = []
-        for c, row in rows:
+        for c, row in needed if errors is None else rows:
             t = t0 if c == 0.0 else t1 if c == 1.0 else t0 + c * (t1 - t0)
             K.append(F(t, combine(y, row, K), dx))
+        if errors is not None:
+            errors.append(combine(None, error, K))
         return combine(None, weights, K)
 
     return psi
@@ -113,6 +118,7 @@ class RungeKutta:
     parts = ("y",)
     outputs = ("y",)
     twin = None
+    reversible = False
 
     def __post_init__(self) -> None:
         tableau(self.base)
@@ -121,6 +127,10 @@ class RungeKutta:
     def order(self) -> int:
         return tableau(self.base).order
 
+    @property
+    def error_order(self) -> int | None:
+        return error_order(self.base)
+
     @cached_property
     def psi(self) -> Callable:
         return increment_of(self.base)
@@ -128,7 +138,12 @@ class RungeKutta:
     def start(self, F: Increment, step: Step, y: Any) -> Parts:
         return {"y": y}
 
-    def advance(self, step: Step, parts: Parts, F: Increment) -> Parts:
-        y, = F.read(("y",), parts)
-        F.memo.clear()
-        return {"y": y + self.psi(F, step.t0, step.t1, y, step.dx)}
+    def flow(self, F: Increment, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
+        """y(t1) from y(t0)."""
+        return y + self.psi(F, t0, t1, y, dx, errors)
+
+
+def error_order(base: str | Tableau) -> int | None:
+    """The power of h with which the embedded error falls; None without an embedded method."""
+    tab = tableau(base)
+    return tab.order if tab.b_error else None

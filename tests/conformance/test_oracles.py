@@ -127,7 +127,9 @@ def test_tableau_equals_scipys(tableau, theirs):
     # one division of two exact integers each; SciPy stores bhat - b, a difference: two roundings at size 1
     assert_allclose(np.array(ours.A)[:s, : s - 1], np.array(theirs.A)[:, : s - 1], rtol=2 * EPS, atol=0)
     assert_allclose(ours.b[:s], theirs.B, rtol=2 * EPS, atol=0)
-    assert_allclose([float(x - y) for x, y in zip(tableau.bhat, tableau.b)], theirs.E, rtol=0, atol=4 * EPS)
+    assert_allclose(
+        [float(x - y) for x, y in zip(tableau.bhat, tableau.b, strict=True)], theirs.E, rtol=0, atol=4 * EPS
+    )
     assert tableau.A[-1] == tableau.b  # first same as last
 
 
@@ -155,7 +157,7 @@ def test_coupled_on_the_linear_equation_is_the_stability_matrix(tableau, lam):
         """1 + sum_k z^{k+1} b^T A^k 1."""
         s, total, power, column = len(tableau.b), Fr(1), z, [Fr(1)] * len(tableau.b)
         for _ in range(s):
-            total += power * sum(b_i * x for b_i, x in zip(tableau.b, column))
+            total += power * sum(b_i * x for b_i, x in zip(tableau.b, column, strict=True))
             column = [sum(tableau.A[i][j] * column[j] for j in range(s)) for i in range(s)]
             power *= z
         return total
@@ -267,7 +269,7 @@ def test_round_trip_of_leapfrog_midpoint_is_exact():
     f, y0, p, ts = riccati_exact, Fr(2, 3), Fr(-3, 7), EXACT_TS
     ys = L.leapfrog_midpoint(f, y0, ts, p)
     again = L.leapfrog_midpoint_back(f, ys[-2], ys[-1], ts, p)
-    assert again == [y0 - (ts[1] - ts[0]) * f(ts[0], y0, p)] + ys
+    assert again == [y0 - (ts[1] - ts[0]) * f(ts[0], y0, p), *ys]
 
 
 # --------------------------------------------------------------------------------------- order of convergence
@@ -307,7 +309,7 @@ ORDERS = {  # name: (solve(f, y0, ts, p), order)
 def worst_error(solve, problem, ts):
     f, exact = problem.field(np), problem.solution(np)
     ys = solve(f, problem.y0, ts, problem.params)
-    return max(np.max(np.abs(y - exact(t, problem.y0, problem.params))) for t, y in zip(ts, ys))
+    return max(np.max(np.abs(y - exact(t, problem.y0, problem.params))) for t, y in zip(ts, ys, strict=True))
 
 
 @pytest.mark.parametrize("backwards", [False, True], ids=["forwards", "backwards"])
@@ -332,7 +334,9 @@ def test_order_of_convergence(name, backwards):
         def error(N):
             ts = grid((t1, t0), N)
             ys = solve(f, end, ts, problem.params)
-            return max(np.max(np.abs(y - exact(t, problem.y0, problem.params))) for t, y in zip(ts, ys))
+            return max(
+                np.max(np.abs(y - exact(t, problem.y0, problem.params))) for t, y in zip(ts, ys, strict=True)
+            )
     else:
 
         def error(N):
@@ -382,7 +386,7 @@ def test_order_of_split_methods(name, solve, order, rough):
         return max(
             np.max(np.abs(q - exact(t, problem.q0, problem.v0, problem.params)[0]))
             + np.max(np.abs(v - exact(t, problem.q0, problem.v0, problem.params)[1]))
-            for t, (q, v) in zip(ts, solution)
+            for t, (q, v) in zip(ts, solution, strict=True)
         )
 
     slope = np.log2(error(20) / error(160)) / 3
@@ -488,15 +492,19 @@ def assert_trees_close(actual, desired, rtol, what):
     desired = [np.asarray(g, dtype=object) for g in G.tree_leaves(desired)]
     assert [g.shape for g in actual] == [g.shape for g in desired]
     scale = max(abs(x) for g in desired for x in g.ravel())
-    worst = max(abs(x - y) for g, d in zip(actual, desired) for x, y in zip(g.ravel(), d.ravel()))
+    worst = max(
+        abs(x - y)
+        for g, d in zip(actual, desired, strict=True)
+        for x, y in zip(g.ravel(), d.ravel(), strict=True)
+    )
     assert scale > 0.01 and worst <= rtol * scale, (
         f"{what}: {float(worst / scale):.2e} against {float(rtol):.2e}"
     )
 
 
-# Round-off of a float64 gradient relative to its largest entry: 4 steps of at most 14 evaluations, each a chain
-# of about 20 operations, forward and backward, is 2240 operations in a row; growth over these short spans is
-# below 5. Worst case, all of one sign.
+# Round-off of a float64 gradient relative to its largest entry: 4 steps of at most 14 evaluations, each a
+# chain of about 20 operations, forward and backward, is 2240 operations in a row; growth over these short
+# spans is below 5. Worst case, all of one sign.
 FLOAT_RTOL = 2240 * 5 * EPS
 
 
@@ -591,8 +599,8 @@ def test_coupled_by_hand_in_floats(problem, make_vjp, tableau):
 
 @pytest.mark.parametrize("problem, make_vjp, tableau", BY_HAND, **by_name)
 def test_coupled_by_hand_in_fifty_digits(problem, make_vjp, tableau):
-    """50 digits against differences with d = 1e-18: truncation d^2 = 1e-36, cancellation 1e-50/d = 1e-32; the
-    factor 1e4 covers constants. A wrong term would show at any size above 1e-28."""
+    """50 digits against differences with d = 1e-18: truncation d^2 = 1e-36, cancellation 1e-50/d = 1e-32;
+    the factor 1e4 covers constants. A wrong term would show at any size above 1e-28."""
     xp = P.mp_numpy()
     with mpmath.workdps(50):
         ts = [mpf(float(t)) for t in times(problem)]
@@ -623,6 +631,40 @@ def test_mlp_vjp_on_a_batch_equals_autograd():
     assert_trees_close(
         {"y": a_y, "p": {name: a_p[name] for name in problem.params}}, desired, 50 * EPS, "mlp vjp"
     )
+
+
+FIELD_VALUES = [  # (problem, other params, t, y, f worked out by hand)
+    (P.linear_decay(), {}, 0.0, [2.0, 3.0], [-1.4, -0.9]),
+    (P.pendulum(), {}, 0.0, [np.pi / 6, 2.0], [2.0, -1.1]),
+    (P.lorenz(), {}, 0.0, [1.0, 3.0, 2.0], [20.0, 23.0, -7.0 / 3.0]),
+    (P.van_der_pol(), {}, 0.0, [2.0, 3.0], [3.0, -15.5]),
+    (P.white_dwarf(), {}, 1.5, [0.251**0.5, 3.0], [3.0, -3.125]),
+    (P.swinging_riccati(), {}, np.pi / 6, [2.0, 3.0], [-1.6, -3.6]),
+    (P.henon_heiles(), {"mu": 0.5}, 0.0, [2.0, 3.0], [-8.0, -0.5]),
+    (P.driven_oscillator(), {}, np.pi / 6, [2.0], [-4.15]),
+]
+
+
+@pytest.mark.parametrize("problem, other, t, y, f", FIELD_VALUES, **by_name)
+def test_fields_at_a_point_worked_out_by_hand(problem, other, t, y, f):
+    field = problem.acceleration if isinstance(problem, P.SplitProblem) else problem.field
+    y, params = np.array([y, y]), {**problem.params, **other}
+    # below 10 operations on numbers up to 30; the second row checks that batches pass through
+    assert_allclose(field(np)(t, y, params), [f, f], rtol=0, atol=10 * 30 * EPS)
+
+
+def test_exact_solution_of_linear_decay():
+    problem = P.linear_decay()
+    # tsit5 with h = 0.05: (k h)^5 < 6e-8 per unit time, and its error constant is below 1e-3
+    run = worst_error(
+        lambda f, y0, ts, p: L.runge_kutta(f, y0, ts, p, T.tsit5), problem, np.linspace(0, 2, 41)
+    )
+    assert run < 1e-10
+
+
+def test_henon_heiles_energy_worked_out_by_hand():
+    energy = P.henon_heiles_energy(np.array([2.0, 3.0]), np.array([3.0, 2.0]), {"mu": 0.5})
+    assert energy == 6.5 + 6.5 + 0.5 * (12 - 9)  # small halves: exact
 
 
 def test_henon_heiles_acceleration_is_minus_the_slope_of_the_energy():

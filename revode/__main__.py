@@ -1,0 +1,109 @@
+"""The command line: `revode train`, `revode compare`; `python -m revode` is the same."""
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from . import __version__
+
+EXAMPLES_TRAIN = """examples:
+  revode train white-dwarf                                     1000 iterations, the published experiment
+  revode train white-dwarf --gradient checkpointed:8           the same gradient from 8 stored states
+  revode train white-dwarf --method reversible-heun --iterations 100
+  revode train white-dwarf --plot fit.png --json figures.json --save params.npz
+
+gradient modes: reversible, reversible:100 (store a state every 100 steps), direct, checkpointed:8, backsolve
+methods:        coupled:midpoint:0.999 (base and lam), reversible-heun, alf:1.0 (eta), leapfrog-midpoint, runge-kutta:rk4
+bases:          euler, midpoint, heun2, ralston3, bosh3, rk4, dopri5, tsit5
+"""
+
+EXAMPLES_COMPARE = """examples:
+  revode compare white-dwarf                                   train with reversible, measure every gradient mode
+  revode compare white-dwarf --plot compare.png --json figures.json
+  revode compare white-dwarf --iterations 1000 --full          train with every mode; takes hours
+
+Without --full, the modes other than reversible take a few iterations each, and their total times are extrapolated.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status. argv: the words after `revode`; None for those of the process."""
+    args = parser().parse_args(argv)
+    from .experiments.commands import UserError, run_compare, run_train
+    try:
+        return {"train": run_train, "compare": run_compare}[args.command](args)
+    except UserError as error:
+        print(f"revode {args.command}: {error}", file=sys.stderr)
+        return 2
+    except FloatingPointError as error:
+        print(f"\nrevode {args.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\nrevode {args.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments. Experiments are listed from revode/experiments, methods and gradient modes by name."""
+    from .experiments import EXPERIMENTS
+    from .experiments.commands import COMPARE_ITERATIONS
+    top = argparse.ArgumentParser(
+        prog="revode", description="Reversible backpropagation through differential equations, on NumPy.",
+        epilog="`revode COMMAND --help` shows the options of a command, with examples.")
+    top.add_argument("--version", action="version", version=f"revode {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, what, examples in (
+            ("train", "train a model with one gradient mode", EXAMPLES_TRAIN),
+            ("compare", "train with reversible gradients, and measure the other gradient modes beside it", EXAMPLES_COMPARE)):
+        sub = commands.add_parser(name, help=what, description=what, epilog=examples,
+                                  formatter_class=argparse.RawDescriptionHelpFormatter)
+        sub.add_argument("experiment", choices=sorted(EXPERIMENTS), help="which experiment")
+        sub.add_argument("--method", type=named("method"), metavar="M", help="how to step; default: the published one")
+        sub.add_argument("--iterations", type=positive, metavar="N",
+                         help="default: " + (f"{COMPARE_ITERATIONS}" if name == "compare" else "the published number"))
+        sub.add_argument("--steps", type=positive, metavar="N", help="grid intervals; default: the published number")
+        sub.add_argument("--seed", type=natural, default=0, help="of the initial parameters; default 0")
+        sub.add_argument("--dtype", choices=("float64", "float32"), default="float64")
+        sub.add_argument("--plot", metavar="OUT.png", help="draw the fit and the loss (needs matplotlib)")
+        sub.add_argument("--json", metavar="OUT.json", help="write every figure")
+        sub.add_argument("--save", metavar="OUT.npz", help="write the best parameters; rv.load reads them")
+        if name == "train":
+            sub.add_argument("--gradient", type=named("gradient"), metavar="G", help="default: reversible")
+        else:
+            sub.add_argument("--full", action="store_true", help="train with every gradient mode")
+    return top
+
+
+def named(kind: str) -> Callable:
+    """A converter from a name to (name, method or gradient mode), with argparse's way of saying no."""
+    def convert(text: str) -> object:
+        from .experiments import names
+        try:
+            return getattr(names, kind)(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def positive(text: str) -> int:
+    return integer(text, 1)
+
+
+def natural(text: str) -> int:
+    return integer(text, 0)
+
+
+def integer(text: str, least: int) -> int:
+    try:
+        n = int(text)
+    except ValueError:
+        n = least - 1
+    if n < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
+    return n
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,184 @@
+"""Adaptive steps: a controller proposes steps, and what remains is a grid, which is data.
+
+    error norm   E = sqrt(mean((e / (atol + rtol max(|y|, |y'|)))^2))      over all entries, batch included
+    accept       E <= 1
+    next step    h <- h * clip(safety * E_n^(-k1) E_{n-1}^(-k2) E_{n-2}^(-k3))
+                 k1 = (p + i + d) / q,  k2 = -(p + 2 d) / q,  k3 = d / q,         q the power of h in the error estimate
+
+A batch shares its steps (one grid for all), so that the reverse sweep has one grid as well. The accepted times alone are
+kept, and h is recomputed from them as t1 - t0, bit for bit. No gradient flows through step sizes: the gradient is that of
+the discrete map on the accepted grid, which is how it differs from what finite differences of the whole program give.
+Sources: Soderlind 2003 (digital filters); Hairer, Norsett & Wanner, Solving ODEs I, II.4 (the first step).
+"""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .engine import tree
+from .engine.tensor import value_of
+from .methods.increment import Increment
+from .methods.shears import Parts, Step
+from .stepping import Problem, size
+
+
+@dataclass(frozen=True)
+class PID:
+    """A step size controller.
+
+    Parameters
+    ----------
+    rtol, atol : the local error is kept below atol + rtol * |y|, in the root mean square over all entries.
+    p, i, d : coefficients of the controller; (0, 1, 0) is the classical one, (0.4, 0.3, 0) is calmer on stiff problems.
+    safety, shrink, grow : the next step is safety * (what the error allows), within [shrink, grow] times the last one.
+    min_step : a smaller step than this is an error; default ten units in the last place of t.
+    max_step : largest step; default the whole interval.
+    max_steps : more accepted and rejected steps than this is an error.
+    """
+    rtol: float = 1e-3
+    atol: float = 1e-6
+    p: float = 0.0
+    i: float = 1.0
+    d: float = 0.0
+    safety: float = 0.9
+    shrink: float = 0.2
+    grow: float = 10.0
+    min_step: float | None = None
+    max_step: float | None = None
+    max_steps: int = 100_000
+
+    def __post_init__(self) -> None:
+        if not (self.rtol >= 0 and self.atol >= 0 and self.rtol + self.atol > 0):
+            raise ValueError(f"PID: rtol={self.rtol!r}, atol={self.atol!r}; both are >= 0 and one is > 0")
+        if not (0 < self.shrink < 1 < self.grow and 0 < self.safety <= 1):
+            raise ValueError(f"PID: safety={self.safety!r}, shrink={self.shrink!r}, grow={self.grow!r}; safety is in (0, 1], and "
+                             "shrink < 1 < grow")
+
+
+class Adaptive:
+    """The controller at work: it extends the grid of its problem by one accepted step at a time."""
+
+    def __init__(self, controller: PID, t1: float, direction: float, dt0: float | None, save_at: tuple[float, ...] | None,
+                 last_only: bool) -> None:
+        self.controller, self.t1, self.direction, self.h = controller, t1, direction, dt0
+        self.stops = (*(save_at or ()), t1)        # times that the grid has to hit
+        self.save_at = None if save_at is None else set(save_at)
+        self.last_only = last_only
+        self.norms: list[float] = []               # of the accepted steps before, newest first
+        self.tries = 0
+
+    def arrived(self, problem: Problem) -> bool:
+        return problem.ts[-1] == self.t1
+
+    def saves(self, problem: Problem, n: int) -> bool:
+        if self.last_only:
+            return problem.done(n)
+        return self.save_at is None or float(problem.ts[n]) in self.save_at
+
+    def advance(self, problem: Problem, parts: Parts, F: Increment) -> Parts:
+        """The next accepted step; its end is appended to the grid."""
+        method, controller = problem.method, self.controller
+        t0 = problem.ts[-1]
+        if self.h is None:
+            self.h = first_step(problem, parts, F, self.t1 - t0, controller)
+        memo = {name: dict(values) for name, values in F.memo.items()}
+        scalar = value_of(problem.output(parts)[0]).dtype.type
+        limit = controller.min_step or 10 * np.spacing(max(abs(t0), abs(self.t1)))
+        while True:
+            self.tries += 1
+            if self.tries > controller.max_steps:
+                self.fail(problem, parts, f"took max_steps={controller.max_steps} steps")
+            t1 = self.end_of_step(t0)
+            step = Step(t0, t1, as_step(scalar(t1 - t0), problem), problem.hs[-1] if problem.hs else as_step(
+                scalar(t1 - t0), problem))
+            after, error = attempt(method, step, parts, F)
+            norm = error_norm(controller, error, problem.output(parts), problem.output(after))
+            factor = self.factor(norm, method.error_order)
+            if norm <= 1:
+                problem.ts.append(t1)
+                problem.hs.append(step.dx)
+                self.norms = [norm, *self.norms[:1]]
+                if t1 == self.t1 or abs(t1 - t0) >= 0.99 * abs(self.h) or factor < 1:
+                    self.h = self.bounded(abs(t1 - t0) * factor)       # a step cut short by a stop says little
+                return after
+            F.memo = {name: dict(values) for name, values in memo.items()}
+            problem.stats.rejected += 1
+            self.h = self.bounded(abs(t1 - t0) * factor)
+            if abs(self.h) < limit:
+                self.fail(problem, parts, f"would need a step of {abs(self.h):.3g}")
+
+    def end_of_step(self, t0: Any) -> Any:
+        """t0 + h, but never past the next stop, and not leaving a crumb before it."""
+        stop = next(s for s in self.stops if (s - t0) * self.direction > 0)
+        left = abs(stop - t0)
+        if left <= self.h * 1.0001:
+            return np.float64(stop)
+        return np.float64(t0 + self.direction * (self.h if left >= 2 * self.h else left / 2))
+
+    def factor(self, norm: float, q: int) -> float:
+        c = self.controller
+        if not np.isfinite(norm):
+            return c.shrink
+        e1, e2 = [*self.norms, 1.0, 1.0][:2]
+        tiny = 1e-10                               # an error of exactly zero grows the step by the most that is allowed
+        value = c.safety * max(norm, tiny) ** (-(c.p + c.i + c.d) / q) * max(e1, tiny) ** ((c.p + 2 * c.d) / q) * max(
+            e2, tiny) ** (-c.d / q)
+        value = min(max(value, c.shrink), c.grow)
+        return value if norm <= 1 else min(value, c.safety)
+
+    def bounded(self, h: float) -> float:
+        return h if self.controller.max_step is None else min(h, self.controller.max_step)
+
+    def fail(self, problem: Problem, parts: Parts, what: str) -> None:
+        norm = max(size(value_of(y)) for y in problem.output(parts))
+        raise FloatingPointError(
+            f"solve: the controller {what} at t = {problem.ts[-1]:.6g} (h = {abs(self.h):.3g}, largest entry of y {norm:.3g}, "
+            f"{problem.N} steps accepted, {problem.stats.rejected} rejected). The problem may be stiff or singular there; raise "
+            "rtol and atol, or look at the field.")
+
+
+def as_step(h: Any, problem: Problem) -> Any:
+    return np.asarray(h) if problem.plain else float(h)
+
+
+def attempt(method: Any, step: Step, parts: Parts, F: Increment) -> tuple[Parts, Any]:
+    """One step and the estimate of its error."""
+    if hasattr(method, "attempt"):
+        return method.attempt(step, parts, F)
+    errors: list = []
+    y, = F.read(("y",), parts)
+    after = {"y": method.flow(F, step.t0, step.t1, y, step.dx, errors)}
+    return after, errors[0]
+
+
+def error_norm(controller: PID, error: Any, before: tuple, after: tuple) -> float:
+    """The weighted root mean square of the error; Inf where anything is not finite."""
+    y, y1, error = value_of(before[0]), value_of(after[0]), value_of(error)
+    ratio = error / (controller.atol + controller.rtol * np.maximum(abs(y), abs(y1)))
+    norm = float(np.sqrt(np.mean(ratio * ratio)))
+    return norm if np.isfinite(norm) and np.isfinite(size(y1)) else float("inf")
+
+
+def first_step(problem: Problem, parts: Parts, F: Increment, span: float, controller: PID) -> float:
+    """Hairer's guess: the step at which an explicit Euler step, and then the method, would make a small error."""
+    y = value_of(problem.output(parts)[0])
+    params = tree.map(value_of, F.params)
+    t0, direction = problem.ts[0], np.sign(span)
+    f0 = problem.system.coefficients(t0, y, params)[0]
+    scale = controller.atol + controller.rtol * abs(y)
+
+    def norm(x: Any) -> float:
+        return float(np.sqrt(np.mean((x / scale) ** 2)))
+
+    d0, d1 = norm(y), norm(f0)
+    h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
+    h0 = min(h0, abs(span))
+    f1 = problem.system.coefficients(t0 + direction * h0, y + float(direction * h0) * f0, params)[0]
+    d2 = norm(f1 - f0) / h0
+    h1 = max(1e-6, h0 * 1e-3) if max(d1, d2) <= 1e-15 else (0.01 / max(d1, d2)) ** (1 / problem.method.error_order)
+    h = min(100 * h0, h1, abs(span))
+    return h if controller.max_step is None else min(h, controller.max_step)
+
+

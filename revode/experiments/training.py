@@ -1,0 +1,250 @@
+"""What an experiment is, how it is trained, and what one iteration of a gradient mode costs.
+
+    loss(params) = experiment.loss(solve(field, y0, ts, params).ys, target);    params <- optimiser(params, dloss/dparams)
+
+Time, memory and gradient error are taken in separate iterations, because tracing allocations makes one three to five
+times slower. Times are wall-clock, whole iterations: loss, gradient and update.
+"""
+from __future__ import annotations
+
+import gc
+import statistics
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..engine import tree
+from ..engine.derivatives import value_and_grad
+from ..gradients import Backsolve, Checkpointed, Direct
+from ..gradients.checkpointed import minimal_advances
+from ..optim import Optimiser
+from ..solve import solve
+from ..stepping import RoundTrip
+
+TRACING = 4                # an iteration with allocations traced takes so many times longer, about
+DIRECT_STEPS = 50_000      # Direct holds some 20 kB a step of a small network: past this it is not run for comparison
+
+
+class Published(NamedTuple):
+    """Figures of a paper, to stand beside ours."""
+    source: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A problem, its data, and how it is trained. `params(seed)` builds the initial parameters."""
+    name: str
+    title: str
+    field: Callable                  # field(t, y, params)
+    params: Callable                 # seed -> params
+    y0: Any
+    ts: np.ndarray                   # (N + 1,)
+    target: Any                      # what the loss compares the saved states with
+    loss: Callable                   # loss(ys, target) -> a number
+    method: Any                      # the published one
+    optimiser: Optimiser
+    iterations: int                  # the published number
+    labels: tuple[str, ...]          # of the components of y, for plots
+    recipe: str                      # the optimiser and the network in words
+    published: Published
+    options: dict = field(default_factory=dict)      # further arguments of solve, such as save
+
+    @property
+    def steps(self) -> int:
+        return len(self.ts) - 1
+
+    def objective(self, method: Any, gradient: Any) -> Callable:
+        """The function params -> (loss, solution)."""
+        def objective(params: Any) -> tuple:
+            sol = solve(self.field, self.y0, self.ts, params, method=method, gradient=gradient, **self.options)
+            return self.loss(sol.ys, self.target), sol
+
+        return objective
+
+
+class Trained(NamedTuple):
+    """A training run, complete or stopped."""
+    params: Any                # those with the least loss
+    loss: float                # that loss
+    losses: list[float]        # before each update
+    seconds: list[float]       # of each iteration
+    stopped: str | None        # why it ended early
+
+    @property
+    def iterations(self) -> int:
+        return len(self.losses)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def train(experiment: Experiment, gradient: Any, *, iterations: int, method: Any = None, seed: int = 0, params: Any = None,
+          progress: str | None = None) -> Trained:
+    """Train from params (default: those of the seed), and keep the parameters of the least loss.
+
+    progress: the name on the progress bar; None for no bar.
+    Ctrl-C, a loss that is not finite and a solve that breaks down end the run early; what was reached is returned.
+    Raises KeyboardInterrupt or FloatingPointError where not even the first loss was reached.
+    """
+    params = experiment.params(seed) if params is None else params
+    objective = value_and_grad(experiment.objective(method or experiment.method, gradient), has_aux=True)
+    state = experiment.optimiser.init(params)
+    best, best_loss = params, float("inf")
+    losses: list[float] = []
+    seconds: list[float] = []
+    stopped = None
+    bar = progress_bar(iterations, progress)
+    try:
+        for _ in bar:
+            start = time.perf_counter()
+            (value, _), grads = objective(params)
+            loss = float(value)
+            if not np.isfinite(loss):
+                raise FloatingPointError(f"the loss is {loss}")
+            losses.append(loss)
+            if loss < best_loss:
+                best, best_loss = params, loss
+            params, state = experiment.optimiser.update(params, grads, state)
+            seconds.append(time.perf_counter() - start)
+            if hasattr(bar, "set_postfix_str"):
+                bar.set_postfix_str(f"loss {loss:.3e}, best {best_loss:.3e}", refresh=False)
+    except (KeyboardInterrupt, FloatingPointError) as reason:
+        if not seconds:
+            raise
+        stopped = "interrupted" if isinstance(reason, KeyboardInterrupt) else str(reason)
+    finally:
+        if hasattr(bar, "close"):
+            bar.close()
+    return Trained(best, best_loss, losses[:len(seconds)], seconds, stopped)
+
+
+def progress_bar(iterations: int, name: str | None) -> Any:
+    """A range that draws itself with tqdm; a plain range without a name or without tqdm."""
+    if name is None:
+        return range(iterations)
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        print("No progress bar, because tqdm is not installed; it comes with pip install 'revode[plot]'.", file=sys.stderr)
+        return range(iterations)
+    # In a log file every redraw is a new line, so they are kept few.
+    return tqdm(range(iterations), desc=name, unit="it", mininterval=0.2 if sys.stderr.isatty() else 10.0)
+
+
+@dataclass
+class Row:
+    """One line of the table: what a gradient mode costs, and how right it is."""
+    gradient: str
+    loss: float
+    iterations: int                       # timed
+    seconds_per_iteration: float          # median
+    seconds_total: float
+    extrapolated: bool                    # seconds_total is the median times the number of iterations asked for
+    peak_bytes: int                       # allocated in one iteration, at its peak
+    states: int                           # states of the solve held at one time
+    nfe: int                              # field evaluations in one iteration, forward and back
+    nvjp: int                             # pullbacks through the field in one iteration
+    gradient_error: float | None          # |g - g_direct| / |g_direct|, over the whole tree
+    roundtrip: RoundTrip | None
+
+
+def measure(experiment: Experiment, name: str, gradient: Any, run: Trained, params: Any, truth: Any, *, method: Any,
+            iterations: int) -> Row:
+    """The row of a gradient mode, from its training run and two more iterations at params.
+
+    truth: the Direct gradient at params, or None. Where the run has fewer than `iterations`, its total is extrapolated.
+    """
+    once = value_and_grad(experiment.objective(method, gradient), has_aux=True)
+    (_, sol), grads = once(params)
+    stats = sol.stats
+    full = run.iterations == iterations
+    return Row(name, run.loss, run.iterations, run.median, sum(run.seconds) if full else run.median * iterations, not full,
+               peak_memory(lambda: once(params)), stats.peak_states, stats.nfe, stats.nvjp,
+               None if truth is None else relative_error(grads, truth), stats.roundtrip)
+
+
+def peak_memory(run: Callable) -> int:
+    """Bytes allocated by run() at its peak, by Python and NumPy, above what there was before."""
+    gc.collect()
+    ours = not tracemalloc.is_tracing()
+    if ours:
+        tracemalloc.start()
+    try:
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        run()
+        return tracemalloc.get_traced_memory()[1] - before
+    finally:
+        if ours:
+            tracemalloc.stop()
+
+
+def relative_error(grads: Any, truth: Any) -> float:
+    """|grads - truth| / |truth|, Euclidean norms over all float leaves."""
+    pairs = [(np.asarray(g, np.float64), np.asarray(a, np.float64)) for g, a in zip(
+        tree.flatten(grads)[0], tree.flatten(truth)[0], strict=True) if a is not None]
+    difference = sum(float(np.sum((g - a) ** 2)) for g, a in pairs)
+    norm = sum(float(np.sum(a ** 2)) for _, a in pairs)
+    return (difference / norm) ** 0.5 if norm else difference ** 0.5
+
+
+def direct_gradient(experiment: Experiment, params: Any, method: Any) -> Any:
+    """The gradient by full backpropagation, the truth for the others; None where its tape would be too large."""
+    if experiment.steps > DIRECT_STEPS:
+        return None
+    return value_and_grad(experiment.objective(method, Direct()), has_aux=True)(params)[1]
+
+
+def estimated_seconds(gradient: Any, steps: int, forward: float, reversible: float) -> float:
+    """What one iteration will take, roughly, from the times of a plain solve and of a Reversible iteration."""
+    taped = 1.5 * reversible
+    if isinstance(gradient, Checkpointed):
+        return taped + forward * minimal_advances(steps, gradient.n) / steps
+    return taped
+
+
+def compare(experiment: Experiment, modes: dict[str, Any], run: Trained, *, method: Any, iterations: int, full: bool,
+            seed: int, limit: float, note: Callable, truth: Any) -> Iterator[tuple[Row, Trained]]:
+    """The rows of the other gradient modes, one after the other.
+
+    With full, every mode is trained like the first, for all iterations. Without, each takes a few iterations from the
+    parameters that the first run found, and a mode that would take more than `limit` seconds is left out: note(sentence)
+    says so.
+    """
+    start = time.perf_counter()
+    experiment.objective(method, None)(run.params)
+    forward = time.perf_counter() - start
+    for name, gradient in modes.items():
+        estimate = estimated_seconds(gradient, experiment.steps, forward, run.median)
+        cost = estimate * (2 + TRACING)
+        if isinstance(gradient, Direct) and experiment.steps > DIRECT_STEPS:
+            note(f"{name} was left out: its tape of {experiment.steps:,} steps would fill the memory.")
+            continue
+        if full:
+            trained = train(experiment, gradient, iterations=iterations, method=method, seed=seed, progress=name)
+            yield measure(experiment, name, gradient, trained, run.params, truth, method=method,
+                          iterations=iterations), trained
+            continue
+        if cost > limit:
+            note(f"{name} was left out: one iteration would take about {estimate:.0f} s, and its memory is measured in another "
+                 "that takes several times longer; --full runs it.")
+            continue
+        repeats = min(5, max(1, int(3.0 / estimate)), iterations)
+        trained = train(experiment, gradient, iterations=repeats, method=method, params=run.params)
+        # The loss of these few iterations says nothing that the run has not said; that of the shared parameters does.
+        trained = trained._replace(loss=trained.losses[0])
+        yield measure(experiment, name, gradient, trained, run.params, truth, method=method, iterations=iterations), trained
+
+
+def modes_for(steps: int) -> dict[str, Any]:
+    """The gradient modes that Reversible is compared with: those of the published tables, and Backsolve."""
+    counts = [n for n in (2, 4, 8, 16, 32, 44) if n < steps]
+    return {"direct": Direct(), **{f"checkpointed:{n}": Checkpointed(n) for n in reversed(counts)}, "backsolve": Backsolve()}

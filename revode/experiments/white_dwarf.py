@@ -1,0 +1,60 @@
+"""Chandrasekhar's white-dwarf equation, learnt by a neural ODE from one trajectory.
+
+    x' = v,    v' = -2 v / (t + 1/2) - (x^2 - C)^(3/2),      C = 0.001,  (x, v)(0) = (1, 0),  t in [0, 5]
+
+x is the density parameter along the radius t, both without units; the 1/2 keeps the centre regular. The network sees
+(t, x, v) and has one tanh layer of width 10. It is fitted at all grid points.
+Source: Chandrasekhar 1957, chapter XI; as a test of reversible solvers McCallum & Foster 2024, arXiv 2410.11648.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import nn, optim
+from ..methods import Coupled, RungeKutta
+from ..solve import solve
+from .training import Experiment, Published
+
+C = 0.001
+STEPS = 1000
+END = 5.0
+FINE = 0.005       # steps of the target: dopri5 is then within 1e-12 of the solution
+
+PUBLISHED = Published(
+    "McCallum & Foster 2024; 1000 iterations, seeds 0 to 2", ("gradient mode", "loss", "time", "checkpoints"),
+    (("reversible", "0.9e-4", "1.7 +- 0.4 min", "2"), ("checkpointing", "0.9e-4", "280.0 min", "2"),
+     *(("checkpointing", "0.9e-4", f"{minutes} min", str(n))
+       for n, minutes in ((4, 30.3), (8, 10.6), (16, 9.6), (32, 8.7), (44, 5.5)))))
+
+
+def star(t: Any, y: Any, params: Any = None) -> Any:
+    """The true system; y (..., 2) holds x and v."""
+    x, v = y[..., 0], y[..., 1]
+    return np.stack([v, -2 * v / (t + 0.5) - (x * x - C) ** 1.5], axis=-1)
+
+
+def network(t: Any, y: Any, params: Any) -> Any:
+    """The learnt field: (t, y) -> 10 -> 2."""
+    return nn.mlp(params, nn.with_time(t, y))
+
+
+def trajectory(ts: np.ndarray) -> np.ndarray:
+    """The true (x, v) at the grid points, (N + 1, 2), float64: dopri5 with equal parts of each interval, at most FINE."""
+    parts = int(np.ceil(np.max(np.diff(ts)) / FINE * (1 - 1e-9)))
+    fine = np.interp(np.arange(parts * (len(ts) - 1) + 1) / parts, np.arange(len(ts)), ts)
+    return solve(star, np.array([1.0, 0.0]), fine, method=RungeKutta("dopri5"), save=slice(0, None, parts)).ys
+
+
+def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
+    """The experiment on a grid of this many equal steps."""
+    ts = np.linspace(0.0, END, steps + 1)
+    target = trajectory(ts).astype(dtype)
+    return Experiment(
+        name="white-dwarf", title="the white-dwarf equation from one trajectory, t in [0, 5]", field=network,
+        params=lambda seed: nn.mlp_init(np.random.default_rng(seed), (3, 10, 2), dtype=np.dtype(dtype)),
+        y0=target[0], ts=ts, target=target, loss=nn.mse, method=Coupled("midpoint", lam=0.999),
+        optimiser=optim.adamw(1e-2, weight_decay=1e-5), iterations=1000, labels=("x", "v"),
+        recipe="MLP 3-10-2 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid points",
+        published=PUBLISHED)

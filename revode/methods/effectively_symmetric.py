@@ -1,0 +1,160 @@
+"""Explicit and effectively symmetric methods, EES(n, m): order n, and Phi_{-h}(Phi_h(y)) = y + O(h^(m+1)).
+
+    d <- A_i d + F(t + c_i h, y, dx);     y <- y + B_i d          i = 1 .. s      (low storage: y, d and the field's value)
+
+Not exactly reversible: the reverse sweep takes y_n ~ Phi_{-h}(y_{n+1}), with the same increments negated, and pulls the
+cotangent back through the forward step at that point. The reconstruction is off by O(h^m) in the end, so a high m makes
+gradients that are exact in practice. Running the forward step again shows the defect r = y_{n+1} - Phi_h(y_n) for free;
+adding it to y_n gains an order for each pass (`correct`).
+
+    EES25(x)        EES(2,5), 3 stages; x = 1/10 is recommended, x = 1/4 is the other one in use. Not the same method!
+    EES27()         EES(2,7), 4 stages, the branch with the larger stability interval
+    EES(stages=s)   EES(2, 2s-1) for every s: with theta = pi / (2s),
+                    A_{i+1} = -sin((2i-1) theta) / sin((2i+1) theta),   B_i = 2 sin(theta) sin((2i-1) theta),   B_s = sin(theta)^2
+    NearReversible  any tableau run backwards; rk4 has reversal order 5, and is the honest baseline
+
+Stability: real intervals 3.087 (EES25), 3.916 (EES27); the imaginary interval is {0}. Pitfall: the reverse sweep of a
+contracting problem amplifies whatever error it has. Cost: s evaluations a step; 2s - 1 evaluations and s vjps back.
+Sources: Shmelev & Salvi 2025, arXiv 2507.21006 and 2509.20599; low storage: Williamson 1980; the trigonometric family was
+found for this library (METHODS section 4 of its notes): a restarted, smoothed leapfrog.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import pi, sin, sqrt
+from typing import Any
+
+from .increment import Increment
+from .runge_kutta import Tableau, error_order, increment_of, tableau
+from .shears import Parts, Step
+
+
+@dataclass(frozen=True)
+class LowStorage:
+    """An effectively symmetric method in Williamson's form; made by EES25, EES27 and EES."""
+    name: str
+    A: tuple[float, ...] = field(repr=False)
+    B: tuple[float, ...] = field(repr=False)
+    order: int = field(repr=False)
+    reversal_order: int = field(repr=False)           # m: one round trip is off by O(h^(m+1))
+    correct: int = 0
+    error_weights: tuple[float, ...] | None = field(default=None, repr=False)      # of the stage increments K_i
+    parts = ("y",)
+    outputs = ("y",)
+    twin = None
+    reversible = True
+
+    def __post_init__(self) -> None:
+        check_correct(self.name, self.correct)
+
+    @property
+    def error_order(self) -> int | None:
+        return 3 if self.error_weights else None
+
+    @cached_property
+    def c(self) -> tuple[float, ...]:
+        """The stage times, which are what the scheme itself makes of the field f = 1."""
+        times, y, d = [], 0.0, 0.0
+        for a, b in zip(self.A, self.B, strict=True):
+            times.append(y)
+            d = a * d + 1.0
+            y += b * d
+        return tuple(times)
+
+    def start(self, F: Increment, step: Step, y: Any) -> Parts:
+        return {"y": y}
+
+    def flow(self, F: Increment, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
+        """y(t1) from y(t0)."""
+        d: Any = None
+        error: Any = None
+        for i, (a, b, c) in enumerate(zip(self.A, self.B, self.c, strict=True)):
+            K = F(t0 if c == 0.0 else t0 + c * (t1 - t0), y, dx)
+            if errors is not None and self.error_weights is not None:
+                term = self.error_weights[i] * K
+                error = term if error is None else error + term
+            d = K if d is None else a * d + K
+            y = y + b * d
+        if errors is not None:
+            errors.append(error)
+        return y
+
+
+def check_correct(name: str, correct: Any) -> None:
+    if not isinstance(correct, int) or correct < 0:
+        raise ValueError(f"{name}: correct={correct!r}; the number of correction passes in the reverse sweep, 0 or more")
+
+
+def EES25(x: float = 0.1, correct: int = 0) -> LowStorage:
+    """EES(2,5;x): order 2, three stages, reversal order 5. x is not 1 or +-1/2; x = 1/10 removes the bushy error of order 3."""
+    if x in (1.0, 0.5, -0.5):
+        raise ValueError(f"EES25: x={x!r} makes a coefficient infinite; take x = 0.1, or any number but 1, 1/2 and -1/2")
+    b = (x, 0.5, 0.5 - x)
+    a21 = (1 + 2 * x) / (4 * (1 - x))
+    a32 = (1 - x) / (1 - 4 * x * x)
+    # Williamson's form of the tableau: B_1 = a21, B_2 = a32, B_3 = b_3; A_2 and A_3 from b_2 and b_1.
+    B = (a21, a32, b[2])
+    A3 = (b[1] - B[1]) / b[2]
+    A2 = (b[0] - B[0]) / b[1]
+    name = f"EES25(x={x:g})" if not correct else f"EES25(x={x:g}, correct={correct})"
+    return LowStorage(name, (0.0, A2, A3), B, 2, 5, correct, (1 / 5, -1 / 3, 2 / 15) if abs(x - 0.1) < 1e-15 else None)
+
+
+def EES27(correct: int = 0) -> LowStorage:
+    """EES(2,7): order 2, four stages, reversal order 7; x* = (5 - 3 sqrt 2) / 14, the branch that is more stable."""
+    r = sqrt(2.0)
+    return LowStorage("EES27()" if not correct else f"EES27(correct={correct})",
+                      (0.0, (4 * r - 7) / 3, -(4 + 5 * r) / 12, 3 * (8 * r - 31) / 49),
+                      ((2 - r) / 3, (4 + r) / 8, 3 * (3 - r) / 7, (9 - 4 * r) / 14), 2, 7, correct)
+
+
+def EES(stages: int, correct: int = 0) -> LowStorage:
+    """EES(2, 2s-1) with s stages, 2 to 12: the trigonometric family. s = 4 to 6 gives gradients exact in practice."""
+    if not isinstance(stages, int) or not 2 <= stages <= 12:
+        raise ValueError(f"EES: stages={stages!r}; a whole number from 2 to 12")
+    theta = pi / (2 * stages)
+    A = (0.0, *(-sin((2 * i - 1) * theta) / sin((2 * i + 1) * theta) for i in range(1, stages)))
+    B = (*(2 * sin(theta) * sin((2 * i - 1) * theta) for i in range(1, stages)), sin(theta) ** 2)
+    name = f"EES(stages={stages})" if not correct else f"EES(stages={stages}, correct={correct})"
+    return LowStorage(name, A, B, 2, 2 * stages - 1, correct)
+
+
+@dataclass(frozen=True)
+class NearReversible:
+    """Any explicit Runge-Kutta method run backwards as if it were reversible: NearReversible("rk4") has reversal order 5."""
+    base: str | Tableau = "rk4"
+    correct: int = 0
+    parts = ("y",)
+    outputs = ("y",)
+    twin = None
+    reversible = True
+
+    def __post_init__(self) -> None:
+        tableau(self.base)
+        check_correct("NearReversible", self.correct)
+
+    @property
+    def order(self) -> int:
+        return tableau(self.base).order
+
+    @property
+    def error_order(self) -> int | None:
+        return error_order(self.base)
+
+    @property
+    def reversal_order(self) -> int:
+        """m >= p, and p + 1 for even p."""
+        return self.order + (self.order % 2 == 0)
+
+    @cached_property
+    def psi(self) -> Callable:
+        return increment_of(self.base)
+
+    def start(self, F: Increment, step: Step, y: Any) -> Parts:
+        return {"y": y}
+
+    def flow(self, F: Increment, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
+        """y(t1) from y(t0)."""
+        return y + self.psi(F, t0, t1, y, dx, errors)

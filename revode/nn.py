@@ -1,0 +1,183 @@
+"""Small networks as pure functions of (params, x): no modules, no hidden state, no global seed.
+
+    mlp        x -> act(x W0 + b0) -> ... -> x Wk + bk            params: [{"W": (in, out), "b": (out,)}, ...]
+
+Features are the last axis; every leading axis is a batch. All of it is NumPy calls that the engine differentiates;
+what NumPy lacks is built from them, or (erf) declared here as an operation of its own.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .engine.tensor import Op, apply
+
+
+# Operations of their own ---------------------------------------------------------------------------------------------
+def _erf(x: Any) -> Any:
+    """The error function of an array, from SciPy (or CuPy's copy of it)."""
+    try:
+        if type(x).__module__.split(".")[0] == "cupy":
+            from cupyx.scipy.special import erf
+        else:
+            from scipy.special import erf
+    except ImportError as error:
+        raise ImportError("nn.erf (and nn.gelu, which needs it) takes the error function from SciPy; install it with "
+                          "`pip install scipy`, or use nn.gelu_tanh") from error
+    return erf(x)
+
+
+ERF = Op("erf", _erf, (lambda g, y, a: g * np.exp(-np.square(a)) * (2 / math.sqrt(math.pi)),))
+STOP = Op("stop_gradient", lambda x: x, (lambda g, y, a: None,))
+
+
+def erf(x: Any) -> Any:
+    """The error function, elementwise. Needs SciPy."""
+    return apply(ERF, x)
+
+
+def stop_gradient(x: Any) -> Any:
+    """x itself, through which no gradient flows."""
+    return apply(STOP, x)
+
+
+# Activations ---------------------------------------------------------------------------------------------------------
+def sigmoid(x: Any) -> Any:
+    """1 / (1 + exp(-x)), as exp(-log(1 + exp(-x))): no overflow, and small values keep their digits."""
+    return np.exp(-np.logaddexp(0.0, -x))
+
+
+def softplus(x: Any) -> Any:
+    """log(1 + exp(x)) without overflow."""
+    return np.logaddexp(x, 0.0)
+
+
+def relu(x: Any) -> Any:
+    """max(x, 0); derivative 0 at 0, and NaN stays NaN."""
+    return np.where(x <= 0, 0.0, x)
+
+
+def silu(x: Any) -> Any:
+    """x sigmoid(x), also called swish."""
+    return x * sigmoid(x)
+
+
+def lipswish(x: Any) -> Any:
+    """0.909 x sigmoid(x): its slope is at most 1 (Chen, Behrmann, Duvenaud & Jacobsen 2019, section 3)."""
+    return 0.909 * silu(x)
+
+
+def gelu(x: Any) -> Any:
+    """x Phi(x) with the normal distribution function, through erf (Hendrycks & Gimpel 2016). Needs SciPy."""
+    return 0.5 * x * (1.0 + erf(x * (1 / math.sqrt(2.0))))
+
+
+def gelu_tanh(x: Any) -> Any:
+    """The tanh form of gelu, within 5e-4 of it (Hendrycks & Gimpel 2016, section 2): the one of GPT-2."""
+    return 0.5 * x * (1.0 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+
+
+def log_softmax(x: Any, axis: int = -1) -> Any:
+    """x - log(sum(exp(x))) along an axis; shifted by the maximum, so it does not overflow."""
+    # The shift cancels in exact arithmetic, so its gradient is zero and need not be computed.
+    shifted = x - stop_gradient(np.max(x, axis=axis, keepdims=True))
+    return shifted - np.log(np.sum(np.exp(shifted), axis=axis, keepdims=True))
+
+
+def softmax(x: Any, axis: int = -1) -> Any:
+    """exp(x) / sum(exp(x)) along an axis; shifted by the maximum, so it does not overflow."""
+    e = np.exp(x - stop_gradient(np.max(x, axis=axis, keepdims=True)))
+    return e / np.sum(e, axis=axis, keepdims=True)
+
+
+def layer_norm(x: Any, scale: Any = None, shift: Any = None, axis: int = -1, eps: float = 1e-5) -> Any:
+    """(x - mean) / sqrt(variance + eps), then * scale + shift if given. Two passes: the variance is of x - mean."""
+    centred = x - np.mean(x, axis=axis, keepdims=True)
+    y = centred / np.sqrt(np.mean(np.square(centred), axis=axis, keepdims=True) + eps)
+    y = y if scale is None else y * scale
+    return y if shift is None else y + shift
+
+
+# Initialisers: init(rng, fan_in, fan_out, dtype) -> (fan_in, fan_out) -------------------------------------------------
+def glorot(rng: np.random.Generator, fan_in: int, fan_out: int, dtype: Any = np.float64) -> np.ndarray:
+    """Uniform on +-sqrt(6 / (fan_in + fan_out)) (Glorot & Bengio 2010, equation 16)."""
+    bound = math.sqrt(6 / (fan_in + fan_out))
+    return rng.uniform(-bound, bound, (fan_in, fan_out)).astype(dtype)
+
+
+def lecun(rng: np.random.Generator, fan_in: int, fan_out: int, dtype: Any = np.float64) -> np.ndarray:
+    """Normal with variance 1 / fan_in (LeCun, Bottou, Orr & Müller 1998, section 4.6)."""
+    return (rng.standard_normal((fan_in, fan_out)) / math.sqrt(fan_in)).astype(dtype)
+
+
+def mlp_init(rng: np.random.Generator, sizes: Sequence[int], init: Callable = glorot, dtype: Any = np.float64) -> list:
+    """Parameters of a multilayer perceptron: a list of {"W": (in, out), "b": (out,)}, biases zero.
+
+    Parameters
+    ----------
+    rng : np.random.default_rng(seed). The numbers are drawn in float64, so float32 gets the same ones, rounded.
+    sizes : features of the input, of each hidden layer, and of the output: (3, 10, 2).
+    init : glorot, lecun, or a function (rng, fan_in, fan_out, dtype) -> matrix.
+
+    Raises ValueError for fewer than two sizes, or a size below 1.
+    """
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"mlp_init: rng is a {type(rng).__name__}; pass a generator, np.random.default_rng(seed)")
+    sizes = tuple(sizes)
+    if len(sizes) < 2 or min(sizes) < 1:
+        raise ValueError(f"mlp_init: sizes={sizes}; give the features of the input, of the hidden layers and of the "
+                         "output, such as (3, 10, 2)")
+    return [{"W": init(rng, n, m, dtype), "b": np.zeros(m, dtype)} for n, m in zip(sizes, sizes[1:], strict=False)]
+
+
+def mlp(params: Sequence, x: Any, activation: Callable = np.tanh) -> Any:
+    """Apply a multilayer perceptron to x (..., in); the last layer has no activation. Returns (..., out).
+
+    Example
+    -------
+    >>> params = mlp_init(np.random.default_rng(0), (3, 10, 2))
+    >>> mlp(params, np.ones((5, 3))).shape
+    (5, 2)
+    """
+    *hidden, last = params
+    for layer in hidden:
+        x = activation(x @ layer["W"] + layer["b"])
+    return x @ last["W"] + last["b"]
+
+
+def with_time(t: Any, y: Any) -> Any:
+    """(t, y) as one input: t before the features of y (..., d), giving (..., 1 + d)."""
+    return np.concatenate([t * np.ones_like(y, shape=(*y.shape[:-1], 1)), y], axis=-1)
+
+
+# Losses ---------------------------------------------------------------------------------------------------------------
+def mse(prediction: Any, target: Any) -> Any:
+    """The mean of (prediction - target)^2 over all entries. ValueError where the shapes differ."""
+    if np.shape(prediction) != np.shape(target):
+        raise ValueError(f"mse: the prediction has shape {np.shape(prediction)} and the target {np.shape(target)}; they "
+                         "are equal, or broadcasting would compare everything with everything")
+    return np.mean(np.square(prediction - target))
+
+
+def cross_entropy(logits: Any, labels: Any) -> Any:
+    """The mean of -log softmax(logits)[label], in nats.
+
+    Parameters: logits (..., classes); labels (...), integers in 0 .. classes - 1.
+    Raises TypeError for labels that are not integers, ValueError for shapes or labels that do not fit.
+    """
+    classes = logits.shape[-1]
+    if getattr(getattr(labels, "dtype", None), "kind", "") not in ("i", "u"):
+        labels = np.asarray(labels)
+        if labels.dtype.kind not in "iu":
+            raise TypeError(f"cross_entropy: labels of {labels.dtype}; a label is the integer number of a class")
+    if labels.shape != logits.shape[:-1]:
+        raise ValueError(f"cross_entropy: labels of shape {labels.shape} for logits of shape {logits.shape}; there is one "
+                         f"label for each row of logits, so shape {logits.shape[:-1]}")
+    if labels.size and not (0 <= int(labels.min()) and int(labels.max()) < classes):
+        raise ValueError(f"cross_entropy: labels from {int(labels.min())} to {int(labels.max())} for {classes} classes; "
+                         f"labels run from 0 to {classes - 1}")
+    rows = np.reshape(log_softmax(logits), (-1, classes))
+    return -np.mean(rows[np.arange(len(rows)), np.reshape(labels, (-1,))])

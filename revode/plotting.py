@@ -1,0 +1,111 @@
+"""Figures of a training run: the fit, the loss, and what each gradient mode costs. Needs matplotlib, imported here inside.
+
+Figures are made without pyplot, so no display, no window and no global state is involved.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+# Okabe & Ito's colours, which can be told apart with any colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+
+
+def training(experiment: Any, ys: Any, losses: dict[str, list[float]], rows: Sequence[Any] = ()) -> Any:
+    """One figure: fit against truth, loss curves, and with two or more rows the time and memory of each gradient mode.
+
+    Parameters
+    ----------
+    ys : the solution at the trained parameters, shaped like experiment.target.
+    losses : gradient mode -> its losses.
+    rows : training.Row, one for each gradient mode.
+
+    Returns a matplotlib Figure; `save` writes it. Raises ImportError without matplotlib.
+    """
+    from matplotlib.figure import Figure
+    panels = 3 if len(rows) > 1 else 2
+    figure = Figure(figsize=(4.8 * panels, 4.0), dpi=150, layout="constrained")
+    axes = figure.subplots(1, panels)
+    fit(axes[0], experiment.ts, np.asarray(experiment.target), np.asarray(ys), experiment.labels)
+    loss_curves(axes[1], losses)
+    if panels == 3:
+        time_against_memory(axes[2], rows)
+    figure.suptitle(f"{experiment.name}, {experiment.steps:,} steps")
+    return figure
+
+
+def save(figure: Any, path: str) -> None:
+    """Write a figure; the ending of the path says how (png, pdf, svg)."""
+    figure.savefig(path)
+
+
+def fit(ax: Any, ts: np.ndarray, target: np.ndarray, ys: np.ndarray, labels: Sequence[str]) -> None:
+    """Truth as wide pale lines, the fit as thin dark ones on top; every component of one trajectory."""
+    for i, label in enumerate(labels):
+        ax.plot(ts, target[..., i], color=COLOURS[i], lw=5, alpha=0.35, label=f"{label}, truth")
+        ax.plot(ts, ys[..., i], color=COLOURS[i], lw=1.3, ls="--", label=f"{label}, fit")
+    ax.set(xlabel="t", title="fit against truth")
+    ax.legend(frameon=False)
+
+
+def loss_curves(ax: Any, losses: dict[str, list[float]]) -> None:
+    """Loss against iteration, logarithmic; a point where the loss is least."""
+    for i, (name, values) in enumerate(losses.items()):
+        best = int(np.argmin(values))
+        ax.semilogy(values, color=COLOURS[i % len(COLOURS)], lw=1.3, ls="-" if i == 0 else "--", label=f"{name}: best {values[best]:.2e}")
+        ax.plot(best, values[best], "o", color=COLOURS[i % len(COLOURS)], ms=4)
+    ax.set(xlabel="iteration", ylabel="loss", title="training")
+    ax.legend(frameon=False)
+
+
+def time_against_memory(ax: Any, rows: Sequence[Any]) -> None:
+    """Time per iteration against peak memory, both logarithmic, each gradient mode by name."""
+    points = [(row.peak_bytes / 2**20, row.seconds_per_iteration, row.gradient) for row in rows]
+    chain = [(x, y) for x, y, name in points if name.startswith("checkpointed")]
+    if chain:
+        ax.plot(*zip(*chain, strict=True), color="#999999", lw=0.8, zorder=1)
+    for x, y, name in points:
+        first = name.startswith("reversible")
+        ax.plot(x, y, "*" if first else "o", color=COLOURS[1 if first else 0], ms=13 if first else 6, zorder=2)
+    ax.set(xscale="log", yscale="log", xlabel="peak memory of one iteration, MiB", ylabel="time per iteration, s",
+           title="gradient modes")
+    ax.margins(0.25)
+    plain_ticks(ax)
+    label_points(ax, points)
+
+
+def plain_ticks(ax: Any) -> None:
+    """1, 2, 5, 10 ... instead of powers of ten: these axes span about one decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
+
+
+def label_points(ax: Any, points: Sequence[tuple[float, float, str]]) -> None:
+    """Write each name beside its point, in the first place around it that covers neither a point nor another name."""
+    from matplotlib.transforms import Bbox
+    figure = ax.get_figure()
+    figure.draw_without_rendering()
+    at = ax.transData.transform([(x, y) for x, y, _ in points])
+    px = figure.dpi / 72
+    taken = [Bbox.from_extents(x - 6 * px, y - 6 * px, x + 6 * px, y + 6 * px) for x, y in at]
+    around = [(dx, dy, ha, va) for r in (1, 2, 3, 4) for dx, dy, ha, va in (
+        (8, 0, "left", "center"), (-8, 0, "right", "center"), (6, 8 * r, "left", "bottom"), (6, -8 * r, "left", "top"),
+        (-6, 8 * r, "right", "bottom"), (-6, -8 * r, "right", "top"), (0, 9 * r, "center", "bottom"),
+        (0, -9 * r, "center", "top"))]
+    inside = ax.get_window_extent()
+    for i, (x, y, name) in enumerate(points):
+        others = [box for j, box in enumerate(taken) if j != i]
+        for dx, dy, ha, va in around:
+            text = ax.annotate(name, (x, y), (dx, dy), textcoords="offset points", ha=ha, va=va, fontsize=8)
+            box = text.get_window_extent()
+            if inside.containsx(box.x0) and inside.containsx(box.x1) and inside.containsy(box.y0) and inside.containsy(
+                    box.y1) and not any(box.overlaps(other) for other in others):
+                taken.append(box)
+                break
+            if (dx, dy, ha, va) != around[-1]:
+                text.remove()
