@@ -62,7 +62,8 @@ class Adaptive:
 
     def __init__(self, controller: PID, t1: float, direction: float, dt0: float | None, save_at: tuple[float, ...] | None,
                  last_only: bool) -> None:
-        self.controller, self.t1, self.direction, self.h = controller, t1, direction, dt0
+        self.controller, self.t1, self.direction = controller, t1, direction
+        self.h = dt0 or 0.0                        # the next step to try, positive; 0 until it is estimated
         self.stops = (*(save_at or ()), t1)        # times that the grid has to hit
         self.save_at = None if save_at is None else set(save_at)
         self.last_only = last_only
@@ -81,7 +82,7 @@ class Adaptive:
         """The next accepted step; its end is appended to the grid."""
         method, controller = problem.method, self.controller
         t0 = problem.ts[-1]
-        if self.h is None:
+        if not self.h:
             self.h = first_step(problem, parts, F, self.t1 - t0, controller)
         memo = {name: dict(values) for name, values in F.memo.items()}
         scalar = value_of(problem.output(parts)[0]).dtype.type

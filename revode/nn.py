@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,7 @@ def mlp_init(rng: np.random.Generator, sizes: Sequence[int], init: Callable = gl
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"mlp_init: sizes={sizes}; give the features of the input, of the hidden layers and of the "
                          "output, such as (3, 10, 2)")
-    return [{"W": init(rng, n, m, dtype), "b": np.zeros(m, dtype)} for n, m in zip(sizes, sizes[1:], strict=False)]
+    return [{"W": init(rng, n, m, dtype), "b": np.zeros(m, dtype)} for n, m in pairwise(sizes)]
 
 
 def mlp(params: Sequence, x: Any, activation: Callable = np.tanh) -> Any:

@@ -11,6 +11,8 @@ import numpy as np
 
 # Okabe & Ito's colours, which can be told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+NAME_SIZE = 8                              # of the names in the scatter, in points, with the room that they take
+NAME_HEIGHT, NAME_WIDTH = 10.0, 85.0
 
 
 def training(experiment: Any, ys: Any, losses: dict[str, list[float]], rows: Sequence[Any] = ()) -> Any:
@@ -54,8 +56,9 @@ def loss_curves(ax: Any, losses: dict[str, list[float]]) -> None:
     """Loss against iteration, logarithmic; a point where the loss is least."""
     for i, (name, values) in enumerate(losses.items()):
         best = int(np.argmin(values))
-        ax.semilogy(values, color=COLOURS[i % len(COLOURS)], lw=1.3, ls="-" if i == 0 else "--", label=f"{name}: best {values[best]:.2e}")
-        ax.plot(best, values[best], "o", color=COLOURS[i % len(COLOURS)], ms=4)
+        colour = COLOURS[i % len(COLOURS)]
+        ax.semilogy(values, color=colour, lw=1.3, ls="-" if i == 0 else "--", label=f"{name}: best {values[best]:.2e}")
+        ax.plot(best, values[best], "o", color=colour, ms=4)
     ax.set(xlabel="iteration", ylabel="loss", title="training")
     ax.legend(frameon=False)
 
@@ -71,7 +74,7 @@ def time_against_memory(ax: Any, rows: Sequence[Any]) -> None:
         ax.plot(x, y, "*" if first else "o", color=COLOURS[1 if first else 0], ms=13 if first else 6, zorder=2)
     ax.set(xscale="log", yscale="log", xlabel="peak memory of one iteration, MiB", ylabel="time per iteration, s",
            title="gradient modes")
-    ax.margins(0.25)
+    ax.margins(0.3)
     plain_ticks(ax)
     label_points(ax, points)
 
@@ -86,26 +89,15 @@ def plain_ticks(ax: Any) -> None:
 
 
 def label_points(ax: Any, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write each name beside its point, in the first place around it that covers neither a point nor another name."""
-    from matplotlib.transforms import Bbox
-    figure = ax.get_figure()
-    figure.draw_without_rendering()
-    at = ax.transData.transform([(x, y) for x, y, _ in points])
-    px = figure.dpi / 72
-    taken = [Bbox.from_extents(x - 6 * px, y - 6 * px, x + 6 * px, y + 6 * px) for x, y in at]
-    around = [(dx, dy, ha, va) for r in (1, 2, 3, 4) for dx, dy, ha, va in (
-        (8, 0, "left", "center"), (-8, 0, "right", "center"), (6, 8 * r, "left", "bottom"), (6, -8 * r, "left", "top"),
-        (-6, 8 * r, "right", "bottom"), (-6, -8 * r, "right", "top"), (0, 9 * r, "center", "bottom"),
-        (0, -9 * r, "center", "top"))]
-    inside = ax.get_window_extent()
-    for i, (x, y, name) in enumerate(points):
-        others = [box for j, box in enumerate(taken) if j != i]
-        for dx, dy, ha, va in around:
-            text = ax.annotate(name, (x, y), (dx, dy), textcoords="offset points", ha=ha, va=va, fontsize=8)
-            box = text.get_window_extent()
-            if inside.containsx(box.x0) and inside.containsx(box.x1) and inside.containsy(box.y0) and inside.containsy(
-                    box.y1) and not any(box.overlaps(other) for other in others):
-                taken.append(box)
-                break
-            if (dx, dy, ha, va) != around[-1]:
-                text.remove()
+    """Write each name to the right of its point, moved down along a thin line where it would cover the name above."""
+    ax.get_figure().draw_without_rendering()          # fixes the limits, so that data can be turned into points
+    pixels = ax.transData.transform([(x, y) for x, y, _ in points]) * 72 / ax.get_figure().dpi
+    placed: list[tuple[float, float]] = []
+    for (px, py), (x, y, name) in sorted(zip(pixels.tolist(), points, strict=True), key=lambda item: -item[0][1]):
+        at = py
+        for other_x, other_y in placed:               # from the top down
+            if abs(px - other_x) < NAME_WIDTH and abs(at - other_y) < NAME_HEIGHT:
+                at = other_y - NAME_HEIGHT
+        placed.append((px, at))
+        ax.annotate(name, (x, y), (16, at - py), textcoords="offset points", va="center", fontsize=NAME_SIZE, annotation_clip=False,
+                    arrowprops={"arrowstyle": "-", "color": "#999999", "lw": 0.6, "shrinkA": 0, "shrinkB": 4})

@@ -6,14 +6,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .adaptive import PID, Adaptive
+from .adaptive import PID
 from .engine import tree
 from .engine.derivatives import custom_vjp
-from .engine.tensor import Tensor, innermost, is_float, value_of
+from .engine.tensor import innermost
 from .gradients import Direct, Reversible
-from .gradients.reversible import pull_start, spread, zeros
+from .gradients.reversible import pull_start, spread, step_back, zeros
 from .methods import Coupled
-from .methods.increment import Recorder, System
+from .methods.increment import Recorder
+from .problem import checked_gradient, prepare
 from .stepping import Problem, State, Stats, march, states
 
 
@@ -84,7 +85,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
             return gradient.solve(problem, initial, params)
 
         ys, parts = custom_vjp(operation)(initial, params)
-    save = problem.save or ()
+    save = problem.save
     y1 = tuple(y[-1] for y in ys) if save[-1:] == (problem.N,) else problem.output(parts)
     return Solution(np.asarray(problem.ts)[list(save)], layout.unpack(ys, 1), state_after(problem, parts),
                     problem.stats, layout.unpack(y1))
@@ -148,241 +149,8 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
         yield Back(float(problem.ts[n]), state_after(problem, parts, n), cotangent, aparams, ay0)
 
 
-class Layout:
-    """How a y (an array, or a tree; for split methods a pair of those) becomes one array for each output, and back."""
-
-    def __init__(self, y: Any, split: bool) -> None:
-        self.split = split
-        leaves, self.structure = tree.flatten(y[0] if split else y)
-        self.alone = self.structure is tree.LEAF
-        self.shapes = [np.shape(value_of(x)) for x in leaves]
-
-    def pack(self, y: Any) -> Any:
-        """One array from the tree of one output."""
-        if self.alone:
-            return y
-        leaves, structure = tree.flatten(y)
-        if structure != self.structure or [np.shape(x) for x in leaves] != self.shapes:
-            raise ValueError(f"solve: got {tree.describe(y)} where a tree like y0 is expected, with shapes {self.shapes}")
-        return tree.ravel(leaves)[0]
-
-    def open(self, x: Any, lead: int = 0) -> Any:
-        """The tree of one output from its array, which may have `lead` leading axes (time)."""
-        if self.alone:
-            return x
-        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes]).tolist()
-        return tree.unflatten(self.structure, [
-            np.reshape(x[..., end - int(np.prod(shape)):end], (*x.shape[:lead], *shape))
-            for end, shape in zip(ends, self.shapes, strict=True)])
-
-    def unpack(self, outputs: tuple, lead: int = 0) -> Any:
-        """What the user sees of the outputs of a method: y, or (q, v)."""
-        if not outputs:
-            return ()
-        opened = tuple(self.open(x, lead) for x in outputs)
-        return opened if self.split else opened[0]
-
-
 def state_after(problem: Problem, parts: dict, n: int | None = None) -> State:
     """The state at grid point n (default: the last)."""
     n = problem.N if n is None else n
     h = problem.hs[n - 1] if n else problem.h_before
     return State(parts, float(problem.ts[n]), float(h), problem.n_before + n)
-
-
-def checked_gradient(gradient: Any, method: Any) -> Any:
-    """The gradient mode, or the default for this method; TypeError where the two do not go together."""
-    reversible = getattr(method, "reversible", hasattr(method, "word"))
-    if gradient is None:
-        return Reversible() if reversible else Direct()
-    if isinstance(gradient, type) or not hasattr(gradient, "solve"):
-        raise TypeError(f"solve: gradient={gradient!r}; pass one of Direct(), Checkpointed(n), Reversible(), Backsolve(), with "
-                        "the parentheses")
-    if isinstance(gradient, Reversible) and not reversible:
-        raise TypeError(f"solve: {method!r} cannot be run backwards, so it has no Reversible() gradient; use "
-                        "Coupled(base), which is reversible, NearReversible(base), which nearly is, or Checkpointed(n)")
-    return gradient
-
-
-def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: Any, state0: State | None,
-            progress: bool, controller: PID | None = None, dt0: float | None = None,
-            save_at: Any = None) -> tuple[Problem, Any, Any, Layout]:
-    """Check everything that can be checked before the first step, and lay it out for the march."""
-    method = Coupled() if method is None else method
-    if isinstance(method, (str, type)) or not hasattr(method, "start"):
-        raise TypeError(f"solve: method={method!r}; pass a method such as Coupled('midpoint'), RungeKutta('rk4') or "
-                        "ReversibleHeun()")
-    if not callable(field):
-        raise TypeError(f"solve: the first argument is a {type(field).__name__}; it is the vector field, a function "
-                        "field(t, y, params)")
-    split = len(method.outputs) > 1
-    if state0 is not None:
-        if set(state0.parts) != set(method.parts):
-            raise ValueError(f"solve: state0 has the parts {list(state0.parts)}, but {method!r} has {list(method.parts)}; continue "
-                             "with the method that made the state")
-        y0 = tuple(state0.parts[name] for name in method.outputs) if y0 is None else y0
-        y0 = y0 if split or not isinstance(y0, tuple) else y0[0]
-    if split and not (isinstance(y0, (tuple, list)) and len(y0) == 2):
-        raise TypeError(f"solve: {method!r} takes y0 = (q, v) and a field that returns the acceleration; got y0 "
-                        f"{tree.describe(y0)}")
-    layout = Layout(y0, split)
-    check_state(y0)
-    y0 = tree.map(lambda x: x if type(x) is Tensor or not hasattr(x, "view") else x.view(), y0)   # not frozen for the user
-    initial: Any = tuple(layout.pack(x) for x in y0) if split else layout.pack(y0)
-    if state0 is not None:
-        initial = dict(state0.parts)
-    first = value_of(tree.flatten(initial)[0][0])
-    dtype = first.dtype
-    ts = check_times(ts)
-    params = check_params(params, first)
-    stats = Stats()
-    system = System(field, stats, None if layout.alone else layout.pack, None if layout.alone else layout.open,
-                    None if dtype == np.float64 else dtype.type)
-    plain = isinstance(first, (np.ndarray, np.generic))
-    n_before, before = (state0.n, state0.h) if state0 is not None and state0.n else (0, None)
-    if controller is None:
-        if dt0 is not None or save_at is not None:
-            raise ValueError("solve: dt0 and save_at belong to adaptive solves; pass controller=PID(rtol, atol) as well, or use "
-                             "save= with a fixed grid")
-        hs: Any = np.diff(ts).astype(dtype)
-        problem = Problem(method, system, ts, hs, check_save(save, len(hs)), None, progress=progress, stats=stats, plain=plain)
-    else:
-        adaptive = check_adaptive(method, ts, controller, dt0, save, save_at)
-        problem = Problem(method, system, [ts[0]], [], None, None, progress=progress, stats=stats, plain=plain,
-                          adaptive=adaptive)
-        if before is None:
-            before = dt0 or 0.0
-    h_before = hs[0] if before is None else before
-    problem.h_before = np.asarray(h_before, dtype) if plain else float(h_before)
-    problem.resumed, problem.n_before = state0 is not None, n_before
-    check_field(problem, tree.map(value_of, initial), tree.map(value_of, params))
-    return problem, initial, params, layout
-
-
-def check_state(y0: Any) -> None:
-    leaves, names = tree.flatten(y0)[0], tree.paths(y0)
-    if not leaves:
-        raise ValueError("solve: y0 is empty; it is an array of floats, or a tree of such arrays")
-    for x, name in zip(leaves, names, strict=True):
-        x = value_of(x)
-        dtype = getattr(x, "dtype", None)
-        if dtype not in (np.float32, np.float64) or not hasattr(x, "shape"):
-            kind = f"an array of {dtype}" if dtype is not None else f"a {type(x).__name__}"
-            raise TypeError(f"solve: y0{name} is {kind}; the state is an array of float64 or float32, so convert it, as in "
-                            "np.asarray(y0, dtype=float)")
-        if x.size == 0:
-            raise ValueError(f"solve: y0{name} has shape {x.shape}, so there is nothing to solve")
-        if not bool(np.isfinite(x).all()):
-            raise ValueError(f"solve: y0{name} has entries that are not finite (NaN or Inf)")
-    if len({value_of(x).dtype for x in leaves}) > 1:
-        raise TypeError(f"solve: the arrays of y0 have different dtypes, {tree.describe(y0)}; use one")
-
-
-def check_times(ts: Any) -> np.ndarray:
-    if any(type(t) is Tensor for t in (ts if isinstance(ts, (list, tuple)) else [ts])):
-        raise TypeError("solve: ts is a tensor, but times get no gradient here; pass plain numbers, or scale time inside the "
-                        "field with a parameter")
-    ts = np.asarray(ts, dtype=np.float64)
-    if ts.ndim != 1 or len(ts) < 2:
-        raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of at least two times, such as "
-                         "np.linspace(0, 1, 101)")
-    if not np.isfinite(ts).all():
-        raise ValueError("solve: ts has entries that are not finite (NaN or Inf)")
-    h = np.diff(ts)
-    if not (h > 0).all() and not (h < 0).all():
-        n = int(np.argmax((h > 0) != (h[0] > 0))) if h[0] else 0
-        raise ValueError(f"solve: ts goes from {ts[n]:.6g} to {ts[n + 1]:.6g} at index {n}; a grid is strictly increasing, or "
-                         "strictly decreasing to run backwards in time")
-    return ts
-
-
-def check_params(params: Any, y: Any) -> Any:
-    """Params with Python floats in y's dtype; refuses what is not finite, or lives on another device than y."""
-    leaves, structure = tree.flatten(params)
-    checked = []
-    for x, name in zip(leaves, tree.paths(params), strict=True):
-        plain = value_of(x)
-        if type(x) is float:
-            x = plain = y.dtype.type(x) if isinstance(y, (np.ndarray, np.generic)) else np.full_like(y, x, shape=())
-        home, here = type(plain).__module__.split(".")[0], type(y).__module__.split(".")[0]
-        if hasattr(plain, "dtype") and hasattr(plain, "ndim") and plain.ndim and home != here:
-            raise TypeError(f"solve: params{name} is a {home} array but y0 is a {here} array; move all of them to one device "
-                            "(revode_cuda.to_device, to_host)")
-        if is_float(plain) and not bool(np.all(np.isfinite(plain))):
-            raise ValueError(f"solve: params{name} has entries that are not finite (NaN or Inf)")
-        checked.append(x)
-    return tree.unflatten(structure, checked)
-
-
-def check_save(save: Any, N: int) -> tuple[int, ...]:
-    if isinstance(save, int):
-        raise TypeError(f"solve: save={save}; give a list of indices into ts, as in save=[{save}], a slice, or None for all")
-    index = slice(None) if save is None else save if isinstance(save, slice) else np.asarray(save, dtype=int).ravel()
-    try:
-        found = np.arange(N + 1)[index]
-    except IndexError:
-        raise IndexError(f"solve: save={save!r} names a grid point outside 0 .. {N} (ts has {N + 1} points)") from None
-    if (np.diff(found) <= 0).any():
-        raise ValueError(f"solve: save={save!r} is not increasing; list the grid points in the order of ts, each once")
-    return tuple(found.tolist())
-
-
-def check_adaptive(method: Any, ts: np.ndarray, controller: PID, dt0: Any, save: Any, save_at: Any) -> Adaptive:
-    if not isinstance(controller, PID):
-        raise TypeError(f"solve: controller={controller!r}; pass PID(rtol, atol)")
-    if getattr(method, "error_order", None) is None:
-        raise TypeError(f"solve: {method!r} has no error estimate to control steps with; use Coupled or RungeKutta over midpoint, "
-                        "heun2, bosh3, dopri5 or tsit5, ReversibleHeun(), or EES25(x=0.1), or give a fixed grid")
-    if len(ts) != 2:
-        raise ValueError(f"solve: with a controller, ts holds the two ends (t0, t1), but {len(ts)} times were given; times to "
-                         "return go to save_at")
-    if dt0 is not None and not 0 < dt0 < np.inf:
-        raise ValueError(f"solve: dt0={dt0!r}; the first step is a positive number, also when time runs backwards")
-    last_only = save is not None and np.ndim(save) == 1 and list(save) == [-1]
-    if (save is not None and not last_only) or (save is not None and save_at is not None):
-        raise ValueError(f"solve: save={save!r} with a controller; the number of steps is not known beforehand, so pass times as "
-                         "save_at=[...], or save=[-1] for the end alone")
-    direction = 1.0 if ts[1] > ts[0] else -1.0
-    if save_at is not None:
-        save_at = np.asarray(save_at, dtype=np.float64).ravel()
-        inside = (save_at - ts[0]) * direction >= 0, (ts[1] - save_at) * direction >= 0
-        if not (np.all(inside) and (np.diff(save_at) * direction > 0).all()):
-            raise ValueError(f"solve: save_at goes from {save_at.min():.6g} to {save_at.max():.6g}; the times are distinct, in the "
-                             f"order of integration, and between t0={ts[0]:.6g} and t1={ts[1]:.6g}")
-    return Adaptive(controller, float(ts[1]), direction, dt0, None if save_at is None else tuple(save_at.tolist()), last_only)
-
-
-def check_field(problem: Problem, initial: Any, params: Any) -> None:
-    """Evaluate the field twice at the start: right shape and dtype, finite, and the same both times."""
-    outputs = problem.method.outputs
-    y = initial[outputs[0]] if problem.resumed else initial[0] if len(outputs) > 1 else initial
-    stats = problem.stats
-    params = tree.map(read_only, params)
-    t = problem.ts[0]
-    f, again = (problem.system.coefficients(t, y, params)[0] for _ in range(2))
-    stats.checks, stats.nfe = stats.checks + 2, stats.nfe - 2
-    at = f"at t={t:.6g}"
-    if type(f) is Tensor:
-        raise TypeError("solve: the field uses a tensor that it was not given (a variable from outside), so its gradient would be "
-                        "lost; pass everything that is to be differentiated through params")
-    if f is None or not hasattr(f, "shape"):
-        raise TypeError(f"solve: the field returned {type(f).__name__} {at}; it returns an array shaped like y, {y.shape}. "
-                        "Is a return missing, or did it return a list (use np.stack)?")
-    if f.shape != y.shape:
-        raise ValueError(f"solve: the field returned shape {f.shape} for y of shape {y.shape} {at}; a vector field returns an "
-                         "array shaped like y. Did you forget the batch axis?")
-    if f.dtype != y.dtype:
-        raise TypeError(f"solve: the field returned {f.dtype} for y of {y.dtype} {at}; give params and constants y's dtype (or "
-                        "plain Python numbers, which take it)")
-    if not bool(np.isfinite(f).all()):
-        raise ValueError(f"solve: the field's first value, {at}, has entries that are not finite (NaN or Inf)")
-    if not bool((f == again).all()):
-        raise ValueError(f"solve: the field gave two different values for the same input {at}; a vector field is a pure function, "
-                         "so draw random numbers outside it and pass them in params")
-
-
-def read_only(x: Any) -> Any:
-    if isinstance(x, np.ndarray):
-        x = x.view()
-        x.flags.writeable = False
-    return x

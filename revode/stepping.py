@@ -65,7 +65,7 @@ class Problem:
     system: System
     ts: Any                      # (N + 1,) times, float64
     hs: Any                      # (N,) steps, of y's dtype
-    save: tuple[int, ...] | None             # indices into ts; None while the grid of an adaptive solve is unknown
+    save: tuple[int, ...]        # indices into ts of what is returned; empty until an adaptive solve has made its grid
     h_before: Any                # the step before the first, when a solve is resumed
     resumed: bool = False
     n_before: int = 0            # steps taken before this solve
@@ -107,7 +107,7 @@ class Problem:
 
     @cached_property
     def saved(self) -> Any:
-        return set(self.save or ()) if self.save != tuple(range(self.N + 1)) else range(self.N + 1)
+        return set(self.save) if self.save != tuple(range(self.N + 1)) else range(self.N + 1)
 
     def output(self, parts: Parts) -> tuple:
         return tuple(parts[name] for name in self.method.outputs)

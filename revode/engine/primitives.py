@@ -5,7 +5,8 @@
 A rule is written with the operations of this table, so rules are differentiable in turn, to any order. It may return
 the shape that broadcasting gives: the tape sums a cotangent down to the shape of its input. At kinks the usual
 conventions hold: |x|' = 0 at 0, ties in maximum, minimum, max and min share the cotangent equally, x**0 has derivative
-0, and the derivative of a**b in b is taken as 0 where a = 0. Norms (np.linalg.norm, np.hypot, np.sqrt) have none at 0 and give NaN.
+0, and the derivative of a**b in b is taken as 0 where a = 0. Norms
+(np.linalg.norm, np.hypot, np.sqrt) have no derivative at 0 and give NaN.
 """
 from __future__ import annotations
 

@@ -101,8 +101,8 @@ def apply(op: Op, *inputs: Any, **options: Any) -> Any:
     if tape is None:
         return op.forward(*inputs, **options)
     on_tape = [type(x) is Tensor and x.tape is tape for x in inputs]
-    values = [x.value if on else x for x, on in zip(inputs, on_tape)]
-    slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape)]
+    values = [x.value if on else x for x, on in zip(inputs, on_tape, strict=True)]
+    slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape, strict=True)]
     y = apply(op, *values, **options)       # recorded again further out, if a value is a tensor of an outer tape
     nodes = tape.nodes
     nodes.append((op, slots, values, options, y))
@@ -159,11 +159,11 @@ def record_many(inputs: list, run: Callable) -> list:
     """Record `outputs, pull = run(values)` as one entry; pull maps output cotangents (None: zero) to input ones."""
     tape = innermost(inputs)
     on_tape = [type(x) is Tensor and x.tape is tape for x in inputs]
-    values = [x.value if on else x for x, on in zip(inputs, on_tape)]
+    values = [x.value if on else x for x, on in zip(inputs, on_tape, strict=True)]
     outputs, pull = run(values)
     if tape is None:
         return outputs
-    slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape)]
+    slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape, strict=True)]
     tape.nodes.append((MANY, slots, values, {"pull": pull}, outputs))
     return [tape.input(y) if is_float(y) else y for y in outputs]
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import __version__, engine
 from ..gradients import Reversible
-from ..solve import checked_gradient
+from ..problem import checked_gradient
 from ..stepping import ReconstructionWarning
 from . import EXPERIMENTS, names, tables
 from .training import Experiment, Row, Trained, compare, direct_gradient, measure, modes_for, train
@@ -34,11 +34,11 @@ class UserError(Exception):
 
 def run_train(args: Namespace) -> int:
     """Train with one gradient mode."""
-    experiment, method, notes = prepare(args)
+    experiment, method, gradient = prepare(args, args.gradient)
     iterations = args.iterations or experiment.iterations
-    gradient = checked_gradient(args.gradient, method)
     name = names.spell(gradient)
     introduce(experiment, method, iterations, args)
+    notes: list[str] = []
     with spoken_warnings(notes):
         run = train(experiment, gradient, iterations=iterations, method=method, seed=args.seed, progress="train")
         notes += stopped(run)
@@ -50,21 +50,19 @@ def run_train(args: Namespace) -> int:
 
 def run_compare(args: Namespace) -> int:
     """Train with Reversible, then measure every other mode."""
-    experiment, method, notes = prepare(args)
-    if not hasattr(method, "word"):
-        raise UserError(f"compare is about Reversible gradients, and {method!r} cannot be run backwards; use a reversible "
-                        "method, such as --method coupled:midpoint:0.999")
+    experiment, method, gradient = prepare(args, Reversible())
     iterations = args.iterations or COMPARE_ITERATIONS
     introduce(experiment, method, iterations, args)
     modes = modes_for(experiment.steps)
     rows: list[Row] = []
+    notes: list[str] = []
     with spoken_warnings(notes):
-        run = train(experiment, Reversible(), iterations=iterations, method=method, seed=args.seed, progress="reversible")
+        run = train(experiment, gradient, iterations=iterations, method=method, seed=args.seed, progress="reversible")
         notes += stopped(run)
         runs = {"reversible": run}
         try:
             truth = direct_gradient(experiment, run.params, method)
-            rows.append(measure(experiment, "reversible", Reversible(), run, run.params, truth, method=method,
+            rows.append(measure(experiment, "reversible", gradient, run, run.params, truth, method=method,
                                 iterations=iterations))
             for row, other in compare(experiment, modes, run, method=method, iterations=iterations, full=args.full,
                                       seed=args.seed, limit=math.inf if args.full else SKIP_AFTER, note=notes.append,
@@ -83,8 +81,8 @@ def run_compare(args: Namespace) -> int:
     return 0 if run.stopped is None else 130 if run.stopped == "interrupted" else 1
 
 
-def prepare(args: Namespace) -> tuple[Experiment, Any, list[str]]:
-    """The experiment and the method; UserError for what can be known to fail before anything has run."""
+def prepare(args: Namespace, gradient: Any) -> tuple[Experiment, Any, Any]:
+    """The experiment, the method and the gradient mode; UserError for what can be known to fail before anything has run."""
     for path in (args.plot, args.json, args.save):
         if path is not None and not Path(path).resolve().parent.is_dir():
             raise UserError(f"{path} cannot be written, because there is no folder {Path(path).resolve().parent}; create it "
@@ -98,10 +96,9 @@ def prepare(args: Namespace) -> tuple[Experiment, Any, list[str]]:
     experiment = module.experiment(steps=args.steps or module.STEPS, dtype=args.dtype)
     method = args.method or experiment.method
     try:
-        checked_gradient(getattr(args, "gradient", None), method)
+        return experiment, method, checked_gradient(gradient, method)
     except TypeError as error:
         raise UserError(str(error).removeprefix("solve: ")) from None
-    return experiment, method, []
 
 
 def introduce(experiment: Experiment, method: Any, iterations: int, args: Namespace) -> None:

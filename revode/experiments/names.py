@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..gradients import Backsolve, Checkpointed, Direct, Reversible
-from ..methods import AsynchronousLeapfrog, Coupled, LeapfrogMidpoint, ReversibleHeun, RungeKutta
+from ..methods import EES, EES25, EES27, AsynchronousLeapfrog, Coupled, LeapfrogMidpoint, NearReversible, ReversibleHeun, RungeKutta
 
 # name -> (how to build it, a conversion for each further field, an example)
 Table = dict[str, tuple[Callable, tuple[Callable, ...], str]]
@@ -15,6 +15,10 @@ METHODS: Table = {
     "reversible-heun": (ReversibleHeun, (), "reversible-heun"),
     "alf": (AsynchronousLeapfrog, (float,), "alf:1.0"),
     "leapfrog-midpoint": (LeapfrogMidpoint, (), "leapfrog-midpoint"),
+    "ees25": (EES25, (float,), "ees25:0.1"),
+    "ees27": (EES27, (), "ees27"),
+    "ees": (EES, (int,), "ees:6"),
+    "near-reversible": (NearReversible, (str,), "near-reversible:rk4"),
     "runge-kutta": (RungeKutta, (str,), "runge-kutta:rk4"),
 }
 GRADIENTS: Table = {

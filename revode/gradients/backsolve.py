@@ -42,7 +42,7 @@ class Backsolve:
         if problem.resumed or any(np.any(a) for name, a in a_parts.items() if name not in method.outputs):
             raise TypeError("Backsolve: the continuous adjoint knows y alone, so it cannot carry the gradient through the state "
                             "of a method (state0= or sol.state); use Reversible, Checkpointed(n) or Direct")
-        leaves, structure = tree.flatten(params)
+        leaves = tree.flatten(params)[0]
         floats = [i for i, x in enumerate(leaves) if is_float(x)]
         y = problem.output(parts)
         n_outputs = len(y)

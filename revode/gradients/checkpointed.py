@@ -107,7 +107,7 @@ class Checkpointed:
     def sweep(self, problem: Problem, initial: Any, params: Any, kept: dict, tapes: dict, cotangent: Any) -> tuple:
         """The reverse sweep: the last step that is left is taped from its state, which is reached from the nearest one kept."""
         a_ys, a = cotangent
-        at = {n: k for k, n in enumerate(problem.save or ())}
+        at = {n: k for k, n in enumerate(problem.save)}
         sums = zeros(params)
         if problem.N in at:
             a = enter(a, problem.method.outputs, a_ys, at[problem.N])

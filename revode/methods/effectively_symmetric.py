@@ -21,7 +21,7 @@ found for this library (METHODS section 4 of its notes): a restarted, smoothed l
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from math import pi, sin, sqrt
 from typing import Any
@@ -35,12 +35,12 @@ from .shears import Parts, Step
 class LowStorage:
     """An effectively symmetric method in Williamson's form; made by EES25, EES27 and EES."""
     name: str
-    A: tuple[float, ...] = field(repr=False)
-    B: tuple[float, ...] = field(repr=False)
-    order: int = field(repr=False)
-    reversal_order: int = field(repr=False)           # m: one round trip is off by O(h^(m+1))
+    A: tuple[float, ...]
+    B: tuple[float, ...]
+    order: int
+    reversal_order: int           # m: one round trip is off by O(h^(m+1))
     correct: int = 0
-    error_weights: tuple[float, ...] | None = field(default=None, repr=False)      # of the stage increments K_i
+    error_weights: tuple[float, ...] | None = None      # of the stage increments K_i
     parts = ("y",)
     outputs = ("y",)
     twin = None
@@ -48,6 +48,9 @@ class LowStorage:
 
     def __post_init__(self) -> None:
         check_correct(self.name, self.correct)
+
+    def __repr__(self) -> str:
+        return self.name
 
     @property
     def error_order(self) -> int | None:

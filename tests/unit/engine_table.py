@@ -62,6 +62,12 @@ case(np.power, lambda a: a ** np.array([1.0, 2.0, 3.0], a.dtype), x23, note="a**
 case(np.power, lambda a, b: a ** b, pos23, y23, note="a**b")
 case(np.power, lambda b: 2.0 ** b, x23, note="2**b")
 case(np.float_power, lambda a: np.float_power(a, 2.5), pos23)
+quotient = np.floor(x23 / pos3)                       # a constant, away from its steps
+case(np.remainder, np.remainder, x23, pos3, formula=lambda a, b: a - quotient * b)
+case(np.remainder, lambda a, b: a % b + 2.0 % b, x23, pos3, note="%",
+     formula=lambda a, b: a - quotient * b + 2.0 - np.floor(2.0 / pos3) * b)
+case(np.remainder, lambda a: a % 0.4 + (a // 0.4) ** 2, x23, note="//",
+     formula=lambda a: a - np.floor(x23 / 0.4) * 0.4 + np.floor(x23 / 0.4) ** 2)
 case(np.maximum, np.maximum, x23, y23)
 case(np.maximum, np.maximum, x23, 0.0, note="0")
 case(np.minimum, np.minimum, x23, y23)

@@ -1,6 +1,6 @@
-"""Every row of the engine's table and every NumPy function it offers, against the complex step (engine_table.py).
+"""The engine as a whole: another implementation, kinks, trees, derivatives inside derivatives, custom operations, memory.
 
-Also here: the conventions at kinks, dtypes, and the shape of what vjp, grad and value_and_grad give back.
+The single operations are in test_numpy_functions.py, the refusals in test_errors_engine.py.
 """
 import gc
 import tracemalloc
@@ -11,84 +11,8 @@ import autograd
 import autograd.numpy as anp
 import numpy as np
 import pytest
-from engine_table import CASES, complex_gradient, complex_hessian_product
 
 import revode as rv
-from revode.engine.tensor import FUNCTIONS, RULES
-
-NAMES = [case.name for case in CASES]
-
-
-def loss_of(fn, weights):
-    """A number whose gradient weighs the entries of fn differently, and whose second derivative is not 0 for a linear fn."""
-    def loss(*args):
-        y = fn(*args)
-        return np.sum(y * (weights + 0.5 * y))
-    return loss
-
-
-def weights_for(case):
-    return np.random.default_rng(7).uniform(0.5, 1.5, np.shape(case.fn(*case.args)))
-
-
-def test_every_entry_of_the_table_and_every_function_has_a_case():
-    assert set(RULES) | set(FUNCTIONS) == {case.key for case in CASES}
-    assert len(set(NAMES)) == len(NAMES)
-
-
-@pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_the_value_is_that_of_numpy(case):
-    value, _ = rv.vjp(case.fn, *case.args)
-    expected = case.fn(*case.args)
-    assert np.shape(value) == np.shape(expected)
-    # A mean is a sum times 1/n here and a sum over n in NumPy; var and std have a few such places, each half an ulp.
-    np.testing.assert_allclose(value, expected, rtol=8 * np.finfo(float).eps, atol=0)
-
-
-@pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_first_and_second_derivatives_are_those_of_the_complex_step(case):
-    weights = weights_for(case)
-    rng = np.random.default_rng(11)
-    directions = [rng.standard_normal(a.shape) for a in case.args]
-    loss, formula = loss_of(case.fn, weights), loss_of(case.formula, weights)
-    everything = tuple(range(len(case.args)))
-
-    gradient = rv.grad(loss, argnums=everything)
-    expected = complex_gradient(formula, case.args)
-    for g, truth, a in zip(gradient(*case.args), expected, case.args, strict=True):
-        assert g.shape == a.shape and g.dtype == np.float64
-        # Both sides are round-off only: sums of at most 200 terms, conditioned by 1/(1 - .9^2) ~ 5 at worst.
-        np.testing.assert_allclose(g, truth, rtol=0, atol=1e-12 * max(1.0, np.abs(truth).max()))
-
-    def along(*args):
-        return sum(np.sum(g * d) for g, d in zip(gradient(*args), directions, strict=True))
-    second = rv.grad(along, argnums=everything)(*case.args)
-    for g, truth in zip(second, complex_hessian_product(formula, case.args, directions), strict=True):
-        # Central difference at h = 1e-5: truncation h^2/6 = 2e-11 times fourth derivatives (arctanh and arccosh near
-        # their ends: about 1e4 of the scale), round-off 1e-16/h = 1e-11.
-        np.testing.assert_allclose(g, truth, rtol=0, atol=2e-7 * max(1.0, np.abs(truth).max()))
-
-
-@pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_the_engines_own_check_agrees_to_second_order(case):
-    rv.check_vjp(case.fn, *case.args)
-
-
-@pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_float32_stays_float32(case):
-    if case.name in ("astype", "float_power"):      # the first asks for float64; NumPy's float_power always gives it
-        return
-    args = [a.astype(np.float32) for a in case.args]
-    value, pull = rv.vjp(case.fn, *args)
-    weights = weights_for(case)
-    found = pull(weights.astype(np.float32))
-    _, pull = rv.vjp(case.fn, *case.args)
-    assert value.dtype == np.float32
-    for g, exact in zip(found, pull(weights), strict=True):
-        assert g.dtype == np.float32
-        # 1e-7 of round-off in arguments and operations, conditioned by 5 twice and summed over 24 terms.
-        np.testing.assert_allclose(g, exact, rtol=0, atol=2e-5 * max(1.0, np.abs(exact).max()))
-
 
 def test_check_vjp_finds_a_wrong_sign_in_the_first_and_in_the_second_derivative():
     wrong = rv.custom_vjp(lambda x: (np.sin(x), lambda g: (-g * np.cos(x),)))

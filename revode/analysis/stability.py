@@ -1,0 +1,103 @@
+"""Linear stability of any method, computed from its word: what one step does to y' = a y.
+
+    state(t + h) = M(z) state(t),     z = h a;       stable where the spectral radius of M is below 1
+
+M has one row and column for each part of the state: 1 by 1 for a Runge-Kutta method (its stability function R), 2 by 2 for
+a pair. No formula of a method is written here: the word is run on basis vectors with the field y -> z y and h = 1, on
+whole arrays of complex z at once. For the split methods (parts q, v) the test equation is q'' = a q, and z = h^2 a.
+
+Pitfall: at z = 0 every consistent method has an eigenvalue 1, and on the imaginary axis whole segments are marginal
+(rho = 1, up to rounding), so "stable" comes in two senses: `region` is strict, `intervals` and `limit` allow rho = 1.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..methods.increment import Increment, System
+from ..methods.shears import Step
+from ..stepping import Stats, one_step
+
+# Rounding of the eigenvalues of a small matrix with entries near 1 is about 1e-15 where they are simple; a thousand times
+# that is still far below any growth worth the name.
+MARGIN = 1e-12
+
+
+def amplification(method: Any, z: Any) -> np.ndarray:
+    """The matrix M of one step on y' = a y.
+
+    Parameters: method, any method of one part or several; z = h a, a complex number or array (...).
+    Returns: complex (..., k, k), k the number of parts, in the order of method.parts.
+    Cost: k steps of the method on arrays shaped like z.
+
+    Example
+    -------
+    >>> from revode import RungeKutta
+    >>> amplification(RungeKutta("midpoint"), -1.0).real.tolist()
+    [[0.5]]
+    """
+    z = np.asarray(z, dtype=complex)
+    system = System(lambda t, y, params: z * y, Stats())
+    step = Step(0.0, 1.0, 1.0, 1.0)
+    columns = []
+    for at in method.parts:
+        parts = {name: np.full(z.shape, 1.0 + 0j if name == at else 0j) for name in method.parts}
+        after = one_step(method, step, parts, Increment(system, None))
+        columns.append(np.stack([after[name] + 0 * z for name in method.parts], axis=-1))
+    return np.stack(columns, axis=-1)
+
+
+def spectral_radius(method: Any, z: Any) -> np.ndarray:
+    """The largest absolute eigenvalue of M(z), shaped like z."""
+    M = amplification(method, z)
+    if M.shape[-1] == 1:
+        return abs(M[..., 0, 0])
+    return abs(np.linalg.eigvals(M)).max(axis=-1)
+
+
+def determinant(method: Any, z: Any) -> np.ndarray:
+    """det M(z), shaped like z: how a step scales volume. lam for Coupled, 1 - 2 eta for ALF, whatever z is."""
+    return np.linalg.det(amplification(method, z))
+
+
+def region(method: Any, x: Any, y: Any) -> np.ndarray:
+    """Where the method is asymptotically stable: a Boolean array (len(y), len(x)) over z = x + i y."""
+    z = np.asarray(x, dtype=float)[None, :] + 1j * np.asarray(y, dtype=float)[:, None]
+    return spectral_radius(method, z) < 1 - MARGIN
+
+
+def intervals(method: Any, direction: complex = -1.0, reach: float = 8.0, samples: int = 4000,
+              margin: float = MARGIN) -> list[tuple[float, float]]:
+    """The stretches of the ray z = s * direction, 0 < s <= reach, on which rho(M) <= 1 + margin.
+
+    Parameters: direction, -1 for the negative real axis, 1j for the imaginary one; samples, evenly spaced and again
+    geometrically spaced towards 0, between which each edge is found by bisection to the last digits. Stretches (or gaps)
+    narrower than reach / samples can be missed.
+    Returns: (from, to) pairs, increasing; the first begins at 0 if it touches 0, the last ends at reach if it goes on.
+    """
+    s = np.union1d(np.geomspace(1e-7, reach, samples), np.linspace(0.0, reach, samples + 1)[1:])
+
+    def stable(s: np.ndarray) -> np.ndarray:
+        return spectral_radius(method, s * direction) <= 1 + margin
+
+    inside = stable(s)
+    flips = np.flatnonzero(inside[1:] != inside[:-1])
+    low, high = s[flips], s[flips + 1]
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        as_low = stable(middle) == inside[flips]
+        low, high = np.where(as_low, middle, low), np.where(as_low, high, middle)
+    edges = [*([0.0] if inside[0] else []), *low.tolist(), *([reach] if inside[-1] else [])]
+    return list(zip(edges[::2], edges[1::2], strict=True))
+
+
+def limit(method: Any, direction: complex = -1.0, reach: float = 8.0) -> float:
+    """How far the method is stable along a ray: the end of the interval that touches 0, or 0 if none does.
+
+    An instability that sets in gently, such as |R(iy)|^2 = 1 + y^4/4 of the midpoint rule, passes any margin only some way
+    out. It shows itself by moving with the margin, as a true edge does not, and then the answer is 0.
+    """
+    ends = [found[0][1] if found and found[0][0] == 0.0 else 0.0
+            for found in (intervals(method, direction, reach, margin=margin) for margin in (MARGIN, 100 * MARGIN))]
+    return ends[0] if ends[1] - ends[0] <= 0.01 * ends[0] else 0.0
