@@ -30,16 +30,18 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
         raise TypeError(f"solve: the first argument is a {type(field).__name__}; it is the vector field, a function "
                         "field(t, y, params)")
     split = len(method.outputs) > 1
+    layout: Layout | None = None
     if state0 is not None:
         if set(state0.parts) != set(method.parts):
             raise ValueError(f"solve: state0 has the parts {list(state0.parts)}, but {method!r} has {list(method.parts)}; "
                              "continue with the method that made the state")
-        y0 = tuple(state0.parts[name] for name in method.outputs) if y0 is None else y0
-        y0 = y0 if split or not isinstance(y0, tuple) else y0[0]
+        if y0 is None:
+            layout = state0.layout
+            y0 = layout.unpack(tuple(state0.parts[name] for name in method.outputs))
     if split and not (isinstance(y0, (tuple, list)) and len(y0) == 2):
         raise TypeError(f"solve: {method!r} takes y0 = (q, v) and a field that returns the acceleration; got y0 "
                         f"{tree.describe(y0)}")
-    layout = Layout(y0, split)
+    layout = layout or Layout(y0, split)
     check_state(y0)
     y0 = tree.map(lambda x: x if type(x) is Tensor or not hasattr(x, "view") else x.view(), y0)   # not frozen for the user
     initial: Any = tuple(layout.pack(x) for x in y0) if split else layout.pack(y0)
@@ -239,6 +241,9 @@ def check_field(problem: Problem, initial: Any, params: Any) -> None:
                         "plain Python numbers, which take it)")
     if not bool(np.isfinite(f).all()):
         raise ValueError(f"solve: the field's first value, {at}, has entries that are not finite (NaN or Inf)")
+    if isinstance(f, np.ndarray) and np.may_share_memory(f, again) and f.flags.writeable:
+        raise ValueError(f"solve: the field returned the same array twice {at}, so that a later value would overwrite an earlier "
+                         "one; return a new array each time")
     if not bool((f == again).all()):
         raise ValueError(f"solve: the field gave two different values for the same input {at}; a vector field is a pure "
                          "function, so draw random numbers outside it and pass them in params")

@@ -14,7 +14,7 @@ from .gradients import Direct, Reversible
 from .gradients.reversible import pull_start, spread, step_back, zeros
 from .methods import Coupled
 from .methods.increment import Recorder
-from .problem import checked_gradient, prepare
+from .problem import Layout, checked_gradient, prepare
 from .stepping import Problem, State, Stats, march, states
 
 
@@ -87,7 +87,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
         ys, parts = custom_vjp(operation)(initial, params)
     save = problem.save
     y1 = tuple(y[-1] for y in ys) if save[-1:] == (problem.N,) else problem.output(parts)
-    return Solution(np.asarray(problem.ts)[list(save)], layout.unpack(ys, 1), state_after(problem, parts),
+    return Solution(np.asarray(problem.ts)[list(save)], layout.unpack(ys, 1), state_after(problem, layout, parts),
                     problem.stats, layout.unpack(y1))
 
 
@@ -98,9 +98,9 @@ def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     Arguments as for `solve`. state.parts["y"] is the solution for most methods; solve(..., state0=state) goes on from
     any of them. Cost: one step of the method for each item.
     """
-    problem, initial, params, _ = prepare(field, y0, ts, params, method, None, state0, False, controller, dt0, None)
+    problem, initial, params, layout = prepare(field, y0, ts, params, method, None, state0, False, controller, dt0, None)
     for n, parts in states(problem, initial, params):
-        yield float(problem.ts[n]), state_after(problem, parts, n)
+        yield float(problem.ts[n]), state_after(problem, layout, parts, n)
 
 
 class Back(NamedTuple):
@@ -146,11 +146,11 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
             R.collect([g for g in tree.flatten(a_params)[0] if g is not None])
             ay0 = layout.unpack(a_initial if isinstance(a_initial, tuple) else (a_initial,))
         aparams = spread(params, [1 * a for a in R.aparams])
-        yield Back(float(problem.ts[n]), state_after(problem, parts, n), cotangent, aparams, ay0)
+        yield Back(float(problem.ts[n]), state_after(problem, layout, parts, n), cotangent, aparams, ay0)
 
 
-def state_after(problem: Problem, parts: dict, n: int | None = None) -> State:
+def state_after(problem: Problem, layout: Layout, parts: dict, n: int | None = None) -> State:
     """The state at grid point n (default: the last)."""
     n = problem.N if n is None else n
     h = problem.hs[n - 1] if n else problem.h_before
-    return State(parts, float(problem.ts[n]), float(h), problem.n_before + n)
+    return State(parts, float(problem.ts[n]), float(h), problem.n_before + n, layout)

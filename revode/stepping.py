@@ -4,6 +4,7 @@
 """
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -39,7 +40,8 @@ class Stats:
     steps: int = 0
     rejected: int = 0
     nfe: int = 0                 # evaluations of the field, forward and back
-    nvjp: int = 0                # pullbacks through the field
+    nfe_forward: int = 0         # of them, in the forward solve
+    nvjp: int = 0                # pullbacks through the field (Direct: the evaluations on its tape)
     checks: int = 0              # evaluations that only checked the input
     advances: int = 0            # steps taken without a tape, forward and again (Checkpointed)
     peak_states: int = 0         # states of the solve held at one time, the current one included
@@ -53,6 +55,7 @@ class State(NamedTuple):
     t: float
     h: float          # the step that led here; 0 at the start
     n: int            # steps taken so far
+    layout: Any       # how the parts make the user's y (problem.Layout)
 
     def __repr__(self) -> str:
         return f"State(t={self.t:.6g}, n={self.n}, parts={list(self.parts)})"
@@ -160,7 +163,7 @@ def march(problem: Problem, initial: Any, params: Any, visit: Callable | None = 
                 visit(n, parts)
             if n % CHECK_EVERY == 0 or problem.done(n):
                 watch.look(n, parts)
-    problem.stats.steps = problem.N
+    problem.stats.steps, problem.stats.nfe_forward = problem.N, problem.stats.nfe
     problem.save = tuple(indices)
     if not saved:
         return (), parts
@@ -190,17 +193,20 @@ class Watch:
         if not all(np.isfinite(norm) for norm in norms.values()):
             self.overflow(n)
         self.before = n, plain
-        method = self.problem.method
+        problem, method = self.problem, self.problem.method
         self.scale = max([self.scale, *(norms[name] for name in method.outputs)])
-        if method.twin is not None and not self.warned:
-            first, second = method.twin
-            gap = size(plain[first] - plain[second])
-            # The copies differ by the local error of the base, so a tenth of the solution means that they parted.
-            if gap > 0.1 * self.scale:
+        if hasattr(method, "gap") and n and not self.warned:
+            checks = problem.stats.nfe
+            step = problem.step(n - 1)
+            gap = method.gap(Increment(problem.system, tree.map(value_of, self.params)), step.t1, step.dx, plain)
+            problem.stats.checks += problem.stats.nfe - checks
+            problem.stats.nfe = checks
+            # The two copies differ by about the local error, so a tenth of the solution means that they have parted.
+            if gap is not None and size(gap) > 0.1 * self.scale:
                 self.warned = True
-                complain(self.problem, f"solve: at step {n} of {self.problem.N} (t = {self.problem.ts[n]:.6g}) the two copies of "
-                         f"the solution differ, |{first} - {second}| = {gap:.3g} while |y| was at most {self.scale:.3g}, so "
-                         "neither the solution nor its gradient can be trusted.")
+                complain(problem, f"solve: at step {n} of {problem.N} (t = {problem.ts[n]:.6g}) the two copies of the solution in "
+                         f"the state of {method!r} differ by {size(gap):.3g}, while |y| was at most {self.scale:.3g}, so neither "
+                         "the solution nor its gradient can be trusted.")
 
     def overflow(self, n: int) -> None:
         """Find the step at which the state stopped being finite, and say so."""
@@ -216,7 +222,9 @@ class Watch:
             parts, norm = after, max(norms)
         raise FloatingPointError(
             f"solve: the state is no longer finite at step {at} of {self.problem.N} (t = {self.problem.ts[at]:.6g}); its "
-            f"largest entry was {norm:.3g} one step before. Take smaller steps, or look at the field there.")
+            f"largest entry was {norm:.3g} one step before. " + (
+                "Its two copies of the solution had parted long before: see the warning about that, and its remedies."
+                if self.warned else "Take smaller steps, or look at the field there."))
 
 
 def size(x: Any) -> float:
@@ -228,18 +236,28 @@ def complain(problem: Problem, what: str, backward: bool = False) -> None:
     """Warn (or raise, if strict) with the likely cause and the remedies."""
     method = problem.method
     h = float(np.max(np.abs(problem.hs)))
-    cause, remedies = "", "take smaller steps"
+    cause, remedies = "", ["smaller steps"]
     if hasattr(method, "contraction_limit"):
-        cause = (f" Likely cause: the solution contracts faster than {method.contraction_limit(h):.3g} per unit of time, the "
-                 f"most that {method!r} follows with h = {h:.3g}.")
-        remedies += (", lam = exp(-c h) with c above the contraction rate" if hasattr(method, "lam") else
-                     ", or a method that bears contraction, such as Coupled with lam = exp(-c h), c above the contraction rate")
+        limit = method.contraction_limit(h)
+        cause = (f" Likely cause: the solution contracts faster than {limit:.3g} per unit of time, the most that {method!r} "
+                 f"follows with h = {h:.3g}." if limit else f" Likely cause: the solution contracts, and {method!r} follows no "
+                 "contraction at all.")
+        remedies.append("lam = exp(-c h) with c above the contraction rate" if hasattr(method, "lam") else
+                        "a method that bears contraction: Coupled with lam = exp(-c h), c above the contraction rate")
     elif backward:
-        cause = (f" Likely cause: the solution contracts, so that its error grows on the way back (one step back was off by up "
-                 f"to {problem.stats.defect:.2g}).")
+        cause = (" Likely cause: the solution contracts, so that an error grows on the way back (one step back was off by up to "
+                 f" {problem.stats.defect:.2g}).")
     if backward:
-        remedies += "; store a state every K steps with Reversible(resync=K); or use Checkpointed(n) or Direct()"
-    message = f"{what}{cause} Remedies: {remedies}."
+        remedies.append("Reversible(resync=K), which stores a state every K steps; Checkpointed(n) or Direct()")
+    message = f"{what}{cause} Remedies: {'; '.join(remedies)}."
     if problem.strict:
         raise ReconstructionError(message)
-    warnings.warn(message, ReconstructionWarning, stacklevel=2)
+    warnings.warn(message, ReconstructionWarning, stacklevel=outside())
+
+
+def outside() -> int:
+    """The stacklevel of the first caller outside this package, whose line a warning should name."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "revode":
+        level, frame = level + 1, frame.f_back
+    return level

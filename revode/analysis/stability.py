@@ -21,7 +21,7 @@ from ..stepping import Stats, one_step
 
 # Rounding of the eigenvalues of a small matrix with entries near 1 is about 1e-15 where they are simple; a thousand times
 # that is still far below any growth worth the name.
-MARGIN = 1e-12
+MARGIN = 1e-13
 
 
 def amplification(method: Any, z: Any) -> np.ndarray:
@@ -76,28 +76,47 @@ def intervals(method: Any, direction: complex = -1.0, reach: float = 8.0, sample
     narrower than reach / samples can be missed.
     Returns: (from, to) pairs, increasing; the first begins at 0 if it touches 0, the last ends at reach if it goes on.
     """
-    s = np.union1d(np.geomspace(1e-7, reach, samples), np.linspace(0.0, reach, samples + 1)[1:])
-
-    def stable(s: np.ndarray) -> np.ndarray:
-        return spectral_radius(method, s * direction) <= 1 + margin
-
-    inside = stable(s)
+    s = _samples(reach, samples)
+    inside = spectral_radius(method, s * direction) <= 1 + margin
     flips = np.flatnonzero(inside[1:] != inside[:-1])
-    low, high = s[flips], s[flips + 1]
-    for _ in range(60):
-        middle = 0.5 * (low + high)
-        as_low = stable(middle) == inside[flips]
-        low, high = np.where(as_low, middle, low), np.where(as_low, high, middle)
-    edges = [*([0.0] if inside[0] else []), *low.tolist(), *([reach] if inside[-1] else [])]
+    cuts = _bisect(method, direction, s[flips], s[flips + 1], margin).tolist()
+    edges = [*([0.0] if inside[0] else []), *cuts, *([reach] if inside[-1] else [])]
     return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def limit(method: Any, direction: complex = -1.0, reach: float = 8.0) -> float:
     """How far the method is stable along a ray: the end of the interval that touches 0, or 0 if none does.
 
-    An instability that sets in gently, such as |R(iy)|^2 = 1 + y^4/4 of the midpoint rule, passes any margin only some way
-    out. It shows itself by moving with the margin, as a true edge does not, and then the answer is 0.
+    A step that multiplies by 1 + g with |g| < MARGIN is taken for marginal: such a growth needs 1/MARGIN steps to show.
+    Near 0 that is the case of every method, so the first samples outside the margin decide: if they are stable, the edge is
+    the zero of rho - 1 after them. If they are unstable, the method is unstable from 0 on (|R(iy)|^2 = 1 + y^4/4 of the
+    midpoint rule) or marginal up to there (leapfrog); a true edge is where it is, and the other moves with the margin.
     """
-    ends = [found[0][1] if found and found[0][0] == 0.0 else 0.0
-            for found in (intervals(method, direction, reach, margin=margin) for margin in (MARGIN, 100 * MARGIN))]
-    return ends[0] if ends[1] - ends[0] <= 0.01 * ends[0] else 0.0
+    s = _samples(reach, 4000)
+    excess = spectral_radius(method, s * direction) - 1
+    grows = np.flatnonzero(excess > MARGIN)
+    first = int(grows[0]) if len(grows) else len(s)
+    shrinks = np.flatnonzero(excess[:first] < -MARGIN)
+    if first == len(s):
+        return reach
+    if first == 0:
+        return 0.0
+    if len(shrinks):
+        last = shrinks[-1]
+        return float(_bisect(method, direction, s[last:last + 1], s[first:first + 1], 0.0)[0])
+    edge, wider = (found[0][1] for found in (intervals(method, direction, reach, margin=m) for m in (MARGIN, 100 * MARGIN)))
+    return edge if wider <= 1.01 * edge else 0.0
+
+
+def _samples(reach: float, samples: int) -> np.ndarray:
+    return np.union1d(np.geomspace(1e-7, reach, samples), np.linspace(0.0, reach, samples + 1)[1:])
+
+
+def _bisect(method: Any, direction: complex, low: np.ndarray, high: np.ndarray, margin: float) -> np.ndarray:
+    """Where rho - 1 passes the margin between low and high, element by element."""
+    inside = spectral_radius(method, low * direction) <= 1 + margin
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        as_low = (spectral_radius(method, middle * direction) <= 1 + margin) == inside
+        low, high = np.where(as_low, middle, low), np.where(as_low, high, middle)
+    return low

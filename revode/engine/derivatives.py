@@ -38,12 +38,12 @@ def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
     values = [y.value if type(y) is Tensor and y.tape is tape else y for y in outputs]
 
     def pull(cotangent: Any) -> tuple:
-        seeds, given = tree.flatten(cotangent)
-        if given != out_structure:
-            if cotangent is not None and len(seeds) != len(outputs):
-                raise ValueError(f"pull: the cotangent is {tree.describe(cotangent)} for a value "
-                                 f"{tree.describe(tree.unflatten(out_structure, values))}; give a tree like the value")
-        pairs = [(y.slot, seed_like(g, y.value)) for y, g in zip(outputs, seeds, strict=False)
+        try:
+            seeds = tree.align(out_structure, cotangent)
+        except ValueError as error:
+            raise ValueError(f"pull: {error}; give a tree like the value, {tree.describe(tree.unflatten(out_structure, values))}"
+                             ) from None
+        pairs = [(y.slot, seed_like(g, y.value)) for y, g in zip(outputs, seeds, strict=True)
                  if type(y) is Tensor and y.tape is tape and g is not None]
         found = iter(tape.pull(pairs, slots))
         seen = {id(g) for _, g in pairs} | {id(g) for g in seeds}
@@ -203,12 +203,11 @@ def custom_vjp(fn: Callable) -> Callable:
 def _match(result: Any, arg: Any) -> list:
     """The cotangent leaves for one argument of a custom operation, checked against its shapes."""
     leaves, structure = tree.flatten(arg)
-    if result is None:
-        return [None] * len(leaves)
-    found, given = tree.flatten(result)
-    if given != structure:
-        raise TypeError(f"custom_vjp: pull returned {tree.describe(result)} for an argument {tree.describe(arg)}; "
-                        "return a tree like the argument")
+    try:
+        found = tree.align(structure, result)
+    except ValueError as error:
+        raise TypeError(f"custom_vjp: pull returned {tree.describe(result)} for an argument {tree.describe(arg)} ({error}); "
+                        "return a tree like the argument") from None
     for g, x in zip(found, leaves, strict=True):
         if g is not None and is_float(x) and np.shape(value_of(g)) != np.shape(value_of(x)):
             raise ValueError(f"custom_vjp: pull returned a cotangent of shape {np.shape(value_of(g))} for an argument "

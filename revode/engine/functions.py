@@ -206,7 +206,8 @@ FUNCTIONS.update({
     np.moveaxis: moveaxis, np.expand_dims: expand_dims, np.squeeze: squeeze, np.broadcast_to: broadcast_to,
     np.flip: flip, np.roll: roll, np.take: take, np.repeat: repeat, np.dot: dot, np.inner: lambda a, b: dot(
         a, np.transpose(b)), np.outer: outer, np.tensordot: tensordot, np.einsum: einsum, np.linalg.norm: norm,
-    np.full_like: lambda a, fill_value: np.ones_like(a) * fill_value, np.copy: lambda a: a, np.float_power: lambda a, b: np.power(a, b), np.positive: lambda a: a,
+    np.full_like: lambda a, fill_value: np.ones_like(a) * fill_value, np.copy: lambda a: a, np.positive: lambda a: a,
+    np.float_power: lambda a, b: np.power(a, b),
     np.trace: lambda a: sum(a[np.arange(min_side(a)), np.arange(min_side(a))]),
     np.diagonal: lambda a: a[np.arange(min_side(a)), np.arange(min_side(a))],
 })

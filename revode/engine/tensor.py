@@ -66,7 +66,7 @@ class Tape:
             if g is None:
                 continue
             cotangents[i] = None
-            for slot, x, vjp in zip(slots, values, op.vjps):
+            for slot, x, vjp in zip(slots, values, op.vjps):  # noqa: B905 (Each never ends)
                 if slot < 0:
                     continue
                 a = vjp(g, y, *values, **options) if options else vjp(g, y, *values)

@@ -57,6 +57,25 @@ def map(fn: Callable, tree: Any, *others: Any) -> Any:
     return unflatten(structure, [fn(*row) for row in zip(*columns, strict=True)])
 
 
+def align(structure: Any, tree: Any) -> list:
+    """The leaves of a tree in the order of a structure: dicts are matched by key, and None stands for a whole branch of None.
+
+    Raises ValueError where the tree is not of that structure.
+    """
+    if structure is LEAF:
+        if isinstance(tree, (dict, list, tuple)):
+            raise ValueError(f"a {type(tree).__name__} stands where a single array is expected")
+        return [tree]
+    kind, keys, children = structure
+    if tree is None:
+        return [None for child in children for _ in align(child, None)]
+    if type(tree) is not kind or len(tree) != len(children) or (keys is not None and set(keys) != set(tree)):
+        raise ValueError(f"{describe(tree)} stands where a {kind.__name__} " + (
+            f"with the keys {list(keys)}" if keys is not None else f"of {len(children)} items") + " is expected")
+    items = tree if keys is None else [tree[key] for key in keys]
+    return [leaf for child, item in zip(children, items, strict=True) for leaf in align(child, item)]
+
+
 def paths(tree: Any, prefix: str = "") -> list[str]:
     """Name every leaf, in the order of `flatten`: ['W1'] or [0]['b'], for messages."""
     kind = type(tree)

@@ -7,9 +7,10 @@ import math
 import os
 import platform
 import sys
+import textwrap
 import warnings
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from ..gradients import Reversible
 from ..problem import checked_gradient
 from ..stepping import ReconstructionWarning
 from . import EXPERIMENTS, names, tables
-from .training import Experiment, Row, Trained, compare, direct_gradient, measure, modes_for, train
+from .training import INTERRUPTED, Experiment, Row, Trained, compare, direct_gradient, measure, modes_for, train
 
 SCHEMA = 1
 COMPARE_ITERATIONS = 300     # with the published 1000 steps, `compare` then takes about two minutes on two cores
@@ -32,53 +33,69 @@ class UserError(Exception):
     """Something that the user can put right; its text is all that is shown."""
 
 
+@dataclasses.dataclass
+class Report:
+    """What a command found out, for the tables, the plot and the JSON file."""
+    experiment: Experiment
+    method: Any
+    iterations: int                                                    # asked for
+    machine: dict
+    rows: list[Row] = dataclasses.field(default_factory=list)
+    runs: dict[str, Trained] = dataclasses.field(default_factory=dict)       # the first is the one to show
+    notes: list[str] = dataclasses.field(default_factory=list)
+
+
 def run_train(args: Namespace) -> int:
     """Train with one gradient mode."""
     experiment, method, gradient = prepare(args, args.gradient)
-    iterations = args.iterations or experiment.iterations
+    report = Report(experiment, method, args.iterations or experiment.iterations, machine())
+    introduce(report, args)
     name = names.spell(gradient)
-    introduce(experiment, method, iterations, args)
-    notes: list[str] = []
-    with spoken_warnings(notes):
-        run = train(experiment, gradient, iterations=iterations, method=method, seed=args.seed, progress="train")
-        notes += stopped(run)
+    with spoken_warnings(report.notes):
+        run = first_run(report, name, gradient, args.seed)
         truth = direct_gradient(experiment, run.params, method)
-        rows = [measure(experiment, name, gradient, run, run.params, truth, method=method, iterations=iterations)]
-    finish(args, experiment, method, rows, {name: run}, iterations, notes)
-    return 0 if run.stopped is None else 130 if run.stopped == "interrupted" else 1
+        report.rows.append(measure(experiment, name, gradient, run, run.params, truth, method=method,
+                                   iterations=report.iterations))
+    return finish(report, args)
 
 
 def run_compare(args: Namespace) -> int:
     """Train with Reversible, then measure every other mode."""
     experiment, method, gradient = prepare(args, Reversible())
-    iterations = args.iterations or COMPARE_ITERATIONS
-    introduce(experiment, method, iterations, args)
-    modes = modes_for(experiment.steps)
-    rows: list[Row] = []
-    notes: list[str] = []
+    report = Report(experiment, method, args.iterations or COMPARE_ITERATIONS, machine())
+    introduce(report, args)
+    rows, notes = report.rows, report.notes
     with spoken_warnings(notes):
-        run = train(experiment, gradient, iterations=iterations, method=method, seed=args.seed, progress="reversible")
-        notes += stopped(run)
-        runs = {"reversible": run}
+        run = first_run(report, "reversible", gradient, args.seed)
         try:
             truth = direct_gradient(experiment, run.params, method)
             rows.append(measure(experiment, "reversible", gradient, run, run.params, truth, method=method,
-                                iterations=iterations))
-            for row, other in compare(experiment, modes, run, method=method, iterations=iterations, full=args.full,
-                                      seed=args.seed, limit=math.inf if args.full else SKIP_AFTER, note=notes.append,
-                                      truth=truth):
-                print(f"measured {row.gradient}", file=sys.stderr)
+                                iterations=report.iterations))
+            for row, other in compare(experiment, modes_for(experiment.steps), run, method=method,
+                                      iterations=report.iterations, full=args.full, seed=args.seed,
+                                      limit=math.inf if args.full else SKIP_AFTER, note=notes.append, truth=truth):
+                print(f"measured {row.gradient}: {tables.seconds(row.seconds_per_iteration)} per iteration", file=sys.stderr)
                 rows.append(row)
                 if args.full:
-                    runs[row.gradient] = other
+                    report.runs[row.gradient] = other
         except KeyboardInterrupt:
             notes.append("Interrupted: the gradient modes that are missing were not measured.")
     if any(row.extrapolated for row in rows):
-        notes.append(f"~ extrapolated: the median time per iteration, times {iterations:,}. Modes with few timed iterations "
-                     "start from the parameters that reversible found, and show the loss of those; --full trains with each.")
-    notes.append("Gradient errors are taken at the parameters that reversible found.")
-    finish(args, experiment, method, rows, runs, iterations, notes)
-    return 0 if run.stopped is None else 130 if run.stopped == "interrupted" else 1
+        notes.append(f"~ extrapolated: the median time per iteration, times {report.iterations:,}. Modes with few timed "
+                     "iterations start from the parameters that reversible found, and show the loss of those; --full trains "
+                     "with every mode.")
+    notes.append("Gradient error and round trip are taken at the parameters that reversible found.")
+    return finish(report, args)
+
+
+def first_run(report: Report, name: str, gradient: Any, seed: int) -> Trained:
+    """Train, and note it if that ended early."""
+    run = report.runs[name] = train(report.experiment, gradient, iterations=report.iterations, method=report.method, seed=seed,
+                                    progress=name)
+    if run.stopped is not None:
+        report.notes.append(f"Training ended after {run.iterations:,} iterations ({run.stopped}); the figures are those of the "
+                            "best parameters so far.")
+    return run
 
 
 def prepare(args: Namespace, gradient: Any) -> tuple[Experiment, Any, Any]:
@@ -101,33 +118,23 @@ def prepare(args: Namespace, gradient: Any) -> tuple[Experiment, Any, Any]:
         raise UserError(str(error).removeprefix("solve: ")) from None
 
 
-def introduce(experiment: Experiment, method: Any, iterations: int, args: Namespace) -> None:
-    h = abs(experiment.ts[1] - experiment.ts[0])
+def introduce(report: Report, args: Namespace) -> None:
+    experiment, this = report.experiment, report.machine
+    load = "" if this["load"] is None else f", load average {this['load']:.1f}"
     print(f"{experiment.name}: {experiment.title}\n"
           f"  {experiment.recipe}\n"
-          f"  {experiment.steps:,} steps of {h:.4g}, {method!r}, {args.dtype}, seed {args.seed}\n"
-          f"  {iterations:,} iterations (published runs: {experiment.iterations:,}; --iterations changes it, Ctrl-C stops "
-          f"early)\n  {machine_line()}", flush=True)
+          f"  {experiment.steps:,} steps of {abs(experiment.ts[1] - experiment.ts[0]):.4g}, {report.method!r}, {args.dtype}, "
+          f"seed {args.seed}\n"
+          f"  {report.iterations:,} iterations (published: {experiment.iterations:,}); --iterations changes it, Ctrl-C ends "
+          "training early and keeps the best so far\n"
+          f"  {this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, NumPy {this['numpy']}", flush=True)
 
 
 def machine() -> dict:
-    """What the figures were measured on."""
+    """What the figures are measured on; load: processes at work before ours, averaged over a minute."""
     return {"cpus": os.cpu_count(), "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
             "numpy": np.__version__}
-
-
-def machine_line() -> str:
-    this = machine()
-    load = "" if this["load"] is None else f", load average {this['load']:.1f}"
-    return f"{this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, NumPy {this['numpy']}"
-
-
-def stopped(run: Trained) -> list[str]:
-    if run.stopped is None:
-        return []
-    return [f"Training ended after {run.iterations} iterations ({run.stopped}); the figures are those of the best parameters "
-            "so far."]
 
 
 @contextmanager
@@ -149,54 +156,47 @@ def spoken_warnings(notes: list[str]) -> Iterator[None]:
         warnings.showwarning = show
         yield
     if seen:
-        notes.append(f"{len(seen)} iterations gave a ReconstructionWarning; the first: {seen[0]}")
+        notes.append(f"{len(seen)} solves gave a ReconstructionWarning; the first: {seen[0]}")
 
 
-def finish(args: Namespace, experiment: Experiment, method: Any, rows: list[Row], runs: dict[str, Trained], iterations: int,
-           notes: list[str]) -> None:
-    """Print the tables, and write the figures, the plot and the parameters where that was asked for."""
-    print("\n" + tables.costs(rows, iterations))
-    for sentence in notes:
-        print(sentence)
-    print("\n" + tables.published(experiment.published))
-    run = next(iter(runs.values()))
-    written: list[tuple[str, Callable]] = []
-    if args.json is not None:
-        report = figures(args, experiment, method, rows, runs, iterations, notes)
-        written.append((args.json, lambda: Path(args.json).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")))
-    if args.save is not None:
-        written.append((args.save, lambda: engine.save(args.save, run.params)))
-    if args.plot is not None:
-        written.append((args.plot, lambda: plot(args.plot, experiment, method, rows, runs)))
-    for path, write in written:
+def finish(report: Report, args: Namespace) -> int:
+    """Print the tables, and write the figures, the parameters and the plot where that was asked for. The exit status."""
+    print("\n" + tables.costs(report.rows, report.iterations))
+    for sentence in report.notes:
+        print(textwrap.fill(sentence, 118, subsequent_indent="  "))
+    print("\n" + tables.published(report.experiment.published))
+    run = next(iter(report.runs.values()))
+    for path, write in ((args.json, lambda: write_json(report, args)), (args.save, lambda: engine.save(args.save, run.params)),
+                        (args.plot, lambda: plot(report, args.plot))):
+        if path is None:
+            continue
         try:
             write()
-        except OSError as error:
-            raise UserError(f"{path} could not be written: {error.strerror or error}") from None
+        except (OSError, ValueError) as error:          # ValueError: matplotlib, for an ending that it does not know
+            raise UserError(f"{path} could not be written: {error}") from None
         print(f"wrote {path}")
+    return 0 if run.stopped is None else 130 if run.stopped == INTERRUPTED else 1
 
 
-def plot(path: str, experiment: Experiment, method: Any, rows: list[Row], runs: dict[str, Trained]) -> None:
+def plot(report: Report, path: str) -> None:
     from .. import plotting
-    run = next(iter(runs.values()))
-    _, sol = experiment.objective(method, None)(run.params)
-    plotting.save(plotting.training(experiment, sol.ys, {name: run.losses for name, run in runs.items()}, rows), path)
+    _, sol = report.experiment.objective(report.method, None)(next(iter(report.runs.values())).params)
+    losses = {name: run.losses for name, run in report.runs.items()}
+    plotting.save(plotting.training(report.experiment, sol.ys, losses, report.rows), path)
 
 
-def figures(args: Namespace, experiment: Experiment, method: Any, rows: list[Row], runs: dict[str, Trained],
-            iterations: int, notes: list[str]) -> dict:
-    """Everything that was measured, for --json; bytes, seconds and plain numbers, None where there is none."""
-    def row(r: Row) -> dict:
-        return {**dataclasses.asdict(r), "roundtrip": r.roundtrip and r.roundtrip._asdict()}
-
-    return finite({
+def write_json(report: Report, args: Namespace) -> None:
+    """Everything that was measured: bytes, seconds and plain numbers; null where there is none."""
+    experiment = report.experiment
+    Path(args.json).write_text(json.dumps(finite({
         "schema": SCHEMA, "revode": __version__, "command": args.command, "experiment": experiment.name,
-        "settings": {"method": repr(method), "steps": experiment.steps, "iterations": iterations, "seed": args.seed,
-                     "dtype": args.dtype, "recipe": experiment.recipe},
-        "machine": machine(), "rows": [row(r) for r in rows],
+        "settings": {"method": repr(report.method), "steps": experiment.steps, "iterations": report.iterations,
+                     "seed": args.seed, "dtype": args.dtype, "recipe": experiment.recipe},
+        "machine": report.machine,
+        "rows": [{**dataclasses.asdict(row), "roundtrip": row.roundtrip and row.roundtrip._asdict()} for row in report.rows],
         "runs": {name: {"best_loss": run.loss, "losses": run.losses, "seconds": run.seconds, "stopped": run.stopped}
-                 for name, run in runs.items()},
-        "notes": notes, "published": experiment.published._asdict()})
+                 for name, run in report.runs.items()},
+        "notes": report.notes, "published": experiment.published._asdict()}), indent=1, allow_nan=False) + "\n")
 
 
 def finite(x: Any) -> Any:

@@ -27,6 +27,7 @@ from ..solve import solve
 from ..stepping import RoundTrip
 
 TRACING = 4                # an iteration with allocations traced takes so many times longer, about
+INTERRUPTED = "interrupted"
 DIRECT_STEPS = 50_000      # Direct holds some 20 kB a step of a small network: past this it is not run for comparison
 
 
@@ -119,7 +120,7 @@ def train(experiment: Experiment, gradient: Any, *, iterations: int, method: Any
     except (KeyboardInterrupt, FloatingPointError) as reason:
         if not seconds:
             raise
-        stopped = "interrupted" if isinstance(reason, KeyboardInterrupt) else str(reason)
+        stopped = INTERRUPTED if isinstance(reason, KeyboardInterrupt) else str(reason)
     finally:
         if hasattr(bar, "close"):
             bar.close()
@@ -224,24 +225,27 @@ def compare(experiment: Experiment, modes: dict[str, Any], run: Trained, *, meth
     forward = time.perf_counter() - start
     for name, gradient in modes.items():
         estimate = estimated_seconds(gradient, experiment.steps, forward, run.median)
-        cost = estimate * (2 + TRACING)
         if isinstance(gradient, Direct) and experiment.steps > DIRECT_STEPS:
             note(f"{name} was left out: its tape of {experiment.steps:,} steps would fill the memory.")
             continue
-        if full:
-            trained = train(experiment, gradient, iterations=iterations, method=method, seed=seed, progress=name)
-            yield measure(experiment, name, gradient, trained, run.params, truth, method=method,
-                          iterations=iterations), trained
+        if estimate * (2 + TRACING) > limit:
+            note(f"{name} was left out: an iteration would take about {estimate:.0f} s, and a few are needed; --full runs it.")
             continue
-        if cost > limit:
-            note(f"{name} was left out: one iteration would take about {estimate:.0f} s, and its memory is measured in another "
-                 "that takes several times longer; --full runs it.")
+        try:
+            if full:
+                trained = train(experiment, gradient, iterations=iterations, method=method, seed=seed, progress=name)
+            else:
+                trained = train(experiment, gradient, iterations=min(5, max(1, int(2.0 / estimate)), iterations),
+                                method=method, params=run.params)
+                # The loss that these few iterations reach says little; that of the shared parameters shows agreement.
+                trained = trained._replace(loss=trained.losses[0])
+            if trained.stopped == INTERRUPTED:
+                raise KeyboardInterrupt
+            row = measure(experiment, name, gradient, trained, run.params, truth, method=method, iterations=iterations)
+        except FloatingPointError as error:
+            note(f"{name} was left out: {error}")
             continue
-        repeats = min(5, max(1, int(3.0 / estimate)), iterations)
-        trained = train(experiment, gradient, iterations=repeats, method=method, params=run.params)
-        # The loss of these few iterations says nothing that the run has not said; that of the shared parameters does.
-        trained = trained._replace(loss=trained.losses[0])
-        yield measure(experiment, name, gradient, trained, run.params, truth, method=method, iterations=iterations), trained
+        yield row, trained
 
 
 def modes_for(steps: int) -> dict[str, Any]:

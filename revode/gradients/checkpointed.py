@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from ..engine import tree
 from ..engine.derivatives import vjp
-from ..methods.increment import Increment
+from ..methods.increment import Increment, accumulate
 from ..stepping import Problem, march
 from .reversible import enter, pull_start, spread, zeros
 
@@ -145,8 +145,7 @@ class Checkpointed:
 
 def add(sums: list, a_params: Any) -> None:
     """Add the cotangents of the float leaves to their running sums."""
-    for i, g in enumerate(x for x in tree.flatten(a_params)[0] if x is not None):
-        sums[i] += g
+    accumulate(sums, [g for g in tree.flatten(a_params)[0] if g is not None])
 
 
 class Online:

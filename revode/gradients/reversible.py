@@ -56,7 +56,8 @@ class Reversible:
         problem.stats.peak_states = len(kept) + 1
 
         def pull(cotangent: Any) -> tuple:
-            return self.sweep(problem, initial, params, ys, final, kept, cotangent)
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):        # the round trip says it better
+                return self.sweep(problem, initial, params, ys, final, kept, cotangent)
 
         return (ys, final), pull
 

@@ -1,7 +1,7 @@
 """Methods. Each is a small frozen record with
 
     parts, outputs        the names of the state's parts, and of those that are the solution y
-    twin                  two parts that should agree, or None; their distance is monitored
+    gap(F, t, h, parts)   optional: an array that stays small while the solve is sound (the distance of two copies)
     order                 of convergence
     start(F, step, y0)    the initial parts; differentiated like everything else
     word(step)            the shears of one step (shears.py). A method without a word, such as RungeKutta, has

@@ -47,9 +47,9 @@ class Composition:
     def outputs(self) -> tuple[str, ...]:
         return self.method.outputs
 
-    @property
-    def twin(self) -> tuple[str, str] | None:
-        return self.method.twin
+    def gap(self, F: Increment, t: Any, h: Any, parts: Parts) -> Any:
+        """What should stay small, as the method has it; None if it has no such thing."""
+        return self.method.gap(F, t, h, parts) if hasattr(self.method, "gap") else None
 
     def start(self, F: Increment, step: Step, y: Any) -> Parts:
         return self.method.start(F, step, y)

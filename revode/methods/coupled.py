@@ -33,7 +33,6 @@ class Coupled:
     lam: float = 0.999
     parts = ("y", "z")
     outputs = ("y",)
-    twin = ("y", "z")          # these should agree; their distance is monitored
 
     def __post_init__(self) -> None:
         tableau(self.base)
@@ -66,6 +65,10 @@ class Coupled:
         """The parts after the step, and the embedded error of the second base call."""
         errors: list = []
         return forward(self.word(step, errors), parts, F), errors[0]
+
+    def gap(self, F: Increment, t: Any, h: Any, parts: Parts) -> Any:
+        """What should stay small: the distance of the two copies."""
+        return parts["y"] - parts["z"]
 
     def contraction_limit(self, h: float) -> float:
         """The fastest contraction rate that the pair follows at this step size."""

@@ -26,6 +26,10 @@ class UserMethod:
             return dict(zip(self.outputs, y, strict=True))
         return {name: y for name in self.parts}
 
+    def gap(self, F: Increment, t: Any, h: Any, parts: Parts) -> Any:
+        """The distance of the two parts that should agree."""
+        return parts[self.twin[0]] - parts[self.twin[1]] if self.twin else None
+
     def word(self, step: Step) -> Word:
         word = self.step(step.t0, step.t1, step.dx)
         for shear in word:
@@ -35,9 +39,11 @@ class UserMethod:
             if not named <= set(self.parts):
                 raise ValueError(f"shears: {shear} names {sorted(named - set(self.parts))}; the parts of this method are "
                                  f"{self.parts}")
-            if shear.target in shear.reads or not shear.scale or (shear.about and shear.about not in shear.reads):
-                raise ValueError(f"shears: {shear} cannot be inverted; a shear does not read its target {shear.target!r}, "
-                                 "scales it by a number other than 0, and reads what it is `about`")
+            fault = ("it reads its own target" if shear.target in shear.reads else "its scale is 0" if not shear.scale else
+                     "it does not read what it is about" if shear.about and shear.about not in shear.reads else None)
+            if fault:
+                raise ValueError(f"shears: {shear} cannot be inverted, because {fault}; a shear reads other parts than its "
+                                 "target, and scales the target by a number other than 0")
         return word
 
 

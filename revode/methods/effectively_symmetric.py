@@ -43,7 +43,6 @@ class LowStorage:
     error_weights: tuple[float, ...] | None = None      # of the stage increments K_i
     parts = ("y",)
     outputs = ("y",)
-    twin = None
     reversible = True
 
     def __post_init__(self) -> None:
@@ -131,7 +130,6 @@ class NearReversible:
     correct: int = 0
     parts = ("y",)
     outputs = ("y",)
-    twin = None
     reversible = True
 
     def __post_init__(self) -> None:

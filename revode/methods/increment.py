@@ -166,10 +166,7 @@ class Recorder(Increment):
         return found[:n]
 
     def collect(self, cotangents: list) -> None:
-        sums = self.aparams
-        for i, g in enumerate(cotangents):
-            if g is not None:
-                sums[i] += g
+        accumulate(self.aparams, cotangents)
 
     def flush(self, name: str, cotangent: dict) -> None:
         """The version of this part ends: pull back the field values that belong to it."""
@@ -186,3 +183,12 @@ class Recorder(Increment):
     def flush_all(self, cotangent: dict) -> None:
         for name in list(self.memo):
             self.flush(name, cotangent)
+
+
+def accumulate(sums: list, cotangents: list) -> None:
+    """Add cotangents (None: zero) to running sums, in place where these are plain arrays."""
+    for i, g in enumerate(cotangents):
+        if type(g) is Tensor or type(sums[i]) is Tensor:       # the pullback is itself being differentiated
+            sums[i] = sums[i] + g if g is not None else sums[i]
+        elif g is not None:
+            sums[i] += g

@@ -6,9 +6,10 @@
     velocity Verlet      v <- v + h/2 a;   q <- q + h v;   v <- v + h/2 a
 
 Order 2; semi-implicit Euler 1, and ALF with eta < 1 also 1, with an error of (1 - eta) h (v follows f with a lag of
-(1 - eta) / (2 eta) h f'). One evaluation a step, one evaluation
-and one vjp in the reverse sweep. Pitfalls: ALF and the two-step rule are nowhere asymptotically stable (oscillation
-only; damping with eta < 1 helps ALF forward and costs digits backward); they have no form for noise.
+(1 - eta) / (2 eta) h f'). The two-step rule keeps order 2 on grids that vary smoothly, and is of order 1 on others.
+One evaluation a step, one evaluation and one vjp in the reverse sweep. Pitfalls: ALF and the two-step rule are nowhere
+asymptotically stable (oscillation only; damping with eta < 1 helps ALF forward and costs digits backward); they have no
+form for noise.
 Sources: Zhuang et al. 2021 (MALI); Mutze 2013 (asynchronous leapfrog); Hairer, Lubich & Wanner 2003 (Verlet).
 """
 from __future__ import annotations
@@ -27,7 +28,6 @@ class AsynchronousLeapfrog:
     eta: float = 1.0
     parts = ("y", "v")
     outputs = ("y",)
-    twin = None
 
     @property
     def order(self) -> int:
@@ -52,6 +52,10 @@ class AsynchronousLeapfrog:
         kick = Shear("v", ("y",), lambda F, y: F.field(t0 + 0.5 * (t1 - t0), y) * (2 * eta), scale=1 - 2 * eta)
         return half, kick, half
 
+    def gap(self, F: Increment, t: Any, h: Any, parts: Parts) -> Any:
+        """What should stay small: one step with v instead of with f(t, y), which v follows."""
+        return (parts["v"] - F.field(t, parts["y"])) * h
+
     def contraction_limit(self, h: float) -> float:
         """The fastest contraction rate (1/time) before the parasitic solution grows; 0 without damping."""
         return -math.log(2 * self.eta - 1) / h if self.eta < 1 else 0.0
@@ -62,7 +66,6 @@ class LeapfrogMidpoint:
     """The two-step midpoint rule: y_{n+1} = y_{n-1} + (h_{n-1} + h_n) f(t_n, y_n)."""
     parts = ("y_prev", "y")
     outputs = ("y",)
-    twin = None
     order = 2
 
     def start(self, F: Increment, step: Step, y: Any) -> Parts:
@@ -73,6 +76,10 @@ class LeapfrogMidpoint:
         return (Shear("y_prev", ("y",), lambda F, y: F(t0, y, dx_before + dx)),
                 Swap("y_prev", "y"))
 
+    def gap(self, F: Increment, t: Any, h: Any, parts: Parts) -> Any:
+        """What should stay small: the distance of the two interleaved solutions."""
+        return parts["y_prev"] + F(t, parts["y"], h) - parts["y"]
+
     def contraction_limit(self, h: float) -> float:
         return 0.0
 
@@ -82,7 +89,6 @@ class SemiImplicitEuler:
     """Semi-implicit (symplectic) Euler for q'' = a(t, q, params): y0 = (q, v), and the field returns a."""
     parts = ("q", "v")
     outputs = ("q", "v")
-    twin = None
     order = 1
 
     def start(self, F: Increment, step: Step, qv: Any) -> Parts:
@@ -99,7 +105,6 @@ class VelocityVerlet:
     """Velocity Verlet (Stormer's method) for q'' = a(t, q, params): y0 = (q, v), and the field returns a."""
     parts = ("q", "v")
     outputs = ("q", "v")
-    twin = None
     order = 2
     symmetric = True
 

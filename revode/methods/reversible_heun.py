@@ -22,7 +22,6 @@ class ReversibleHeun:
     """The reversible Heun method, one evaluation a step."""
     parts = ("y", "z")
     outputs = ("y",)
-    twin = ("y", "z")
     base = "heun2"          # what Backsolve integrates the adjoint equation with
     order = 2
     error_order = 2
@@ -44,6 +43,10 @@ class ReversibleHeun:
         after = forward(self.word(step), parts, F)
         z, = F.read(("z",), after)
         return after, (F(step.t1, z, step.dx) - first) * 0.5
+
+    def gap(self, F: Increment, t: Any, h: Any, parts: Parts) -> Any:
+        """What should stay small: the distance of the two copies."""
+        return parts["y"] - parts["z"]
 
     def contraction_limit(self, h: float) -> float:
         return 0.0

@@ -117,7 +117,6 @@ class RungeKutta:
     base: str | Tableau = "rk4"
     parts = ("y",)
     outputs = ("y",)
-    twin = None
     reversible = False
 
     def __post_init__(self) -> None:

@@ -32,6 +32,10 @@ class Shear(NamedTuple):
     scale: float = 1.0
     about: str | None = None
 
+    def __repr__(self) -> str:
+        about = f", about={self.about!r}" if self.about else ""
+        return f"Shear({self.target!r} from {self.reads}, scale={self.scale!r}{about})"
+
 
 class Swap(NamedTuple):
     """The two parts exchange their names."""
@@ -122,9 +126,12 @@ def pullback(word: Word, parts: Parts, cotangent: Parts, R: Recorder) -> tuple[P
 
 
 def _swap(pair: Swap, *dicts: dict) -> None:
+    """Exchange two entries, either of which may be missing (in a memo); the order of the keys stays."""
+    a, b = pair
     for d in dicts:
-        first, second = d.pop(pair.first, None), d.pop(pair.second, None)
-        if second is not None:
-            d[pair.first] = second
-        if first is not None:
-            d[pair.second] = first
+        if a in d and b in d:
+            d[a], d[b] = d[b], d[a]
+        elif a in d:
+            d[b] = d.pop(a)
+        elif b in d:
+            d[a] = d.pop(b)
