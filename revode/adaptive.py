@@ -92,14 +92,14 @@ class Adaptive:
             if self.tries > controller.max_steps:
                 self.fail(problem, parts, f"took max_steps={controller.max_steps} steps")
             t1 = self.end_of_step(t0)
-            step = Step(t0, t1, as_step(scalar(t1 - t0), problem), problem.hs[-1] if problem.hs else as_step(
-                scalar(t1 - t0), problem))
+            h = as_step(scalar(t1 - t0), problem)
+            step = problem.between(problem.N, t0, t1, h, problem.hs[-1] if problem.hs else h)
             after, error = attempt(method, step, parts, F)
             norm = error_norm(controller, error, problem.output(parts), problem.output(after))
             factor = self.factor(norm, method.error_order)
             if norm <= 1:
                 problem.ts.append(t1)
-                problem.hs.append(step.dx)
+                problem.hs.append(h)
                 self.norms = [norm, *self.norms[:1]]
                 if t1 == self.t1 or abs(t1 - t0) >= 0.99 * abs(self.h) or factor < 1:
                     self.h = self.bounded(abs(t1 - t0) * factor)       # a step cut short by a stop says little

@@ -114,14 +114,21 @@ def lecun(rng: np.random.Generator, fan_in: int, fan_out: int, dtype: Any = np.f
     return (rng.standard_normal((fan_in, fan_out)) / math.sqrt(fan_in)).astype(dtype)
 
 
-def mlp_init(rng: np.random.Generator, sizes: Sequence[int], init: Callable = glorot, dtype: Any = np.float64) -> list:
-    """Parameters of a multilayer perceptron: a list of {"W": (in, out), "b": (out,)}, biases zero.
+def uniform(rng: np.random.Generator, fan_in: int, fan_out: int, dtype: Any = np.float64) -> np.ndarray:
+    """Uniform on +-1 / sqrt(fan_in): what PyTorch and Equinox give a linear layer."""
+    return (rng.uniform(-1.0, 1.0, (fan_in, fan_out)) / math.sqrt(fan_in)).astype(dtype)
+
+
+def mlp_init(rng: np.random.Generator, sizes: Sequence[int], init: Callable = glorot, random_biases: bool = False,
+             dtype: Any = np.float64) -> list:
+    """Parameters of a multilayer perceptron: a list of {"W": (in, out), "b": (out,)}.
 
     Parameters
     ----------
     rng : np.random.default_rng(seed). The numbers are drawn in float64, so float32 gets the same ones, rounded.
     sizes : features of the input, of each hidden layer, and of the output: (3, 10, 2).
-    init : glorot, lecun, or a function (rng, fan_in, fan_out, dtype) -> matrix.
+    init : glorot, lecun, uniform, or a function (rng, fan_in, fan_out, dtype) -> matrix.
+    random_biases : biases uniform on +-1 / sqrt(fan_in) instead of zero.
 
     Raises ValueError for fewer than two sizes, or a size below 1.
     """
@@ -131,7 +138,10 @@ def mlp_init(rng: np.random.Generator, sizes: Sequence[int], init: Callable = gl
     if len(sizes) < 2 or min(sizes) < 1:
         raise ValueError(f"mlp_init: sizes={sizes}; give the features of the input, of the hidden layers and of the "
                          "output, such as (3, 10, 2)")
-    return [{"W": init(rng, n, m, dtype), "b": np.zeros(m, dtype)} for n, m in pairwise(sizes)]
+    def bias(n: int, m: int) -> np.ndarray:
+        return (rng.uniform(-1.0, 1.0, m) / math.sqrt(n) if random_biases else np.zeros(m)).astype(dtype)
+
+    return [{"W": init(rng, n, m, dtype), "b": bias(n, m)} for n, m in pairwise(sizes)]
 
 
 def mlp(params: Sequence, x: Any, activation: Callable = np.tanh) -> Any:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from . import driving
 from .adaptive import PID, Adaptive
 from .engine import tree
 from .engine.tensor import Tensor, is_float, value_of
@@ -20,7 +21,8 @@ from .stepping import Problem, State, Stats
 
 def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: Any, state0: State | None,
             progress: bool, controller: PID | None = None, dt0: float | None = None,
-            save_at: Any = None) -> tuple[Problem, Any, Any, Layout]:
+            save_at: Any = None, diffusion: Callable | None = None, noise: Any = None, interpretation: str = "stratonovich",
+            control: Any = None) -> tuple[Problem, Any, Any, Layout]:
     """Check everything that can be checked before the first step, and lay it out for the march."""
     method = Coupled() if method is None else method
     if isinstance(method, (str, type)) or not hasattr(method, "start"):
@@ -71,7 +73,19 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
     h_before = hs[0] if before is None else before
     problem.h_before = np.asarray(h_before, dtype) if plain else float(h_before)
     problem.resumed, problem.n_before = state0 is not None, n_before
-    check_field(problem, tree.map(value_of, initial), tree.map(value_of, params))
+    y = initial[method.outputs[0]] if state0 is not None else initial[0] if split else initial
+    y = value_of(y)
+    if control is not None:
+        problem.system, problem.driver = driving.controlled(system, control, method, y)
+        system = problem.system
+    check_field(problem, system, y, tree.map(value_of, params), control is not None)
+    if diffusion is not None or noise is not None:
+        if control is not None or diffusion is None:
+            raise ValueError("solve: noise= goes with diffusion=, and neither with control=")
+        problem.system, problem.driver = driving.noisy(system, diffusion, noise, interpretation, method, y, problem.ts[0], params)
+        if controller is not None and problem.driver.by_step:
+            raise TypeError("solve: adaptive steps ask for noise at times that are not known beforehand; pass "
+                            "noise=BrownianTree(seed, t0, t1)")
     return problem, initial, params, layout
 
 
@@ -217,14 +231,13 @@ def check_adaptive(method: Any, ts: np.ndarray, controller: PID, dt0: Any, save:
     return Adaptive(controller, float(ts[1]), direction, dt0, None if save_at is None else tuple(save_at.tolist()), last_only)
 
 
-def check_field(problem: Problem, initial: Any, params: Any) -> None:
+def check_field(problem: Problem, system: Any, y: Any, params: Any, controlled: bool) -> None:
     """Evaluate the field twice at the start: right shape and dtype, finite, and the same both times."""
-    outputs = problem.method.outputs
-    y = initial[outputs[0]] if problem.resumed else initial[0] if len(outputs) > 1 else initial
     stats = problem.stats
     params = tree.map(read_only, params)
     t = problem.ts[0]
-    f, again = (problem.system.coefficients(t, y, params)[0] for _ in range(2))
+    evaluate = System.coefficients if not controlled else driving.ControlledSystem.coefficients
+    f, again = (evaluate(system, t, y, params)[0] for _ in range(2))
     stats.checks, stats.nfe = stats.checks + 2, stats.nfe - 2
     at = f"at t={t:.6g}"
     if type(f) is Tensor:
@@ -233,7 +246,11 @@ def check_field(problem: Problem, initial: Any, params: Any) -> None:
     if f is None or not hasattr(f, "shape"):
         raise TypeError(f"solve: the field returned {type(f).__name__} {at}; it returns an array shaped like y, {y.shape}. "
                         "Is a return missing, or did it return a list (use np.stack)?")
-    if f.shape != y.shape:
+    if controlled:
+        if f.shape[:-1] != y.shape or not system.fits(f):
+            raise ValueError(f"solve: the field returned shape {f.shape} for y of shape {y.shape} {at}; with a control of "
+                             f"{system.channels} channels it returns shape {(*y.shape, system.channels)}")
+    elif f.shape != y.shape:
         raise ValueError(f"solve: the field returned shape {f.shape} for y of shape {y.shape} {at}; a vector field returns an "
                          "array shaped like y. Did you forget the batch axis?")
     if f.dtype != y.dtype:

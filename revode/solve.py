@@ -29,7 +29,8 @@ class Solution(NamedTuple):
 
 def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None, gradient: Any = None,
           save: Any = None, state0: State | None = None, progress: bool = False, controller: PID | None = None,
-          dt0: float | None = None, save_at: Any = None) -> Solution:
+          dt0: float | None = None, save_at: Any = None, diffusion: Callable | None = None, noise: Any = None,
+          interpretation: str = "stratonovich", control: Any = None) -> Solution:
     """Solve y' = field(t, y, params), y(ts[0]) = y0, with one step of `method` for each interval of the grid ts.
 
     Parameters
@@ -49,6 +50,11 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     controller : PID(rtol, atol) for adaptive steps. Solution.ts is then the accepted grid (or save_at). The whole batch
         shares its steps, and no gradient flows through their sizes.
     dt0 : first step to try (> 0); estimated by default.
+    diffusion : g(t, y, params) of an SDE dy = f dt + g o dW, with `noise`: shaped like y for diagonal noise, or of shape
+        y.shape + (m,) for general noise; nothing is broadcast.
+    noise : Brownian(seed), or BrownianTree(seed, t0, t1), which adaptive steps need. No increment is stored.
+    interpretation : "stratonovich", or "ito" (diagonal noise: the drift is corrected by one vjp; or RungeKutta("euler")).
+    control : LinearPath, Rectilinear or HermiteCubic: dy = f(t, y, params) dX, f of shape y.shape + (channels,).
     save_at : times to return in an adaptive solve; they become grid points. Default: every accepted step.
 
     Returns
@@ -71,7 +77,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     0.367879
     """
     problem, initial, params, layout = prepare(field, y0, ts, params, method, save, state0, progress,
-                                                controller, dt0, save_at)
+                                                controller, dt0, save_at, diffusion, noise, interpretation, control)
     gradient = checked_gradient(gradient, problem.method)
     problem.strict = getattr(gradient, "strict", False)
     if innermost(tree.flatten((initial, params))[0]) is None:

@@ -73,21 +73,32 @@ class Problem:
     resumed: bool = False
     n_before: int = 0            # steps taken before this solve
     strict: bool = False
+    resync: int | None = None
     progress: bool = False
     plain: bool = True           # whether steps may be handed out as arrays without axes, NumPy's fastest scalars
     stats: Stats = field(default_factory=Stats)
     adaptive: Any = None         # the controller's state (adaptive.py), or None for a fixed grid
+    scales: dict = field(default_factory=dict)        # the largest |entry| of every part, entry by entry, as far as seen
+    driver: Any = None           # makes the increments of noise or a control (driving.py); None for an ODE
 
     @property
     def N(self) -> int:
         return len(self.hs)
 
     def step(self, n: int) -> Step:
+        """Step n of the grid, from ts[n] to ts[n + 1]."""
+        return self.between(n, self.ts[n], self.ts[n + 1], self.h(n), self.h(n - 1) if n else self.h_before)
+
+    def between(self, n: int, t0: Any, t1: Any, h: Any, h_before: Any) -> Step:
+        """The step from t0 to t1, with what drives the equation besides time."""
+        if self.driver is None:
+            return Step(t0, t1, h, h_before)
+        return Step(t0, t1, self.driver.dx(n, t0, t1, h, self.n_before), None)
+
+    def h(self, n: int) -> Any:
         if not self.plain:
-            return Step(self.ts[n], self.ts[n + 1], float(self.hs[n]), float(self.hs[n - 1] if n else self.h_before))
-        if type(self.hs) is list:
-            return Step(self.ts[n], self.ts[n + 1], self.hs[n], self.hs[n - 1] if n else self.h_before)
-        return Step(self.ts[n], self.ts[n + 1], self.hs[n, ...], self.hs[n - 1, ...] if n else self.h_before)
+            return float(self.hs[n])
+        return self.hs[n] if type(self.hs) is list else self.hs[n, ...]
 
     def start(self, F: Increment, initial: Any) -> Parts:
         """The parts at ts[0]; the initial map y0 -> parts belongs to the method and is differentiated."""
@@ -183,7 +194,7 @@ class Watch:
 
     def __init__(self, problem: Problem, params: Any) -> None:
         self.problem, self.params = problem, params
-        self.scale = 0.0
+        self.scale = 0.0                     # the largest entry of the solution so far
         self.warned = False
         self.before: tuple[int, Parts] = (0, {})
 
@@ -195,6 +206,9 @@ class Watch:
         self.before = n, plain
         problem, method = self.problem, self.problem.method
         self.scale = max([self.scale, *(norms[name] for name in method.outputs)])
+        for name, part in plain.items():
+            before = problem.scales.get(name)
+            problem.scales[name] = abs(part) if before is None else np.maximum(before, abs(part))
         if hasattr(method, "gap") and n and not self.warned:
             checks = problem.stats.nfe
             step = problem.step(n - 1)
@@ -204,9 +218,9 @@ class Watch:
             # The two copies differ by about the local error, so a tenth of the solution means that they have parted.
             if gap is not None and size(gap) > 0.1 * self.scale:
                 self.warned = True
-                complain(problem, f"solve: at step {n} of {problem.N} (t = {problem.ts[n]:.6g}) the two copies of the solution in "
-                         f"the state of {method!r} differ by {size(gap):.3g}, while |y| was at most {self.scale:.3g}, so neither "
-                         "the solution nor its gradient can be trusted.")
+                complain(problem, f"solve: at step {n} of {problem.N} (t = {problem.ts[n]:.6g}) the two copies of the solution "
+                         f"in the state of {method!r} differ by {size(gap):.3g}, while |y| was at most {self.scale:.3g}, so "
+                         "neither the solution nor its gradient can be trusted.")
 
     def overflow(self, n: int) -> None:
         """Find the step at which the state stopped being finite, and say so."""
@@ -237,7 +251,13 @@ def complain(problem: Problem, what: str, backward: bool = False) -> None:
     method = problem.method
     h = float(np.max(np.abs(problem.hs)))
     cause, remedies = "", ["smaller steps"]
-    if hasattr(method, "contraction_limit"):
+    growth = getattr(method, "reverse_growth", 1.0)
+    stretch = problem.resync or problem.N
+    if backward and growth > 1 and stretch * np.log(growth) > np.log(1e6):
+        cause = (f" Likely cause: each reverse step of {method!r} divides by {1 / growth:.6g}, so that rounding grows by "
+                 f"1e{stretch * np.log10(growth):.0f} over {stretch} steps.")
+        remedies = ["a damping closer to 1"]
+    elif hasattr(method, "contraction_limit"):
         limit = method.contraction_limit(h)
         cause = (f" Likely cause: the solution contracts faster than {limit:.3g} per unit of time, the most that {method!r} "
                  f"follows with h = {h:.3g}." if limit else f" Likely cause: the solution contracts, and {method!r} follows no "
@@ -246,7 +266,7 @@ def complain(problem: Problem, what: str, backward: bool = False) -> None:
                         "a method that bears contraction: Coupled with lam = exp(-c h), c above the contraction rate")
     elif backward:
         cause = (" Likely cause: the solution contracts, so that an error grows on the way back (one step back was off by up to "
-                 f" {problem.stats.defect:.2g}).")
+                 f"{problem.stats.defect:.2g}).")
     if backward:
         remedies.append("Reversible(resync=K), which stores a state every K steps; Checkpointed(n) or Direct()")
     message = f"{what}{cause} Remedies: {'; '.join(remedies)}."

@@ -19,8 +19,8 @@ from ..methods.increment import Increment, System
 from ..methods.shears import Step
 from ..stepping import Stats, one_step
 
-# Rounding of the eigenvalues of a small matrix with entries near 1 is about 1e-15 where they are simple; a thousand times
-# that is still far below any growth worth the name.
+# Eigenvalues of a small matrix with entries near 1 are rounded by about 1e-15 where they are simple; a hundred times that is
+# still far below any growth worth the name.
 MARGIN = 1e-13
 
 
@@ -104,7 +104,8 @@ def limit(method: Any, direction: complex = -1.0, reach: float = 8.0) -> float:
     if len(shrinks):
         last = shrinks[-1]
         return float(_bisect(method, direction, s[last:last + 1], s[first:first + 1], 0.0)[0])
-    edge, wider = (found[0][1] for found in (intervals(method, direction, reach, margin=m) for m in (MARGIN, 100 * MARGIN)))
+    # Eigenvalues about to meet lose half of their digits, so the margins here are wider.
+    edge, wider = (intervals(method, direction, reach, margin=m * MARGIN)[0][1] for m in (10, 1000))
     return edge if wider <= 1.01 * edge else 0.0
 
 

@@ -53,7 +53,8 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
     target = trajectory(ts).astype(dtype)
     return Experiment(
         name="white-dwarf", title="the white-dwarf equation from one trajectory, t in [0, 5]", field=network,
-        params=lambda seed: nn.mlp_init(np.random.default_rng(seed), (3, 10, 2), dtype=np.dtype(dtype)),
+        params=lambda seed: nn.mlp_init(np.random.default_rng(seed), (3, 10, 2), nn.uniform, random_biases=True,
+                                        dtype=np.dtype(dtype)),
         y0=target[0], ts=ts, target=target, loss=nn.mse, method=Coupled("midpoint", lam=0.999),
         optimiser=optim.adamw(1e-2, weight_decay=1e-5), iterations=1000, labels=("x", "v"),
         recipe="MLP 3-10-2 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid points",

@@ -48,18 +48,17 @@ class Backsolve:
         n_outputs = len(y)
         u, unravel = tree.ravel([*y, *y, *(leaves[i] for i in floats)])
 
-        def slope(t: Any, ys: list, p: Any) -> list:
-            if n_outputs == 1:
-                return list(system.coefficients(t, ys[0], p))
-            return [ys[1], *system.coefficients(t, ys[0], p)]        # q' = v, v' = a(t, q)
+        def increments(t: Any, ys: list, p: Any, dx: Any) -> list:
+            dy = system.times(system.coefficients(t, ys[0], p), dx)
+            return [dy] if n_outputs == 1 else [ys[1] * dx, dy]        # dq = v h, dv = a(t, q) h
 
-        def F(t: Any, u: Any, h: Any) -> Any:
+        def F(t: Any, u: Any, dx: Any) -> Any:
             parts = unravel(u)
-            values, pull = vjp(lambda ys, p: slope(t, ys, p), parts[:n_outputs], params)
+            values, pull = vjp(lambda ys, p: increments(t, ys, p, dx), parts[:n_outputs], params)
             ays, ap = pull(parts[n_outputs:2 * n_outputs])
             problem.stats.nvjp += 1
             aps = [tree.flatten(ap)[0][i] for i in floats]
-            return tree.ravel([*values, *(-a for a in ays), *(-a for a in aps)])[0] * h
+            return tree.ravel([*values, *(-a for a in ays), *(-a for a in aps)])[0]
 
         psi = increment_of(getattr(method, "base", "midpoint"))
         at = {n: k for k, n in enumerate(problem.save)}

@@ -47,6 +47,7 @@ class Reversible:
 
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
         kept: dict[int, dict] = {}
+        problem.resync = self.resync
 
         def keep(n: int, parts: dict) -> None:
             if n == 0 or (self.resync and n % self.resync == 0):
@@ -144,33 +145,46 @@ def pull_start(problem: Problem, initial: Any, params: Any, cotangent: dict) -> 
 
 
 class Trip:
-    """The round trip: the largest error of the reconstruction, and the first step at which it passed the tolerance."""
+    """The round trip: the largest error of the reconstruction, and the first step at which it passed the tolerance.
+
+    Errors are judged entry by entry, against the largest value that the entry took in the forward solve, so that a large
+    entry (or a large member of a batch) does not hide a small one. An entry far below the largest of all is judged as if
+    it were eps^(1/4) of that: what rounding of the others puts into it is no error.
+    """
 
     def __init__(self, problem: Problem, tol: float | None) -> None:
         self.problem, self.tol = problem, tol
-        self.errors: list[tuple[int, float, float]] = []      # (step, error, norm)
-        self.eps = 0.0
+        self.errors: list[tuple[int, float, float, float]] = []      # (step, error, relative error, ulps)
 
     def compare(self, n: int, parts: dict, truth: dict) -> None:
-        error = max(size(parts[name] - x) for name, x in truth.items())
-        norm = max(size(x) for x in truth.values())
-        self.errors.append((n, error if np.isfinite(error) else float("inf"), norm))
-        self.eps = max(float(np.finfo(x.dtype).eps) for x in truth.values())
+        scales = self.problem.scales
+        error = relative = ulps = 0.0
+        for name, x in truth.items():
+            self.eps = eps = float(np.finfo(x.dtype).eps)
+            off = abs(parts[name] - x)
+            error = max(error, size(off), key=unless_nan)
+            floor = eps ** 0.25 * size(scales[name]) + float(np.finfo(x.dtype).tiny)
+            relative = max(relative, size(off / np.maximum(scales[name], floor)), key=unless_nan)
+            ulp = eps * 2.0 ** np.floor(np.log2(max(size(x), float(np.finfo(np.float64).tiny))))
+            ulps = max(ulps, size(off) / ulp, key=unless_nan)
+        self.errors.append((n, unless_nan(error), unless_nan(relative), unless_nan(ulps)))
 
     def report(self) -> None:
         if not self.errors:
             return
         near = not hasattr(self.problem.method, "word")         # off by design, and so are its gradients
         tol = self.tol if self.tol is not None else NEAR if near else self.eps ** 0.5
-        scale = max(norm for _, _, norm in self.errors)
-        tiny = float(np.finfo(np.float64).tiny)
-        ulps = [error / (self.eps * 2.0 ** np.floor(np.log2(max(norm, tiny)))) for _, error, norm in self.errors]
-        worst = max(range(len(ulps)), key=lambda i: self.errors[i][1])
-        self.problem.stats.roundtrip = RoundTrip(self.errors[worst][1], float(max(ulps)), self.errors[worst][0])
-        for n, error, _ in self.errors:          # in the order of the sweep, so the first one is where it went wrong
-            if error > tol * scale:
+        worst = max(self.errors, key=lambda entry: entry[1])
+        self.problem.stats.roundtrip = RoundTrip(worst[1], max(ulps for *_, ulps in self.errors), worst[0])
+        for n, error, relative, _ in self.errors:          # in the order of the sweep: the first one is where it went wrong
+            if relative > tol:
                 complain(self.problem, f"Reversible: the reverse sweep came to step {n} of {self.problem.N} (t = "
-                         f"{self.problem.ts[n]:.6g}) with an error of {error:.3g} where |y| is at most {scale:.3g} (allowed: "
-                         f"{tol:.2g} of that), and at its worst it was {self.errors[worst][1]:.3g}, so the gradient is wrong.",
+                         f"{self.problem.ts[n]:.6g}) with an error of {error:.3g}, {relative:.2g} of the largest value of the "
+                         f"entry (allowed: {tol:.2g}), and at its worst the error was {worst[1]:.3g}, so the gradient is wrong.",
                          backward=True)
                 return
+
+
+def unless_nan(x: float) -> float:
+    """x, or Inf for what is not a number."""
+    return x if x == x else float("inf")

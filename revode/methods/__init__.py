@@ -3,6 +3,7 @@
     parts, outputs        the names of the state's parts, and of those that are the solution y
     gap(F, t, h, parts)   optional: an array that stays small while the solve is sound (the distance of two copies)
     order                 of convergence
+    noise                 True where a step needs F(t, y, dx) alone, so that dx may hold noise or a control
     start(F, step, y0)    the initial parts; differentiated like everything else
     word(step)            the shears of one step (shears.py). A method without a word, such as RungeKutta, has
                           flow(F, t0, t1, y, dx) -> y(t1) instead, and can be run backwards nearly, or not at all.

@@ -33,6 +33,7 @@ class Coupled:
     lam: float = 0.999
     parts = ("y", "z")
     outputs = ("y",)
+    noise = True
 
     def __post_init__(self) -> None:
         tableau(self.base)
@@ -69,6 +70,11 @@ class Coupled:
     def gap(self, F: Increment, t: Any, h: Any, parts: Parts) -> Any:
         """What should stay small: the distance of the two copies."""
         return parts["y"] - parts["z"]
+
+    @property
+    def reverse_growth(self) -> float:
+        """What one reverse step makes of rounding, at least."""
+        return 1.0 / self.lam
 
     def contraction_limit(self, h: float) -> float:
         """The fastest contraction rate that the pair follows at this step size."""

@@ -18,6 +18,7 @@ class UserMethod:
     initial: Callable | None = None
     twin: tuple[str, str] | None = None
     order: int | None = None
+    noise = True             # the word gets dx, and F takes it
 
     def start(self, F: Increment, step: Step, y: Any) -> Parts:
         if self.initial is not None:

@@ -43,6 +43,7 @@ class LowStorage:
     error_weights: tuple[float, ...] | None = None      # of the stage increments K_i
     parts = ("y",)
     outputs = ("y",)
+    noise = True
     reversible = True
 
     def __post_init__(self) -> None:
@@ -130,6 +131,7 @@ class NearReversible:
     correct: int = 0
     parts = ("y",)
     outputs = ("y",)
+    noise = True
     reversible = True
 
     def __post_init__(self) -> None:

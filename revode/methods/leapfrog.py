@@ -56,6 +56,11 @@ class AsynchronousLeapfrog:
         """What should stay small: one step with v instead of with f(t, y), which v follows."""
         return (parts["v"] - F.field(t, parts["y"])) * h
 
+    @property
+    def reverse_growth(self) -> float:
+        """What one reverse step makes of rounding, at least."""
+        return 1.0 / (2 * self.eta - 1)
+
     def contraction_limit(self, h: float) -> float:
         """The fastest contraction rate (1/time) before the parasitic solution grows; 0 without damping."""
         return -math.log(2 * self.eta - 1) / h if self.eta < 1 else 0.0

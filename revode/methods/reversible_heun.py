@@ -22,6 +22,7 @@ class ReversibleHeun:
     """The reversible Heun method, one evaluation a step."""
     parts = ("y", "z")
     outputs = ("y",)
+    noise = True
     base = "heun2"          # what Backsolve integrates the adjoint equation with
     order = 2
     error_order = 2

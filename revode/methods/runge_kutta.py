@@ -117,6 +117,7 @@ class RungeKutta:
     base: str | Tableau = "rk4"
     parts = ("y",)
     outputs = ("y",)
+    noise = True
     reversible = False
 
     def __post_init__(self) -> None:

@@ -1,0 +1,329 @@
+"""Which lam, which resync: the round trip of a reversible solve, predicted before anything is trained.
+
+Two things go wrong in a reversible method, both of them exponentially:
+
+    forward    the copies y, z part: their difference follows  w <- lam Phi_{-h}(w),  the flow BACKWARDS, damped by lam.
+               It dies out where lam < exp(h mu), mu < 0 the rate of the strongest contraction.
+    backward   round-off grows: each step undone multiplies it by about G = max(|R| / lam, 1 / |R|).
+
+Rates at single points say little (the strongest direction turns), so perturbations are carried along a trial trajectory:
+w with the reversed flow and v with the flow, whose growth gives the contraction and the expansion; and the error of the
+reverse sweep itself, linearised,
+
+    e_n = [undo(x_{n+1} + s e_{n+1}) - undo(x_{n+1})] / s + [undo(step(x_n)) - x_n] + u            s e_{n+1} = O(sqrt(eps))
+
+with the defect of a step in the second bracket (large for methods that are only nearly reversible) and u one unit in the
+last place, at random. That is the power iteration for the leading growth, in the order in which the sweep multiplies the
+steps. The trial trajectory is that of the plain base method, so it stays on the solution even where the reversible method
+would leave it.
+Source: the two roots R and lam / R of the coupled pair, McCallum & Foster 2024 (arXiv 2410.11648), section on stability.
+"""
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .engine import tree
+from .engine.tensor import value_of
+from .methods import Coupled, RungeKutta
+from .methods.increment import Increment
+from .methods.runge_kutta import Tableau, increment_of
+from .methods.shears import Parts, inverse
+from .problem import prepare
+from .stepping import one_step, size
+
+PARTING = 100.0     # the copies may part this many times further than one step brings them before the method is unsuited
+MARGIN = 1.1        # the recommended lam bears this many times the contraction rate that was found
+RESERVE = 10.0      # what the recommendation stays below the tolerance by, as predictions are good to this factor
+
+
+@dataclass(frozen=True)
+class Advice:
+    """What `advise` found. Rates are per unit of time, averaged along the trial; sizes are absolute, as |y| is."""
+    method: Any              # that was asked about
+    steps: int
+    h: float                 # the mean step
+    scale: float             # largest |y| along the trial
+    tol: float               # largest error of the round trip that is accepted, relative to scale
+    contraction: float       # rate of the strongest contraction; NaN for methods whose field is not y'
+    peak: float              # the fastest that any single step contracts
+    expansion: float         # rate of the strongest expansion
+    lam_below: float         # lam suits in the long run if it is below this, exp(-contraction h)
+    parting: float           # times that a difference of the copies grows before it dies out; inf: too large to tell
+    suits: bool              # whether the copies stay together over this grid
+    amplification: float     # times that the round-off of one step has grown when the reverse sweep ends
+    roundtrip: float         # predicted largest error of the reconstruction, as sol.stats.roundtrip.absolute
+    recommended: Any         # a method that suits
+    resync: int | None       # for Reversible(resync=...); None: not needed
+    recommended_roundtrip: float      # predicted, with both
+
+    @property
+    def ok(self) -> bool:
+        """Whether the method can be used as it is, with Reversible()."""
+        return self.suits and self.roundtrip <= self.tol * self.scale
+
+    def __str__(self) -> str:
+        many = f"{self.steps:,} steps of {self.h:.4g}, |y| up to {self.scale:.3g}"
+        lines = [f"{self.method!r} on this problem ({many}):"]
+        if math.isfinite(self.contraction):
+            lines.append(f"  rates per unit of time  contraction {self.contraction:.4g} (at most {self.peak:.4g}), "
+                         f"expansion {self.expansion:.4g}")
+            lam = f", lam is {self.method.lam:.6g}" if hasattr(self.method, "lam") else ""
+            lines.append(f"  forward                 lam < {self.lam_below:.6g} lets the copies stay together{lam}: "
+                         f"{'suits' if self.suits else 'does not suit'}")
+        trip = f"error {self.roundtrip:.2g} expected, {self.tol * self.scale:.2g} allowed"
+        lines.append(f"  reverse sweep           round-off grows {self.amplification:.2g} times; {trip}")
+        if self.ok:
+            lines.append("  use it as it is")
+        else:
+            how = "Reversible()" if self.resync is None else f"Reversible(resync={self.resync})"
+            lines.append(f"  better                  method={self.recommended!r}, gradient={how}: error "
+                         f"{self.recommended_roundtrip:.2g} expected")
+        return "\n".join(lines)
+
+
+def advise(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None, tol: float | None = None) -> Advice:
+    """Try a problem out: does the method suit it, how well will the reverse sweep find its way back, and what is better?
+
+    Parameters
+    ----------
+    field, y0, ts, params : as for `solve`; after an adaptive solve, ts = sol.ts.
+    method : a method that can be run backwards; Coupled("midpoint") by default.
+    tol : largest acceptable error of the round trip relative to the largest |y|; default sqrt(eps), where Reversible warns.
+
+    Returns an Advice; print it. Its predictions hold within a factor of about 10 while errors are small compared with y;
+    larger ones mean that all digits are gone.
+    Raises TypeError for a method without a reverse step, and what `solve` raises for bad input.
+    Cost: forward, one solve with the base and 8 evaluations a step for the rates; backward, five steps of the method for
+    every step and sweep: one sweep, up to three more where another method or resync is recommended. About ten
+    gradients at the most; 2 sqrt(N) states.
+
+    Example
+    -------
+    >>> decay = lambda t, y, params: -2.0 * y
+    >>> advice = advise(decay, np.array([1.0]), np.linspace(0.0, 10.0, 1001), method=Coupled("midpoint", lam=0.999))
+    >>> advice.suits, round(advice.contraction, 3), round(advice.lam_below, 3)
+    (False, 2.0, 0.98)
+    """
+    trial = Trial(field, y0, ts, params, Coupled() if method is None else method)
+    method, limit = trial.method, (trial.eps ** 0.5 if tol is None else tol)
+    kappa, parting = parasite(method, trial), math.inf
+    if kappa is None:
+        suits, parting = True, 1.0
+    else:
+        parting = partings(trial.contracting, kappa)
+        suits = parting <= PARTING
+    error, _, defect = trial.sweep(method)
+    allowed = limit * trial.scale
+    recommended, resync, better = method, None, error
+    if not (suits and error <= allowed):
+        if not suits or isinstance(method, Coupled):
+            lam = gentlest(trial.contracting)
+            base = method.base if isinstance(method, Coupled) else "midpoint"
+            recommended = Coupled(base, max(lam, method.lam) if suits else lam)
+        better, resync, _ = trial.sweep(recommended, restart=allowed / RESERVE)
+        while resync is not None:
+            better, _, _ = trial.sweep(recommended, resync=resync)
+            if better <= allowed or resync == 1:
+                break
+            resync //= 2
+    span = abs(float(trial.problem.ts[-1] - trial.problem.ts[0]))
+    h = span / trial.problem.N
+    known = trial.contracting is not None
+    contraction = float(trial.contracting.sum()) / span if known else math.nan
+    return Advice(
+        method=method, steps=trial.problem.N, h=h, scale=trial.scale, tol=limit, contraction=contraction,
+        peak=float((trial.contracting / abs(np.asarray(trial.problem.hs, float))).max()) if known else math.nan,
+        expansion=float(trial.expanding.sum()) / span if known else math.nan,
+        lam_below=math.exp(-contraction * h) if known else math.nan, parting=parting, suits=suits,
+        amplification=error / defect if defect else 1.0, roundtrip=error,
+        recommended=recommended, resync=resync, recommended_roundtrip=better)
+
+
+def coupling(field: Callable, y0: Any, ts: Any, params: Any = None, base: str | Tableau = "midpoint") -> float:
+    """The lam for Coupled(base, lam) on this problem: the largest with which the copies stay together.
+
+    Arguments as for `advise`. Cost: one solve with the base, and 8 evaluations a step.
+
+    Example
+    -------
+    >>> lam = coupling(lambda t, y, params: -2.0 * y, np.array([1.0]), np.linspace(0.0, 10.0, 1001))
+    >>> round(-np.log(lam) / 0.01, 2)
+    2.2
+    """
+    return gentlest(Trial(field, y0, ts, params, Coupled(base)).contracting)
+
+
+def gentlest(contracting: np.ndarray) -> float:
+    """The largest lam that suits these rates: parting at most tenfold, and MARGIN above the mean contraction.
+
+    Without contraction, as near 1 as costs one digit of the reverse sweep (lam^-N = 10), but not below .999.
+    """
+    low, high = 0.0, max(float(contracting.max()), 0.0) + 1e-3
+    for _ in range(50):
+        kappa = 0.5 * (low + high)
+        low, high = (low, kappa) if partings(contracting, kappa) <= 10 else (kappa, high)
+    N = len(contracting)
+    return math.exp(-max(high, MARGIN * float(contracting.mean()), min(1e-3, math.log(10) / N)))
+
+
+def partings(contracting: np.ndarray | None, kappa: float) -> float:
+    """How many times a difference between the copies grows at most, from any step to any later one."""
+    if contracting is None:
+        return 1.0
+    path = np.concatenate([[0.0], np.cumsum(contracting - kappa)])
+    worst = float((path - np.minimum.accumulate(path)).max())
+    return math.exp(worst) if worst < 700 else math.inf
+
+
+def parasite(method: Any, trial: Trial) -> float | None:
+    """-log of the factor by which a step damps the difference of the copies; None for a method that has no copies."""
+    if trial.contracting is None or not hasattr(method, "contraction_limit"):
+        return None
+    return float(method.contraction_limit(1.0))
+
+
+class Trial:
+    """A trial trajectory of the plain base method, with the rates along it, ready to be swept backwards."""
+
+    def __init__(self, field: Callable, y0: Any, ts: Any, params: Any, method: Any) -> None:
+        self.problem, initial, params, _ = prepare(field, y0, ts, params, method, [-1], None, False)
+        self.method = self.problem.method
+        if not (hasattr(self.method, "word") or getattr(self.method, "reversible", False)):
+            raise TypeError(f"advise: {self.method!r} cannot be run backwards; ask about Coupled({self.method.base!r}), which is "
+                            "that method made reversible")
+        self.params = tree.map(value_of, params)
+        own = len(self.method.outputs) > 1 or not (hasattr(self.method, "contraction_limit") and "y" in self.method.parts)
+        # A method with copies may leave the solution; its base does not. Others are their own guide.
+        self.guide = self.method if own else RungeKutta(getattr(self.method, "base", "midpoint"))
+        self.own = own
+        initial = tree.map(value_of, initial)
+        F = self.increment()
+        start = self.method.start(F, self.problem.step(0), initial) if own else {"y": initial}
+        self.eps = float(np.finfo(next(iter(start.values())).dtype).eps)
+        self.stride = math.isqrt(self.problem.N) + 1
+        self.contracting = self.expanding = None
+        self.march(start, rates=len(self.method.outputs) == 1 and "y" in start)
+
+    def increment(self) -> Increment:
+        return Increment(self.problem.system, self.params)
+
+    def march(self, parts: Parts, rates: bool) -> None:
+        """Forward: keep every stride-th state, and follow how perturbations grow with the flow and against it."""
+        N, output = self.problem.N, self.method.outputs[0]
+        self.kept: dict[int, Parts] = {0: parts}
+        self.scale = self.size(parts)
+        if rates:
+            with_flow, against = Perturbation(parts[output], self.eps), Perturbation(parts[output], self.eps)
+            psi = increment_of("midpoint")
+            F = self.increment()
+            grown = np.zeros((2, N))
+        with np.errstate(over="ignore", invalid="ignore"):
+            for n in range(N):
+                after = one_step(self.guide, self.problem.step(n), parts, self.increment())
+                self.scale = max(self.scale, self.size(after))
+                if not math.isfinite(self.scale):
+                    raise FloatingPointError(
+                        f"advise: the trial solve with {self.guide!r} is no longer finite at step {n + 1} of {N} (t = "
+                        f"{self.problem.ts[n + 1]:.6g}). Take smaller steps, or look at the field there.")
+                if rates:
+                    t0, t1, dx, _ = self.problem.step(n)
+                    grown[0, n] = with_flow.carry(lambda y: y + psi(F, t0, t1, y, dx), parts[output])
+                    grown[1, n] = against.carry(lambda y: y + psi(F, t1, t0, y, -dx), after[output])
+                parts = after
+                if (n + 1) % self.stride == 0:
+                    self.kept[n + 1] = parts
+        if rates:
+            self.expanding, self.contracting = grown
+
+    def size(self, parts: Parts) -> float:
+        return max(size(parts[name]) for name in self.guide.outputs)
+
+    def backwards(self) -> Iterator[tuple[int, Parts]]:
+        """(n, parts of the guide at ts[n]) for n = N - 1 .. 0, each stretch computed again from the state kept before it."""
+        N = self.problem.N
+        for first in reversed(range(0, N, self.stride)):
+            stretch = [self.kept[first]]
+            for n in range(first, min(first + self.stride, N) - 1):
+                stretch.append(one_step(self.guide, self.problem.step(n), stretch[-1], self.increment()))
+            for n in reversed(range(first, first + len(stretch))):
+                yield n, stretch[n - first]
+
+    def sweep(self, method: Any, resync: int | None = None, restart: float | None = None) -> tuple[float, int | None, float]:
+        """Predict a reverse sweep: (largest error of the reconstruction, shortest stretch between restarts, largest defect).
+
+        resync: the error returns to zero at every resync-th grid point. restart: it does where it would pass that size.
+        """
+        problem, worst, largest, shortest = self.problem, 0.0, 0.0, None
+        error: Parts = {}
+        length = 0
+        rng = np.random.default_rng(0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for n, guide in self.backwards():
+                if resync and (n + 1) % resync == 0:
+                    error = {}
+                step = problem.step(n)
+                F = self.increment()
+                before = dict(guide) if self.own and method is self.method else method.start(F, step, guide["y"])
+                after = one_step(method, step, before, self.increment())
+                undone = undo(method, step, after, self.increment())
+                defect = {name: undone[name] - before[name] for name in undone}
+                moved = self.moved(method, step, after, undone, error)
+                # On the trajectory itself a step and its inverse often round to where they started; next to it they do not.
+                rounded = {name: x + np.spacing(abs(undone[name])) * rng.uniform(-1, 1, x.shape).astype(x.dtype)
+                           for name, x in defect.items()}
+                error = {name: moved[name] + x for name, x in rounded.items()} if moved else rounded
+                largest = max(largest, *(size(x) for x in rounded.values()))
+                stored = n == 0 or bool(resync and n % resync == 0)        # there Reversible compares the whole state
+                now = max(size(error[name]) for name in (error if stored else method.outputs))
+                length += 1
+                if restart is not None and now > restart:
+                    shortest = length if shortest is None else min(shortest, length)
+                    error, length = {}, 0
+                    continue
+                if not now < float(np.finfo(next(iter(after.values())).dtype).max) ** 0.5:
+                    return math.inf, shortest, largest
+                worst = max(worst, now)
+        return worst, shortest, largest
+
+    def moved(self, method: Any, step: Any, after: Parts, undone: Parts, error: Parts) -> Parts:
+        """The error after the step is undone: a finite difference, with a perturbation of sqrt(eps) of the state."""
+        far = max((size(x) for x in error.values()), default=0.0)
+        if far == 0.0:
+            return {}
+        s = self.eps ** 0.5 * max(size(x) for x in after.values()) / far
+        back = undo(method, step, {name: x + (error[name] * s).astype(x.dtype) for name, x in after.items()}, self.increment())
+        return {name: (back[name] - x) / s for name, x in undone.items()}
+
+
+def undo(method: Any, step: Any, parts: Parts, F: Increment) -> Parts:
+    """The parts before the step, from those after it, as the reverse sweep finds them."""
+    if hasattr(method, "word"):
+        return inverse(method.word(step), parts, F)
+    t0, t1, dx, _ = step
+    y = method.flow(F, t1, t0, parts["y"], -dx)
+    for _ in range(method.correct):
+        y = y + (parts["y"] - method.flow(F, t0, t1, y, dx))
+    return {"y": y}
+
+
+class Perturbation:
+    """A small direction that is carried along by maps; `carry` returns the logarithm of how it grew."""
+
+    def __init__(self, y: Any, eps: float) -> None:
+        w = np.random.default_rng(0).standard_normal(y.shape).astype(y.dtype)
+        self.w, self.small = w / np.sqrt(np.sum(w * w)), eps ** 0.5
+
+    def carry(self, map_: Callable, y: Any) -> float:
+        # Relative to |y|, but no smaller than what a state at rest in 0 needs.
+        s = self.small * max(size(y), self.small)
+        w = (map_(y + (s * self.w).astype(y.dtype)) - map_(y)) / s
+        norm = float(np.sqrt(np.sum(w * w)))
+        if not (norm > 0 and math.isfinite(norm)):
+            return 0.0
+        self.w = (w / norm).astype(y.dtype)
+        return math.log(norm)

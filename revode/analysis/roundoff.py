@@ -1,0 +1,67 @@
+"""Round-off in units that mean something: scaled ulps, and how a reverse sweep amplifies them.
+
+    scaled ulps of a against b      |a - b| / ulp(max(|a|, |b|, ||y||_inf))
+    RULP    their maximum over the whole reconstruction        GULP    the same for a gradient, against Direct
+
+A plain ulp misleads near zero: an entry that passes through 0 has tiny ulps, but its error comes from the others.
+"""
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+
+def scaled_ulps(a: Any, b: Any, scale: Any = None) -> np.ndarray:
+    """|a - b| in units of the last place of max(|a|, |b|, scale), entry by entry.
+
+    Parameters: a, b, float arrays of one shape and dtype; scale, by default the largest entry of b.
+    Equal entries count 0, an entry that is not finite on one side only counts inf.
+    """
+    a, b = np.asarray(a), np.asarray(b)
+    if a.shape != b.shape or a.dtype != b.dtype or a.dtype.kind != "f":
+        raise TypeError(f"scaled_ulps: arrays of {a.dtype}{list(a.shape)} and {b.dtype}{list(b.shape)}; give two float arrays of "
+                        "one shape and dtype")
+    scale = (abs(b).max() if b.size else 0.0) if scale is None else scale
+    unit = np.spacing(np.maximum(np.maximum(abs(a), abs(b)), np.asarray(scale, dtype=a.dtype)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        ulps = abs(a - b) / unit
+    return np.where(a == b, 0.0, np.where(np.isfinite(ulps), ulps, np.inf))
+
+
+def rulp(reconstructed: Any, states: Any) -> float:
+    """The largest scaled ulp over a trajectory; both (steps, ...), each step scaled by its own largest entry."""
+    return max((float(scaled_ulps(a, b).max(initial=0.0)) for a, b in zip(reconstructed, states, strict=True)), default=0.0)
+
+
+def gulp(gradient: Any, direct: Any) -> float:
+    """The largest scaled ulp of a gradient against the Direct one; trees of arrays, each leaf scaled by itself."""
+    from ..engine import tree
+    a, b = tree.flatten(gradient)[0], tree.flatten(direct)[0]
+    return max((float(scaled_ulps(x, y).max(initial=0.0)) for x, y in zip(a, b, strict=True) if y is not None), default=0.0)
+
+
+def accumulated(growth: float, steps: int) -> float:
+    """1 + G + ... + G^(N-1): what one unit of round-off in every step of a sweep adds up to; inf where it overflows."""
+    if growth == 1.0:
+        return float(steps)
+    try:
+        return math.expm1(steps * math.log(growth)) / (growth - 1.0)
+    except OverflowError:
+        return math.inf
+
+
+def reverse_growth(scales: Any, lipschitz: Any) -> float:
+    """A bound for the growth of an error in one reverse step, in the largest entry.
+
+    Undoing x <- scale x + add(others) moves L_add times the error of the others to x, and divides by scale:
+    max(1, (1 + L_add) / |scale|), multiplied up over the shears.
+    Parameters: scales and Lipschitz constants of the `add`, one for each shear of the word.
+    """
+    return math.prod(max(1.0, (1.0 + L) / abs(scale)) for scale, L in zip(scales, lipschitz, strict=True))
+
+
+def modal_growth(R: Any, lam: float) -> np.ndarray:
+    """Growth of a mode in one reverse step of Coupled: max(|R| / lam, 1 / |R|), R = R(h a) of the base."""
+    return np.maximum(abs(np.asarray(R)) / lam, 1.0 / abs(np.asarray(R)))

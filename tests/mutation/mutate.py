@@ -1,0 +1,229 @@
+"""Change one sign, factor or comparison of the package at a time, on a copy, and demand that the tests notice.
+
+    python -m tests.mutation.mutate                  a seeded sample
+    python -m tests.mutation.mutate --all            everything, with a table of survivors (some ten minutes)
+    python -m tests.mutation.mutate --file methods/coupled.py [--list]
+
+Each changed copy is imported in a forked child (so NumPy and the oracles are loaded once) and meets the battery of quick.py;
+what that does not notice meets the unit, property and conformance tests. A changed copy that hangs counts as noticed.
+Changes that make no difference are listed in equivalent.py, each with its reason. Needs os.fork.
+"""
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")      # threads do not survive a fork
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).parents[2]
+FILES = ["engine/primitives.py", "engine/functions.py", "engine/tensor.py", "engine/derivatives.py", "methods/*.py",
+         "gradients/*.py"]
+SUITE = ["tests/unit", "tests/property", "tests/conformance/test_methods.py"]
+LIMIT = {"battery": 20, "suite": 180}                   # seconds
+
+OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.Mod: ast.Mult,
+             ast.FloorDiv: ast.Mult}
+COMPARISONS = {ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
+               ast.Is: ast.IsNot, ast.IsNot: ast.Is, ast.In: ast.NotIn, ast.NotIn: ast.In}
+
+TIMES = {"t0": "t1", "t1": "t0"}
+
+
+class Mutant(NamedTuple):
+    """file and line say where; change says what, and which of several equal ones on that line; source is the changed file."""
+    file: str
+    number: int
+    line: str
+    change: str
+    source: str
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.file, self.line, self.change
+
+
+def places(tree: ast.AST) -> Iterator[ast.AST]:
+    """The nodes that compute something: no docstrings, annotations, decorators, messages and reprs."""
+    if isinstance(tree, (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)):
+        return
+    if isinstance(tree, ast.FunctionDef) and tree.name in ("__repr__", "__post_init__", "complain"):
+        return
+    yield tree
+    skipped = {"annotation", "returns", "decorator_list"}
+    for name, value in ast.iter_fields(tree):
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and name not in skipped:
+                yield from places(child)
+
+
+def swaps(node: ast.AST) -> Iterator[tuple[str, str, object]]:
+    """(field of the node, what changes, the new value of that field) for every change of this node."""
+    if isinstance(node, (ast.BinOp, ast.AugAssign)) and type(node.op) in OPERATORS:
+        new = OPERATORS[type(node.op)]
+        yield "op", f"{type(node.op).__name__} -> {new.__name__}", new()
+    elif isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARISONS:
+        new = COMPARISONS[type(node.ops[0])]
+        yield "ops", f"{type(node.ops[0]).__name__} -> {new.__name__}", [new(), *node.ops[1:]]
+    elif isinstance(node, ast.BoolOp):
+        new = ast.Or if isinstance(node.op, ast.And) else ast.And
+        yield "op", f"{type(node.op).__name__} -> {new.__name__}", new()
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not)):
+        yield "op", f"{type(node.op).__name__} dropped", ast.UAdd() if isinstance(node.op, ast.USub) else "drop"
+    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        new = node.value + 1 if type(node.value) is int else node.value / 2 or 1.0
+        yield "value", f"{node.value!r} -> {new!r}", new
+    elif isinstance(node, ast.Constant) and type(node.value) is bool:
+        yield "value", f"{node.value} -> {not node.value}", not node.value
+    elif isinstance(node, ast.Name) and node.id in TIMES and isinstance(node.ctx, ast.Load):
+        yield "id", f"{node.id} -> {TIMES[node.id]}", TIMES[node.id]
+    elif isinstance(node, ast.Call):
+        for k in node.keywords:
+            if k.arg in ("scale", "about"):
+                yield "keywords", f"{k.arg}= dropped", [other for other in node.keywords if other is not k]
+
+
+def mutants_of(path: Path, base: Path) -> list[Mutant]:
+    """Every change of one file, in the order of the text."""
+    text = path.read_text()
+    lines = text.splitlines()
+    tree = ast.parse(text)
+    found: list[Mutant] = []
+    seen: dict[tuple, int] = {}
+    for node in places(tree):
+        for field, what, new in swaps(node):
+            old = getattr(node, field)
+            if new == "drop":                              # `not x` becomes `bool(x)`, as `not not x`
+                node.operand = ast.UnaryOp(ast.Not(), node.operand)
+            else:
+                setattr(node, field, new)
+            source = ast.unparse(ast.fix_missing_locations(tree))
+            if new == "drop":
+                node.operand = node.operand.operand
+            else:
+                setattr(node, field, old)
+            name = str(path.relative_to(base))
+            line = lines[node.lineno - 1].strip()
+            seen[name, line, what] = count = seen.get((name, line, what), 0) + 1
+            found.append(Mutant(name, node.lineno, line, what if count == 1 else f"{what} (#{count})", source))
+    return found
+
+
+def all_mutants(base: Path, patterns: list[str] | None = None) -> list[Mutant]:
+    paths = sorted({path for pattern in patterns or FILES for path in base.glob(pattern)})
+    return [m for path in paths for m in mutants_of(path, base)]
+
+
+def child(folder: str, stage: str, oracle: dict, log: str) -> None:
+    """In the forked process: meet the tests with the changed package, and leave by the exit status."""
+    signal.alarm(LIMIT[stage])
+    handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(handle, 1)
+    os.dup2(handle, 2)
+    status = 1
+    try:
+        sys.path.insert(0, folder)
+        import revode
+        assert revode.__file__.startswith(folder), revode.__file__
+        if stage == "battery":
+            from tests.mutation.quick import battery
+            battery(oracle)
+            status = 0
+        else:
+            import pytest
+            status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "-k", "not million", *SUITE]))
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}")
+    finally:
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def noticed(folder: str, stage: str, oracle: dict) -> str:
+    """'' if the tests pass, else the last line that they printed."""
+    log = f"{folder}/log"
+    sys.stdout.flush()
+    process = os.fork()
+    if process == 0:
+        child(folder, stage, oracle, log)
+    _, status = os.waitpid(process, 0)
+    if status == 0:
+        return ""
+    with open(log, errors="replace") as file:
+        text = [line.strip() for line in file if line.strip()]
+    return text[-1] if text else f"stopped by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "failed"
+
+
+def run(mutants: list[Mutant], oracle: dict, suite: bool = True, progress: bool = False) -> list[tuple[Mutant, str]]:
+    """[(mutant, what noticed it; '' for a survivor)]. Each runs on the same copy of the package, which is put right again."""
+    sys.dont_write_bytecode = True
+    results = []
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder) / "revode"
+        shutil.copytree(ROOT / "revode", base, ignore=shutil.ignore_patterns("__pycache__"))
+        for stage in ("battery", "suite") if suite else ("battery",):
+            problem = noticed(folder, stage, oracle)
+            if problem:
+                raise RuntimeError(f"the {stage} fails on the unchanged package: {problem}")
+        for i, mutant in enumerate(mutants):
+            path = base / mutant.file
+            original = path.read_text()
+            path.write_text(mutant.source)
+            by = noticed(folder, "battery", oracle)
+            if not by and suite:
+                by = noticed(folder, "suite", oracle)
+            path.write_text(original)
+            results.append((mutant, by))
+            if progress:
+                left = sum(not by for _, by in results)
+                print(f"\r{i + 1}/{len(mutants)}  survivors {left}  {time.perf_counter() - start:.0f} s ", end="", flush=True)
+    if progress:
+        print()
+    return results
+
+
+def main() -> int:
+    from tests.mutation.equivalent import EQUIVALENT
+    from tests.mutation.quick import prepare
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--all", action="store_true", help="every change (default: a sample of 20)")
+    parser.add_argument("--file", action="append", help="only this file, as in methods/coupled.py")
+    parser.add_argument("--list", action="store_true", help="print the changes and stop")
+    parser.add_argument("--battery-only", action="store_true", help="do not show survivors of the battery to the test suite")
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args()
+    mutants = all_mutants(ROOT / "revode", chosen.file)
+    known = {m.key for m in mutants}
+    stale = [] if chosen.file else [key for key in EQUIVALENT if key not in known]
+    mutants = [m for m in mutants if m.key not in EQUIVALENT]
+    if not chosen.all and not chosen.file:
+        mutants = random.Random(chosen.seed).sample(mutants, 20)
+    if chosen.list:
+        for m in mutants:
+            print(f"{m.file}:{m.number}  {m.change:24} {m.line}")
+        return 0
+    results = run(mutants, prepare(), suite=not chosen.battery_only, progress=True)
+    survivors = [m for m, by in results if not by]
+    print(f"{len(results)} changes, {len(results) - len(survivors)} noticed, {len(survivors)} survived; "
+          f"{len(EQUIVALENT)} listed as equivalent, {len(stale)} of them stale")
+    for m in survivors:
+        print(f"  revode/{m.file}:{m.number}  {m.change:24} {m.line}")
+    for key in stale:
+        print("  stale:", *key)
+    return len(survivors)
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    sys.exit(main() and 1)

@@ -1,0 +1,304 @@
+"""A battery that notices a changed sign or factor in about a second: values and gradients against oracles without revode.
+
+`prepare()` computes the oracles (NumPy alone: the complex step through the literal loops of reference/oracles, and through
+the engine's table of cases). `battery(oracle)` imports revode, wherever that comes from, and raises AssertionError at the
+first difference. mutate.py runs it on changed copies; `python -m tests.mutation.quick` runs it on the package itself.
+"""
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from math import pi, sin, sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reference.oracles import loops as L
+from reference.oracles import tableaux as T
+from reference.oracles.gradients import complex_step_gradient, minimal_advances
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+from engine_table import CASES, complex_gradient, complex_hessian_product  # noqa: E402
+
+EXACT = {name: T.numbers(tableau, float) for name, tableau in T.TABLEAUX.items()}
+STAGES = {"euler": 1, "midpoint": 2, "heun2": 2, "ralston3": 3, "bosh3": 3, "rk4": 4, "dopri5": 6, "tsit5": 6}
+N = 8
+TS = 0.3 + np.array([0, 1, 3, 4, 6, 9, 10, 12, 15]) / 20          # uneven, so that misplaced step sizes show
+SAVED = [0, 3, 4, 8]
+RNG = np.random.default_rng(3)
+PARAMS = {"W": RNG.normal(size=(2, 2)), "b": RNG.normal(size=2), "c": np.array(0.8)}
+Y0 = RNG.normal(size=(2, 2))
+WEIGHTS = RNG.uniform(0.5, 1.5, (len(SAVED), 2, 2, 2))
+
+
+def field(t: Any, y: Any, p: Any) -> Any:
+    return np.tanh(y @ p["W"] + p["b"] * t) * p["c"] + 0.3 * y[..., ::-1]
+
+
+def loss_of(columns: list, last: Any) -> Any:
+    """A number from the saved outputs (one column for each output) and the last value."""
+    return sum(np.sum(w * y * (1 + 0.1 * y)) for column, ws in zip(columns, np.moveaxis(WEIGHTS, 1, 0), strict=False)
+               for w, y in zip(ws, column, strict=True)) + np.sum(last ** 3) * 0.1
+
+
+def low_storage(A: Any, B: Any) -> Callable:
+    """d <- A_i d + h f(y), y <- y + B_i d; stage times are those the scheme gives to f = 1."""
+    def step(t: Any, t1: Any, h: Any, state: Any, f: Callable, p: Any) -> Any:
+        y, d, c, e = state, 0.0, 0.0, 0.0
+        for a, b in zip(A, B, strict=True):
+            d, e = a * d + h * f(t + c * h, y, p), a * e + 1
+            y, c = y + b * d, c + b * e
+        return y
+    return step
+
+
+def smoothed_leapfrog(s: int) -> Callable:
+    """EES(2, 2s-1) in the form of METHODS section 4; times as the same scheme gives them to f = 1."""
+    theta = pi / (2 * s)
+
+    def step(t: Any, t1: Any, h: Any, state: Any, f: Callable, p: Any) -> Any:
+        z, c = [state], [0.0]
+        for i in range(s):
+            w = 2 * sin(theta) ** 2 if i == 0 else 2 * sin(theta) * sin((2 * i + 1) * theta)
+            z.append(z[max(i - 1, 0)] + w * h * f(t + c[i] * h, z[i], p))
+            c.append(c[max(i - 1, 0)] + w)
+        return (z[s - 1] + z[s]) / 2
+    return step
+
+
+def ees25(x: float) -> Any:
+    """The tableau of EES(2,5;x), METHODS section 4."""
+    a21, a31, a32 = (1 + 2 * x) / (4 * (1 - x)), (4 * x - 1) ** 2 / (4 * (x - 1) * (1 - 4 * x * x)), (1 - x) / (1 - 4 * x * x)
+    return T.Tableau("ees25", ((0, 0, 0), (a21, 0, 0), (a31, a32, 0)), (x, 0.5, 0.5 - x), (0, a21, a31 + a32), 2, None, None)
+
+
+def methods() -> dict:
+    """name -> (how to make it from rv, literal(f, y0, ts, p) -> outputs, split, evaluations a step, and once)."""
+    table: dict[str, tuple] = {}
+    for name, tab in EXACT.items():
+        s = STAGES[name]
+        table[f"rk-{name}"] = (lambda rv, name=name: rv.RungeKutta(name),
+                               lambda f, y, ts, p, tab=tab: L.runge_kutta(f, y, ts, p, tab), False, s, 0)
+        table[f"coupled-{name}"] = (lambda rv, name=name: rv.Coupled(name, lam=0.9),
+                                    lambda f, y, ts, p, tab=tab: L.coupled(f, y, ts, p, tab, 0.9), False, 2 * s, 0)
+    table |= {
+        "coupled-1": (lambda rv: rv.Coupled("heun2", lam=1), lambda f, y, ts, p: L.coupled(f, y, ts, p, EXACT["heun2"], 1),
+                      False, 4, 0),
+        "alf": (lambda rv: rv.AsynchronousLeapfrog(), L.alf, False, 1, 1),
+        "alf-damped": (lambda rv: rv.AsynchronousLeapfrog(eta=0.8), lambda f, y, ts, p: L.alf(f, y, ts, p, 0.8), False, 1, 1),
+        "heun": (lambda rv: rv.ReversibleHeun(), L.reversible_heun, False, 1, 1),
+        "leapfrog-midpoint": (lambda rv: rv.LeapfrogMidpoint(), L.leapfrog_midpoint, False, 1, 1),
+        "euler-split": (lambda rv: rv.SemiImplicitEuler(), lambda a, qv, ts, p: L.semi_implicit_euler(a, *qv, ts, p), True, 1, 0),
+        "verlet": (lambda rv: rv.VelocityVerlet(), lambda a, qv, ts, p: L.velocity_verlet(a, *qv, ts, p), True, 1, 1),
+        "heun-4": (lambda rv: rv.Composition(rv.ReversibleHeun()),
+                   lambda f, y, ts, p: [s[0] for s in L.yoshida4_reversible_heun_states(f, y, ts, p)], False, 3, 1),
+        "verlet-4": (lambda rv: rv.Composition(rv.VelocityVerlet()), lambda a, qv, ts, p: L.yoshida4_verlet(a, *qv, ts, p),
+                     True, 3, 1),
+        "alf-6": (lambda rv: rv.Composition(rv.AsynchronousLeapfrog(), 6), alf_6, False, 9, 1),
+    }
+    return table
+
+
+def alf_6(f: Callable, y0: Any, ts: Any, p: Any) -> list:
+    g = 1 / (2 - 2 ** (1 / 5))
+    fourth = lambda *at: L.yoshida4_step(lambda *at: L.alf_step(f, p, 1, *at), L.G1, *at)
+    return [s[0] for s in L.forward(lambda *at: L.yoshida4_step(fourth, g, *at), (y0, f(ts[0], y0, p)), ts)]
+
+
+def near_methods() -> dict:
+    """Nearly reversible methods: name -> (how to make it from rv, literal one step, error of its reversible gradient here)."""
+    r = sqrt(2)
+    ees27 = low_storage((0, (4 * r - 7) / 3, -(4 + 5 * r) / 12, 3 * (8 * r - 31) / 49),
+                        ((2 - r) / 3, (4 + r) / 8, 3 * (3 - r) / 7, (9 - 4 * r) / 14))
+    rk = lambda tab: lambda t, t1, h, y, f, p: y + L.Psi(f, t, h, y, p, tab)
+    return {
+        "EES25": (lambda rv: rv.EES25(), rk(ees25(0.1)), 1e-3), "EES25-x": (lambda rv: rv.EES25(x=0.25), rk(ees25(0.25)), 1e-3),
+        "EES25-correct": (lambda rv: rv.EES25(correct=2), rk(ees25(0.1)), 1e-4), "EES27": (lambda rv: rv.EES27(), ees27, 1e-4),
+        "EES-5": (lambda rv: rv.EES(stages=5), smoothed_leapfrog(5), 1e-6),
+        "near-rk4": (lambda rv: rv.NearReversible("rk4"), rk(EXACT["rk4"]), 1e-3),
+    }
+
+
+def prepare() -> dict:
+    """All oracles; nothing of revode is imported."""
+    table = []
+    for case in CASES:
+        weights = np.random.default_rng(7).uniform(0.5, 1.5, np.shape(case.fn(*case.args)))
+        directions = [np.random.default_rng(11).standard_normal(a.shape) for a in case.args]
+        formula = lambda *args, fn=case.formula, w=weights: np.sum(fn(*args) * (w + 0.5 * fn(*args)))
+        table.append((case, weights, directions, complex_gradient(formula, case.args),
+                      complex_hessian_product(formula, case.args, directions)))
+    solves = {}
+    for name, (_, literal, split, *_) in methods().items():
+        y0 = (Y0, 0.5 * Y0[::-1]) if split else Y0
+        solves[name] = y0, *solve_oracle(literal, y0, split)
+    for name, (_, step, _) in near_methods().items():
+        literal = lambda f, y, ts, p, step=step: L.forward(lambda *at: step(*at, f, p), y, ts)
+        solves[name] = Y0, *solve_oracle(literal, Y0, False)
+    return {"table": table, "solves": solves}
+
+
+def solve_oracle(literal: Callable, y0: Any, split: bool) -> tuple:
+    def columns(y0: Any, params: Any) -> list:
+        states = literal(field, y0, TS.tolist(), params)
+        return [[state[i] for state in states] for i in (0, 1)] if split else [states]
+
+    def loss(both: Any) -> Any:
+        found = columns(*both)
+        return loss_of([[c[n] for n in SAVED] for c in found], found[0][-1])
+    return [np.array(c) for c in columns(y0, PARAMS)], complex_step_gradient(loss, (y0, PARAMS))
+
+
+# ------------------------------------------------------------------ the checks
+
+def close(found: Any, truth: Any, tolerance: float, what: str) -> None:
+    found, truth = np.asarray(found), np.asarray(truth)
+    assert found.shape == truth.shape, f"{what}: shape {found.shape}, not {truth.shape}"
+    error = np.abs(found - truth).max(initial=0.0)
+    assert error <= tolerance * max(1.0, np.abs(truth).max(initial=0.0)), f"{what}: off by {error:.2g}"
+
+
+def check_table(rv: Any, table: list) -> None:
+    """Tolerances as in tests/unit/test_numpy_functions.py."""
+    for case, weights, directions, gradient, product in table:
+        numbers = tuple(range(len(case.args)))
+        loss = lambda *args, fn=case.fn, w=weights: np.sum(fn(*args) * (w + 0.5 * fn(*args)))
+        close(rv.vjp(case.fn, *case.args)[0], case.fn(*case.args), 1e-14, case.name)
+        first = rv.grad(loss, argnums=numbers)
+        for g, truth in zip(first(*case.args), gradient, strict=True):
+            close(g, truth, 1e-12, case.name)
+        along = lambda *args, first=first, ds=directions: sum(np.sum(g * d) for g, d in zip(first(*args), ds, strict=True))
+        for g, truth in zip(rv.grad(along, argnums=numbers)(*case.args), product, strict=True):
+            close(g, truth, 2e-7, f"second derivative of {case.name}")
+
+
+def run_solve(rv: Any, method: Any, gradient: Any, y0: Any, split: bool) -> tuple:
+    def loss(y0: Any, params: Any) -> Any:
+        sol = rv.solve(field, y0, TS, params, method=method, gradient=gradient, save=SAVED)
+        return loss_of(list(sol.ys) if split else [sol.ys], sol.y1[0] if split else sol.y1), sol
+    (_, sol), gradients = rv.value_and_grad(loss, argnums=(0, 1), has_aux=True)(y0, PARAMS)
+    return sol, rv.tree.flatten(gradients)[0]
+
+
+def check_methods(rv: Any, solves: dict) -> None:
+    for name, (make, _, split, a_step, once) in methods().items():
+        method = make(rv)
+        y0, columns, truth = solves[name]
+        truth = rv.tree.flatten(truth)[0]
+        modes = [rv.Direct(), rv.Checkpointed(2), rv.Checkpointed(1)]
+        if not name.startswith("rk-"):
+            modes += [rv.Reversible(), rv.Reversible(resync=3)]
+        for mode in modes:
+            what = f"{name} {mode}"
+            sol, gradients = run_solve(rv, method, mode, y0, split)
+            for found, exact in zip(sol.ys if split else [sol.ys], columns, strict=True):
+                close(found, exact[SAVED], 1e-13, what)          # some hundred roundings of numbers of order 1
+            for g, exact in zip(gradients, truth, strict=True):
+                close(g, exact, 1e-12, what)                     # the same, conditioned by less than 10
+            evaluations = a_step * N + once
+            if mode == rv.Reversible():
+                assert (sol.stats.nfe, sol.stats.nvjp) == (2 * evaluations, evaluations), f"{what}: {sol.stats}"
+                assert sol.stats.roundtrip.absolute < 1e-13, what
+            if isinstance(mode, rv.Checkpointed):
+                assert sol.stats.advances == minimal_advances(N, mode.n), f"{what}: {sol.stats}"
+        plain = rv.solve(field, y0, TS, PARAMS, method=method)
+        for found, exact in zip(plain.ys if split else [plain.ys], columns, strict=True):
+            close(found, exact, 1e-13, name)
+        assert plain.stats.nfe == a_step * N + once and plain.stats.steps == N
+
+
+def check_near(rv: Any, solves: dict) -> None:
+    for name, (make, _, error) in near_methods().items():
+        y0, columns, truth = solves[name]
+        truth = rv.tree.flatten(truth)[0]
+        for mode, tolerance in ((rv.Direct(), 1e-12), (rv.Reversible(), error)):
+            sol, gradients = run_solve(rv, make(rv), mode, y0, False)
+            close(sol.ys, columns[0][SAVED], 1e-13, name)
+            for g, exact in zip(gradients, truth, strict=True):
+                close(g, exact, tolerance, f"{name} {mode}")
+
+
+def check_words(rv: Any) -> None:
+    """A user's word with `about`, a swap and a scale: forward against the formula, inverse and gradient against Direct."""
+    word = lambda t0, t1, h: [rv.Shear("y", ("z",), lambda F, z: F(t0, z, h), scale=0.7, about="z"),
+                              rv.Shear("z", ("y",), lambda F, y: F(t1, y, -h) * 0.5 + F.params["b"] * h, scale=-1.5),
+                              rv.Swap("y", "z")]
+    method = rv.shears(word)
+    y, z = Y0, Y0
+    for t0, t1 in zip(TS[:-1], TS[1:], strict=True):
+        h = t1 - t0
+        y = 0.7 * y + 0.3 * z + h * field(t0, z, PARAMS)
+        z = -1.5 * z - 0.5 * h * field(t1, y, PARAMS) + PARAMS["b"] * h
+        y, z = z, y
+    sol, gradients = run_solve(rv, method, rv.Reversible(), Y0, False)
+    close(sol.y1, y, 1e-12, "word")
+    for g, exact in zip(gradients, run_solve(rv, method, rv.Direct(), Y0, False)[1], strict=True):
+        close(g, exact, 1e-11, "word")
+    from revode.methods.increment import Increment, System
+    from revode.methods.shears import Step, forward, inverse
+    from revode.stepping import Stats
+    step = Step(0.3, 0.4, np.asarray(0.1), np.asarray(0.1))
+    parts = {"y": Y0, "z": Y0[::-1]}
+    for made in (method, rv.Coupled(lam=0.8), rv.ReversibleHeun(), rv.AsynchronousLeapfrog(0.7)):
+        parts = dict(zip(made.parts, (Y0, Y0[::-1]), strict=True))
+        F = Increment(System(field, Stats()), PARAMS)
+        after = forward(made.word(step), parts, F)
+        assert np.abs(after[made.parts[0]] - parts[made.parts[0]]).max() > 1e-3
+        for name, part in inverse(made.word(step), after, F).items():
+            close(part, parts[name], 1e-13, f"inverse of {made}")
+
+
+def check_backsolve(rv: Any) -> None:
+    for make, error in ((lambda: rv.RungeKutta("rk4"), 1e-4), (lambda: rv.ReversibleHeun(), 3e-2), (lambda: rv.Coupled(), 3e-2)):
+        exact = run_solve(rv, make(), rv.Direct(), Y0, False)[1]
+        sol, found = run_solve(rv, make(), rv.Backsolve(), Y0, False)
+        for g, truth in zip(found, exact, strict=True):
+            close(g, truth, error, f"Backsolve {make()}")
+
+
+def check_reports(rv: Any) -> None:
+    """A contracting problem is reported forwards and on the way back; the declared properties are those of the papers."""
+    decay = lambda t, y, p: -5.0 * y
+    ts = np.linspace(0.0, 10.0, 101)
+    run = lambda gradient: rv.grad(lambda y: np.sum(rv.solve(decay, y, ts, gradient=gradient, save=[-1]).y1))(np.ones(1))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run(rv.Reversible())
+    text = " ".join(str(w.message) for w in caught)
+    assert "two copies" in text and "reverse sweep" in text, text
+    for method, order in ((rv.Coupled("rk4"), 4), (rv.AsynchronousLeapfrog(), 2), (rv.ReversibleHeun(), 2),
+                          (rv.LeapfrogMidpoint(), 2), (rv.SemiImplicitEuler(), 1), (rv.VelocityVerlet(), 2),
+                          (rv.RungeKutta("bosh3"), 3), (rv.Composition(rv.ReversibleHeun(), 6), 6), (rv.EES25(), 2)):
+        assert method.order == order, method
+    assert rv.Coupled().lam == 0.999 and rv.AsynchronousLeapfrog().eta == 1.0 and rv.EES25().A == rv.EES25(x=0.1).A
+    from revode.methods.runge_kutta import TABLEAUX
+    for name, tab in TABLEAUX.items():
+        exact = EXACT[name]
+        assert tab.order == exact.order, name
+        close(np.array(tab.b, float), exact.b, 1e-15, name)
+        if tab.b_error is not None:       # where the oracle has no companion, it is Euler's method
+            euler = (1.0, *(0.0 for _ in exact.b[1:]))
+            close(np.array(tab.b_error, float), exact.bhat or euler, 1e-15, name)
+
+
+def battery(oracle: dict) -> None:
+    """Raise AssertionError, or whatever a broken package raises, at the first difference."""
+    import revode as rv
+    warnings.simplefilter("error")
+    check_methods(rv, oracle["solves"])
+    check_words(rv)
+    check_near(rv, oracle["solves"])
+    check_backsolve(rv)
+    check_reports(rv)
+    check_table(rv, oracle["table"])
+
+
+if __name__ == "__main__":
+    import time
+    start = time.perf_counter()
+    found = prepare()
+    middle = time.perf_counter()
+    battery(found)
+    print(f"oracles {middle - start:.2f} s, battery {time.perf_counter() - middle:.2f} s")
