@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .engine import tree
-from .engine.tensor import value_of
+from .engine.tensor import number, value_of
 from .methods.increment import Increment
 from .methods.shears import Parts, Step
 from .stepping import Problem, size
@@ -55,6 +55,12 @@ class PID:
         if not (0 < self.shrink < 1 < self.grow and 0 < self.safety <= 1):
             raise ValueError(f"PID: safety={self.safety!r}, shrink={self.shrink!r}, grow={self.grow!r}; safety is in (0, 1], and "
                              "shrink < 1 < grow")
+        if not all(np.isfinite(x) for x in (self.p, self.i, self.d)):
+            raise ValueError(f"PID: p={self.p!r}, i={self.i!r}, d={self.d!r}; the coefficients are finite numbers")
+        smallest, largest = self.min_step or 0.0, self.max_step if self.max_step is not None else np.inf
+        if not (0 <= smallest <= largest and largest > 0 and self.max_steps >= 1):
+            raise ValueError(f"PID: min_step={self.min_step!r}, max_step={self.max_step!r}, max_steps={self.max_steps!r}; steps are "
+                             "positive sizes with min_step <= max_step, and max_steps is at least 1")
 
 
 class Adaptive:
@@ -63,8 +69,8 @@ class Adaptive:
     def __init__(self, controller: PID, t1: float, direction: float, dt0: float | None, save_at: tuple[float, ...] | None,
                  last_only: bool) -> None:
         self.controller, self.t1, self.direction = controller, t1, direction
-        self.h = dt0 or 0.0                        # the next step to try, positive; 0 until it is estimated
-        self.stops = (*(save_at or ()), t1)        # times that the grid has to hit
+        self.h = self.bounded(dt0 or 0.0)          # the next step to try, positive; 0 until it is estimated
+        self.stops = [*(save_at or ()), t1]        # times that the grid has to hit, the next one first
         self.save_at = None if save_at is None else set(save_at)
         self.last_only = last_only
         self.norms: list[float] = []               # of the accepted steps before, newest first
@@ -84,6 +90,7 @@ class Adaptive:
         t0 = problem.ts[-1]
         if not self.h:
             self.h = first_step(problem, parts, F, self.t1 - t0, controller)
+        flows = not hasattr(method, "word")
         memo = {name: dict(values) for name, values in F.memo.items()}
         scalar = value_of(problem.output(parts)[0]).dtype.type
         limit = controller.min_step or 10 * np.spacing(max(abs(t0), abs(self.t1)))
@@ -94,7 +101,8 @@ class Adaptive:
             t1 = self.end_of_step(t0)
             h = as_step(scalar(t1 - t0), problem)
             step = problem.between(problem.N, t0, t1, h, problem.hs[-1] if problem.hs else h)
-            after, error = attempt(method, step, parts, F)
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):      # what overflows is rejected
+                after, error = attempt(method, step, parts, F)
             norm = error_norm(controller, error, problem.output(parts), problem.output(after))
             factor = self.factor(norm, method.error_order)
             if norm <= 1:
@@ -103,8 +111,11 @@ class Adaptive:
                 self.norms = [norm, *self.norms[:1]]
                 if t1 == self.t1 or abs(t1 - t0) >= 0.99 * abs(self.h) or factor < 1:
                     self.h = self.bounded(abs(t1 - t0) * factor)       # a step cut short by a stop says little
+                if flows:
+                    F.memo.clear()
                 return after
-            F.memo = {name: dict(values) for name, values in memo.items()}
+            if not flows:                          # a flow left only the field value at (t0, y), which stays valid
+                F.memo = {name: dict(values) for name, values in memo.items()}
             problem.stats.rejected += 1
             self.h = self.bounded(abs(t1 - t0) * factor)
             if abs(self.h) < limit:
@@ -112,7 +123,9 @@ class Adaptive:
 
     def end_of_step(self, t0: Any) -> Any:
         """t0 + h, but never past the next stop, and not leaving a crumb before it."""
-        stop = next(s for s in self.stops if (s - t0) * self.direction > 0)
+        while (self.stops[0] - t0) * self.direction <= 0:
+            del self.stops[0]
+        stop = self.stops[0]
         left = abs(stop - t0)
         if left <= self.h * 1.0001:
             return np.float64(stop)
@@ -157,9 +170,15 @@ def attempt(method: Any, step: Step, parts: Parts, F: Increment) -> tuple[Parts,
 def error_norm(controller: PID, error: Any, before: tuple, after: tuple) -> float:
     """The weighted root mean square of the error; Inf where anything is not finite."""
     y, y1, error = value_of(before[0]), value_of(after[0]), value_of(error)
-    ratio = error / (controller.atol + controller.rtol * np.maximum(abs(y), abs(y1)))
-    norm = float(np.sqrt(np.mean(ratio * ratio)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        ratio = error / weight(controller, np.maximum(abs(y), abs(y1)))
+        norm = number(np.sqrt(np.mean(ratio * ratio)))
     return norm if np.isfinite(norm) and np.isfinite(size(y1)) else float("inf")
+
+
+def weight(controller: PID, y: Any) -> Any:
+    """atol + rtol |y|, never zero."""
+    return np.maximum(controller.atol + controller.rtol * y, float(np.finfo(y.dtype).tiny))
 
 
 def first_step(problem: Problem, parts: Parts, F: Increment, span: float, controller: PID) -> float:
@@ -168,10 +187,11 @@ def first_step(problem: Problem, parts: Parts, F: Increment, span: float, contro
     params = tree.map(value_of, F.params)
     t0, direction = problem.ts[0], np.sign(span)
     f0 = problem.system.coefficients(t0, y, params)[0]
-    scale = controller.atol + controller.rtol * abs(y)
+    scale = weight(controller, abs(y))
 
     def norm(x: Any) -> float:
-        return float(np.sqrt(np.mean((x / scale) ** 2)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            return min(number(np.sqrt(np.mean((x / scale) ** 2))), 1e100)
 
     d0, d1 = norm(y), norm(f0)
     h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1

@@ -149,7 +149,7 @@ def noisy(system: System, diffusion: Callable, noise: Any, interpretation: str, 
     system.stats.checks += 2
     if not hasattr(g, "shape") or (g.shape != y.shape and g.shape[:-1] != y.shape):
         raise ValueError(f"solve: the diffusion returned {getattr(g, 'shape', type(g).__name__)} for y of shape {y.shape}; "
-                         f"diagonal noise has g shaped like y, general noise has g of shape {(*y.shape, 'm')}; nothing is broadcast")
+                         f"diagonal noise has its shape, general noise {(*y.shape, 'm')}; nothing is broadcast")
     if g.dtype != y.dtype:
         raise TypeError(f"solve: the diffusion returned {g.dtype} for y of {y.dtype}; give params and constants y's dtype")
     if not bool(np.isfinite(g).all()) or not bool((g == again).all()):

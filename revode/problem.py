@@ -181,8 +181,10 @@ def check_params(params: Any, y: Any) -> Any:
     checked = []
     for x, name in zip(leaves, tree.paths(params), strict=True):
         plain = value_of(x)
-        if type(x) is float:
-            x = plain = y.dtype.type(x) if isinstance(y, (np.ndarray, np.generic)) else np.full_like(y, x, shape=())
+        if type(plain) is float:
+            one = y.dtype.type(1) if isinstance(y, (np.ndarray, np.generic)) else np.full_like(y, 1, shape=())
+            x = x * one                                   # a Python float, or a tensor of one, in y's dtype
+            plain = value_of(x)
         home, here = type(plain).__module__.split(".")[0], type(y).__module__.split(".")[0]
         if hasattr(plain, "dtype") and hasattr(plain, "ndim") and plain.ndim and home != here:
             raise TypeError(f"solve: params{name} is a {home} array but y0 is a {here} array; move all of them to one "

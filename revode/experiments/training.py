@@ -106,10 +106,13 @@ def train(experiment: Experiment, gradient: Any, *, iterations: int, method: Any
     try:
         for _ in bar:
             start = time.perf_counter()
-            (value, _), grads = objective(params)
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):        # what follows says it better
+                (value, _), grads = objective(params)
             loss = float(value)
             if not np.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss}")
+            if not all(bool(np.isfinite(g).all()) for g in tree.flatten(grads)[0] if g is not None):
+                raise FloatingPointError("the gradient has entries that are not finite")
             losses.append(loss)
             if loss < best_loss:
                 best, best_loss = params, loss

@@ -20,7 +20,7 @@ import time
 import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 WIDTH = 112          # messages are wrapped, so that a page needs no scrolling
@@ -76,7 +76,7 @@ def code_of(lines: list[str], block: Block) -> str:
     return "\n".join(lines[block.start:block.end])
 
 
-def message(error: BaseException | Warning) -> str:
+def worded(error: BaseException | Warning) -> str:
     return textwrap.fill(f"{type(error).__name__}: {error}", WIDTH, subsequent_indent="    ", break_long_words=False,
                          break_on_hyphens=False)
 
@@ -85,8 +85,9 @@ def execute(code: str, namespace: dict, filename: str, raises: bool) -> str:
     """Run one block; what it printed, its warnings and its error included, in the order in which they came."""
     out = io.StringIO()
 
-    def show(warning: Warning | str, *rest: object, **more: object) -> None:
-        print(message(warning) if isinstance(warning, Warning) else warning, file=out)
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None,
+             line: str | None = None) -> None:
+        print(worded(message) if isinstance(message, Warning) else message, file=out)
 
     with warnings.catch_warnings(), redirect_stdout(out):
         warnings.simplefilter("always")
@@ -96,7 +97,7 @@ def execute(code: str, namespace: dict, filename: str, raises: bool) -> str:
         except Exception as error:
             if not raises:
                 raise
-            print(message(error))
+            print(worded(error))
         else:
             if raises:
                 raise AssertionError(f"{filename}: a block marked `raises` raised nothing")

@@ -3,7 +3,7 @@ import ast
 import re
 
 import pytest
-from run_chapters import DOCS, blocks, chapters, code_of, comparable, differences, message, run, written
+from run_chapters import DOCS, blocks, chapters, code_of, comparable, differences, run, worded, written
 
 WIDTH = 120        # characters: a page is read without scrolling
 TYPED = 40         # lines of functions and classes that a chapter types in front of the reader (STYLE.md)
@@ -99,4 +99,4 @@ def test_a_block_that_should_raise_and_does_not_is_an_error(tmp_path):
 def test_numbers_count_outside_messages():
     assert comparable("y = 1.5") != comparable("y = 1.6")
     assert comparable("ValueError: 1.5e-3 and\n    2") == comparable("ValueError: inf\n    and 3")
-    assert message(ValueError("x " * 100)).count("\n") == 1
+    assert worded(ValueError("x " * 100)).count("\n") == 1

@@ -29,7 +29,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 ROOT = Path(__file__).parents[2]
 FILES = ["engine/primitives.py", "engine/functions.py", "engine/tensor.py", "engine/derivatives.py", "methods/*.py",
          "gradients/*.py"]
-SUITE = ["tests/unit", "tests/property", "tests/conformance/test_methods.py"]
+ENGINE_TESTS = ["tests/unit/test_engine.py", "tests/unit/test_numpy_functions.py", "tests/unit/test_errors_engine.py",
+                "tests/unit/test_tree.py", "tests/property/test_engine_properties.py"]
+SUITES = {"engine": ENGINE_TESTS, "methods": ["tests/unit", "tests/property", "tests/conformance/test_methods.py"],
+          "gradients": ["tests/unit", "tests/property"]}
 LIMIT = {"battery": 20, "suite": 180}                   # seconds
 
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.Mod: ast.Mult,
@@ -124,7 +127,7 @@ def all_mutants(base: Path, patterns: list[str] | None = None) -> list[Mutant]:
     return [m for path in paths for m in mutants_of(path, base)]
 
 
-def child(folder: str, stage: str, oracle: dict, log: str) -> None:
+def child(folder: str, stage: str, room: str, oracle: dict, log: str) -> None:
     """In the forked process: meet the tests with the changed package, and leave by the exit status."""
     signal.alarm(LIMIT[stage])
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -141,7 +144,7 @@ def child(folder: str, stage: str, oracle: dict, log: str) -> None:
             status = 0
         else:
             import pytest
-            status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "-k", "not million", *SUITE]))
+            status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "-k", "not million", *SUITES[room]]))
     except BaseException as error:
         print(f"{type(error).__name__}: {error}")
     finally:
@@ -149,13 +152,13 @@ def child(folder: str, stage: str, oracle: dict, log: str) -> None:
         os._exit(status)
 
 
-def noticed(folder: str, stage: str, oracle: dict) -> str:
+def noticed(folder: str, stage: str, room: str, oracle: dict) -> str:
     """'' if the tests pass, else the last line that they printed."""
     log = f"{folder}/log"
     sys.stdout.flush()
     process = os.fork()
     if process == 0:
-        child(folder, stage, oracle, log)
+        child(folder, stage, room, oracle, log)
     _, status = os.waitpid(process, 0)
     if status == 0:
         return ""
@@ -172,17 +175,19 @@ def run(mutants: list[Mutant], oracle: dict, suite: bool = True, progress: bool 
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "revode"
         shutil.copytree(ROOT / "revode", base, ignore=shutil.ignore_patterns("__pycache__"))
-        for stage in ("battery", "suite") if suite else ("battery",):
-            problem = noticed(folder, stage, oracle)
+        rooms = {mutant.file.split("/")[0] for mutant in mutants}
+        for stage, room in [("battery", "engine"), *(("suite", room) for room in sorted(rooms) if suite)]:
+            problem = noticed(folder, stage, room, oracle)
             if problem:
-                raise RuntimeError(f"the {stage} fails on the unchanged package: {problem}")
+                raise RuntimeError(f"the {stage} of {room} fails on the unchanged package: {problem}")
         for i, mutant in enumerate(mutants):
             path = base / mutant.file
             original = path.read_text()
             path.write_text(mutant.source)
-            by = noticed(folder, "battery", oracle)
+            room = mutant.file.split("/")[0]
+            by = noticed(folder, "battery", room, oracle)
             if not by and suite:
-                by = noticed(folder, "suite", oracle)
+                by = noticed(folder, "suite", room, oracle)
             path.write_text(original)
             results.append((mutant, by))
             if progress:
