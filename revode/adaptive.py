@@ -59,8 +59,8 @@ class PID:
             raise ValueError(f"PID: p={self.p!r}, i={self.i!r}, d={self.d!r}; the coefficients are finite numbers")
         smallest, largest = self.min_step or 0.0, self.max_step if self.max_step is not None else np.inf
         if not (0 <= smallest <= largest and largest > 0 and self.max_steps >= 1):
-            raise ValueError(f"PID: min_step={self.min_step!r}, max_step={self.max_step!r}, max_steps={self.max_steps!r}; steps are "
-                             "positive sizes with min_step <= max_step, and max_steps is at least 1")
+            raise ValueError(f"PID: min_step={self.min_step!r}, max_step={self.max_step!r}, max_steps={self.max_steps!r}; "
+                             "steps are positive sizes with min_step <= max_step, and max_steps is at least 1")
 
 
 class Adaptive:

@@ -74,7 +74,7 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
     problem.h_before = np.asarray(h_before, dtype) if plain else float(h_before)
     problem.resumed, problem.n_before = state0 is not None, n_before
     y = initial[method.outputs[0]] if state0 is not None else initial[0] if split else initial
-    y = value_of(y)
+    y = read_only(value_of(y))
     if control is not None:
         problem.system, problem.driver = driving.controlled(system, control, method, y)
         system = problem.system

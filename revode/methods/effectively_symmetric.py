@@ -118,9 +118,12 @@ def EES(stages: int, correct: int = 0) -> LowStorage:
     """EES(2, 2s-1) with s stages, 2 to 12: the trigonometric family. s = 4 to 6 gives gradients exact in practice."""
     if not isinstance(stages, int) or not 2 <= stages <= 12:
         raise ValueError(f"EES: stages={stages!r}; a whole number from 2 to 12")
-    theta = pi / (2 * stages)
-    A = (0.0, *(-sin((2 * i - 1) * theta) / sin((2 * i + 1) * theta) for i in range(1, stages)))
-    B = (*(2 * sin(theta) * sin((2 * i - 1) * theta) for i in range(1, stages)), sin(theta) ** 2)
+
+    def sine(k: int) -> float:
+        return sin(min(k, 2 * stages - k) * pi / (2 * stages))        # sin(pi - x) = sin(x), without its loss of digits
+
+    A = (0.0, *(-sine(2 * i - 1) / sine(2 * i + 1) for i in range(1, stages)))
+    B = (*(2 * sine(1) * sine(2 * i - 1) for i in range(1, stages)), sine(1) ** 2)
     name = f"EES(stages={stages})" if not correct else f"EES(stages={stages}, correct={correct})"
     return LowStorage(name, A, B, 2, 2 * stages - 1, correct)
 

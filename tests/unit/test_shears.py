@@ -39,7 +39,7 @@ def test_inverse_undoes_forward_and_forward_undoes_inverse(case: Case) -> None:
             there = inverse(word, parts, new())
             back = forward(word, there, new())
         assert max(abs(back[name] - parts[name]).max() for name in parts) <= 540 * 4 * EPS / 2
-        assert max(abs(there[name] - parts[name]).max() for name in parts) > 0.01       # it moved
+        assert max(abs(there[name] - parts[name]).max() for name in parts) > 0.004      # it moved
 
 
 # ---------------------------------------------------------------------------------------------------- words of the user
