@@ -6,7 +6,7 @@
 This file is the table of contents; the engine is in engine/, the methods in methods/, the gradient modes in gradients/.
 """
 from .adaptive import PID
-from .engine import Tensor, check_vjp, custom_vjp, grad, load, save, tree, value_and_grad, vjp
+from .engine import Tensor, check_vjp, custom_vjp, grad, load, save, stop_gradient, tree, value_and_grad, vjp
 from .gradients import Backsolve, Checkpointed, Direct, Reversible
 from .methods import (
     EES,

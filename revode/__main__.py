@@ -14,8 +14,8 @@ EXAMPLES_TRAIN = """examples:
   revode train white-dwarf --plot fit.png --json figures.json --save params.npz
 
 gradient modes: reversible, reversible:100 (store a state every 100 steps), direct, checkpointed:8, backsolve
-methods:        coupled:midpoint:0.999 (base and lam), reversible-heun, alf:1.0 (eta), leapfrog-midpoint, ees25:0.1 (x), ees27,
-                ees:6 (stages), near-reversible:rk4, runge-kutta:rk4 (not reversible; for direct and checkpointed)
+methods:        coupled:midpoint:0.999 (base and lam), reversible-heun, alf:1.0 (eta), leapfrog-midpoint, ees25:0.1 (x),
+                ees27, ees:6 (stages), near-reversible:rk4, runge-kutta:rk4 (not reversible; for direct and checkpointed)
 bases:          euler, midpoint, heun2, ralston3, bosh3, rk4, dopri5, tsit5
 """
 
@@ -56,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, what, examples in (
             ("train", "train a model with one gradient mode", EXAMPLES_TRAIN),
-            ("compare", "train with reversible gradients, and measure the other gradient modes beside it", EXAMPLES_COMPARE)):
+            ("compare", "train with reversible gradients, and measure the other modes beside it", EXAMPLES_COMPARE)):
         sub = commands.add_parser(name, help=what, description=what, epilog=examples,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
         sub.add_argument("experiment", choices=sorted(EXPERIMENTS), help="which experiment")

@@ -75,12 +75,12 @@ class Advice:
         many = f"{self.steps:,} steps of {self.h:.4g}, |y| up to {self.scale:.3g}"
         lines = [f"{self.method!r} on this problem ({many}):"]
         if math.isfinite(self.contraction):
-            lines.append(f"  rates per unit of time  contraction {self.contraction:.4g} (at most {self.peak:.4g}), "
-                         f"expansion {self.expansion:.4g}")
-            verdict = f"{'suits' if self.suits else 'does not suit'} (the copies part {self.parting:.2g}-fold)"
+            lines.append(f"  rates per unit of time  from {-self.contraction:.4g} to {self.expansion:.4g} on average, "
+                         f"{-self.peak:.4g} in the most contracting step")
+            verdict = f"{'suits' if self.suits else 'does not suit'} (their difference grows {self.parting:.2g} times at most)"
             if hasattr(self.method, "lam"):
-                lines.append(f"  forward                 lam < {self.lam_below:.6g} is needed in the long run, lam is "
-                             f"{self.method.lam:.6g}: {verdict}")
+                lines.append(f"  forward                 lam < {self.lam_below:.6g} keeps the copies together in the long run, "
+                             f"lam is {self.method.lam:.6g}: {verdict}")
             elif parasitic(self.method):
                 lines.append(f"  forward                 follows contraction up to {self.follows:.4g}: {verdict}")
         lost = ", all digits are lost" if self.roundtrip > self.scale else ""
@@ -139,13 +139,12 @@ def advise(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any
             resync //= 2
     span = abs(float(trial.problem.ts[-1] - trial.problem.ts[0]))
     h = span / trial.problem.N
-    known = trial.contracting is not None
-    contraction = float(trial.contracting.sum()) / span if known else math.nan
+    contraction = float(trial.contracting.sum()) / span
     return Advice(
         method=method, steps=trial.problem.N, h=h, scale=trial.scale, tol=limit, contraction=contraction,
-        peak=float((trial.contracting / abs(np.asarray(trial.problem.hs, float))).max()) if known else math.nan,
-        expansion=float(trial.expanding.sum()) / span if known else math.nan,
-        lam_below=math.exp(-contraction * h) if known else math.nan, parting=parting, suits=suits,
+        peak=float((trial.contracting / abs(np.asarray(trial.problem.hs, float))).max()),
+        expansion=float(trial.expanding.sum()) / span, parting=parting, suits=suits,
+        lam_below=math.exp(-max(contraction * h, 0.0)) if trial.rated else math.nan,
         amplification=error / defect if defect else 1.0, roundtrip=error,
         recommended=recommended, resync=resync, recommended_roundtrip=better)
 
@@ -158,7 +157,7 @@ def coupling(field: Callable, y0: Any, ts: Any, params: Any = None, base: str | 
     Example
     -------
     >>> lam = coupling(lambda t, y, params: -2.0 * y, np.array([1.0]), np.linspace(0.0, 10.0, 1001))
-    >>> round(-np.log(lam) / 0.01, 1)        # 1.1 times the contraction rate
+    >>> round(-float(np.log(lam)) / 0.01, 1)        # 1.1 times the contraction rate
     2.2
     """
     return gentlest(Trial(field, y0, ts, params, Coupled(base)).contracting)
@@ -179,10 +178,8 @@ def gentlest(contracting: np.ndarray) -> float:
     return round(1 - math.ceil(loss * 10**digits) / 10**digits, digits)       # three figures of 1 - lam, on the safe side
 
 
-def partings(contracting: np.ndarray | None, kappa: float) -> float:
+def partings(contracting: np.ndarray, kappa: float) -> float:
     """How many times a difference between the copies grows at most, from any step to any later one."""
-    if contracting is None:
-        return 1.0
     path = np.concatenate([[0.0], np.cumsum(contracting - kappa)])
     worst = float((path - np.minimum.accumulate(path)).max())
     return math.exp(worst) if worst < 700 else math.inf
@@ -190,7 +187,7 @@ def partings(contracting: np.ndarray | None, kappa: float) -> float:
 
 def parasite(method: Any, trial: Trial) -> float | None:
     """-log of the factor by which a step damps the difference of the copies; None for a method that has no copies."""
-    if trial.contracting is None or not parasitic(method):
+    if not trial.rated or not parasitic(method):
         return None
     return float(parasitic(method).contraction_limit(1.0))
 
@@ -220,22 +217,22 @@ class Trial:
         start = self.method.start(F, self.problem.step(0), initial) if own else {"y": initial}
         self.eps = float(np.finfo(next(iter(start.values())).dtype).eps)
         self.stride = math.isqrt(self.problem.N) + 1
-        self.contracting = self.expanding = None
-        self.march(start, rates=len(self.method.outputs) == 1 and "y" in start)
+        self.rated = len(self.method.outputs) == 1       # of split methods the field is not y'
+        self.march(start)
 
     def increment(self) -> Increment:
         return Increment(self.problem.system, self.params)
 
-    def march(self, parts: Parts, rates: bool) -> None:
+    def march(self, parts: Parts) -> None:
         """Forward: keep every stride-th state, and follow how perturbations grow with the flow and against it."""
         N, output = self.problem.N, self.method.outputs[0]
         self.kept: dict[int, Parts] = {0: parts}
         self.scale = self.size(parts)
-        if rates:
+        grown = np.full((2, N), math.nan)          # logarithms, a step
+        if self.rated:
             with_flow, against = Perturbation(parts[output], self.eps), Perturbation(parts[output], self.eps)
             psi = increment_of("midpoint")
             F = self.increment()
-            grown = np.zeros((2, N))
         with np.errstate(over="ignore", invalid="ignore"):
             for n in range(N):
                 after = one_step(self.guide, self.problem.step(n), parts, self.increment())
@@ -244,15 +241,14 @@ class Trial:
                     raise FloatingPointError(
                         f"advise: the trial solve with {self.guide!r} is no longer finite at step {n + 1} of {N} (t = "
                         f"{self.problem.ts[n + 1]:.6g}). Take smaller steps, or look at the field there.")
-                if rates:
+                if self.rated:
                     t0, t1, dx, _ = self.problem.step(n)
                     grown[0, n] = with_flow.carry(lambda y: y + psi(F, t0, t1, y, dx), parts[output])
                     grown[1, n] = against.carry(lambda y: y + psi(F, t1, t0, y, -dx), after[output])
                 parts = after
                 if (n + 1) % self.stride == 0:
                     self.kept[n + 1] = parts
-        if rates:
-            self.expanding, self.contracting = grown
+        self.expanding, self.contracting = grown
 
     def size(self, parts: Parts) -> float:
         return max(size(parts[name]) for name in self.guide.outputs)

@@ -168,8 +168,8 @@ def with_time(t: Any, y: Any) -> Any:
 def mse(prediction: Any, target: Any) -> Any:
     """The mean of (prediction - target)^2 over all entries. ValueError where the shapes differ."""
     if np.shape(prediction) != np.shape(target):
-        raise ValueError(f"mse: the prediction has shape {np.shape(prediction)} and the target {np.shape(target)}; they "
-                         "are equal, or broadcasting would compare everything with everything")
+        raise ValueError(f"mse: the prediction has shape {np.shape(prediction)} and the target {np.shape(target)}; "
+                         "they are equal, or broadcasting would compare everything with everything")
     return np.mean(np.square(prediction - target))
 
 
@@ -185,10 +185,10 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
         if labels.dtype.kind not in "iu":
             raise TypeError(f"cross_entropy: labels of {labels.dtype}; a label is the integer number of a class")
     if labels.shape != logits.shape[:-1]:
-        raise ValueError(f"cross_entropy: labels of shape {labels.shape} for logits of shape {logits.shape}; there is one "
-                         f"label for each row of logits, so shape {logits.shape[:-1]}")
+        raise ValueError(f"cross_entropy: labels of shape {labels.shape} for logits of shape {logits.shape}; there is "
+                         f"one label for each row of logits, so shape {logits.shape[:-1]}")
     if labels.size and not (0 <= int(labels.min()) and int(labels.max()) < classes):
-        raise ValueError(f"cross_entropy: labels from {int(labels.min())} to {int(labels.max())} for {classes} classes; "
-                         f"labels run from 0 to {classes - 1}")
+        raise ValueError(f"cross_entropy: labels from {int(labels.min())} to {int(labels.max())} for {classes} "
+                         f"classes; labels run from 0 to {classes - 1}")
     rows = np.reshape(log_softmax(logits), (-1, classes))
     return -np.mean(rows[np.arange(len(rows)), np.reshape(labels, (-1,))])

@@ -61,7 +61,8 @@ def adamw(lr: Rate, weight_decay: float, b1: float = 0.9, b2: float = 0.999, eps
         if not 0 <= b < 1:
             raise ValueError(f"adam: {name}={b!r}; a number in [0, 1)")
     if not (eps > 0 and weight_decay >= 0):
-        raise ValueError(f"adam: eps={eps!r}, weight_decay={weight_decay!r}; eps is positive and the decay not negative")
+        raise ValueError(f"adam: eps={eps!r}, weight_decay={weight_decay!r}; eps is positive and the decay not "
+                         "negative")
     _check_rate("adam", lr)
 
     def init(params: Any) -> dict:

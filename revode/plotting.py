@@ -1,4 +1,4 @@
-"""Figures of a training run: the fit, the loss, and what each gradient mode costs. Needs matplotlib, imported here inside.
+"""Figures of a training run: the fit, the loss, and what each gradient mode costs. Needs matplotlib, imported inside.
 
 Figures are made without pyplot, so no display, no window and no global state is involved.
 """
@@ -64,16 +64,18 @@ def loss_curves(ax: Any, losses: dict[str, list[float]]) -> None:
 
 
 def time_against_memory(ax: Any, rows: Sequence[Any]) -> None:
-    """Time per iteration against peak memory, both logarithmic, each gradient mode by name."""
-    points = [(row.peak_bytes / 2**20, row.seconds_per_iteration, row.gradient) for row in rows]
+    """Time per iteration (over that of reversible, if known) against peak memory, logarithmic, each mode by name."""
+    relative = all(row.relative is not None for row in rows)
+    points = [(row.peak_bytes / 2**20, row.relative if relative else row.seconds_per_iteration, row.gradient)
+              for row in rows]
     chain = [(x, y) for x, y, name in points if name.startswith("checkpointed")]
     if chain:
         ax.plot(*zip(*chain, strict=True), color="#999999", lw=0.8, zorder=1)
     for x, y, name in points:
         first = name.startswith("reversible")
         ax.plot(x, y, "*" if first else "o", color=COLOURS[1 if first else 0], ms=13 if first else 6, zorder=2)
-    ax.set(xscale="log", yscale="log", xlabel="peak memory of one iteration, MiB", ylabel="time per iteration, s",
-           title="gradient modes")
+    ax.set(xscale="log", yscale="log", title="gradient modes", xlabel="peak memory of one iteration, MiB",
+           ylabel="time per iteration, over that of reversible" if relative else "time per iteration, s")
     ax.margins(0.3)
     plain_ticks(ax)
     label_points(ax, points)
@@ -99,5 +101,6 @@ def label_points(ax: Any, points: Sequence[tuple[float, float, str]]) -> None:
             if abs(px - other_x) < NAME_WIDTH and abs(at - other_y) < NAME_HEIGHT:
                 at = other_y - NAME_HEIGHT
         placed.append((px, at))
-        ax.annotate(name, (x, y), (16, at - py), textcoords="offset points", va="center", fontsize=NAME_SIZE, annotation_clip=False,
-                    arrowprops={"arrowstyle": "-", "color": "#999999", "lw": 0.6, "shrinkA": 0, "shrinkB": 4})
+        ax.annotate(name, (x, y), (16, at - py), textcoords="offset points", va="center", fontsize=NAME_SIZE,
+                    annotation_clip=False, arrowprops={"arrowstyle": "-", "color": "#999999", "lw": 0.6, "shrinkA": 0,
+                                                       "shrinkB": 4})

@@ -15,6 +15,7 @@ from .engine import tree
 from .engine.tensor import Tensor, is_float, value_of
 from .gradients import Direct, Reversible
 from .methods import Coupled
+from .methods.custom import UserMethod
 from .methods.increment import System
 from .stepping import Problem, State, Stats
 
@@ -28,6 +29,8 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
     if isinstance(method, (str, type)) or not hasattr(method, "start"):
         raise TypeError(f"solve: method={method!r}; pass a method such as Coupled('midpoint'), RungeKutta('rk4') or "
                         "ReversibleHeun()")
+    if field is None and isinstance(method, UserMethod):
+        field = no_field
     if not callable(field):
         raise TypeError(f"solve: the first argument is a {type(field).__name__}; it is the vector field, a function "
                         "field(t, y, params)")
@@ -78,7 +81,8 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
     if control is not None:
         problem.system, problem.driver = driving.controlled(system, control, method, y)
         system = problem.system
-    check_field(problem, system, y, tree.map(value_of, params), control is not None)
+    if field is not no_field:
+        check_field(problem, system, y, tree.map(value_of, params), control is not None)
     if diffusion is not None or noise is not None:
         if control is not None or diffusion is None:
             raise ValueError("solve: noise= goes with diffusion=, and neither with control=")
@@ -136,6 +140,11 @@ def checked_gradient(gradient: Any, method: Any) -> Any:
         raise TypeError(f"solve: {method!r} cannot be run backwards, so it has no Reversible() gradient; use "
                         "Coupled(base), which is reversible, NearReversible(base), which nearly is, or Checkpointed(n)")
     return gradient
+
+
+def no_field(t: Any, y: Any, params: Any) -> Any:
+    """Stands for field=None: a method made of shears may use F.params alone."""
+    raise TypeError("solve: a shear called F, but field=None was given; pass the vector field")
 
 
 def check_state(y0: Any) -> None:

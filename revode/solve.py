@@ -87,7 +87,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
         def operation(initial: Any, params: Any) -> tuple:
             if innermost(tree.flatten((initial, params))[0]) is not None and not isinstance(gradient, Direct):
                 raise TypeError(f"solve: a derivative of a derivative was asked through {gradient!r}, which gives first "
-                                "derivatives only; use gradient=Direct(), which gives every order")
+                                "derivatives only; use gradient=Direct(), which gives every order (or, in check_vjp, order=1)")
             initial = tree.map(lambda x: x.view() if isinstance(x, np.ndarray) else x, initial)     # yours stays writeable
             return gradient.solve(problem, initial, params)
 

@@ -218,9 +218,9 @@ class Watch:
             # The two copies differ by about the local error, so a tenth of the solution means that they have parted.
             if gap is not None and size(gap) > 0.1 * self.scale:
                 self.warned = True
-                complain(problem, f"solve: at step {n} of {problem.N} (t = {problem.ts[n]:.6g}) the two copies of the solution "
-                         f"in the state of {method!r} differ by {size(gap):.3g}, while |y| was at most {self.scale:.3g}, so "
-                         "neither the solution nor its gradient can be trusted.")
+                complain(problem, f"solve: at step {n} of {problem.N} (t = {problem.ts[n]:.6g}) {method.pair} differ by "
+                         f"{size(gap):.3g}, while |y| was at most {self.scale:.3g}, so neither the solution nor its gradient can be "
+                         "trusted.")
 
     def overflow(self, n: int) -> None:
         """Find the step at which the state stopped being finite, and say so."""

@@ -194,14 +194,18 @@ def step_back(step, t, t1, h, y1, correct=0):
     return y
 
 
-def reverse_sweep(step, y, ts, params, cotangents, correct=0, eps=1e-30):
+def reverse_sweep(step, y, ts, params, cotangents, correct=0, known=None, eps=1e-30):
     """What a near-reversible gradient IS: reconstruct, then pull back through the forward step at that point.
+
+    Where the state itself is known (`known`: {n: y_n}; y_0 at least), it takes the place of the reconstructed one: the
+    step is pulled back there, and the reconstruction goes on from there.
 
     step(params, t, t1, h, y) is Phi_h on one array y; params is a dict of arrays; cotangents[n] is dL/dy_n or None.
     Each Jacobian by complex steps (Squire & Trapp 1998), entry by entry: no subtraction, so good to round-off.
     Returns dL/dy_0, {name: dL/dparam} and [y_0 .. y_N] as reconstructed. Meant for a handful of entries.
     """
     import numpy as np
+    known = known or {}
     a = cotangents[-1]
     a_params = {name: np.zeros_like(w, dtype=float) for name, w in params.items()}
     path = [y]
@@ -209,6 +213,7 @@ def reverse_sweep(step, y, ts, params, cotangents, correct=0, eps=1e-30):
         at = (ts[n], ts[n + 1], ts[n + 1] - ts[n])
         y = step_back(lambda *args: step(params, *args), *at, y, correct)
         path.insert(0, y)
+        y = known.get(n, y)
 
         def pulled(x, put, at=at, y=y, a=a):
             grad = np.zeros(x.shape)

@@ -200,6 +200,10 @@ def custom_vjp(fn: Callable) -> Callable:
     return operation
 
 
+stop_gradient = custom_vjp(lambda x: (x, lambda g: (None,)))
+"""The value of a tree, as a constant: no gradient flows through it."""
+
+
 def _match(result: Any, arg: Any) -> list:
     """The cotangent leaves for one argument of a custom operation, checked against its shapes."""
     leaves, structure = tree.flatten(arg)
@@ -219,7 +223,8 @@ def check_vjp(fn: Callable, *args: Any, order: int = 2, rtol: float | None = Non
     """Compare the gradient of fn at args with central differences along random directions, up to the given order.
 
     fn may return a tree. Returns the largest relative difference; raises AssertionError past rtol (default: the error
-    that central differences have at their best step, about 20 * eps**(2/3), times 10 per extra order).
+    that central differences have at their best step, about 20 * eps**(2/3), times 10 per extra order). A solve with
+    Reversible, Checkpointed or Backsolve has first derivatives only, so check it with order=1.
     Cost: 2 evaluations and 1 pull for order 1; order 2 checks the pull itself in the same way.
     """
     rng = np.random.default_rng(seed)

@@ -22,7 +22,18 @@ from ..gradients import Reversible
 from ..problem import checked_gradient
 from ..stepping import ReconstructionWarning
 from . import EXPERIMENTS, names, tables
-from .training import INTERRUPTED, Experiment, Row, Trained, compare, direct_gradient, measure, modes_for, train
+from .training import (
+    INTERRUPTED,
+    Experiment,
+    Row,
+    Trained,
+    affordable,
+    compare,
+    direct_gradient,
+    measure,
+    modes_for,
+    train,
+)
 
 SCHEMA = 1
 COMPARE_ITERATIONS = 300     # with the published 1000 steps, `compare` then takes about two minutes on two cores
@@ -68,47 +79,53 @@ def run_compare(args: Namespace) -> int:
     with spoken_warnings(notes):
         run = first_run(report, "reversible", gradient, args.seed)
         try:
+            modes = modes_for(experiment.steps)
+            if not args.full:
+                modes = affordable(experiment, modes, run, method, SKIP_AFTER, notes.append)
+                print(f"timing {len(modes)} gradient modes in turns", file=sys.stderr)
             truth = direct_gradient(experiment, run.params, method)
-            rows.append(measure(experiment, "reversible", gradient, run, run.params, truth, method=method,
-                                iterations=report.iterations))
-            for row, other in compare(experiment, modes_for(experiment.steps), run, method=method,
-                                      iterations=report.iterations, full=args.full, seed=args.seed,
-                                      limit=math.inf if args.full else SKIP_AFTER, note=notes.append, truth=truth):
-                print(f"measured {row.gradient}: {tables.seconds(row.seconds_per_iteration)} per iteration", file=sys.stderr)
+            for row, other in compare(experiment, modes, run, method=method, iterations=report.iterations,
+                                      full=args.full, seed=args.seed, truth=truth):
+                print(f"measured {row.gradient}: {tables.seconds(row.seconds_per_iteration)} per iteration",
+                      file=sys.stderr)
                 rows.append(row)
                 if args.full:
                     report.runs[row.gradient] = other
-        except KeyboardInterrupt:
-            notes.append("Interrupted: the gradient modes that are missing were not measured.")
+        except (KeyboardInterrupt, FloatingPointError) as reason:
+            notes.append(f"Gradient modes that are missing were not measured: {str(reason) or INTERRUPTED}.")
     if any(row.extrapolated for row in rows):
-        notes.append(f"~ extrapolated: the median time per iteration, times {report.iterations:,}. Modes with few timed "
-                     "iterations start from the parameters that reversible found, and show the loss of those; --full trains "
-                     "with every mode.")
+        notes.append(f"~ extrapolated: the median time per iteration, times {report.iterations:,}. Modes with few "
+                     "timed iterations start from the parameters that reversible found, and show the loss of those; "
+                     "--full trains with every mode.")
+    if not args.full:
+        notes.append("Time over that of reversible: the modes were timed in turns, so load on the machine meets all "
+                     "alike.")
     notes.append("Gradient error and round trip are taken at the parameters that reversible found.")
     return finish(report, args)
 
 
 def first_run(report: Report, name: str, gradient: Any, seed: int) -> Trained:
     """Train, and note it if that ended early."""
-    run = report.runs[name] = train(report.experiment, gradient, iterations=report.iterations, method=report.method, seed=seed,
-                                    progress=name)
+    run = report.runs[name] = train(report.experiment, gradient, iterations=report.iterations, method=report.method,
+                                    seed=seed, progress=name)
     if run.stopped is not None:
-        report.notes.append(f"Training ended after {run.iterations:,} iterations ({run.stopped}); the figures are those of the "
-                            "best parameters so far.")
+        report.notes.append(f"Training ended after {run.iterations:,} iterations ({run.stopped}); the figures are those "
+                            "of the best parameters so far.")
     return run
 
 
 def prepare(args: Namespace, gradient: Any) -> tuple[Experiment, Any, Any]:
-    """The experiment, the method and the gradient mode; UserError for what can be known to fail before anything has run."""
+    """The experiment, the method and the gradient mode; UserError for what is known to fail before anything has run."""
     for path in (args.plot, args.json, args.save):
         if path is not None and not Path(path).resolve().parent.is_dir():
-            raise UserError(f"{path} cannot be written, because there is no folder {Path(path).resolve().parent}; create it "
-                            "first, or choose another place")
+            raise UserError(f"{path} cannot be written, because there is no folder {Path(path).resolve().parent}; "
+                            "create it first, or choose another place")
     if args.plot is not None:
         try:
             import matplotlib  # noqa: F401
         except ImportError:
-            raise UserError("--plot needs matplotlib, which is not installed; it comes with pip install 'revode[plot]'") from None
+            raise UserError("--plot needs matplotlib, which is not installed; it comes with pip install "
+                            "'revode[plot]'") from None
     module = EXPERIMENTS[args.experiment]
     experiment = module.experiment(steps=args.steps or module.STEPS, dtype=args.dtype)
     method = args.method or experiment.method
@@ -123,10 +140,10 @@ def introduce(report: Report, args: Namespace) -> None:
     load = "" if this["load"] is None else f", load average {this['load']:.1f}"
     print(f"{experiment.name}: {experiment.title}\n"
           f"  {experiment.recipe}\n"
-          f"  {experiment.steps:,} steps of {abs(experiment.ts[1] - experiment.ts[0]):.4g}, {report.method!r}, {args.dtype}, "
-          f"seed {args.seed}\n"
-          f"  {report.iterations:,} iterations (published: {experiment.iterations:,}); --iterations changes it, Ctrl-C ends "
-          "training early and keeps the best so far\n"
+          f"  {experiment.steps:,} steps of {abs(experiment.ts[1] - experiment.ts[0]):.4g}, {report.method!r}, "
+          f"{args.dtype}, seed {args.seed}\n"
+          f"  {report.iterations:,} iterations (published: {experiment.iterations:,}); --iterations changes it, Ctrl-C "
+          "ends training early and keeps the best so far\n"
           f"  {this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, NumPy {this['numpy']}", flush=True)
 
 
@@ -160,13 +177,14 @@ def spoken_warnings(notes: list[str]) -> Iterator[None]:
 
 
 def finish(report: Report, args: Namespace) -> int:
-    """Print the tables, and write the figures, the parameters and the plot where that was asked for. The exit status."""
+    """Print the tables, and write the figures, the parameters and the plot that were asked for. The exit status."""
     print("\n" + tables.costs(report.rows, report.iterations))
     for sentence in report.notes:
         print(textwrap.fill(sentence, 118, subsequent_indent="  "))
     print("\n" + tables.published(report.experiment.published))
     run = next(iter(report.runs.values()))
-    for path, write in ((args.json, lambda: write_json(report, args)), (args.save, lambda: engine.save(args.save, run.params)),
+    for path, write in ((args.json, lambda: write_json(report, args)),
+                        (args.save, lambda: engine.save(args.save, run.params)),
                         (args.plot, lambda: plot(report, args.plot))):
         if path is None:
             continue
@@ -193,7 +211,8 @@ def write_json(report: Report, args: Namespace) -> None:
         "settings": {"method": repr(report.method), "steps": experiment.steps, "iterations": report.iterations,
                      "seed": args.seed, "dtype": args.dtype, "recipe": experiment.recipe},
         "machine": report.machine,
-        "rows": [{**dataclasses.asdict(row), "roundtrip": row.roundtrip and row.roundtrip._asdict()} for row in report.rows],
+        "rows": [{**dataclasses.asdict(row), "roundtrip": row.roundtrip and row.roundtrip._asdict()}
+                 for row in report.rows],
         "runs": {name: {"best_loss": run.loss, "losses": run.losses, "seconds": run.seconds, "stopped": run.stopped}
                  for name, run in report.runs.items()},
         "notes": report.notes, "published": experiment.published._asdict()}), indent=1, allow_nan=False) + "\n")

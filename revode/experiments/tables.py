@@ -43,17 +43,20 @@ def three_digits(x: float) -> str:
 
 def small(x: Any) -> str:
     """An error: 1.2e-15; '-' where there is none."""
-    return "-" if x is None else f"{x:.1e}"
+    return "-" if x is None else f"{x:.1e}" if x else "0"
 
 
 def costs(rows: Sequence[Row], iterations: int) -> str:
     """The table of the gradient modes. Totals are for `iterations`; '~' marks those that are extrapolated."""
-    headers = ("gradient\nmode", "\nloss", "timed\niterations", "time per\niteration", f"time for\n{iterations:,} its",
+    compared = any(row.relative is not None for row in rows)
+    headers = ["gradient\nmode", "\nloss", "timed\niterations", "time per\niteration", f"time for\n{iterations:,} its",
                "peak\nmemory", "states\nheld", "field\nevaluations", "\nvjps", "gradient error\nagainst direct",
-               "round trip\nabsolute", "round trip\nulps")
+               "round trip\nabsolute", "round trip\nulps"]
+    if compared:
+        headers.insert(4, "over\nreversible")
     return table(headers, [(
         row.gradient, f"{row.loss:.4e}", f"{row.iterations:,}", seconds(row.seconds_per_iteration),
-        ("~" if row.extrapolated else "") + seconds(row.seconds_total), size(row.peak_bytes), f"{row.states:,}",
+        *([] if not compared else ["-" if row.relative is None else f"{row.relative:.2f}"]), ("~" if row.extrapolated else "") + seconds(row.seconds_total), size(row.peak_bytes), f"{row.states:,}",
         f"{row.nfe:,}", f"{row.nvjp:,}", small(row.gradient_error), small(row.roundtrip and row.roundtrip.absolute),
         small(row.roundtrip and row.roundtrip.ulps)) for row in rows])
 

@@ -20,13 +20,14 @@ import numpy as np
 
 from ..engine import tree
 from ..engine.derivatives import value_and_grad
-from ..gradients import Backsolve, Checkpointed, Direct
+from ..gradients import Backsolve, Checkpointed, Direct, Reversible
 from ..gradients.checkpointed import minimal_advances
 from ..optim import Optimiser
 from ..solve import solve
 from ..stepping import RoundTrip
 
 TRACING = 4                # an iteration with allocations traced takes so many times longer, about
+ROUNDS = 3                 # timed iterations of each mode in a comparison
 INTERRUPTED = "interrupted"
 DIRECT_STEPS = 50_000      # Direct holds some 20 kB a step of a small network: past this it is not run for comparison
 
@@ -158,25 +159,26 @@ class Row:
     nvjp: int                             # pullbacks through the field in one iteration
     gradient_error: float | None          # |g - g_direct| / |g_direct|, over the whole tree
     roundtrip: RoundTrip | None
+    relative: float | None = None         # time per iteration over that of reversible, timed in turns with it
 
 
 def measure(experiment: Experiment, name: str, gradient: Any, run: Trained, params: Any, truth: Any, *, method: Any,
             iterations: int) -> Row:
-    """The row of a gradient mode, from its training run and two more iterations at params.
+    """The row of a gradient mode, from its training run and one more iteration, with allocations traced, at params.
 
     truth: the Direct gradient at params, or None. Where the run has fewer than `iterations`, its total is extrapolated.
     """
     once = value_and_grad(experiment.objective(method, gradient), has_aux=True)
-    (_, sol), grads = once(params)
+    peak, ((_, sol), grads) = peak_memory(lambda: once(params))
     stats = sol.stats
     full = run.iterations == iterations
     return Row(name, run.loss, run.iterations, run.median, sum(run.seconds) if full else run.median * iterations, not full,
-               peak_memory(lambda: once(params)), stats.peak_states, stats.nfe, stats.nvjp,
+               peak, stats.peak_states, stats.nfe, stats.nvjp,
                None if truth is None else relative_error(grads, truth), stats.roundtrip)
 
 
-def peak_memory(run: Callable) -> int:
-    """Bytes allocated by run() at its peak, by Python and NumPy, above what there was before."""
+def peak_memory(run: Callable) -> tuple[int, Any]:
+    """Bytes allocated by run() at its peak, by Python and NumPy, above what there was before; and what it returned."""
     gc.collect()
     ours = not tracemalloc.is_tracing()
     if ours:
@@ -184,8 +186,8 @@ def peak_memory(run: Callable) -> int:
     try:
         tracemalloc.reset_peak()
         before, _ = tracemalloc.get_traced_memory()
-        run()
-        return tracemalloc.get_traced_memory()[1] - before
+        result = run()
+        return tracemalloc.get_traced_memory()[1] - before, result
     finally:
         if ours:
             tracemalloc.stop()
@@ -215,43 +217,64 @@ def estimated_seconds(gradient: Any, steps: int, forward: float, reversible: flo
     return taped
 
 
-def compare(experiment: Experiment, modes: dict[str, Any], run: Trained, *, method: Any, iterations: int, full: bool,
-            seed: int, limit: float, note: Callable, truth: Any) -> Iterator[tuple[Row, Trained]]:
-    """The rows of the other gradient modes, one after the other.
-
-    With full, every mode is trained like the first, for all iterations. Without, each takes a few iterations from the
-    parameters that the first run found, and a mode that would take more than `limit` seconds is left out: note(sentence)
-    says so.
-    """
+def affordable(experiment: Experiment, modes: dict[str, Any], run: Trained, method: Any, limit: float,
+               note: Callable) -> dict[str, Any]:
+    """The modes that can be measured within `limit` seconds each; note(sentence) for each one that cannot."""
     start = time.perf_counter()
     experiment.objective(method, None)(run.params)
     forward = time.perf_counter() - start
+    kept = {}
     for name, gradient in modes.items():
         estimate = estimated_seconds(gradient, experiment.steps, forward, run.median)
-        if isinstance(gradient, Direct) and experiment.steps > DIRECT_STEPS:
+        if isinstance(gradient, Reversible):
+            kept[name] = gradient
+        elif isinstance(gradient, Direct) and experiment.steps > DIRECT_STEPS:
             note(f"{name} was left out: its tape of {experiment.steps:,} steps would fill the memory.")
+        elif estimate * (ROUNDS + TRACING) > limit:
+            note(f"{name} was left out: an iteration would take about {estimate:.2g} s, and some are needed; --full runs it.")
+        else:
+            kept[name] = gradient
+    return kept
+
+
+def in_turns(experiment: Experiment, modes: dict[str, Any], params: Any, method: Any) -> dict[str, Trained]:
+    """ROUNDS iterations of each mode from the same parameters, the modes taking turns, so that a machine that is busy for
+    a while is so for all of them."""
+    found: dict[str, Trained] = {}
+    for _ in range(ROUNDS):
+        for name, gradient in modes.items():
+            one = train(experiment, gradient, iterations=1, method=method, params=params)
+            found[name] = one._replace(seconds=[*found[name].seconds, *one.seconds], losses=[*found[name].losses, *one.losses]
+                                       ) if name in found else one
+    return found
+
+
+def compare(experiment: Experiment, modes: dict[str, Any], run: Trained, *, method: Any, iterations: int, full: bool,
+            seed: int, truth: Any) -> Iterator[tuple[Row, Trained]]:
+    """The rows of all gradient modes, one after the other; modes["reversible"] is what `run` was trained with.
+
+    With full, every mode is trained as `run` was. Without, the other modes take ROUNDS iterations each, from the parameters
+    that the run found.
+    """
+    def row_of(name: str, trained: Trained) -> Row:
+        return measure(experiment, name, modes[name], trained, run.params, truth, method=method, iterations=iterations)
+
+    first = row_of("reversible", run)
+    first.relative = 1.0
+    yield first, run
+    turns = {} if full else in_turns(experiment, modes, run.params, method)
+    for name, gradient in modes.items():
+        if name == "reversible":
             continue
-        if estimate * (2 + TRACING) > limit:
-            note(f"{name} was left out: an iteration would take about {estimate:.0f} s, and a few are needed; --full runs it.")
-            continue
-        try:
-            if full:
-                trained = train(experiment, gradient, iterations=iterations, method=method, seed=seed, progress=name)
-            else:
-                trained = train(experiment, gradient, iterations=min(5, max(1, int(2.0 / estimate)), iterations),
-                                method=method, params=run.params)
-                # The loss that these few iterations reach says little; that of the shared parameters shows agreement.
-                trained = trained._replace(loss=trained.losses[0])
-            if trained.stopped == INTERRUPTED:
-                raise KeyboardInterrupt
-            row = measure(experiment, name, gradient, trained, run.params, truth, method=method, iterations=iterations)
-        except FloatingPointError as error:
-            note(f"{name} was left out: {error}")
-            continue
+        trained = train(experiment, gradient, iterations=iterations, method=method, seed=seed, progress=name) if full else turns[name]
+        row = row_of(name, trained)
+        row.relative = trained.median / (run if full else turns["reversible"]).median
         yield row, trained
+        if trained.stopped == INTERRUPTED:
+            raise KeyboardInterrupt
 
 
 def modes_for(steps: int) -> dict[str, Any]:
-    """The gradient modes that Reversible is compared with: those of the published tables, and Backsolve."""
+    """The gradient modes to compare: those of the published tables, Direct and Backsolve."""
     counts = [n for n in (2, 4, 8, 16, 32, 44) if n < steps]
-    return {"direct": Direct(), **{f"checkpointed:{n}": Checkpointed(n) for n in reversed(counts)}, "backsolve": Backsolve()}
+    return {"reversible": Reversible(), "direct": Direct(), **{f"checkpointed:{n}": Checkpointed(n) for n in reversed(counts)}, "backsolve": Backsolve()}

@@ -81,7 +81,7 @@ class Checkpointed:
         stats.peak_states = len(kept) + 1
 
         def pull(cotangent: Any) -> tuple:
-            return self.sweep(problem, initial, params, dict(kept), dict(tapes), cotangent)
+            return self.sweep(problem, initial, params, kept, tapes, cotangent)      # called again, it starts from y0
 
         return result, pull
 
@@ -100,7 +100,7 @@ class Checkpointed:
         problem.stats.peak_states = len(store.kept) + 1
 
         def pull(cotangent: Any) -> tuple:
-            return self.sweep(problem, initial, params, dict(store.kept), {}, cotangent)
+            return self.sweep(problem, initial, params, store.kept, {}, cotangent)
 
         return result, pull
 

@@ -91,6 +91,8 @@ def step_back(problem: Problem, n: int, parts: dict, cotangent: dict, R: Recorde
     """Undo step n: the parts and cotangents at ts[n] from those at ts[n + 1]."""
     method, step = problem.method, problem.step(n)
     if hasattr(method, "word"):
+        cotangent = dict(cotangent)
+        R.expire((step.t0, step.t1), cotangent)
         return pullback(method.word(step), parts, cotangent, R)
     return near_pullback(method, step, parts, cotangent, R, problem.stats)
 

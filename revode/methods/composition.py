@@ -47,6 +47,11 @@ class Composition:
     def outputs(self) -> tuple[str, ...]:
         return self.method.outputs
 
+    @property
+    def pair(self) -> str:
+        """What `gap` compares."""
+        return self.method.pair
+
     def gap(self, F: Increment, t: Any, h: Any, parts: Parts) -> Any:
         """What should stay small, as the method has it; None if it has no such thing."""
         return self.method.gap(F, t, h, parts) if hasattr(self.method, "gap") else None

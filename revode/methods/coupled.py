@@ -34,6 +34,7 @@ class Coupled:
     parts = ("y", "z")
     outputs = ("y",)
     noise = True
+    pair = "the two copies of the solution, y and z,"
 
     def __post_init__(self) -> None:
         tableau(self.base)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from .increment import Increment
@@ -20,9 +21,18 @@ class UserMethod:
     order: int | None = None
     noise = True             # the word gets dx, and F takes it
 
+    @property
+    def pair(self) -> str:
+        """What `gap` compares."""
+        return f"the parts {' and '.join(self.twin or ())}"
+
     def start(self, F: Increment, step: Step, y: Any) -> Parts:
         if self.initial is not None:
-            return self.initial(F, step.t0, y)
+            parts = self.initial(F, step.t0, y)
+            if not isinstance(parts, dict) or set(parts) != set(self.parts):
+                raise ValueError(f"shears: initial returned {sorted(parts) if isinstance(parts, dict) else type(parts).__name__}; it "
+                                 f"returns a dict with exactly the parts {list(self.parts)}")
+            return parts
         if len(self.outputs) > 1:
             return dict(zip(self.outputs, y, strict=True))
         return {name: y for name in self.parts}
@@ -34,13 +44,14 @@ class UserMethod:
     def word(self, step: Step) -> Word:
         word = self.step(step.t0, step.t1, step.dx)
         for shear in word:
-            if isinstance(shear, Swap):
-                continue
-            named = {shear.target, *shear.reads, shear.about or shear.target}
+            swap = isinstance(shear, Swap)
+            named = set(shear) if swap else {shear.target, *shear.reads, shear.about or shear.target}
             if not named <= set(self.parts):
                 raise ValueError(f"shears: {shear} names {sorted(named - set(self.parts))}; the parts of this method are "
                                  f"{self.parts}")
-            fault = ("it reads its own target" if shear.target in shear.reads else "its scale is 0" if not shear.scale else
+            if swap:
+                continue
+            fault = ("it reads its own target" if shear.target in shear.reads else f"its scale is {shear.scale}" if not shear.scale or not isfinite(shear.scale) else
                      "it does not read what it is about" if shear.about and shear.about not in shear.reads else None)
             if fault:
                 raise ValueError(f"shears: {shear} cannot be inverted, because {fault}; a shear reads other parts than its "
@@ -54,7 +65,9 @@ def shears(step: Callable, parts: tuple[str, ...] = ("y", "z"), outputs: tuple[s
 
     Parameters
     ----------
-    step : returns a list of Shear (and Swap); dx is the step size h as an array without axes.
+    step : returns a list of Shear (and Swap); dx is the step size h as an array without axes (with noise, the pair h, dW).
+        A shear calls F(t, part, dx) for the increment of the field, or F.field(t, part) for its value where a part of the
+        state is itself a velocity (there is no such form for noise), and may use F.params directly.
     parts : the names of the state's parts.
     outputs : the part that is the solution y; several for a split y0 such as (q, v).
     initial : initial(F, t0, y0) -> dict of parts; by default every part starts as y0 (or, split, as its own entry).

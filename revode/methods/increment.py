@@ -67,8 +67,14 @@ class Increment:
                 values = self.memo.setdefault(name, {})
                 if t not in values:
                     values[t] = self.evaluate(t, name, y)
+                    self.limit(values)
                 return self.shared(values[t])
         return self.apart(t, y)
+
+    def limit(self, values: dict) -> None:
+        """A part that never changes is read at ever new times; two values are all that a step can share with the next."""
+        while len(values) > 2:
+            del values[next(iter(values))]
 
     def apart(self, t: Any, y: Any) -> tuple:
         """The field value at an intermediate y, which nothing shares."""
@@ -168,9 +174,21 @@ class Recorder(Increment):
     def collect(self, cotangents: list) -> None:
         accumulate(self.aparams, cotangents)
 
+    def limit(self, values: dict) -> None:
+        """Nothing is dropped before it is pulled back; see expire."""
+
+    def expire(self, times: tuple, cotangent: dict) -> None:
+        """Pull back the field values at other times than these, which no shear will ask for any more."""
+        for name, values in self.memo.items():
+            if any(t not in times for t in values):
+                self.pull_values(name, [values.pop(t) for t in list(values) if t not in times], cotangent)
+
     def flush(self, name: str, cotangent: dict) -> None:
         """The version of this part ends: pull back the field values that belong to it."""
-        for value in self.memo.pop(name, {}).values():
+        self.pull_values(name, list(self.memo.pop(name, {}).values()), cotangent)
+
+    def pull_values(self, name: str, recorded: list, cotangent: dict) -> None:
+        for value in recorded:
             seeds = [(y.slot, g) for y, g in zip(value.outputs, value.pending, strict=True)
                      if g is not None and type(y) is Tensor]
             if seeds:

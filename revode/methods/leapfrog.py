@@ -28,6 +28,7 @@ class AsynchronousLeapfrog:
     eta: float = 1.0
     parts = ("y", "v")
     outputs = ("y",)
+    pair = "a step with v and one with the field f(t, y), which v should follow,"
 
     @property
     def order(self) -> int:
@@ -71,6 +72,7 @@ class LeapfrogMidpoint:
     """The two-step midpoint rule: y_{n+1} = y_{n-1} + (h_{n-1} + h_n) f(t_n, y_n)."""
     parts = ("y_prev", "y")
     outputs = ("y",)
+    pair = "the two interleaved solutions, y_prev and y,"
     order = 2
 
     def start(self, F: Increment, step: Step, y: Any) -> Parts:

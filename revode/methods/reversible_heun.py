@@ -23,6 +23,7 @@ class ReversibleHeun:
     parts = ("y", "z")
     outputs = ("y",)
     noise = True
+    pair = "the two copies of the solution, y and z,"
     base = "heun2"          # what Backsolve integrates the adjoint equation with
     order = 2
     error_order = 2

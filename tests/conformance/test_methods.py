@@ -26,7 +26,7 @@ TABLEAUX = {name: T.numbers(tableau, float) for name, tableau in T.TABLEAUX.item
 
 def tolerance(case: Case, N: int, dtype: type) -> float:
     walk, substeps = 1.0, 1
-    for p in range(2, case.order if isinstance(case.method, rv.Composition) else 2, 2):
+    for p in range(2, case.order if isinstance(case.method, rv.Composition) else 2, 2):       # triple jumps
         g1 = 1 / (2 - 2 ** (1 / (p + 1)))
         walk, substeps = walk * (2 * g1 + abs(1 - 2 * g1)), substeps * 3
     stages = case.a_step / substeps

@@ -1,7 +1,7 @@
 """Change one sign, factor or comparison of the package at a time, on a copy, and demand that the tests notice.
 
     python -m tests.mutation.mutate                  a seeded sample
-    python -m tests.mutation.mutate --all            everything, with a table of survivors (some ten minutes)
+    python -m tests.mutation.mutate --all            everything; survivors are printed as they come
     python -m tests.mutation.mutate --file methods/coupled.py [--list]
 
 Each changed copy is imported in a forked child (so NumPy and the oracles are loaded once) and meets the battery of quick.py;
@@ -140,7 +140,7 @@ def child(folder: str, stage: str, room: str, oracle: dict, log: str) -> None:
         assert revode.__file__.startswith(folder), revode.__file__
         if stage == "battery":
             from tests.mutation.quick import battery
-            battery(oracle)
+            battery(oracle, room)
             status = 0
         else:
             import pytest
@@ -176,7 +176,7 @@ def run(mutants: list[Mutant], oracle: dict, suite: bool = True, progress: bool 
         base = Path(folder) / "revode"
         shutil.copytree(ROOT / "revode", base, ignore=shutil.ignore_patterns("__pycache__"))
         rooms = {mutant.file.split("/")[0] for mutant in mutants}
-        for stage, room in [("battery", "engine"), *(("suite", room) for room in sorted(rooms) if suite)]:
+        for stage, room in [(stage, room) for room in sorted(rooms) for stage in ("battery", "suite")[:1 + suite]]:
             problem = noticed(folder, stage, room, oracle)
             if problem:
                 raise RuntimeError(f"the {stage} of {room} fails on the unchanged package: {problem}")
@@ -190,6 +190,8 @@ def run(mutants: list[Mutant], oracle: dict, suite: bool = True, progress: bool 
                 by = noticed(folder, "suite", room, oracle)
             path.write_text(original)
             results.append((mutant, by))
+            if progress and not by:
+                print(f"\r  revode/{mutant.file}:{mutant.number}  {mutant.change:24} {mutant.line}", flush=True)
             if progress:
                 left = sum(not by for _, by in results)
                 print(f"\r{i + 1}/{len(mutants)}  survivors {left}  {time.perf_counter() - start:.0f} s ", end="", flush=True)
@@ -222,8 +224,6 @@ def main() -> int:
     survivors = [m for m, by in results if not by]
     print(f"{len(results)} changes, {len(results) - len(survivors)} noticed, {len(survivors)} survived; "
           f"{len(EQUIVALENT)} listed as equivalent, {len(stale)} of them stale")
-    for m in survivors:
-        print(f"  revode/{m.file}:{m.number}  {m.change:24} {m.line}")
     for key in stale:
         print("  stale:", *key)
     return len(survivors)

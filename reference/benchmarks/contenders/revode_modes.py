@@ -1,0 +1,35 @@
+"""revode on its eager tape: reversible, direct, checkpointed with 44 states (about the root of 2 x 1000 steps)."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import revode as rv
+
+from ..works import LAM, Work, problem
+
+METHODS = {"coupled-midpoint": lambda: rv.Coupled("midpoint", lam=LAM), "reversible-heun": rv.ReversibleHeun,
+           "midpoint": lambda: rv.RungeKutta("midpoint"), "heun": lambda: rv.RungeKutta("heun2")}
+MODES = {"reversible": rv.Reversible, "direct": rv.Direct, "checkpointed": lambda: rv.Checkpointed(44)}
+
+
+def make(work: Work, method: str, dtype: str, mode: str) -> Callable:
+    """Loss and gradient through rv.solve, as a user would write it; only the last state is saved."""
+    case = problem(work, dtype)
+    chosen = {"method": METHODS[method](), "gradient": MODES[mode](), "save": [-1]}
+
+    def field(t: Any, y: Any, params: Any) -> Any:
+        return case.field(np, t, y, params)
+
+    def loss(y0: Any, params: Any) -> Any:
+        return case.loss(np, rv.solve(field, y0, case.ts, params, **chosen).y1)
+
+    both = rv.value_and_grad(loss, argnums=(0, 1))
+
+    def run() -> tuple:
+        value, (a_y0, a_params) = both(case.y0, case.params)
+        return value, [a_y0, *a_params]
+
+    return run
