@@ -67,7 +67,7 @@ __all__ = [
     "shears",
     "solve",
     "steps",
-    "steps_back",
+    "steps_back", "stop_gradient",
     "tree",
     "value_and_grad",
     "vjp",

@@ -1,4 +1,4 @@
-"""The command line: `revode train`, `revode compare`; `python -m revode` is the same."""
+"""The command line: train, compare, convergence, stability; `python -m revode` is the same as `revode`."""
 from __future__ import annotations
 
 import argparse
@@ -15,7 +15,7 @@ EXAMPLES_TRAIN = """examples:
 
 gradient modes: reversible, reversible:100 (store a state every 100 steps), direct, checkpointed:8, backsolve
 methods:        coupled:midpoint:0.999 (base and lam), reversible-heun, alf:1.0 (eta), leapfrog-midpoint, ees25:0.1 (x),
-                ees27, ees:6 (stages), near-reversible:rk4, runge-kutta:rk4 (not reversible; for direct and checkpointed)
+                ees27, ees:6 (stages), near-reversible:rk4, runge-kutta:rk4 (not reversible)
 bases:          euler, midpoint, heun2, ralston3, bosh3, rk4, dopri5, tsit5
 """
 
@@ -31,11 +31,20 @@ Without --full, the modes other than reversible take a few iterations each, and 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. argv: the words after `revode`; None for those of the process."""
     args = parser().parse_args(argv)
+    from .experiments import convergence, stability
     from .experiments.commands import UserError, run_compare, run_train
+    commands = {"train": run_train, "compare": run_compare, "convergence": convergence.main,
+                "stability": stability.main}
     try:
-        return {"train": run_train, "compare": run_compare}[args.command](args)
+        return commands[args.command](args)
     except UserError as error:
         print(f"revode {args.command}: {error}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if error.name not in ("matplotlib", "tqdm"):
+            raise
+        print(f"revode {args.command}: {error.name} is not installed; it comes with pip install 'revode[plot]'",
+              file=sys.stderr)
         return 2
     except FloatingPointError as error:
         print(f"\nrevode {args.command}: {error}", file=sys.stderr)
@@ -47,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The arguments. Experiments are listed from revode/experiments, methods and gradient modes by name."""
-    from .experiments import EXPERIMENTS
+    from .experiments import EXPERIMENTS, convergence, stability
     from .experiments.commands import COMPARE_ITERATIONS
     top = argparse.ArgumentParser(
         prog="revode", description="Reversible backpropagation through differential equations, on NumPy.",
@@ -73,6 +82,8 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--gradient", type=named("gradient"), metavar="G", help="default: reversible")
         else:
             sub.add_argument("--full", action="store_true", help="train with every gradient mode")
+    convergence.add_parser(commands)
+    stability.add_parser(commands)
     return top
 
 

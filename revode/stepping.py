@@ -176,8 +176,8 @@ def march(problem: Problem, initial: Any, params: Any, visit: Callable | None = 
                 watch.look(n, parts)
     problem.stats.steps, problem.stats.nfe_forward = problem.N, problem.stats.nfe
     problem.save = tuple(indices)
-    if not saved:
-        return (), parts
+    if not saved:                                            # save=[]: arrays without rows
+        return tuple(np.stack([y])[:0] for y in problem.output(parts)), parts
     return tuple(np.stack(column) for column in zip(*saved, strict=True)), parts
 
 
@@ -219,8 +219,8 @@ class Watch:
             if gap is not None and size(gap) > 0.1 * self.scale:
                 self.warned = True
                 complain(problem, f"solve: at step {n} of {problem.N} (t = {problem.ts[n]:.6g}) {method.pair} differ by "
-                         f"{size(gap):.3g}, while |y| was at most {self.scale:.3g}, so neither the solution nor its gradient can be "
-                         "trusted.")
+                         f"{size(gap):.3g}, while |y| was at most {self.scale:.3g}, so neither the solution nor its gradient "
+                         "can be trusted.")
 
     def overflow(self, n: int) -> None:
         """Find the step at which the state stopped being finite, and say so."""

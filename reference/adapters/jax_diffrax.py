@@ -1,7 +1,7 @@
 """diffrax on the problem's own grid, compiled: three of its adjoints.
 
     run = gradient(problem, "midpoint", "checkpointed")    # or "direct"; "backsolve" is not exact for the discrete solve
-    run.temporary_bytes                                    # what the compiled program allocates besides input and output
+    run.temporary_bytes()                                  # what the compiled program allocates besides input and output
 
 float64 needs jax.config.update("jax_enable_x64", True) before; `gradient` refuses otherwise.
 """
@@ -31,7 +31,6 @@ class Compiled:
         self.leaves = (jnp.asarray(problem.y0), tuple(jnp.asarray(p) for p in problem.params))
         self.call = jax.jit(jax.value_and_grad(loss, argnums=(0, 1))).lower(*self.leaves).compile()
 
-    @property
     def temporary_bytes(self) -> int:
         return self.call.memory_analysis().temp_size_in_bytes
 
@@ -51,9 +50,11 @@ def gradient(problem: Problem, scheme: str, mode: str = "checkpointed") -> Compi
     if not np.allclose(np.diff(ts), h, rtol=1e-9, atol=0):
         raise ValueError("the steps of this grid differ; diffrax is run with ConstantStepSize here")
 
+    t0, t1, h = (jnp.asarray(x, problem.y0.dtype) for x in (ts[0], ts[-1], h))
+
     def loss(y0: Any, params: Any) -> Any:
         term = diffrax.ODETerm(lambda t, y, p: problem.field(jnp, t, y, p))
-        sol = diffrax.diffeqsolve(term, SCHEMES[scheme](), ts[0], ts[-1], h, y0, args=params, adjoint=MODES[mode](),
+        sol = diffrax.diffeqsolve(term, SCHEMES[scheme](), t0, t1, h, y0, args=params, adjoint=MODES[mode](),
                                   stepsize_controller=diffrax.ConstantStepSize(), max_steps=N)
         return problem.loss(jnp, sol.ys[-1])
 

@@ -109,8 +109,8 @@ def first_run(report: Report, name: str, gradient: Any, seed: int) -> Trained:
     run = report.runs[name] = train(report.experiment, gradient, iterations=report.iterations, method=report.method,
                                     seed=seed, progress=name)
     if run.stopped is not None:
-        report.notes.append(f"Training ended after {run.iterations:,} iterations ({run.stopped}); the figures are those "
-                            "of the best parameters so far.")
+        report.notes.append(f"Training ended after {run.iterations:,} iterations ({run.stopped}); the figures are "
+                            "those of the best parameters so far.")
     return run
 
 

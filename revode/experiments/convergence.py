@@ -1,7 +1,6 @@
 """`revode convergence`: does coupling keep the order of the base? y' = y/2 on [0, 5], error at the end against h."""
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from argparse import Namespace
@@ -13,6 +12,7 @@ from ..analysis.order import observed_order
 from ..methods import Coupled, RungeKutta
 from ..solve import solve
 from ..stepping import ReconstructionWarning
+from .stability import coupling, write
 
 BASES = ("euler", "midpoint", "ralston3", "rk4", "dopri5")
 NAMES = {"euler": "Euler", "midpoint": "midpoint", "ralston3": "Ralston 3 / Bogacki-Shampine", "rk4": "RK4", "dopri5": "Dopri5"}
@@ -26,7 +26,7 @@ FLOOR = 320 * np.finfo(float).eps * EXACT
 def add_parser(subparsers: Any) -> None:
     sub = subparsers.add_parser("convergence", help="order of the coupled methods and of their bases",
                                 description="y' = y/2, T = 5: error of each base and of its coupled form against h.")
-    sub.add_argument("--lam", type=float, default=0.999, help="coupling; default 0.999")
+    sub.add_argument("--lam", type=coupling, default=0.999, help="coupling; default 0.999")
     sub.add_argument("--plot", metavar="OUT.png", help="draw the errors (needs matplotlib)")
     sub.add_argument("--json", metavar="OUT.json", help="write every figure")
 
@@ -34,16 +34,8 @@ def add_parser(subparsers: Any) -> None:
 def main(args: Namespace) -> int:
     rows = table(args.lam)
     print(render(rows, args.lam))
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump({"command": "convergence", "problem": "y' = y/2, y(0) = 1, T = 5", "lam": args.lam, "rows": rows}, file,
-                      indent=1, allow_nan=False)
-            file.write("\n")
-        print(f"wrote {args.json}")
-    if args.plot:
-        from ..plotting import save
-        save(plot(rows, args.lam), args.plot)
-        print(f"wrote {args.plot}")
+    write(args, {"command": "convergence", "problem": "y' = y/2, y(0) = 1, T = 5", "lam": args.lam, "rows": rows},
+          lambda: plot(rows, args.lam))
     return 0
 
 

@@ -5,7 +5,9 @@ Every region is computed from the word of the method (analysis/stability.py); no
 from __future__ import annotations
 
 import json
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,7 @@ LAMS = (0.8, 0.99, 0.999)
 def add_parser(subparsers: Any) -> None:
     sub = subparsers.add_parser("stability", help="stability regions and limits of every method",
                                 description="Regions of linear stability (y' = a y, z = h a) and their limits on the axes.")
-    sub.add_argument("--lam", type=float, default=0.8, help="coupling of the figure; default 0.8")
+    sub.add_argument("--lam", type=coupling, default=0.8, help="coupling of the figure; default 0.8")
     sub.add_argument("--points", type=int, default=400, help="points of the figure along each axis; default 400")
     sub.add_argument("--plot", metavar="OUT.png", help="draw the regions (needs matplotlib)")
     sub.add_argument("--json", metavar="OUT.json", help="write every figure")
@@ -31,16 +33,33 @@ def add_parser(subparsers: Any) -> None:
 def main(args: Namespace) -> int:
     rows = table()
     print(render(rows))
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump({"command": "stability", "limits": rows}, file, indent=1)
-            file.write("\n")
-        print(f"wrote {args.json}")
-    if args.plot:
-        from ..plotting import save
-        save(plot(args.lam, args.points), args.plot)
-        print(f"wrote {args.plot}")
+    write(args, {"command": "stability", "limits": rows}, lambda: plot(args.lam, args.points))
     return 0
+
+
+def coupling(text: str) -> float:
+    """A lam from the command line."""
+    try:
+        return Coupled("midpoint", float(text)).lam
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not a coupling; give a number in (0, 1], such as 0.999") from None
+
+
+def write(args: Namespace, report: dict, figure: Callable) -> None:
+    """The report to --json and the figure to --plot, where they were asked for."""
+    from .commands import UserError
+    for path, what in ((args.json, "json"), (args.plot, "plot")):
+        if path is None:
+            continue
+        try:
+            if what == "json":
+                Path(path).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
+            else:
+                from ..plotting import save
+                save(figure(), path)
+        except OSError as error:
+            raise UserError(f"{path} could not be written: {error.strerror or error}") from None
+        print(f"wrote {path}")
 
 
 def table() -> list[dict]:
@@ -64,8 +83,8 @@ def render(rows: list[dict]) -> str:
         lam = "" if row["lam"] is None else f"{row['lam']:g}"
         windows = ", ".join(f"{a:.4f} to {b:.4f}" for a, b in row["windows"])
         lines.append(f"{row['method']:30s} {lam:>6s} {row['real']:14.10f} {row['imaginary']:12.6f}  {windows}")
-    lines.append("0: no interval touches the origin. Growth by less than 1e-13 a step counts as none. On the imaginary axis ALF and\n"
-                 "reversible Heun are marginal (nothing grows, nothing decays); they have no region of asymptotic stability.")
+    lines.append("0: no interval touches the origin. Growth by less than 1e-13 a step counts as none. ALF, reversible Heun and\n"
+                 "leapfrog are marginal on the imaginary axis: nothing grows, nothing decays, and nowhere does anything decay.")
     return "\n".join(lines)
 
 
@@ -76,9 +95,10 @@ def plot(lam: float = 0.8, points: int = 400) -> Any:
     from ..plotting import COLOURS
     figure = Figure(figsize=(10.5, 12.0), dpi=120, layout="constrained")
     axes = figure.subplots(3, 4)
-    panels: list[tuple[str, Any, Any, bool]] = [(f"{NAMES[base]}", Coupled(base, lam), RungeKutta(base), False) for base in BASES]
-    panels += [("ALF: empty", AsynchronousLeapfrog(), None, True), ("reversible Heun: empty", ReversibleHeun(), None, True),
-               ("EES(2,5)", EES25(), None, False), ("EES(2,7)", EES27(), None, False), ("EES(2,11), 6 stages", EES(6), None, False)]
+    panels: list[tuple[str, Any, Any, bool]] = [
+        *((NAMES[base], Coupled(base, lam), RungeKutta(base), False) for base in BASES),
+        ("ALF: empty", AsynchronousLeapfrog(), None, True), ("reversible Heun: empty", ReversibleHeun(), None, True),
+        ("EES(2,5)", EES25(), None, False), ("EES(2,7)", EES27(), None, False), ("EES(2,11), 6 stages", EES(6), None, False)]
     for ax, (title, method, base, marginal) in zip(axes.flat, panels, strict=False):
         far = 1.5 if base is None and not marginal else 1.0          # the EES regions are larger
         x, y = np.linspace(-4.2 * far, 1.4 * far, points), np.linspace(-4.2 * far, 4.2 * far, points)

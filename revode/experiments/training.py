@@ -1,6 +1,6 @@
 """What an experiment is, how it is trained, and what one iteration of a gradient mode costs.
 
-    loss(params) = experiment.loss(solve(field, y0, ts, params).ys, target);    params <- optimiser(params, dloss/dparams)
+    loss(params) = experiment.loss(solve(field, y0, ts, params).ys, target);   params <- optimiser(params, gradient)
 
 Time, memory and gradient error are taken in separate iterations, because tracing allocations makes one three to five
 times slower. Times are wall-clock, whole iterations: loss, gradient and update.
@@ -88,8 +88,8 @@ class Trained(NamedTuple):
         return statistics.median(self.seconds)
 
 
-def train(experiment: Experiment, gradient: Any, *, iterations: int, method: Any = None, seed: int = 0, params: Any = None,
-          progress: str | None = None) -> Trained:
+def train(experiment: Experiment, gradient: Any, *, iterations: int, method: Any = None, seed: int = 0,
+          params: Any = None, progress: str | None = None) -> Trained:
     """Train from params (default: those of the seed), and keep the parameters of the least loss.
 
     progress: the name on the progress bar; None for no bar.
@@ -138,7 +138,8 @@ def progress_bar(iterations: int, name: str | None) -> Any:
     try:
         from tqdm import tqdm
     except ImportError:
-        print("No progress bar, because tqdm is not installed; it comes with pip install 'revode[plot]'.", file=sys.stderr)
+        print("No progress bar, because tqdm is not installed; it comes with pip install 'revode[plot]'.",
+              file=sys.stderr)
         return range(iterations)
     # In a log file every redraw is a new line, so they are kept few.
     return tqdm(range(iterations), desc=name, unit="it", mininterval=0.2 if sys.stderr.isatty() else 10.0)
@@ -172,7 +173,8 @@ def measure(experiment: Experiment, name: str, gradient: Any, run: Trained, para
     peak, ((_, sol), grads) = peak_memory(lambda: once(params))
     stats = sol.stats
     full = run.iterations == iterations
-    return Row(name, run.loss, run.iterations, run.median, sum(run.seconds) if full else run.median * iterations, not full,
+    total = sum(run.seconds) if full else run.median * iterations
+    return Row(name, run.loss, run.iterations, run.median, total, not full,
                peak, stats.peak_states, stats.nfe, stats.nvjp,
                None if truth is None else relative_error(grads, truth), stats.roundtrip)
 
@@ -231,30 +233,31 @@ def affordable(experiment: Experiment, modes: dict[str, Any], run: Trained, meth
         elif isinstance(gradient, Direct) and experiment.steps > DIRECT_STEPS:
             note(f"{name} was left out: its tape of {experiment.steps:,} steps would fill the memory.")
         elif estimate * (ROUNDS + TRACING) > limit:
-            note(f"{name} was left out: an iteration would take about {estimate:.2g} s, and some are needed; --full runs it.")
+            note(f"{name} was left out: an iteration would take about {estimate:.2g} s, and some are needed; --full "
+                 "runs it.")
         else:
             kept[name] = gradient
     return kept
 
 
 def in_turns(experiment: Experiment, modes: dict[str, Any], params: Any, method: Any) -> dict[str, Trained]:
-    """ROUNDS iterations of each mode from the same parameters, the modes taking turns, so that a machine that is busy for
-    a while is so for all of them."""
-    found: dict[str, Trained] = {}
+    """ROUNDS first iterations of each mode from the same parameters. The modes take turns, so that a machine that is
+    busy for a while is so for all of them."""
+    runs: dict[str, list[Trained]] = {name: [] for name in modes}
     for _ in range(ROUNDS):
         for name, gradient in modes.items():
-            one = train(experiment, gradient, iterations=1, method=method, params=params)
-            found[name] = one._replace(seconds=[*found[name].seconds, *one.seconds], losses=[*found[name].losses, *one.losses]
-                                       ) if name in found else one
-    return found
+            runs[name].append(train(experiment, gradient, iterations=1, method=method, params=params))
+    return {name: first._replace(losses=[run.losses[0] for run in (first, *others)],
+                                 seconds=[run.seconds[0] for run in (first, *others)])
+            for name, (first, *others) in runs.items()}
 
 
 def compare(experiment: Experiment, modes: dict[str, Any], run: Trained, *, method: Any, iterations: int, full: bool,
             seed: int, truth: Any) -> Iterator[tuple[Row, Trained]]:
     """The rows of all gradient modes, one after the other; modes["reversible"] is what `run` was trained with.
 
-    With full, every mode is trained as `run` was. Without, the other modes take ROUNDS iterations each, from the parameters
-    that the run found.
+    With full, every mode is trained as `run` was. Without, the other modes take ROUNDS iterations each, from the
+    parameters that the run found.
     """
     def row_of(name: str, trained: Trained) -> Row:
         return measure(experiment, name, modes[name], trained, run.params, truth, method=method, iterations=iterations)
@@ -266,7 +269,8 @@ def compare(experiment: Experiment, modes: dict[str, Any], run: Trained, *, meth
     for name, gradient in modes.items():
         if name == "reversible":
             continue
-        trained = train(experiment, gradient, iterations=iterations, method=method, seed=seed, progress=name) if full else turns[name]
+        trained = turns[name] if not full else train(
+            experiment, gradient, iterations=iterations, method=method, seed=seed, progress=name)
         row = row_of(name, trained)
         row.relative = trained.median / (run if full else turns["reversible"]).median
         yield row, trained
@@ -277,4 +281,5 @@ def compare(experiment: Experiment, modes: dict[str, Any], run: Trained, *, meth
 def modes_for(steps: int) -> dict[str, Any]:
     """The gradient modes to compare: those of the published tables, Direct and Backsolve."""
     counts = [n for n in (2, 4, 8, 16, 32, 44) if n < steps]
-    return {"reversible": Reversible(), "direct": Direct(), **{f"checkpointed:{n}": Checkpointed(n) for n in reversed(counts)}, "backsolve": Backsolve()}
+    return {"reversible": Reversible(), "direct": Direct(),
+            **{f"checkpointed:{n}": Checkpointed(n) for n in reversed(counts)}, "backsolve": Backsolve()}

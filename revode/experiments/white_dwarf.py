@@ -41,7 +41,7 @@ def network(t: Any, y: Any, params: Any) -> Any:
 
 
 def trajectory(ts: np.ndarray) -> np.ndarray:
-    """The true (x, v) at the grid points, (N + 1, 2), float64: dopri5 with equal parts of each interval, at most FINE."""
+    """The true (x, v) at the grid points, (N + 1, 2), float64: dopri5 in equal parts of each interval, FINE at most."""
     parts = int(np.ceil(np.max(np.diff(ts)) / FINE * (1 - 1e-9)))
     fine = np.interp(np.arange(parts * (len(ts) - 1) + 1) / parts, np.arange(len(ts)), ts)
     return solve(star, np.array([1.0, 0.0]), fine, method=RungeKutta("dopri5"), save=slice(0, None, parts)).ys

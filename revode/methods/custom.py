@@ -30,8 +30,8 @@ class UserMethod:
         if self.initial is not None:
             parts = self.initial(F, step.t0, y)
             if not isinstance(parts, dict) or set(parts) != set(self.parts):
-                raise ValueError(f"shears: initial returned {sorted(parts) if isinstance(parts, dict) else type(parts).__name__}; it "
-                                 f"returns a dict with exactly the parts {list(self.parts)}")
+                got = sorted(parts) if isinstance(parts, dict) else type(parts).__name__
+                raise ValueError(f"shears: initial returned {got}; it returns a dict with exactly the parts {list(self.parts)}")
             return parts
         if len(self.outputs) > 1:
             return dict(zip(self.outputs, y, strict=True))
@@ -51,7 +51,8 @@ class UserMethod:
                                  f"{self.parts}")
             if swap:
                 continue
-            fault = ("it reads its own target" if shear.target in shear.reads else f"its scale is {shear.scale}" if not shear.scale or not isfinite(shear.scale) else
+            fault = ("it reads its own target" if shear.target in shear.reads else
+                     f"its scale is {shear.scale}" if not shear.scale or not isfinite(shear.scale) else
                      "it does not read what it is about" if shear.about and shear.about not in shear.reads else None)
             if fault:
                 raise ValueError(f"shears: {shear} cannot be inverted, because {fault}; a shear reads other parts than its "

@@ -60,6 +60,8 @@ def places(tree: ast.AST) -> Iterator[ast.AST]:
     """The nodes that compute something: no docstrings, annotations, decorators, messages and reprs."""
     if isinstance(tree, (ast.Raise, ast.JoinedStr, ast.Import, ast.ImportFrom)):
         return
+    if isinstance(tree, ast.keyword) and tree.arg == "strict":       # zip's own check that nothing is left over
+        return
     if isinstance(tree, ast.FunctionDef) and tree.name in ("__repr__", "__post_init__", "complain"):
         return
     yield tree

@@ -158,7 +158,7 @@ def test_layer_norm_against_a_loop_and_complex_step():
 
 
 def test_layer_norm_in_two_passes_survives_a_large_mean():
-    """A one-pass variance, mean(x^2) - mean(x)^2, is off by 1e16 eps ~ 2 here; the two-pass one sees x - mean exactly."""
+    """A one-pass variance, mean(x^2) - mean(x)^2, is off by 1e16 eps ~ 2 here; the other sees x - mean exactly."""
     x = 1e8 + np.array([[-1.0, 0.0, 1.0, 2.0, -2.0]])
     assert_allclose(nn.layer_norm(x, eps=0.0), (x - 1e8) / np.sqrt(2.0), rtol=0, atol=1e-15)
     assert_allclose(nn.layer_norm(np.full((2, 3), 7.0)), 0.0, atol=0)     # eps keeps a constant row from dividing by 0
@@ -168,7 +168,8 @@ def test_layer_norm_in_two_passes_survives_a_large_mean():
 # mlp and initialisers ----------------------------------------------------------------------------------------------
 def literal_mlp(params, row):
     for k, layer in enumerate(params):
-        row = [sum(v * w for v, w in zip(row, layer["W"][:, j], strict=True)) + layer["b"][j] for j in range(len(layer["b"]))]
+        row = [sum(v * w for v, w in zip(row, layer["W"][:, j], strict=True)) + layer["b"][j]
+               for j in range(len(layer["b"]))]
         row = row if k == len(params) - 1 else [np.tanh(v) for v in row]
     return row
 

@@ -1,4 +1,4 @@
-"""optim: each optimiser against a scalar loop that is written out from its paper; L-BFGS against SciPy used directly."""
+"""optim: each optimiser against a scalar loop written out from its paper; L-BFGS against SciPy used directly."""
 import math
 import sys
 
@@ -22,7 +22,8 @@ def example(dtype=np.float64):
 
     def grads(n):
         rng = np.random.default_rng(100 + n)
-        return {"layers": [{"W": rng.standard_normal((2, 3)).astype(dtype)}, {"b": 1e-3 * rng.standard_normal(3).astype(dtype)}],
+        return {"layers": [{"W": rng.standard_normal((2, 3)).astype(dtype)},
+                           {"b": 1e-3 * rng.standard_normal(3).astype(dtype)}],
                 "none": None, "count": None, "name": None, "index": None}
 
     return params, grads
@@ -65,7 +66,8 @@ CASES = {
     "momentum": (lambda lr: optim.sgd(lr, momentum=0.9), lambda p, g, lr: loop_sgd(p, g, lr, 0.9)),
     "adam": (lambda lr: optim.adam(lr), lambda p, g, lr: loop_adamw(p, g, alpha=lr, eta=1.0, wd=0.0)),
     "adam, other constants": (lambda lr: optim.adam(lr, 0.8, 0.95, 1e-3),
-                              lambda p, g, lr: loop_adamw(p, g, alpha=lr, eta=1.0, wd=0, beta1=0.8, beta2=0.95, eps=1e-3)),
+                              lambda p, g, lr: loop_adamw(p, g, alpha=lr, eta=1.0, wd=0, beta1=0.8, beta2=0.95,
+                                                         eps=1e-3)),
     # Ours in the symbols of the paper: alpha = 1, eta = lr.
     "adamw": (lambda lr: optim.adamw(lr, 0.1), lambda p, g, lr: loop_adamw(p, g, alpha=1.0, eta=lr, wd=0.1)),
 }
@@ -78,7 +80,7 @@ def test_against_a_scalar_loop(name):
     found, _ = run(make(0.05), params, grads)
     history = [scalars(grads(n)) for n in range(STEPS)]
     truth = [loop(p, [g[i] for g in history], 0.05) for i, p in enumerate(scalars(params))]
-    # 40 steps, each with a handful of roundings of numbers of order 1 (sgd with momentum: up to 10): 40 * 10 * 10 * eps.
+    # 40 steps, each with a handful of roundings of numbers of order 1 (with momentum up to 10): 40 * 10 * 10 * eps.
     assert_allclose(scalars(found), truth, rtol=0, atol=4000 * EPS)
     assert max(abs(a - b) for a, b in zip(scalars(found), scalars(params), strict=True)) > 1e-3      # it moved
 
@@ -126,7 +128,8 @@ def test_learning_rate_as_a_function_of_the_step():
     params, grads = example()
     found, _ = run(optim.sgd(rate), params, grads, 3)
     W = params["layers"][0]["W"]
-    expected = W - 0.1 * grads(0)["layers"][0]["W"] - 0.05 * grads(1)["layers"][0]["W"] - 0.1 / 3 * grads(2)["layers"][0]["W"]
+    g = [grads(n)["layers"][0]["W"] for n in range(3)]
+    expected = W - 0.1 * g[0] - 0.05 * g[1] - 0.1 / 3 * g[2]
     assert_allclose(found["layers"][0]["W"], expected, rtol=0, atol=10 * EPS)
     seen = []
     run(optim.adamw(lambda n: seen.append(n) or 0.1, 0.0), params, grads, 3)

@@ -155,7 +155,7 @@ def test_the_order_that_the_method_states(case: Case) -> None:
 SAVES: dict[str, tuple[Any, list[int]]] = {
     "None": (None, list(range(9))), "last": ([-1], [8]), "first": ([0], [0]), "slice": (slice(1, None, 3), [1, 4, 7]),
     "reversed negative": ([-3, -1], [6, 8]), "array": (np.array([0, 5]), [0, 5]), "tuple": ((2,), [2]), "none at all": ([], []),
-    "range": (range(0, 9, 4), [0, 4, 8]),
+    "range": (range(0, 9, 4), [0, 4, 8]), "mask": (GRIDS["varying"] > 0.6, [6, 7, 8]),
 }
 
 

@@ -1,0 +1,252 @@
+"""The truth about the round trip: it is measured, what is bad is said (where, how much, why, what to do), what is fine is not."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+import revode as rv
+from tests.method_cases import distance
+
+EPS = 2.0**-52
+TS_DECAY = np.linspace(0.0, 10.0, 101)
+
+
+def decay(t: Any, y: Any, p: Any) -> Any:
+    return -p * y
+
+
+def pendulum(t: Any, y: Any, p: Any) -> Any:
+    return np.stack([y[..., 1], -p * np.sin(y[..., 0])], -1)
+
+
+def van_der_pol(t: Any, y: Any, p: Any) -> Any:
+    return np.stack([y[..., 1], p * (1 - y[..., 0] ** 2) * y[..., 1] - y[..., 0]], -1)
+
+
+def gradient_and_stats(field: Callable, y0: Any, ts: Any, p: Any, method: Any, mode: Any, save: Any = (-1,)) -> tuple:
+    def loss(y0: Any, p: Any) -> tuple:
+        sol = rv.solve(field, y0, ts, p, method=method, gradient=mode, save=None if save is None else list(save))
+        return np.sum(sol.ys ** 2), sol.stats
+
+    (_, stats), gradient = rv.value_and_grad(loss, (0, 1), has_aux=True)(np.asarray(y0), np.asarray(p, np.asarray(y0).dtype))
+    return gradient, stats
+
+
+def warned(field: Callable, y0: Any, ts: Any, p: Any, method: Any, mode: Any = None, save: Any = (-1,)) -> tuple:
+    """(gradient, stats, messages of the ReconstructionWarnings); any other warning fails."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        gradient, stats = gradient_and_stats(field, y0, ts, p, method, mode or rv.Reversible(), save)
+    assert {w.category for w in found} <= {rv.ReconstructionWarning}, [str(w.message) for w in found]
+    return gradient, stats, [str(w.message) for w in found]
+
+
+# --------------------------------------------------------------------------------------------------- contraction is flagged
+
+CONTRACTING = rv.Coupled("midpoint", lam=0.999)       # y' = -5y with h = .1: |h a| = .5, far beyond -ln(lam) = .001
+
+
+def test_the_forward_solve_says_that_the_copies_part() -> None:
+    """In a plain solve, before any gradient: |y - z| passes a tenth of the solution. One warning, at the first look."""
+    with pytest.warns(rv.ReconstructionWarning) as found:
+        rv.solve(decay, np.array([1.0, 0.5]), TS_DECAY, 5.0, method=CONTRACTING)
+    assert len(found) == 1
+    message = str(found[0].message)
+    step = int(message.split("at step ")[1].split()[0])
+    assert 0 < step <= 96 and f"(t = {0.1 * step:.6g})" in message and "of 100" in message
+    assert "|y - z| = " in message and "while |y| was at most 1" in message
+    assert "contracts faster than 0.01 per unit of time" in message       # -ln(.999)/.1
+    assert "lam = exp(-c h)" in message and "resync=K" in message and "Checkpointed(n)" in message
+
+
+def test_the_reverse_sweep_says_where_and_how_much() -> None:
+    gradient, stats, messages = warned(decay, np.array([1.0, 0.5]), TS_DECAY, 5.0, CONTRACTING, save=None)
+    forward, backward = messages
+    assert "two copies" in forward
+    step = int(backward.split("came to step ")[1].split()[0])
+    assert 0 <= step < 100 and f"(t = {0.1 * step:.6g})" in backward and "of 100" in backward
+    assert "allowed: 1.5e-08 of that" in backward                         # sqrt(eps)
+    assert f"{stats.roundtrip.absolute:.3g}" in backward and "the gradient is wrong" in backward
+    assert "contracts faster than 0.01 per unit of time" in backward and "Remedies:" in backward and "lam=0.999" in backward
+    assert stats.roundtrip.absolute > 1 and stats.roundtrip.ulps > 1e12
+    # and it is true: against Direct
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rv.ReconstructionWarning)
+        desired, _ = gradient_and_stats(decay, np.array([1.0, 0.5]), TS_DECAY, 5.0, CONTRACTING, rv.Direct(), None)
+    assert distance(gradient[1], desired[1]) > 1e-3
+
+
+def test_strict_raises_forward_and_backward() -> None:
+    with pytest.raises(rv.ReconstructionError, match="two copies.*Remedies"):
+        gradient_and_stats(decay, np.ones(2), TS_DECAY, 5.0, CONTRACTING, rv.Reversible(strict=True))
+    # lam = .5 follows the contraction, so only the sweep is at fault
+    method = rv.Coupled("midpoint", lam=0.5)
+    with pytest.raises(rv.ReconstructionError, match=r"reverse sweep came to step 0 of 100 \(t = 0\).*Remedies"):
+        gradient_and_stats(decay, np.ones(2), TS_DECAY, 5.0, method, rv.Reversible(strict=True))
+    with pytest.warns(rv.ReconstructionWarning, match="reverse sweep"):
+        gradient_and_stats(decay, np.ones(2), TS_DECAY, 5.0, method, rv.Reversible())
+
+
+def test_a_sweep_that_overflows_gives_our_warning_and_no_other() -> None:
+    """300 halvings more than float64 has room for: the reconstruction is infinite, and nothing of NumPy's is shown."""
+    ts = np.linspace(0.0, 120.0, 1201)
+    _, stats, messages = warned(lambda t, y, p: -p * y**3, np.ones(2), ts, 5.0, rv.Coupled("midpoint", lam=0.5))
+    assert stats.roundtrip.absolute == np.inf and any("reverse sweep" in m and "inf" in m for m in messages)
+    with pytest.raises(rv.ReconstructionError, match="reverse sweep"):
+        gradient_and_stats(lambda t, y, p: -p * y**3, np.ones(2), ts, 5.0, rv.Coupled("midpoint", lam=0.5),
+                           rv.Reversible(strict=True))
+
+
+@pytest.mark.parametrize("method", [rv.ReversibleHeun(), rv.AsynchronousLeapfrog(), rv.AsynchronousLeapfrog(0.9),
+                                    rv.LeapfrogMidpoint()], ids=str)
+def test_other_methods_on_a_contraction_are_flagged(method: Any) -> None:
+    """Their limit is 0 without damping (-ln(2 eta - 1)/h = 2.2 with eta = .9), so y' = -8 y over T = 6 must be flagged: the
+    parasitic solution grows like exp(8 t) or exp(5.8 t), from round-off to 1e20 or 1e15 of it."""
+    _, stats, messages = warned(decay, np.array([1.0, 0.5]), np.linspace(0, 6, 61), 8.0, method)
+    assert messages and "contracts faster than" in messages[-1]
+    assert (" 0 per unit" in messages[-1]) == (method != rv.AsynchronousLeapfrog(0.9))
+
+
+def test_a_small_part_of_a_large_state_is_not_overlooked() -> None:
+    """y = (1e9, u, q): u' = -5 (u - sin t) is not reconstructed, which ruins dL/dp through q' = p u^2; measured against the
+    1e9 the error would look small. The gradient is 2 % off, so it has to be said. A large member of a batch: the same."""
+    def field(t: Any, y: Any, p: Any) -> Any:
+        return np.stack([0 * y[..., 0], -p[1] * (y[..., 1] - np.sin(t)), p[0] * y[..., 1] ** 2], -1)
+
+    def batch(t: Any, y: Any, p: Any) -> Any:
+        u = y[1:]
+        return np.concatenate([0 * y[:1], np.stack([-p[1] * (u[..., 0] - np.sin(t)), p[0] * u[..., 0] ** 2], -1)])
+
+    ts, p = np.linspace(0, 7.2, 721), np.array([1.0, 5.0])
+    for f, y0 in ((field, np.array([1e9, 1.0, 0.0])), (batch, np.array([[1e9, 1e9], [1.0, 0.0]]))):
+        _, _, messages = warned(f, y0, ts, p, rv.Coupled("midpoint", lam=0.95))
+        assert messages, "no warning"
+
+
+# ------------------------------------------------------------------------------------------------------------------ remedies
+
+def test_resync_repairs_van_der_pol() -> None:
+    """METHODS section 2: mu = 1, h = .01, lam = exp(-2h), a state every 200 steps: the reconstruction is 1e-12, so 1e-10
+    passes and 1e-14 would be too good; without resync it is lost over 2000 steps; with lam = .999 alone as well."""
+    ts, y0 = np.linspace(0.0, 20.0, 2001), np.array([2.0, 0.0])
+    method = rv.Coupled("midpoint", lam=float(np.exp(-2 * 0.01)))
+    gradient, stats, messages = warned(van_der_pol, y0, ts, 1.0, method, rv.Reversible(resync=200))
+    assert not messages and 1e-15 < stats.roundtrip.absolute < 1e-10
+    desired, _ = gradient_and_stats(van_der_pol, y0, ts, 1.0, method, rv.Direct())
+    for actual, exact in zip(gradient, desired, strict=True):
+        # the error of the states, times the 200 steps over which a vjp of Lipschitz constant below 5 collects it
+        assert distance(actual, exact) < 200 * 5 * 1e-12
+    assert stats.peak_states == 12                                          # 0, 200, .., 2000 and the current one
+    _, lost, messages = warned(van_der_pol, y0, ts, 1.0, method)
+    assert messages and lost.roundtrip.absolute > 1
+
+
+def test_resync_repairs_the_contraction_with_lam_below_it() -> None:
+    """y' = -5y, h = .1: lam = exp(-.6) follows. Ten steps expand by exp(6) = 400: 400 * eps * 10 roundings."""
+    method = rv.Coupled("midpoint", lam=float(np.exp(-0.6)))
+    gradient, stats, messages = warned(decay, np.array([1.0, 0.5]), TS_DECAY, 5.0, method, rv.Reversible(resync=10), None)
+    desired, _ = gradient_and_stats(decay, np.array([1.0, 0.5]), TS_DECAY, 5.0, method, rv.Direct(), None)
+    assert not messages and stats.roundtrip.absolute < 4000 * EPS
+    for actual, exact in zip(gradient, desired, strict=True):
+        assert distance(actual, exact) < 1e-10
+
+
+def test_tol_moves_the_line() -> None:
+    y0, ts = np.array([1.0, 0.3]), np.linspace(0, 10, 1001)
+    _, stats, messages = warned(pendulum, y0, ts, 2.0, rv.Coupled(lam=0.99))
+    assert not messages and 1e-13 < stats.roundtrip.absolute < 1e-8
+    _, _, messages = warned(pendulum, y0, ts, 2.0, rv.Coupled(lam=0.99), rv.Reversible(tol=1e-14))
+    assert len(messages) == 1 and "allowed: 1e-14" in messages[0]
+    _, _, messages = warned(decay, np.ones(2), TS_DECAY, 5.0, rv.Coupled(lam=0.5), rv.Reversible(tol=1e300))
+    assert not messages
+
+
+# ------------------------------------------------------------------------------------------------------------------- figures
+
+@pytest.mark.parametrize("lam, N, figure", [(0.999, 1000, 1e-14), (0.999, 10000, 1e-9), (0.99, 1000, 2e-11), (0.99, 3000, 7e-2)])
+def test_pendulum_figures_of_the_method_sheet(lam: float, N: int, figure: float) -> None:
+    """METHODS section 2: midpoint, h = .01, float64, reconstruction of y0 from the end. c eps lam^-N/(1-lam) with c between
+    .04 and .25, on another pendulum: within a factor of 30 either way (lam^-N is 2.7, 2e4, 2e4, 1e13). By inverse steps, so
+    that N = 10000 takes no derivatives."""
+    from revode.methods.increment import Increment, System
+    from revode.methods.shears import Step, forward, inverse
+    from revode.stepping import Stats
+    method, ts = rv.Coupled("midpoint", lam=lam), 0.01 * np.arange(N + 1)
+    y0 = np.array([1.0, 0.0])
+    F = Increment(System(pendulum, Stats()), 1.0)
+    words = [method.word(Step(t, t1, t1 - t, t1 - t)) for t, t1 in zip(ts[:-1].tolist(), ts[1:].tolist(), strict=True)]
+    parts = {"y": y0, "z": y0}
+    for word in words:
+        parts = forward(word, parts, F)
+    for word in reversed(words):
+        parts = inverse(word, parts, F)
+    error = max(abs(part - y0).max() for part in parts.values())
+    assert figure / 30 < error < figure * 30, error
+
+
+def test_the_round_trip_that_is_reported_is_the_one_that_happened() -> None:
+    """roundtrip against the states of steps() and steps_back() themselves: absolute error, its step, and ulps of the
+    largest entry."""
+    ts, y0, p, method = np.linspace(0, 10, 1001), np.array([1.0, 0.3]), np.array(2.0), rv.Coupled(lam=0.99)
+    save = [0, 250, 500, 750, 1000]
+    _, stats = gradient_and_stats(pendulum, y0, ts, p, method, rv.Reversible(), save)
+    forward = [state for _, state in rv.steps(pendulum, y0, ts, p, method=method)]
+    back = {item.state.n: item.state for item in rv.steps_back(pendulum, forward[-1], ts, p, ay1=y0, method=method)}
+    errors = {n: max(abs(back[n].parts[x] - forward[n].parts[x]).max() for x in (("y", "z") if n == 0 else ("y",)))
+              for n in save}
+    worst = max(errors, key=lambda n: errors[n])
+    assert stats.roundtrip.absolute == errors[worst] and stats.roundtrip.step == worst
+    ulps = max(e / np.spacing(abs(forward[n].parts["y"]).max()) for n, e in errors.items())
+    assert 0.5 * ulps <= stats.roundtrip.ulps <= 20 * ulps         # entry by entry it may be larger than by the largest entry
+
+
+def test_no_round_trip_without_a_sweep() -> None:
+    for mode in (rv.Direct(), rv.Checkpointed(3)):
+        _, stats = gradient_and_stats(pendulum, np.array([1.0, 0.3]), np.linspace(0, 1, 11), 2.0, rv.Coupled(), mode)
+        assert stats.roundtrip is None
+
+
+# ----------------------------------------------------------------------------------------------------------- no false alarms
+
+FINE: dict[str, tuple] = {
+    "pendulum": (pendulum, [1.0, 0.3], np.linspace(0, 10, 1001), 2.0),
+    "through zero": (pendulum, [1.0, 0.0], np.linspace(0, np.pi / 2, 101), 1.0),
+    "ends at zero": (lambda t, y, p: p * np.cos(t) * np.ones_like(y), [0.0], np.linspace(0, np.pi, 101), 1.0),
+    "starts at zero": (lambda t, y, p: p * np.sin(t) * np.ones_like(y) - y, [0.0, 0.0], np.linspace(0, 2, 201), 1.0),
+    "all zero": (lambda t, y, p: p * y, [0.0, 0.0], np.linspace(0, 1, 11), 1.0),
+    "one entry always zero": (lambda t, y, p: p * np.stack([np.cos(t) * y[1], 0 * y[1]]), [0.0, 1.0], np.linspace(0, 3, 301), 1.),
+    "slow decay": (decay, [1.0, 2.0], np.linspace(0, 2, 201), 0.05),
+    "decay, but short": (decay, [1.0, 2.0], np.linspace(0, 1, 201), 3.0),
+    "growth": (lambda t, y, p: p * y, [1e-3, 2.0], np.linspace(0, 5, 501), 2.0),
+    "large numbers": (lambda t, y, p: p * 1e12 * np.cos(y / 1e12), [1e12], np.linspace(0, 3, 301), 1.0),
+    "small numbers": (lambda t, y, p: p * 1e-30 * np.cos(y * 1e30), [1e-30], np.linspace(0, 1, 101), 1.0),
+    "large beside small": (lambda t, y, p: p * np.stack([y[1] * 1e6, -y[0] * 1e-6]), [1e6, 0.0], np.linspace(0, 10, 1001), 1.0),
+    "backwards": (pendulum, [1.0, 0.3], np.linspace(10, 0, 1001), 2.0),
+    "constant": (lambda t, y, p: 0 * y * p, [1.0, -3.0], np.linspace(0, 1, 11), 1.0),
+}
+FLAT = {"coupled": rv.Coupled("midpoint"), "rk4": rv.Coupled("rk4"), "alf": rv.AsynchronousLeapfrog(),
+        "heun": rv.ReversibleHeun(), "leapfrog": rv.LeapfrogMidpoint()}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("method", FLAT.values(), ids=FLAT)
+def test_no_false_alarm(method: Any, dtype: type) -> None:
+    """The gradient is right to a thousandth of the line that a warning draws (sqrt(eps)), and there is no warning. In
+    float32 half of the digits are three, so the longer problems have few to lose: the line itself, 3.5e-4, times 10."""
+    for name, (field, y0, ts, p) in FINE.items():
+        ts = ts if dtype is np.float64 or len(ts) < 300 else ts[:len(ts) // 5]
+        y0 = np.array(y0, dtype)
+        if name == "decay, but short" and dtype is np.float32:
+            continue        # exp(3) of 24 bits leaves 19, and the pair's expansion more: near the line
+        for save in ((-1,), None):
+            actual, stats, messages = warned(field, y0, ts, p, method, save=save)
+            assert not messages, (name, save, messages)
+            desired, _ = gradient_and_stats(field, y0, ts, p, method, rv.Direct(), save)
+            if name != "all zero":
+                line = 1e-3 * EPS**0.5 if dtype is np.float64 else 3.5e-3
+                assert distance(actual, desired) < line, (name, save)
+            assert np.isfinite(stats.roundtrip.ulps) and np.isfinite(stats.roundtrip.absolute)
