@@ -118,6 +118,8 @@ def advise(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any
     >>> advice.suits, round(advice.contraction, 3), round(advice.lam_below, 3)
     (False, 2.0, 0.98)
     """
+    if tol is not None and not tol > 0:
+        raise ValueError(f"advise: tol={tol!r}; a positive number, or None for sqrt(eps)")
     trial = Trial(field, y0, ts, params, Coupled() if method is None else method)
     method, limit = trial.method, (trial.eps ** 0.5 if tol is None else tol)
     kappa = parasite(method, trial)

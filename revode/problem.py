@@ -37,6 +37,8 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
     split = len(method.outputs) > 1
     layout: Layout | None = None
     if state0 is not None:
+        if not isinstance(state0, State):
+            raise TypeError(f"solve: state0 is a {type(state0).__name__}; pass the state of an earlier solve, as in state0=sol.state")
         if set(state0.parts) != set(method.parts):
             raise ValueError(f"solve: state0 has the parts {list(state0.parts)}, but {method!r} has {list(method.parts)}; "
                              "continue with the method that made the state")
@@ -47,6 +49,10 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
         raise TypeError(f"solve: {method!r} takes y0 = (q, v) and a field that returns the acceleration; got y0 "
                         f"{tree.describe(y0)}")
     layout = layout or Layout(y0, split)
+    shapes = [[np.shape(value_of(x)) for x in tree.flatten(part)[0]] for part in y0] if split else []
+    if split and shapes[0] != shapes[1]:
+        raise ValueError(f"solve: y0 = (q, v) has q of shape {shapes[0]} and v of shape {shapes[1]}; position and velocity have "
+                         "the same shape")
     check_state(y0)
     y0 = tree.map(lambda x: x if type(x) is Tensor or not hasattr(x, "view") else x.view(), y0)   # not frozen for the user
     initial: Any = tuple(layout.pack(x) for x in y0) if split else layout.pack(y0)
@@ -55,6 +61,9 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
     first = value_of(tree.flatten(initial)[0][0])
     dtype = first.dtype
     ts = check_times(ts)
+    if state0 is not None and ts[0] != state0.t:
+        raise ValueError(f"solve: state0 is a state at t={state0.t:.6g}, but ts begins at {ts[0]:.6g}; begin the grid there, or "
+                         "move the state with state0._replace(t=...) where the field does not depend on time")
     params = check_params(params, first)
     stats = Stats()
     system = System(field, stats, None if layout.alone else layout.pack, None if layout.alone else layout.open,
@@ -66,6 +75,10 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
             raise ValueError("solve: dt0 and save_at belong to adaptive solves; pass controller=PID(rtol, atol) as well, or use "
                              "save= with a fixed grid")
         hs: Any = np.diff(ts).astype(dtype)
+        if not hs.all():
+            n = int(np.argmin(hs != 0))
+            raise ValueError(f"solve: the step from ts[{n}] to ts[{n + 1}], {ts[n + 1] - ts[n]:.3g}, is zero in {dtype}; take larger "
+                             "steps, or float64")
         problem = Problem(method, system, ts, hs, check_save(save, len(hs)), None, progress=progress, stats=stats, plain=plain)
     else:
         adaptive = check_adaptive(method, ts, controller, dt0, save, save_at)
@@ -207,7 +220,13 @@ def check_params(params: Any, y: Any) -> Any:
 def check_save(save: Any, N: int) -> tuple[int, ...]:
     if isinstance(save, int):
         raise TypeError(f"solve: save={save}; give a list of indices into ts, as in save=[{save}], a slice, or None for all")
-    index = slice(None) if save is None else save if isinstance(save, slice) else np.asarray(save, dtype=int).ravel()
+    index: Any = slice(None) if save is None else save
+    if not isinstance(index, slice):
+        index = np.asarray(save).ravel()
+        if (index.dtype == bool and len(index) != N + 1) or (index.dtype.kind not in "bi" and index.size):
+            raise TypeError(f"solve: save={save!r}; give indices into ts (whole numbers), a slice, or a mask as long as ts, {N + 1}; "
+                            "times to return go into the grid itself")
+        index = index if index.size else index.astype(int)
     try:
         found = np.arange(N + 1)[index]
     except IndexError:

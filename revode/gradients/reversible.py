@@ -75,29 +75,32 @@ class Reversible:
                 cotangent = enter(cotangent, problem.method.outputs, a_ys, at[n])
             if n in kept and n < problem.N:
                 trip.compare(n, parts, kept[n])
-                R.flush_all(cotangent)
+                if hasattr(problem.method, "word") or n == 0:       # else the field values in R are those at kept[n]
+                    R.flush_all(cotangent)
                 parts = kept[n]
             elif n in compared:
                 trip.compare(n, parts, {name: y[at[n]] for name, y in zip(problem.method.outputs, ys, strict=True)})
             if n:
-                parts, cotangent = step_back(problem, n - 1, parts, cotangent, R)
+                parts, cotangent = step_back(problem, n - 1, parts, cotangent, R, kept.get(n - 1))
         trip.report()
         a_initial, a_params = pull_start(problem, initial, params, cotangent)
         R.collect([g for g in tree.flatten(a_params)[0] if g is not None])
         return a_initial, spread(params, R.aparams)
 
 
-def step_back(problem: Problem, n: int, parts: dict, cotangent: dict, R: Recorder) -> tuple[dict, dict]:
-    """Undo step n: the parts and cotangents at ts[n] from those at ts[n + 1]."""
+def step_back(problem: Problem, n: int, parts: dict, cotangent: dict, R: Recorder,
+              known: dict | None = None) -> tuple[dict, dict]:
+    """Undo step n: the parts and cotangents at ts[n] from those at ts[n + 1]; `known`: the stored parts at ts[n]."""
     method, step = problem.method, problem.step(n)
     if hasattr(method, "word"):
         cotangent = dict(cotangent)
         R.expire((step.t0, step.t1), cotangent)
         return pullback(method.word(step), parts, cotangent, R)
-    return near_pullback(method, step, parts, cotangent, R, problem.stats)
+    return near_pullback(method, step, parts, cotangent, R, problem.stats, known)
 
 
-def near_pullback(method: Any, step: Step, parts: dict, cotangent: dict, R: Recorder, stats: Stats) -> tuple[dict, dict]:
+def near_pullback(method: Any, step: Step, parts: dict, cotangent: dict, R: Recorder, stats: Stats,
+                  known: dict | None = None) -> tuple[dict, dict]:
     """Undo one step of a method that is nearly reversible: y ~ Phi_{-h}(y1), then pull back Phi_h at y.
 
     The field at y1 is known already: it is the first stage of the step that was undone before.
@@ -112,9 +115,10 @@ def near_pullback(method: Any, step: Step, parts: dict, cotangent: dict, R: Reco
     cotangent = dict(cotangent)
     R.flush("y", cotangent)
     parts = {"y": before}
-    y, = R.read(("y",), parts)
+    y, = R.read(("y",), known or parts)
     after = method.flow(R, step.t0, step.t1, y, step.dx)
-    stats.defect = max(stats.defect, size(y1 - after.value))
+    if known is None:
+        stats.defect = max(stats.defect, size(y1 - after.value))
     g, = R.pull(after, cotangent["y"], [y])
     return parts, {"y": g}
 

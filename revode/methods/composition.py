@@ -28,7 +28,10 @@ def weights(order: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Composition:
-    """A symmetric second-order method composed to an even order: AsynchronousLeapfrog(), ReversibleHeun(), VelocityVerlet()."""
+    """A symmetric second-order method composed to order 4: AsynchronousLeapfrog(), ReversibleHeun(), VelocityVerlet().
+
+    VelocityVerlet reaches orders 6 and 8 as well; the companion part of the other two is only accurate enough for 4.
+    """
     method: Any
     order: int = 4
 
@@ -38,6 +41,9 @@ class Composition:
                              "raise its order; use AsynchronousLeapfrog(), ReversibleHeun() or VelocityVerlet()")
         if self.order not in (4, 6, 8):
             raise ValueError(f"Composition: order={self.order!r}; orders 4, 6 and 8 are offered")
+        if self.order > 4 and len(self.method.outputs) < 2:
+            raise ValueError(f"Composition: order={self.order} is reached by VelocityVerlet() only; {self.method!r} composed stays "
+                             "at order 4, so use order=4")
 
     @property
     def parts(self) -> tuple[str, ...]:

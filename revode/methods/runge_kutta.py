@@ -72,7 +72,7 @@ def tableau(base: str | Tableau) -> Tableau:
             raise ValueError(f"tableau {base.name!r}: an explicit method has {stages} rows for {stages} weights, row i with at "
                              f"most i entries; got rows of {rows} entries and {len(base.c)} nodes")
         return base
-    if base not in TABLEAUX:
+    if not isinstance(base, str) or base not in TABLEAUX:
         raise ValueError(f"unknown Runge-Kutta method {base!r}; known are {', '.join(TABLEAUX)}, or pass a Tableau")
     return TABLEAUX[base]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from math import pi, sin, sqrt
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from reference.oracles import tableaux as T
 from reference.oracles.gradients import complex_step_gradient, minimal_advances
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-from engine_table import CASES, complex_gradient, complex_hessian_product  # noqa: E402
+from engine_table import CASES, complex_gradient, complex_hessian_product
 
 EXACT = {name: T.numbers(tableau, float) for name, tableau in T.TABLEAUX.items()}
 STAGES = {"euler": 1, "midpoint": 2, "heun2": 2, "ralston3": 3, "bosh3": 3, "rk4": 4, "dopri5": 6, "tsit5": 6}
@@ -230,7 +231,7 @@ def check_words(rv: Any) -> None:
                               rv.Swap("y", "z")]
     method = rv.shears(word)
     y, z = Y0, Y0
-    for t0, t1 in zip(TS[:-1], TS[1:], strict=True):
+    for t0, t1 in pairwise(TS):
         h = t1 - t0
         y = 0.7 * y + 0.3 * z + h * field(t0, z, PARAMS)
         z = -1.5 * z - 0.5 * h * field(t1, y, PARAMS) + PARAMS["b"] * h
@@ -278,8 +279,9 @@ def check_adaptive(rv: Any) -> None:
                 return np.sum(sol.ys[1:] ** 2), sol
             (_, sol), gradients = rv.value_and_grad(loss, argnums=(0, 1), has_aux=True)(Y0, PARAMS)
             assert 2 < sol.stats.steps < 200, sol.stats
-            truth = complex_step_gradient(lambda both, literal=literal, ts=sol.ts.tolist(): sum(
-                np.sum(y ** 2) for y in literal(field, both[0], ts, both[1])[1:]), (Y0, PARAMS))
+            along = lambda both, literal=literal, ts=list(sol.ts): sum(
+                np.sum(y ** 2) for y in literal(field, both[0], ts, both[1])[1:])
+            truth = complex_step_gradient(along, (Y0, PARAMS))
             for g, exact in zip(rv.tree.flatten(gradients)[0], rv.tree.flatten(truth)[0], strict=True):
                 close(g, exact, 1e-11, f"adaptive {name} {mode}")
 

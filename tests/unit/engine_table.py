@@ -90,7 +90,7 @@ case(np.cbrt, np.cbrt, signs * pos23, formula=lambda a: np.where(a.real > 0, 1, 
 shapes = {1: (4,), 2: (3, 4), 3: (2, 3, 4), 4: (5, 2, 3, 4)}
 for m, left in shapes.items():
     for n in shapes:
-        right = shapes[n][:-2] + (4, 2) if n > 1 else (4,)
+        right = (*shapes[n][:-2], 4, 2) if n > 1 else (4,)
         case(np.matmul, lambda a, b: a @ b, draw(*left), draw(*right, seed=1), note=f"{m}d-{n}d")
 case(np.matmul, np.matmul, draw(2, 1, 3, 4), draw(5, 4, 2), note="stretched")
 case(np.matmul, np.matmul, draw(1, 3, 4), draw(2, 4, 2), note="stretched-one")

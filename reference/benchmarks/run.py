@@ -1,0 +1,329 @@
+"""Start the contenders, see that they agree, let them take turns, write the report.
+
+    python -m reference.benchmarks.run --work w1,w2,w3 --repeats 5 --out docs/benchmarks.md --json docs/benchmarks.json \\
+        --plot docs/figures/benchmarks.png --python PYTHON_OF_AN_ENVIRONMENT_WITH_PEERS
+
+Every contender runs in a process of its own, on one core, with one BLAS thread. Repetitions are interleaved: each round
+asks every contender once, so that what slows the machine for a while slows all of them. A contender whose packages no
+interpreter has is listed as absent. Nothing is timed before all have given the same loss.
+"""
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from . import report
+from .contenders import CONTENDERS, Contender
+from .works import PLAIN, WORKS, Work, problem
+
+ROOT = Path(__file__).resolve().parents[2]
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu",
+              "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
+# Largest difference of two losses of the same scheme. float64: that of PERFORMANCE; float32: a rounding a step, adding up.
+AGREE = {"float64": lambda N: 1e-8, "float32": lambda N: max(1e-5, N * 2.0 ** -23)}
+ENOUGH = 30.0          # seconds after which a slow contender takes no further turn, if it has had three
+MEMORY_STEPS = (100, 1000, 10000)
+SCHEMA = 1
+
+
+class Disagreement(Exception):
+    """Contenders of one scheme that do not compute the same loss: there is nothing to time."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = arguments(argv)
+    found, absent = interpreters([CONTENDERS[key] for key in args.contenders], [sys.executable, *args.python])
+    for key, reason in absent.items():
+        print(f"absent: {CONTENDERS[key].title} ({reason})", file=sys.stderr)
+    measured: dict[str, Any] = {
+        "schema": SCHEMA, "date": time.strftime("%Y-%m-%d"), "command": command(args), "machine": machine(),
+        "load_before": load(), "repeats": args.repeats, "absent": absent, "versions": {}, "times": [], "first": [],
+        "memory": [], "errors": []}
+    try:
+        for name in args.work:
+            work = WORKS[name]._replace(**{k: v for k, v in (("N", args.steps), ("batch", args.batch)) if v})
+            for dtype in args.dtype:
+                for method in args.methods:
+                    measured["times"].append(side_by_side(work, method, dtype, found, args, measured["versions"]))
+            measured["errors"].append({"work": name, **errors(work)})
+        if "w1" in args.work and not args.quick:
+            measured["first"] = first_gradients(found, args)
+            measured["memory"] = memories(found, args)
+    except Disagreement as error:
+        print(f"benchmark: {error}", file=sys.stderr)
+        return 1
+    measured["load_after"] = load()
+    text = report.markdown(measured)
+    print(text)
+    for path, write in ((args.out, lambda path: path.write_text(text)),
+                        (args.json, lambda path: path.write_text(json.dumps(measured, indent=1) + "\n")),
+                        (args.plot, lambda path: report.plot(measured, path))):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(path)
+            print(f"wrote {path}", file=sys.stderr)
+    return 0
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m reference.benchmarks.run",
+                                     description="Loss and gradient of the same problems by revode and by others, side by side.")
+
+    def one_of(known: Any) -> Any:
+        def convert(text: str) -> list[str]:
+            names = text.split(",")
+            wrong = [name for name in names if name not in known]
+            if wrong:
+                raise argparse.ArgumentTypeError(f"{wrong[0]!r} is not one of {', '.join(known)}")
+            return names
+
+        return convert
+
+    parser.add_argument("--work", type=one_of(WORKS), default=list(WORKS), metavar="w1,w2,w3")
+    parser.add_argument("--methods", type=one_of(PLAIN), default=list(PLAIN), metavar=",".join(PLAIN))
+    parser.add_argument("--dtype", type=one_of(AGREE), default=list(AGREE), metavar=",".join(AGREE))
+    parser.add_argument("--contenders", type=one_of(CONTENDERS), default=list(CONTENDERS), metavar="A,B",
+                        help=f"of {', '.join(CONTENDERS)}; default: all")
+    parser.add_argument("--repeats", type=int, default=5, metavar="R", help="turns of each contender; default 5")
+    parser.add_argument("--python", action="append", default=[], metavar="PYTHON",
+                        help="another interpreter to look for packages in; may be given several times")
+    parser.add_argument("--steps", type=int, metavar="N", help="instead of each work's own number, for a trial")
+    parser.add_argument("--batch", type=int, metavar="B", help="instead of each work's own size, for a trial")
+    parser.add_argument("--quick", action="store_true", help="leave out memory and first gradients")
+    parser.add_argument("--core", type=int, default=last_core(), help="processor to run on; default: the last one")
+    parser.add_argument("--out", type=Path, metavar="OUT.md")
+    parser.add_argument("--json", type=Path, metavar="OUT.json")
+    parser.add_argument("--plot", type=Path, metavar="OUT.png", help="needs matplotlib")
+    args = parser.parse_args(argv)
+    for name in ("repeats", "steps", "batch"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} {value}: at least 1")
+    return args
+
+
+def last_core() -> int | None:
+    return max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+def command(args: argparse.Namespace) -> str:
+    """What was run, without the places that only this machine has."""
+    words = ["python -m reference.benchmarks.run", f"--work {','.join(args.work)}", f"--methods {','.join(args.methods)}",
+             f"--dtype {','.join(args.dtype)}", f"--repeats {args.repeats}"]
+    words += [f"--{name} {value}" for name in ("steps", "batch") if (value := getattr(args, name))]
+    words += [f"--contenders {','.join(args.contenders)}"] if args.contenders != list(CONTENDERS) else []
+    words += ["--quick"] * args.quick + ["--python PYTHON"] * len(args.python)
+    words += [f"--{name} {place(path)}" for name in ("out", "json", "plot") if (path := getattr(args, name)) is not None]
+    return " ".join(words)
+
+
+def place(path: Path) -> str:
+    return path.name if path.is_absolute() else str(path)
+
+
+def machine() -> dict:
+    """The processor and the software; no names of hosts or places."""
+    model = platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
+    except OSError:
+        pass
+    return {"cpu": model, "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(), "numpy": np.__version__}
+
+
+def load() -> float | None:
+    """Processes at work, averaged over the last minute."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
+def interpreters(wanted: Sequence[Contender], pythons: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Contender -> the first interpreter that has its packages, and contender -> what is missing."""
+    names = sorted({package for contender in wanted for package in contender.needs})
+    question = f"import importlib.util as u; print(*[n for n in {names!r} if u.find_spec(n)])"
+    has = {}
+    for python in pythons:
+        try:
+            answer = subprocess.run([python, "-c", question], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise SystemExit(f"benchmark: --python {python} does not run Python: {error}") from None
+        has[python] = set(answer.stdout.split())
+    found, absent = {}, {}
+    for contender in wanted:
+        python = next((p for p in pythons if has[p].issuperset(contender.needs)), None)
+        if python is None:
+            missing = set(contender.needs) - set().union(*has.values())
+            absent[contender.key] = f"not installed: {', '.join(sorted(missing) or contender.needs)}"
+        else:
+            found[contender.key] = python
+    return found, absent
+
+
+# The processes --------------------------------------------------------------------------------------------------------
+class Worker:
+    """A process that computes when it is told to."""
+
+    def __init__(self, python: str, contender: Contender, work: Work, scheme: str, dtype: str, core: int | None,
+                 options: Sequence[str] = ()) -> None:
+        self.title = contender.title
+        self.errors = tempfile.TemporaryFile("w+")
+        words = [python, "-m", f"{__package__}.worker", contender.key, work.name, scheme, dtype, "--steps", str(work.N),
+                 "--batch", str(work.batch), *options, *(["--core", str(core)] if core is not None else [])]
+        self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
+                                        cwd=ROOT, env={**os.environ, **ONE_THREAD})
+
+    def hear(self) -> dict:
+        line = self.process.stdout.readline()
+        if not line:
+            self.errors.seek(0)
+            raise SystemExit(f"benchmark: {self.title} ended early:\n{self.errors.read()[-2000:]}")
+        return json.loads(line)
+
+    def ask(self, word: str) -> dict:
+        self.process.stdin.write(word + "\n")
+        self.process.stdin.flush()
+        return self.hear()
+
+    def end(self) -> None:
+        self.process.stdin.close()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self.errors.close()
+
+
+@contextmanager
+def working(*args: Any, **options: Any) -> Iterator[Worker]:
+    worker = Worker(*args, **options)
+    try:
+        yield worker
+    finally:
+        worker.end()
+
+
+def scheme_of(contender: Contender, method: str) -> str:
+    return PLAIN[method] if contender.plain else method
+
+
+# What is measured -----------------------------------------------------------------------------------------------------
+def side_by_side(work: Work, method: str, dtype: str, found: dict[str, str], args: argparse.Namespace,
+                 versions: dict[str, str]) -> dict:
+    """One table: every contender on one work; agreement first, then the times, in turns."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        workers, losses, grads = {}, {}, {}
+        for key, python in found.items():
+            contender = CONTENDERS[key]
+            path = folder / f"{key}.npz"
+            worker = workers[key] = stack.enter_context(working(
+                python, contender, work, scheme_of(contender, method), dtype, args.core, ["--gradient", str(path)]))
+            said = worker.hear()
+            losses[key] = said["loss"]
+            versions.update(said["version"])
+            worker.hear()
+            with np.load(path) as file:
+                grads[key] = np.concatenate([file[name].astype(np.float64).ravel() for name in file])
+        differences = agreement(work, method, dtype, losses, grads)
+        turns: dict[str, list[dict]] = {key: [] for key in workers}
+        for r in range(args.repeats):
+            for key, worker in workers.items():
+                spent = sum(turn["seconds"] * turn["calls"] for turn in turns[key])
+                if r < 3 or spent < ENOUGH:
+                    turns[key].append(worker.ask("time"))
+            print(f"\r{work.name} {method} {dtype}: round {r + 1} of {args.repeats}", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+    return {"work": work._asdict(), "method": method, "dtype": dtype, "load": load(), "rows": [
+        {"key": key, "scheme": scheme_of(CONTENDERS[key], method), "loss": losses[key], **differences[key],
+         "seconds": [turn["seconds"] for turn in turns[key]], "calls": turns[key][0]["calls"],
+         "share": median(turn["share"] for turn in turns[key])} for key in workers]}
+
+
+def agreement(work: Work, method: str, dtype: str, losses: dict[str, float], grads: dict[str, np.ndarray]) -> dict[str, dict]:
+    """Relative differences of loss and gradient from the first contender of the same scheme (revode Direct where it is there).
+
+    Raises Disagreement where two losses of one scheme differ by more than rounding explains, or where a gradient that
+    should be exact is off by more than the root of that.
+    """
+    allowed = AGREE[dtype](work.N)
+    found = {}
+    for scheme in {scheme_of(CONTENDERS[key], method): None for key in losses}:
+        group = [key for key in losses if scheme_of(CONTENDERS[key], method) == scheme]
+        first = min(group, key=lambda key: (not key.startswith("revode-direct"), not CONTENDERS[key].exact))
+        for key in group:
+            off = abs(losses[key] - losses[first]) / abs(losses[first])
+            gradient = float(np.linalg.norm(grads[key] - grads[first]) / np.linalg.norm(grads[first]))
+            if not off <= allowed:
+                raise Disagreement(f"{work.name}, {dtype}: {CONTENDERS[key].title} has the loss {losses[key]!r}, and "
+                                   f"{CONTENDERS[first].title} {losses[first]!r} with the same scheme ({scheme})")
+            if CONTENDERS[key].exact and not gradient <= allowed ** 0.5:
+                raise Disagreement(f"{work.name}, {dtype}: the gradients of {CONTENDERS[key].title} and "
+                                   f"{CONTENDERS[first].title} differ by {gradient:.1e} with the same scheme ({scheme})")
+            found[key] = {"loss_difference": off, "gradient_difference": gradient}
+    return found
+
+
+def first_gradients(found: dict[str, str], args: argparse.Namespace) -> list[dict]:
+    """Seconds from starting the interpreter to the first gradient of W1, in fresh processes, in turns."""
+    work, method = WORKS["w1"], args.methods[0]
+    taken: dict[str, list[float]] = {key: [] for key in found}
+    for r in range(3):
+        for key, python in found.items():
+            start = time.perf_counter()
+            with working(python, CONTENDERS[key], work, scheme_of(CONTENDERS[key], method), "float64", args.core) as worker:
+                worker.hear()
+                taken[key].append(time.perf_counter() - start)
+        print(f"\rfirst gradient: round {r + 1} of 3", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return [{"key": key, "method": method, "seconds": seconds} for key, seconds in taken.items()]
+
+
+def memories(found: dict[str, str], args: argparse.Namespace) -> list[dict]:
+    """Bytes of one gradient of W1 at its peak, for more and more steps, each in a fresh process."""
+    rows = []
+    for method in args.methods:
+        for key, python in found.items():
+            contender = CONTENDERS[key]
+            taken = {}
+            for N in MEMORY_STEPS:
+                work = WORKS["w1"]._replace(N=N)
+                with working(python, contender, work, scheme_of(contender, method), "float64", args.core,
+                             ["--memory"]) as worker:
+                    taken[N] = worker.hear()["bytes"]
+            rows.append({"key": key, "method": method, "how": contender.memory, "bytes": taken})
+            print(f"memory: {method}, {contender.title}", file=sys.stderr)
+    return rows
+
+
+def errors(work: Work) -> dict:
+    """Relative error of y(T) by each scheme on the work's own grid, against Dormand-Prince 5 on the same grid."""
+    import revode as rv
+    case = problem(work, "float64")
+
+    def last(method: Any) -> Any:
+        return rv.solve(lambda t, y, params: case.field(np, t, y, params), case.y0, case.ts, case.params, method=method, save=[-1]).y1
+
+    truth = last(rv.RungeKutta("dopri5"))
+    schemes = {"midpoint": rv.RungeKutta("midpoint"), "heun": rv.RungeKutta("heun2"),
+               "coupled-midpoint": rv.Coupled("midpoint", lam=0.999), "reversible-heun": rv.ReversibleHeun()}
+    return {name: float(np.linalg.norm(last(method) - truth) / np.linalg.norm(truth)) for name, method in schemes.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
