@@ -5,7 +5,9 @@
 
 This file is the table of contents; the engine is in engine/, the methods in methods/, the gradient modes in gradients/.
 """
+from . import nn, optim
 from .adaptive import PID
+from .advise import Advice, advise
 from .engine import Tensor, check_vjp, custom_vjp, grad, load, save, stop_gradient, tree, value_and_grad, vjp
 from .gradients import Backsolve, Checkpointed, Direct, Reversible
 from .methods import (
@@ -26,6 +28,7 @@ from .methods import (
     VelocityVerlet,
     shears,
 )
+from .paths.brownian import Brownian, BrownianTree
 from .solve import Solution, solve, steps, steps_back
 from .stepping import ReconstructionError, ReconstructionWarning, RoundTrip, State, Stats
 
@@ -36,8 +39,11 @@ __all__ = [
     "EES25",
     "EES27",
     "PID",
+    "Advice",
     "AsynchronousLeapfrog",
     "Backsolve",
+    "Brownian",
+    "BrownianTree",
     "Checkpointed",
     "Composition",
     "Coupled",
@@ -59,10 +65,13 @@ __all__ = [
     "Tableau",
     "Tensor",
     "VelocityVerlet",
+    "advise",
     "check_vjp",
     "custom_vjp",
     "grad",
     "load",
+    "nn",
+    "optim",
     "save",
     "shears",
     "solve",

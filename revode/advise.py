@@ -10,25 +10,26 @@ Rates at single points say little (the strongest direction turns), so perturbati
 w with the reversed flow and v with the flow, whose growth gives the contraction and the expansion; and the error of the
 reverse sweep itself, linearised,
 
-    e_n = [undo(x_{n+1} + s e_{n+1}) - undo(x_{n+1})] / s + [undo(step(x_n)) - x_n] + u            s e_{n+1} = O(sqrt(eps))
+    e_n = [undo(x_{n+1} + s e_{n+1}) - undo(x_{n+1})] / s + [undo(x_{n+1}) - x_n] + u              s e_{n+1} = O(sqrt(eps))
 
-with the defect of a step in the second bracket (large for methods that are only nearly reversible) and u half a unit in the
-last place, at random. That is the power iteration for the leading growth, in the order in which the sweep multiplies the
-steps. The trial trajectory is that of the plain base method, so it stays on the solution even where the reversible method
-would leave it.
+with the defect of the step in the second bracket (large for methods that are only nearly reversible) and u half a unit in
+the last place at random: on the trajectory itself a step and its inverse often round to where they started, next to it they
+do not. That is the power iteration for the leading growth, in the order in which the sweep multiplies the steps. The rates
+are those along a solve by the plain base, which stays on the solution even where the reversible method leaves it.
 Source: the two roots R and lam / R of the coupled pair, McCallum & Foster 2024 (arXiv 2410.11648), section on stability.
 """
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .engine import tree
 from .engine.tensor import value_of
+from .gradients.reversible import NEAR
 from .methods import Coupled, RungeKutta
 from .methods.increment import Increment
 from .methods.runge_kutta import Tableau, increment_of
@@ -38,6 +39,7 @@ from .stepping import one_step, size
 
 PARTING = 100.0     # the copies may part this many times further than one step brings them before the method is unsuited
 MARGIN = 1.1        # the recommended lam bears this many times the contraction rate that was found
+SAMPLES = 2         # of the rounding, whose mean square is predicted: one alone can happen to miss the leading direction
 RESERVE = 10.0      # what the recommendation stays below the tolerance by, as predictions are good to this factor
 
 
@@ -48,15 +50,17 @@ class Advice:
     steps: int
     h: float                 # the mean step
     scale: float             # largest |y| along the trial
-    tol: float               # largest error of the round trip that is accepted, relative to scale
+    tol: float               # largest relative error of the round trip that is accepted
     contraction: float       # rate of the strongest contraction; NaN for methods whose field is not y'
     peak: float              # the fastest that any single step contracts
     expansion: float         # rate of the strongest expansion
     lam_below: float         # lam suits in the long run if it is below this, exp(-contraction h)
     parting: float           # times that a difference of the copies grows before it dies out; inf: too large to tell
     suits: bool              # whether the copies stay together over this grid
+    diverges: bool           # whether the trial solve with the method was no longer finite
     amplification: float     # times that the round-off of one step has grown when the reverse sweep ends
     roundtrip: float         # predicted largest error of the reconstruction, as sol.stats.roundtrip.absolute
+    relative: float          # the same, each entry relative to its own largest value: what Reversible warns of past tol
     recommended: Any         # a method that suits
     resync: int | None       # for Reversible(resync=...); None: not needed
     recommended_roundtrip: float      # predicted, with both
@@ -69,7 +73,7 @@ class Advice:
     @property
     def ok(self) -> bool:
         """Whether the method can be used as it is, with Reversible()."""
-        return self.suits and self.roundtrip <= self.tol * self.scale
+        return self.suits and self.relative <= self.tol
 
     def __str__(self) -> str:
         many = f"{self.steps:,} steps of {self.h:.4g}, |y| up to {self.scale:.3g}"
@@ -83,9 +87,10 @@ class Advice:
                              f"lam is {self.method.lam:.6g}: {verdict}")
             elif parasitic(self.method):
                 lines.append(f"  forward                 follows contraction up to {self.follows:.4g}: {verdict}")
-        lost = ", all digits are lost" if self.roundtrip > self.scale else ""
-        lines.append(f"  reverse sweep           round-off grows {self.amplification:.2g} times: error {self.roundtrip:.2g} "
-                     f"expected{lost}, {self.tol * self.scale:.2g} allowed")
+        lost = ", all digits are lost" if self.relative > 1 else ""
+        lines.append("  reverse sweep           nothing to go back to: the copies part until they overflow" if self.diverges else
+                     f"  reverse sweep           round-off grows {self.amplification:.2g} times: error {self.roundtrip:.2g} "
+                     f"expected{lost}; relative {self.relative:.2g}, allowed {self.tol:.2g}")
         if self.ok:
             lines.append("  use it as it is")
         else:
@@ -102,14 +107,15 @@ def advise(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any
     ----------
     field, y0, ts, params : as for `solve`; after an adaptive solve, ts = sol.ts.
     method : a method that can be run backwards; Coupled("midpoint") by default.
-    tol : largest acceptable error of the round trip relative to the largest |y|; default sqrt(eps), where Reversible warns.
+    tol : largest acceptable error of the round trip, each entry relative to its largest value; default that of
+        Reversible, sqrt(eps) for exactly reversible methods.
 
     Returns an Advice; print it. Its predictions hold within a factor of about 10 while errors are small compared with y;
     larger ones mean that all digits are gone.
     Raises TypeError for a method without a reverse step, and what `solve` raises for bad input.
-    Cost: forward, one solve with the base and 8 evaluations a step for the rates; backward, three steps of the method (and
-    one of the base) for every step and sweep: one sweep, and a few more where something else is recommended. One to
-    three times that of a gradient with Reversible(); 2 sqrt(N) states.
+    Cost: one solve with the base and 8 evaluations a step for the rates; one solve with the method, and about four times
+    that for a sweep: one sweep, and a few more where something else is recommended. One to three times that of a
+    gradient with Reversible(); 2 sqrt(N) states.
 
     Example
     -------
@@ -119,36 +125,41 @@ def advise(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any
     (False, 2.0, 0.98)
     """
     if tol is not None and not tol > 0:
-        raise ValueError(f"advise: tol={tol!r}; a positive number, or None for sqrt(eps)")
+        raise ValueError(f"advise: tol={tol!r}; a positive number, or None for what Reversible allows")
     trial = Trial(field, y0, ts, params, Coupled() if method is None else method)
-    method, limit = trial.method, (trial.eps ** 0.5 if tol is None else tol)
+    method = trial.method
+    limit = tol if tol is not None else trial.eps ** 0.5 if hasattr(method, "word") else NEAR
     kappa = parasite(method, trial)
     parting = 1.0 if kappa is None else partings(trial.contracting, kappa)
-    suits = parting <= PARTING
-    error, _, defect = trial.sweep(method)
-    allowed = limit * trial.scale
-    recommended, resync, better = method, None, error
-    if not (suits and error <= allowed):
+    path = trial.rehearse(method)
+    diverges = path is None
+    suits = parting <= PARTING and not diverges
+    found = path.sweep() if path else Swept(math.inf, math.inf, None, 1.0)
+    recommended, resync, better = method, None, found
+    if not (suits and found.relative <= limit):
         if not suits or isinstance(method, Coupled):
             lam = gentlest(trial.contracting)
             base = method.base if isinstance(method, Coupled) else "midpoint"
             recommended = Coupled(base, max(lam, method.lam) if suits else lam)
-        better, resync, _ = trial.sweep(recommended, restart=allowed / RESERVE)
-        while resync is not None:
-            better, _, _ = trial.sweep(recommended, resync=resync)
-            if better <= allowed or resync == 1:
+            path = trial.rehearse(recommended)
+        if path:
+            better = path.sweep(restart=limit / RESERVE)
+            resync = better.stretch
+        while path and resync is not None:
+            better = path.sweep(resync=resync)
+            if better.relative <= limit / RESERVE or resync == 1:
                 break
-            resync //= 2
+            resync = max(1, int(0.7 * resync))
     span = abs(float(trial.problem.ts[-1] - trial.problem.ts[0]))
     h = span / trial.problem.N
     contraction = float(trial.contracting.sum()) / span
     return Advice(
         method=method, steps=trial.problem.N, h=h, scale=trial.scale, tol=limit, contraction=contraction,
         peak=float((trial.contracting / abs(np.asarray(trial.problem.hs, float))).max()),
-        expansion=float(trial.expanding.sum()) / span, parting=parting, suits=suits,
+        expansion=float(trial.expanding.sum()) / span, parting=parting, suits=suits, diverges=diverges,
         lam_below=math.exp(-max(contraction * h, 0.0)) if trial.rated else math.nan,
-        amplification=error / defect if defect else 1.0, roundtrip=error,
-        recommended=recommended, resync=resync, recommended_roundtrip=better)
+        amplification=found.error / found.local if found.local else 1.0, roundtrip=found.error, relative=found.relative,
+        recommended=recommended, resync=resync, recommended_roundtrip=better.error)
 
 
 def coupling(field: Callable, y0: Any, ts: Any, params: Any = None, base: str | Tableau = "midpoint") -> float:
@@ -201,7 +212,7 @@ def parasitic(method: Any) -> Any:
 
 
 class Trial:
-    """A trial trajectory of the plain base method, with the rates along it, ready to be swept backwards."""
+    """A problem with the rates along a solve by a plain base method, which follows the solution whatever the copies do."""
 
     def __init__(self, field: Callable, y0: Any, ts: Any, params: Any, method: Any) -> None:
         self.problem, initial, params, _ = prepare(field, y0, ts, params, method, [-1], None, False)
@@ -209,107 +220,139 @@ class Trial:
         if not (hasattr(self.method, "word") or getattr(self.method, "reversible", False)):
             raise TypeError(f"advise: {self.method!r} cannot be run backwards; ask about Coupled({self.method.base!r}), which is "
                             "that method made reversible")
-        self.params = tree.map(value_of, params)
-        own = len(self.method.outputs) > 1 or not (parasitic(self.method) and "y" in self.method.parts)
-        # A method with copies may leave the solution; its base does not. Others are their own guide.
-        self.guide = self.method if own else RungeKutta(getattr(self.method, "base", "midpoint"))
-        self.own = own
-        initial = tree.map(value_of, initial)
-        F = self.increment()
-        start = self.method.start(F, self.problem.step(0), initial) if own else {"y": initial}
-        self.eps = float(np.finfo(next(iter(start.values())).dtype).eps)
-        self.stride = math.isqrt(self.problem.N) + 1
-        self.rated = len(self.method.outputs) == 1       # of split methods the field is not y'
-        self.march(start)
+        self.initial, self.params = tree.map(value_of, initial), tree.map(value_of, params)
+        self.eps = float(np.finfo(tree.flatten(self.initial)[0][0].dtype).eps)
+        self.scale = 0.0
+        # Of a split method the field is not y', and of a user's word nobody knows.
+        self.rated = len(self.method.outputs) == 1 and getattr(self.method, "order", None) is not None
+        self.expanding, self.contracting = np.full((2, self.problem.N), math.nan)        # logarithms, a step
+        if self.rated:
+            self.rate(RungeKutta(getattr(self.method, "base", "midpoint")))
+
+    def rate(self, guide: RungeKutta) -> None:
+        """Carry a perturbation with the flow, and one against it."""
+        psi, F = increment_of("midpoint"), self.increment()
+        with_flow, against = (Perturbation(self.initial, self.eps) for _ in range(2))
+        for n, before, after in self.walk(guide):
+            t0, t1, dx, _ = self.problem.step(n)
+            self.expanding[n] = with_flow.carry(lambda y: y + psi(F, t0, t1, y, dx), before["y"])
+            self.contracting[n] = against.carry(lambda y: y + psi(F, t1, t0, y, -dx), after["y"])
+            self.scale = max(self.scale, size(before["y"]), size(after["y"]))
 
     def increment(self) -> Increment:
         return Increment(self.problem.system, self.params)
 
-    def march(self, parts: Parts) -> None:
-        """Forward: keep every stride-th state, and follow how perturbations grow with the flow and against it."""
-        N, output = self.problem.N, self.method.outputs[0]
-        self.kept: dict[int, Parts] = {0: parts}
-        self.scale = self.size(parts)
-        grown = np.full((2, N), math.nan)          # logarithms, a step
-        if self.rated:
-            with_flow, against = Perturbation(parts[output], self.eps), Perturbation(parts[output], self.eps)
-            psi = increment_of("midpoint")
-            F = self.increment()
-        with np.errstate(over="ignore", invalid="ignore"):
-            for n in range(N):
-                after = one_step(self.guide, self.problem.step(n), parts, self.increment())
-                self.scale = max(self.scale, self.size(after))
-                if not math.isfinite(self.scale):
-                    raise FloatingPointError(
-                        f"advise: the trial solve with {self.guide!r} is no longer finite at step {n + 1} of {N} (t = "
-                        f"{self.problem.ts[n + 1]:.6g}). Take smaller steps, or look at the field there.")
-                if self.rated:
-                    t0, t1, dx, _ = self.problem.step(n)
-                    grown[0, n] = with_flow.carry(lambda y: y + psi(F, t0, t1, y, dx), parts[output])
-                    grown[1, n] = against.carry(lambda y: y + psi(F, t1, t0, y, -dx), after[output])
-                parts = after
-                if (n + 1) % self.stride == 0:
-                    self.kept[n + 1] = parts
-        self.expanding, self.contracting = grown
+    def walk(self, method: Any) -> Iterator[tuple[int, Parts, Parts]]:
+        """(n, parts before, parts after) for every step."""
+        parts = method.start(self.increment(), self.problem.step(0), self.initial)
+        for n in range(self.problem.N):
+            with np.errstate(over="ignore", invalid="ignore"):
+                after = one_step(method, self.problem.step(n), parts, self.increment())
+            if not all(math.isfinite(size(x)) for x in after.values()):
+                raise FloatingPointError(
+                    f"advise: the trial solve with {method!r} is no longer finite at step {n + 1} of {self.problem.N} (t = "
+                    f"{self.problem.ts[n + 1]:.6g}). Take smaller steps, or look at the field there.")
+            yield n, parts, after
+            parts = after
 
-    def size(self, parts: Parts) -> float:
-        return max(size(parts[name]) for name in self.guide.outputs)
+    def rehearse(self, method: Any) -> Path | None:
+        """The solve by this method, ready to be swept backwards; None where its copies part so far that it overflows."""
+        try:
+            path = Path(self, method)
+        except FloatingPointError:
+            if not self.rated:
+                raise
+            return None
+        self.scale = self.scale if self.rated else path.scale
+        return path
 
-    def backwards(self) -> Iterator[tuple[int, Parts]]:
-        """(n, parts of the guide at ts[n]) for n = N - 1 .. 0, each stretch computed again from the state kept before it."""
+
+class Swept(NamedTuple):
+    """What a reverse sweep would do."""
+    error: float             # largest error of the reconstruction
+    relative: float          # largest error of an entry, relative to the largest value that it takes
+    stretch: int | None      # shortest number of steps between restarts, if there were any
+    local: float             # largest error that a single step adds
+
+
+class Path:
+    """A solve of which every stride-th state is kept; each stretch between is computed again on the way back."""
+
+    def __init__(self, trial: Trial, method: Any) -> None:
+        self.trial, self.method, self.problem = trial, method, trial.problem
+        self.stride = math.isqrt(self.problem.N) + 1
+        self.kept: dict[int, Parts] = {}
+        self.scales: Parts = {}
+        for n, before, after in trial.walk(method):
+            if n % self.stride == 0:
+                self.kept[n] = before
+            self.scales = {name: np.maximum(np.maximum(self.scales.get(name, 0.0), abs(before[name])), abs(x))
+                           for name, x in after.items()}
+        self.scale = max(size(self.scales[name]) for name in method.outputs)
+
+    def backwards(self) -> Iterator[tuple[int, Parts, Parts]]:
+        """(n, parts before, parts after) for every step, last first."""
         N = self.problem.N
         for first in reversed(range(0, N, self.stride)):
             stretch = [self.kept[first]]
-            for n in range(first, min(first + self.stride, N) - 1):
-                stretch.append(one_step(self.guide, self.problem.step(n), stretch[-1], self.increment()))
-            for n in reversed(range(first, first + len(stretch))):
-                yield n, stretch[n - first]
+            for n in range(first, min(first + self.stride, N)):
+                stretch.append(one_step(self.method, self.problem.step(n), stretch[-1], self.trial.increment()))
+            for k in reversed(range(len(stretch) - 1)):
+                yield first + k, stretch[k], stretch[k + 1]
 
-    def sweep(self, method: Any, resync: int | None = None, restart: float | None = None) -> tuple[float, int | None, float]:
-        """Predict a reverse sweep: (largest error of the reconstruction, shortest stretch between restarts, largest defect).
+    def sweep(self, resync: int | None = None, restart: float | None = None) -> Swept:
+        """Predict a reverse sweep.
 
-        resync: the error returns to zero at every resync-th grid point. restart: it does where it would pass that size.
+        resync: the error returns to zero at every resync-th grid point. restart: it does where the relative error would
+        pass this.
         """
-        problem, worst, largest, shortest = self.problem, 0.0, 0.0, None
-        error: Parts = {}
-        length = 0
+        worst = relative = largest = 0.0
+        shortest, length = None, 0
+        errors: list[Parts] = [{}] * SAMPLES
         rng = np.random.default_rng(0)
+        # An entry that stays tiny is judged by the others, as Reversible does.
+        scales = {name: np.maximum(x, self.trial.eps ** 0.25 * size(x) + float(np.finfo(x.dtype).tiny))
+                  for name, x in self.scales.items()}
         with np.errstate(over="ignore", invalid="ignore"):
-            for n, guide in self.backwards():
+            for n, before, after in self.backwards():
                 if resync and (n + 1) % resync == 0:
-                    error = {}
-                step = problem.step(n)
-                F = self.increment()
-                before = dict(guide) if self.own and method is self.method else method.start(F, step, guide["y"])
-                after = one_step(method, step, before, self.increment())
-                undone = undo(method, step, after, self.increment())
-                defect = {name: undone[name] - before[name] for name in undone}
-                moved = self.moved(method, step, after, undone, error)
-                # On the trajectory itself a step and its inverse often round to where they started; next to it they do not.
-                rounded = {name: x + np.spacing(abs(undone[name])) * rng.uniform(-0.5, 0.5, x.shape).astype(x.dtype)
-                           for name, x in defect.items()}
-                error = {name: moved[name] + x for name, x in rounded.items()} if moved else rounded
-                largest = max(largest, *(size(x) for x in rounded.values()))
-                stored = n == 0 or bool(resync and n % resync == 0)        # there Reversible compares the whole state
-                now = max(size(error[name]) for name in (error if stored else method.outputs))
+                    errors = [{}] * SAMPLES
+                step = self.problem.step(n)
+                undone = undo(self.method, step, after, self.trial.increment())
+                errors = [self.moved(step, after, undone, error) for error in errors]
+                for error in errors:
+                    for name, x in undone.items():
+                        u = np.spacing(abs(x)) * rng.uniform(-0.5, 0.5, x.shape).astype(x.dtype)
+                        local = x - before[name] + u
+                        error[name] = error[name] + local if name in error else local
+                        largest = max(largest, size(local))
                 length += 1
-                if restart is not None and now > restart:
+                stored = n == 0 or bool(resync and n % resync == 0)        # there Reversible compares the whole state
+                names = self.method.parts if stored else self.method.outputs
+                here = mean_square(max(size(e[name] / scales[name]) for name in names) for e in errors)
+                if restart is not None and here > restart:
                     shortest = length if shortest is None else min(shortest, length)
-                    error, length = {}, 0
+                    errors, length = [{}] * SAMPLES, 0
                     continue
-                if not now < float(np.finfo(next(iter(after.values())).dtype).max) ** 0.5:
-                    return math.inf, shortest, largest
-                worst = max(worst, now)
-        return worst, shortest, largest
+                now = mean_square(max(size(e[name]) for name in names) for e in errors)
+                if not now < float(np.finfo(x.dtype).max) ** 0.5:
+                    return Swept(math.inf, math.inf, shortest, largest)
+                worst, relative = max(worst, now), max(relative, here)
+        return Swept(worst, relative, shortest, largest)
 
-    def moved(self, method: Any, step: Any, after: Parts, undone: Parts, error: Parts) -> Parts:
+    def moved(self, step: Any, after: Parts, undone: Parts, error: Parts) -> Parts:
         """The error after the step is undone: a finite difference, with a perturbation of sqrt(eps) of the state."""
         far = max((size(x) for x in error.values()), default=0.0)
         if far == 0.0:
             return {}
-        s = self.eps ** 0.5 * max(size(x) for x in after.values()) / far
-        back = undo(method, step, {name: x + (error[name] * s).astype(x.dtype) for name, x in after.items()}, self.increment())
+        s = self.trial.eps ** 0.5 * max(size(x) for x in after.values()) / far
+        near = {name: x + (error[name] * s).astype(x.dtype) for name, x in after.items()}
+        back = undo(self.method, step, near, self.trial.increment())
         return {name: (back[name] - x) / s for name, x in undone.items()}
+
+
+def mean_square(sizes: Iterable[float]) -> float:
+    return math.sqrt(sum(size * size for size in sizes) / SAMPLES)
 
 
 def undo(method: Any, step: Any, parts: Parts, F: Increment) -> Parts:
@@ -333,8 +376,9 @@ class Perturbation:
     def carry(self, map_: Callable, y: Any) -> float:
         # Relative to |y|, but no smaller than what a state at rest in 0 needs.
         s = self.small * max(size(y), self.small)
-        w = (map_(y + (s * self.w).astype(y.dtype)) - map_(y)) / s
-        norm = float(np.sqrt(np.sum(w * w)))
+        with np.errstate(over="ignore", invalid="ignore"):
+            w = (map_(y + (s * self.w).astype(y.dtype)) - map_(y)) / s
+            norm = float(np.sqrt(np.sum(w * w)))
         if not (norm > 0 and math.isfinite(norm)):
             return 0.0
         self.w = (w / norm).astype(y.dtype)

@@ -19,8 +19,6 @@ from .engine.derivatives import vjp
 from .engine.tensor import value_of
 from .methods.increment import System
 
-BLOCK = 1 << 14      # normals that are made at one go: a fixed number of bytes, however long the solve
-
 
 class Increments:
     """dx of a step with noise: the time h and the Brownian increment dW; it changes sign and scale as one."""
@@ -75,19 +73,16 @@ class Noise:
 
     def __init__(self, path: Any, shape: tuple[int, ...], dtype: Any) -> None:
         self.path, self.shape, self.dtype = path, shape, dtype
-        self.by_step = not hasattr(path, "t0")             # a BrownianTree goes by times
-        self.steps = max(1, BLOCK // max(1, int(np.prod(shape))))
-        self.block: tuple[int, Any] = (-1, None)
+        self.by_step = hasattr(path, "along")              # Brownian goes by steps, a BrownianTree by times
+        self.along: Any = None
 
-    def dx(self, n: int, t0: Any, t1: Any, h: Any, first: int) -> Increments:
-        """The increment of step n of this solve, which is step first + n of the path."""
+    def dx(self, n: int, t0: Any, t1: Any, h: Any, problem: Any) -> Increments:
+        """The increment of step n of this solve, which is step n_before + n of the path."""
         if not self.by_step:
             return Increments(h, self.path.increments(t0, t1, self.shape, self.dtype))
-        index, at = divmod(first + n, self.steps)
-        if self.block[0] != index:
-            self.block = index, self.path.normals(index * self.steps, self.steps, self.shape, self.dtype)
-        scale = self.dtype.type(np.sqrt(abs(float(h))))
-        return Increments(h, self.block[1][at] * scale)
+        if self.along is None:
+            self.along = self.path.along(problem.hs, self.shape, self.dtype, problem.n_before)
+        return Increments(h, self.along(n))
 
 
 class ControlledSystem(System):
@@ -128,7 +123,7 @@ class Path:
     def __init__(self, control: Any) -> None:
         self.control = control
 
-    def dx(self, n: int, t0: Any, t1: Any, h: Any, first: int) -> Any:
+    def dx(self, n: int, t0: Any, t1: Any, h: Any, problem: Any) -> Any:
         return self.control.increment(t0, t1)
 
 

@@ -2,14 +2,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .adaptive import PID
+from .advise import coupling
 from .engine import tree
 from .engine.derivatives import custom_vjp
-from .engine.tensor import innermost
+from .engine.tensor import innermost, value_of
 from .gradients import Direct, Reversible
 from .gradients.reversible import pull_start, spread, step_back, zeros
 from .methods import Coupled
@@ -19,7 +21,7 @@ from .stepping import Problem, State, Stats, march, states
 
 
 class Solution(NamedTuple):
-    """What solve returns."""
+    """What solve returns; inside a gradient its ys, y1 and state are tensors."""
     ts: np.ndarray      # (saved,) the saved times
     ys: Any             # (saved, *y.shape) the solution there, time first; a tree like y0
     state: State        # the method's whole state at the end; state0= continues from it
@@ -76,6 +78,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     >>> print(f"{sol.y1[0]:.6f}")
     0.367879
     """
+    driven = any(x is not None for x in (controller, diffusion, control, state0))
+    method = settled(method, field, y0, ts, params, driven)
     problem, initial, params, layout = prepare(field, y0, ts, params, method, save, state0, progress,
                                                 controller, dt0, save_at, diffusion, noise, interpretation, control)
     gradient = checked_gradient(gradient, problem.method)
@@ -104,6 +108,14 @@ def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
 
     Arguments as for `solve`. state.parts["y"] is the solution for most methods; solve(..., state0=state) goes on from
     any of them. Cost: one step of the method for each item.
+
+    Example
+    -------
+    >>> for t, state in steps(lambda t, y, params: -y, np.array([1.0]), [0.0, 0.1, 0.2], method=Coupled("rk4")):
+    ...     print(f"{t:.1f} {state.parts['y'][0]:.4f}")
+    0.0 1.0000
+    0.1 0.9048
+    0.2 0.8187
     """
     problem, initial, params, layout = prepare(field, y0, ts, params, method, None, state0, False, controller, dt0, None)
     for n, parts in states(problem, initial, params):
@@ -132,6 +144,16 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
 
     Yields a Back for every grid point, the last one of the grid first.
     Cost: more pullbacks than the sweep inside `solve`, because every cotangent is completed at every step.
+
+    Example
+    -------
+    >>> decay, ts, y0 = lambda t, y, params: -params * y, [0.0, 0.1, 0.2], np.array([1.0])
+    >>> sol = solve(decay, y0, ts, np.array(1.0), method=Coupled("rk4"))
+    >>> for back in steps_back(decay, sol.state, ts, np.array(1.0), ay1=np.ones(1), y0=y0, method=Coupled("rk4")):
+    ...     print(f"{back.t:.1f} {back.state.parts['y'][0]:.4f} {back.aparams:.4f}")
+    0.2 0.8187 0.0000
+    0.1 0.9048 -0.0819
+    0.0 1.0000 -0.1637
     """
     layout, outputs = None, (method or Coupled()).outputs
     whole = ay1 if len(outputs) > 1 else (ay1,)
@@ -154,6 +176,17 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
             ay0 = layout.unpack(a_initial if isinstance(a_initial, tuple) else (a_initial,))
         aparams = spread(params, [1 * a for a in R.aparams])
         yield Back(float(problem.ts[n]), state_after(problem, layout, parts, n), cotangent, aparams, ay0)
+
+
+def settled(method: Any, field: Callable, y0: Any, ts: Any, params: Any, driven: bool) -> Any:
+    """The method with its lam: Coupled(lam="auto") asks the advisor."""
+    if getattr(method, "lam", None) != "auto":
+        return method
+    if driven:
+        raise ValueError("solve: lam='auto' is found on a fixed grid of an ordinary differential equation from y0; with a controller, "
+                         "noise, a control or state0, choose lam yourself (rv.advise on a similar grid helps)")
+    y0, params = tree.map(value_of, y0), tree.map(value_of, params)
+    return replace(method, lam=coupling(field, y0, ts, params, method.base))
 
 
 def state_after(problem: Problem, layout: Layout, parts: dict, n: int | None = None) -> State:

@@ -93,7 +93,7 @@ class Problem:
         """The step from t0 to t1, with what drives the equation besides time."""
         if self.driver is None:
             return Step(t0, t1, h, h_before)
-        return Step(t0, t1, self.driver.dx(n, t0, t1, h, self.n_before), None)
+        return Step(t0, t1, self.driver.dx(n, t0, t1, h, self), None)
 
     def h(self, n: int) -> Any:
         if not self.plain:

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import autograd
@@ -18,7 +19,7 @@ LAM = 0.999
 def coupled_midpoint(f: Callable, y: Any, ts: Any) -> Any:
     """McCallum & Foster 2024 over the explicit midpoint method, lam = .999."""
     z = y
-    for t, t1 in zip(ts[:-1], ts[1:], strict=True):
+    for t, t1 in pairwise(ts):
         h = t1 - t
         middle = t + h / 2
         y = LAM * y + (1 - LAM) * z + h * f(middle, z + h / 2 * f(t, z))
@@ -29,7 +30,7 @@ def coupled_midpoint(f: Callable, y: Any, ts: Any) -> Any:
 def reversible_heun(f: Callable, y: Any, ts: Any) -> Any:
     """Kidger, Foster, Li & Lyons 2021, in their own form."""
     z, v = y, f(ts[0], y)
-    for t, t1 in zip(ts[:-1], ts[1:], strict=True):
+    for t, t1 in pairwise(ts):
         h = t1 - t
         z = 2 * y - z + h * v
         v, before = f(t1, z), v
@@ -39,7 +40,7 @@ def reversible_heun(f: Callable, y: Any, ts: Any) -> Any:
 
 def midpoint(f: Callable, y: Any, ts: Any) -> Any:
     """The explicit midpoint method."""
-    for t, t1 in zip(ts[:-1], ts[1:], strict=True):
+    for t, t1 in pairwise(ts):
         h = t1 - t
         y = y + h * f(t + h / 2, y + h / 2 * f(t, y))
     return y
@@ -47,7 +48,7 @@ def midpoint(f: Callable, y: Any, ts: Any) -> Any:
 
 def heun(f: Callable, y: Any, ts: Any) -> Any:
     """Heun's method of order two."""
-    for t, t1 in zip(ts[:-1], ts[1:], strict=True):
+    for t, t1 in pairwise(ts):
         h = t1 - t
         k = f(t, y)
         y = y + h / 2 * (k + f(t1, y + h * k))

@@ -305,7 +305,7 @@ def memories(found: dict[str, str], args: argparse.Namespace) -> list[dict]:
                 work = WORKS["w1"]._replace(N=N)
                 with working(python, contender, work, scheme_of(contender, method), "float64", args.core,
                              ["--memory"]) as worker:
-                    taken[N] = worker.hear()["bytes"]
+                    taken[str(N)] = worker.hear()["bytes"]
             rows.append({"key": key, "method": method, "how": contender.memory, "bytes": taken})
             print(f"memory: {method}, {contender.title}", file=sys.stderr)
     return rows

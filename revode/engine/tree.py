@@ -95,6 +95,14 @@ def save(path: str, tree: Any) -> None:
     """Write a tree of arrays, numbers, strings, bools and None to one .npz file, without pickle.
 
     Parameters: path (.npz is appended if missing), tree with string keys in its dicts. Named tuples are refused.
+
+    Example
+    -------
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(os.path.join(folder, "params"), {"W": np.eye(2), "layers": [1, None]})
+    ...     load(os.path.join(folder, "params"))["layers"]
+    [1, None]
     """
     leaves, structure = flatten(tree)
     arrays: dict[str, Any] = {}
@@ -113,7 +121,14 @@ def save(path: str, tree: Any) -> None:
 
 
 def load(path: str) -> Any:
-    """Read back what `save` wrote: the same nesting, bits, shapes and dtypes."""
+    """Read back what `save` wrote: the same nesting, bits, shapes and dtypes.
+
+    Example
+    -------
+    >>> load("/no/such/file")
+    Traceback (most recent call last):
+    FileNotFoundError: [Errno 2] No such file or directory: '/no/such/file.npz'
+    """
     with np.load(path if str(path).endswith(".npz") else f"{path}.npz", allow_pickle=False) as archive:
         if "head" not in archive:
             raise ValueError(f"load: {path} was not written by revode's save (it has no entry 'head')")

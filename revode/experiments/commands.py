@@ -93,11 +93,9 @@ def run_compare(args: Namespace) -> int:
                     report.runs[row.gradient] = other
         except (KeyboardInterrupt, FloatingPointError) as reason:
             notes.append(f"Gradient modes that are missing were not measured: {str(reason) or INTERRUPTED}.")
-    if any(row.extrapolated for row in rows):
-        notes.append(f"~ extrapolated: the median time per iteration, times {report.iterations:,}. Modes with few "
-                     "timed iterations start from the parameters that reversible found, and show the loss of those; "
-                     "--full trains with every mode.")
     if not args.full:
+        notes.append("Modes with few timed iterations start from the parameters that reversible found, and show the "
+                     "loss of those; --full trains with every mode.")
         notes.append("Time over that of reversible: the modes were timed in turns, so load on the machine meets all "
                      "alike.")
     notes.append("Gradient error and round trip are taken at the parameters that reversible found.")
@@ -179,6 +177,8 @@ def spoken_warnings(notes: list[str]) -> Iterator[None]:
 def finish(report: Report, args: Namespace) -> int:
     """Print the tables, and write the figures, the parameters and the plot that were asked for. The exit status."""
     print("\n" + tables.costs(report.rows, report.iterations))
+    if any(row.extrapolated for row in report.rows):
+        print(f"~ extrapolated: the median time per iteration, times {report.iterations:,}.")
     for sentence in report.notes:
         print(textwrap.fill(sentence, 118, subsequent_indent="  "))
     print("\n" + tables.published(report.experiment.published))

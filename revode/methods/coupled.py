@@ -27,10 +27,11 @@ class Coupled:
     """The coupled method of McCallum & Foster over an explicit Runge-Kutta base.
 
     Parameters: base, a name (euler, midpoint, heun2, ralston3, bosh3, rk4, dopri5, tsit5) or a Tableau;
-    lam in (0, 1], the coupling: towards 1 the reverse sweep is stable, away from 1 the forward solve is.
+    lam in (0, 1], the coupling: towards 1 the reverse sweep is stable, away from 1 the forward solve is. "auto" has solve()
+    ask the advisor, which costs a solve by the base and 8 evaluations a step, each time; for training, ask it once.
     """
     base: str | Tableau = "midpoint"
-    lam: float = 0.999
+    lam: Any = 0.999
     parts = ("y", "z")
     outputs = ("y",)
     noise = True
@@ -38,8 +39,10 @@ class Coupled:
 
     def __post_init__(self) -> None:
         tableau(self.base)
+        if self.lam == "auto":
+            return
         if not (isinstance(self.lam, (int, float)) and 0 < self.lam <= 1):
-            raise ValueError(f"Coupled: lam={self.lam!r}; the coupling is a number in (0, 1], such as 0.999")
+            raise ValueError(f"Coupled: lam={self.lam!r}; the coupling is a number in (0, 1], such as 0.999, or 'auto'")
         object.__setattr__(self, "lam", float(self.lam))
 
     @property

@@ -98,15 +98,17 @@ def methods() -> dict:
                    lambda f, y, ts, p: [s[0] for s in L.yoshida4_reversible_heun_states(f, y, ts, p)], False, 3, 1),
         "verlet-4": (lambda rv: rv.Composition(rv.VelocityVerlet()), lambda a, qv, ts, p: L.yoshida4_verlet(a, *qv, ts, p),
                      True, 3, 1),
-        "alf-6": (lambda rv: rv.Composition(rv.AsynchronousLeapfrog(), 6), alf_6, False, 9, 1),
+        "alf-4": (lambda rv: rv.Composition(rv.AsynchronousLeapfrog()),
+                  lambda f, y, ts, p: [s[0] for s in L.yoshida4_alf_states(f, y, ts, p)], False, 3, 1),
+        "verlet-6": (lambda rv: rv.Composition(rv.VelocityVerlet(), 6), verlet_6, True, 9, 1),
     }
     return table
 
 
-def alf_6(f: Callable, y0: Any, ts: Any, p: Any) -> list:
+def verlet_6(a: Callable, qv: Any, ts: Any, p: Any) -> list:
     g = 1 / (2 - 2 ** (1 / 5))
-    fourth = lambda *at: L.yoshida4_step(lambda *at: L.alf_step(f, p, 1, *at), L.G1, *at)
-    return [s[0] for s in L.forward(lambda *at: L.yoshida4_step(fourth, g, *at), (y0, f(ts[0], y0, p)), ts)]
+    fourth = lambda *at: L.yoshida4_step(lambda *at: L.velocity_verlet_step(a, p, *at), L.G1, *at)
+    return L.forward(lambda *at: L.yoshida4_step(fourth, g, *at), qv, ts)
 
 
 def near_methods() -> dict:
@@ -298,7 +300,7 @@ def check_reports(rv: Any) -> None:
     assert "two copies" in text and "reverse sweep" in text, text
     for method, order in ((rv.Coupled("rk4"), 4), (rv.AsynchronousLeapfrog(), 2), (rv.ReversibleHeun(), 2),
                           (rv.LeapfrogMidpoint(), 2), (rv.SemiImplicitEuler(), 1), (rv.VelocityVerlet(), 2),
-                          (rv.RungeKutta("bosh3"), 3), (rv.Composition(rv.ReversibleHeun(), 6), 6), (rv.EES25(), 2)):
+                          (rv.RungeKutta("bosh3"), 3), (rv.Composition(rv.VelocityVerlet(), 6), 6), (rv.EES25(), 2)):
         assert method.order == order, method
     assert rv.Coupled().lam == 0.999 and rv.AsynchronousLeapfrog().eta == 1.0 and rv.EES25().A == rv.EES25(x=0.1).A
     from revode.methods.runge_kutta import TABLEAUX
@@ -309,6 +311,44 @@ def check_reports(rv: Any) -> None:
         if tab.b_error is not None:       # where the oracle has no companion, it is Euler's method
             euler = (1.0, *(0.0 for _ in exact.b[1:]))
             close(np.array(tab.b_error, float), exact.bhat or euler, 1e-15, name)
+        close(np.array(tab.c, float), exact.c, 1e-15, name)
+        for row, other in zip(tab.a, exact.A, strict=True):
+            close(np.array(row, float), other[:len(row)], 1e-14, name)
+
+
+def check_monitors(rv: Any) -> None:
+    """What the methods say about themselves: limits, growth, the gap that is watched, the error that a controller sees."""
+    from revode.methods.increment import Increment, System
+    from revode.methods.shears import Step
+    from revode.stepping import Stats
+    h, z = 0.1, 0.7 * Y0
+    step, F = Step(0.3, 0.4, np.asarray(h), np.asarray(h)), Increment(System(field, Stats()), PARAMS)
+    f = field(0.3, Y0, PARAMS)
+    coupled, damped = rv.Coupled("heun2", lam=0.8), rv.AsynchronousLeapfrog(eta=0.9)
+    close([coupled.contraction_limit(h), damped.contraction_limit(h)], [-np.log(0.8) / h] * 2, 1e-14, "contraction_limit")
+    close([coupled.reverse_growth, damped.reverse_growth], [1.25, 1.25], 1e-14, "reverse_growth")
+    assert rv.AsynchronousLeapfrog().contraction_limit(h) == rv.ReversibleHeun().contraction_limit(h) == 0.0
+    assert rv.LeapfrogMidpoint().contraction_limit(h) == 0.0 and (damped.order, rv.NearReversible("rk4").reversal_order) == (1, 5)
+    assert (rv.EES(stages=5).reversal_order, rv.EES27().reversal_order, rv.EES25().reversal_order) == (9, 7, 5)
+    assert rv.EES25().error_weights == (1 / 5, -1 / 3, 2 / 15) and rv.EES25(x=0.25).error_weights is None
+    for method, parts, gap in ((coupled, {"y": Y0, "z": z}, Y0 - z), (rv.ReversibleHeun(), {"y": Y0, "z": z}, Y0 - z),
+                               (damped, {"y": Y0, "v": z}, h * (z - f)),
+                               (rv.LeapfrogMidpoint(), {"y_prev": z, "y": Y0}, z + h * f - Y0)):
+        close(method.gap(F, 0.3, np.asarray(h), parts), gap, 1e-14, f"gap of {method}")
+        F.memo.clear()
+    after, error = rv.ReversibleHeun().attempt(step, {"y": Y0, "z": z}, F)
+    close(error, h / 2 * (field(0.4, after["z"], PARAMS) - field(0.3, z, PARAMS)), 1e-14, "error of ReversibleHeun")
+    F.memo.clear()
+    after, error = coupled.attempt(step, {"y": Y0, "z": z}, F)
+    k = field(0.4, after["y"], PARAMS)              # Heun less Euler, from t1 with -h
+    close(error, -h / 2 * (field(0.3, after["y"] - h * k, PARAMS) - k), 1e-14, "error of Coupled")
+    for method, weights, c in ((rv.EES25(), (1 / 5, -1 / 3, 2 / 15), (0, 1 / 3, 5 / 6)),
+                               (rv.RungeKutta("bosh3"), np.subtract(EXACT["bosh3"].b, EXACT["bosh3"].bhat), EXACT["bosh3"].c)):
+        errors: list = []
+        constant = Increment(System(lambda t, y, p: 0 * y + t ** 2, Stats()), None)
+        method.flow(constant, 0.3, 0.4, Y0, h, errors)
+        close(errors[0], np.full((2, 2), sum(w * h * (0.3 + c * h) ** 2 for w, c in zip(weights, c, strict=True))), 1e-15,
+              f"error of {method}")
 
 
 def battery(oracle: dict, room: str = "") -> None:
@@ -328,6 +368,7 @@ def battery(oracle: dict, room: str = "") -> None:
         check_backsolve(rv)
         check_adaptive(rv)
         check_reports(rv)
+        check_monitors(rv)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,13 @@ def test_check_vjp_finds_a_wrong_sign_in_the_first_and_in_the_second_derivative(
     cos = rv.custom_vjp(lambda x: (np.cos(x), lambda g: (g * np.sin(x),)))
     subtle = rv.custom_vjp(lambda x: (np.sin(x), lambda g: (g * cos(x),)))
     rv.check_vjp(subtle, np.array([0.3, 0.4]), order=1)
+    # One order further: sin' = cos2 is right, cos2' = -sin2 is right, sin2' = -cos is wrong.
+    sin2 = rv.custom_vjp(lambda x: (np.sin(x), lambda g: (-g * np.cos(x),)))
+    cos2 = rv.custom_vjp(lambda x: (np.cos(x), lambda g: (-g * sin2(x),)))
+    deep = rv.custom_vjp(lambda x: (np.sin(x), lambda g: (g * cos2(x),)))
+    rv.check_vjp(deep, np.array([0.3, 0.4]), order=2)
+    with pytest.raises(AssertionError, match="central differences give"):
+        rv.check_vjp(deep, np.array([0.3, 0.4]), order=3)
     with pytest.raises(AssertionError, match="central differences give"):
         rv.check_vjp(subtle, np.array([0.3, 0.4]))
 
@@ -150,6 +157,19 @@ def test_argnums_choose_the_arguments_and_keywords_pass():
     np.testing.assert_array_equal(both[1], [3.0, 3.0])
 
 
+def test_a_function_that_does_not_use_its_argument_has_gradient_zero():
+    for constant in (1.0, np.float64(1.0), np.array(1.0)):
+        value, g = rv.value_and_grad(lambda x: constant)(np.ones(2))
+        assert value == 1.0 and g.tolist() == [0.0, 0.0]
+
+
+def test_a_cotangent_takes_the_dtype_of_its_value():
+    seen = []
+    look = rv.custom_vjp(lambda x: (x * 1, lambda g: (seen.append(g.dtype) or g,)))
+    rv.vjp(look, np.ones(2, np.float32))[1](np.ones(2))
+    assert seen == [np.float32]
+
+
 def test_vjp_of_a_tree_and_what_pull_takes():
     value, pull = rv.vjp(lambda x: {"a": x ** 2, "b": [x * 3.0, "text"], "x": x}, np.array([1.0, 2.0]))
     assert value["b"][1] == "text"
@@ -170,6 +190,10 @@ def test_results_can_be_written_to_without_changing_each_other():
     a *= 5.0
     np.testing.assert_array_equal(b, np.ones(3))
     np.testing.assert_array_equal(seed, np.ones(3))
+    for fn in (lambda x: np.reshape(x, (3, 1)), lambda x: x[::-1], lambda x: x):
+        value, pull = rv.vjp(fn, np.ones(3))
+        seed = np.ones(np.shape(value))
+        assert not np.shares_memory(pull(seed)[0], seed)
 
 
 def test_has_aux_gives_plain_values_back():

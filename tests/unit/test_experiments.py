@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -147,8 +148,9 @@ def test_peak_memory_sees_what_was_freed():
         return np.ones(1000)
 
     # 8 MB, and a few hundred bytes of Python objects.
-    assert 8e6 <= training.peak_memory(allocate)[0] < 8.1e6
-    import tracemalloc
+    assert not tracemalloc.is_tracing()
+    peak, result = training.peak_memory(allocate)
+    assert 8e6 <= peak < 8.1e6 and result.shape == (1000,) and not tracemalloc.is_tracing()
     tracemalloc.start()
     try:
         x = np.ones(2_000_000)                           # was there before
@@ -213,6 +215,8 @@ def test_compare_measures_every_mode(capsys, tmp_path):
         # The same forward solve at the same parameters: the same bits.
         assert row["loss"] == rows["reversible"]["loss"]
         assert row["extrapolated"] == (name != "reversible")
+        assert name == "reversible" or row["seconds_total"] == pytest.approx(6 * row["seconds_per_iteration"])
+        assert row["relative"] == 1.0 if name == "reversible" else row["relative"] > 0
         assert row["peak_bytes"] > 50 * 2 * 8                # at least the saved states
         assert f"measured {name}" in err or name == "reversible"
         if name == "backsolve":
@@ -226,6 +230,29 @@ def test_compare_measures_every_mode(capsys, tmp_path):
     assert sum("~" in line for line in lines) == len(rows) - 1 and "~ extrapolated" in out
     assert "Published, other hardware" in out and re.search(r"checkpointing +0.9e-4 +280.0 min +2\n", out)
     assert "published: 1,000" in out
+
+
+def test_modes_are_timed_in_turns_with_reversible(monkeypatch):
+    e = white_dwarf.experiment(5)
+    modes = {"reversible": rv.Reversible(), "direct": rv.Direct()}
+    asked = []
+    once = training.train
+    monkeypatch.setattr(training, "train", lambda e, gradient, **rest: (
+        asked.append(gradient) or once(e, gradient, **rest)))
+    first = once(e, rv.Reversible(), iterations=4)
+    found = training.in_turns(e, modes, first.params, e.method)
+    assert asked == [rv.Reversible(), rv.Direct()] * training.ROUNDS
+    for trained in found.values():
+        # from the same parameters every time, and one rounding of the mean apart from the best loss
+        assert len(set(trained.losses)) == 1 and len(trained.seconds) == len(trained.losses) == training.ROUNDS
+        assert_allclose(trained.losses[0], first.loss, rtol=4e-16)
+    slow = {"reversible": found["reversible"]._replace(seconds=[1.0, 1.0, 9.0]),
+            "direct": found["direct"]._replace(seconds=[0.1, 2.5, 7.0])}
+    monkeypatch.setattr(training, "in_turns", lambda *args: slow)
+    rows = [row for row, _ in training.compare(e, modes, first, method=e.method, iterations=4, full=False, seed=0,
+                                               truth=None)]
+    assert [(row.gradient, row.relative) for row in rows] == [("reversible", 1.0), ("direct", 2.5)]
+    assert rows[1].seconds_total == 10.0 and rows[1].extrapolated and rows[1].gradient_error is None
 
 
 def test_compare_in_full_trains_every_mode(capsys, tmp_path):
@@ -263,6 +290,7 @@ def test_ctrl_c_prints_the_table_of_what_was_reached(capsys, monkeypatch, comman
     status, out, _ = run(capsys, command, "white-dwarf", "--iterations", "50")
     assert status == 130 and "Training ended after 2 iterations (interrupted)" in out
     row = table_of(out)[3].split()
+    assert "~ extrapolated: the median time per iteration, times 50." in out
     assert row[0] == "reversible" and row[2] == "2" and row[5 + (command == "compare")].startswith("~")
 
 

@@ -14,30 +14,39 @@ class Contender(NamedTuple):
     """One line of the tables."""
     key: str
     title: str
-    module: str            # file in this folder
+    module: str                      # file in this folder
     mode: str
     needs: tuple[str, ...]           # packages, by import name
-    memory: str            # how its memory is taken: tracemalloc (Python and NumPy), rss (high-water mark) or xla (its own analysis)
+    memory: str                      # how it is taken: tracemalloc, rss (of the process) or xla (its own analysis)
     plain: bool = False
-    exact: bool = True     # False: the gradient of the continuous problem, discretised; it differs from that of the solve
+    exact: bool = True               # False: the gradient of the continuous problem, discretised; not that of the solve
     ours: bool = False
 
 
-NUMPY, TORCH, JAX, DIFFRAX = ("numpy",), ("torch", "torchdiffeq"), ("jax",), ("jax", "diffrax")
+def revode(key: str, title: str, mode: str, plain: bool = False) -> Contender:
+    return Contender(f"revode-{key}", f"revode {title}", "revode_modes", mode, ("revode",), "tracemalloc", plain, ours=True)
+
+
+def torchdiffeq(key: str, title: str, mode: str, exact: bool) -> Contender:
+    return Contender(key, f"torchdiffeq, {title}", "torchdiffeq_modes", mode, ("torch", "torchdiffeq"), "rss", True, exact)
+
+
+def diffrax(key: str, title: str, mode: str, exact: bool = True) -> Contender:
+    return Contender(key, f"diffrax {title}", "diffrax_modes", mode, ("jax", "diffrax"), "xla", True, exact)
+
 
 CONTENDERS = {c.key: c for c in (
-    Contender("revode-reversible", "revode Reversible", "revode_modes", "reversible", ("revode",), "tracemalloc", ours=True),
-    Contender("revode-direct", "revode Direct", "revode_modes", "direct", ("revode",), "tracemalloc", ours=True),
-    Contender("revode-checkpointed", "revode Checkpointed(44)", "revode_modes", "checkpointed", ("revode",), "tracemalloc", ours=True),
-    Contender("revode-direct-plain", "revode Direct, RungeKutta", "revode_modes", "direct", ("revode",), "tracemalloc", plain=True, ours=True),
-    Contender("revode-checkpointed-plain", "revode Checkpointed(44), RungeKutta", "revode_modes", "checkpointed", ("revode",), "tracemalloc",
-              plain=True, ours=True),
-    Contender("numpy", "NumPy by hand", "numpy_by_hand", "reversible", NUMPY, "tracemalloc"),
-    Contender("jax", "JAX by hand: scan, custom_vjp, jitted", "jax_by_hand", "reversible", JAX, "xla"),
+    revode("reversible", "Reversible", "reversible"),
+    revode("direct", "Direct", "direct"),
+    revode("checkpointed", "Checkpointed(44)", "checkpointed"),
+    revode("direct-plain", "Direct, RungeKutta", "direct", plain=True),
+    revode("checkpointed-plain", "Checkpointed(44), RungeKutta", "checkpointed", plain=True),
+    Contender("numpy", "NumPy by hand", "numpy_by_hand", "reversible", ("numpy",), "tracemalloc"),
+    Contender("jax", "JAX by hand: scan, custom_vjp, jitted", "jax_by_hand", "reversible", ("jax",), "xla"),
     Contender("autograd", "HIPS autograd through a loop", "autograd_loop", "loop", ("autograd",), "tracemalloc"),
-    Contender("torchdiffeq", "torchdiffeq, whole solve on the tape", "torchdiffeq_modes", "full", TORCH, "rss", plain=True),
-    Contender("torchdiffeq-adjoint", "torchdiffeq, odeint_adjoint", "torchdiffeq_modes", "adjoint", TORCH, "rss", plain=True, exact=False),
-    Contender("diffrax", "diffrax RecursiveCheckpointAdjoint", "diffrax_modes", "checkpointed", DIFFRAX, "xla", plain=True),
-    Contender("diffrax-direct", "diffrax DirectAdjoint", "diffrax_modes", "direct", DIFFRAX, "xla", plain=True),
-    Contender("diffrax-backsolve", "diffrax BacksolveAdjoint", "diffrax_modes", "backsolve", DIFFRAX, "xla", plain=True, exact=False),
+    torchdiffeq("torchdiffeq", "whole solve on the tape", "full", exact=True),
+    torchdiffeq("torchdiffeq-adjoint", "odeint_adjoint", "adjoint", exact=False),
+    diffrax("diffrax", "RecursiveCheckpointAdjoint", "checkpointed"),
+    diffrax("diffrax-direct", "DirectAdjoint", "direct"),
+    diffrax("diffrax-backsolve", "BacksolveAdjoint", "backsolve", exact=False),
 )}
