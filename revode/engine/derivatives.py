@@ -220,7 +220,7 @@ def _match(result: Any, arg: Any) -> list:
 
 
 def check_vjp(fn: Callable, *args: Any, order: int = 2, rtol: float | None = None, seed: int = 0) -> float:
-    """Compare the gradient of fn at args with central differences along random directions, up to the given order.
+    """Compare the gradient of fn at args with central differences along random directions (of this seed), up to this order.
 
     fn may return a tree. Returns the largest relative difference; raises AssertionError past rtol (default: the error
     that central differences have at their best step, about 20 * eps**(2/3), times 10 per extra order). A solve with
