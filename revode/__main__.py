@@ -1,4 +1,4 @@
-"""The command line: train, compare, convergence, stability; `python -m revode` is the same as `revode`."""
+"""The command line: train, compare, complexity, convergence, stability; `python -m revode` is the same as `revode`."""
 from __future__ import annotations
 
 import argparse
@@ -31,10 +31,10 @@ Without --full, the modes other than reversible take a few iterations each, and 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. argv: the words after `revode`; None for those of the process."""
     args = parser().parse_args(argv)
-    from .experiments import convergence, stability
+    from .experiments import complexity, convergence, stability
     from .experiments.commands import UserError, run_compare, run_train
-    commands = {"train": run_train, "compare": run_compare, "convergence": convergence.main,
-                "stability": stability.main}
+    commands = {"train": run_train, "compare": run_compare, "complexity": complexity.main,
+                "convergence": convergence.main, "stability": stability.main}
     try:
         return commands[args.command](args)
     except UserError as error:
@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The arguments. Experiments are listed from revode/experiments, methods and gradient modes by name."""
-    from .experiments import EXPERIMENTS, convergence, stability
+    from .experiments import EXPERIMENTS, complexity, convergence, stability
     from .experiments.commands import COMPARE_ITERATIONS
     top = argparse.ArgumentParser(
         prog="revode", description="Reversible backpropagation through differential equations, on NumPy.",
@@ -82,8 +82,8 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--gradient", type=named("gradient"), metavar="G", help="default: reversible")
         else:
             sub.add_argument("--full", action="store_true", help="train with every gradient mode")
-    convergence.add_parser(commands)
-    stability.add_parser(commands)
+    for module in (complexity, convergence, stability):
+        module.add_parser(commands)
     return top
 
 

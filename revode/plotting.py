@@ -75,7 +75,7 @@ def time_against_memory(ax: Any, rows: Sequence[Any]) -> None:
         first = name.startswith("reversible")
         ax.plot(x, y, "*" if first else "o", color=COLOURS[1 if first else 0], ms=13 if first else 6, zorder=2)
     ax.set(xscale="log", yscale="log", title="gradient modes", xlabel="peak memory of one iteration, MiB",
-           ylabel="time per iteration, over that of reversible" if relative else "time per iteration, s")
+           ylabel="time per iteration (reversible: 1)" if relative else "time per iteration, s")
     ax.margins(0.3)
     plain_ticks(ax)
     label_points(ax, points)

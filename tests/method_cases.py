@@ -1,6 +1,7 @@
 """Every method of revode beside its literal transcription in reference/oracles: one table that several tests share.
 
-    f(t, y, p) = tanh(y W1 + b1 t) W2 + b2          tests give it to the methods; for split methods it is the acceleration
+    f(t, y, p) = tanh(y W1 + b1 t) W2 + b2          tests give it to the methods; for split methods it is the
+    acceleration
 
 The field depends on time, so a wrong stage time shows, and on four arrays of different shapes.
 """
@@ -71,7 +72,8 @@ def table() -> list[Case]:
                    lambda f, y0, ts, p, tab=tab: L.coupled(f, y0, ts, p, tab, LAM), 2 * STAGES[name], 0, tab.order)
               for name, tab in exact.items()]
     cases += [
-        Case("coupled-1", rv.Coupled("midpoint", lam=1), lambda f, y0, ts, p: L.coupled(f, y0, ts, p, exact["midpoint"], 1),
+        Case("coupled-1", rv.Coupled("midpoint", lam=1), lambda f, y0, ts,
+             p: L.coupled(f, y0, ts, p, exact["midpoint"], 1),
              4, 0, 2),
         Case("alf", rv.AsynchronousLeapfrog(), L.alf, 1, 1, 2),
         Case("alf-damped", rv.AsynchronousLeapfrog(eta=ETA), lambda f, y0, ts, p: L.alf(f, y0, ts, p, ETA), 1, 1, 1),
@@ -83,7 +85,8 @@ def table() -> list[Case]:
     ]
     cases += [Case("alf-4", rv.Composition(rv.AsynchronousLeapfrog()), composed_alf, 3, 1, 4),
               Case("heun-4", rv.Composition(rv.ReversibleHeun()), composed_heun, 3, 1, 4)]
-    cases += [Case(f"verlet-{order}", rv.Composition(rv.VelocityVerlet(), order), composed_verlet(order), substeps, 1, order,
+    cases += [Case(f"verlet-{order}", rv.Composition(rv.VelocityVerlet(), order), composed_verlet(order), substeps, 1,
+                   order,
                    split=True) for order, substeps in ((4, 3), (6, 9), (8, 27))]
     return cases
 

@@ -168,7 +168,7 @@ def time_bars(tables: Sequence[dict]) -> list[list[str]]:
                 factor = typical(by_key["autograd"]) / typical(by_key[ours])
                 full = found["work"]["N"] == WORKS["w1"].N
                 rows.append([f"W1, Coupled midpoint, float64: {CONTENDERS[ours].title} at least {least}x faster than autograd's loop",
-                             f"{factor:.1f}x", verdict(factor >= least) if full else "not judged: another number of steps"])
+                             f"{factor:.2f}x", verdict(factor >= least) if full else "not judged: another number of steps"])
     return rows
 
 

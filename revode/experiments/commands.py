@@ -36,7 +36,7 @@ from .training import (
 )
 
 SCHEMA = 1
-COMPARE_ITERATIONS = 300     # with the published 1000 steps, `compare` then takes about two minutes on two cores
+COMPARE_ITERATIONS = 250     # with the published 1000 steps, `compare` then takes about two minutes on two cores
 SKIP_AFTER = 120.0       # seconds that one gradient mode may take in `compare` without --full
 
 
@@ -96,8 +96,8 @@ def run_compare(args: Namespace) -> int:
     if not args.full:
         notes.append("Modes with few timed iterations start from the parameters that reversible found, and show the "
                      "loss of those; --full trains with every mode.")
-        notes.append("Time over that of reversible: the modes were timed in turns, so load on the machine meets all "
-                     "alike.")
+        notes.append("The time per iteration is the median of iterations that the modes took in turns, so load on the "
+                     "machine meets all alike; ~ is that ratio times the time that reversible needed.")
     notes.append("Gradient error and round trip are taken at the parameters that reversible found.")
     return finish(report, args)
 
@@ -178,7 +178,7 @@ def finish(report: Report, args: Namespace) -> int:
     """Print the tables, and write the figures, the parameters and the plot that were asked for. The exit status."""
     print("\n" + tables.costs(report.rows, report.iterations))
     if any(row.extrapolated for row in report.rows):
-        print(f"~ extrapolated: the median time per iteration, times {report.iterations:,}.")
+        print(f"~ extrapolated from fewer than {report.iterations:,} iterations.")
     for sentence in report.notes:
         print(textwrap.fill(sentence, 118, subsequent_indent="  "))
     print("\n" + tables.published(report.experiment.published))

@@ -153,7 +153,7 @@ class Row:
     iterations: int                       # timed
     seconds_per_iteration: float          # median
     seconds_total: float
-    extrapolated: bool                    # seconds_total is the median times the number of iterations asked for
+    extrapolated: bool                    # seconds_total is not measured but scaled from fewer iterations
     peak_bytes: int                       # allocated in one iteration, at its peak
     states: int                           # states of the solve held at one time
     nfe: int                              # field evaluations in one iteration, forward and back
@@ -256,8 +256,8 @@ def compare(experiment: Experiment, modes: dict[str, Any], run: Trained, *, meth
             seed: int, truth: Any) -> Iterator[tuple[Row, Trained]]:
     """The rows of all gradient modes, one after the other; modes["reversible"] is what `run` was trained with.
 
-    With full, every mode is trained as `run` was. Without, the other modes take ROUNDS iterations each, from the
-    parameters that the run found.
+    With full, every mode is trained as `run` was. Without, all modes take ROUNDS iterations in turns, from the
+    parameters that the run found; totals are those of the run times the ratio of the medians.
     """
     def row_of(name: str, trained: Trained) -> Row:
         return measure(experiment, name, modes[name], trained, run.params, truth, method=method, iterations=iterations)
@@ -266,13 +266,17 @@ def compare(experiment: Experiment, modes: dict[str, Any], run: Trained, *, meth
     first.relative = 1.0
     yield first, run
     turns = {} if full else in_turns(experiment, modes, run.params, method)
+    if not full:         # the time that is comparable with those of the other rows, rather than that of a while ago
+        first.seconds_per_iteration = turns["reversible"].median
     for name, gradient in modes.items():
         if name == "reversible":
             continue
         trained = turns[name] if not full else train(
             experiment, gradient, iterations=iterations, method=method, seed=seed, progress=name)
         row = row_of(name, trained)
-        row.relative = trained.median / (run if full else turns["reversible"]).median
+        row.relative = trained.median / first.seconds_per_iteration
+        if row.extrapolated:
+            row.seconds_total = first.seconds_total * row.relative
         yield row, trained
         if trained.stopped == INTERRUPTED:
             raise KeyboardInterrupt

@@ -6,7 +6,8 @@ Tolerance. Two programs of one map, summed in different orders, differ after N s
     m, w   substeps of a composition and the length that they walk, per unit of step; 1 and 1 otherwise
     20     roundings of one evaluation: inner products of 3 and of 4, tanh to 2 ulp, three sums; 2 s more for the stage
     B F    the sums of |b_i| <= 7.6 (tsit5) times |f| <= 2; twice, since a coupled step has two increments
-    exp()  growth: f is 1-Lipschitz (method_cases). A composition retraces its own path, so w' = 1 + the longest excursion,
+    exp()  growth: f is 1-Lipschitz (method_cases). A composition retraces its own path, so w' = 1 + the longest
+    excursion,
            2; without one, 1.
 Some 300 ulp a step in the worst case; 1 to 3 for all N together are seen (15 for 27 substeps).
 """
@@ -86,7 +87,8 @@ UNDONE = {name: case for name, case in REVERSIBLE.items()
 
 @pytest.mark.parametrize("case", UNDONE.values(), ids=UNDONE)
 def test_whole_state_and_its_way_back_are_the_literal_ones(case: Case) -> None:
-    """steps() gives y and its companion at every time; steps_back() undoes them as the paper's backward formula does."""
+    """steps() gives y and its companion at every time; steps_back() undoes them as the paper's backward formula
+    does."""
     params, ts = make_params(), GRIDS["varying"]
     y0 = make_y0(case)
     literal, undo = literal_states(case, ts.tolist(), y0, params)
@@ -121,18 +123,21 @@ def test_leapfrog_midpoint_and_its_way_back(name: str) -> None:
     back = L.leapfrog_midpoint_back(plain_field, *(final.parts[x] for x in ("y_prev", "y")), ts.tolist(), params)
     items = list(rv.steps_back(plain_field, final, ts, params, ay1=np.ones(3), method=case.method))
     for item, previous, y in zip(reversed(items), back[:-1], back[1:], strict=True):
-        assert max(abs(item.state.parts["y"] - y).max(), abs(item.state.parts["y_prev"] - previous).max()) <= 2 * allowed
+        assert max(abs(item.state.parts["y"] - y).max(),
+                   abs(item.state.parts["y_prev"] - previous).max()) <= 2 * allowed
 
 
 @pytest.mark.parametrize("name", ["euler", "ralston3", "dopri5", "tsit5"])
 def test_a_tableau_of_ones_own(name: str) -> None:
-    """A Tableau handed over, with exact fractions, gives what the name gives, bit for bit; for tsit5, to its printed digits."""
+    """A Tableau handed over, with exact fractions, gives what the name gives, bit for bit; for tsit5, to its printed
+    digits."""
     oracle = T.TABLEAUX[name]
     own = rv.Tableau("own", oracle.order, tuple(row[:i] for i, row in enumerate(oracle.A)), oracle.b, oracle.c)
     y0, params, ts = make_y0(CASES["alf"]), make_params(), GRIDS["varying"]
     for method in (rv.RungeKutta, rv.Coupled):
         ours, theirs = (rv.solve(plain_field, y0, ts, params, method=method(base)).y1 for base in (own, name))
-        # tsit5's coefficients are decimals of 16 digits up to 12.9, so they differ by 1e-15 of that in 8 steps of size 1/16
+        # tsit5's coefficients are decimals of 16 digits up to 12.9, so they differ by 1e-15 of that in 8 steps of size
+        # 1/16
         assert abs(ours - theirs).max() <= (13 * 1e-15 * 0.5 if name == "tsit5" else 0)
     assert repr(rv.Coupled(own)) == "Coupled(base='own', lam=0.999)" and rv.Coupled(own).order == oracle.order
 

@@ -228,15 +228,15 @@ def check_near(rv: Any, solves: dict) -> None:
 
 def check_words(rv: Any) -> None:
     """A user's word with `about`, a swap and a scale: forward against the formula, inverse and gradient against Direct."""
-    word = lambda t0, t1, h: [rv.Shear("y", ("z",), lambda F, z: F(t0, z, h), scale=0.7, about="z"),
-                              rv.Shear("z", ("y",), lambda F, y: F(t1, y, -h) * 0.5 + F.params["b"] * h, scale=-1.5),
+    word = lambda t0, t1, h: [rv.Shear("y", ("z",), lambda F, z: F(t0, z, h), scale=0.5, about="z"),
+                              rv.Shear("z", ("y",), lambda F, y: F(t1, y, -h) * 0.5 + F.params["b"] * h, scale=-0.5),
                               rv.Swap("y", "z")]
     method = rv.shears(word)
     y, z = Y0, Y0
     for t0, t1 in pairwise(TS):
         h = t1 - t0
-        y = 0.7 * y + 0.3 * z + h * field(t0, z, PARAMS)
-        z = -1.5 * z - 0.5 * h * field(t1, y, PARAMS) + PARAMS["b"] * h
+        y = 0.5 * y + 0.5 * z + h * field(t0, z, PARAMS)
+        z = -0.5 * z - 0.5 * h * field(t1, y, PARAMS) + PARAMS["b"] * h
         y, z = z, y
     sol, gradients = run_solve(rv, method, rv.Reversible(), Y0, False)
     close(sol.y1, y, 1e-12, "word")

@@ -1,24 +1,27 @@
-"""Round trip and reversible gradient within the bound of METHODS section 9, over random fields, sizes, steps and methods.
+"""Round trip and reversible gradient within the bound of METHODS section 9, over random fields, sizes, steps and
+methods.
 
-Largest entries throughout: |x| of a state is the largest entry of all its parts, |a| of a cotangent the sum of its entries
-(the dual norm, so that |J^T a| <= L |a| where |J x| <= L |x|). The field is f = tanh(y W1 + b1 t) W2 + b2, and
+Largest entries throughout: |x| of a state is the largest entry of all its parts, |a| of a cotangent the sum of its
+entries (the dual norm, so that |J^T a| <= L |a| where |J x| <= L |x|). The field is f = tanh(y W1 + b1 t) W2 + b2, and
 
     L = (largest absolute column sum of W1) (that of W2)          since |tanh'| <= 1: |f(x) - f(y)| <= L |x - y|
 
 Reverse Lipschitz bound of a shear  x <- scale x + add(others):   (1 + L_add)/|scale|, and forward  |scale| + L_add.
-L_add of the shears: Psi of a base method: |h| sum |b_i| L_i with L_i = L (1 + |h| sum_j |a_ij| L_j); `about` adds 1 - lam.
+L_add of the shears: Psi of a base method: |h| sum |b_i| L_i with L_i = L (1 + |h| sum_j |a_ij| L_j); `about` adds 1 -
+lam.
 
-Round-off. When a shear is undone on the same parts, its increment is the same to the bit, because the same code gets the same
-bits. What is left is scale x (1 rounding), the sum (1), the difference (1) and the quotient (1), all of numbers at most
-M / |scale|, M the largest of |x| before and after, and about (1 more). So each shear loses at most 5/|scale| units u M, where
-u M = (eps/2) M <= one ulp of M; and what is wrong with the parts afterwards, e, becomes at most (1 + L_add)/|scale| e. With
-G the product over the shears of a step, S of them, after N steps (twice, because M is taken from the forward states, and the
-reconstruction may be larger by its own error):
+Round-off. When a shear is undone on the same parts, its increment is the same to the bit, because the same code gets
+the same bits. What is left is scale x (1 rounding), the sum (1), the difference (1) and the quotient (1), all of
+numbers at most M / |scale|, M the largest of |x| before and after, and about (1 more). So each shear loses at most
+5/|scale| units u M, where u M = (eps/2) M <= one ulp of M; and what is wrong with the parts afterwards, e, becomes at
+most (1 + L_add)/|scale| e. With G the product over the shears of a step, S of them, after N steps (twice, because M is
+taken from the forward states, and the reconstruction may be larger by its own error):
 
     |error| <= 2 * sum_{k < N} G^k * S * 5 G ulp(M)             (METHODS: round-off of one step times (G^N - 1)/(G - 1))
 
-Gradient. a_n = J_n(x_n)^T a_{n+1}. The reconstruction moves x_n by at most E, so J_n by K E with K the Lipschitz constant of
-the vjp, and each vjp rounds at most c times; both are passed on by the remaining steps, forward bound Gf each:
+Gradient. a_n = J_n(x_n)^T a_{n+1}. The reconstruction moves x_n by at most E, so J_n by K E with K the Lipschitz
+constant of the vjp, and each vjp rounds at most c times; both are passed on by the remaining steps, forward bound Gf
+each:
 
     |a_rev - a_direct| <= N Gf^N (K E + c u) |a_N|,      the same for params, whose vjp has |dF/dp| <= K as well
 """
@@ -52,7 +55,8 @@ BASES = ("euler", "midpoint", "heun2", "ralston3", "bosh3", "rk4", "dopri5", "ts
 METHODS = st.one_of(
     st.builds(lambda base, lam: rv.Coupled(base, lam), st.sampled_from(BASES), st.floats(0.8, 1.0)),
     st.builds(lambda eta: rv.AsynchronousLeapfrog(eta), st.one_of(st.just(1.0), st.floats(0.85, 1.0))),
-    st.just(rv.ReversibleHeun()), st.just(rv.LeapfrogMidpoint()), st.just(rv.SemiImplicitEuler()), st.just(rv.VelocityVerlet()),
+    st.just(rv.ReversibleHeun()), st.just(rv.LeapfrogMidpoint()), st.just(rv.SemiImplicitEuler()),
+    st.just(rv.VelocityVerlet()),
     st.sampled_from([rv.Composition(m) for m in (rv.AsynchronousLeapfrog(), rv.ReversibleHeun(), rv.VelocityVerlet())]),
 )
 
@@ -138,7 +142,8 @@ def apart(a: dict, b: dict) -> float:
 
 
 def fresh(drawn: Drawn) -> Increment:
-    return Increment(System(plain_field, Stats(), scalar=None if drawn.dtype is np.float64 else drawn.dtype), drawn.params)
+    return Increment(System(plain_field, Stats(), scalar=None if drawn.dtype is np.float64 else drawn.dtype),
+                     drawn.params)
 
 
 @settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
@@ -159,14 +164,16 @@ def test_inverse_undoes_steps_within_the_bound(drawn: Drawn) -> None:
 @settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
 @given(problems(most_steps=1))
 def test_a_step_undoes_the_inverse_within_the_bound(drawn: Drawn) -> None:
-    """step(inverse(x)): the same count of roundings with the forward bound: what an undone shear leaves, e, is scaled and
-    added to by at most |scale| + L_add, and the two roundings of a division by the scale are multiplied back by it."""
+    """step(inverse(x)): the same count of roundings with the forward bound: what an undone shear leaves, e, is scaled
+    and added to by at most |scale| + L_add, and the two roundings of a division by the scale are multiplied back by
+    it."""
     states, words = states_of(drawn)
     _, Gf, S = growth(drawn)
     before = inverse(words[0], states[0], fresh(drawn))
     again = forward(words[0], before, fresh(drawn))
     M = max(largest(before), largest(states[0]), largest(again))
-    middle = max((1 / scale for scale, _ in shear_bounds(drawn.method, abs(drawn.ts[1] - drawn.ts[0]), drawn.L)), default=1.0)
+    middle = max((1 / scale for scale, _ in shear_bounds(drawn.method, abs(drawn.ts[1] - drawn.ts[0]), drawn.L)),
+                 default=1.0)
     rulp, allowed = apart(again, states[0]) / ulp(M, drawn.dtype), 2 * 5 * S * Gf * middle
     assert rulp <= allowed, f"RULP {rulp:.3g}, allowed {allowed:.3g}, Gf = {Gf:.4g}"
 
@@ -187,8 +194,9 @@ def test_inverse_is_exact_on_the_way_that_a_swap_takes(drawn: Drawn) -> None:
 def vjp_lipschitz(drawn: Drawn, M: float) -> float:
     """K: of the field's vjp in y, and |df/dp|, per unit of cotangent; tanh'' <= .77, |t| <= 6.
 
-    d(J)/dy: (colsum W1)^2 (colsum W2) * .77.   df/dW2 = u <= 1, df/db2 = 1; df/dW1 = y tanh' W2 <= M |W2|, df/db1 <= 6 |W2|;
-    their derivatives in y: |W1| for W2, |W2| + .77 M |W1| |W2| for W1, 6 * .77 |W1| |W2| for b1. The sum of all bounds each.
+    d(J)/dy: (colsum W1)^2 (colsum W2) * .77.   df/dW2 = u <= 1, df/db2 = 1; df/dW1 = y tanh' W2 <= M |W2|, df/db1 <= 6
+    |W2|; their derivatives in y: |W1| for W2, |W2| + .77 M |W1| |W2| for W1, 6 * .77 |W1| |W2| for b1. The sum of all
+    bounds each.
     """
     A = float(abs(drawn.params["W1"]).sum(0).max())
     B = float(max(abs(drawn.params["W2"]).sum(0).max(), abs(drawn.params["W2"]).max()))
@@ -198,9 +206,9 @@ def vjp_lipschitz(drawn: Drawn, M: float) -> float:
 @settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(problems(most_steps=8), st.data())
 def test_reversible_gradient_is_direct_within_the_bound(drawn: Drawn, data: Any) -> None:
-    """GULP for y0 and params, all entries by the bound in the head of this file; c = 60 roundings of a vjp (inner products
-    of 6 at most, twice, of tanh and its derivative, and the sums of a step), times the entries of a batch of at most 3 that
-    are summed, times the evaluations of a step."""
+    """GULP for y0 and params, all entries by the bound in the head of this file; c = 60 roundings of a vjp (inner
+    products of 6 at most, twice, of tanh and its derivative, and the sums of a step), times the entries of a batch of
+    at most 3 that are summed, times the evaluations of a step."""
     N = len(drawn.ts) - 1
     save = data.draw(st.sampled_from([[-1], None]))
     states, _ = states_of(drawn)

@@ -66,8 +66,8 @@ quotient = np.floor(x23 / pos3)                       # a constant, away from it
 case(np.remainder, np.remainder, x23, pos3, formula=lambda a, b: a - quotient * b)
 case(np.remainder, lambda a, b: a % b + 2.0 % b, x23, pos3, note="%",
      formula=lambda a, b: a - quotient * b + 2.0 - np.floor(2.0 / pos3) * b)
-case(np.remainder, lambda a: a % 0.4 + (a // 0.4) ** 2, x23, note="//",
-     formula=lambda a: a - np.floor(x23 / 0.4) * 0.4 + np.floor(x23 / 0.4) ** 2)
+case(np.remainder, lambda a: a % 0.4 + (a // 0.4) ** 2 + 2.5 // a, x23, note="//",
+     formula=lambda a: a - np.floor(x23 / 0.4) * 0.4 + np.floor(x23 / 0.4) ** 2 + np.floor(2.5 / x23))
 case(np.maximum, np.maximum, x23, y23)
 case(np.maximum, np.maximum, x23, 0.0, note="0")
 case(np.minimum, np.minimum, x23, y23)

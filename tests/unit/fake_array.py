@@ -81,6 +81,7 @@ class FakeArray:
     def __mod__(self, other: Any) -> Any: return np.remainder(self, other)
     def __rmod__(self, other: Any) -> Any: return np.remainder(other, self)
     def __floordiv__(self, other: Any) -> Any: return np.floor_divide(self, other)
+    def __rfloordiv__(self, other: Any) -> Any: return np.floor_divide(other, self)
     def __neg__(self) -> Any: return np.negative(self)
     def __abs__(self) -> Any: return np.absolute(self)
     def __lt__(self, other: Any) -> Any: return np.less(self, other)

@@ -283,7 +283,7 @@ def test_the_callers_arrays_are_left_alone():
 def test_bad_input():
     with pytest.raises(TypeError, match=r"cannot be run backwards; ask about Coupled\('rk4'\)"):
         advise(*problem("decay", 10), method=rv.RungeKutta("rk4"))
-    with pytest.raises(FloatingPointError, match="trial solve with .* is no longer finite at step"):
+    with pytest.raises(FloatingPointError, match=r"trial solve with .* is no longer finite at step"):
         advise(lambda t, y, p: y * y, np.array([1.0]), np.linspace(0.0, 5.0, 101))
     with pytest.raises(ValueError, match="ts"):
         advise(decay, np.array([1.0]), [0.0], {"a": 1.0})

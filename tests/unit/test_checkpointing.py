@@ -1,4 +1,5 @@
-"""Checkpointed(n): the least number of untaped steps, at most n states held, the right gradient; for any n, also above N."""
+"""Checkpointed(n): the least number of untaped steps, at most n states held, the right gradient; for any n, also above
+N."""
 from __future__ import annotations
 
 from collections import Counter
@@ -21,7 +22,7 @@ def field(t: Any, y: Any, p: Any) -> Any:
 
 def loss(N: int, mode: Any, method: Any, seen: list, save: Any = (-1,)) -> Any:
     def f(y0: Any, p: Any) -> Any:
-        sol = rv.solve(field, y0, np.linspace(0.0, 0.3, N + 1), p, method=method, gradient=mode, save=list(save))
+        sol = rv.solve(field, y0, np.linspace(0.0, 0.1, N + 1), p, method=method, gradient=mode, save=list(save))
         seen.append(sol.stats)
         return np.sum(sol.ys ** 2)
     return f
@@ -78,14 +79,15 @@ class Held:
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_states_that_are_really_alive(n: int) -> None:
-    """peak_states is not only claimed: the arrays made by a method of one part, tracked by weak references. Beyond the n
-    checkpoints there are the current state, the next one while it is made, and what the tape of one step holds: 4 in all."""
+    """peak_states is not only claimed: the arrays made by a method of one part, tracked by weak references. Beyond the
+    n checkpoints there are the current state, the next one while it is made, and what the tape of one step holds: 4 in
+    all."""
     N = 60
 
     class Tracked(rv.RungeKutta):
-        def advance(self, step: Any, parts: dict, F: Any) -> dict:
-            after = super().advance(step, parts, F)
-            held(after["y"] if isinstance(after["y"], np.ndarray) else after["y"].value)
+        def flow(self, *args: Any, **kwargs: Any) -> Any:
+            after = super().flow(*args, **kwargs)
+            held(after if isinstance(after, np.ndarray) else after.value)
             return after
 
     held = Held()

@@ -321,6 +321,12 @@ def test_custom_vjp_sees_zeros_for_outputs_that_were_not_used_and_passes_what_is
     assert len(seen) == 1
 
 
+def test_custom_vjp_drops_the_cotangent_of_a_constant():
+    product = rv.custom_vjp(lambda a, b: (a * b, lambda g: (g * b, g * a)))
+    for fn in (lambda x, y: product(x, 5.0) + 0 * y, lambda x, y: product(5.0, x) + 0 * y):
+        assert rv.grad(fn, argnums=(0, 1))(2.0, 3.0) == (5.0, 0.0)
+
+
 def test_custom_vjp_written_with_numpy_functions_has_second_derivatives():
     sin = rv.custom_vjp(lambda x: (np.sin(x), lambda g: (g * np.cos(x),)))
     np.testing.assert_allclose(rv.grad(rv.grad(sin))(0.7), -np.sin(0.7), rtol=1e-15)

@@ -112,7 +112,7 @@ def test_arguments_that_have_no_gradient_are_refused_with_a_reason(argument, sen
 
 def test_check_vjp_says_how_far_off_and_how_much_is_allowed():
     wrong = rv.custom_vjp(lambda x: (2 * x, lambda g: (3 * g,)))
-    with pytest.raises(AssertionError, match=r"check_vjp: the pulled-back .* differences give .*; relative difference .*, allowed"):
+    with pytest.raises(AssertionError, match=r"check_vjp: the pulled-back .* give .*; relative difference .*, allowed"):
         rv.check_vjp(wrong, 1.0)
 
 

@@ -1,4 +1,5 @@
-"""What bad input gets: one sentence that says what was given, what is expected, and what to do; before the loop if possible.
+"""What bad input gets: one sentence that says what was given, what is expected, and what to do; before the loop if
+possible.
 
 Each row: a call, the exception, and three things that its message must contain: given, expected, remedy.
 """
@@ -52,52 +53,63 @@ ROWS: list[tuple[str, Callable, type, str, str, str]] = [
     ("broadcast shape", lambda: solve(lambda t, y, p: -y, np.ones((5, 1)), p=None) and solve(
         lambda t, y, p: y + np.ones((1, 2)), np.ones((5, 1))), ValueError, "shape (5, 2) for y of shape (5, 1)",
      "shaped like y", "batch axis"),
-    ("returns nothing", lambda: solve(lambda t, y, p: None), TypeError, "NoneType", "array shaped like y", "return missing"),
-    ("returns a list", lambda: solve(lambda t, y, p: [y[0], y[1]]), TypeError, "list", "array shaped like y", "np.stack"),
+    ("returns nothing", lambda: solve(lambda t, y, p: None), TypeError, "NoneType", "array shaped like y",
+     "return missing"),
+    ("returns a list", lambda: solve(lambda t, y, p: [y[0], y[1]]), TypeError, "list", "array shaped like y",
+     "np.stack"),
     ("returns float64 for float32", lambda: solve(lambda t, y, p: y * np.float64(2), Y.astype(np.float32)), TypeError,
      "float64 for y of float32", "y's dtype", "plain Python numbers"),
-    ("returns integers", lambda: solve(lambda t, y, p: np.ones(2, int)), TypeError, "int64 for y of float64", "y's dtype",
+    ("returns integers", lambda: solve(lambda t, y, p: np.ones(2, int)), TypeError, "int64 for y of float64",
+     "y's dtype",
      "params and constants"),
-    ("NaN at the start", lambda: solve(lambda t, y, p: y * np.nan), ValueError, "first value, at t=0", "not finite", "NaN"),
+    ("NaN at the start", lambda: solve(lambda t, y, p: y * np.nan), ValueError, "first value, at t=0", "not finite",
+     "NaN"),
     ("random", lambda: solve(lambda t, y, p: y + next(COUNT)), ValueError, "two different values for the same input",
      "pure function", "pass them in params"),
     ("its own buffer", lambda: solve(into_buffer), ValueError, "same array", "new array", "return"),
     ("tensor from outside", lambda: rv.grad(lambda a: np.sum(solve(lambda t, y, p: a * y).y1))(1.0), TypeError,
      "tensor that it was not given", "gradient would be lost", "through params"),
-    ("tensor from outside, params given too", lambda: rv.grad(lambda a: np.sum(solve(lambda t, y, p: a * p * y, p=a).y1))(1.0),
+    ("tensor from outside, params given too", lambda: rv.grad(lambda a: np.sum(solve(lambda t, y, p: a * p * y,
+                                                                                     p=a).y1))(1.0),
      TypeError, "tensor that it was not given", "gradient would be lost", "through params"),
     ("complex", lambda: solve(lambda t, y, p: y * 1j), TypeError, "complex128 for y of float64", "dtype", "give"),
     # y0
     ("y0 integers", lambda: solve(y0=np.array([1, 2])), TypeError, "y0 is an array of int64", "float64 or float32",
      "np.asarray(y0, dtype=float)"),
-    ("y0 list", lambda: solve(y0=[1.0, 2.0]), TypeError, "y0[0] is a float", "array of float64 or float32", "np.asarray"),
+    ("y0 list", lambda: solve(y0=[1.0, 2.0]), TypeError, "y0[0] is a float", "array of float64 or float32",
+     "np.asarray"),
     ("y0 float", lambda: solve(y0=1.0), TypeError, "y0 is a float", "array of float64", "np.asarray"),
     ("y0 complex", lambda: solve(y0=Y * 1j), TypeError, "complex128", "float64 or float32", "convert"),
     ("y0 float16", lambda: solve(y0=Y.astype(np.float16)), TypeError, "float16", "float64 or float32", "convert"),
     ("y0 NaN", lambda: solve(y0=np.array([1.0, np.nan])), ValueError, "y0 has entries", "not finite", "NaN or Inf"),
-    ("y0 Inf in a tree", lambda: solve(lambda t, y, p: y, {"u": Y, "w": [np.array([np.inf])]}), ValueError, "y0['w'][0]",
+    ("y0 Inf in a tree", lambda: solve(lambda t, y, p: y, {"u": Y, "w": [np.array([np.inf])]}), ValueError,
+     "y0['w'][0]",
      "not finite", "NaN or Inf"),
     ("y0 empty", lambda: solve(y0=np.zeros((0, 2))), ValueError, "shape (0, 2)", "nothing to solve", "y0"),
     ("y0 empty tree", lambda: solve(y0={}), ValueError, "y0 is empty", "array of floats", "tree of such arrays"),
     ("y0 None", lambda: solve(y0=None), TypeError, "y0 is a NoneType", "array of float64", "np.asarray"),
-    ("y0 of mixed dtypes", lambda: solve(y0={"u": Y, "w": Y.astype(np.float32)}), TypeError, "float32[2]", "different dtypes",
+    ("y0 of mixed dtypes", lambda: solve(y0={"u": Y, "w": Y.astype(np.float32)}), TypeError, "float32[2]",
+     "different dtypes",
      "use one"),
     ("tree field with other leaves", lambda: solve(lambda t, y, p: {"u": y["u"]}, {"u": Y, "w": Y}), ValueError,
      "{'u': 'float64[2]'}", "tree like y0", "shapes [(2,), (2,)]"),
-    ("tree field with other shapes", lambda: solve(lambda t, y, p: {"u": y["u"][:1]}, {"u": Y}), ValueError, "float64[1]",
+    ("tree field with other shapes", lambda: solve(lambda t, y, p: {"u": y["u"][:1]}, {"u": Y}), ValueError,
+     "float64[1]",
      "tree like y0", "[(2,)]"),
     ("split without a pair", lambda: solve(method=rv.VelocityVerlet()), TypeError, "got y0 float64[2]", "y0 = (q, v)",
      "acceleration"),
     ("split with a triple", lambda: solve(y0=(Y, Y, Y), method=rv.SemiImplicitEuler()), TypeError, "float64[2]",
      "y0 = (q, v)", "acceleration"),
-    ("split halves that differ", lambda: solve(y0=(Y, np.ones(3)), method=rv.VelocityVerlet()), ValueError, "(3,)", "(2,)",
+    ("split halves that differ", lambda: solve(y0=(Y, np.ones(3)), method=rv.VelocityVerlet()), ValueError, "(3,)",
+     "(2,)",
      "q"),
     # ts
     ("one time", lambda: solve(ts=[0.0]), ValueError, "shape (1,)", "at least two times", "np.linspace(0, 1, 101)"),
     ("a matrix of times", lambda: solve(ts=np.ones((2, 2))), ValueError, "shape (2, 2)", "vector", "np.linspace"),
     ("times that turn", lambda: solve(ts=[0, 1, 0.5]), ValueError, "from 1 to 0.5 at index 1", "strictly increasing",
      "strictly decreasing"),
-    ("times that stand still", lambda: solve(ts=[0, 1, 1, 2]), ValueError, "from 1 to 1 at index 1", "strictly increasing",
+    ("times that stand still", lambda: solve(ts=[0, 1, 1, 2]), ValueError, "from 1 to 1 at index 1",
+     "strictly increasing",
      "decreasing"),
     ("times that stand still at once", lambda: solve(ts=[0, 0, 1]), ValueError, "from 0 to 0 at index 0",
      "strictly increasing", "decreasing"),
@@ -109,7 +121,8 @@ ROWS: list[tuple[str, Callable, type, str, str, str]] = [
     ("steps that vanish in float32", lambda: solve(y0=Y.astype(np.float32), ts=[0.0, 1e-50, 1.0]), ValueError, "1e-50",
      "float32", "ts"),
     # params
-    ("params NaN", lambda: solve(p={**P, "a": np.array(np.nan)}), ValueError, "params['a']", "not finite", "NaN or Inf"),
+    ("params NaN", lambda: solve(p={**P, "a": np.array(np.nan)}), ValueError, "params['a']", "not finite",
+     "NaN or Inf"),
     ("params Inf deep", lambda: solve(p={"a": 1.0, "deep": [np.array([np.inf, 1])]}), ValueError, "params['deep'][0]",
      "not finite", "NaN or Inf"),
     ("params NaN float", lambda: solve(p={"a": float("nan")}), ValueError, "params['a']", "not finite", "NaN or Inf"),
@@ -118,7 +131,8 @@ ROWS: list[tuple[str, Callable, type, str, str, str]] = [
     ("save outside", lambda: solve(save=[6]), IndexError, "save=[6]", "0 .. 5", "ts has 6 points"),
     ("save not increasing", lambda: solve(save=[3, 1]), ValueError, "save=[3, 1]", "increasing", "each once"),
     ("save twice", lambda: solve(save=[3, 3]), ValueError, "save=[3, 3]", "increasing", "each once"),
-    ("save backwards", lambda: solve(save=slice(None, None, -1)), ValueError, "save=slice", "increasing", "order of ts"),
+    ("save backwards", lambda: solve(save=slice(None, None, -1)), ValueError, "save=slice", "increasing",
+     "order of ts"),
     ("save times", lambda: solve(save=[0.5]), TypeError, "save=[0.5]", "indices", "ts"),
     # methods
     ("method by name", lambda: solve(method="rk4"), TypeError, "method='rk4'", "a method such as", "RungeKutta('rk4')"),
@@ -127,7 +141,8 @@ ROWS: list[tuple[str, Callable, type, str, str, str]] = [
     ("unknown base", lambda: rv.Coupled("rk5"), ValueError, "'rk5'", "known are euler, midpoint", "pass a Tableau"),
     ("unknown base of a plain method", lambda: rv.RungeKutta("dopri8"), ValueError, "'dopri8'", "known are", "Tableau"),
     ("base of a wrong type", lambda: rv.RungeKutta(["euler"]), ValueError, "euler", "known are", "Tableau"),
-    ("tableau of a wrong shape", lambda: rv.Coupled(rv.Tableau("own", 2, ((), (1, 2)), (0, 1), (0, 1))), ValueError, "'own'",
+    ("tableau of a wrong shape", lambda: rv.Coupled(rv.Tableau("own", 2, ((), (1, 2)), (0, 1), (0, 1))), ValueError,
+     "'own'",
      "explicit method has 2 rows", "row i with at most i entries"),
     ("lam 0", lambda: rv.Coupled(lam=0), ValueError, "lam=0", "(0, 1]", "0.999"),
     ("lam above 1", lambda: rv.Coupled(lam=1.5), ValueError, "lam=1.5", "(0, 1]", "0.999"),
@@ -137,11 +152,13 @@ ROWS: list[tuple[str, Callable, type, str, str, str]] = [
     ("eta above 1", lambda: rv.AsynchronousLeapfrog(eta=1.01), ValueError, "eta=1.01", "(1/2, 1]", "1 for none"),
     ("composition of a coupled method", lambda: rv.Composition(rv.Coupled()), ValueError, "Coupled(", "not a symmetric",
      "VelocityVerlet()"),
-    ("composition of semi-implicit Euler", lambda: rv.Composition(rv.SemiImplicitEuler()), ValueError, "SemiImplicitEuler",
+    ("composition of semi-implicit Euler", lambda: rv.Composition(rv.SemiImplicitEuler()), ValueError,
+     "SemiImplicitEuler",
      "not a symmetric", "AsynchronousLeapfrog()"),
     ("composition of damped ALF", lambda: rv.Composition(rv.AsynchronousLeapfrog(0.9)), ValueError, "eta=0.9",
      "not a symmetric", "ReversibleHeun()"),
-    ("composition of odd order", lambda: rv.Composition(rv.VelocityVerlet(), 3), ValueError, "order=3", "4, 6 and 8", "orders"),
+    ("composition of odd order", lambda: rv.Composition(rv.VelocityVerlet(), 3), ValueError, "order=3", "4, 6 and 8",
+     "orders"),
     # gradients
     ("gradient by name", lambda: solve(gradient="reversible"), TypeError, "'reversible'", "Direct(), Checkpointed(n)",
      "parentheses"),
@@ -156,11 +173,15 @@ ROWS: list[tuple[str, Callable, type, str, str, str]] = [
     ("resync a fraction", lambda: rv.Reversible(resync=2.5), ValueError, "resync=2.5", "number of steps", "None"),
     ("tol 0", lambda: rv.Reversible(tol=0), ValueError, "tol=0", "positive number", "sqrt(eps)"),
     # states
-    ("state of another method", lambda: rv.solve(f, None, TS, state0=OTHER, method=rv.Coupled()), ValueError, "['y', 'v']",
+    ("state of another method", lambda: rv.solve(f, None, TS, state0=OTHER, method=rv.Coupled()), ValueError,
+     "['y', 'v']",
      "['y', 'z']", "continue with the method that made the state"),
-    ("not a state", lambda: rv.solve(f, None, TS, state0={"y": Y}), TypeError, "state0", "Solution.state", "solve"),
-    ("grid that does not start at the state", lambda: rv.solve(f, None, TS, state0=solve().state), ValueError, "t=1",
-     "ts[0]", "state0"),
+    ("not a state", lambda: rv.solve(f, None, TS, state0={"y": Y}), TypeError, "state0 is a dict",
+     "state of an earlier solve",
+     "state0=sol.state"),
+    ("grid that does not start at the state", lambda: rv.solve(f, None, TS, state0=solve().state), ValueError,
+     "state at t=1",
+     "ts begins at 0", "state0._replace(t=...)"),
 ]
 
 
@@ -187,18 +208,19 @@ def test_they_are_raised_before_the_first_step() -> None:
     assert len(calls) == 2
 
 
-@pytest.mark.parametrize("method", [rv.Coupled(), rv.RungeKutta("euler"), rv.AsynchronousLeapfrog(), rv.VelocityVerlet()],
+@pytest.mark.parametrize("method", [rv.Coupled(), rv.RungeKutta("euler"), rv.AsynchronousLeapfrog(),
+                                    rv.VelocityVerlet()],
                          ids=str)
 @pytest.mark.parametrize("differentiated", [False, True])
 def test_overflow_names_the_step_the_time_and_the_size(method: Any, differentiated: bool) -> None:
-    """y' = y^2 from 1 blows up at t = 1 (a split method: q'' = 6 q^5 sees it too). The step named is the first after which
-    the state is not finite, found by stepping by hand; NumPy's own warnings do not come in the way."""
+    """y' = y^2 from 1 blows up at t = 1 (a split method: q'' = 6 q^5 sees it too). The step named is the first after
+    which the state is not finite, found by stepping by hand; NumPy's own warnings do not come in the way."""
     ts = np.linspace(0.0, 4.0, 41)
     g = (lambda t, q, p: 6 * q**5) if isinstance(method, rv.VelocityVerlet) else (lambda t, y, p: p * y * y)
     y0 = (Y, Y) if isinstance(method, rv.VelocityVerlet) else Y
     p = np.array(3.0)
     with np.errstate(all="ignore"):
-        for t, state in rv.steps(g, y0, ts, p, method=method):
+        for t, state in rv.steps(g, y0, ts, p, method=method):  # noqa: B007 (t is read below)
             if not all(np.isfinite(x).all() for x in state.parts.values()):
                 break
     assert 2 < state.n < 40

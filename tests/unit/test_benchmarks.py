@@ -1,0 +1,308 @@
+"""The benchmark's contenders agree, its checks bite, and its report says what was measured. Nothing here is timed."""
+import importlib
+import json
+import subprocess
+import sys
+from argparse import ArgumentParser
+
+import numpy as np
+import pytest
+
+import revode as rv
+from reference.adapters import to_numpy
+from reference.benchmarks import report, run
+from reference.benchmarks.contenders import CONTENDERS, Contender, numpy_by_hand, revode_modes
+from reference.benchmarks.works import PLAIN, Work, loss, problem
+from revode.experiments import complexity
+
+SMALL = Work("w1", "small", (3, 5, 4, 3), 2, 20, 1 / 64)
+
+
+def made(module, method, dtype="float64", mode="reversible", work=SMALL):
+    return to_numpy(importlib.import_module(f"reference.benchmarks.contenders.{module}").make(work, method, dtype, mode)())
+
+
+def assert_same_gradient(actual, desired, rtol):
+    """Every leaf (y0 first, then the weights), relative to the largest entry of that leaf."""
+    assert actual[0] == pytest.approx(desired[0], rel=rtol)
+    assert len(actual[1]) == len(desired[1]) == 7
+    for a, d in zip(actual[1], desired[1], strict=True):
+        assert np.max(np.abs(d)) > 0
+        np.testing.assert_allclose(a, d, rtol=0, atol=rtol * np.max(np.abs(d)))
+
+
+# 20 steps, each a few dozen roundings of 1e-16 on numbers of order one: 1e-13; 1e-12 is what PERFORMANCE asks for.
+@pytest.mark.parametrize("method", list(PLAIN))
+def test_numpy_by_hand_has_the_gradient_of_revode(method):
+    assert_same_gradient(made("numpy_by_hand", method), made("revode_modes", method, mode="direct"), 1e-12)
+
+
+@pytest.mark.parametrize("method", list(PLAIN))
+def test_numpy_by_hand_starts_afresh_in_every_run(method):
+    again = numpy_by_hand.make(SMALL, method, "float64", "reversible")
+    first, second = to_numpy(again()), to_numpy(again())
+    assert first[0] == second[0]
+    for a, b in zip(first[1], second[1], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("method", list(PLAIN))
+def test_float32_stays_float32(method):
+    value, grads = numpy_by_hand.make(SMALL, method, "float32", "reversible")()
+    assert value.dtype == np.float32 and all(g.dtype == np.float32 for g in grads)
+    # 20 steps of a few dozen roundings of 6e-8: 5e-5.
+    assert_same_gradient(to_numpy((value, grads)), made("revode_modes", method, mode="direct"), 5e-5)
+
+
+@pytest.mark.parametrize("scheme", [*PLAIN, *PLAIN.values()])
+def test_autograd_has_the_gradient_of_revode(scheme):
+    pytest.importorskip("autograd")
+    assert_same_gradient(made("autograd_loop", scheme, mode="loop"), made("revode_modes", scheme, mode="direct"), 1e-12)
+
+
+@pytest.mark.parametrize("scheme", list(PLAIN.values()))
+def test_torchdiffeq_has_the_gradient_of_revode(scheme):
+    pytest.importorskip("torchdiffeq")
+    truth = made("revode_modes", scheme, mode="direct")
+    assert_same_gradient(made("torchdiffeq_modes", scheme, mode="full"), truth, 1e-12)
+    # The continuous adjoint has the same loss, and a gradient off by its own error of order h^2 = 2e-4.
+    value, grads = made("torchdiffeq_modes", scheme, mode="adjoint")
+    assert value == pytest.approx(truth[0], rel=1e-12)
+    np.testing.assert_allclose(grads[0], truth[1][0], rtol=1e-2)
+
+
+@pytest.mark.parametrize("scheme", list(PLAIN.values()))
+def test_diffrax_has_the_gradient_of_revode(scheme):
+    pytest.importorskip("diffrax")
+    for mode in ("direct", "checkpointed"):
+        assert_same_gradient(made("diffrax_modes", scheme, mode=mode), made("revode_modes", scheme, mode="direct"), 1e-12)
+
+
+@pytest.mark.parametrize("method", list(PLAIN))
+def test_jax_by_hand_has_the_gradient_of_revode(method):
+    pytest.importorskip("jax")
+    assert_same_gradient(made("jax_by_hand", method), made("revode_modes", method, mode="direct"), 1e-12)
+
+
+def test_torchsde_reversible_heun_has_the_gradient_of_revode():
+    pytest.importorskip("torchsde")
+    from reference.adapters import torch_sde
+    case = problem(SMALL, "float64")
+    for mode in ("full", "reversible"):
+        assert_same_gradient(to_numpy(torch_sde.gradient(case, mode=mode)()),
+                             made("revode_modes", "reversible-heun", mode="direct"), 1e-12)
+
+
+def test_every_mode_of_revode_takes_part():
+    truth = made("revode_modes", "coupled-midpoint", mode="direct")
+    for mode in revode_modes.MODES:
+        assert_same_gradient(made("revode_modes", "coupled-midpoint", mode=mode), truth, 1e-12)
+
+
+def test_the_loss_is_half_the_mean_squared_norm():
+    assert loss(np, np.array([[3.0, 4.0], [0.0, 1.0]])) == pytest.approx((25 + 1) / 4)
+
+
+# Agreement before timing ------------------------------------------------------------------------------------------------
+def agree(losses, grads=None, dtype="float64"):
+    grads = grads or {key: np.array([1.0, 2.0]) for key in losses}
+    return run.agreement(SMALL, "coupled-midpoint", dtype, losses, grads)
+
+
+def test_agreement_lets_rounding_pass_and_compares_within_a_scheme():
+    found = agree({"numpy": 1.0 + 1e-12, "revode-direct": 1.0, "torchdiffeq": 1.5, "diffrax": 1.5})
+    assert found["numpy"]["loss_difference"] == pytest.approx(1e-12, rel=1e-3)
+    assert found["torchdiffeq"]["loss_difference"] == 0
+
+
+@pytest.mark.parametrize("value", [1.0 + 1e-7, float("nan")])
+def test_agreement_refuses_another_loss(value):
+    with pytest.raises(run.Disagreement, match="NumPy by hand"):
+        agree({"numpy": value, "revode-direct": 1.0})
+
+
+def test_agreement_refuses_another_gradient_of_the_same_loss_but_for_adjoints_of_the_continuous_problem():
+    right, wrong = np.array([1.0, 2.0]), np.array([1.0, -2.0])
+    with pytest.raises(run.Disagreement, match="gradients"):
+        agree({"numpy": 1.0, "revode-direct": 1.0}, {"numpy": wrong, "revode-direct": right})
+    found = agree({"torchdiffeq": 1.0, "torchdiffeq-adjoint": 1.0}, {"torchdiffeq": right, "torchdiffeq-adjoint": wrong})
+    assert found["torchdiffeq-adjoint"]["gradient_difference"] == pytest.approx(4 / 5 ** 0.5)
+
+
+# The processes ----------------------------------------------------------------------------------------------------------
+def test_a_missing_package_makes_a_contender_absent():
+    nobody = Contender("nobody", "Nobody", "nobody", "", ("no_such_package",), "rss")
+    found, absent = run.interpreters([CONTENDERS["numpy"], nobody], [sys.executable])
+    assert found == {"numpy": sys.executable}
+    assert absent == {"nobody": "not installed: no_such_package"}
+
+
+def test_a_run_in_small_writes_its_report(tmp_path, capsys):
+    out, figures = tmp_path / "b.md", tmp_path / "b.json"
+    status = run.main(["--work", "w1", "--steps", "4", "--methods", "reversible-heun", "--dtype", "float64", "--repeats", "1",
+                       "--quick", "--contenders", "numpy,revode-direct", "--out", str(out), "--json", str(figures)])
+    assert status == 0
+    measured = json.loads(figures.read_text())
+    rows = measured["times"][0]["rows"]
+    assert [row["key"] for row in rows] == ["numpy", "revode-direct"]
+    assert all(len(row["seconds"]) == 1 and 0 < row["seconds"][0] < 10 and 0 < row["share"] < 1.5 for row in rows)
+    assert max(row["gradient_difference"] for row in rows) < 1e-12
+    assert out.read_text() == report.markdown(measured)
+    assert str(tmp_path) not in out.read_text()
+
+
+def test_a_worker_that_dies_is_named_with_what_it_said():
+    with pytest.raises(SystemExit, match=r"(?s)NumPy by hand ended early.*KeyError: 'euler'"):
+        with run.working(sys.executable, CONTENDERS["numpy"], SMALL, "euler", "float64", None) as worker:
+            worker.hear()
+
+
+def test_memory_of_the_hand_written_sweep_is_flat():
+    """1000 steps or 10: the same buffers. What may differ is a few objects of Python: 4 kB."""
+    def peak(N):
+        with run.working(sys.executable, CONTENDERS["numpy"], SMALL._replace(N=N), "reversible-heun", "float64", None,
+                         ["--memory"]) as worker:
+            return worker.hear()["bytes"]
+
+    assert abs(peak(1000) - peak(10)) < 4096
+
+
+@pytest.mark.parametrize("words", [["--work", "w9"], ["--repeats", "0"], ["--contenders", "numpy,nobody"]])
+def test_bad_arguments_are_refused(words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run.main(words)
+    assert stop.value.code == 2
+    assert words[0] in capsys.readouterr().err
+
+
+# The report -------------------------------------------------------------------------------------------------------------
+def row(key, milliseconds, share=1.0):
+    scheme = "midpoint" if CONTENDERS[key].plain else "coupled-midpoint"
+    return {"key": key, "scheme": scheme, "loss": 1.0, "loss_difference": 0.0, "gradient_difference": 2e-16,
+            "seconds": [0.001 * m for m in milliseconds], "calls": 1, "share": share}
+
+
+def measured(rows, N=1000, memory=()):
+    return {"date": "2025-01-01", "command": "python -m reference.benchmarks.run", "load_before": 0.1, "load_after": 1.0, "repeats": 3,
+            "machine": {"cpu": "A processor", "cores": 2, "system": "Linux x86_64", "python": "3.11", "numpy": "2.0"},
+            "absent": {"jax": "not installed: jax"}, "versions": {"revode": "0"}, "errors": [], "first": [], "memory": list(memory),
+            "times": [{"work": {"name": "w1", "title": "tiny", "sizes": (2, 10, 10, 2), "batch": 1, "N": N, "h": 1 / 256},
+                       "method": "coupled-midpoint", "dtype": "float64", "load": 1.0, "rows": rows}]}
+
+
+def line_with(text, words):
+    return next(line for line in text.splitlines() if all(word in line for word in words))
+
+
+def test_the_report_gives_ratios_bars_and_who_is_faster():
+    text = report.markdown(measured([row("revode-reversible", [100, 90, 120]), row("revode-direct", [50, 50, 50]),
+                                     row("autograd", [590, 600, 599]), row("numpy", [20, 20, 20])]))
+    assert "100 (90.0-120) | 1.00" in line_with(text, ["**revode Reversible**"])
+    assert "599 (590-600) | 5.99" in line_with(text, ["HIPS autograd through a loop (Coupled midpoint)"])
+    assert "5.00" in line_with(text, ["revode Reversible loses to", "NumPy by hand"])
+    assert "**miss**" in line_with(text, ["Reversible at least 6x", "5.99x"])
+    assert "**miss**" in line_with(text, ["Direct at least 12x", "11.98x"])
+    assert "Absent: JAX by hand" in text
+    assert "Disturbed" not in text
+
+
+def test_the_report_passes_bars_marks_disturbance_and_judges_no_shortened_work():
+    fast = [row("revode-reversible", [10], share=0.8), row("autograd", [60])]
+    text = report.markdown(measured(fast))
+    assert "pass" in line_with(text, ["Reversible at least 6x"])
+    assert "Disturbed measurement" in text and "10.0 (10.0-10.0)*" in text
+    assert "loses to nobody" in text
+    assert "not judged" in line_with(report.markdown(measured(fast, N=50)), ["Reversible at least 6x"])
+
+
+@pytest.mark.parametrize(("sizes", "result"), [((50_000, 64_000, 208_000), "pass"), ((50_000, 90_000, 500_000), "**miss**")])
+def test_the_memory_bar_allows_the_grid_and_five_per_cent(sizes, result):
+    """The first grows by 16 bytes a step, two copies of the grid; the second by 45."""
+    memory = [{"key": "revode-reversible", "method": "coupled-midpoint", "how": "tracemalloc",
+               "bytes": dict(zip(("100", "1000", "10000"), sizes, strict=True))}]
+    assert result in line_with(report.markdown(measured([row("numpy", [1])], memory=memory)), ["less than 5 %"])
+
+
+def test_the_plot_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib")
+    report.plot(measured([row("revode-reversible", [10, 11]), row("numpy", [2, 3])]), tmp_path / "b.png")
+    assert (tmp_path / "b.png").stat().st_size > 5000
+
+
+# revode complexity --------------------------------------------------------------------------------------------------------
+def test_slope_is_the_exponent():
+    assert complexity.slope({n: 3e-5 * n ** 1.5 for n in (1000, 1500, 3000)}) == pytest.approx(1.5, abs=1e-12)
+    assert complexity.slope({1000: 1.0}) is None
+    assert complexity.slope_start(complexity.NS) == 1000 and complexity.slope_start([100, 200, 300]) == 200
+
+
+def test_complexity_measures_what_it_says():
+    found = [curve for curve in complexity.curves() if curve.checkpoints in (None, 2)]
+    notes = complexity.measure(found, (8, 16), complexity.parameters(0), repeats=2)
+    assert notes == []
+    for curve in found:
+        assert all(len(times) == 2 and min(times) > 0 for times in curve.seconds.values())
+        assert set(curve.peak_bytes) == {8, 16}
+        assert max(curve.gradient_error.values()) < 1e-13         # 16 steps of some ten roundings of 1e-16
+    losses = {curve.name: curve.loss[16] for curve in found}
+    assert losses["reversible"] == losses["direct"] == losses["checkpointed:2"]
+    assert losses["direct, plain base"] == pytest.approx(losses["reversible"], rel=1e-6)
+    direct = next(curve for curve in found if curve.name == "direct")
+    assert direct.peak_bytes[16] > 1.5 * direct.peak_bytes[8]
+
+
+def test_complexity_leaves_out_what_takes_too_long():
+    found = complexity.curves()[:3]
+    estimates = [complexity.estimate(found[2], n, 1.0) for n in (8, 200)]
+    per_step = complexity.unit(found[0], complexity.parameters(0))
+    notes = complexity.measure(found[2:], (8, 200), complexity.parameters(0), 1, limit=per_step * estimates[1] / 5)
+    assert "n = 200" in notes[0] and list(found[2].seconds) == [8]
+
+
+def judged(reversible, rival, peaks):
+    first, second = complexity.curves()[0], complexity.curves()[2]
+    for curve, seconds in ((first, reversible), (second, rival)):
+        curve.seconds = {n: [s] for n, s in zip((100, 1000), seconds, strict=True)}
+        curve.loss = {100: 1.0, 1000: 2.0}
+    first.peak_bytes = dict(zip((100, 1000), peaks, strict=True))
+    first.slope = complexity.slope({n: first.median(n) for n in first.seconds})
+    return [holds for _, holds, _ in complexity.verdicts([first, second])]
+
+
+def test_complexity_judges():
+    assert judged((1.0, 10.0), (2.0, 60.0), (50_000, 60_000)) == [True, True, True, True]
+    assert judged((1.0, 10.0), (2.0, 9.9), (50_000, 60_000)) == [False, True, True, True]
+    assert judged((1.0, 10.0), (2.0, 60.0), (50_000, 90_000)) == [True, True, False, True]
+    assert judged((1.0, 20.0), (2.0, 60.0), (50_000, 60_000)) == [True, True, True, False]
+
+
+def test_the_complexity_command_writes_json_and_plot(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(complexity, "NS", (5, 9))
+    parser = ArgumentParser()
+    complexity.add_parser(parser.add_subparsers(dest="command"))
+    args = parser.parse_args(["complexity", "--repeats", "1", "--json", str(tmp_path / "c.json"), "--plot", str(tmp_path / "c.png")])
+    assert complexity.main(args) == 0
+    figures = json.loads((tmp_path / "c.json").read_text())
+    assert [curve["name"] for curve in figures["curves"]] == [curve.name for curve in complexity.curves()]
+    assert (tmp_path / "c.png").stat().st_size > 5000
+    printed = capsys.readouterr().out
+    assert "published" in printed.lower() and "other hardware" in printed and "15.06 s" in printed
+
+
+def test_the_complexity_command_refuses_what_makes_no_sense(tmp_path):
+    parser = ArgumentParser()
+    complexity.add_parser(parser.add_subparsers(dest="command"))
+    for words in (["--most", "100"], ["--repeats", "0"], ["--json", str(tmp_path / "nowhere" / "c.json")]):
+        with pytest.raises(complexity.UserError):
+            complexity.main(parser.parse_args(["complexity", *words]))
+
+
+def test_the_worker_keeps_its_answers_apart_from_what_libraries_print():
+    words = [sys.executable, "-m", "reference.benchmarks.worker", "numpy", "w1", "coupled-midpoint", "float64", "--steps", "3"]
+    done = subprocess.run(words, input="time\n", capture_output=True, text=True, cwd=run.ROOT, timeout=60)
+    first, second = (json.loads(line) for line in done.stdout.splitlines())
+    case = problem(Work("w1", "", (2, 10, 10, 2), 1, 3, 1 / 256), "float64")
+    y1 = rv.solve(lambda t, y, p: case.field(np, t, y, p), case.y0, case.ts, case.params, method=rv.Coupled("midpoint", lam=0.999)).y1
+    assert first["loss"] == pytest.approx(np.sum(y1 ** 2) / 2, rel=1e-13)
+    assert second["seconds"] > 0 and second["calls"] >= 1
