@@ -180,7 +180,7 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
 
 def settled(method: Any, field: Callable, y0: Any, ts: Any, params: Any, driven: bool) -> Any:
     """The method with its lam: Coupled(lam="auto") asks the advisor."""
-    if getattr(method, "lam", None) != "auto":
+    if not isinstance(getattr(method, "lam", None), str):
         return method
     if driven:
         raise ValueError("solve: lam='auto' is found on a fixed grid of an ordinary differential equation from y0; with a controller, "

@@ -121,7 +121,7 @@ class Problem:
 
     @cached_property
     def saved(self) -> Any:
-        return set(self.save) if self.save != tuple(range(self.N + 1)) else range(self.N + 1)
+        return set(self.save) if len(self.save) <= self.N else range(self.N + 1)
 
     def output(self, parts: Parts) -> tuple:
         return tuple(parts[name] for name in self.method.outputs)

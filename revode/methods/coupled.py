@@ -39,7 +39,7 @@ class Coupled:
 
     def __post_init__(self) -> None:
         tableau(self.base)
-        if self.lam == "auto":
+        if isinstance(self.lam, str) and self.lam == "auto":
             return
         if not (isinstance(self.lam, (int, float)) and 0 < self.lam <= 1):
             raise ValueError(f"Coupled: lam={self.lam!r}; the coupling is a number in (0, 1], such as 0.999, or 'auto'")
