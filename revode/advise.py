@@ -126,6 +126,8 @@ def advise(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any
     """
     if tol is not None and not tol > 0:
         raise ValueError(f"advise: tol={tol!r}; a positive number, or None for what Reversible allows")
+    if getattr(method, "lam", None) == "auto":
+        method = Coupled(method.base, coupling(field, y0, ts, params, method.base))
     trial = Trial(field, y0, ts, params, Coupled() if method is None else method)
     method = trial.method
     limit = tol if tol is not None else trial.eps ** 0.5 if hasattr(method, "word") else NEAR

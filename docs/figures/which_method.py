@@ -50,8 +50,8 @@ class Task(NamedTuple):
 
 
 TASKS = {
-    "oscillates": Task(pendulum, (1.0, 0.3), {"k": 2.0}, 10.0, 1920),
-    "contracts": Task(van_der_pol, (2.0, 0.0), {"mu": 1.0}, 10.0, 1920),
+    "oscillates": Task(pendulum, (1.0, 0.3), {"k": 2.0}, 10.0, 960),
+    "contracts": Task(van_der_pol, (2.0, 0.0), {"mu": 1.0}, 10.0, 960),
     "chaotic": Task(lorenz, (1.0, 1.0, 25.0), {"s": 10.0, "r": 28.0, "b": 8 / 3}, 1.0, 1920),
 }
 

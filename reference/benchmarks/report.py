@@ -74,7 +74,8 @@ def section(name: str, measured: dict) -> list[str]:
     """One work: a table for each method, who is faster than we are, and the errors of the schemes."""
     tables = [t for t in measured["times"] if t["work"]["name"] == name]
     work = tables[0]["work"]
-    parts = [f"## {name.upper()}, {work['title']}: d = {work['sizes'][0]}, {'-'.join(map(str, work['sizes']))} tanh, batch "
+    parts = [f"## {name.upper()}, {work['title']}: d = {work['sizes'][0]}, {'-'.join(map(str, work['sizes']))} tanh"
+             f"{', twice (drift and diffusion)' if work['sde'] else ''}, batch "
              f"{work['batch']}, {work['N']} steps"]
     for method in dict.fromkeys(t["method"] for t in tables):
         parts.append(f"### {NAMES[method]}")

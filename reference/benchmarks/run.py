@@ -1,6 +1,6 @@
 """Start the contenders, see that they agree, let them take turns, write the report.
 
-    python -m reference.benchmarks.run --work w1,w2,w3 --repeats 5 --out docs/benchmarks.md --json docs/benchmarks.json \\
+    python -m reference.benchmarks.run --work w1,w2,w3,w4 --repeats 5 --out docs/benchmarks.md --json docs/benchmarks.json \\
         --plot docs/figures/benchmarks.png --python PYTHON_OF_AN_ENVIRONMENT_WITH_PEERS
 
 Every contender runs in a process of its own, on one core, with one BLAS thread. Repetitions are interleaved: each round
@@ -56,9 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name in args.work:
             work = WORKS[name]._replace(**{k: v for k, v in (("N", args.steps), ("batch", args.batch)) if v})
             for dtype in args.dtype:
-                for method in args.methods:
+                for method in args.methods if not work.sde else ["reversible-heun"]:
                     measured["times"].append(side_by_side(work, method, dtype, found, args, measured["versions"]))
-            measured["errors"].append({"work": name, **errors(work)})
+            if not work.sde:
+                measured["errors"].append({"work": name, **errors(work)})
         if "w1" in args.work and not args.quick:
             measured["first"] = first_gradients(found, args)
             measured["memory"] = memories(found, args)
@@ -92,7 +93,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
         return convert
 
-    parser.add_argument("--work", type=one_of(WORKS), default=list(WORKS), metavar="w1,w2,w3")
+    parser.add_argument("--work", type=one_of(WORKS), default=list(WORKS), metavar="w1,w2,w3,w4")
     parser.add_argument("--methods", type=one_of(PLAIN), default=list(PLAIN), metavar=",".join(PLAIN))
     parser.add_argument("--dtype", type=one_of(AGREE), default=list(AGREE), metavar=",".join(AGREE))
     parser.add_argument("--contenders", type=one_of(CONTENDERS), default=list(CONTENDERS), metavar="A,B",
@@ -231,6 +232,8 @@ def side_by_side(work: Work, method: str, dtype: str, found: dict[str, str], arg
         workers, losses, grads = {}, {}, {}
         for key, python in found.items():
             contender = CONTENDERS[key]
+            if not contender.takes(work.sde):
+                continue
             path = folder / f"{key}.npz"
             worker = workers[key] = stack.enter_context(working(
                 python, contender, work, scheme_of(contender, method), dtype, args.core, ["--gradient", str(path)]))
@@ -282,6 +285,7 @@ def agreement(work: Work, method: str, dtype: str, losses: dict[str, float], gra
 def first_gradients(found: dict[str, str], args: argparse.Namespace) -> list[dict]:
     """Seconds from starting the interpreter to the first gradient of W1, in fresh processes, in turns."""
     work, method = WORKS["w1"], args.methods[0]
+    found = {key: python for key, python in found.items() if CONTENDERS[key].takes(work.sde)}
     taken: dict[str, list[float]] = {key: [] for key in found}
     for r in range(3):
         for key, python in found.items():
@@ -297,6 +301,7 @@ def first_gradients(found: dict[str, str], args: argparse.Namespace) -> list[dic
 def memories(found: dict[str, str], args: argparse.Namespace) -> list[dict]:
     """Bytes of one gradient of W1 at its peak, for more and more steps, each in a fresh process."""
     rows = []
+    found = {key: python for key, python in found.items() if CONTENDERS[key].takes(sde=False)}
     for method in args.methods:
         for key, python in found.items():
             contender = CONTENDERS[key]

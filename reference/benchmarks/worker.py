@@ -46,7 +46,7 @@ def main() -> int:
     if args.memory:
         say(bytes=memory(contender.memory, run, before))
         return 0
-    loss, grads = run()
+    loss, grads = getattr(run, "agree", run)()
     say(loss=float(loss), version=versions(contender.needs))
     if args.gradient:
         import numpy as np

@@ -123,7 +123,7 @@ class BrownianTree:
         at the multiples of (t1 - t0)/2^depth of the coarser tree, in bits.
 
     Consistency: W(t) depends on (seed, trajectory, channel, t) alone, and is rounded to a multiple of a power of two,
-    2^-47 sqrt(t1 - t0) or finer, so that differences are exact: in float64 W(s, u) == W(s, t) + W(t, u), bit for bit, and
+    finer than 2^-46 sqrt(t1 - t0), so that differences are exact: in float64 W(s, u) == W(s, t) + W(t, u), bit for bit, and
     W(t, s) == -W(s, t). In float32 each increment is the exact one rounded once: the sum is off by at most
     2^-24 (|W(s,t)| + |W(t,u)| + 2 |W(s,u)|), to first order.
 

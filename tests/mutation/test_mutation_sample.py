@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.mutation.equivalent import EQUIVALENT
-from tests.mutation.mutate import ROOT, all_mutants, mutants_of, run
+from tests.mutation.mutate import ROOT, all_mutants, changed, mutants_of, run
 from tests.mutation.quick import prepare
 
 EACH = {"shears and methods": (["methods/*.py"], 4), "vjp rules": (["engine/primitives.py"], 4),
@@ -25,7 +25,7 @@ def test_the_changes_of_a_small_file_are_the_expected_ones(tmp_path):
                     "    if not t0 < -2 and flag:\n"
                     "        raise ValueError(f'{t0 + 1}')\n"
                     "    return g(t0 * 0.5, scale=2) + t0 * 1.0\n")
-    found = {(m.number, m.change): m.source for m in mutants_of(path, tmp_path)}
+    found = {(m.number, m.change): changed(path.read_text(), m) for m in mutants_of(path, tmp_path)}
     assert set(found) == {
         (2, "3 -> 4"), (2, "True -> False"), (3, "And -> Or"), (3, "Not dropped"), (3, "Lt -> GtE"), (3, "t0 -> t1"),
         (3, "USub dropped"), (3, "2 -> 3"), (5, "Add -> Sub"), (5, "Mult -> Div"), (5, "Mult -> Div (#2)"), (5, "t0 -> t1"),

@@ -1,5 +1,6 @@
 """The benchmark's contenders agree, its checks bite, and its report says what was measured. Nothing here is timed."""
 import importlib
+import importlib.util
 import json
 import subprocess
 import sys
@@ -91,6 +92,27 @@ def test_torchsde_reversible_heun_has_the_gradient_of_revode():
     for mode in ("full", "reversible"):
         assert_same_gradient(to_numpy(torch_sde.gradient(case, mode=mode)()),
                              made("revode_modes", "reversible-heun", mode="direct"), 1e-12)
+
+
+SDE = Work("w4", "small", (2, 5, 2), 3, 12, 1 / 64, sde=True)
+
+
+def test_sde_contenders_have_one_gradient_on_shared_noise():
+    """12 steps of a few dozen roundings of 1e-16: 1e-13 to 1e-12."""
+    truth = made("revode_modes", "reversible-heun", mode="direct", work=SDE)
+    compared = 0
+    for module, mode, library in (("revode_modes", "reversible", "numpy"), ("revode_modes", "checkpointed", "numpy"),
+                                  ("torchsde_modes", "full", "torchsde"), ("torchsde_modes", "reversible", "torchsde"),
+                                  ("jax_by_hand", "reversible", "jax")):
+        if importlib.util.find_spec(library) is None:
+            continue
+        made_of = importlib.import_module(f"reference.benchmarks.contenders.{module}").make(SDE, "reversible-heun", "float64", mode)
+        value, grads = to_numpy(getattr(made_of, "agree", made_of)())
+        assert value == pytest.approx(truth[0], rel=1e-12)
+        for a, d in zip(grads, truth[1], strict=True):
+            np.testing.assert_allclose(a, d, rtol=0, atol=1e-12 * np.max(np.abs(d)))
+        compared += 1
+    assert compared >= 2 and len(truth[1]) == 9
 
 
 def test_every_mode_of_revode_takes_part():
@@ -186,8 +208,8 @@ def measured(rows, N=1000, memory=()):
     return {"date": "2025-01-01", "command": "python -m reference.benchmarks.run", "load_before": 0.1, "load_after": 1.0, "repeats": 3,
             "machine": {"cpu": "A processor", "cores": 2, "system": "Linux x86_64", "python": "3.11", "numpy": "2.0"},
             "absent": {"jax": "not installed: jax"}, "versions": {"revode": "0"}, "errors": [], "first": [], "memory": list(memory),
-            "times": [{"work": {"name": "w1", "title": "tiny", "sizes": (2, 10, 10, 2), "batch": 1, "N": N, "h": 1 / 256},
-                       "method": "coupled-midpoint", "dtype": "float64", "load": 1.0, "rows": rows}]}
+            "times": [{"work": {"name": "w1", "title": "tiny", "sizes": (2, 10, 10, 2), "batch": 1, "N": N, "h": 1 / 256,
+                                "sde": False}, "method": "coupled-midpoint", "dtype": "float64", "load": 1.0, "rows": rows}]}
 
 
 def line_with(text, words):
@@ -274,6 +296,16 @@ def test_complexity_judges():
     assert judged((1.0, 10.0), (2.0, 9.9), (50_000, 60_000)) == [False, True, True, True]
     assert judged((1.0, 10.0), (2.0, 60.0), (50_000, 90_000)) == [True, True, False, True]
     assert judged((1.0, 20.0), (2.0, 60.0), (50_000, 60_000)) == [True, True, True, False]
+
+
+def test_complexity_says_where_the_plain_base_is_faster():
+    found = complexity.curves()
+    first, slow, fast = found[0], found[-6], found[-1]
+    for curve, seconds in ((first, 1.0), (slow, 2.0), (fast, 0.6)):
+        curve.seconds = {1000: [seconds]}
+    assert complexity.against_base(found).endswith("faster than Reversible for c = 44 (x0.60 of the time).")
+    fast.seconds = {1000: [1.1]}
+    assert complexity.against_base(found).endswith("slower than Reversible for every c.")
 
 
 def test_the_complexity_command_writes_json_and_plot(tmp_path, monkeypatch, capsys):

@@ -365,8 +365,15 @@ def test_a_write_into_y_raises_and_nothing_of_the_user_is_frozen() -> None:
         y += 1
         return y
 
-    with pytest.raises(ValueError, match="read-only"):
-        rv.solve(writes, y0, [0.0, 1.0])
+    def writes_later(t: Any, y: Any, p: Any) -> Any:
+        if t > 0.5:
+            y *= 0.5
+        return -y
+
+    for field in (writes, writes_later):
+        for method in (rv.Coupled(), rv.RungeKutta("euler"), rv.ReversibleHeun(), rv.AsynchronousLeapfrog()):
+            with pytest.raises(ValueError, match="read-only"):
+                rv.solve(field, y0, np.linspace(0.0, 1.0, 21), method=method)
     rv.solve(lambda t, y, p: p * y, y0, [0.0, 0.1], p, method=rv.AsynchronousLeapfrog())
     rv.solve(lambda t, y, p: p, y0, [0.0, 0.1], p, method=rv.AsynchronousLeapfrog())       # v0 is p itself
     assert y0.flags.writeable and p.flags.writeable and (y0 == 1).all() and (p == 1).all()

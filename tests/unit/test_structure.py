@@ -18,12 +18,14 @@ import revode as rv
 ROOT = Path(rv.__file__).parent
 HOUSE = ROOT.parent
 # From the ground up; a room may import rooms below it and itself. Files of one name stand for rooms.
-ORDER = ["engine", "methods", "stepping", "exact", "adaptive", "gradients", "paths", "driving", "problem", "solve", "nn",
-         "optim", "analysis", "advise", "equilibrium", "compiled", "plotting", "experiments", "__init__", "__main__"]
+ORDER = ["engine", "methods", "stepping", "exact", "adaptive", "gradients", "paths", "driving", "problem", "advise",
+         "solve", "nn", "optim", "analysis", "equilibrium", "compiled", "plotting", "experiments", "__init__",
+         "__main__"]
 # Lines of code without docstrings, comments and blank lines; about 15 % above what they were when this was written.
 # Raise a number only with the reason in the commit. The core together: what can be read in an afternoon.
-BUDGET = {"engine": 920, "methods": 810, "gradients": 395, "stepping": 245, "problem": 300, "solve": 95,
-          "adaptive": 170, "driving": 155, "advise": 265, "analysis": 130, "nn": 110, "optim": 90, "experiments": 840, "plotting": 80}
+BUDGET = {"engine": 920, "methods": 810, "gradients": 395, "stepping": 245, "problem": 300, "solve": 107,
+          "adaptive": 170, "driving": 155, "advise": 265, "analysis": 130, "nn": 110, "optim": 90, "plotting": 80,
+          "experiments": 1110}
 CORE, CORE_BUDGET = ("engine", "methods", "gradients", "stepping", "problem", "solve"), 2000
 
 

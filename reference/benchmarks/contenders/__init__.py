@@ -2,8 +2,10 @@
 
     make(work, method, dtype, mode) -> run;      run() -> (loss, [dL/dy0, dL/dW1, dL/db1, ...])
 
-`run` computes once and has waited for the result when it returns. A contender that lacks the reversible method
-(plain=True) takes as many steps of the scheme that it is built on; PLAIN in works.py names it.
+`run` computes once and has waited for the result when it returns. For an SDE a library that makes its own noise has
+run.agree besides, which computes the same on noise that all share, so that values can be compared.
+A contender that lacks the reversible method (plain=True) takes as many steps of the scheme that it is built on; PLAIN in
+works.py names it.
 """
 from __future__ import annotations
 
@@ -21,10 +23,15 @@ class Contender(NamedTuple):
     plain: bool = False
     exact: bool = True               # False: the gradient of the continuous problem, discretised; not that of the solve
     ours: bool = False
+    kind: str = "ode"                # or "sde", or "both": which works it takes part in
+
+    def takes(self, sde: bool) -> bool:
+        return self.kind in ("both", "sde" if sde else "ode")
 
 
 def revode(key: str, title: str, mode: str, plain: bool = False) -> Contender:
-    return Contender(f"revode-{key}", f"revode {title}", "revode_modes", mode, ("revode",), "tracemalloc", plain, ours=True)
+    return Contender(f"revode-{key}", f"revode {title}", "revode_modes", mode, ("revode",), "tracemalloc", plain, ours=True,
+                     kind="ode" if plain else "both")
 
 
 def torchdiffeq(key: str, title: str, mode: str, exact: bool) -> Contender:
@@ -42,10 +49,13 @@ CONTENDERS = {c.key: c for c in (
     revode("direct-plain", "Direct, RungeKutta", "direct", plain=True),
     revode("checkpointed-plain", "Checkpointed(44), RungeKutta", "checkpointed", plain=True),
     Contender("numpy", "NumPy by hand", "numpy_by_hand", "reversible", ("numpy",), "tracemalloc"),
-    Contender("jax", "JAX by hand: scan, custom_vjp, jitted", "jax_by_hand", "reversible", ("jax",), "xla"),
+    Contender("jax", "JAX by hand: scan, custom_vjp, jitted", "jax_by_hand", "reversible", ("jax",), "xla", kind="both"),
     Contender("autograd", "HIPS autograd through a loop", "autograd_loop", "loop", ("autograd",), "tracemalloc"),
     torchdiffeq("torchdiffeq", "whole solve on the tape", "full", exact=True),
     torchdiffeq("torchdiffeq-adjoint", "odeint_adjoint", "adjoint", exact=False),
+    Contender("torchsde", "torchsde, whole solve on the tape", "torchsde_modes", "full", ("torch", "torchsde"), "rss", kind="sde"),
+    Contender("torchsde-reversible", "torchsde, adjoint_reversible_heun", "torchsde_modes", "reversible", ("torch", "torchsde"),
+              "rss", kind="sde"),
     diffrax("diffrax", "RecursiveCheckpointAdjoint", "checkpointed"),
     diffrax("diffrax-direct", "DirectAdjoint", "direct"),
     diffrax("diffrax-backsolve", "BacksolveAdjoint", "backsolve", exact=False),

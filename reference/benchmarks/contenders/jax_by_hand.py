@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..works import LAM, Work, problem
+from ..works import LAM, SEED, Work, diffusion, increments, problem
 
 
 def plus(a: Any, b: Any) -> Any:
@@ -79,18 +79,75 @@ def reversible_heun(f: Callable, h: float, N: int) -> tuple[Callable, Callable, 
     return forward, backward, lambda state: state[0]
 
 
+def noisy_heun(f: Callable, h: float, N: int, dW: Callable) -> tuple[Callable, Callable, Callable]:
+    """Reversible Heun for f dt + g o dW: f(y, params) is the pair (f, g); dW(n) is made again on the way back."""
+    def times(v: Any, n: Any) -> Any:
+        return h * v[0] + v[1] * dW(n)
+
+    def forward(y0: Any, params: Any) -> Any:
+        def step(state: Any, n: Any) -> tuple:
+            y, z, v = state
+            z = 2 * y - z + times(v, n)
+            v1 = f(z, params)
+            return (y + 0.5 * (times(v, n) + times(v1, n)), z, v1), None
+
+        return jax.lax.scan(step, (y0, y0, f(y0, params)), jnp.arange(N))[0]
+
+    def backward(state: Any, params: Any, gy: Any) -> tuple:
+        def step(carry: Any, n: Any) -> tuple:
+            y, z, v1, gy, gz, gv, gp = carry
+            w = dW(n)
+            _, pull = jax.vjp(f, z, params)
+            az, ap = pull((gv[0] + h / 2 * gy, gv[1] + 0.5 * w * gy))
+            gz, gp = gz + az, plus(gp, ap)
+            z = 2 * y - z - (h * v1[0] + v1[1] * w)
+            v = f(z, params)
+            y = y - 0.5 * (h * (v[0] + v1[0]) + (v[1] + v1[1]) * w)
+            a = gy / 2 + gz
+            return (y, z, v, gy + 2 * gz, -gz, (h * a, w * a), gp), None
+
+        nothing = jnp.zeros_like(gy)
+        start = (*state, gy, nothing, (nothing, nothing), zeros(params))
+        _, z, _, gy, gz, gv, gp = jax.lax.scan(step, start, jnp.arange(N), reverse=True)[0]
+        az, ap = jax.vjp(f, z, params)[1](gv)
+        return gy + gz + az, plus(gp, ap)
+
+    return forward, backward, lambda state: state[0]
+
+
 METHODS = {"coupled-midpoint": coupled_midpoint, "reversible-heun": reversible_heun}
 
 
 def make(work: Work, method: str, dtype: str, mode: str) -> Callable:
+    """run; for an SDE also run.agree: the same on the noise that all contenders share."""
     jax.config.update("jax_enable_x64", dtype == "float64")
     case = problem(work, dtype)
 
     def f(y: Any, params: Any) -> Any:
         return case.field(jnp, None, y, params)
 
-    forward, backward, y_of = METHODS[method](f, work.h, work.N)
+    if not work.sde:
+        return compiled(case, *METHODS[method](f, work.h, work.N))
 
+    def pair(y: Any, params: Any) -> tuple:
+        return f(y, params), diffusion(jnp, None, y, params)
+
+    key, root = jax.random.key(SEED), work.h ** 0.5
+
+    def fresh(n: Any) -> Any:
+        return root * jax.random.normal(jax.random.fold_in(key, n), case.y0.shape, case.y0.dtype)
+
+    def agree() -> tuple:
+        shared = jnp.asarray(increments(work, dtype))
+        return compiled(case, *noisy_heun(pair, work.h, work.N, lambda n: shared[n]))()
+
+    run = compiled(case, *noisy_heun(pair, work.h, work.N, fresh))
+    run.agree = agree
+    return run
+
+
+def compiled(case: Any, forward: Callable, backward: Callable, y_of: Callable) -> Callable:
+    """Loss and gradient as one compiled program, with the sweep above in place of JAX's own derivative."""
     @jax.custom_vjp
     def solve(y0: Any, params: Any) -> Any:
         return y_of(forward(y0, params))

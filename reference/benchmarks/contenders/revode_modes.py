@@ -8,7 +8,7 @@ import numpy as np
 
 import revode as rv
 
-from ..works import LAM, Work, problem
+from ..works import LAM, SEED, Work, diffusion, problem
 
 METHODS = {"coupled-midpoint": lambda: rv.Coupled("midpoint", lam=LAM), "reversible-heun": rv.ReversibleHeun,
            "midpoint": lambda: rv.RungeKutta("midpoint"), "heun": lambda: rv.RungeKutta("heun2")}
@@ -18,7 +18,10 @@ MODES = {"reversible": rv.Reversible, "direct": rv.Direct, "checkpointed": lambd
 def make(work: Work, method: str, dtype: str, mode: str) -> Callable:
     """Loss and gradient through rv.solve, as a user would write it; only the last state is saved."""
     case = problem(work, dtype)
-    chosen = {"method": METHODS[method](), "gradient": MODES[mode](), "save": [-1]}
+    chosen: dict[str, Any] = {"method": METHODS[method](), "gradient": MODES[mode](), "save": [-1]}
+
+    if work.sde:
+        chosen |= {"diffusion": lambda t, y, params: diffusion(np, t, y, params), "noise": rv.Brownian(seed=SEED)}
 
     def field(t: Any, y: Any, params: Any) -> Any:
         return case.field(np, t, y, params)
