@@ -12,6 +12,8 @@ EXAMPLES_TRAIN = """examples:
   revode train white-dwarf --gradient checkpointed:8           the same gradient from 8 stored states
   revode train white-dwarf --method reversible-heun --iterations 100
   revode train white-dwarf --plot fit.png --json figures.json --save params.npz
+  revode train pendulum --data recorded.txt --iterations 10000  your copy of the recording, as published
+  revode train spiral --plot spiral.png                        rebuilt and continued beyond the data
 
 gradient modes: reversible, reversible:100 (store a state every 100 steps), direct, checkpointed:8, backsolve
 methods:        coupled:midpoint:0.999 (base and lam), reversible-heun, alf:1.0 (eta), leapfrog-midpoint, ees25:0.1 (x),
@@ -66,13 +68,16 @@ def parser() -> argparse.ArgumentParser:
     for name, what, examples in (
             ("train", "train a model with one gradient mode", EXAMPLES_TRAIN),
             ("compare", "train with reversible gradients, and measure the other modes beside it", EXAMPLES_COMPARE)):
+        most = f"at most {COMPARE_ITERATIONS}; " if name == "compare" else ""
         sub = commands.add_parser(name, help=what, description=what, epilog=examples,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
         sub.add_argument("experiment", choices=sorted(EXPERIMENTS), help="which experiment")
         sub.add_argument("--method", type=named("method"), metavar="M", help="how to step; default: the published one")
         sub.add_argument("--iterations", type=positive, metavar="N",
-                         help="default: " + (f"{COMPARE_ITERATIONS}" if name == "compare" else "the published number"))
-        sub.add_argument("--steps", type=positive, metavar="N", help="grid intervals; default: the published number")
+                         help=f"default: enough for a minute or so, {most}the output says how many were published")
+        sub.add_argument("--steps", type=positive, metavar="N",
+                         help="grid intervals (pendulum: intervals between data); default: the published number")
+        sub.add_argument("--data", metavar="PATH", help="recorded data for oscillator or pendulum; default: simulate")
         sub.add_argument("--seed", type=natural, default=0, help="of the initial parameters; default 0")
         sub.add_argument("--dtype", choices=("float64", "float32"), default="float64")
         sub.add_argument("--plot", metavar="OUT.png", help="draw the fit and the loss (needs matplotlib)")

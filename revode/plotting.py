@@ -15,7 +15,8 @@ NAME_SIZE = 8                              # of the names in the scatter, in poi
 NAME_HEIGHT, NAME_WIDTH = 10.0, 85.0
 
 
-def training(experiment: Any, ys: Any, losses: dict[str, list[float]], rows: Sequence[Any] = ()) -> Any:
+def training(experiment: Any, ys: Any, losses: dict[str, list[float]], rows: Sequence[Any] = (),
+             params: Any = None) -> Any:
     """One figure: fit against truth, loss curves, and with two or more rows the time and memory of each gradient mode.
 
     Parameters
@@ -23,6 +24,7 @@ def training(experiment: Any, ys: Any, losses: dict[str, list[float]], rows: Seq
     ys : the solution at the trained parameters, shaped like experiment.target.
     losses : gradient mode -> its losses.
     rows : training.Row, one for each gradient mode.
+    params : the trained parameters, for experiments that draw the fit in a way of their own.
 
     Returns a matplotlib Figure; `save` writes it. Raises ImportError without matplotlib.
     """
@@ -30,11 +32,14 @@ def training(experiment: Any, ys: Any, losses: dict[str, list[float]], rows: Seq
     panels = 3 if len(rows) > 1 else 2
     figure = Figure(figsize=(4.8 * panels, 4.0), dpi=150, layout="constrained")
     axes = figure.subplots(1, panels)
-    fit(axes[0], experiment.ts, np.asarray(experiment.target), np.asarray(ys), experiment.labels)
+    if experiment.draw is not None:
+        experiment.draw(axes[0], np.asarray(ys), params)
+    else:
+        fit(axes[0], experiment.ts, np.asarray(experiment.target), np.asarray(ys), experiment.labels)
     loss_curves(axes[1], losses)
     if panels == 3:
         time_against_memory(axes[2], rows)
-    figure.suptitle(f"{experiment.name}, {experiment.steps:,} steps")
+    figure.suptitle(f"{experiment.name}, {experiment.steps:,} {'intervals, adaptive steps' if experiment.adaptive else 'steps'}")
     return figure
 
 
@@ -44,12 +49,12 @@ def save(figure: Any, path: str) -> None:
 
 
 def fit(ax: Any, ts: np.ndarray, target: np.ndarray, ys: np.ndarray, labels: Sequence[str]) -> None:
-    """Truth as wide pale lines, the fit as thin dark ones on top; every component of one trajectory."""
+    """Data as wide pale lines, the fit as thin dark ones on top; every component of one trajectory."""
     for i, label in enumerate(labels):
-        ax.plot(ts, target[..., i], color=COLOURS[i], lw=5, alpha=0.35, label=f"{label}, truth")
+        ax.plot(ts, target[..., i], color=COLOURS[i], lw=5, alpha=0.35, label=f"{label}, data")
         ax.plot(ts, ys[..., i], color=COLOURS[i], lw=1.3, ls="--", label=f"{label}, fit")
-    ax.set(xlabel="t", title="fit against truth")
-    ax.legend(frameon=False)
+    ax.set(xlabel="t", title="fit against data")
+    ax.legend(frameon=False, fontsize=8, ncols=2)
 
 
 def loss_curves(ax: Any, losses: dict[str, list[float]]) -> None:

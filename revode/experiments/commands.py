@@ -54,6 +54,7 @@ class Report:
     rows: list[Row] = dataclasses.field(default_factory=list)
     runs: dict[str, Trained] = dataclasses.field(default_factory=dict)       # the first is the one to show
     notes: list[str] = dataclasses.field(default_factory=list)
+    findings: dict[str, dict[str, float]] | None = None
 
 
 def run_train(args: Namespace) -> int:
@@ -64,7 +65,7 @@ def run_train(args: Namespace) -> int:
     name = names.spell(gradient)
     with spoken_warnings(report.notes):
         run = first_run(report, name, gradient, args.seed)
-        truth = direct_gradient(experiment, run.params, method)
+        truth = direct_gradient(experiment, run, method)
         report.rows.append(measure(experiment, name, gradient, run, run.params, truth, method=method,
                                    iterations=report.iterations))
     return finish(report, args)
@@ -73,17 +74,17 @@ def run_train(args: Namespace) -> int:
 def run_compare(args: Namespace) -> int:
     """Train with Reversible, then measure every other mode."""
     experiment, method, gradient = prepare(args, Reversible())
-    report = Report(experiment, method, args.iterations or COMPARE_ITERATIONS, machine())
+    report = Report(experiment, method, args.iterations or min(COMPARE_ITERATIONS, experiment.iterations), machine())
     introduce(report, args)
     rows, notes = report.rows, report.notes
     with spoken_warnings(notes):
         run = first_run(report, "reversible", gradient, args.seed)
         try:
-            modes = modes_for(experiment.steps)
+            modes = modes_for(run.steps)
             if not args.full:
                 modes = affordable(experiment, modes, run, method, SKIP_AFTER, notes.append)
                 print(f"timing {len(modes)} gradient modes in turns", file=sys.stderr)
-            truth = direct_gradient(experiment, run.params, method)
+            truth = direct_gradient(experiment, run, method)
             for row, other in compare(experiment, modes, run, method=method, iterations=report.iterations,
                                       full=args.full, seed=args.seed, truth=truth):
                 print(f"measured {row.gradient}: {tables.seconds(row.seconds_per_iteration)} per iteration",
@@ -125,8 +126,19 @@ def prepare(args: Namespace, gradient: Any) -> tuple[Experiment, Any, Any]:
             raise UserError("--plot needs matplotlib, which is not installed; it comes with pip install "
                             "'revode[plot]'") from None
     module = EXPERIMENTS[args.experiment]
-    experiment = module.experiment(steps=args.steps or module.STEPS, dtype=args.dtype)
+    options = {} if args.data is None else {"data": args.data}
+    if options and not hasattr(module, "NAMES"):
+        raise UserError(f"--data goes with the experiments that have recorded data; {args.experiment} makes its own")
+    try:
+        experiment = module.experiment(steps=args.steps or module.STEPS, dtype=args.dtype, **options)
+    except (ValueError, OSError) as error:
+        if not options:
+            raise
+        raise UserError(str(error)) from None
     method = args.method or experiment.method
+    if experiment.adaptive and getattr(method, "error_order", None) is None:
+        raise UserError(f"{args.experiment} takes adaptive steps, and {method!r} has no error estimate to choose them by; take "
+                        "another, such as coupled:bosh3:0.999 or reversible-heun")
     try:
         return experiment, method, checked_gradient(gradient, method)
     except TypeError as error:
@@ -136,12 +148,18 @@ def prepare(args: Namespace, gradient: Any) -> tuple[Experiment, Any, Any]:
 def introduce(report: Report, args: Namespace) -> None:
     experiment, this = report.experiment, report.machine
     load = "" if this["load"] is None else f", load average {this['load']:.1f}"
+    h = np.diff(experiment.ts)
+    lengths = f"{h[0]:.4g}" if np.ptp(h) <= 1e-9 * h[0] else f"{np.min(h):.2g} to {np.max(h):.2g}"
+    controller = experiment.options.get("controller")
+    grid = (f"{experiment.steps:,} steps of {lengths}" if controller is None else
+            f"adaptive steps (rtol {controller.rtol:g}, atol {controller.atol:g}) between {experiment.steps + 1:,} saved times")
+    published = experiment.published_iterations
     print(f"{experiment.name}: {experiment.title}\n"
           f"  {experiment.recipe}\n"
-          f"  {experiment.steps:,} steps of {abs(experiment.ts[1] - experiment.ts[0]):.4g}, {report.method!r}, "
-          f"{args.dtype}, seed {args.seed}\n"
-          f"  {report.iterations:,} iterations (published: {experiment.iterations:,}); --iterations changes it, Ctrl-C "
-          "ends training early and keeps the best so far\n"
+          f"  {experiment.data}\n"
+          f"  {grid}, {report.method!r}, {args.dtype}, seed {args.seed}\n"
+          f"  {report.iterations:,} iterations{f' (published: {published:,})' if published else ''}; --iterations changes it, "
+          "Ctrl-C ends training early and keeps the best so far\n"
           f"  {this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, NumPy {this['numpy']}", flush=True)
 
 
@@ -181,8 +199,12 @@ def finish(report: Report, args: Namespace) -> int:
         print(f"~ extrapolated from fewer than {report.iterations:,} iterations.")
     for sentence in report.notes:
         print(textwrap.fill(sentence, 118, subsequent_indent="  "))
-    print("\n" + tables.published(report.experiment.published))
     run = next(iter(report.runs.values()))
+    if report.experiment.findings is not None:
+        report.findings = report.experiment.findings(run.params)
+        print("\n" + tables.findings(report.findings))
+    if report.experiment.published is not None:
+        print("\n" + tables.published(report.experiment.published))
     for path, write in ((args.json, lambda: write_json(report, args)),
                         (args.save, lambda: engine.save(args.save, run.params)),
                         (args.plot, lambda: plot(report, args.plot))):
@@ -198,9 +220,10 @@ def finish(report: Report, args: Namespace) -> int:
 
 def plot(report: Report, path: str) -> None:
     from .. import plotting
-    _, sol = report.experiment.objective(report.method, None)(next(iter(report.runs.values())).params)
+    params = next(iter(report.runs.values())).params
+    _, sol = report.experiment.objective(report.method, None)(params)
     losses = {name: run.losses for name, run in report.runs.items()}
-    plotting.save(plotting.training(report.experiment, sol.ys, losses, report.rows), path)
+    plotting.save(plotting.training(report.experiment, sol.ys, losses, report.rows, params), path)
 
 
 def write_json(report: Report, args: Namespace) -> None:
@@ -209,13 +232,15 @@ def write_json(report: Report, args: Namespace) -> None:
     Path(args.json).write_text(json.dumps(finite({
         "schema": SCHEMA, "revode": __version__, "command": args.command, "experiment": experiment.name,
         "settings": {"method": repr(report.method), "steps": experiment.steps, "iterations": report.iterations,
-                     "seed": args.seed, "dtype": args.dtype, "recipe": experiment.recipe},
+                     "seed": args.seed, "dtype": args.dtype, "recipe": experiment.recipe, "data": experiment.data,
+                     "published_iterations": experiment.published_iterations},
         "machine": report.machine,
         "rows": [{**dataclasses.asdict(row), "roundtrip": row.roundtrip and row.roundtrip._asdict()}
                  for row in report.rows],
         "runs": {name: {"best_loss": run.loss, "losses": run.losses, "seconds": run.seconds, "stopped": run.stopped}
                  for name, run in report.runs.items()},
-        "notes": report.notes, "published": experiment.published._asdict()}), indent=1, allow_nan=False) + "\n")
+        "findings": report.findings, "notes": report.notes,
+        "published": experiment.published and experiment.published._asdict()}), indent=1, allow_nan=False) + "\n")
 
 
 def finite(x: Any) -> Any:

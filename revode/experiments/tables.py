@@ -55,6 +55,7 @@ def costs(rows: Sequence[Row], iterations: int) -> str:
         ("time per\niteration", lambda row: seconds(row.seconds_per_iteration)),
         ("over\nreversible", lambda row: "-" if row.relative is None else f"{row.relative:.2f}"),
         (f"time for\n{iterations:,} its", lambda row: ("~" if row.extrapolated else "") + seconds(row.seconds_total)),
+        ("steps,\nrejected", lambda row: f"{row.steps:,}, {row.rejected}"),
         ("peak\nmemory", lambda row: size(row.peak_bytes)),
         ("states\nheld", lambda row: f"{row.states:,}"),
         ("field\nevaluations", lambda row: f"{row.nfe:,}"),
@@ -63,9 +64,17 @@ def costs(rows: Sequence[Row], iterations: int) -> str:
         ("round trip\nabsolute", lambda row: small(row.roundtrip and row.roundtrip.absolute)),
         ("round trip\nulps", lambda row: small(row.roundtrip and row.roundtrip.ulps)),
     ]
+    if all(row.rejected is None for row in rows):
+        del columns[6]
     if all(row.relative is None for row in rows):
         del columns[4]
     return table([head for head, _ in columns], [[cell(row) for _, cell in columns] for row in rows])
+
+
+def findings(found: dict[str, dict[str, float]]) -> str:
+    """What an experiment has learnt, beside the truth where it is known."""
+    columns = list(next(iter(found.values())))
+    return table(("", *columns), [(what, *(f"{numbers[c]:.4g}" for c in columns)) for what, numbers in found.items()])
 
 
 def published(figures: Published) -> str:

@@ -47,25 +47,38 @@ class Experiment:
     field: Callable                  # field(t, y, params)
     params: Callable                 # seed -> params
     y0: Any
-    ts: np.ndarray                   # (N + 1,)
+    ts: np.ndarray                   # (N + 1,) the grid; with a controller in options, the times that are saved
     target: Any                      # what the loss compares the saved states with
     loss: Callable                   # loss(ys, target) -> a number
     method: Any                      # the published one
     optimiser: Optimiser
-    iterations: int                  # the published number
+    iterations: int                  # what `train` runs by default
     labels: tuple[str, ...]          # of the components of y, for plots
     recipe: str                      # the optimiser and the network in words
-    published: Published
-    options: dict = field(default_factory=dict)      # further arguments of solve, such as save
+    data: str                        # where the target comes from: the file, or the noise and the seed
+    published: Published | None = None
+    published_iterations: int | None = None
+    options: dict = field(default_factory=dict)      # further arguments of solve, such as controller
+    findings: Callable | None = None                 # params -> {what: {column: number}}: what has been learnt
+    draw: Callable | None = None                     # draw(ax, ys, params), in place of plotting.fit
 
     @property
     def steps(self) -> int:
+        """Intervals of ts. An adaptive solve takes steps of its own, at least as many: Trained.steps."""
         return len(self.ts) - 1
+
+    @property
+    def adaptive(self) -> bool:
+        return "controller" in self.options
 
     def objective(self, method: Any, gradient: Any) -> Callable:
         """The function params -> (loss, solution)."""
+        grid, options = self.ts, dict(self.options)
+        if self.adaptive:
+            grid, options["save_at"] = self.ts[[0, -1]], self.ts
+
         def objective(params: Any) -> tuple:
-            sol = solve(self.field, self.y0, self.ts, params, method=method, gradient=gradient, **self.options)
+            sol = solve(self.field, self.y0, grid, params, method=method, gradient=gradient, **options)
             return self.loss(sol.ys, self.target), sol
 
         return objective
@@ -78,6 +91,7 @@ class Trained(NamedTuple):
     losses: list[float]        # before each update
     seconds: list[float]       # of each iteration
     stopped: str | None        # why it ended early
+    steps: int                 # that the last solve took
 
     @property
     def iterations(self) -> int:
@@ -108,7 +122,7 @@ def train(experiment: Experiment, gradient: Any, *, iterations: int, method: Any
         for _ in bar:
             start = time.perf_counter()
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):        # what follows says it better
-                (value, _), grads = objective(params)
+                (value, sol), grads = objective(params)
             loss = float(value)
             if not np.isfinite(loss):
                 raise FloatingPointError(f"the loss is {loss}")
@@ -128,7 +142,7 @@ def train(experiment: Experiment, gradient: Any, *, iterations: int, method: Any
     finally:
         if hasattr(bar, "close"):
             bar.close()
-    return Trained(best, best_loss, losses[:len(seconds)], seconds, stopped)
+    return Trained(best, best_loss, losses[:len(seconds)], seconds, stopped, sol.stats.steps)
 
 
 def progress_bar(iterations: int, name: str | None) -> Any:
@@ -154,6 +168,8 @@ class Row:
     seconds_per_iteration: float          # median
     seconds_total: float
     extrapolated: bool                    # seconds_total is not measured but scaled from fewer iterations
+    steps: int                            # of one solve
+    rejected: int | None                  # steps tried in vain, by adaptive solves; None on a fixed grid
     peak_bytes: int                       # allocated in one iteration, at its peak
     states: int                           # states of the solve held at one time
     nfe: int                              # field evaluations in one iteration, forward and back
@@ -175,7 +191,7 @@ def measure(experiment: Experiment, name: str, gradient: Any, run: Trained, para
     full = run.iterations == iterations
     total = sum(run.seconds) if full else run.median * iterations
     return Row(name, run.loss, run.iterations, run.median, total, not full,
-               peak, stats.peak_states, stats.nfe, stats.nvjp,
+               stats.steps, stats.rejected if experiment.adaptive else None, peak, stats.peak_states, stats.nfe, stats.nvjp,
                None if truth is None else relative_error(grads, truth), stats.roundtrip)
 
 
@@ -204,11 +220,12 @@ def relative_error(grads: Any, truth: Any) -> float:
     return (difference / norm) ** 0.5 if norm else difference ** 0.5
 
 
-def direct_gradient(experiment: Experiment, params: Any, method: Any) -> Any:
-    """The gradient by full backpropagation, the truth for the others; None where its tape would be too large."""
-    if experiment.steps > DIRECT_STEPS:
+def direct_gradient(experiment: Experiment, run: Trained, method: Any) -> Any:
+    """The gradient at what the run found by full backpropagation, the truth for the others; None where its tape would be
+    too large."""
+    if run.steps > DIRECT_STEPS:
         return None
-    return value_and_grad(experiment.objective(method, Direct()), has_aux=True)(params)[1]
+    return value_and_grad(experiment.objective(method, Direct()), has_aux=True)(run.params)[1]
 
 
 def estimated_seconds(gradient: Any, steps: int, forward: float, reversible: float) -> float:
@@ -227,11 +244,11 @@ def affordable(experiment: Experiment, modes: dict[str, Any], run: Trained, meth
     forward = time.perf_counter() - start
     kept = {}
     for name, gradient in modes.items():
-        estimate = estimated_seconds(gradient, experiment.steps, forward, run.median)
+        estimate = estimated_seconds(gradient, run.steps, forward, run.median)
         if isinstance(gradient, Reversible):
             kept[name] = gradient
-        elif isinstance(gradient, Direct) and experiment.steps > DIRECT_STEPS:
-            note(f"{name} was left out: its tape of {experiment.steps:,} steps would fill the memory.")
+        elif isinstance(gradient, Direct) and run.steps > DIRECT_STEPS:
+            note(f"{name} was left out: its tape of {run.steps:,} steps would fill the memory.")
         elif estimate * (ROUNDS + TRACING) > limit:
             note(f"{name} was left out: an iteration would take about {estimate:.2g} s, and some are needed; --full "
                  "runs it.")

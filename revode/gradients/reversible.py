@@ -32,6 +32,8 @@ class Reversible:
     ----------
     resync : store the state every `resync` steps and restart the reconstruction from it (memory N / resync); None: never.
     strict : raise ReconstructionError instead of warning.
+        An entry more than eps^(-1/4) (8000 in float64) times smaller than the largest one of the state is judged less
+        strictly: scale the equations where such entries matter.
     tol : largest error of the reconstruction that is not reported, relative to the largest entry of the solution;
         default sqrt(eps), half of the digits; 1e-3 for methods that are nearly reversible.
     """

@@ -64,8 +64,8 @@ def log(x: Any) -> Any:
 
         x = m 2^e, sqrt(1/2) <= m < sqrt 2;     log m = 2 atanh(s) = 2 s + 2 s^3/3 + ...,     s = (m - 1)/(m + 1)
 
-    >>> float(log(np.array(0.5))) == np.log(0.5)
-    True
+    >>> float(log(np.array(0.5)))
+    -0.6931471805599453
     """
     m, e = np.frexp(x)
     small = m < SQRT_HALF
@@ -118,7 +118,7 @@ def normal(u: Any) -> Any:
     Source: Wichura 1988, Applied Statistics 37, 477-484, AS 241 (PPND16).
 
     >>> float(normal(0.5)), round(float(normal(0.975)), 12)
-    (0.0, 1.959963984540)
+    (0.0, 1.95996398454)
     """
     u = np.asarray(u, np.float64)
     flat = u.reshape(-1)

@@ -1,10 +1,13 @@
 """The answers to the exercises of the book, chapter by chapter. Try before you look."""
+import importlib.util
+import re
+from fractions import Fraction
 from functools import cache
 from itertools import pairwise
 
 import numpy as np
 import pytest
-from run_chapters import chapters, run
+from run_chapters import DOCS, blocks, chapters, code_of, differences, execute, run
 
 import revode as rv
 
@@ -16,6 +19,16 @@ def names(number: str) -> dict:
     """What the code of a chapter has defined."""
     path, = (path for path in chapters() if path.name.startswith(number))
     return run(path)[2]
+
+
+@cache
+def beginning(number: str, n: int) -> dict:
+    """What the first n blocks of a chapter have defined."""
+    path, = (path for path in chapters() if path.name.startswith(number))
+    lines, namespace = path.read_text().splitlines(), {"__name__": path.stem}
+    for block in blocks(lines)[:n]:
+        execute(code_of(lines, block), namespace, path.name, block.raises)
+    return namespace
 
 
 def close(actual, desired, tol):
@@ -341,3 +354,181 @@ def test_08_3_chaos():
         except FloatingPointError:
             survived = False
         assert survived is good
+
+
+# 04 -- optimise, then discretise
+
+def decay(t, y, p):
+    return -p["a"] * y
+
+
+def test_04_1_looks_right():
+    a, T, N, euler = 5.0, 10.0, 100, rv.RungeKutta("euler")
+    ts, h = np.linspace(0.0, T, N + 1), T / N
+
+    def loss(y0):
+        return 0.5 * np.sum(rv.solve(decay, y0, ts, {"a": a}, method=euler, gradient=rv.Backsolve()).y1 ** 2)
+
+    y0 = np.array([1.0])
+    y1 = rv.solve(decay, y0, ts, {"a": a}, method=euler).y1
+    # Backwards a step multiplies the cotangent by 1 - a h and y by 1 + a h; forwards y by 1 - a h.
+    close(rv.grad(loss)(y0) / ((1 - a * h) ** N * y1), [1.0], 4 * N * EPS)
+    back = rv.solve(decay, y1, ts[::-1], {"a": a}, method=euler).y1
+    close(back / (1 - a * a * h * h) ** N, [1.0], 4 * N * EPS)
+    assert back[0] < 1e-12
+    fewest = next(N for N in range(10_000, 10**6, 10) if (1 - (a * T / N) ** 2) ** N > 0.99)
+    assert 248_000 < fewest < 250_000                     # (a T)^2 / N = -ln 0.99
+
+
+def test_04_2_three_units_of_time():
+    field, y0 = beginning("04", 2)["field"], np.array([2.0, 0.0])
+
+    def off(T, N, method=rv.RungeKutta("rk4")):
+        y1 = rv.solve(field, y0, np.linspace(0, T, N + 1), {"mu": 1.0}, method=method).y1
+        return np.max(np.abs(rv.solve(field, y1, np.linspace(T, 0, N + 1), {"mu": 1.0}, method=method).y1 - y0))
+
+    # exp(1.06 * 3.33) / 2^5 = 1.07
+    assert abs(off(11.33, 1133) / off(8.0, 400) - 1.07) < 0.1
+
+
+def test_04_3_store_it():
+    book, T = beginning("04", 2), 20.0
+    field, y0, p = book["field"], np.array([2.0, 0.0]), {"mu": 1.0}
+    _, (_, truth) = book["slopes"](y0, p, 1000, T, rv.Checkpointed(20), rv.RungeKutta("rk4"))
+    errors = []
+    for N in (500, 1000):
+        ys, h = rv.solve(field, y0, np.linspace(0, T, 2 * N + 1), p, method=rv.RungeKutta("midpoint")).ys, T / N
+        a, g = ys[-1], 0.0
+        for n in range(N, 0, -1):
+            _, da, _ = book["backwards"](ys[2 * n], a, 1.0)
+            _, da, dg = book["backwards"](ys[2 * n - 1], a - h / 2 * da, 1.0)
+            a, g = a - h * da, g - h * dg
+        errors.append(abs(g - truth["mu"]))
+    assert 3.5 < errors[0] / errors[1] < 5                # order 2 again: no error grows, as none is fed back
+    assert errors[1] < 0.05 * abs(truth["mu"])
+
+
+# 05 -- checkpointing, counted
+
+def test_05_1_how_far_with_three():
+    comb = beginning("05", 1)["comb"]
+    assert min(n for n in range(1, 100) if comb(n + 3, n) >= 1000) == 17 < np.sqrt(1000)
+    assert beginning("05", 1)["formula"](1000, 17) < 3 * 1000
+
+
+def test_05_2_the_first_sweep():
+    comb = beginning("05", 1)["comb"]
+    places = sorted(rv.gradients.checkpointed.schedule(1000, 10))
+    assert len(places) == 10
+    # With fewer places left, a shorter stretch can be reversed at the same number of repetitions: C(n + r - 1, n), r = 4.
+    gaps = np.diff([*places, 1000])
+    assert gaps.tolist() == [comb(n + 3, n) for n in range(10, 0, -1)]
+
+
+def test_05_3_online():
+    formula, Online = beginning("05", 1)["formula"], rv.gradients.checkpointed.Online
+
+    def advances(N, n):
+        store = Online(n)
+        for i in range(N):
+            store.offer(i, None)
+        places = [*sorted(store.kept), N]
+        # The forward solve, and then stretch by stretch from the last one, with the places that are free.
+        return N + sum(formula(b - a, n - i) for i, (a, b) in enumerate(pairwise(places)))
+
+    def loss(p):
+        sol = rv.solve(decay, np.array([1.0]), (0.0, 2.0), p, method=rv.RungeKutta("bosh3"), gradient=rv.Checkpointed(10),
+                       controller=rv.PID(rtol=1e-8, atol=1e-8))
+        return np.sum(sol.y1), sol
+
+    (_, sol), _ = rv.value_and_grad(loss, has_aux=True)({"a": 2.0})
+    assert sol.stats.steps > 100
+    assert sol.stats.advances == advances(sol.stats.steps, 10)
+    worst = {n: max((advances(N, n) / formula(N, n), N) for N in range(50, 301)) for n in (5, 20)}
+    assert worst[5][1] == 74 and 1.27 < worst[5][0] < 1.28
+    assert worst[20][1] == 229 and 1.43 < worst[20][0] < 1.44
+
+
+# 09 -- effectively symmetric
+
+def test_09_1_the_order():
+    A, B = (0, Fraction(-1, 2), -2), (Fraction(1, 2), 1, Fraction(1, 4))
+    close(beginning("09", 2)["family"](3)[0], [float(a) for a in A], 8 * EPS)
+    close(beginning("09", 2)["family"](3)[1], [float(b) for b in B], 8 * EPS)
+    for h in (Fraction(1, 2), Fraction(1, 3), Fraction(-2), Fraction(5)):       # four points decide a cubic polynomial
+        y, d = Fraction(1), Fraction(0)
+        for a, b in zip(A, B, strict=True):
+            d = a * d + h * y
+            y = y + b * d
+        assert y == 1 + h + h**2 / 2 + h**3 / 8           # exp has 1/6 in the third place
+
+
+@pytest.mark.parametrize("s", [2, 3, 4, 6])
+def test_09_2_a_leapfrog_in_disguise(s):
+    book, h, theta = beginning("09", 2), 0.3, np.pi / (2 * s)
+
+    def f(y):
+        return book["soft"](0.0, y, None)
+
+    y = np.array([0.3, 0.1])
+    z = [y, y + 2 * h * np.sin(theta) ** 2 * f(y)]
+    for i in range(1, s):
+        z.append(z[i - 1] + 2 * h * np.sin(theta) * np.sin((2 * i + 1) * theta) * f(z[i]))
+    close((z[-2] + z[-1]) / 2, book["step"](book["soft"], y, None, h, book["family"](s)), 16 * s * EPS)
+
+
+@pytest.mark.parametrize("name, k", [("euler", 1), ("midpoint", 3), ("bosh3", 3), ("rk4", 5), ("dopri5", 5)])
+def test_09_3_other_tableaux(name, k):
+    method, soft, y = rv.NearReversible(name), beginning("09", 2)["soft"], np.array([0.3, 0.1])
+
+    def F(t, y, h):
+        return h * soft(t, y, None)
+
+    def defect(h):
+        return np.max(np.abs(method.flow(F, h, 0.0, method.flow(F, 0.0, h, y, h), -h) - y))
+
+    assert abs(np.log2(defect(1 / 8) / defect(1 / 16)) - (k + 1)) < 0.2         # the next term is of relative size h
+    assert method.reversal_order == k
+
+
+# which-method.md
+
+@cache
+def figure(name: str):
+    spec = importlib.util.spec_from_file_location(name, DOCS / "figures" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_which_method_shows_what_its_code_prints():
+    page = DOCS / "which-method.md"
+    wrong = differences(page)
+    assert not wrong, "\n\n".join([*wrong, "If the new output is right: python docs/figures/which_method.py --write"])
+    text = page.read_text()
+    assert [line for line in text.splitlines() if len(line) > 120 and not line.startswith("|")] == []
+    assert f"]({page.name})" in (DOCS / "index.md").read_text()
+
+
+def same_cell(shown: str, measured: str) -> bool:
+    """Equal, or errors at most a factor of 100 apart: the lesser ones are rounding, and shown as rounded-up powers."""
+    if shown == measured:
+        return True
+    errors = [text for text in (shown, measured) if re.fullmatch(r"\de-\d+", text)]
+    return len(errors) == 2 and abs(np.log10(float(shown) / float(measured))) < 2.01
+
+
+@pytest.mark.parametrize("name, label", [
+    ("methods", 'Coupled("rk4")'), ("methods", "ReversibleHeun()"), ("methods", "EES(stages=6)"),
+    ("methods", 'NearReversible("rk4")'), ("modes", "`Backsolve()`"), ("modes", "`Reversible(resync=20)`, with the same"),
+    ("traits", 'Coupled("midpoint")'), ("traits", "AsynchronousLeapfrog()"), ("traits", "EES27()")])
+def test_which_method_is_what_its_script_measures(name, label):
+    script = figure("which_method")
+    head, rows, make = script.TABLES[name]
+    text = script.PAGE.read_text()
+    lines = [line for line in text.split(f"<!-- {name}: ")[1].split("<!-- end")[0].splitlines() if line.startswith("|")]
+    shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert shown[0] == head and len(shown) == 2 + len(rows)
+    row, = (cells for cells in shown[2:] if cells[0].strip("`") == label.strip("`") or cells[0] == label)
+    measured = make(label)
+    assert len(row) == len(measured) and all(map(same_cell, row, measured)), (row, measured)

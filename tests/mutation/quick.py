@@ -19,6 +19,7 @@ import numpy as np
 from reference.oracles import loops as L
 from reference.oracles import tableaux as T
 from reference.oracles.gradients import complex_step_gradient, minimal_advances
+from reference.oracles.gradients import minimal_advances_closed_form as least
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from engine_table import CASES, complex_gradient, complex_hessian_product
@@ -206,8 +207,12 @@ def check_methods(rv: Any, solves: dict) -> None:
             if mode == rv.Reversible():
                 assert (sol.stats.nfe, sol.stats.nvjp) == (2 * evaluations, evaluations), f"{what}: {sol.stats}"
                 assert sol.stats.roundtrip.absolute < 1e-13, what
+            held = {"Direct": N + 1, "Checkpointed": getattr(mode, "n", 0) + 1,
+                    "Reversible": 2 if getattr(mode, "resync", None) is None else 4}[type(mode).__name__]
+            assert sol.stats.peak_states == held, f"{what}: {sol.stats}"
             if isinstance(mode, rv.Checkpointed):
                 assert sol.stats.advances == minimal_advances(N, mode.n), f"{what}: {sol.stats}"
+                assert once or sol.stats.nvjp == evaluations, f"{what}: {sol.stats}"     # once: shared from step to step
         plain = rv.solve(field, y0, TS, PARAMS, method=method)
         for found, exact in zip(plain.ys if split else [plain.ys], columns, strict=True):
             close(found, exact, 1e-13, name)
@@ -267,6 +272,23 @@ def check_backsolve(rv: Any) -> None:
             close(g, truth, error, f"Backsolve {make()}")
         base = STAGES[getattr(make(), "base", "midpoint")]
         assert (sol.stats.nvjp, sol.stats.peak_states) == (base * N, 1), sol.stats
+
+
+def check_checkpoints() -> None:
+    """The least number of steps; and what is kept while their number is unknown, as many as allowed and well spread."""
+    from revode.gradients.checkpointed import Online
+    from revode.gradients.checkpointed import minimal_advances as ours
+    for n in (1, 2, 3, 5):
+        for steps in (1, 2, 3, 6, 10, 11, 21, 40):
+            assert ours(steps, n) == least(steps, n), (steps, n)
+        store = Online(n)
+        for i in range(40):
+            store.offer(i, {})
+            places = sorted(store.kept)
+            assert len(places) == min(i + 1, n) and places[0] == 0, (n, i, places)
+            # All untaped steps, the first sweep included: what an optimal plan needs that does not know the last step, N more.
+            total = i + 1 + sum(least(b - a, n - j) for j, (a, b) in enumerate(pairwise([*places, i + 1])))
+            assert total <= least(i + 1, n) + i + 1, (n, i, places)
 
 
 def check_adaptive(rv: Any) -> None:
@@ -336,6 +358,10 @@ def check_monitors(rv: Any) -> None:
                                (rv.LeapfrogMidpoint(), {"y_prev": z, "y": Y0}, z + h * f - Y0)):
         close(method.gap(F, 0.3, np.asarray(h), parts), gap, 1e-14, f"gap of {method}")
         F.memo.clear()
+    user = rv.shears(lambda t0, t1, h: [], twin=("y", "z"))
+    close(user.gap(F, 0.3, h, {"y": Y0, "z": z}), Y0 - z, 1e-15, "gap of a user's method")
+    assert (rv.EES25().error_order, rv.ReversibleHeun().error_order, rv.Coupled("bosh3").error_order) == (3, 2, 3)
+    assert (rv.EES25().correct, rv.EES27().correct, rv.EES(stages=4).correct, rv.NearReversible().correct) == (0, 0, 0, 0)
     after, error = rv.ReversibleHeun().attempt(step, {"y": Y0, "z": z}, F)
     close(error, h / 2 * (field(0.4, after["z"], PARAMS) - field(0.3, z, PARAMS)), 1e-14, "error of ReversibleHeun")
     F.memo.clear()
@@ -366,6 +392,7 @@ def battery(oracle: dict, room: str = "") -> None:
         check_words(rv)
         check_near(rv, oracle["solves"])
         check_backsolve(rv)
+        check_checkpoints()
         check_adaptive(rv)
         check_reports(rv)
         check_monitors(rv)

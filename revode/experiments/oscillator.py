@@ -1,0 +1,63 @@
+"""Two masses on springs, learnt by a neural ODE from one recorded (or simulated) trajectory.
+
+    m1 x1'' = -k (x1 - a) + q (x2 + a - x1 + a) - c x1'         a mass at each end of the spring q, about +a and -a
+    m2 x2'' = -k (x2 + a) - q (x2 + a - x1 + a) - c x2'
+
+The simulation stands for the air track of Schmidt & Lipson: its constants are chosen so that it looks like their
+recording, in the unit of length of which (1 / 100 of the state that is learnt). The network does not see t.
+Sources: Schmidt & Lipson 2009 (data); McCallum & Foster 2024, arXiv 2410.11648 (experiment).
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import nn, optim
+from ..methods import Coupled
+from .data import observed
+from .training import Experiment, Published
+
+NAMES = ("x1", "x2", "v1", "v2")
+STEPS = 499                # 500 points
+END = 3.0                  # s
+SCALE = 100.0
+M1, M2, K, Q, C, A = 1.0, 3.0, 9.0, 90.0, 0.05, 60.0
+START = (0.0, -143.0, -141.0, 40.0)
+RATE = 30.0                # samples a second, as in the recording
+NOISE = (0.5, 0.5, 2.0, 2.0)
+
+PUBLISHED = Published(
+    "McCallum & Foster 2024, recorded data; 10000 iterations", ("gradient mode", "loss", "time", "checkpoints"),
+    (("reversible", "1.0e-3", "14.3 min", "2"),
+     *(("checkpointing", "-", f"{minutes} min", str(n))
+       for n, minutes in ((2, "632"), (4, "99"), (8, "63.4"), (16, "53.8"), (31, "36.6")))))
+
+
+def springs(t: Any, y: Any, params: Any = None, damping: float = C) -> Any:
+    """The simulated system; y (..., 4) holds x1, x2, v1, v2."""
+    x1, x2, v1, v2 = (y[..., i] for i in range(4))
+    pull = Q * (x2 - x1 + 2 * A)
+    return np.stack([v1, v2, (-K * (x1 - A) + pull - damping * v1) / M1, (-K * (x2 + A) - pull - damping * v2) / M2],
+                    axis=-1)
+
+
+def network(t: Any, y: Any, params: Any) -> Any:
+    """The learnt field: y -> 10 -> 4."""
+    return nn.mlp(params, y)
+
+
+def experiment(steps: int = STEPS, dtype: str = "float64", data: str | None = None) -> Experiment:
+    """The experiment on a grid of this many equal steps. data: the path of a recorded file; None simulates."""
+    ts = np.linspace(0.0, END, steps + 1)
+    values, words = observed(data, NAMES, ts, springs, START, rate=RATE, noise=NOISE)
+    target = (values / SCALE).astype(dtype)
+    return Experiment(
+        name="oscillator", title=f"two masses on springs from one trajectory, t in [0, {END:g}]", field=network,
+        params=lambda seed: nn.mlp_init(np.random.default_rng(seed), (4, 10, 4), nn.uniform, random_biases=True,
+                                        dtype=np.dtype(dtype)),
+        y0=target[0], ts=ts, target=target, loss=nn.mse, method=Coupled("midpoint", lam=0.999),
+        optimiser=optim.adamw(1e-2, weight_decay=1e-5), iterations=300, labels=NAMES,
+        recipe="MLP 4-10-4 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid points",
+        data=f"{words}, divided by {SCALE:g}",
+        published=PUBLISHED, published_iterations=10_000)

@@ -1,0 +1,78 @@
+"""An epidemic: the two constants of a known equation, learnt from noisy counts of the infected alone.
+
+    s' = -b s i,    i' = b s i - k i,    r' = k i            fractions of the population; b, k per day; s + i + r = 1
+
+Nothing is a network here: the field has the form of the system, and params are the constants themselves. The numbers are
+like those of an influenza in a boarding school: 3 ill of 763 on the first day, all over after two weeks.
+Source: Kermack & McKendrick 1927; Murray, Mathematical Biology I, section 10.2 (the school).
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import nn, optim, plotting
+from ..methods import Coupled
+from .data import simulated, trajectory
+from .training import Experiment
+
+STEPS = 56                 # of a quarter of a day
+END = 14.0                 # days
+COUNTS = 28                # the infected are counted so many times, equally spaced, with noise
+NOISE = 0.02
+TRUTH = {"b": 1.66, "k": 0.44}
+START = (760 / 763, 3 / 763, 0.0)
+
+
+def epidemic(t: Any, y: Any, params: Any) -> Any:
+    """y (..., 3) holds s, i, r."""
+    caught, healed = params["b"] * y[..., 0] * y[..., 1], params["k"] * y[..., 1]
+    return np.stack([-caught, caught - healed, healed], axis=-1)
+
+
+def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
+    """The experiment on a grid of this many equal steps."""
+    ts = np.linspace(0.0, END, steps + 1)
+    seen = np.unique(np.round(np.linspace(0, steps, min(COUNTS, steps) + 1)).astype(int))[1:]       # grid points
+    truth = lambda t, y, params: epidemic(t, y, TRUTH)
+    target = simulated(truth, START, ts, NOISE)[seen, 1].astype(dtype)
+    method = Coupled("rk4", lam=0.999)
+
+    def draw(ax: Any, ys: Any, params: Any) -> None:
+        exact = trajectory(truth, np.array(START), ts)
+        for i, name in enumerate(("susceptible", "infected", "recovered")):
+            ax.plot(ts, exact[:, i], color=plotting.COLOURS[i], lw=5, alpha=0.35, label=f"{name}, truth")
+            ax.plot(ts, ys[:, i], color=plotting.COLOURS[i], lw=1.3, ls="--", label=f"{name}, fit")
+        ax.plot(ts[seen], target, "o", ms=3, color="#000000", label="counts of the infected")
+        ax.set(xlabel="t, days", ylabel="fraction of the population", title="fit against truth")
+        ax.legend(frameon=False, fontsize=8)
+
+    def findings(params: Any) -> dict:
+        """The constants, and their standard errors by Gauss & Newton: s^2 (J^T J)^-1, J by central differences."""
+        names = tuple(TRUTH)
+
+        def infected(at: dict) -> np.ndarray:
+            return np.asarray(made.objective(method, None)(at)[1].ys[seen, 1], np.float64)
+
+        step = 1e-2 if dtype == "float32" else 1e-4
+        J = np.stack([(infected({**params, n: params[n] + params[n].dtype.type(step)})
+                       - infected({**params, n: params[n] - params[n].dtype.type(step)})) / (2 * step)
+                      for n in names], axis=-1)
+        variance = np.sum((infected(params) - target) ** 2) / max(len(seen) - len(names), 1)
+        errors = np.sqrt(np.diag(variance * np.linalg.pinv(J.T @ J)))
+        return {n: {"found": float(params[n]), "truth": TRUTH[n], "standard error": float(e)}
+                for n, e in zip(names, errors, strict=True)}
+
+    def start(seed: int) -> dict:
+        rng = np.random.default_rng(seed)
+        return {"b": np.asarray(rng.uniform(0.8, 2.5), dtype), "k": np.asarray(rng.uniform(0.2, 0.7), dtype)}
+
+    made = Experiment(
+        name="sir", title=f"the constants of an epidemic from counts of the infected, t in [0, {END:g}] days",
+        field=epidemic, params=start, y0=np.array(START, dtype), ts=ts, target=target,
+        loss=lambda ys, target: nn.mse(ys[seen, 1], target), method=method, optimiser=optim.adam(3e-2), iterations=250,
+        labels=("s", "i", "r"), recipe="s, i, r equations with unknown b and k, Adam, learning rate 3e-2, MSE of the infected",
+        data=f"simulated: b = {TRUTH['b']}, k = {TRUTH['k']}, {len(seen)} counts, normal noise of sd {NOISE:g}, data seed 0",
+        findings=findings, draw=draw)
+    return made

@@ -1,0 +1,82 @@
+"""Spirals seen at irregular times, rebuilt and continued: the picture that every newcomer knows.
+
+    x' = -0.1 x^3 + 2 y^3,    y' = -2 x^3 - 0.1 y^3
+
+Each spiral is seen at times of its own. The grid is the union of them all, so one solve serves every spiral, and the loss
+looks at each where it was seen. Beyond the last time the learnt field continues alone.
+Source: Chen, Rubanova, Bettencourt & Duvenaud 2018 (the demonstration that comes with their code).
+"""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .. import nn, optim, plotting
+from ..methods import Coupled
+from ..solve import solve
+from .data import trajectory
+from .training import Experiment
+
+STEPS = 120                # observations, of all spirals together: as many grid intervals
+END, BEYOND = 3.0, 6.0
+START = ((2.0, 0.0), (0.0, 1.5), (-1.0, 0.0))
+NOISE = 0.03
+MATRIX = np.array([[-0.1, -2.0], [2.0, -0.1]])      # applied from the right
+
+
+def cubic(t: Any, y: Any, params: Any = None) -> Any:
+    """The true system; y (..., 2)."""
+    return y ** 3 @ MATRIX
+
+
+def network(t: Any, y: Any, params: Any) -> Any:
+    """The learnt field: y -> 32 -> 2."""
+    return nn.mlp(params, y)
+
+
+def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
+    """The experiment with this many observations."""
+    rng = np.random.default_rng(0)
+    # The last observation is at END, the others anywhere between; which spiral each belongs to goes round.
+    ts = np.concatenate([[0.0], np.sort(rng.uniform(0.0, END, steps - 1)), [END]])
+    who, when = np.arange(steps) % len(START), np.arange(1, steps + 1)
+    rng.shuffle(who)
+    y0 = np.array(START)
+    exact = trajectory(cubic, y0, ts)                       # (N + 1, 3, 2)
+    target = (exact[when, who] + NOISE * rng.standard_normal((steps, 2))).astype(dtype)
+    later = np.linspace(END, BEYOND, 121)
+    truth_later = trajectory(cubic, exact[-1], later)
+    method = Coupled("rk4", lam=0.999)
+
+    def continued(ys: Any, params: Any) -> np.ndarray:
+        """The learnt spirals from END to BEYOND."""
+        return solve(network, np.asarray(ys[-1]), later, params, method=method).ys
+
+    def findings(params: Any) -> dict:
+        ys = made.objective(method, None)(params)[1].ys
+        rms = lambda error: float(np.sqrt(np.mean(np.square(error))))
+        return {f"seen, t < {END:g}": {"rms error": rms(ys - exact)},
+                f"beyond, t < {BEYOND:g}": {"rms error": rms(continued(ys, params) - truth_later)}}
+
+    def draw(ax: Any, ys: Any, params: Any) -> None:
+        after, smooth = continued(ys, params), np.linspace(0.0, BEYOND, 601)
+        truth = trajectory(cubic, y0, smooth)
+        for i in range(len(START)):
+            colour, first = plotting.COLOURS[i], i == 0
+            label = lambda text, first=first: text if first else None
+            ax.plot(*truth[:, i].T, color=colour, lw=4, alpha=0.3, label=label("truth"))
+            ax.plot(*target[who == i].T, "o", ms=3, color=colour, label=label("seen"))
+            ax.plot(*ys[:, i].T, color=colour, lw=1.2, label=label(f"rebuilt, t < {END:g}"))
+            ax.plot(*after[:, i].T, color=colour, lw=1.2, ls=":", label=label(f"continued, t < {BEYOND:g}"))
+        ax.set(xlabel="x", ylabel="y", title="fit against truth", aspect="equal")
+        ax.legend(frameon=False, fontsize=7)
+
+    made = Experiment(
+        name="spiral", title=f"{len(START)} spirals seen at irregular times in [0, {END:g}], continued to {BEYOND:g}",
+        field=network, params=lambda seed: nn.mlp_init(np.random.default_rng(seed), (2, 32, 2), dtype=np.dtype(dtype)),
+        y0=y0.astype(dtype), ts=ts, target=target, loss=lambda ys, target: nn.mse(ys[when, who], target), method=method,
+        optimiser=optim.adam(1e-2), iterations=400, labels=("x", "y"),
+        recipe="MLP 2-32-2 (tanh), Adam, learning rate 1e-2, MSE over the observations; starting points known",
+        data=f"simulated: {steps} observations, normal noise of sd {NOISE:g}, data seed 0", findings=findings, draw=draw)
+    return made
