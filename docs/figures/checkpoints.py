@@ -1,7 +1,7 @@
 """Checkpointing: advances against places, and time against memory.   python docs/figures/checkpoints.py
 
-Left: the formula, and what was counted. Right: seconds for one gradient of 1000 pendulums over 1000 steps of the midpoint
-rule (least of three), against the number of states held; they depend on the machine.
+Left: the formula, and what was counted. Right: seconds for one gradient of 1000 pendulums over 1000 steps of the
+midpoint rule (least of three), against the number of states held; they depend on the machine.
 """
 import time
 from math import comb
@@ -56,7 +56,8 @@ def main() -> None:
             ("Direct, midpoint", [rv.Direct()], plain, "ks"),
             ("Reversible, Coupled midpoint", [rv.Reversible()], rv.Coupled("midpoint"), "C2D"),
             ("Reversible, reversible Heun", [rv.Reversible()], rv.ReversibleHeun(), "C0D")):
-        points[label] = [min((gradient(mode, method, 1000, 1000) for _ in range(3)), key=lambda x: x[0]) for mode in modes]
+        points[label] = [min((gradient(mode, method, 1000, 1000) for _ in range(3)), key=lambda x: x[0])
+                         for mode in modes]
         cost.semilogx([s.peak_states for _, s in points[label]], [t for t, _ in points[label]], style, label=label)
         print(label, [(s.peak_states, round(t, 3)) for t, s in points[label]])
     cost.set(xlabel="states held", ylabel="seconds a gradient, N = 1000", ylim=(0, None))

@@ -1,4 +1,7 @@
-"""EES: gradient error at equal work, and the way back along a contraction.   python docs/figures/effectively-symmetric.py"""
+"""EES: gradient error at equal work, and the way back along a contraction.
+
+    python docs/figures/effectively-symmetric.py
+"""
 from pathlib import Path
 
 import numpy as np

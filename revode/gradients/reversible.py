@@ -183,7 +183,7 @@ class Trip:
         near = not hasattr(self.problem.method, "word")         # off by design, and so are its gradients
         tol = self.tol if self.tol is not None else NEAR if near else self.eps ** 0.5
         worst = max(self.errors, key=lambda entry: entry[1])
-        self.problem.stats.roundtrip = RoundTrip(worst[1], max(ulps for *_, ulps in self.errors), worst[0])
+        self.problem.stats.roundtrip = RoundTrip(worst[1], float(max(ulps for *_, ulps in self.errors)), worst[0])
         for n, error, relative, _ in self.errors:          # in the order of the sweep: the first one is where it went wrong
             if relative > tol:
                 complain(self.problem, f"Reversible: the reverse sweep came to step {n} of {self.problem.N} (t = "

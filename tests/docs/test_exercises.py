@@ -381,11 +381,11 @@ def test_04_1_looks_right():
 
 
 def test_04_2_three_units_of_time():
-    field, y0 = beginning("04", 2)["field"], np.array([2.0, 0.0])
+    field, y0, rk4 = beginning("04", 2)["field"], np.array([2.0, 0.0]), rv.RungeKutta("rk4")
 
-    def off(T, N, method=rv.RungeKutta("rk4")):
-        y1 = rv.solve(field, y0, np.linspace(0, T, N + 1), {"mu": 1.0}, method=method).y1
-        return np.max(np.abs(rv.solve(field, y1, np.linspace(T, 0, N + 1), {"mu": 1.0}, method=method).y1 - y0))
+    def off(T, N):
+        y1 = rv.solve(field, y0, np.linspace(0, T, N + 1), {"mu": 1.0}, method=rk4).y1
+        return np.max(np.abs(rv.solve(field, y1, np.linspace(T, 0, N + 1), {"mu": 1.0}, method=rk4).y1 - y0))
 
     # exp(1.06 * 3.33) / 2^5 = 1.07
     assert abs(off(11.33, 1133) / off(8.0, 400) - 1.07) < 0.1
@@ -420,7 +420,7 @@ def test_05_2_the_first_sweep():
     comb = beginning("05", 1)["comb"]
     places = sorted(rv.gradients.checkpointed.schedule(1000, 10))
     assert len(places) == 10
-    # With fewer places left, a shorter stretch can be reversed at the same number of repetitions: C(n + r - 1, n), r = 4.
+    # With fewer places left, a shorter stretch can be reversed with as many repetitions: C(n + r - 1, n), r = 4.
     gaps = np.diff([*places, 1000])
     assert gaps.tolist() == [comb(n + 3, n) for n in range(10, 0, -1)]
 
@@ -437,8 +437,8 @@ def test_05_3_online():
         return N + sum(formula(b - a, n - i) for i, (a, b) in enumerate(pairwise(places)))
 
     def loss(p):
-        sol = rv.solve(decay, np.array([1.0]), (0.0, 2.0), p, method=rv.RungeKutta("bosh3"), gradient=rv.Checkpointed(10),
-                       controller=rv.PID(rtol=1e-8, atol=1e-8))
+        sol = rv.solve(decay, np.array([1.0]), (0.0, 2.0), p, method=rv.RungeKutta("bosh3"),
+                       gradient=rv.Checkpointed(10), controller=rv.PID(rtol=1e-8, atol=1e-8))
         return np.sum(sol.y1), sol
 
     (_, sol), _ = rv.value_and_grad(loss, has_aux=True)({"a": 2.0})
@@ -520,7 +520,8 @@ def same_cell(shown: str, measured: str) -> bool:
 
 @pytest.mark.parametrize("name, label", [
     ("methods", 'Coupled("rk4")'), ("methods", "ReversibleHeun()"), ("methods", "EES(stages=6)"),
-    ("methods", 'NearReversible("rk4")'), ("modes", "`Backsolve()`"), ("modes", "`Reversible(resync=20)`, with the same"),
+    ("methods", 'NearReversible("rk4")'),
+    ("modes", "`Backsolve()`"), ("modes", "`Reversible(resync=20)`, with the same"),
     ("traits", 'Coupled("midpoint")'), ("traits", "AsynchronousLeapfrog()"), ("traits", "EES27()")])
 def test_which_method_is_what_its_script_measures(name, label):
     script = figure("which_method")
