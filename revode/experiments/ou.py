@@ -110,10 +110,10 @@ def main(args: Namespace) -> int:
     floor = [float(d) for d in distances(data, fresh)]
     table = tables.table(
         ("method", "dt", "field\nevaluations", "loss\nbefore", "loss\nafter", "fresh\nmoments", "fresh\nMMD^2",
-         "gradient error\nagainst direct", "round trip\nabsolute", "time per\niteration"),
+         "gradient error\nagainst direct", "round trip\nabsolute", "warned", "time per\niteration"),
         [(r["method"], f"1/{METHODS[r['method']][1]}", str(r["evaluations"]), f"{r['loss_before']:.4f}", f"{r['loss_after']:.4f}",
           f"{r['fresh_moments']:.4f}", f"{r['fresh_mmd2']:.4f}", tables.small(r["gradient_error"]), tables.small(r["roundtrip"]),
-          tables.seconds(r["seconds_per_iteration"])) for r in rows])
+          "yes" if r["warnings"] else "no", tables.seconds(r["seconds_per_iteration"])) for r in rows])
     notes.append(f"Two samples of {args.data_paths} data paths differ by moments {floor[0]:.4f}, MMD^2 {floor[1]:.4f}: no fit can be "
                  "told from the truth below that.")
     if args.diffusion == "time":
