@@ -76,6 +76,10 @@ class Adaptive:
         self.norms: list[float] = []               # of the accepted steps before, newest first
         self.tries = 0
 
+    def stop_at(self, times: list[float]) -> None:
+        """Make further times grid points, such as the corners of a control."""
+        self.stops = sorted({*self.stops, *times}, reverse=self.direction < 0)
+
     def arrived(self, problem: Problem) -> bool:
         return problem.ts[-1] == self.t1
 

@@ -92,14 +92,19 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
     y = initial[method.outputs[0]] if state0 is not None else initial[0] if split else initial
     y = read_only(value_of(y))
     if control is not None:
-        problem.system, problem.driver = driving.controlled(system, control, method, y)
+        problem.system, problem.driver, corners = driving.controlled(system, control, method, y, ts, controller is None)
         system = problem.system
+        if problem.adaptive is not None:
+            problem.adaptive.stop_at(corners)
     if field is not no_field:
         check_field(problem, system, y, tree.map(value_of, params), control is not None)
+    if interpretation not in ("stratonovich", "ito"):
+        raise ValueError(f"solve: interpretation={interpretation!r}; it is 'stratonovich' or 'ito'")
     if diffusion is not None or noise is not None:
         if control is not None or diffusion is None:
             raise ValueError("solve: noise= goes with diffusion=, and neither with control=")
-        problem.system, problem.driver = driving.noisy(system, diffusion, noise, interpretation, method, y, problem.ts[0], params)
+        looks = (ts[0], ts[-1] if controller is not None else ts[len(ts) // 2])
+        problem.system, problem.driver = driving.noisy(system, diffusion, noise, interpretation, method, y, looks, params)
         if controller is not None and problem.driver.by_step:
             raise TypeError("solve: adaptive steps ask for noise at times that are not known beforehand; pass "
                             "noise=BrownianTree(seed, t0, t1)")

@@ -54,7 +54,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     dt0 : first step to try (> 0); estimated by default.
     diffusion : g(t, y, params) of an SDE dy = f dt + g o dW, with `noise`: shaped like y for diagonal noise, or of shape
         y.shape + (m,) for general noise; nothing is broadcast.
-    noise : Brownian(seed), or BrownianTree(seed, t0, t1), which adaptive steps need. No increment is stored.
+    noise : Brownian(seed), or BrownianTree(seed, t0, t1), which adaptive steps need. No increment is stored. Batch axes are
+        trajectories; for a tree y0 all entries are channels of one trajectory.
     interpretation : "stratonovich", or "ito" (diagonal noise: the drift is corrected by one vjp; or RungeKutta("euler")).
     control : LinearPath, Rectilinear or HermiteCubic: dy = f(t, y, params) dX, f of shape y.shape + (channels,).
     save_at : times to return in an adaptive solve; they become grid points. Default: every accepted step.

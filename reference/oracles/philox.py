@@ -1,7 +1,7 @@
 """Philox4x32-10 and its normals, one number at a time, in Python's own integers and floats.
 
-To be read beside Salmon, Moraes, Dror & Shaw 2011 (section 3.3, table 2) and Wichura 1988 (AS 241, PPND16). Python neither
-fuses a product with a sum nor keeps extra digits, so the floats are IEEE's, operation by operation.
+To be read beside Salmon, Moraes, Dror & Shaw 2011 (section 3.3, table 2) and Wichura 1988 (AS 241, PPND16). Python
+neither fuses a product with a sum nor keeps extra digits, so the floats are IEEE's, operation by operation.
 """
 from fractions import Fraction
 from math import frexp, sqrt

@@ -1,6 +1,6 @@
 """An epidemic: the two constants of a known equation, learnt from noisy counts of the infected alone.
 
-    s' = -b s i,    i' = b s i - k i,    r' = k i            fractions of the population; b, k per day; s + i + r = 1
+    s' = -b s i,    i' = b s i - k i,    r' = k i        fractions of the population; b, k per day
 
 Nothing is a network here: the field has the form of the system, and params are the constants themselves. The numbers are
 like those of an influenza in a boarding school: 3 ill of 763 on the first day, all over after two weeks.
@@ -70,9 +70,10 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
 
     made = Experiment(
         name="sir", title=f"the constants of an epidemic from counts of the infected, t in [0, {END:g}] days",
-        field=epidemic, params=start, y0=np.array(START, dtype), ts=ts, target=target,
-        loss=lambda ys, target: nn.mse(ys[seen, 1], target), method=method, optimiser=optim.adam(3e-2), iterations=250,
-        labels=("s", "i", "r"), recipe="s, i, r equations with unknown b and k, Adam, learning rate 3e-2, MSE of the infected",
-        data=f"simulated: b = {TRUTH['b']}, k = {TRUTH['k']}, {len(seen)} counts, normal noise of sd {NOISE:g}, data seed 0",
+        field=epidemic, params=start, y0=np.array(START, dtype), ts=ts, target=target, labels=("s", "i", "r"),
+        loss=lambda ys, target: nn.mse(ys[seen, 1], target), method=method, optimiser=optim.adam(3e-2), iterations=120,
+        recipe="the true equations with unknown b and k, Adam, learning rate 3e-2, MSE of the infected",
+        data=f"simulated: b = {TRUTH['b']}, k = {TRUTH['k']}; {len(seen)} counts with normal noise (standard deviation "
+             f"{NOISE:g}; data seed 0)",
         findings=findings, draw=draw)
     return made

@@ -28,6 +28,9 @@ class Backsolve:
     """The continuous adjoint. Constant memory, approximate gradient: its error falls with the step size only."""
 
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
+        if getattr(problem.system, "euler_maruyama", False):
+            raise TypeError("Backsolve: the adjoint equation is Stratonovich, and Euler-Maruyama does not converge to it; use Direct "
+                            "or Checkpointed(n), or a method of order two with interpretation='ito'")
         ys, parts = march(problem, initial, params)
         problem.stats.peak_states = 1
 

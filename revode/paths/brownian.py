@@ -4,18 +4,18 @@
     BrownianTree   W(t) for every t of [t0, t1], by halving:                noise that does not depend on the grid
                    W(m) = (W(a) + W(b))/2 + sqrt(b - a)/2 Z(cell),  m the middle of the cell [a, b]
 
-Z is the normal of a Philox counter (philox.py), so that the reverse sweep makes the same bits again. The trajectory is the
-flat index into the batch, the channel the last axis: a batch solved in parts, with `offset` the number of the first
+Z is the normal of a Philox counter (philox.py), so that the reverse sweep makes the same bits again. The trajectory is
+the flat index into the batch, the channel the last axis: a batch solved in parts, with `offset` the number of the first
 trajectory of a part, gets the same noise as the whole.
 
 Counter of a step: (trajectory, n, channel, 0). Of a node of the tree, with the cells of level l numbered from 2^l on:
 (trajectory, low word of the number, channel, 2^31 + high word); the end value W(t1) has the number 0.
 
-Pitfall: `Brownian` knows steps, not times. The same ts give the same path; a finer grid, another start or a reversed grid
-give another one. Use the tree for adaptive steps, for one path on several grids, and to solve a path backwards.
+Pitfall: `Brownian` knows steps, not times. The same ts give the same path; a finer grid, another start or a reversed
+grid give another one. Use the tree for adaptive steps, for one path on several grids, and to solve a path backwards.
 
-Sources: Salmon et al. 2011 (counters); Levy's construction of Brownian motion by midpoints; a tree that is recomputed from
-keys: Li, Wong, Chen & Duvenaud 2020, arXiv 2001.01328, section 4.
+Sources: Salmon et al. 2011 (counters); Levy's construction of Brownian motion by midpoints; a tree that is recomputed
+from keys: Li, Wong, Chen & Duvenaud 2020, arXiv 2001.01328, section 4.
 """
 from __future__ import annotations
 
@@ -51,8 +51,9 @@ class Brownian:
     def increments(self, step: Any, shape: tuple[int, ...] | None = None, h: Any = 1.0, dtype: Any = np.float64) -> Any:
         """dW = W(t_n + h) - W(t_n) for step number n: sqrt(|h|) times normals, shape (*batch, channels).
 
-        step : 0 .. 2^32 - 1; or an array (k,) of steps, with h one number or (k,): then (k, *batch, channels) comes back.
-        h : the length of the step. A negative h is a grid that runs backwards; dW is then the change of W from ts[n] to
+        step : 0 .. 2^32 - 1; or an array (k,) of steps, with h one number or (k,): then (k, *batch, channels) comes
+        back. h : the length of the step. A negative h is a grid that runs backwards; dW is then the change of W from
+        ts[n] to
             ts[n+1] < ts[n], of variance |h|.
         dtype : float64, or float32: the float64 number rounded once.
 
@@ -75,7 +76,8 @@ class Brownian:
         return (z if steps.ndim else z[0]).astype(dtype, copy=False)
 
     def along(self, hs: Any, shape: tuple[int, ...] | None = None, dtype: Any = np.float64, first: int = 0) -> Along:
-        """The increments of a whole grid by position, n -> dW_n: the same bits as `increments`, quicker for small shapes.
+        """The increments of a whole grid by position, n -> dW_n: the same bits as `increments`, quicker for small
+        shapes.
 
         hs : (N,) lengths of the steps.
         first : the number of the step at position 0 (for a solve that is resumed).
@@ -84,7 +86,8 @@ class Brownian:
 
 
 class Along:
-    """Increments of consecutive steps, made a block at a time: at most 4096 numbers (or one step) are held, for any N."""
+    """Increments of consecutive steps, made a block at a time: at most 4096 numbers (or one step) are held, for any
+    N."""
     numbers = 4096
 
     def __init__(self, noise: Brownian, hs: Any, shape: tuple[int, ...], dtype: Any, first: int) -> None:
@@ -112,19 +115,20 @@ class BrownianTree:
     """One Brownian path on [t0, t1], W(t0) = 0, that can be asked at any time, in any order, at any resolution.
 
     seed, shape, offset : as in Brownian.
-    tol : the width of the finest cells, at most; default (t1 - t0) / 2^20. Inside a finest cell one further bridge normal,
+    tol : the width of the finest cells, at most; default (t1 - t0) / 2^20. Inside a finest cell one further bridge
+    normal,
         the cell's own, serves every time:
 
             W(t) = (1 - x) W(a) + x W(b) + sqrt((b - a) x (1 - x)) Z(cell),     x = (t - a)/(b - a)
 
-        So times no two of which are in the same finest cell have exactly the law of Brownian motion, and so does each time
-        alone. Two times in the same cell have the right variances; their covariance is off by at most (b - a)/4, since
-        their bridge parts are multiples of one normal. Choose tol below the smallest step. A smaller tol keeps the values
-        at the multiples of (t1 - t0)/2^depth of the coarser tree, in bits.
+        So times no two of which are in the same finest cell have exactly the law of Brownian motion, and so does each
+        time alone. Two times in the same cell have the right variances; their covariance is off by at most (b - a)/4,
+        since their bridge parts are multiples of one normal. Choose tol below the smallest step. A smaller tol keeps
+        the values at the multiples of (t1 - t0)/2^depth of the coarser tree, in bits.
 
     Consistency: W(t) depends on (seed, trajectory, channel, t) alone, and is rounded to a multiple of a power of two,
-    finer than 2^-46 sqrt(t1 - t0), so that differences are exact: in float64 W(s, u) == W(s, t) + W(t, u), bit for bit, and
-    W(t, s) == -W(s, t). In float32 each increment is the exact one rounded once: the sum is off by at most
+    finer than 2^-46 sqrt(t1 - t0), so that differences are exact: in float64 W(s, u) == W(s, t) + W(t, u), bit for bit,
+    and W(t, s) == -W(s, t). In float32 each increment is the exact one rounded once: the sum is off by at most
     2^-24 (|W(s,t)| + |W(t,u)| + 2 |W(s,u)|), to first order.
 
     >>> tree = BrownianTree(seed=7, t0=0.0, t1=1.0)
@@ -182,7 +186,8 @@ class BrownianTree:
 
 
 class Walk:
-    """Reads a tree along neighbouring times. Holds the nodes above the last time, depth + 1 arrays, and its last two values.
+    """Reads a tree along neighbouring times. Holds the nodes above the last time, depth + 1 arrays, and its last two
+    values.
 
     The bits do not depend on what was read before.
     """
@@ -242,7 +247,8 @@ def bridge(left: Any, right: Any, width: float, x: float, z: Any) -> Any:
 
 
 def counted_normals(noise: Any, steps: Any, last: Any, shape: tuple[int, ...]) -> Any:
-    """(k, *shape) normals with the counters (noise.offset + flat batch index, step, channel, last); steps, last (k,)."""
+    """(k, *shape) normals with the counters (noise.offset + flat batch index, step, channel, last); steps, last
+    (k,)."""
     batch, channels = (prod(shape[:-1]), shape[-1]) if shape else (1, 1)
     if noise.offset + batch > WORD + 1 or channels > WORD + 1:
         raise ValueError(f"{type(noise).__name__}: offset={noise.offset} and shape {shape} go past 2^32 trajectories or channels; "

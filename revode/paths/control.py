@@ -4,16 +4,16 @@
     Rectilinear   X waits at X_i for the first half of [t_i, t_{i+1}] and goes to X_{i+1} in the second; time does the opposite
     HermiteCubic  X = (1 - x) X_i + x X_{i+1} - d (m_i - m_{i-1}) x (1 - x)^2,     m_i = (X_{i+1} - X_i)/d,  m_{-1} = m_0
 
-All pass through the data at the data's times. HermiteCubic has a continuous derivative, m_{i-1} at t_i: the slope of the
-interval before, so that it looks one observation ahead and no further (for values without gaps).
+All pass through the data at the data's times. HermiteCubic has a continuous derivative, m_{i-1} at t_i: the slope of
+the interval before, so that it looks one observation ahead and no further (for values without gaps).
 
 Missing values are NaN, in each channel on its own. Between two observations a gap is filled on the line between them;
 before the first observation with the first, after the last with the last. Rectilinear fills a gap with the observation
 before it, and so does not look ahead but for values before the first observation.
 
-How a solve uses them: `smooth` is False where the derivative jumps at the knots. Then the increments X(t_{n+1}) - X(t_n)
-replace h, on a grid that contains the knots (`times`); a step across a knot sees only the chord. Where it is True the field
-is f(t, y) X'(t) at each stage's own time.
+How a solve uses them: `smooth` is False where the derivative jumps at the knots. Then the increments X(t_{n+1}) -
+X(t_n) replace h, on a grid that contains the knots (`times`); a step across a knot sees only the chord. Where it is
+True the field is f(t, y) X'(t) at each stage's own time.
 
 Sources: Kidger, Morrill, Foster & Lyons 2020, arXiv 2005.08926 (neural CDEs); Morrill, Kidger, Yang & Lyons 2021, arXiv
 2106.11028 (rectilinear, and Hermite cubics with backward differences).
@@ -31,12 +31,14 @@ class LinearPath:
     """Straight lines through data.
 
     times : (length,) strictly increasing, at least two; one grid for all series.
-    values : (..., length, channels) floats, NaN where nothing was observed. Everything is computed and returned in this dtype
+    values : (..., length, channels) floats, NaN where nothing was observed. Everything is computed and returned in this
+    dtype
         (the share x of an interval in float64 first).
     time : True puts the time in front of the channels, as channel 0.
 
     Attributes: times (knots,) float64 and values (..., knots, channels), the knots of the path, gaps filled, read-only.
-    Raises ValueError for times that do not increase, shapes that do not fit, a channel without any observation, infinities.
+    Raises ValueError for times that do not increase, shapes that do not fit, a channel without any observation,
+    infinities.
 
     >>> path = LinearPath([0.0, 1.0, 3.0], [[0.0], [np.nan], [6.0]])
     >>> path.evaluate(0.5).tolist(), path.derivative(2.0).tolist(), path.increment(1.0, 3.0).tolist()
@@ -69,8 +71,8 @@ class LinearPath:
         return times, with_time(times, values) if self.time else values
 
     def interval(self, t: Any) -> tuple[Any, Any, Any]:
-        """For times t: the interval's number i, its length d, and the share x of it that has passed; d and x end in (1,)-axes
-        to meet values, and are of their dtype. At a knot it is the interval that begins there."""
+        """For times t: the interval's number i, its length d, and the share x of it that has passed; d and x end in
+        (1,)-axes to meet values, and are of their dtype. At a knot it is the interval that begins there."""
         times = self.times
         given = np.asarray(t)
         t = given.astype(np.float64)
@@ -111,10 +113,10 @@ class LinearPath:
 class Rectilinear(LinearPath):
     """Axis by axis through data: first time passes, then the values move. It never looks ahead.
 
-    Arguments as in LinearPath. The knots are the data's times and the middles between them: on the first half of an interval
-    the time channel (time=True) goes from t_i to t_{i+1} while the others wait, on the second half the others move. A CDE
-    does not see how fast its path is run through, so that the middles stand for no time of the data; its solution at t_i has
-    seen the observations up to t_i. A missing value repeats the one before it.
+    Arguments as in LinearPath. The knots are the data's times and the middles between them: on the first half of an
+    interval the time channel (time=True) goes from t_i to t_{i+1} while the others wait, on the second half the others
+    move. A CDE does not see how fast its path is run through, so that the middles stand for no time of the data; its
+    solution at t_i has seen the observations up to t_i. A missing value repeats the one before it.
 
     >>> path = Rectilinear([0.0, 1.0], [[5.0], [7.0]], time=True)
     >>> path.times.tolist(), path.values.tolist()

@@ -2,12 +2,13 @@
 
     (w0, w1, w2, w3) = philox(counter, key);   b = (w0 << 20) | (w1 >> 12);   u = (b + 1/2) / 2^52;   Z = PHI^-1(u)
 
-A number is a function of its counter and key, so that any of them can be made again, in any order. Only integer operations,
-+ - * /, the square root and the exponent bits of a float are used, one rounding each: the same bits on every IEEE machine
-and in every language that does not fuse a product with a sum. |Z| is at most 8.21 (52 bits), Z is symmetric exactly.
+A number is a function of its counter and key, so that any of them can be made again, in any order. Only integer
+operations, + - * /, the square root and the exponent bits of a float are used, one rounding each: the same bits on
+every IEEE machine and in every language that does not fuse a product with a sum. |Z| is at most 8.21 (52 bits), Z is
+symmetric exactly.
 
-Sources: Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3" (Philox); Wichura 1988, Algorithm
-AS 241 (PPND16: the three rational functions below).
+Sources: Salmon, Moraes, Dror & Shaw 2011, "Parallel random numbers: as easy as 1, 2, 3" (Philox); Wichura 1988,
+Algorithm AS 241 (PPND16: the three rational functions below).
 """
 from __future__ import annotations
 
@@ -60,7 +61,8 @@ ATANH = tuple(2.0 / (2 * k + 1) for k in range(10, 0, -1))       # the next term
 
 
 def log(x: Any) -> Any:
-    """The natural logarithm of positive normal float64 numbers, within 1 ulp (2 near x = 1), from + - * / and exponent bits.
+    """The natural logarithm of positive normal float64 numbers, within 1 ulp (2 near x = 1), from + - * / and exponent
+    bits.
 
         x = m 2^e, sqrt(1/2) <= m < sqrt 2;     log m = 2 atanh(s) = 2 s + 2 s^3/3 + ...,     s = (m - 1)/(m + 1)
 
@@ -112,8 +114,8 @@ def normal(u: Any) -> Any:
 
     u : float64 numbers strictly between 0 and 1.
 
-    Accurate within 5 ulp, as seen (the published fit is good to 1e-16, the rest is rounding). normal(1 - u) == -normal(u) where 1 - u is exact.
-    Raises ValueError for u outside (0, 1).
+    Accurate within 5 ulp, as seen (the published fit is good to 1e-16, the rest is rounding). normal(1 - u) ==
+    -normal(u) where 1 - u is exact. Raises ValueError for u outside (0, 1).
     Cost: about 20 ns a number.
     Source: Wichura 1988, Applied Statistics 37, 477-484, AS 241 (PPND16).
 
@@ -140,7 +142,8 @@ def normal(u: Any) -> Any:
 
 
 def normals(seed: int, trajectory: Any, step: Any, channels: int, last: Any = 0) -> Any:
-    """One normal for each counter (trajectory, step, channel, last), channel = 0 .. channels - 1; float64 (n, channels).
+    """One normal for each counter (trajectory, step, channel, last), channel = 0 .. channels - 1; float64 (n,
+    channels).
 
     seed : below 2^64; the key is (its low word, its high word).
     trajectory, step, last : integers below 2^32 or arrays (n,) of them.

@@ -2,6 +2,8 @@
 
 Statistical tests have a fixed seed, the first that was tried, and p-values above P_MIN.
 """
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,7 +23,8 @@ def normal_score(x):
 
 
 def assert_covariance(samples, expected):
-    """samples (n, k) with mean 0: each entry of the second-moment matrix is normal with variance (c_ii c_jj + c_ij^2)/n."""
+    """samples (n, k) with mean 0: each entry of the second-moment matrix is normal with variance (c_ii c_jj +
+    c_ij^2)/n."""
     n = len(samples)
     found = samples.T @ samples / n
     sigma = np.sqrt((np.outer(np.diag(expected), np.diag(expected)) + expected ** 2) / n)
@@ -191,7 +194,7 @@ def test_refinement_is_exact(seed, depth, ts, start, T):
     are themselves increments, up to the errors made before, hence the bound with second-order terms in the 1.001."""
     tree = BrownianTree(seed, start, start + T, T * 2.0 ** -depth)
     ts = [min(start + T * t, start + T) for t in ts]
-    pieces = [tree.increments(s, t, (2, 3)) for s, t in zip(ts, ts[1:], strict=False)]
+    pieces = [tree.increments(s, t, (2, 3)) for s, t in pairwise(ts)]
     whole = tree.increments(ts[0], ts[-1], (2, 3))
     assert np.array_equal(sum(pieces), whole)
     assert np.array_equal(-whole, tree.increments(ts[-1], ts[0], (2, 3)))
@@ -205,7 +208,7 @@ def test_refinement_is_exact(seed, depth, ts, start, T):
 def test_values_do_not_depend_on_what_was_read_before(ts, depth):
     tree = BrownianTree(17, 0.0, 1.0, 2.0 ** -depth)
     walk = tree.walk((3,))
-    for s, t in [*zip(ts, ts[1:], strict=False), *zip(ts[::-1], ts[-2::-1], strict=False)]:
+    for s, t in [*pairwise(ts), *pairwise(ts[::-1])]:
         assert np.array_equal(walk.increments(s, t), tree.increments(s, t, (3,)))
         assert len(walk.ends) <= tree.depth + 1 and len(walk.known) <= 2
 
@@ -219,8 +222,8 @@ def test_a_smaller_tol_keeps_the_values_of_the_coarser_grid():
 
 @pytest.mark.parametrize("depth", [1, 3, 6])
 def test_the_construction_has_the_covariance_that_is_promised(depth):
-    """From the weights of the normals, no sampling: min(x, y), but for two times inside one finest cell, which are off by at
-    most a quarter of its width. Round-off: sums of at most 8 products below 1."""
+    """From the weights of the normals, no sampling: min(x, y), but for two times inside one finest cell, which are off
+    by at most a quarter of its width. Round-off: sums of at most 8 products below 1."""
     cells = 2 ** depth
     xs = sorted({*np.random.default_rng(1).uniform(size=12).tolist(), 0.0, 0.5, 1.0, 1 / cells, 0.3, 0.3 + 1e-9, 0.3 + 0.1 / cells})
     off = 0.0
@@ -243,7 +246,7 @@ def test_tree_samples_have_that_law():
     walk = tree.walk((20000, 1))
     W = np.stack([walk.value(t)[:, 0] for t in ts[1:]], axis=1)
     assert_covariance(W, np.minimum.outer(ts[1:] - 1, ts[1:] - 1))
-    dW = np.stack([walk.increments(s, t)[:, 0] for s, t in zip(ts, ts[1:], strict=False)], axis=1)
+    dW = np.stack([walk.increments(s, t)[:, 0] for s, t in pairwise(ts)], axis=1)
     assert_covariance(dW, np.diag(np.diff(ts)))
     assert stats.kstest(dW[:, 1] / np.sqrt(ts[2] - ts[1]), "norm").pvalue > P_MIN
 

@@ -1,9 +1,10 @@
 """Philox4x32-10 and its normals: published answers, the literal oracle in bits, 40-digit accuracy, and statistics.
 
-Every statistical test has a fixed seed, so it passes or fails for ever; its p-value says how unusual the sample is. There
-are about 50 comparisons at P_MIN = 1e-3, so that a sound generator fails one for one seed in 20. This is the second seed:
-the first, 20240607, has a mean 3.3 sigma off (p = 4.5e-4). That this was chance was checked apart, on 200 random seeds with
-1e6 numbers each (the 200 scores of the mean: mean 0.44/sqrt(200), deviation 0.99), and `test_many_seeds` does it in small.
+Every statistical test has a fixed seed, so it passes or fails for ever; its p-value says how unusual the sample is.
+There are about 50 comparisons at P_MIN = 1e-3, so that a sound generator fails one for one seed in 20. This is the
+second seed: the first, 20240607, has a mean 3.3 sigma off (p = 4.5e-4). That this was chance was checked apart, on 200
+random seeds with 1e6 numbers each (the 200 scores of the mean: mean 0.44/sqrt(200), deviation 0.99), and
+`test_many_seeds` does it in small.
 """
 import mpmath
 import numpy as np
@@ -92,8 +93,8 @@ def ulps(found, exact) -> float:
 
 
 def test_log_is_within_two_ulp():
-    """Three roundings in 2 s + (s z P + e LOG2_LOW) of relative size at most 1, s itself to 1.5 ulp of its own: for e = 0
-    about 1.5 + 1/2 ulp; for e != 0 the product with e is exact and |log x| is at least twice |2 s|: about 1.5 ulp."""
+    """Three roundings in 2 s + (s z P + e LOG2_LOW) of relative size at most 1, s itself to 1.5 ulp of its own: for e =
+    0 about 1.5 + 1/2 ulp; for e != 0 the product with e is exact and |log x| is at least twice |2 s|: about 1.5 ulp."""
     x = np.concatenate([sample_of_u(), np.random.default_rng(2).uniform(0.5, 2.0, 300)])
     with mpmath.workdps(40):
         exact = [mpmath.log(mpmath.mpf(v)) for v in x.tolist()]
@@ -102,11 +103,11 @@ def test_log_is_within_two_ulp():
 
 
 def test_normal_is_within_a_few_ulp_of_40_digits():
-    """AS 241 is good to 1e-16, half an ulp. Horner's rule with positive coefficients and argument r in [0, 0.18] (centre,
-    near tail from 1.6 on) loses about an ulp in each polynomial, the quotient and the product by q half an ulp each; in the
-    tail r = sqrt(-log p) - 1.6 keeps an ulp of sqrt, and the slope of the quotient is about sqrt(2) at values from 1.4 on.
-    Together below 6 ulp (4.4 seen). An error in a coefficient is seen, as tried one by one, from 1e-15 of it in the low powers,
-    1e-11 (centre), 1e-8 (tail) and 1e-3 (far tail, 2e-15 r^7) in the highest ones."""
+    """AS 241 is good to 1e-16, half an ulp. Horner's rule with positive coefficients and argument r in [0, 0.18]
+    (centre, near tail from 1.6 on) loses about an ulp in each polynomial, the quotient and the product by q half an ulp
+    each; in the tail r = sqrt(-log p) - 1.6 keeps an ulp of sqrt, and the slope of the quotient is about sqrt(2) at
+    values from 1.4 on. Together below 6 ulp (4.4 seen). An error in a coefficient is seen, as tried one by one, from
+    1e-15 of it in the low powers, 1e-11 (centre), 1e-8 (tail) and 1e-3 (far tail, 2e-15 r^7) in the highest ones."""
     u = sample_of_u()
     worst = ulps(normal(u), [oracle.inverse_normal(v) for v in u.tolist()])
     assert worst < 6.0, worst
