@@ -28,7 +28,7 @@ from .methods import (
     VelocityVerlet,
     shears,
 )
-from .paths.brownian import Brownian, BrownianTree
+from .paths import Brownian, BrownianTree, HermiteCubic, LinearPath, Rectilinear
 from .solve import Solution, solve, steps, steps_back
 from .stepping import ReconstructionError, ReconstructionWarning, RoundTrip, State, Stats
 
@@ -48,10 +48,13 @@ __all__ = [
     "Composition",
     "Coupled",
     "Direct",
+    "HermiteCubic",
     "LeapfrogMidpoint",
+    "LinearPath",
     "NearReversible",
     "ReconstructionError",
     "ReconstructionWarning",
+    "Rectilinear",
     "Reversible",
     "ReversibleHeun",
     "RoundTrip",
@@ -76,7 +79,8 @@ __all__ = [
     "shears",
     "solve",
     "steps",
-    "steps_back", "stop_gradient",
+    "steps_back",
+    "stop_gradient",
     "tree",
     "value_and_grad",
     "vjp",

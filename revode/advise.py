@@ -51,7 +51,8 @@ class Advice:
     h: float                 # the mean step
     scale: float             # largest |y| along the trial
     tol: float               # largest relative error of the round trip that is accepted
-    contraction: float       # rate of the strongest contraction; NaN for methods whose field is not y'
+    contraction: float       # rate at which undamped copies would part: the growth of w' = -A(t) w, A = df/dy along the
+                             # trial (of the strongest contraction, where A hardly turns); NaN where the field is not y'
     peak: float              # the fastest that any single step contracts
     expansion: float         # rate of the strongest expansion
     lam_below: float         # lam suits in the long run if it is below this, exp(-contraction h)

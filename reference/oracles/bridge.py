@@ -1,6 +1,6 @@
 """A Brownian path by Levy's midpoints, one trajectory and channel, by recursion; exact rational times.
 
-    W(t1) = sqrt(T) Z_0;     cell k of level l has the number 2^l + k, its middle  W = W_a/2 + W_b/2 + sqrt(T 2^-l / 4) Z
+    W(t1) = sqrt(T) Z_0;   cell k of level l has the number 2^l + k, its middle  W = W_a/2 + W_b/2 + sqrt(T 2^-l / 4) Z
 
 Below the last level a time at the share x of its cell gets (1 - x) W_a + x W_b + sqrt(T 2^-l x (1 - x)) Z of that cell.
 `law` gives the covariance that the construction has, for any times, from the weights of its normals: exact but for

@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import statistics
 import sys
 import textwrap
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -126,6 +128,17 @@ def against_direct(modes: Callable, params: Any, gradient: Any = None) -> Check:
         warnings.simplefilter("ignore", ReconstructionWarning)
         truth = value_and_grad(modes(Direct()), has_aux=True)(params)[1]
     return Check(relative_error(grads, truth), sol.stats.roundtrip, sol.stats.nfe_forward, len(caught))
+
+
+def timed_in_turns(problems: dict[str, Callable], params: dict[str, Any], rounds: int = 3) -> dict[str, float]:
+    """Median seconds of a Reversible iteration of each problem; they take turns, so that a busy machine is so for all."""
+    seconds: dict[str, list[float]] = {name: [] for name in problems}
+    for _ in range(rounds):
+        for name, modes in problems.items():
+            start = time.perf_counter()
+            value_and_grad(modes(Reversible()), has_aux=True)(params[name])
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(found) for name, found in seconds.items()}
 
 
 class Aggregated(NamedTuple):

@@ -127,30 +127,34 @@ def main(args: Namespace) -> int:
     def words(row: dict) -> str:
         if row["verdict"] == "overflow":
             return "overflow"
-        return ("" if row["survives"] else "wrong: ") + tables.small(row["error"]) + (" !" if row["parted"] else "")
+        if not row["survives"]:
+            return "parted" if row["parted"] else "wrong"
+        return tables.small(row["error"])
 
     survival = tables.table(("relative error at T", *(f"h = 1/{n}" for n in args.steps)),
                             [(name, *(words(row) for row in mine)) for name, mine in by_name.items()])
+    def gradients(row: dict) -> str:
+        if row["gradient_error"] is None:
+            return "-"
+        return " | ".join(tables.small(row["gradient_error" + key]) + ("!" if row["flagged" + key] else "") for key in ("", "_resync"))
+
+    gradient = tables.table((f"gradient error: plain | resync={RESYNC}", *(f"h = 1/{n}" for n in args.steps)),
+                            [(name, *map(gradients, mine)) for name, mine in by_name.items()
+                             if any(row["gradient_error"] is not None for row in mine)])
     lines = []
     for name, mine in by_name.items():
         alive = [row for row in mine if row["survives"]]
         best = min(alive, key=lambda row: row["steps"]) if alive else None
         h = 1.0 / (best or mine[-1])["steps"]
         lines.append((name, f"1/{best['steps']}" if best else "none", f"{limit(METHODS[name][0](h)) / FASTEST:.3g}",
-                      str(best["evaluations"]) if best else "-", tables.small(best and best["error"]),
-                      tables.small(best and best["gradient_error"]), flag(best and best["flagged"]),
-                      tables.small(best and best["gradient_error_resync"]), flag(best and best["flagged_resync"])))
-    summary = tables.table(("method", "largest h\nthat survives", "largest h by\nlinear theory", "evaluations\nto T", "error\nat T",
-                            "gradient error\nagainst direct", "reconstruction", f"gradient error\nresync={RESYNC}",
-                            f"reconstruction\nresync={RESYNC}"), lines)
-    notes = ["'overflow': not finite, or more than 1e6 times too large. '!': the solve warned that the two copies of the solution "
-             "had parted. 'flagged': the reverse sweep warned that it did not find its way back.",
-             "Linear theory is for y' = -20 y without noise, at the step shown; evaluations are those of the forward solve."]
-    return fits.finish(args, this, survival + "\n\n" + summary, rows, notes, lambda: plot(by_name, args.threshold))
-
-
-def flag(flagged: bool | None) -> str:
-    return "-" if flagged is None else "flagged" if flagged else "found"
+                      str(best["evaluations"]) if best else "-"))
+    summary = tables.table(("method", "largest h\nthat survives", "largest h by\nlinear theory", "evaluations\nto T"), lines)
+    notes = ["'wrong', 'parted', 'overflow': no survivor. overflow: not finite, or more than 1e6 times too large; parted: the solve "
+             "warned that the two copies of the solution differ. --json has every error.",
+             f"Gradient errors are of survivors, against Direct with the same steps and noise; resync={RESYNC} keeps every "
+             f"{RESYNC}nd state. !: the reverse sweep warned that it did not find its way back.",
+             "Linear theory: y' = -20 y without noise (at the step shown). Evaluations: of the forward solve at that step."]
+    return fits.finish(args, this, "\n\n".join((survival, gradient, summary)), rows, notes, lambda: plot(by_name, args.threshold))
 
 
 def plot(by_name: dict[str, list[dict]], threshold: float) -> Any:
@@ -171,7 +175,7 @@ def plot(by_name: dict[str, list[dict]], threshold: float) -> Any:
                 axes[1].plot(*zip(*alive, strict=True), style, color=COLOURS[i], ms=4, lw=1.0 if "r" in style else 1.4)
     axes[0].axhline(threshold, color="#777777", lw=0.8, ls=":")
     axes[0].axhline(top, color="#777777", lw=0.8)
-    axes[0].text(0.99, top * 0.5, "crosses, above the line: diverged", ha="right", va="top", fontsize=7,
+    axes[0].text(0.02, top * 0.7, "crosses, above the line: diverged", ha="left", va="top", fontsize=7,
                  transform=axes[0].get_yaxis_transform())
     axes[0].set(xscale="log", yscale="log", xlabel="h", ylabel="relative error at T", title=f"solution (survivors: below {threshold:g})")
     axes[1].axhline(1.0, color="#777777", lw=0.8)

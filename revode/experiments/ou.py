@@ -29,7 +29,7 @@ LEARNING_RATE = 0.02
 
 
 def add_options(parser: Any) -> None:
-    fits.common_options(parser, iterations=40)
+    fits.common_options(parser, iterations=80)
     parser.add_argument("--paths", type=fits.whole(2), default=64, metavar="B", help="of the model in each loss; default 64")
     parser.add_argument("--data-paths", type=fits.whole(2), default=256, metavar="B", help="of the data; default 256")
     parser.add_argument("--diffusion", choices=("time", "state"), default="time", help="what g reads: t, or t and X")
@@ -94,10 +94,10 @@ def main(args: Namespace) -> int:
     chosen = {name: pair for name, pair in METHODS.items() if args.diffusion == "time" or name != "Coupled Euler"}
     data, fresh = (sample(np.random.default_rng([args.seed, i]), args.data_paths) for i in (1, 2))
     notes: list[str] = []
-    rows, runs, found = [], {}, {}
+    rows, runs, found, problems = [], {}, {}, {}
     with spoken_warnings(notes):
         for name, (method, per_unit) in chosen.items():
-            modes = problem(method, per_unit, args.paths, data, args.seed)
+            modes = problems[name] = problem(method, per_unit, args.paths, data, args.seed)
             runs[name] = run = fits.fit(modes, initial(args.seed, args.diffusion), optim.adam(LEARNING_RATE), args.iterations, name)
             check = fits.against_direct(modes, run.params)
             found[name] = ys = problem(method, per_unit, args.data_paths, fresh, args.seed + 1)(None)(run.params)[1].ys
@@ -105,8 +105,11 @@ def main(args: Namespace) -> int:
             rows.append({"method": name, "dt": 1.0 / per_unit, "evaluations": check.nfe, "loss_before": run.losses[0],
                          "loss_after": run.loss, "fresh_moments": float(moments), "fresh_mmd2": float(mmd),
                          "gradient_error": check.error, "roundtrip": check.roundtrip and check.roundtrip.absolute,
-                         "warnings": check.warned, "seconds_per_iteration": run.median, "losses": run.losses,
+                         "warnings": check.warned, "losses": run.losses,
                          "stopped": run.stopped})
+        times = fits.timed_in_turns(problems, {name: run.params for name, run in runs.items()})
+        for row in rows:
+            row["seconds_per_iteration"] = times[row["method"]]
     floor = [float(d) for d in distances(data, fresh)]
     table = tables.table(
         ("method", "dt", "field\nevaluations", "loss\nbefore", "loss\nafter", "fresh\nmoments", "fresh\nMMD^2",

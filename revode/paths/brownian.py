@@ -62,13 +62,14 @@ class Brownian:
         shape = agreed_shape("Brownian", self, shape)
         dtype = float_dtype("Brownian", dtype)
         steps = np.asarray(step)
-        if steps.ndim > 1 or steps.dtype.kind not in "iu" or (steps.size and not 0 <= steps.min() <= steps.max() <= WORD):
-            raise ValueError(f"Brownian: step={step!r}; the number of a step is an integer from 0 to 2^32 - 1, or an array (k,) "
-                             "of them")
+        counts = steps.ndim <= 1 and steps.dtype.kind in "iu"
+        if not counts or (steps.size and not 0 <= steps.min() <= steps.max() <= WORD):
+            raise ValueError(f"Brownian: step={step!r}; the number of a step is an integer from 0 to 2^32 - 1, or an array "
+                             "(k,) of them")
         width = np.sqrt(np.abs(np.asarray(h, np.float64)))
         if width.ndim > steps.ndim or (width.ndim and width.shape != steps.shape):
-            raise ValueError(f"Brownian: h of shape {width.shape} for steps of shape {steps.shape}; give one h, or one for "
-                             "each step")
+            raise ValueError(f"Brownian: h of shape {width.shape} for steps of shape {steps.shape}; give one h, or one "
+                             "for each step")
         if not np.isfinite(width).all():
             raise ValueError(f"Brownian: h={h!r}; the length of a step is a finite number")
         z = counted_normals(self, np.atleast_1d(steps), 0, shape)
@@ -103,8 +104,8 @@ class Along:
         if which != self.held:
             start = which * self.length
             stop = min(start + self.length, len(self.hs))
-            self.block = self.noise.increments(np.arange(self.first + start, self.first + stop), self.shape, self.hs[start:stop],
-                                               self.dtype)
+            steps = np.arange(self.first + start, self.first + stop)
+            self.block = self.noise.increments(steps, self.shape, self.hs[start:stop], self.dtype)
             self.block.flags.writeable = False
             self.held = which
         return self.block[at]
@@ -132,8 +133,8 @@ class BrownianTree:
     2^-24 (|W(s,t)| + |W(t,u)| + 2 |W(s,u)|), to first order.
 
     >>> tree = BrownianTree(seed=7, t0=0.0, t1=1.0)
-    >>> whole, parts = tree.increments(0.1, 0.7, (5,)), [tree.increments(s, t, (5,)) for s, t in ((0.1, 0.3), (0.3, 0.7))]
-    >>> bool(np.all(whole == parts[0] + parts[1]))
+    >>> first, second, both = (tree.increments(s, t, (5,)) for s, t in ((0.1, 0.3), (0.3, 0.7), (0.1, 0.7)))
+    >>> bool(np.all(both == first + second))
     True
     """
     seed: int
@@ -146,8 +147,8 @@ class BrownianTree:
     def __post_init__(self) -> None:
         check_record("BrownianTree", self)
         if not (isfinite(self.t0) and isfinite(self.t1) and self.t0 < self.t1 and isfinite(self.t1 - self.t0)):
-            raise ValueError(f"BrownianTree: t0={self.t0!r}, t1={self.t1!r}; two finite times with t0 < t1 (the path can be "
-                             "followed backwards all the same)")
+            raise ValueError(f"BrownianTree: t0={self.t0!r}, t1={self.t1!r}; two finite times with t0 < t1 (the path can "
+                             "be followed backwards all the same)")
         if self.tol is not None and not (self.t1 - self.t0) * 2.0 ** -50 <= self.tol < float("inf"):
             raise ValueError(f"BrownianTree: tol={self.tol!r}; the width of the finest cells, at least (t1 - t0)/2^50")
 
@@ -213,8 +214,8 @@ class Walk:
             return self.known[t]
         tree = self.tree
         if not tree.t0 <= t <= tree.t1:
-            raise ValueError(f"BrownianTree: t={t!r} is outside [t0, t1] = [{tree.t0!r}, {tree.t1!r}]; make the tree over the "
-                             "whole time of the solve")
+            raise ValueError(f"BrownianTree: t={t!r} is outside [t0, t1] = [{tree.t0!r}, {tree.t1!r}]; make the tree over "
+                             "the whole time of the solve")
         place = (t - tree.t0) / self.T * 2.0 ** self.depth               # in finest cells; the scaling is exact
         cell = min(int(place), 2 ** self.depth - 1)
         x = place - cell
@@ -251,10 +252,11 @@ def counted_normals(noise: Any, steps: Any, last: Any, shape: tuple[int, ...]) -
     (k,)."""
     batch, channels = (prod(shape[:-1]), shape[-1]) if shape else (1, 1)
     if noise.offset + batch > WORD + 1 or channels > WORD + 1:
-        raise ValueError(f"{type(noise).__name__}: offset={noise.offset} and shape {shape} go past 2^32 trajectories or channels; "
-                         "use another seed for the rest")
+        raise ValueError(f"{type(noise).__name__}: offset={noise.offset} and shape {shape} go past 2^32 trajectories or "
+                         "channels; use another seed for the rest")
     trajectory = np.tile(np.arange(noise.offset, noise.offset + batch, dtype=np.uint64), len(steps))
-    rows = normals(noise.seed, trajectory, np.repeat(steps, batch), channels, np.repeat(last, batch) if np.ndim(last) else last)
+    steps_of, last_of = (np.repeat(np.broadcast_to(word, len(steps)), batch) for word in (steps, last))
+    rows = normals(noise.seed, trajectory, steps_of, channels, last_of)
     return rows.reshape(len(steps), *shape)
 
 
@@ -282,11 +284,12 @@ def checked_shape(name: str, shape: Any) -> tuple[int, ...]:
 def agreed_shape(name: str, noise: Any, shape: Any) -> tuple[int, ...]:
     """The shape asked for, which must be the noise's own where it has one."""
     if shape is None and noise.shape is None:
-        raise ValueError(f"{name}: no shape; give the shape of dW, (*batch, channels), here or to {name}(..., shape=...)")
+        raise ValueError(f"{name}: no shape; give the shape of dW, (*batch, channels), here or to "
+                         f"{name}(..., shape=...)")
     shape = noise.shape if shape is None else checked_shape(name, shape)
     if noise.shape is not None and shape != noise.shape:
-        raise ValueError(f"{name}: noise of shape {shape} is needed, but this noise was made with shape={noise.shape}; leave "
-                         "shape out, or make it what the diffusion takes")
+        raise ValueError(f"{name}: noise of shape {shape} is needed, but this noise was made with shape={noise.shape}; "
+                         "leave shape out, or make it what the diffusion takes")
     return shape
 
 

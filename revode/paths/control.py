@@ -1,8 +1,8 @@
 """Paths through data, for dy = f(t, y) dX: what a controlled differential equation is driven by.
 
     LinearPath    X = (1 - x) X_i + x X_{i+1},                             x = (t - t_i)/(t_{i+1} - t_i) = (t - t_i)/d
-    Rectilinear   X waits at X_i for the first half of [t_i, t_{i+1}] and goes to X_{i+1} in the second; time does the opposite
-    HermiteCubic  X = (1 - x) X_i + x X_{i+1} - d (m_i - m_{i-1}) x (1 - x)^2,     m_i = (X_{i+1} - X_i)/d,  m_{-1} = m_0
+    Rectilinear   X waits at X_i for the first half of [t_i, t_{i+1}], goes to X_{i+1} in the second; time does the opposite
+    HermiteCubic  X = (1 - x) X_i + x X_{i+1} - d (m_i - m_{i-1}) x (1 - x)^2,   m_i = (X_{i+1} - X_i)/d, m_{-1} = m_0
 
 All pass through the data at the data's times. HermiteCubic has a continuous derivative, m_{i-1} at t_i: the slope of
 the interval before, so that it looks one observation ahead and no further (for values without gaps).
@@ -58,8 +58,8 @@ class LinearPath:
 
     def __repr__(self) -> str:
         *batch, length, channels = self.values.shape
-        return (f"{type(self).__name__}({length} knots on [{self.times[0]:.6g}, {self.times[-1]:.6g}], {channels} channels, "
-                f"batch {tuple(batch)}, {self.values.dtype})")
+        return (f"{type(self).__name__}({length} knots on [{self.times[0]:.6g}, {self.times[-1]:.6g}], "
+                f"{channels} channels, batch {tuple(batch)}, {self.values.dtype})")
 
     def knots(self, times: Any, values: Any) -> tuple[Any, Any]:
         """The knots of the path from the checked data."""
@@ -77,10 +77,11 @@ class LinearPath:
         given = np.asarray(t)
         t = given.astype(np.float64)
         # A stage's time may be off by its rounding (float32 in a float32 solve); further out there is no path.
-        slack = 4 * np.finfo(given.dtype if given.dtype.kind == "f" else np.float64).eps * max(abs(times[0]), abs(times[-1]))
+        eps = np.finfo(given.dtype if given.dtype.kind == "f" else np.float64).eps
+        slack = 4 * eps * max(abs(times[0]), abs(times[-1]))
         if not (np.all(t >= times[0] - slack) and np.all(t <= times[-1] + slack)):
-            raise ValueError(f"{type(self).__name__}: t={given} is outside the data's times, {times[0]:.9g} to {times[-1]:.9g}; "
-                             "solve within them, or give data that reach further")
+            raise ValueError(f"{type(self).__name__}: t={given} is outside the data's times, {times[0]:.9g} to "
+                             f"{times[-1]:.9g}; solve within them, or give data that reach further")
         t = np.clip(t, times[0], times[-1])
         i = np.minimum(np.searchsorted(times, t, side="right") - 1, len(times) - 2)
         d = times[i + 1] - times[i]
@@ -128,8 +129,8 @@ class Rectilinear(LinearPath):
         values = np.take_along_axis(values, before, -2)
         middles = times[:-1] + 0.5 * (times[1:] - times[:-1])
         if not (np.all(times[:-1] < middles) and np.all(middles < times[1:])):
-            raise ValueError("Rectilinear: two times are neighbouring floating-point numbers, with no room for a knot between; "
-                             "merge those observations")
+            raise ValueError("Rectilinear: two times are neighbouring floating-point numbers, with no room for a knot "
+                             "between; merge those observations")
         stepped = np.repeat(values, 2, axis=-2)[..., :-1, :]
         if self.time:
             stepped = with_time(np.repeat(times, 2)[1:], stepped)
@@ -193,25 +194,28 @@ def checked(name: str, times: Any, values: Any) -> tuple[Any, Any]:
     """Copies of the data, or one sentence that says what is wrong with them."""
     times, values = np.array(times, np.float64), np.array(values)
     if values.dtype not in (np.float32, np.float64):
-        raise ValueError(f"{name}: values are {values.dtype}; give float32 or float64, with NaN where nothing was observed")
+        raise ValueError(f"{name}: values are {values.dtype}; give float32 or float64, with NaN where nothing was "
+                         "observed")
     if times.ndim != 1 or len(times) < 2:
         raise ValueError(f"{name}: times of shape {times.shape}; give (length,) times, at least two")
     if values.ndim < 2 or values.shape[-2] != len(times):
-        raise ValueError(f"{name}: values of shape {values.shape} for {len(times)} times; give (..., length, channels) with "
-                         f"length {len(times)}")
+        raise ValueError(f"{name}: values of shape {values.shape} for {len(times)} times; give (..., length, channels) "
+                         f"with length {len(times)}")
     if not np.isfinite(times).all():
         i = int(np.argmin(np.isfinite(times)))
-        raise ValueError(f"{name}: times[{i}] = {times[i]}; give finite times (missing observations belong in values, as NaN)")
+        raise ValueError(f"{name}: times[{i}] = {times[i]}; give finite times (missing observations belong in "
+                         "values, as NaN)")
     if not np.all(np.diff(times) > 0):
         i = int(np.argmin(np.diff(times) > 0))
-        raise ValueError(f"{name}: times[{i}] = {times[i]} is followed by {times[i + 1]}; sort the observations by time, and "
-                         "merge those of the same time")
+        raise ValueError(f"{name}: times[{i}] = {times[i]} is followed by {times[i + 1]}; sort the observations by time, "
+                         "and merge those of the same time")
     if np.isinf(values).any():
-        raise ValueError(f"{name}: values has an infinite entry at {first(np.isinf(values))}; mark missing values as NaN")
+        raise ValueError(f"{name}: values has an infinite entry at {first(np.isinf(values))}; mark missing values as "
+                         "NaN")
     if values.size and np.isnan(values).all(axis=-2).any():
         *series, channel = first(np.isnan(values).all(axis=-2))
-        raise ValueError(f"{name}: channel {channel} of series {tuple(series)} was never observed; leave the channel out, or "
-                         "give it one value")
+        raise ValueError(f"{name}: channel {channel} of series {tuple(series)} was never observed; leave the channel "
+                         "out, or give it one value")
     return times, values
 
 

@@ -87,8 +87,9 @@ TAIL = ((7.74545014278341407640e-4, 2.27238449892691845833e-2, 2.417807251774506
          3.64784832476320460504e+0, 5.76949722146069140550e+0, 4.63033784615654529590e+0, 1.42343711074968357734e+0),
         (1.05075007164441684324e-9, 5.47593808499534494600e-4, 1.51986665636164571966e-2, 1.48103976427480074590e-1,
          6.89767334985100004550e-1, 1.67638483018380384940e+0, 2.05319162663775882187e+0, 1.0))
-FAR_TAIL = ((2.01033439929228813265e-7, 2.71155556874348757815e-5, 1.24266094738807843860e-3, 2.65321895265761230930e-2,
-             2.96560571828504891230e-1, 1.78482653991729133580e+0, 5.46378491116411436990e+0, 6.65790464350110377720e+0),
+FAR_TAIL = ((2.01033439929228813265e-7, 2.71155556874348757815e-5, 1.24266094738807843860e-3,
+             2.65321895265761230930e-2, 2.96560571828504891230e-1, 1.78482653991729133580e+0,
+             5.46378491116411436990e+0, 6.65790464350110377720e+0),
             (2.04426310338993978564e-15, 1.42151175831644588870e-7, 1.84631831751005468180e-5, 7.86869131145613259100e-4,
              1.48753612908506148525e-2, 1.36929880922735805310e-1, 5.99832206555887937690e-1, 1.0))
 
@@ -110,7 +111,8 @@ def quotient(coefficients: tuple, r: Any) -> Any:
 def normal(u: Any) -> Any:
     """The standard normal number below which a share u of all lies: PHI^-1(u), float64.
 
-        |q| <= 0.425, q = u - 1/2:   q P(r)/Q(r),  r = 0.425^2 - q^2;     else  +-P(r)/Q(r),  r = sqrt(-log min(u, 1 - u)) - 1.6 (or 5)
+        q = u - 1/2;   |q| <= 0.425:  q P(r)/Q(r),  r = 0.425^2 - q^2
+                       else:          +-P(r)/Q(r),  r = sqrt(-log min(u, 1 - u)) - 1.6, or - 5 where it is above 5
 
     u : float64 numbers strictly between 0 and 1.
 
@@ -148,7 +150,8 @@ def normals(seed: int, trajectory: Any, step: Any, channels: int, last: Any = 0)
     seed : below 2^64; the key is (its low word, its high word).
     trajectory, step, last : integers below 2^32 or arrays (n,) of them.
     """
-    trajectory, step, last = np.broadcast_arrays(*(np.atleast_1d(np.asarray(c, np.uint64)) for c in (trajectory, step, last)))
+    words = [np.atleast_1d(np.asarray(word, np.uint64)) for word in (trajectory, step, last)]
+    trajectory, step, last = np.broadcast_arrays(*words)
     channel = np.arange(channels, dtype=np.uint64)
     out = np.empty((len(trajectory), channels))
     columns = max(1, min(channels, BLOCK))

@@ -161,14 +161,15 @@ def test_tree_equals_the_oracle_in_bits():
     """Random times, the ends, multiples of the finest cell, and times just beside them; node numbers above 2^32."""
     for t0, T, tol in ((0.0, 1.0, None), (-3.0, 2.5, 0.3), (0.0, 8.0, 8.0 * 2.0 ** -40)):
         tree = BrownianTree(99, t0, t0 + T, tol, offset=2)
-        xs = [0.0, 1.0, 0.5, 0.25, 2.0 ** -tree.depth, 3 * 2.0 ** -tree.depth, 1 - 2.0 ** -tree.depth, 2.0 ** -50, 1 - 2.0 ** -50,
+        cell = 2.0 ** -tree.depth
+        xs = [0.0, 1.0, 0.5, 0.25, cell, 3 * cell if cell < 0.3 else 0.75, 1 - cell, 2.0 ** -50, 1 - 2.0 ** -50,
               *np.random.default_rng(0).uniform(size=8)]
         walk = tree.walk((2, 2))
         for x in xs:
             t = t0 + T * x
             exact_share = (t - t0) / T
-            expected = [[round(tree_oracle.value(99, i, c, T, exact_share, tree.depth) / tree.unit) * tree.unit for c in (0, 1)]
-                        for i in (2, 3)]
+            exact = [[tree_oracle.value(99, i, c, T, exact_share, tree.depth) for c in (0, 1)] for i in (2, 3)]
+            expected = [[round(w / tree.unit) * tree.unit for w in row] for row in exact]
             assert walk.value(t).tolist() == expected, (t0, x)
 
 
@@ -225,7 +226,8 @@ def test_the_construction_has_the_covariance_that_is_promised(depth):
     """From the weights of the normals, no sampling: min(x, y), but for two times inside one finest cell, which are off
     by at most a quarter of its width. Round-off: sums of at most 8 products below 1."""
     cells = 2 ** depth
-    xs = sorted({*np.random.default_rng(1).uniform(size=12).tolist(), 0.0, 0.5, 1.0, 1 / cells, 0.3, 0.3 + 1e-9, 0.3 + 0.1 / cells})
+    special_times = (0.0, 0.5, 1.0, 1 / cells, 0.3, 0.3 + 1e-9, 0.3 + 0.1 / cells)
+    xs = sorted({*np.random.default_rng(1).uniform(size=12).tolist(), *special_times})
     off = 0.0
     for x in xs:
         for y in xs:

@@ -60,8 +60,8 @@ def query(times, number=50, seed=3):
     return np.concatenate([np.random.default_rng(seed).uniform(times[0], times[-1], number), times])
 
 
-# Tolerances: values are of order 1 (|X| < 4), each result a handful of operations: 16 ulp of 4. Slopes are at most 8/0.05 and
-# lose an ulp or two in each of a few operations, x (4 - 3 x) <= 4/3 being the largest factor: 16 ulp of 200.
+# Tolerances: values are of order 1 (|X| < 4), each result a handful of operations: 16 ulp of 4. Slopes are at most
+# 8/0.05 and lose an ulp or two in each of a few operations, x (4 - 3 x) <= 4/3 being the largest factor: 16 ulp of 200.
 VALUE, SLOPE = 16 * 4, 16 * 200
 
 
@@ -145,7 +145,8 @@ def test_hermite_cubic_looks_one_observation_ahead():
     early = t <= times[4]
     assert np.array_equal(before.evaluate(t[early]), after.evaluate(t[early]))
     assert np.array_equal(before.derivative(t[early]), after.derivative(t[early]))
-    assert not np.array_equal(before.evaluate(0.5 * (times[4:5] + times[5:6])), after.evaluate(0.5 * (times[4:5] + times[5:6])))
+    middle = 0.5 * (times[4] + times[5])
+    assert not np.array_equal(before.evaluate(middle), after.evaluate(middle))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -200,8 +201,10 @@ def test_a_piecewise_linear_path_has_one_increment_a_step_on_its_knots():
             np.testing.assert_allclose(total, path.increment(ts[0], ts[-1]), rtol=0, atol=2 * 60 * 8 * EPS[np.float64])
 
 
-@given(data=st.lists(st.one_of(st.just(nan), st.floats(-10, 10)), min_size=2, max_size=12).filter(lambda v: not all(map(isnan, v))),
-       seed=st.integers(0, 100))
+columns_with_gaps = st.lists(st.one_of(st.just(nan), st.floats(-10, 10)), min_size=2, max_size=12)
+
+
+@given(data=columns_with_gaps.filter(lambda v: not all(map(isnan, v))), seed=st.integers(0, 100))
 def test_gaps_are_filled_as_by_hand(data, seed):
     times = np.cumsum(np.random.default_rng(seed).uniform(0.1, 1.0, len(data)))
     values = np.array(data)[:, None]
@@ -239,7 +242,8 @@ def test_times_may_be_off_by_their_rounding_and_no_more():
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("times, values, message", [
-    ([0.0, 1.0], np.zeros((3, 2)), r"values of shape \(3, 2\) for 2 times; give \(..., length, channels\) with length 2"),
+    ([0.0, 1.0], np.zeros((3, 2)),
+     r"values of shape \(3, 2\) for 2 times; give \(..., length, channels\) with length 2"),
     ([0.0, 1.0], np.zeros(2), r"values of shape \(2,\) for 2 times"),
     ([0.0], np.zeros((1, 2)), r"times of shape \(1,\); give \(length,\) times, at least two"),
     (np.zeros((2, 2)), np.zeros((2, 2)), r"times of shape \(2, 2\)"),
@@ -273,4 +277,5 @@ def test_a_path_keeps_its_own_copy_and_cannot_be_changed(kind):
     with pytest.raises(AttributeError):
         path.times = times
     knots = 17 if kind is Rectilinear else 9
-    assert repr(path).startswith(f"{kind.__name__}({knots} knots on [") and repr(path).endswith("2 channels, batch (), float64)")
+    assert repr(path).startswith(f"{kind.__name__}({knots} knots on [")
+    assert repr(path).endswith("2 channels, batch (), float64)")
