@@ -4,7 +4,7 @@ Figures are made without pyplot, so no display, no window and no global state is
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ NAME_HEIGHT, NAME_WIDTH = 10.0, 85.0
 
 
 def training(experiment: Any, ys: Any, losses: dict[str, list[float]], rows: Sequence[Any] = (),
-             params: Any = None) -> Any:
+             draw: Callable | None = None) -> Any:
     """One figure: fit against truth, loss curves, and with two or more rows the time and memory of each gradient mode.
 
     Parameters
@@ -24,7 +24,7 @@ def training(experiment: Any, ys: Any, losses: dict[str, list[float]], rows: Seq
     ys : the solution at the trained parameters, shaped like experiment.target.
     losses : gradient mode -> its losses.
     rows : training.Row, one for each gradient mode.
-    params : the trained parameters, for experiments that draw the fit in a way of their own.
+    draw : draw(axes), in place of the fit of every component against t.
 
     Returns a matplotlib Figure; `save` writes it. Raises ImportError without matplotlib.
     """
@@ -32,14 +32,14 @@ def training(experiment: Any, ys: Any, losses: dict[str, list[float]], rows: Seq
     panels = 3 if len(rows) > 1 else 2
     figure = Figure(figsize=(4.8 * panels, 4.0), dpi=150, layout="constrained")
     axes = figure.subplots(1, panels)
-    if experiment.draw is not None:
-        experiment.draw(axes[0], np.asarray(ys), params)
+    if draw is not None:
+        draw(axes[0])
     else:
         fit(axes[0], experiment.ts, np.asarray(experiment.target), np.asarray(ys), experiment.labels)
     loss_curves(axes[1], losses)
     if panels == 3:
         time_against_memory(axes[2], rows)
-    figure.suptitle(f"{experiment.name}, {experiment.steps:,} {'intervals, adaptive steps' if experiment.adaptive else 'steps'}")
+    figure.suptitle(f"{experiment.name}, {experiment.steps:,} {'saved intervals' if experiment.adaptive else 'steps'}")
     return figure
 
 

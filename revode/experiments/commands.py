@@ -137,8 +137,8 @@ def prepare(args: Namespace, gradient: Any) -> tuple[Experiment, Any, Any]:
         raise UserError(str(error)) from None
     method = args.method or experiment.method
     if experiment.adaptive and getattr(method, "error_order", None) is None:
-        raise UserError(f"{args.experiment} takes adaptive steps, and {method!r} has no error estimate to choose them by; take "
-                        "another, such as coupled:bosh3:0.999 or reversible-heun")
+        raise UserError(f"{args.experiment} takes adaptive steps, and {method!r} has no error estimate to choose them "
+                        "by; take another, such as coupled:bosh3:0.999 or reversible-heun")
     try:
         return experiment, method, checked_gradient(gradient, method)
     except TypeError as error:
@@ -152,14 +152,14 @@ def introduce(report: Report, args: Namespace) -> None:
     lengths = f"{h[0]:.4g}" if np.ptp(h) <= 1e-9 * h[0] else f"{np.min(h):.2g} to {np.max(h):.2g}"
     controller = experiment.options.get("controller")
     grid = (f"{experiment.steps:,} steps of {lengths}" if controller is None else
-            f"adaptive steps (rtol {controller.rtol:g}, atol {controller.atol:g}) between {experiment.steps + 1:,} saved times")
-    published = experiment.published_iterations
+            f"adaptive steps (rtol {controller.rtol:g}, atol {controller.atol:g}), {experiment.steps + 1:,} saved times")
+    published = f" (published: {experiment.published_iterations:,})" if experiment.published_iterations else ""
     print(f"{experiment.name}: {experiment.title}\n"
           f"  {experiment.recipe}\n"
           f"  {experiment.data}\n"
           f"  {grid}, {report.method!r}, {args.dtype}, seed {args.seed}\n"
-          f"  {report.iterations:,} iterations{f' (published: {published:,})' if published else ''}; --iterations changes it, "
-          "Ctrl-C ends training early and keeps the best so far\n"
+          f"  {report.iterations:,} iterations{published}; --iterations changes it, Ctrl-C ends training early and "
+          "keeps the best so far\n"
           f"  {this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, NumPy {this['numpy']}", flush=True)
 
 
@@ -201,7 +201,7 @@ def finish(report: Report, args: Namespace) -> int:
         print(textwrap.fill(sentence, 118, subsequent_indent="  "))
     run = next(iter(report.runs.values()))
     if report.experiment.findings is not None:
-        report.findings = report.experiment.findings(run.params)
+        report.findings = report.experiment.findings(run.params, report.method)
         print("\n" + tables.findings(report.findings))
     if report.experiment.published is not None:
         print("\n" + tables.published(report.experiment.published))
@@ -220,10 +220,12 @@ def finish(report: Report, args: Namespace) -> int:
 
 def plot(report: Report, path: str) -> None:
     from .. import plotting
-    params = next(iter(report.runs.values())).params
-    _, sol = report.experiment.objective(report.method, None)(params)
+    experiment, method, params = report.experiment, report.method, next(iter(report.runs.values())).params
+    _, sol = experiment.objective(method, None)(params)
+    own = experiment.draw
+    draw = None if own is None else lambda ax: own(ax, params, method)
     losses = {name: run.losses for name, run in report.runs.items()}
-    plotting.save(plotting.training(report.experiment, sol.ys, losses, report.rows, params), path)
+    plotting.save(plotting.training(experiment, sol.ys, losses, report.rows, draw), path)
 
 
 def write_json(report: Report, args: Namespace) -> None:

@@ -27,6 +27,7 @@ from ..gradients import Direct, Reversible
 from ..optim import Optimiser
 from ..paths import Brownian
 from ..stepping import ReconstructionWarning, RoundTrip
+from . import names
 from .commands import SCHEMA, UserError, finite, machine
 from .stability import write
 from .training import Trained, relative_error, train
@@ -56,6 +57,18 @@ def common_options(parser: Any, iterations: int | None = None) -> None:
     parser.add_argument("--seed", type=whole(0), default=0, help="of parameters, data and noise; default 0")
     parser.add_argument("--plot", metavar="OUT.png", help="draw what was found (needs matplotlib)")
     parser.add_argument("--json", metavar="OUT.json", help="write every figure")
+
+
+def method_option(parser: Any, default: Any) -> None:
+    """--method, by the names that `revode train` uses."""
+    def convert(text: str) -> Any:
+        try:
+            return names.method(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    parser.add_argument("--method", type=convert, default=default, metavar="M", help=f"such as ees:6, coupled:midpoint:0.9 or "
+                        f"reversible-heun; default {default!r}")
 
 
 def whole(least: int) -> Callable[[str], int]:
@@ -89,7 +102,7 @@ def finish(args: argparse.Namespace, this: dict, table: str, rows: Sequence[dict
     print("\n" + table)
     for note in notes:
         print(textwrap.fill(note, 118, subsequent_indent="  "))
-    settings = {name: value for name, value in vars(args).items() if name not in ("run", "plot", "json")}
+    settings = {name: value if name != "method" else repr(value) for name, value in vars(args).items() if name not in ("run", "plot", "json")}
     write(args, finite({"schema": SCHEMA, "command": f"{args.command} {args.experiment}", "settings": settings, "machine": this,
                         "rows": list(rows), "notes": list(notes), **more}), figure)
     return 0

@@ -2,8 +2,8 @@
 
     s' = -b s i,    i' = b s i - k i,    r' = k i        fractions of the population; b, k per day
 
-Nothing is a network here: the field has the form of the system, and params are the constants themselves. The numbers are
-like those of an influenza in a boarding school: 3 ill of 763 on the first day, all over after two weeks.
+Nothing is a network here: the field has the form of the system, and params are the constants themselves. The numbers
+are like those of an influenza in a boarding school: 3 ill of 763 on the first day, all over after two weeks.
 Source: Kermack & McKendrick 1927; Murray, Mathematical Biology I, section 10.2 (the school).
 """
 from __future__ import annotations
@@ -37,10 +37,8 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
     seen = np.unique(np.round(np.linspace(0, steps, min(COUNTS, steps) + 1)).astype(int))[1:]       # grid points
     truth = lambda t, y, params: epidemic(t, y, TRUTH)
     target = simulated(truth, START, ts, NOISE)[seen, 1].astype(dtype)
-    method = Coupled("rk4", lam=0.999)
-
-    def draw(ax: Any, ys: Any, params: Any) -> None:
-        exact = trajectory(truth, np.array(START), ts)
+    def draw(ax: Any, params: Any, method: Any) -> None:
+        ys, exact = made.objective(method, None)(params)[1].ys, trajectory(truth, np.array(START), ts)
         for i, name in enumerate(("susceptible", "infected", "recovered")):
             ax.plot(ts, exact[:, i], color=plotting.COLOURS[i], lw=5, alpha=0.35, label=f"{name}, truth")
             ax.plot(ts, ys[:, i], color=plotting.COLOURS[i], lw=1.3, ls="--", label=f"{name}, fit")
@@ -48,17 +46,16 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
         ax.set(xlabel="t, days", ylabel="fraction of the population", title="fit against truth")
         ax.legend(frameon=False, fontsize=8)
 
-    def findings(params: Any) -> dict:
+    def findings(params: Any, method: Any) -> dict:
         """The constants, and their standard errors by Gauss & Newton: s^2 (J^T J)^-1, J by central differences."""
         names = tuple(TRUTH)
 
         def infected(at: dict) -> np.ndarray:
             return np.asarray(made.objective(method, None)(at)[1].ys[seen, 1], np.float64)
 
-        step = 1e-2 if dtype == "float32" else 1e-4
-        J = np.stack([(infected({**params, n: params[n] + params[n].dtype.type(step)})
-                       - infected({**params, n: params[n] - params[n].dtype.type(step)})) / (2 * step)
-                      for n in names], axis=-1)
+        step = np.asarray(1e-2 if dtype == "float32" else 1e-4, dtype)       # about eps^(1/3)
+        J = np.stack([infected({**params, n: params[n] + step}) - infected({**params, n: params[n] - step})
+                      for n in names], axis=-1) / (2 * float(step))
         variance = np.sum((infected(params) - target) ** 2) / max(len(seen) - len(names), 1)
         errors = np.sqrt(np.diag(variance * np.linalg.pinv(J.T @ J)))
         return {n: {"found": float(params[n]), "truth": TRUTH[n], "standard error": float(e)}
@@ -71,7 +68,8 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
     made = Experiment(
         name="sir", title=f"the constants of an epidemic from counts of the infected, t in [0, {END:g}] days",
         field=epidemic, params=start, y0=np.array(START, dtype), ts=ts, target=target, labels=("s", "i", "r"),
-        loss=lambda ys, target: nn.mse(ys[seen, 1], target), method=method, optimiser=optim.adam(3e-2), iterations=120,
+        loss=lambda ys, target: nn.mse(ys[seen, 1], target), method=Coupled("rk4", lam=0.999),
+        optimiser=optim.adam(3e-2), iterations=120,
         recipe="the true equations with unknown b and k, Adam, learning rate 3e-2, MSE of the infected",
         data=f"simulated: b = {TRUTH['b']}, k = {TRUTH['k']}; {len(seen)} counts with normal noise (standard deviation "
              f"{NOISE:g}; data seed 0)",

@@ -59,8 +59,8 @@ class Experiment:
     published: Published | None = None
     published_iterations: int | None = None
     options: dict = field(default_factory=dict)      # further arguments of solve, such as controller
-    findings: Callable | None = None                 # params -> {what: {column: number}}: what has been learnt
-    draw: Callable | None = None                     # draw(ax, ys, params), in place of plotting.fit
+    findings: Callable | None = None                 # (params, method) -> {what: {column: number}}: what is learnt
+    draw: Callable | None = None                     # draw(ax, params, method), in place of plotting.fit
 
     @property
     def steps(self) -> int:
@@ -191,7 +191,8 @@ def measure(experiment: Experiment, name: str, gradient: Any, run: Trained, para
     full = run.iterations == iterations
     total = sum(run.seconds) if full else run.median * iterations
     return Row(name, run.loss, run.iterations, run.median, total, not full,
-               stats.steps, stats.rejected if experiment.adaptive else None, peak, stats.peak_states, stats.nfe, stats.nvjp,
+               stats.steps, stats.rejected if experiment.adaptive else None, peak, stats.peak_states, stats.nfe,
+               stats.nvjp,
                None if truth is None else relative_error(grads, truth), stats.roundtrip)
 
 
@@ -221,8 +222,8 @@ def relative_error(grads: Any, truth: Any) -> float:
 
 
 def direct_gradient(experiment: Experiment, run: Trained, method: Any) -> Any:
-    """The gradient at what the run found by full backpropagation, the truth for the others; None where its tape would be
-    too large."""
+    """The gradient by full backpropagation at what the run found, the truth for the others; None where its tape would
+    be too large."""
     if run.steps > DIRECT_STEPS:
         return None
     return value_and_grad(experiment.objective(method, Direct()), has_aux=True)(run.params)[1]

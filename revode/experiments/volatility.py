@@ -16,20 +16,21 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim
-from ..methods import EES25
+from ..methods import EES
 from ..solve import solve
 from . import fits, tables
 from .commands import spoken_warnings
 
 SEEN, INNER = 16, 2                      # observations, and steps of the model for each
-KAPPA, MEAN, XI = 4.0, -0.3, 2.0
+KAPPA, MEAN, XI = 4.0, -0.3, 1.5
 LEARNING_RATE = 0.01
-METHOD = EES25()
+METHOD = EES(6)
 
 
 def add_options(parser: Any) -> None:
     fits.common_options(parser, iterations=150)
-    parser.add_argument("--paths", type=fits.whole(2), default=128, metavar="B", help="of model and data each; default 128")
+    fits.method_option(parser, METHOD)
+    parser.add_argument("--paths", type=fits.whole(2), default=256, metavar="B", help="of model and data each; default 256")
 
 
 def series(rng: np.random.Generator, paths: int, inner: int = 32) -> np.ndarray:
@@ -67,7 +68,7 @@ def initial(seed: int) -> dict:
     return {"f": nn.mlp_init(rng, (3, 16, 2)), "g": nn.mlp_init(rng, (3, 16, 2)), "z0": 0.5 * np.ones(1)}
 
 
-def problem(paths: int, data: np.ndarray, seed: int) -> Callable:
+def problem(paths: int, data: np.ndarray, seed: int, method: Any = METHOD) -> Callable:
     """gradient mode -> (params -> (MMD^2, Solution)) with the noise of this seed; X is ys[..., 0]."""
     ts = np.linspace(0.0, 1.0, SEEN * INNER + 1)
     target, scale = features(data)
@@ -78,7 +79,7 @@ def problem(paths: int, data: np.ndarray, seed: int) -> Callable:
     def modes(gradient: Any) -> Callable:
         def objective(params: Any) -> tuple:
             y0 = np.concatenate([np.zeros((paths, 1)), start * params["z0"]], -1)
-            sol = solve(drift, y0, ts, params, method=METHOD, gradient=gradient, diffusion=diffusion,
+            sol = solve(drift, y0, ts, params, method=method, gradient=gradient, diffusion=diffusion,
                         noise=fits.Brownian(seed), save=slice(None, None, INNER))
             return fits.mmd2(features(sol.ys[..., 0], scale)[0], target, widths), sol
 
@@ -98,11 +99,11 @@ def traits(xs: np.ndarray) -> dict[str, float]:
 
 def main(args: Namespace) -> int:
     this = fits.introduce(
-        args, f"dX = e^V dB, dV = {KAPPA:g} ({MEAN} - V) dt + {XI:g} dW, X seen at {SEEN} times of [0, 1]",
-        f"networks 3-16-2 (LipSwish), {METHOD!r}, {SEEN * INNER} steps; Adam, learning rate {LEARNING_RATE}; {args.paths} model paths on "
+        args, f"dX = e^V dB, dV = {KAPPA:g} ({MEAN} - V) dt + {XI:g} dW; X seen at {SEEN} times of [0, 1]",
+        f"networks 3-16-2 (LipSwish), {args.method!r}, {SEEN * INNER} steps; Adam, learning rate {LEARNING_RATE}; {args.paths} model paths on "
         f"one fixed noise, {args.paths} of the data", f"{args.iterations} iterations, seed {args.seed}")
     data, fresh = (series(np.random.default_rng([args.seed, i]), args.paths) for i in (1, 2))
-    modes, other = problem(args.paths, data, args.seed), problem(args.paths, fresh, args.seed + 1)
+    modes, other = (problem(args.paths, xs, args.seed + i, args.method) for i, xs in enumerate((data, fresh)))
     notes: list[str] = []
     with spoken_warnings(notes):
         run = fits.fit(modes, initial(args.seed), optim.adam(LEARNING_RATE), args.iterations, "stochastic-volatility")

@@ -90,8 +90,9 @@ TAIL = ((7.74545014278341407640e-4, 2.27238449892691845833e-2, 2.417807251774506
 FAR_TAIL = ((2.01033439929228813265e-7, 2.71155556874348757815e-5, 1.24266094738807843860e-3,
              2.65321895265761230930e-2, 2.96560571828504891230e-1, 1.78482653991729133580e+0,
              5.46378491116411436990e+0, 6.65790464350110377720e+0),
-            (2.04426310338993978564e-15, 1.42151175831644588870e-7, 1.84631831751005468180e-5, 7.86869131145613259100e-4,
-             1.48753612908506148525e-2, 1.36929880922735805310e-1, 5.99832206555887937690e-1, 1.0))
+            (2.04426310338993978564e-15, 1.42151175831644588870e-7, 1.84631831751005468180e-5,
+             7.86869131145613259100e-4, 1.48753612908506148525e-2, 1.36929880922735805310e-1,
+             5.99832206555887937690e-1, 1.0))
 
 
 def horner(coefficients: Sequence[float], x: Any) -> Any:
@@ -116,8 +117,9 @@ def normal(u: Any) -> Any:
 
     u : float64 numbers strictly between 0 and 1.
 
-    Accurate within 5 ulp, as seen (the published fit is good to 1e-16, the rest is rounding). normal(1 - u) ==
-    -normal(u) where 1 - u is exact. Raises ValueError for u outside (0, 1).
+    Accurate within 5 ulp, as seen (the published fit is good to 1e-16, the rest is rounding).
+    normal(1 - u) == -normal(u) where 1 - u is exact.
+    Raises ValueError for u outside (0, 1).
     Cost: about 20 ns a number.
     Source: Wichura 1988, Applied Statistics 37, 477-484, AS 241 (PPND16).
 
@@ -144,8 +146,7 @@ def normal(u: Any) -> Any:
 
 
 def normals(seed: int, trajectory: Any, step: Any, channels: int, last: Any = 0) -> Any:
-    """One normal for each counter (trajectory, step, channel, last), channel = 0 .. channels - 1; float64 (n,
-    channels).
+    """One normal for each counter (trajectory, step, channel, last): float64 (n, channels), channel = 0 .. channels - 1.
 
     seed : below 2^64; the key is (its low word, its high word).
     trajectory, step, last : integers below 2^32 or arrays (n,) of them.

@@ -72,8 +72,8 @@ def sample_of_u():
     """Every region, both sides of each border, and every power of two down to the end."""
     powers = 2.0 ** -np.arange(1, 54)
     grid = np.random.default_rng(1).uniform(size=300)
-    borders = np.array([0.075, np.nextafter(0.075, 0), np.nextafter(0.075, 1), 0.925, 0.5 + 2.0 ** -52, 0.5 - 2.0 ** -53,
-                        np.exp(-25), np.exp(-25) * (1 - 1e-15), np.exp(-25) * (1 + 1e-15)])
+    borders = np.array([0.075, np.nextafter(0.075, 0), np.nextafter(0.075, 1), 0.925, 0.5 + 2.0 ** -52,
+                        0.5 - 2.0 ** -53, np.exp(-25), np.exp(-25) * (1 - 1e-15), np.exp(-25) * (1 + 1e-15)])
     far = 10.0 ** -np.linspace(1, 15.9, 80)
     return np.concatenate([powers, 1 - powers, grid, borders, far, 1 - far])
 
