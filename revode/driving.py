@@ -79,15 +79,15 @@ class Noise:
     def __init__(self, path: Any, shape: tuple[int, ...], dtype: Any) -> None:
         self.path, self.shape, self.dtype = path, shape, dtype
         self.by_step = hasattr(path, "along")              # Brownian goes by steps, a BrownianTree by times
-        self.along: Any = None
+        self.reader: Any = None
 
     def dx(self, n: int, t0: Any, t1: Any, h: Any, problem: Any) -> Increments:
         """The increment of step n of this solve, which is step n_before + n of the path."""
-        if not self.by_step:
-            return Increments(h, self.path.increments(t0, t1, self.shape, self.dtype))
-        if self.along is None:
-            self.along = self.path.along(problem.hs, self.shape, self.dtype, problem.n_before)
-        return Increments(h, self.along(n))
+        if self.by_step:
+            self.reader = self.reader or self.path.along(problem.hs, self.shape, self.dtype, problem.n_before)
+            return Increments(h, self.reader(n))
+        self.reader = self.reader or self.path.walk(self.shape, self.dtype)
+        return Increments(h, self.reader.increments(t0, t1))
 
 
 class ControlledSystem(System):

@@ -12,6 +12,7 @@ from ..analysis.order import observed_order
 from ..methods import Coupled, RungeKutta
 from ..solve import solve
 from ..stepping import ReconstructionWarning
+from . import sde_order
 from .stability import coupling, write
 
 BASES = ("euler", "midpoint", "ralston3", "rk4", "dopri5")
@@ -29,9 +30,12 @@ def add_parser(subparsers: Any) -> None:
     sub.add_argument("--lam", type=coupling, default=0.999, help="coupling; default 0.999")
     sub.add_argument("--plot", metavar="OUT.png", help="draw the errors (needs matplotlib)")
     sub.add_argument("--json", metavar="OUT.json", help="write every figure")
+    sub.add_argument("--sde", action="store_true", help="strong and weak order on stochastic equations instead")
 
 
 def main(args: Namespace) -> int:
+    if args.sde:
+        return sde_order.main(args)
     rows = table(args.lam)
     print(render(rows, args.lam))
     write(args, {"command": "convergence", "problem": "y' = y/2, y(0) = 1, T = 5", "lam": args.lam, "rows": rows},

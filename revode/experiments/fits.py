@@ -102,7 +102,8 @@ def finish(args: argparse.Namespace, this: dict, table: str, rows: Sequence[dict
     print("\n" + table)
     for note in notes:
         print(textwrap.fill(note, 118, subsequent_indent="  "))
-    settings = {name: value if name != "method" else repr(value) for name, value in vars(args).items() if name not in ("run", "plot", "json")}
+    settings = {name: repr(value) if name == "method" else value for name, value in vars(args).items()
+                if name not in ("run", "plot", "json")}
     write(args, finite({"schema": SCHEMA, "command": f"{args.command} {args.experiment}", "settings": settings, "machine": this,
                         "rows": list(rows), "notes": list(notes), **more}), figure)
     return 0
@@ -119,7 +120,7 @@ class Fit(NamedTuple):
         return self.modes(gradient)
 
 
-def fit(modes: Callable, params: Any, optimiser: Optimiser, iterations: int, name: str) -> Trained:
+def fit(modes: Callable, params: Any, optimiser: Optimiser, iterations: int, name: str | None) -> Trained:
     """Train with Reversible gradients from params, with a progress bar of this name."""
     return train(cast(Any, Fit(modes, optimiser)), Reversible(), iterations=iterations, params=params, progress=name)
 

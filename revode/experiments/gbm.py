@@ -116,7 +116,8 @@ def cell(name: str, n: int, params: dict, reference: np.ndarray, seed: int, thre
 
 def main(args: Namespace) -> int:
     this = fits.introduce(
-        args, f"dY = A Y dt + {SIGMA} Y o dW in {D} dimensions, spectrum [-{FASTEST:g}, 0], T = 1, {args.batch} paths, seed {args.seed}",
+        args, f"dY = A Y dt + {SIGMA} Y o dW in {D} dimensions, spectrum [-{FASTEST:g}, 0], T = 1",
+        f"{args.batch} paths, seed {args.seed}; loss mean(Y(T)^2)",
         f"survivors: finite, and within {args.threshold:g} of the reference (Heun, {FINEST} steps, the same noise)")
     params, reference = problem(args.seed, args.batch)
     jobs = [(name, n) for name in METHODS for n in args.steps]
@@ -136,7 +137,8 @@ def main(args: Namespace) -> int:
     def gradients(row: dict) -> str:
         if row["gradient_error"] is None:
             return "-"
-        return " | ".join(tables.small(row["gradient_error" + key]) + ("!" if row["flagged" + key] else "") for key in ("", "_resync"))
+        return " | ".join(tables.small(row["gradient_error" + key]) + ("!" if row["flagged" + key] else "")
+                          for key in ("", "_resync"))
 
     gradient = tables.table((f"gradient error: plain | resync={RESYNC}", *(f"h = 1/{n}" for n in args.steps)),
                             [(name, *map(gradients, mine)) for name, mine in by_name.items()
@@ -177,7 +179,8 @@ def plot(by_name: dict[str, list[dict]], threshold: float) -> Any:
     axes[0].axhline(top, color="#777777", lw=0.8)
     axes[0].text(0.02, top * 0.7, "crosses, above the line: diverged", ha="left", va="top", fontsize=7,
                  transform=axes[0].get_yaxis_transform())
-    axes[0].set(xscale="log", yscale="log", xlabel="h", ylabel="relative error at T", title=f"solution (survivors: below {threshold:g})")
+    axes[0].set(xscale="log", yscale="log", xlabel="h", ylabel="relative error at T",
+                title=f"solution (survivors: below {threshold:g})")
     axes[1].axhline(1.0, color="#777777", lw=0.8)
     axes[1].set(xscale="log", yscale="log", xlabel="h", ylabel="relative error against Direct",
                 title=f"gradients of survivors (dashed: resync={RESYNC})", xlim=axes[0].get_xlim())

@@ -57,7 +57,7 @@ def experiment(steps: int = STEPS, dtype: str = "float64", data: str | None = No
         params=lambda seed: nn.mlp_init(np.random.default_rng(seed), (4, 10, 4), nn.uniform, random_biases=True,
                                         dtype=np.dtype(dtype)),
         y0=target[0], ts=ts, target=target, loss=nn.mse, method=Coupled("midpoint", lam=0.999),
-        optimiser=optim.adamw(1e-2, weight_decay=1e-5), iterations=300, labels=NAMES,
+        optimiser=optim.adamw(1e-2, weight_decay=1e-5), iterations=500, labels=NAMES,
         recipe="MLP 4-10-4 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid points",
         data=f"{words}, divided by {SCALE:g}",
         published=PUBLISHED, published_iterations=10_000)

@@ -68,7 +68,8 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
     made = Experiment(
         name="sir", title=f"the constants of an epidemic from counts of the infected, t in [0, {END:g}] days",
         field=epidemic, params=start, y0=np.array(START, dtype), ts=ts, target=target, labels=("s", "i", "r"),
-        loss=lambda ys, target: nn.mse(ys[seen, 1], target), method=Coupled("rk4", lam=0.999),
+        # lam = exp(-c h) with c just above k: the infected vanish at a rate of nearly k.
+        loss=lambda ys, target: nn.mse(ys[seen, 1], target), method=Coupled("rk4", round(float(np.exp(-7 / steps)), 6)),
         optimiser=optim.adam(3e-2), iterations=120,
         recipe="the true equations with unknown b and k, Adam, learning rate 3e-2, MSE of the infected",
         data=f"simulated: b = {TRUTH['b']}, k = {TRUTH['k']}; {len(seen)} counts with normal noise (standard deviation "

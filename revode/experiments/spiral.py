@@ -78,7 +78,8 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
         field=network, params=lambda seed: nn.mlp_init(np.random.default_rng(seed), (2, 32, 2), dtype=np.dtype(dtype)),
         y0=START.astype(dtype), ts=ts, target=target,
         # lam = exp(-c h) follows contraction slower than c: 0.2 in the truth, but more in networks on the way there.
-        loss=lambda ys, target: nn.mse(ys[when, who], target), method=Coupled("midpoint", lam=float(np.exp(-2 * END / steps))),
+        method=Coupled("midpoint", lam=round(float(np.exp(-2 * END / steps)), 6)),
+        loss=lambda ys, target: nn.mse(ys[when, who], target),
         optimiser=optim.adam(2e-2), iterations=600, labels=("x", "y"),
         recipe="MLP 2-32-2 (tanh), Adam, learning rate 2e-2, MSE over the observations; starting points known",
         data=f"simulated: {steps} observations with normal noise (standard deviation {NOISE:g}; data seed 0)",

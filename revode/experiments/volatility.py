@@ -100,8 +100,8 @@ def traits(xs: np.ndarray) -> dict[str, float]:
 def main(args: Namespace) -> int:
     this = fits.introduce(
         args, f"dX = e^V dB, dV = {KAPPA:g} ({MEAN} - V) dt + {XI:g} dW; X seen at {SEEN} times of [0, 1]",
-        f"networks 3-16-2 (LipSwish), {args.method!r}, {SEEN * INNER} steps; Adam, learning rate {LEARNING_RATE}; {args.paths} model paths on "
-        f"one fixed noise, {args.paths} of the data", f"{args.iterations} iterations, seed {args.seed}")
+        f"networks 3-16-2 (LipSwish), {args.method!r}, {SEEN * INNER} steps; Adam, learning rate {LEARNING_RATE}",
+        f"{args.paths} model paths on one fixed noise, {args.paths} of the data", f"{args.iterations} iterations, seed {args.seed}")
     data, fresh = (series(np.random.default_rng([args.seed, i]), args.paths) for i in (1, 2))
     modes, other = (problem(args.paths, xs, args.seed + i, args.method) for i, xs in enumerate((data, fresh)))
     notes: list[str] = []
@@ -116,7 +116,8 @@ def main(args: Namespace) -> int:
     target, scale = features(fresh)
     floor = float(fits.mmd2(features(data, scale)[0], target, fits.median_widths(target)))
     rows.append({"paths": "data against fresh data", "loss": None, "fresh_mmd2": floor, **traits(fresh)})
-    table = tables.table(("", "MMD^2\nin training", "MMD^2\nfresh", "sd of\nX(1)", "kurtosis of\nincrements", "persistence of\nvolatility"),
+    table = tables.table(("", "MMD^2\nin training", "MMD^2\nfresh", "sd of\nX(1)", "kurtosis of\nincrements",
+                          "persistence of\nvolatility"),
                          [(r["paths"], "-" if r["loss"] is None else f"{r['loss']:.4f}", f"{r['fresh_mmd2']:.4f}",
                            f"{r['sd_at_end']:.3f}", f"{r['kurtosis']:.2f}", f"{r['persistence']:.3f}") for r in rows])
     back = check.roundtrip.absolute if check.roundtrip else None
@@ -132,7 +133,8 @@ def plot(paths: dict[str, np.ndarray], data: np.ndarray, losses: list[float]) ->
     from ..plotting import COLOURS, loss_curves
     figure, axes = fits.canvas(4, width=3.8)
     ts, far = np.arange(SEEN + 1) / SEEN, 1.05 * float(np.max(np.abs(data[:, :20])))
-    for ax, colour, (name, xs) in zip(axes, ("#666666", COLOURS[1], COLOURS[0]), (("data", data), *paths.items()), strict=False):
+    shown = ("#666666", "data", data), *((COLOURS[1 - i], *item) for i, item in enumerate(paths.items()))
+    for ax, (colour, name, xs) in zip(axes, shown, strict=False):
         ax.plot(ts, xs[:, :20], color=colour, lw=0.8)
         ax.set(title=name, xlabel="t", ylim=(-far, far))
     axes[0].set_ylabel("X")

@@ -146,7 +146,7 @@ def normal(u: Any) -> Any:
 
 
 def normals(seed: int, trajectory: Any, step: Any, channels: int, last: Any = 0) -> Any:
-    """One normal for each counter (trajectory, step, channel, last): float64 (n, channels), channel = 0 .. channels - 1.
+    """One normal for each counter (trajectory, step, channel, last); (n, channels) float64, channel from 0 on.
 
     seed : below 2^64; the key is (its low word, its high word).
     trajectory, step, last : integers below 2^32 or arrays (n,) of them.

@@ -230,6 +230,11 @@ GROUPS: list[tuple[str, list[tuple[str, str, str]]]] = [
          'return sin(min(k, 2 * stages - k) * pi / (2 * stages))        # sin(pi - x) = sin(x), without its loss of digits',
          'Sub -> Add'),
     ]),
+    ("the entry more is 0, and entries of 0 are left out", [
+        ('methods/runge_kutta.py',
+         '_TSIT5_B[:6]), _TSIT5_B, tuple(b + d for b, d in zip(_TSIT5_B, _TSIT5_DIFFERENCE, strict=True)),',
+         '6 -> 7'),
+    ]),
     ("-x and x times -1 are the same bits, and so are x and x times 1", [
         ('methods/shears.py',
          'return x if scale == 1.0 else -x if scale == -1.0 else scale * x',

@@ -358,6 +358,12 @@ def check_monitors(rv: Any) -> None:
                                (rv.LeapfrogMidpoint(), {"y_prev": z, "y": Y0}, z + h * f - Y0)):
         close(method.gap(F, 0.3, np.asarray(h), parts), gap, 1e-14, f"gap of {method}")
         F.memo.clear()
+    from revode.methods.runge_kutta import TABLEAUX
+    assert rv.RungeKutta(TABLEAUX["rk4"]).order == 4 and rv.Coupled(TABLEAUX["bosh3"]).order == 3
+    (_, trip), _ = rv.value_and_grad(lambda y: (lambda sol: (np.sum(sol.y1), sol.stats))(rv.solve(
+        field, y, TS, PARAMS, method=rv.EES25(), save=[-1])), has_aux=True)(Y0)
+    assert trip.roundtrip.step == 0 and trip.roundtrip.absolute > 0          # one state is compared: the first
+    close(trip.roundtrip.ulps * np.spacing(np.abs(Y0).max()) / trip.roundtrip.absolute, 1.0, 1e-12, "ulps")
     user = rv.shears(lambda t0, t1, h: [], twin=("y", "z"))
     close(user.gap(F, 0.3, h, {"y": Y0, "z": z}), Y0 - z, 1e-15, "gap of a user's method")
     assert (rv.EES25().error_order, rv.ReversibleHeun().error_order, rv.Coupled("bosh3").error_order) == (3, 2, 3)

@@ -1,0 +1,200 @@
+"""The experiments with noise, a flow and controls, in small: data against their laws, gradients of every mode against
+Direct, reports that hold what the tables say, and the same figures for the same seed."""
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import revode as rv
+from revode.experiments import cde, fits, flow, gbm, ou, volatility
+from revode.experiments.training import relative_error
+
+SMALL = {
+    ("train", "ou"): ["--iterations", "1", "--paths", "4", "--data-paths", "8"],
+    ("compare", "gbm"): ["--batch", "2", "--steps", "4", "24"],
+    ("train", "stochastic-volatility"): ["--iterations", "1", "--paths", "6"],
+    ("train", "flow"): ["--iterations", "1", "--points", "8", "--steps", "2"],
+    ("train", "cde"): ["--iterations", "1", "--series", "4", "--dropped", "0.5"],
+}
+
+
+def run(words: tuple[str, str], *more: str) -> int:
+    args = fits.parse([*words, *SMALL[words], *more])
+    assert args is not None
+    return args.run(args)
+
+
+@pytest.mark.parametrize("words", SMALL, ids=" ".join)
+def test_a_command_prints_its_table_and_writes_its_files(words: tuple, tmp_path: Path, capsys: Any) -> None:
+    png, first, second = tmp_path / "x.png", tmp_path / "a.json", tmp_path / "b.json"
+    assert run(words, "--plot", str(png), "--json", str(first)) == 0
+    said = capsys.readouterr().out
+    assert run(words, "--json", str(second)) == 0
+    assert png.read_bytes()[:4] == b"\x89PNG" and png.stat().st_size > 5000
+    reports = [json.loads(path.read_text()) for path in (first, second)]
+    assert reports[0]["command"] == " ".join(words) and reports[0]["rows"] and reports[0]["settings"]["seed"] == 0
+
+    def without_times(x: Any) -> Any:
+        if isinstance(x, dict):
+            # Notes tell times; allocations are counted to the byte, caches of Python included.
+            left_out = ("seconds", "peak_bytes", "machine", "notes")
+            return {key: without_times(value) for key, value in x.items() if not key.startswith(left_out)}
+        return [without_times(value) for value in x] if isinstance(x, list) else x
+
+    assert without_times(reports[0]) == without_times(reports[1])        # same seed, same figures
+    for row in reports[0]["rows"]:
+        name = row.get("method") or row.get("paths") or row.get("gradient") or row.get("control")
+        assert name in said
+
+
+def test_other_commands_are_left_to_others_and_bad_options_are_refused(capsys: Any) -> None:
+    assert fits.parse(["train", "white-dwarf"]) is None and fits.parse([]) is None
+    for words in (["compare", "gbm", "--steps", "7"], ["train", "cde", "--dropped", "1"], ["train", "ou", "--seed", "-1"],
+                  ["train", "flow", "--method", "nonsense"]):
+        with pytest.raises(SystemExit):
+            fits.parse(words)
+    assert "does not divide 960" in capsys.readouterr().err
+
+
+# Data ------------------------------------------------------------------------------------------------------------------
+def test_ou_paths_have_the_exact_law() -> None:
+    """m' = mu t - theta m, v' = sigma^2 - 2 theta v, by Euler with 1e5 steps (error 1e-4), against 20000 paths."""
+    n, h = 20_000, ou.T / 100_000
+    m = v = 0.0
+    for i in range(100_000):
+        m, v = m + h * (ou.MU * i * h - ou.THETA * m), v + h * (ou.SIGMA ** 2 - 2 * ou.THETA * v)
+    end = ou.sample(np.random.default_rng(3), n)[-1]
+    # Five standard errors: sd / sqrt n of the mean, v sqrt(2 / n) of the variance.
+    assert abs(end.mean() - m) < 5 * np.sqrt(v / n) + 1e-3
+    assert abs(end.var() - v) < 5 * v * np.sqrt(2 / n) + 1e-3
+
+
+def test_volatility_series_have_their_variance() -> None:
+    """E X(1)^2 = E exp(2 V) = exp(2 m + 2 s^2) with s^2 = xi^2 / (2 kappa), V being in its own law at all times."""
+    ends = volatility.series(np.random.default_rng(4), 20_000, inner=16)[-1]
+    s2 = volatility.XI ** 2 / (2 * volatility.KAPPA)
+    expected = np.exp(2 * volatility.MEAN + 2 * s2)
+    # Five standard errors, measured, and the bias of Euler-Maruyama with h = 1/256: kappa h / 2 = 0.8 % of s2, so 0.5 %.
+    assert abs(np.mean(ends ** 2) - expected) < 5 * np.std(ends ** 2) / np.sqrt(20_000) + 0.01 * expected
+    traits = volatility.traits(volatility.series(np.random.default_rng(5), 2000))
+    assert traits["kurtosis"] > 4 and traits["persistence"] > 0.1          # neither is so for Brownian motion
+    brownian = volatility.traits(np.cumsum(np.random.default_rng(6).standard_normal((17, 2000)), 0) / 4)
+    assert abs(brownian["kurtosis"] - 3) < 0.3 and abs(brownian["persistence"]) < 0.05
+
+
+def test_spirals_turn_the_way_their_labels_say() -> None:
+    times, values, labels = cde.spirals(np.random.default_rng(1), 40, 0.0)
+    x, y = np.moveaxis(values, -1, 0)
+    area = np.sum(x[:, :-1] * np.diff(y) - y[:, :-1] * np.diff(x), -1)         # positive: anticlockwise
+    assert np.mean((area < 0) == labels) > 0.9                             # noise decides a few
+    _, gaps, _ = cde.spirals(np.random.default_rng(1), 40, 0.6)
+    assert abs(np.isnan(gaps).mean() - 0.57) < 0.05                        # one time of 20 is kept
+    assert np.all(np.diff(times) > 0)
+
+
+# Tools -----------------------------------------------------------------------------------------------------------------
+def test_mmd_against_loops_and_what_it_tells_apart() -> None:
+    rng = np.random.default_rng(2)
+    x, y, widths = rng.standard_normal((7, 3)), rng.standard_normal((5, 3)), (0.7, 2.0)
+
+    def mean_kernel(a: Any, b: Any) -> float:
+        values = [np.exp(-np.sum((p - q) ** 2) / (2 * w * w)) for p in a for q in b for w in widths]
+        return sum(values) / len(values)
+
+    expected = mean_kernel(x, x) - 2 * mean_kernel(x, y) + mean_kernel(y, y)
+    # About 50 terms of order 1, each rounded a few times.
+    assert abs(fits.mmd2(x, y, widths) - expected) < 100 * np.finfo(float).eps
+    assert abs(fits.mmd2(x, x, widths)) < 100 * np.finfo(float).eps
+    a, b = rng.standard_normal((2, 200, 3))
+    assert fits.mmd2(a, b + 1.0, widths) > 5 * fits.mmd2(a, b, widths)
+
+
+def test_aggregated_noise_is_one_path_on_every_grid() -> None:
+    noise, shape = fits.Aggregated(5, 1 / 12), (3, 2)
+    whole = noise.increments(0.0, 1.0, shape)
+    for n in (1, 3, 4, 12):
+        ts = np.linspace(0.0, 1.0, n + 1)
+        parts = sum(noise.increments(a, b, shape) for a, b in zip(ts[:-1], ts[1:], strict=True))
+        assert np.max(abs(parts - whole)) < 24 * np.finfo(float).eps        # twelve additions of numbers of order 1
+    first = noise.increments(0.25, 0.5, shape)
+    assert np.all(first == rv.Brownian(5).increments(np.arange(3, 6), shape, 1 / 12).sum(0))
+    assert np.any(first != noise.increments(0.5, 0.75, shape))
+
+
+# Gradients -------------------------------------------------------------------------------------------------------------
+def small_problems() -> dict:
+    data = ou.sample(np.random.default_rng(0), 6)
+    series = volatility.series(np.random.default_rng(0), 6, inner=4)
+    times, values, labels = cde.spirals(np.random.default_rng(0), 6, 0.3)
+    moons = flow.moons(np.random.default_rng(0), 6)
+    flow_params = flow.nn.mlp_init(np.random.default_rng(0), (3, 4, 2))
+    coupled = rv.Coupled("midpoint", 0.9)
+    gbm_params, _ = gbm.problem(0, 2)
+    return {
+        "ou": (ou.problem(coupled, 3, 4, data, 0), ou.initial(0, "state")),
+        "ou, reversible Heun": (ou.problem(rv.ReversibleHeun(), 12, 4, data, 0), ou.initial(0, "time")),
+        "volatility": (volatility.problem(6, series, 0, coupled), volatility.initial(0)),
+        "flow": (flow.problem(moons, 3), flow_params),
+        "cde, linear": (cde.problem(cde.LinearPath(times, values, time=True), labels, coupled), cde.initial(0)),
+        "cde, hermite": (cde.problem(cde.HermiteCubic(times, values, time=True), labels, coupled), cde.initial(0)),
+        "gbm": (gbm.at_end(rv.Coupled("midpoint", np.exp(-25 / 24)), 24, 0), gbm_params),
+    }
+
+
+@pytest.mark.filterwarnings("ignore::revode.ReconstructionWarning")      # untrained networks part; the gradient is what counts
+@pytest.mark.parametrize("name", small_problems())
+def test_reversible_gradients_are_direct_ones(name: str) -> None:
+    """y0 is among the parameters of volatility, cde and gbm. A word of shears is undone to rounding: 1e-16 a step, times
+    0.9^-n <= 24 for n <= 30 steps, times a conditioning of 1e3 allowed; gbm expands by (exp(25/24))^24 = 7e10 backwards
+    where only what is far below the largest entry has shrunk, so 1e-5 there."""
+    modes, params = small_problems()[name]
+    check = fits.against_direct(modes, params)
+    assert check.error < (1e-5 if name == "gbm" else 1e-11), name
+    assert check.roundtrip is not None
+    checkpointed = fits.against_direct(modes, params, rv.Checkpointed(3))
+    assert checkpointed.error < 1e-14
+
+
+def test_the_flow_has_the_exact_trace_and_a_density() -> None:
+    params = flow.nn.mlp_init(np.random.default_rng(1), (3, 5, 2))
+    params[-1]["W"] = params[-1]["W"] * 3.0
+    x, t, h = np.random.default_rng(2).standard_normal((4, 2)), 0.3, 1e-5
+    f = lambda x: flow.velocity(t, x, params)
+    trace = sum((f(x + h * e) - f(x - h * e))[:, i] / (2 * h) for i, e in enumerate(np.eye(2)))
+    # Central differences: h^2 f'''/6 about 1e-9, and rounding 1e-16/h = 1e-11.
+    assert np.max(abs(flow.field(t, {"x": x, "l": np.zeros(4)}, params)["l"] + trace)) < 1e-8
+    side = np.linspace(-8.0, 8.0, 121)
+    grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
+    mass = np.exp(flow.log_density(grid, params, 10)[0]).sum() * (side[1] - side[0]) ** 2
+    # The discrete map's log determinant is off by O(h^2), h = 0.1; without the trace term the mass is off by far more.
+    assert abs(mass - 1.0) < 0.02
+    moved = np.exp(flow.log_density(grid, params, 10)[1].y1["l"])
+    assert abs(np.log(moved).mean()) > 0.1 or np.ptp(moved) > 0.1
+
+
+def test_who_survives_stiff_noise() -> None:
+    params, reference = gbm.problem(0, 2)
+    rows = {(name, n): gbm.cell(name, n, params, reference, 0, 0.1) for name in gbm.METHODS for n in (6, 8, 24)}
+    alive = {n: {name for name, m in rows if m == n and rows[name, n]["survives"]} for n in (6, 8, 24)}
+    # |h a| = 20/6 = 3.33 is below the limit of EES(2,7), 3.92, alone with the longer members of the family; 2.5 is below
+    # those of EES(2,5) and RK4 (3.09, 2.79) and above Heun's 2. Reversible Heun follows no contraction.
+    assert alive[6] == {"EES(2,7)", "EES(2,11)"}
+    assert alive[8] == alive[6] | {"EES(2,5)", "RK4 run backwards"}
+    assert alive[24] == set(gbm.METHODS) - {"reversible Heun", "Coupled midpoint, lam = .999"}
+    ees = rows["EES(2,5)", 24]
+    assert ees["flagged"] and ees["gradient_error"] > 1 > 1e-2 > ees["gradient_error_resync"]
+    assert rows["EES(2,5)", 24] == gbm.cell("EES(2,5)", 24, params, reference, 0, 0.1)     # nothing is left over
+
+
+def test_fits_learn() -> None:
+    data = ou.sample(np.random.default_rng(0), 32)
+    run = fits.fit(ou.problem(rv.EES27(), 3, 16, data, 0), ou.initial(0, "time"), rv.optim.adam(0.02), 8, None)
+    assert run.loss < 0.5 * run.losses[0]
+    assert relative_error(run.params, ou.initial(0, "time")) > 0
+    points = flow.moons(np.random.default_rng(0), 32)
+    run = fits.fit(flow.problem(points, 4), flow.nn.mlp_init(np.random.default_rng(0), (3, 8, 2)), rv.optim.adam(0.05), 8, None)
+    assert run.loss < run.losses[0] - 0.3
