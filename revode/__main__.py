@@ -14,6 +14,8 @@ EXAMPLES_TRAIN = """examples:
   revode train white-dwarf --plot fit.png --json figures.json --save params.npz
   revode train pendulum --data recorded.txt --iterations 10000  your copy of the recording, as published
   revode train spiral --plot spiral.png                        rebuilt and continued beyond the data
+  revode train ou --plot ou.png                                SDEs (ou, stochastic-volatility), a flow, a controlled
+                                                               equation (cde): options of their own, revode train ou --help
 
 gradient modes: reversible, reversible:100 (store a state every 100 steps), direct, checkpointed:8, backsolve
 methods:        coupled:midpoint:0.999 (base and lam), reversible-heun, alf:1.0 (eta), leapfrog-midpoint, ees25:0.1 (x),
@@ -25,6 +27,7 @@ EXAMPLES_COMPARE = """examples:
   revode compare white-dwarf                                   train with reversible, measure every gradient mode
   revode compare white-dwarf --plot compare.png --json figures.json
   revode compare white-dwarf --iterations 1000 --full          train with every mode; takes hours
+  revode compare gbm --plot gbm.png                            which method survives which step of a stiff SDE
 
 Without --full, the modes other than reversible take a few iterations each, and their total times are extrapolated.
 """
@@ -32,13 +35,13 @@ Without --full, the modes other than reversible take a few iterations each, and 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. argv: the words after `revode`; None for those of the process."""
-    args = parser().parse_args(argv)
-    from .experiments import complexity, convergence, stability
+    from .experiments import complexity, convergence, fits, stability
+    args = fits.parse(argv) or parser().parse_args(argv)
     from .experiments.commands import UserError, run_compare, run_train
     commands = {"train": run_train, "compare": run_compare, "complexity": complexity.main,
                 "convergence": convergence.main, "stability": stability.main}
     try:
-        return commands[args.command](args)
+        return getattr(args, "run", commands[args.command])(args)
     except UserError as error:
         print(f"revode {args.command}: {error}", file=sys.stderr)
         return 2
@@ -58,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The arguments. Experiments are listed from revode/experiments, methods and gradient modes by name."""
-    from .experiments import EXPERIMENTS, complexity, convergence, stability
+    from .experiments import EXPERIMENTS, complexity, convergence, fits, stability
     from .experiments.commands import COMPARE_ITERATIONS
     top = argparse.ArgumentParser(
         prog="revode", description="Reversible backpropagation through differential equations, on NumPy.",
@@ -71,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
         most = f"at most {COMPARE_ITERATIONS}; " if name == "compare" else ""
         sub = commands.add_parser(name, help=what, description=what, epilog=examples,
                                   formatter_class=argparse.RawDescriptionHelpFormatter)
-        sub.add_argument("experiment", choices=sorted(EXPERIMENTS), help="which experiment")
+        sub.add_argument("experiment", choices=sorted([*EXPERIMENTS, *fits.names_of(name)]), help="which experiment")
         sub.add_argument("--method", type=named("method"), metavar="M", help="how to step; default: the published one")
         sub.add_argument("--iterations", type=positive, metavar="N",
                          help=f"default: enough for a minute or so, {most}the output says how many were published")

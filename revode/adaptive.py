@@ -190,7 +190,11 @@ def first_step(problem: Problem, parts: Parts, F: Increment, span: float, contro
     y = value_of(problem.output(parts)[0])
     params = tree.map(value_of, F.params)
     t0, direction = problem.ts[0], np.sign(span)
-    f0 = problem.system.coefficients(t0, y, params)[0]
+
+    def rate(t: Any, y: Any) -> Any:
+        return problem.system.rate(problem.system.coefficients(t, y, params), t)
+
+    f0 = rate(t0, y)
     scale = weight(controller, abs(y))
 
     def norm(x: Any) -> float:
@@ -200,7 +204,7 @@ def first_step(problem: Problem, parts: Parts, F: Increment, span: float, contro
     d0, d1 = norm(y), norm(f0)
     h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
     h0 = min(h0, abs(span))
-    f1 = problem.system.coefficients(t0 + direction * h0, y + float(direction * h0) * f0, params)[0]
+    f1 = rate(t0 + direction * h0, y + float(direction * h0) * f0)
     d2 = norm(f1 - f0) / h0
     h1 = max(1e-6, h0 * 1e-3) if max(d1, d2) <= 1e-15 else (0.01 / max(d1, d2)) ** (1 / problem.method.error_order)
     h = min(100 * h0, h1, abs(span))

@@ -110,6 +110,9 @@ class ControlledSystem(System):
     def times(self, coefficients: tuple, dx: Any) -> Any:
         return matvec(coefficients[0], dx)
 
+    def rate(self, coefficients: tuple, t: Any) -> Any:
+        return matvec(coefficients[0], self.control.derivative(t))
+
 
 class SmoothlyControlledSystem(ControlledSystem):
     """f(t, y, params) X'(t), an ordinary vector field."""
@@ -120,6 +123,9 @@ class SmoothlyControlledSystem(ControlledSystem):
 
     def times(self, coefficients: tuple, dx: Any) -> Any:
         return coefficients[0] * dx
+
+    def rate(self, coefficients: tuple, t: Any) -> Any:
+        return coefficients[0]
 
 
 class Path:
@@ -138,7 +144,7 @@ def noisy(system: System, diffusion: Callable, noise: Any, interpretation: str, 
 
     times: two times of the solve at which g is looked at, the start and a later one.
     """
-    if noise is None or isinstance(noise, type) or not hasattr(noise, "increments"):
+    if isinstance(noise, type) or not (hasattr(noise, "along") or hasattr(noise, "walk")):
         raise TypeError(f"solve: diffusion= was given with noise={noise!r}; pass noise=Brownian(seed), or "
                         "BrownianTree(seed, t0, t1) for adaptive steps")
     if not callable(diffusion):
@@ -205,7 +211,7 @@ def dependence(system: NoisySystem, t: Any, y: Any, params: Any) -> tuple[bool, 
 
 def controlled(system: System, control: Any, method: Any, y: Any, ts: Any,
                fixed: bool) -> tuple[System, Path | None, list[float]]:
-    """The system of a controlled equation, its increments (None where the control is smooth: dx is h), and its corners."""
+    """The system of a controlled equation, its increments (None where the control is smooth: dx is h), and its knots."""
     if isinstance(control, type) or not hasattr(control, "increment"):
         raise TypeError(f"solve: control={control!r}; pass LinearPath, Rectilinear or HermiteCubic(times, values)")
     if system.unpack is not None or len(method.outputs) > 1:
@@ -227,4 +233,4 @@ def controlled(system: System, control: Any, method: Any, y: Any, ts: Any,
     kind = SmoothlyControlledSystem if smooth else ControlledSystem
     found = kind(system.field, system.stats, scalar=system.scalar)
     found.control = control
-    return found, None if smooth else Path(control), [] if smooth else inside
+    return found, None if smooth else Path(control), inside

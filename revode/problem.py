@@ -92,10 +92,10 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
     y = initial[method.outputs[0]] if state0 is not None else initial[0] if split else initial
     y = read_only(value_of(y))
     if control is not None:
-        problem.system, problem.driver, corners = driving.controlled(system, control, method, y, ts, controller is None)
+        problem.system, problem.driver, knots = driving.controlled(system, control, method, y, ts, controller is None)
         system = problem.system
         if problem.adaptive is not None:
-            problem.adaptive.stop_at(corners)
+            problem.adaptive.stop_at(knots)
     if field is not no_field:
         check_field(problem, system, y, tree.map(value_of, params), control is not None)
     if interpretation not in ("stratonovich", "ito"):

@@ -50,12 +50,14 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     state0 : `Solution.state` of an earlier solve to continue from; y0 is then None.
     progress : show a progress bar (needs tqdm).
     controller : PID(rtol, atol) for adaptive steps. Solution.ts is then the accepted grid (or save_at). The whole batch
-        shares its steps, and no gradient flows through their sizes.
+        shares its steps, and no gradient flows through their sizes. With general noise that does not commute, steps chosen
+        along the path can converge to another limit (Gaines & Lyons 1997); diagonal and additive noise is safe.
     dt0 : first step to try (> 0); estimated by default.
     diffusion : g(t, y, params) of an SDE dy = f dt + g o dW, with `noise`: shaped like y for diagonal noise, or of shape
         y.shape + (m,) for general noise; nothing is broadcast.
     noise : Brownian(seed), or BrownianTree(seed, t0, t1), which adaptive steps need. No increment is stored. Batch axes are
-        trajectories; for a tree y0 all entries are channels of one trajectory.
+        trajectories; for a tree y0 all entries are channels of one trajectory. A path of your own offers along(hs, shape,
+        dtype, first), a function from a step's number to its increment, or walk(shape, dtype).increments(s, t).
     interpretation : "stratonovich", or "ito" (diagonal noise: the drift is corrected by one vjp; or RungeKutta("euler")).
     control : LinearPath, Rectilinear or HermiteCubic: dy = f(t, y, params) dX, f of shape y.shape + (channels,).
     save_at : times to return in an adaptive solve; they become grid points. Default: every accepted step.

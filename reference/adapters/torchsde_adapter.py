@@ -3,13 +3,15 @@
     found = reversible_heun(f, g, y0, ts, dWs, params, weights, kind)      -> {"ys", "y0", "params": {name: gradient}}
 
 The loss is sum(weights * ys). f(xp, t, y, params) and g(xp, t, y, params) are written for any array namespace xp. kind:
-"diagonal" (g like y), "general" or "additive" (g of shape (B, d, m)). y0 is (B, d); ts is uniform, with a step and times
+"diagonal" (g like y), "general" or "additive" (g of shape (B, d, m)). y0 is (B, d); ts is uniform, with a step and
+times
 that are exact in binary, because torchsde adds the step up.
 
     python -m reference.adapters.torchsde_adapter            writes reference/vectors/torchsde_reversible_heun.json
 
 torchsde divides nothing by itself here: its BrownianInterval is replaced by the given increments.
 """
+
 from __future__ import annotations
 
 import json
@@ -22,8 +24,17 @@ import numpy as np
 VECTORS = Path(__file__).parent.parent / "vectors" / "torchsde_reversible_heun.json"
 
 
-def reversible_heun(f: Callable, g: Callable, y0: Any, ts: Any, dWs: Any, params: dict, weights: Any, kind: str,
-                    mode: str = "reversible") -> dict:
+def reversible_heun(
+    f: Callable,
+    g: Callable,
+    y0: Any,
+    ts: Any,
+    dWs: Any,
+    params: dict,
+    weights: Any,
+    kind: str,
+    mode: str = "reversible",
+) -> dict:
     """mode: "reversible" (sdeint_adjoint, nothing stored) or "full" (the tape through all steps)."""
     import torch
     import torchsde
@@ -35,7 +46,9 @@ def reversible_heun(f: Callable, g: Callable, y0: Any, ts: Any, dWs: Any, params
 
         def __init__(self) -> None:
             super().__init__()
-            self.leaves = torch.nn.ParameterDict({name: torch.nn.Parameter(torch.tensor(p)) for name, p in params.items()})
+            self.leaves = torch.nn.ParameterDict(
+                {name: torch.nn.Parameter(torch.tensor(p)) for name, p in params.items()}
+            )
 
         def f(self, t: Any, y: Any) -> Any:
             return f(torch, t, y, self.leaves)
@@ -58,15 +71,23 @@ def reversible_heun(f: Callable, g: Callable, y0: Any, ts: Any, dWs: Any, params
     if mode == "full":
         ys = torchsde.sdeint(sde, start, grid, bm=noise, method="reversible_heun", dt=h)
     else:
-        ys = torchsde.sdeint_adjoint(sde, start, grid, bm=noise, method="reversible_heun", dt=h,
-                                     adjoint_method="adjoint_reversible_heun")
+        ys = torchsde.sdeint_adjoint(
+            sde, start, grid, bm=noise, method="reversible_heun", dt=h, adjoint_method="adjoint_reversible_heun"
+        )
     loss = (torch.tensor(weights) * ys).sum()
     a_y0, *a_params = torch.autograd.grad(loss, [start, *sde.leaves.values()], allow_unused=True)
-    return {"ys": ys.detach().numpy(), "y0": a_y0.numpy(), "params": {
-        name: np.zeros_like(params[name]) if a is None else a.numpy() for name, a in zip(sde.leaves, a_params, strict=True)}}
+    return {
+        "ys": ys.detach().numpy(),
+        "y0": a_y0.numpy(),
+        "params": {
+            name: np.zeros_like(params[name]) if a is None else a.numpy()
+            for name, a in zip(sde.leaves, a_params, strict=True)
+        },
+    }
 
 
 # The problem of the stored vectors, in terms of any array namespace.
+
 
 def drift(xp: Any, t: Any, y: Any, p: Any) -> Any:
     return xp.tanh(y @ p["W"] + p["b"] * t)
@@ -90,11 +111,21 @@ DIFFUSIONS = {"diagonal": diagonal, "general": general, "additive": additive}
 def problem(kind: str, N: int = 16) -> dict:
     """Inputs of one case, float64; times are multiples of 1/16."""
     rng = np.random.default_rng(11)
-    params = {"W": rng.normal(size=(3, 3)) / 2, "b": rng.normal(size=3), "s": rng.normal(size=3) / 2,
-              "V": rng.normal(size=(3, 6)) / 3}
+    params = {
+        "W": rng.normal(size=(3, 3)) / 2,
+        "b": rng.normal(size=3),
+        "s": rng.normal(size=3) / 2,
+        "V": rng.normal(size=(3, 6)) / 3,
+    }
     ts = 0.25 + np.arange(N + 1) / 16
     dWs = rng.normal(size=(N, 2, 3 if kind == "diagonal" else 2)) / 4
-    return {"y0": rng.normal(size=(2, 3)), "ts": ts, "dWs": dWs, "params": params, "weights": rng.normal(size=(N + 1, 2, 3))}
+    return {
+        "y0": rng.normal(size=(2, 3)),
+        "ts": ts,
+        "dWs": dWs,
+        "params": params,
+        "weights": rng.normal(size=(N + 1, 2, 3)),
+    }
 
 
 def to_hex(x: Any) -> Any:
@@ -114,13 +145,19 @@ def from_hex(x: Any) -> Any:
 def main() -> None:
     import torch
     import torchsde
+
     cases = {}
     for kind, g in DIFFUSIONS.items():
         given = problem(kind)
         found = {mode: reversible_heun(drift, g, **given, kind=kind, mode=mode) for mode in ("reversible", "full")}
         cases[kind] = {"given": to_hex(given), **{mode: to_hex(value) for mode, value in found.items()}}
-    about = {"script": "python -m reference.adapters.torchsde_adapter", "torch": torch.__version__,
-             "torchsde": torchsde.__version__, "numpy": np.__version__, "numbers": "float.hex() of float64"}
+    about = {
+        "script": "python -m reference.adapters.torchsde_adapter",
+        "torch": torch.__version__,
+        "torchsde": torchsde.__version__,
+        "numpy": np.__version__,
+        "numbers": "float.hex() of float64",
+    }
     VECTORS.write_text(json.dumps({"about": about, "cases": cases}, indent=None, separators=(",", ":")) + "\n")
 
 

@@ -13,9 +13,11 @@ Only + - * / and .sum are used, so floats, complex numbers, mpmath objects and a
 
 def frozen(f, g, params, h, dW, general):
     """F(t, y) of one step."""
+
     def F(t, y):
         noise = (g(t, y, params) * dW[..., None, :]).sum(-1) if general else g(t, y, params) * dW
         return f(t, y, params) * h + noise
+
     return F
 
 
@@ -33,27 +35,34 @@ def forward(step, state, f, g, ts, dWs, params, general) -> list:
 
 # ------------------------------------------------------------------- Euler-Maruyama (Ito): Kloeden & Platen 1992, 9.1
 
+
 def euler_maruyama(f, g, y0, ts, dWs, params, general=False) -> list:
     return forward(lambda F, G, t, t1, y: y + F(t, y), y0, f, g, ts, dWs, params, general)
 
 
-# ------------------------------------------- Heun and midpoint (Stratonovich): Rumelin 1982; Kloeden & Platen 1992, 11.1
+# ------------------------------------------- Heun and midpoint (Stratonovich): Rumelin 1982; Kloeden & Platen 1992,
+# 11.1
+
 
 def heun(f, g, y0, ts, dWs, params, general=False) -> list:
     def step(F, G, t, t1, y):
         k = F(t, y)
         return y + (k + F(t1, y + k)) / 2
+
     return forward(step, y0, f, g, ts, dWs, params, general)
 
 
 def midpoint(f, g, y0, ts, dWs, params, general=False) -> list:
     def step(F, G, t, t1, y):
         return y + F((t + t1) / 2, y + F(t, y) / 2)
+
     return forward(step, y0, f, g, ts, dWs, params, general)
 
 
-# --------------------------------------- Reversible Heun: Kidger, Foster, Li & Lyons 2021, arXiv 2105.13493, algorithm 1
+# --------------------------------------- Reversible Heun: Kidger, Foster, Li & Lyons 2021, arXiv 2105.13493,
+# algorithm 1
 # z_{n+1} = 2 y_n - z_n + F(t_n, z_n),   y_{n+1} = y_n + (F(t_n, z_n) + F(t_{n+1}, z_{n+1})) / 2,   z_0 = y_0
+
 
 def reversible_heun_step(F, G, t, t1, state):
     y, z = state
@@ -72,6 +81,7 @@ def reversible_heun(f, g, y0, ts, dWs, params, general=False) -> list:
 # ------------------------------------------------------------- Coupled: McCallum & Foster 2024, arXiv 2410.11648, (2)
 # y_{n+1} = lam y_n + (1 - lam) z_n + Psi(t_n, z_n; dx),   z_{n+1} = z_n - Psi(t_{n+1}, y_{n+1}; -dx),   z_0 = y_0
 
+
 def Psi(F, t, t1, y, tableau):
     """The increment of one explicit Runge-Kutta step over the frozen field F."""
     K = []
@@ -88,6 +98,7 @@ def coupled(f, g, y0, ts, dWs, params, tableau, lam, general=False) -> list:
         y, z = state
         y1 = lam * y + (1 - lam) * z + Psi(F, t, t1, z, tableau)
         return y1, z - Psi(G, t1, t, y1, tableau)
+
     return [y for y, z in forward(step, (y0, y0), f, g, ts, dWs, params, general)]
 
 
@@ -98,18 +109,23 @@ def runge_kutta(f, g, y0, ts, dWs, params, tableau, general=False) -> list:
 # ------------------------------------------ EES in low storage: Shmelev & Salvi 2025, arXiv 2509.20599; Williamson 1980
 # d <- A_i d + F(t + c_i h, y),   y <- y + B_i d
 
+
 def ees(f, g, y0, ts, dWs, params, scheme, times, general=False) -> list:
     """scheme: A and B of the 2N form; times: the c_i (ees.stage_times makes them)."""
+
     def step(F, G, t, t1, y):
         d = 0 * y
         for a, b, c in zip(scheme.A, scheme.B, times, strict=True):
             d = a * d + F(t + c * (t1 - t), y)
             y = y + b * d
         return y
+
     return forward(step, y0, f, g, ts, dWs, params, general)
 
 
-# ------------------------------------------------------------------------- Ito to Stratonovich: Kloeden & Platen 1992, 4.9
+# ------------------------------------------------------------------------- Ito to Stratonovich: Kloeden & Platen
+# 1992, 4.9
+
 
 def stratonovich_drift(f, g, dg):
     """f - g g'/2 for diagonal noise, where dg(t, y, p) holds the dg_i/dy_i, written by hand."""

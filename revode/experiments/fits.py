@@ -25,7 +25,6 @@ import numpy as np
 from ..engine.derivatives import value_and_grad
 from ..gradients import Direct, Reversible
 from ..optim import Optimiser
-from ..paths import Brownian
 from ..stepping import ReconstructionWarning, RoundTrip
 from . import names
 from .commands import SCHEMA, UserError, finite, machine
@@ -47,6 +46,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace | None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     module.add_options(parser)
     return parser.parse_args(words[2:], argparse.Namespace(command=words[0], experiment=words[1], run=module.main))
+
+
+def names_of(command: str) -> list[str]:
+    """The experiments of this command that are in COMMANDS."""
+    return [name for first, name in COMMANDS if first == command]
 
 
 def common_options(parser: Any, iterations: int | None = None) -> None:
@@ -153,20 +157,6 @@ def timed_in_turns(problems: dict[str, Callable], params: dict[str, Any], rounds
             value_and_grad(modes(Reversible()), has_aux=True)(params[name])
             seconds[name].append(time.perf_counter() - start)
     return {name: statistics.median(found) for name, found in seconds.items()}
-
-
-class Aggregated(NamedTuple):
-    """One Brownian path for several grids: sums of the increments of a grid of step h from t = 0, of which none is kept.
-
-    The times that are asked for are multiples of h.
-    """
-    seed: int
-    h: float
-
-    def increments(self, t0: float, t1: float, shape: tuple[int, ...], dtype: Any = np.float64) -> Any:
-        """W(t1) - W(t0) for t0 < t1."""
-        first, last = round(float(t0) / self.h), round(float(t1) / self.h)
-        return Brownian(self.seed).increments(np.arange(first, last), shape, self.h).sum(0).astype(dtype, copy=False)
 
 
 def kernel(x: Any, y: Any, widths: Any) -> Any:

@@ -113,7 +113,8 @@ def main(args: Namespace) -> int:
          for r in rows])
     notes.append(f"The density sums to {mass:.3f} over the square [{BOX[0]}, {BOX[1]}]^2; {tables.seconds(run.median)} per iteration.")
     draw = lambda: plot(data, picture(run.params, args.steps, args.method, 120), run.losses)
-    return fits.finish(args, this, table, rows, notes, draw, likelihood=likelihood, mass=mass, losses=run.losses, seconds_per_iteration=run.median, stopped=run.stopped)
+    return fits.finish(args, this, table, rows, notes, draw, likelihood=likelihood, mass=mass, losses=run.losses,
+                       seconds_per_iteration=run.median, stopped=run.stopped)
 
 
 def plot(data: np.ndarray, density: np.ndarray, losses: list[float]) -> Any:

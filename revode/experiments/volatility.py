@@ -17,6 +17,7 @@ import numpy as np
 
 from .. import nn, optim
 from ..methods import EES
+from ..paths import Brownian
 from ..solve import solve
 from . import fits, tables
 from .commands import spoken_warnings
@@ -80,7 +81,7 @@ def problem(paths: int, data: np.ndarray, seed: int, method: Any = METHOD) -> Ca
         def objective(params: Any) -> tuple:
             y0 = np.concatenate([np.zeros((paths, 1)), start * params["z0"]], -1)
             sol = solve(drift, y0, ts, params, method=method, gradient=gradient, diffusion=diffusion,
-                        noise=fits.Brownian(seed), save=slice(None, None, INNER))
+                        noise=Brownian(seed), save=slice(None, None, INNER))
             return fits.mmd2(features(sol.ys[..., 0], scale)[0], target, widths), sol
 
         return objective
@@ -108,7 +109,8 @@ def main(args: Namespace) -> int:
     with spoken_warnings(notes):
         run = fits.fit(modes, initial(args.seed), optim.adam(LEARNING_RATE), args.iterations, "stochastic-volatility")
         check = fits.against_direct(modes, run.params)
-        rows, paths = [], {}
+        rows: list[dict[str, Any]] = []
+        paths = {}
         for name, params, loss in (("model before", initial(args.seed), run.losses[0]), ("model after", run.params, run.loss)):
             mmd, sol = other(None)(params)
             paths[name] = np.asarray(sol.ys[..., 0])

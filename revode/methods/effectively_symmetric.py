@@ -20,14 +20,13 @@ found for this library (METHODS section 4 of its notes): a restarted, smoothed l
 """
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite, pi, sin, sqrt
 from typing import Any
 
 from .increment import Increment
-from .runge_kutta import Tableau, error_order, increment_of, tableau
+from .runge_kutta import RungeKutta
 from .shears import Parts, Step
 
 
@@ -129,39 +128,16 @@ def EES(stages: int, correct: int = 0) -> LowStorage:
 
 
 @dataclass(frozen=True)
-class NearReversible:
+class NearReversible(RungeKutta):
     """Any explicit Runge-Kutta method run backwards as if it were reversible: NearReversible("rk4") has reversal order 5."""
-    base: str | Tableau = "rk4"
     correct: int = 0
-    parts = ("y",)
-    outputs = ("y",)
-    noise = True
     reversible = True
 
     def __post_init__(self) -> None:
-        tableau(self.base)
+        super().__post_init__()
         check_correct("NearReversible", self.correct)
 
     @property
-    def order(self) -> int:
-        return tableau(self.base).order
-
-    @property
-    def error_order(self) -> int | None:
-        return error_order(self.base)
-
-    @property
     def reversal_order(self) -> int:
-        """m >= p, and p + 1 for even p."""
+        """m >= p, and p + 1 for even p; the tableaux named here of order 1 and 3 have 1 and 3."""
         return self.order + (self.order % 2 == 0)
-
-    @cached_property
-    def psi(self) -> Callable:
-        return increment_of(self.base)
-
-    def start(self, F: Increment, step: Step, y: Any) -> Parts:
-        return {"y": y}
-
-    def flow(self, F: Increment, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
-        """y(t1) from y(t0)."""
-        return y + self.psi(F, t0, t1, y, dx, errors)

@@ -38,7 +38,12 @@ class System:
         return (self.pack(self.field(t, self.unpack(y), params)),)
 
     def times(self, coefficients: tuple, dx: Any) -> Any:
+        """The increment that this value makes with dx."""
         return coefficients[0] * dx
+
+    def rate(self, coefficients: tuple, t: Any) -> Any:
+        """dy/dt (with noise: of the drift), for the guess of a first step."""
+        return coefficients[0]
 
 
 class Increment:

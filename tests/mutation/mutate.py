@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -139,6 +140,15 @@ def all_mutants(base: Path, patterns: list[str] | None = None) -> list[Mutant]:
     return [m for path in paths for m in mutants_of(path, base)]
 
 
+def forget() -> None:
+    """Drop what was imported of the package and of the tests that use it, so that both come again from the changed copy."""
+    tests = str(ROOT / "tests")
+    for name, module in list(sys.modules.items()):
+        path = getattr(module, "__file__", None) or ""
+        if name.split(".")[0] == "revode" or path.startswith(tests) and not name.startswith("tests.mutation"):
+            del sys.modules[name]
+
+
 def child(folder: str, stage: str, room: str, oracle: dict, log: str) -> None:
     """In the forked process: meet the tests with the changed package, and leave by the exit status."""
     signal.alarm(LIMIT[stage])
@@ -147,6 +157,7 @@ def child(folder: str, stage: str, room: str, oracle: dict, log: str) -> None:
     os.dup2(handle, 2)
     status = 1
     try:
+        forget()
         sys.path.insert(0, folder)
         import revode
         assert revode.__file__.startswith(folder), revode.__file__
@@ -168,7 +179,9 @@ def noticed(folder: str, stage: str, room: str, oracle: dict) -> str:
     """'' if the tests pass, else the last line that they printed."""
     log = f"{folder}/log"
     sys.stdout.flush()
-    process = os.fork()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)        # of forking beside threads: the child needs none of them
+        process = os.fork()
     if process == 0:
         child(folder, stage, room, oracle, log)
     _, status = os.waitpid(process, 0)

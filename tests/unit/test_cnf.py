@@ -2,6 +2,7 @@
 
 Source: Chen, Rubanova, Bettencourt & Duvenaud 2018, theorem 1; Hutchinson's estimator: Grathwohl et al. 2019 (FFJORD).
 """
+
 from __future__ import annotations
 
 from typing import Any
@@ -16,7 +17,7 @@ from tests.method_cases import distance
 rng = np.random.default_rng(4)
 P = {"W": rng.normal(size=(2, 5)) / 2, "b": rng.normal(size=5), "V": rng.normal(size=(5, 2)) / 2}
 X0 = rng.normal(size=(3, 2))
-PROBES = np.sign(rng.normal(size=(3, 2)))               # fixed, so the field is a function
+PROBES = np.sign(rng.normal(size=(3, 2)))  # fixed, so the field is a function
 TS = np.linspace(0, 0.5, 9)
 
 
@@ -47,14 +48,21 @@ def by_hand(t: Any, state: Any, p: Any) -> tuple:
 
 def loss(field: Any, method: Any, mode: Any) -> Any:
     """Negative log likelihood of x(0) under the base density at the end (2 pi dropped)."""
+
     def value(x0: Any, p: Any) -> Any:
         x, change = rv.solve(field, (x0, np.zeros(3)), TS, p, method=method, gradient=mode, save=[-1]).y1
         return np.mean(0.5 * np.sum(x * x, axis=-1) + change)
+
     return value
 
 
-METHODS = {"coupled": rv.Coupled("midpoint", 0.99), "reversible-heun": rv.ReversibleHeun(), "alf": rv.AsynchronousLeapfrog(),
-           "leapfrog": rv.LeapfrogMidpoint(), "ees": rv.EES(6)}
+METHODS = {
+    "coupled": rv.Coupled("midpoint", 0.99),
+    "reversible-heun": rv.ReversibleHeun(),
+    "alf": rv.AsynchronousLeapfrog(),
+    "leapfrog": rv.LeapfrogMidpoint(),
+    "ees": rv.EES(6),
+}
 
 
 @pytest.mark.parametrize("field", [exact, hutchinson], ids=["exact", "hutchinson"])
@@ -82,9 +90,11 @@ def test_gradient_against_central_differences() -> None:
 
 
 def test_change_of_variables_on_a_linear_field() -> None:
-    """x' = A x: x(T) = expm(TA) x0 and the log density changes by -T trace A, whatever x; RK4 with h = 1/16: 1e-6 for x, and the
+    """x' = A x: x(T) = expm(TA) x0 and the log density changes by -T trace A, whatever x; RK4 with h = 1/16: 1e-6 for
+    x, and the
     trace is constant, so that its integral is exact to round-off. The Hutchinson estimate is z^T A z per probe."""
     from scipy.linalg import expm
+
     A = np.array([[0.3, -0.5], [0.4, -0.1]])
 
     def field(t: Any, state: Any, A: Any) -> tuple:
@@ -105,14 +115,18 @@ def test_change_of_variables_on_a_linear_field() -> None:
 
 
 def test_the_density_integrates_to_one() -> None:
-    """p_T(x(T)) = p_0(x(0)) exp(change), so that its integral over x(T) is one: a flow backwards from a grid over the plane.
+    """p_T(x(T)) = p_0(x(0)) exp(change), so that its integral over x(T) is one: a flow backwards from a grid over the
+    plane.
 
-    The trapezoidal rule on a smooth function that has died out at the edges (|x| = 8 under a flow of at most 1) is exact but for
+    The trapezoidal rule on a smooth function that has died out at the edges (|x| = 8 under a flow of at most 1) is
+    exact but for
     the solver's 1e-4.
     """
     axis = np.linspace(-8, 8, 65)
     x = np.stack(np.meshgrid(axis, axis), -1).reshape(-1, 2)
-    back, change = rv.solve(lambda t, s, p: exact(t, s, p), (x, np.zeros(len(x))), TS[::-1], P, method=rv.Coupled("rk4", 0.99)).y1
+    back, change = rv.solve(
+        lambda t, s, p: exact(t, s, p), (x, np.zeros(len(x))), TS[::-1], P, method=rv.Coupled("rk4", 0.99)
+    ).y1
     # backwards, `change` is the integral of -trace from T to 0, that is +integral of the trace: log p_T = log p_0 - it
-    density = np.exp(-0.5 * np.sum(back ** 2, -1) - change) / (2 * np.pi)
-    assert abs(density.sum() * 0.25 ** 2 - 1) < 1e-4
+    density = np.exp(-0.5 * np.sum(back**2, -1) - change) / (2 * np.pi)
+    assert abs(density.sum() * 0.25**2 - 1) < 1e-4
