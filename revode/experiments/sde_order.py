@@ -189,6 +189,8 @@ def plot(rows: list[dict]) -> Any:
             xlabel="h",
             **({"ylabel": "strong error"} if kind == "additive" else {}),
         )
+        ax.set_xticks(h, [f"1/{n}" for n in STEPS])
+        ax.minorticks_off()
         ax.grid(True, which="major", lw=0.3, color="#cccccc")
     ax.legend(fontsize=8, frameon=False)
     return figure

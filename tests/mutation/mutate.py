@@ -145,7 +145,7 @@ def forget() -> None:
     tests = str(ROOT / "tests")
     for name, module in list(sys.modules.items()):
         path = getattr(module, "__file__", None) or ""
-        if name.split(".")[0] == "revode" or path.startswith(tests) and not name.startswith("tests.mutation"):
+        if name.split(".")[0] == "revode" or (path.startswith(tests) and not name.startswith("tests.mutation")):
             del sys.modules[name]
 
 

@@ -74,12 +74,14 @@ def test_ou_paths_have_the_exact_law() -> None:
 
 
 def test_volatility_series_have_their_variance() -> None:
-    """E X(1)^2 = E exp(2 V) = exp(2 m + 2 s^2) with s^2 = xi^2 / (2 kappa), V being in its own law at all times."""
-    ends = volatility.series(np.random.default_rng(4), 20_000, inner=16)[-1]
+    """E X(t)^2 / t = E exp(2 V) = exp(2 m + 2 s^2) with s^2 = xi^2 / (2 kappa), V being in its own law at all times."""
+    paths = volatility.series(np.random.default_rng(4), 20_000, inner=16)
     s2 = volatility.XI ** 2 / (2 * volatility.KAPPA)
     expected = np.exp(2 * volatility.MEAN + 2 * s2)
     # Five standard errors, measured, and the bias of Euler-Maruyama with h = 1/256: kappa h / 2 = 0.8 % of s2, so 0.5 %.
-    assert abs(np.mean(ends ** 2) - expected) < 5 * np.std(ends ** 2) / np.sqrt(20_000) + 0.01 * expected
+    for i in (1, volatility.SEEN):
+        squares = paths[i] ** 2 * volatility.SEEN / i
+        assert abs(squares.mean() - expected) < 5 * squares.std() / np.sqrt(20_000) + 0.01 * expected
     traits = volatility.traits(volatility.series(np.random.default_rng(5), 2000))
     assert traits["kurtosis"] > 4 and traits["persistence"] > 0.1          # neither is so for Brownian motion
     brownian = volatility.traits(np.cumsum(np.random.default_rng(6).standard_normal((17, 2000)), 0) / 4)
