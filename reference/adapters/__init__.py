@@ -3,6 +3,7 @@
     hips_autograd.py    HIPS autograd through a plain loop
     torch_diffeq.py     torchdiffeq, whole solve on the tape or its adjoint
     torch_sde.py        torchsde's reversible Heun method, with noise of zero or of torchsde's own
+    torchsde_adapter.py reversible Heun on given increments, state by state, and the stored vectors in reference/vectors
     jax_diffrax.py      diffrax: DirectAdjoint, RecursiveCheckpointAdjoint, BacksolveAdjoint
 
 Each file has

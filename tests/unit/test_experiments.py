@@ -21,7 +21,7 @@ from revode.gradients.checkpointed import minimal_advances
 N = 20
 TINY = ["--steps", str(N), "--iterations", "3"]
 HISTORY = {"best_loss", "losses", "seconds", "stopped"}
-ROW = {"gradient": str, "loss": float, "iterations": int, "seconds_per_iteration": float, "seconds_total": float,
+ROW = {"steps": int, "gradient": str, "loss": float, "iterations": int, "seconds_per_iteration": float, "seconds_total": float,
        "extrapolated": bool, "peak_bytes": int, "states": int, "nfe": int, "nvjp": int}
 
 
@@ -180,12 +180,13 @@ def test_train_writes_its_figures(capsys, tmp_path, gradient, states, nfe, nvjp)
     assert status == 0 and f"wrote {path}" in out and f"wrote {kept}" in out
     report = json.loads(path.read_text())
     assert set(report) == {"schema", "revode", "command", "experiment", "settings", "machine", "rows", "runs", "notes",
-                           "published"}
+                           "published", "findings"}
     assert report["schema"] == 1 and report["command"] == "train" and report["experiment"] == "white-dwarf"
     assert report["settings"] == {"method": repr(rv.Coupled("midpoint", lam=0.999)), "steps": N, "iterations": 3,
-                                  "seed": 0, "dtype": "float64", "recipe": white_dwarf.experiment(N).recipe}
+                                  "seed": 0, "dtype": "float64", "recipe": white_dwarf.experiment(N).recipe,
+                                  "published_iterations": 1000, "data": white_dwarf.experiment(N).data}
     row, = report["rows"]
-    assert set(row) == {*ROW, "gradient_error", "roundtrip", "relative"}
+    assert set(row) == {*ROW, "rejected", "gradient_error", "roundtrip", "relative"}
     for key, kind in ROW.items():
         assert type(row[key]) is kind, key
     assert (row["gradient"], row["states"], row["nfe"], row["nvjp"]) == (gradient, states, nfe, nvjp)
@@ -403,10 +404,11 @@ def test_help(capsys, words):
 
 def test_examples_of_the_help_are_accepted(capsys):
     from revode.__main__ import EXAMPLES_COMPARE, EXAMPLES_TRAIN, parser
+    from revode.experiments import fits
     found = re.findall(r"^  revode (.*?)(?:   .*)?$", EXAMPLES_TRAIN + EXAMPLES_COMPARE, re.M)
-    assert len(found) == 7
+    assert len(found) == 11
     for line in found:
-        parser().parse_args(line.split())
+        assert fits.parse(line.split()) or parser().parse_args(line.split())
 
 
 def test_python_m_revode_and_a_plot_without_a_display(tmp_path):
@@ -470,7 +472,9 @@ def test_sizes(value, text):
 
 # The figure --------------------------------------------------------------------------------------------------------
 def rows_at(*points):
-    return [training.Row(name, 1.0, 1, seconds, seconds, False, size, 1, 1, 1, 0.0, None)
+    return [training.Row(gradient=name, loss=1.0, iterations=1, seconds_per_iteration=seconds, seconds_total=seconds,
+                         extrapolated=False, steps=1, rejected=None, peak_bytes=size, states=1, nfe=1, nvjp=1,
+                         gradient_error=0.0, roundtrip=None)
             for name, size, seconds in points]
 
 
@@ -483,7 +487,7 @@ def test_figure_shows_the_data():
     fit, loss, scatter = figure.axes
     drawn = {line.get_label(): line.get_ydata() for line in fit.lines}
     for i, label in enumerate(("x", "v")):
-        assert_array_equal(drawn[f"{label}, truth"], e.target[:, i])
+        assert_array_equal(drawn[f"{label}, data"], e.target[:, i])
         assert_array_equal(drawn[f"{label}, fit"], fitted[:, i])
     assert loss.get_yscale() == "log" and loss.lines[0].get_label() == "reversible: best 1.00e+00"
     assert (scatter.get_xscale(), scatter.get_yscale()) == ("log", "log")
