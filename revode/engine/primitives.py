@@ -33,7 +33,7 @@ def _matmul_left(g: Any, y: Any, a: Any, b: Any) -> Any:
 
 def _matmul_right(g: Any, y: Any, a: Any, b: Any) -> Any:
     if a.ndim == 1:
-        return a[:, None] * g[..., None, :] if b.ndim > 1 else g * a
+        return g * a if b.ndim == 1 else a[:, None] * (g if b.ndim == 2 else g[..., None, :])
     if b.ndim == 1:
         return np.matmul(swap(a), np.expand_dims(g, -1))[..., 0]
     if b.ndim == 2 and a.ndim > 2:

@@ -34,7 +34,11 @@ CONSTANT: set[Callable] = set()       # NumPy functions whose result carries no 
 
 
 class Tape:
-    """A list of entries (op, slots, values, options, output); None for an input. A slot is an index into it."""
+    """A list of entries; a slot is an index into it.
+
+    None for an input;  (op, slot, value, y) and (op, slot, slot, value, value, y) for one and two inputs, which is most
+    of them, and where the time goes;  (op, slots, values, options, y) for all others. A slot is -1 for a plain value.
+    """
     __slots__ = ("level", "nodes")
     depth = 0
 
@@ -61,23 +65,42 @@ class Tape:
             node = nodes[i]
             if node is None:
                 continue
-            op, slots, values, options, y = node
-            g = cotangents[i] if op is not MANY else _pull_many(cotangents, i, y, **options)
+            kind = len(node)
+            if kind == 5:
+                op, slots, values, options, y = node
+                g = cotangents[i] if op is not MANY else _pull_many(cotangents, i, y, **options)
+                if g is None:
+                    continue
+                cotangents[i] = None
+                for slot, x, vjp in zip(slots, values, op.vjps):  # noqa: B905 (Each never ends)
+                    if slot >= 0:
+                        a = vjp(g, y, *values, **options)
+                        if a is not None:
+                            _add(cotangents, slot, a, getattr(x, "shape", ()))
+                continue
+            g = cotangents[i]
             if g is None:
                 continue
             cotangents[i] = None
-            for slot, x, vjp in zip(slots, values, op.vjps):  # noqa: B905 (Each never ends)
-                if slot < 0:
-                    continue
-                a = vjp(g, y, *values, **options) if options else vjp(g, y, *values)
-                if a is None:
-                    continue
-                shape = getattr(x, "shape", ())
-                if a.shape != shape:
-                    a = sum_to(a, shape)
-                before = cotangents[slot]
-                cotangents[slot] = a if before is None else before + a
+            if kind == 4:
+                op, slot, x, y = node
+                _add(cotangents, slot, op.vjps[0](g, y, x), x.shape if type(x) is not float else ())
+                continue
+            op, slot, other, x, z, y = node
+            vjp_x, vjp_z = op.vjps
+            if slot >= 0:
+                _add(cotangents, slot, vjp_x(g, y, x, z), x.shape if type(x) is not float else ())
+            if other >= 0:
+                _add(cotangents, other, vjp_z(g, y, x, z), z.shape if type(z) is not float else ())
         return [cotangents[slot] for slot in inputs]
+
+
+def _add(cotangents: list, slot: int, a: Any, shape: tuple[int, ...]) -> None:
+    """Add a cotangent to those that have come in for a slot."""
+    if a.shape != shape:
+        a = sum_to(a, shape)
+    before = cotangents[slot]
+    cotangents[slot] = a if before is None else before + a
 
 
 class _Closed(list):
@@ -114,7 +137,7 @@ def apply1(op: Op, x: Tensor) -> Any:
     value = x.value
     y = op.forward(value) if type(value) is not Tensor else apply(op, value)
     nodes = x.tape.nodes
-    nodes.append((op, (x.slot,), (value,), NO_OPTIONS, y))
+    nodes.append((op, x.slot, value, y))
     return Tensor(y, x.tape, len(nodes) - 1)
 
 
@@ -135,11 +158,8 @@ def apply2(op: Op, a: Any, b: Any) -> Any:
     nested = type(value_a) is Tensor or type(value_b) is Tensor
     y = apply(op, value_a, value_b) if nested else op.forward(value_a, value_b)
     nodes = tape.nodes
-    nodes.append((op, (slot_a, slot_b), (value_a, value_b), NO_OPTIONS, y))
+    nodes.append((op, slot_a, slot_b, value_a, value_b, y))
     return Tensor(y, tape, len(nodes) - 1)
-
-
-NO_OPTIONS: dict = {}
 
 
 class Each:

@@ -491,6 +491,52 @@ def test_09_3_other_tableaux(name, k):
     assert method.reversal_order == k
 
 
+# 10 -- noise without storage
+
+def test_10_1_a_batch_in_parts():
+    book, y0 = beginning("10", 3), np.array([[1.0, 0.3], [0.2, -0.5], [-1.0, 0.0], [2.0, 1.0]])
+
+    def ends(y0, offset):
+        return rv.solve(book["drift"], y0, np.linspace(0.0, 2.0, 51), {"k": 2.0, "s": 0.4}, method=rv.ReversibleHeun(),
+                        diffusion=book["gusts"], noise=rv.Brownian(7, offset=offset)).y1
+
+    whole = ends(y0, 0)
+    np.testing.assert_array_equal(np.concatenate([ends(y0[:2], 0), ends(y0[2:], 2)]), whole)
+    assert np.all(ends(y0[2:], 0)[:, 0] != whole[2:, 0])          # without it, the noise of the first two
+
+
+def test_10_2_an_area_that_is_known():
+    # y_1 = y_1(0) + y_0(0) W + W^2/2 by the chain rule, and the step takes the mean of z at both ends: exact, as z_0 is y_0
+    def known(t, y, p):
+        one = 1.0 + 0 * y[..., 0]
+        return np.stack([np.stack([one, 0 * one], -1), np.stack([y[..., 0], 0 * one], -1)], -2)
+
+    tree = rv.BrownianTree(seed=11, t0=0.0, t1=1.0, tol=1 / 64)
+    W = tree.increments(0.0, 1.0, (50, 2))[:, 0]
+    for N in (1, 4, 64):
+        y1 = rv.solve(lambda t, y, p: 0 * y, np.tile([1.0, 0.5], (50, 1)), np.linspace(0.0, 1.0, N + 1),
+                      method=rv.ReversibleHeun(), diffusion=known, noise=tree).y1
+        close(y1, np.stack([1.0 + W, 0.5 + W + W**2 / 2], -1), 8 * N * EPS)       # a few roundings a step
+
+
+def test_10_3_ito_by_hand():
+    def f(t, y, p):
+        return -np.sin(y)
+
+    def g(t, y, p):
+        return 0.8 * np.cos(y)
+
+    def corrected(t, y, p):                                       # f - g g'/2, with g' = -0.8 sin y
+        return f(t, y, p) + 0.32 * np.cos(y) * np.sin(y)
+
+    def end(drift, interpretation):
+        return rv.solve(drift, np.ones((20, 1)), np.linspace(0.0, 1.0, 33), method=rv.RungeKutta("heun2"), diffusion=g,
+                        noise=rv.Brownian(7), interpretation=interpretation).y1
+
+    close(end(f, "ito"), end(corrected, "stratonovich"), 16 * 32 * EPS)            # some ten operations in each of 32 steps
+    assert np.max(np.abs(end(f, "stratonovich") - end(f, "ito"))) > 0.01
+
+
 # which-method.md
 
 @cache
