@@ -53,8 +53,10 @@ def fit(ax: Any, ts: np.ndarray, target: np.ndarray, ys: np.ndarray, labels: Seq
     for i, label in enumerate(labels):
         ax.plot(ts, target[..., i], color=COLOURS[i], lw=5, alpha=0.35, label=f"{label}, data")
         ax.plot(ts, ys[..., i], color=COLOURS[i], lw=1.3, ls="--", label=f"{label}, fit")
-    ax.set(xlabel="t", title="fit against data")
-    ax.legend(frameon=False, fontsize=8, ncols=2)
+    low, high = ax.get_ylim()
+    room = 0.08 * len(labels) * (high - low)           # for the legend, above the data
+    ax.set(xlabel="t", title="fit against data", ylim=(low, high + room))
+    ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
 
 
 def loss_curves(ax: Any, losses: dict[str, list[float]]) -> None:
@@ -87,10 +89,11 @@ def time_against_memory(ax: Any, rows: Sequence[Any]) -> None:
 
 
 def plain_ticks(ax: Any) -> None:
-    """1, 2, 5, 10 ... instead of powers of ten: these axes span about one decade."""
+    """1, 2, 5, 10 ... instead of powers of ten: these axes span about one decade; more of them where it is less."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high > 8 * low else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
         axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axis.set_minor_formatter(NullFormatter())
 

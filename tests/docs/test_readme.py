@@ -1,0 +1,38 @@
+"""The README is true: its code runs, and the commands in its table are known."""
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from revode.__main__ import parser
+from revode.experiments import fits
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+def test_the_code_runs(capsys):
+    names: dict = {}
+    for block in re.findall(r"```python\n(.*?)```", README, re.S):
+        exec(compile(block, "README.md", "exec"), names)
+    out = capsys.readouterr().out
+    assert re.fullmatch(r"loss 0\.\d{6}, states held 2, round trip \de-1[3-9]\n", out), out
+
+
+def test_the_commands_exist():
+    """Every command in the table of experiments, `a`, `b` after a command standing for its other experiments."""
+    table = README[README.index("## Experiments"):README.index("## Where to look")]
+    found = 0
+    for cell in re.findall(r"^\| (`revode .*?) \|", table, re.M):
+        command: list[str] = []
+        for words in re.findall(r"`([^`]*)`", cell):
+            words = re.sub(r" ?\[(.*?)\]", r" \1", words).split()
+            if words[0] == "revode":
+                command = words[1:2]
+                words = words[1:]
+            elif words[0] != "compare":
+                words = [*command, *words]
+            else:
+                continue
+            assert fits.parse(words) or parser().parse_args(words)
+            found += 1
+    assert found >= 13
