@@ -13,6 +13,7 @@ import numpy as np
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 NAME_SIZE = 8                              # of the names in the scatter, in points, with the room that they take
 NAME_HEIGHT, NAME_WIDTH = 10.0, 85.0
+STAR = 14.0                                # from the star of reversible down to its name
 
 
 def training(experiment: Any, ys: Any, losses: dict[str, list[float]], rows: Sequence[Any] = (),
@@ -99,15 +100,20 @@ def plain_ticks(ax: Any) -> None:
 
 
 def label_points(ax: Any, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write each name to the right of its point, moved down along a thin line where it would cover the name above."""
+    """Write each name to the right of its point, moved down along a thin line where it would cover another; that of
+    reversible goes below its star, because the others crowd to the right of it."""
     ax.get_figure().draw_without_rendering()          # fixes the limits, so that data can be turned into points
     pixels = ax.transData.transform([(x, y) for x, y, _ in points]) * 72 / ax.get_figure().dpi
     placed: list[tuple[float, float]] = []
-    for (px, py), (x, y, name) in sorted(zip(pixels.tolist(), points, strict=True), key=lambda item: -item[0][1]):
+    for (px, py), (x, y, name) in sorted(zip(pixels.tolist(), points, strict=True),
+                                         key=lambda item: (not item[1][2].startswith("reversible"), -item[0][1])):
+        if name.startswith("reversible"):
+            placed.append((px - NAME_WIDTH / 2, py - STAR))
+            ax.annotate(name, (x, y), (0, -STAR), textcoords="offset points", ha="center", va="center", size=NAME_SIZE)
+            continue
         at = py
-        for other_x, other_y in placed:               # from the top down
-            if abs(px - other_x) < NAME_WIDTH and abs(at - other_y) < NAME_HEIGHT:
-                at = other_y - NAME_HEIGHT
+        while hits := [y for x, y in placed if abs(px - x) < NAME_WIDTH and abs(at - y) < NAME_HEIGHT]:
+            at = min(hits) - 1.001 * NAME_HEIGHT      # a little more, so that rounding does not keep it there
         placed.append((px, at))
         ax.annotate(name, (x, y), (16, at - py), textcoords="offset points", va="center", fontsize=NAME_SIZE,
                     annotation_clip=False, arrowprops={"arrowstyle": "-", "color": "#999999", "lw": 0.6, "shrinkA": 0,

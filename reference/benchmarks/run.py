@@ -1,7 +1,7 @@
 """Start the contenders, see that they agree, let them take turns, write the report.
 
-    python -m reference.benchmarks.run --work w1,w2,w3,w4 --repeats 5 --out docs/measurements/benchmarks.md --json docs/measurements/benchmarks.json \\
-        --plot docs/measurements/benchmarks.png --python PYTHON_OF_AN_ENVIRONMENT_WITH_PEERS
+    python -m reference.benchmarks.run --work w1,w2,w3,w4 --repeats 5 --python PYTHON_OF_AN_ENVIRONMENT_WITH_PEERS \\
+        --out docs/measurements/benchmarks.md --json docs/measurements/benchmarks.json --plot docs/measurements/benchmarks.png
 
 Every contender runs in a process of its own, on one core, with one BLAS thread. Repetitions are interleaved: each round
 asks every contender once, so that what slows the machine for a while slows all of them. A contender whose packages no

@@ -52,9 +52,10 @@ def recorded(path: str | Path, names: Sequence[str]) -> tuple[np.ndarray, np.nda
     return t, table[:, 2:]
 
 
-def simulated(field: Callable, y0: Sequence[float], ts: np.ndarray, noise: Any, seed: int = 0) -> np.ndarray:
+def simulated(field: Callable, y0: Sequence[float], ts: np.ndarray, noise: Any, seed: int = 0,
+              fine: float = 0.002) -> np.ndarray:
     """The true trajectory with normal noise of these standard deviations on every value, the first included: (n, d)."""
-    ys = trajectory(field, np.array(y0), ts)
+    ys = trajectory(field, np.array(y0), ts, fine)
     return ys + noise * np.random.default_rng(seed).standard_normal(ys.shape)
 
 

@@ -21,6 +21,7 @@ STEPS = 56                 # of a quarter of a day
 END = 14.0                 # days
 COUNTS = 28                # the infected are counted so many times, equally spaced, with noise
 NOISE = 0.02
+FINE = 0.05                # days, the steps of the true solution: dopri5 is then within 1e-9 of it
 TRUTH = {"b": 1.66, "k": 0.44}
 START = (760 / 763, 3 / 763, 0.0)
 
@@ -36,9 +37,9 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
     ts = np.linspace(0.0, END, steps + 1)
     seen = np.unique(np.round(np.linspace(0, steps, min(COUNTS, steps) + 1)).astype(int))[1:]       # grid points
     truth = lambda t, y, params: epidemic(t, y, TRUTH)
-    target = simulated(truth, START, ts, NOISE)[seen, 1].astype(dtype)
+    target = simulated(truth, START, ts, NOISE, fine=FINE)[seen, 1].astype(dtype)
     def draw(ax: Any, params: Any, method: Any) -> None:
-        ys, exact = made.objective(method, None)(params)[1].ys, trajectory(truth, np.array(START), ts)
+        ys, exact = made.objective(method, None)(params)[1].ys, trajectory(truth, np.array(START), ts, FINE)
         for i, name in enumerate(("susceptible", "infected", "recovered")):
             ax.plot(ts, exact[:, i], color=plotting.COLOURS[i], lw=5, alpha=0.35, label=f"{name}, truth")
             ax.plot(ts, ys[:, i], color=plotting.COLOURS[i], lw=1.3, ls="--", label=f"{name}, fit")
