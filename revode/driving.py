@@ -16,7 +16,7 @@ import numpy as np
 
 from .engine import tree
 from .engine.derivatives import vjp
-from .engine.tensor import Tensor, number, value_of
+from .engine.tensor import Tensor, constant, number, value_of
 from .methods.increment import System
 
 
@@ -55,7 +55,7 @@ class NoisySystem(System):
 
     def g(self, t: Any, y: Any, params: Any) -> Any:
         """The diffusion at (t, y), for an array y."""
-        t = t if self.scalar is None else self.scalar(t)
+        t = self.time(t)
         if self.unpack is None:
             return self.diffusion(t, y, params)
         return self.pack(self.diffusion(t, self.unpack(y), params))
@@ -81,19 +81,24 @@ class Noise:
         self.by_step = hasattr(path, "along")              # Brownian goes by steps, a BrownianTree by times
         self.reader: Any = None
 
-    def dx(self, n: int, t0: Any, t1: Any, h: Any, problem: Any) -> Increments:
+    def given(self, n: int, t0: Any, t1: Any, h: Any, problem: Any) -> dict[str, Any]:
         """The increment of step n of this solve, which is step n_before + n of the path."""
         if self.by_step:
             self.reader = self.reader or self.path.along(problem.hs, self.shape, self.dtype, problem.n_before)
-            return Increments(h, self.reader(n))
+            return {"dW": self.reader(n)}
         self.reader = self.reader or self.path.walk(self.shape, self.dtype)
-        return Increments(h, self.reader.increments(t0, t1))
+        return {"dW": self.reader.increments(t0, t1)}
+
+    def join(self, h: Any, given: dict[str, Any]) -> Increments:
+        """dx, of what is given for a step."""
+        return Increments(h, given["dW"])
 
 
 class ControlledSystem(System):
     """f(t, y, params) of shape y.shape + (channels,), times the increment of a piecewise linear path."""
 
     control: Any
+    derivative: Any          # that of the control, if it has one
 
     @property
     def channels(self) -> int:
@@ -104,7 +109,7 @@ class ControlledSystem(System):
 
     def coefficients(self, t: Any, y: Any, params: Any) -> tuple:
         self.stats.nfe += 1
-        t = t if self.scalar is None else self.scalar(t)
+        t = self.time(t)
         return (self.field(t, y, params),)
 
     def times(self, coefficients: tuple, dx: Any) -> Any:
@@ -119,7 +124,7 @@ class SmoothlyControlledSystem(ControlledSystem):
 
     def coefficients(self, t: Any, y: Any, params: Any) -> tuple:
         f, = super().coefficients(t, y, params)
-        return (matvec(f, self.control.derivative(t)),)
+        return (matvec(f, constant(self.derivative, t)),)
 
     def times(self, coefficients: tuple, dx: Any) -> Any:
         return coefficients[0] * dx
@@ -134,8 +139,11 @@ class Path:
     def __init__(self, control: Any) -> None:
         self.control = control
 
-    def dx(self, n: int, t0: Any, t1: Any, h: Any, problem: Any) -> Any:
-        return self.control.increment(t0, t1)
+    def given(self, n: int, t0: Any, t1: Any, h: Any, problem: Any) -> dict[str, Any]:
+        return {"dX": self.control.increment(t0, t1)}
+
+    def join(self, h: Any, given: dict[str, Any]) -> Any:
+        return given["dX"]
 
 
 def noisy(system: System, diffusion: Callable, noise: Any, interpretation: str, method: Any, y: Any, times: tuple,
@@ -232,5 +240,5 @@ def controlled(system: System, control: Any, method: Any, y: Any, ts: Any,
                          "control.times into ts")
     kind = SmoothlyControlledSystem if smooth else ControlledSystem
     found = kind(system.field, system.stats, scalar=system.scalar)
-    found.control = control
+    found.control, found.derivative = control, getattr(control, "derivative", None)
     return found, None if smooth else Path(control), inside

@@ -11,6 +11,7 @@ import numpy as np
 
 from . import driving
 from .adaptive import PID, Adaptive
+from .compiled import Backend
 from .engine import tree
 from .engine.tensor import Tensor, is_float, value_of
 from .gradients import Direct, Reversible
@@ -23,8 +24,10 @@ from .stepping import Problem, State, Stats
 def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: Any, state0: State | None,
             progress: bool, controller: PID | None = None, dt0: float | None = None,
             save_at: Any = None, diffusion: Callable | None = None, noise: Any = None, interpretation: str = "stratonovich",
-            control: Any = None) -> tuple[Problem, Any, Any, Layout]:
+            control: Any = None, backend: str = "eager", threads: int | None = None,
+            arithmetic: str = "fast") -> tuple[Problem, Any, Any, Layout]:
     """Check everything that can be checked before the first step, and lay it out for the march."""
+    chosen = check_backend(backend, threads, arithmetic)
     method = Coupled() if method is None else method
     if isinstance(method, (str, type)) or not hasattr(method, "start"):
         raise TypeError(f"solve: method={method!r}; pass a method such as Coupled('midpoint'), RungeKutta('rk4') or "
@@ -108,7 +111,20 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
         if controller is not None and problem.driver.by_step:
             raise TypeError("solve: adaptive steps ask for noise at times that are not known beforehand; pass "
                             "noise=BrownianTree(seed, t0, t1)")
+    problem.backend = chosen if plain else None
     return problem, initial, params, layout
+
+
+def check_backend(backend: str, threads: int | None, arithmetic: str) -> Backend | None:
+    if backend not in ("auto", "eager", "replay", "native"):
+        raise ValueError(f"solve: backend={backend!r}; it is 'auto', 'eager', 'replay' or 'native'")
+    if arithmetic not in ("fast", "strict"):
+        raise ValueError(f"solve: arithmetic={arithmetic!r}; it is 'fast' or 'strict'")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"solve: threads={threads!r}; a whole number, 1 or more, or None for one per core")
+    if backend == "eager":
+        return None
+    return Backend("replay" if backend == "auto" else backend, backend == "auto", True, arithmetic == "strict", threads)
 
 
 class Layout:

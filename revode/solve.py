@@ -32,7 +32,8 @@ class Solution(NamedTuple):
 def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None, gradient: Any = None,
           save: Any = None, state0: State | None = None, progress: bool = False, controller: PID | None = None,
           dt0: float | None = None, save_at: Any = None, diffusion: Callable | None = None, noise: Any = None,
-          interpretation: str = "stratonovich", control: Any = None) -> Solution:
+          interpretation: str = "stratonovich", control: Any = None, backend: str = "auto", threads: int | None = None,
+          arithmetic: str = "fast") -> Solution:
     """Solve y' = field(t, y, params), y(ts[0]) = y0, with one step of `method` for each interval of the grid ts.
 
     Parameters
@@ -84,7 +85,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     driven = any(x is not None for x in (controller, diffusion, control, state0))
     method = settled(method, field, y0, ts, params, driven)
     problem, initial, params, layout = prepare(field, y0, ts, params, method, save, state0, progress,
-                                                controller, dt0, save_at, diffusion, noise, interpretation, control)
+                                                controller, dt0, save_at, diffusion, noise, interpretation, control,
+                                                backend, threads, arithmetic)
     gradient = checked_gradient(gradient, problem.method)
     problem.strict = getattr(gradient, "strict", False)
     if innermost(tree.flatten((initial, params))[0]) is None:

@@ -80,6 +80,8 @@ class Problem:
     adaptive: Any = None         # the controller's state (adaptive.py), or None for a fixed grid
     scales: dict = field(default_factory=dict)        # the largest |entry| of every part, entry by entry, as far as seen
     driver: Any = None           # makes the increments of noise or a control (driving.py); None for an ODE
+    backend: Any = None          # makes programs of the steps (compiled/backend.py); None for the eager tape
+    key: Any = ...               # what those programs are made from, once it is known; None where that cannot be told
 
     @property
     def N(self) -> int:
@@ -93,7 +95,7 @@ class Problem:
         """The step from t0 to t1, with what drives the equation besides time."""
         if self.driver is None:
             return Step(t0, t1, h, h_before)
-        return Step(t0, t1, self.driver.dx(n, t0, t1, h, self), None)
+        return Step(t0, t1, self.driver.join(h, self.driver.given(n, t0, t1, h, self)), None)
 
     def h(self, n: int) -> Any:
         if not self.plain:
@@ -112,6 +114,10 @@ class Problem:
         if n == self.N:
             return self.adaptive.advance(self, parts, F)
         return one_step(self.method, self.step(n), parts, F)
+
+    def backward(self, parts: Parts, params: Any) -> Any:
+        """The compiled reverse sweep, or None for the tape."""
+        return None if self.backend is None else self.backend.backward(self, parts, params)
 
     def done(self, n: int) -> bool:
         return n == self.N and (self.adaptive is None or self.adaptive.arrived(self))
@@ -154,12 +160,17 @@ def states(problem: Problem, initial: Any, params: Any, advance: Callable | None
         n += 1
 
 
-def march(problem: Problem, initial: Any, params: Any, visit: Callable | None = None,
-          advance: Callable | None = None) -> tuple[tuple, Parts]:
+def march(problem: Problem, initial: Any, params: Any, visit: Callable | None = None, advance: Callable | None = None,
+          every: int = 1) -> tuple[tuple, Parts]:
     """Solve forward. Returns the saved outputs, stacked time first (one array for each output), and the final parts.
 
-    visit(n, parts) sees every state.
+    visit(n, parts) sees every state, or every so many.
     """
+    if problem.backend is not None and advance is None and (visit is None or every > 1):
+        parts = problem.start(Increment(problem.system, params), initial)
+        runner = problem.backend.forward(problem, parts, params)
+        if runner is not None:
+            return leap(problem, parts, params, runner, visit, every)
     saved, indices = [], []
     watch = Watch(problem, params)
     points = states(problem, initial, params, advance)
@@ -170,7 +181,7 @@ def march(problem: Problem, initial: Any, params: Any, visit: Callable | None = 
             if problem.saves(n):
                 saved.append(problem.output(parts))
                 indices.append(n)
-            if visit is not None:
+            if visit is not None and n % every == 0:
                 visit(n, parts)
             if n % CHECK_EVERY == 0 or problem.done(n):
                 watch.look(n, parts)
@@ -179,6 +190,32 @@ def march(problem: Problem, initial: Any, params: Any, visit: Callable | None = 
     if not saved:                                            # save=[]: arrays without rows
         return tuple(np.stack([y])[:0] for y in problem.output(parts)), parts
     return tuple(np.stack(column) for column in zip(*saved, strict=True)), parts
+
+
+def leap(problem: Problem, parts: Parts, params: Any, runner: Any, visit: Callable | None,
+         every: int) -> tuple[tuple, Parts]:
+    """march with a compiled backend: from one state that somebody wants to see to the next."""
+    watch = Watch(problem, params)
+    N = problem.N
+    stops = sorted({*range(0, N, min(runner.looks, -(-N // 2))), N,
+                    *(range(0, N + 1, every) if visit is not None else ())})
+    ys = tuple(np.empty((len(problem.save), *y.shape), y.dtype) for y in problem.output(parts))
+    for y, row in zip(ys, problem.output(parts), strict=True):
+        if problem.save[:1] == (0,):
+            y[0] = row
+    runner.start(problem, params, parts)
+    n = 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for stop in progress_bar(stops, problem) if problem.progress else stops:
+            if stop:
+                runner.forward(n, stop, ys)
+                n, parts = stop, runner.get("part")
+            if visit is not None and n % every == 0:
+                visit(n, parts)
+            watch.look(n, parts)
+    watch.saw(ys)
+    problem.stats.steps, problem.stats.nfe_forward = N, problem.stats.nfe
+    return ys, parts
 
 
 def progress_bar(points: Any, problem: Problem) -> Any:
@@ -222,6 +259,12 @@ class Watch:
                 complain(problem, f"solve: at step {n} of {problem.N} (t = {problem.ts[n]:.6g}) {method.pair} differ by "
                          f"{size(gap):.3g}, while |y| was at most {self.scale:.3g}, so neither the solution nor its gradient "
                          "can be trusted.")
+
+    def saw(self, ys: tuple) -> None:
+        """Take saved states into account for the largest entries seen."""
+        for name, y in zip(self.problem.method.outputs, ys, strict=True):
+            if len(y):
+                self.problem.scales[name] = np.maximum(self.problem.scales[name], np.max(abs(y), axis=0))
 
     def overflow(self, n: int) -> None:
         """Find the step at which the state stopped being finite, and say so."""

@@ -165,6 +165,9 @@ def interpreters(wanted: Sequence[Contender], pythons: Sequence[str]) -> tuple[d
         has[python] = set(answer.stdout.split())
     found, absent = {}, {}
     for contender in wanted:
+        if contender.compiled and (reason := no_compiler()):
+            absent[contender.key] = reason
+            continue
         python = next((p for p in pythons if has[p].issuperset(contender.needs)), None)
         if python is None:
             missing = set(contender.needs) - set().union(*has.values())
@@ -172,6 +175,16 @@ def interpreters(wanted: Sequence[Contender], pythons: Sequence[str]) -> tuple[d
         else:
             found[contender.key] = python
     return found, absent
+
+
+def no_compiler() -> str | None:
+    """Why what needs a C++ compiler cannot take part."""
+    from revode.compiled import native
+    try:
+        native.compiler()
+    except native.NoCompiler:
+        return "no C++ compiler"
+    return None
 
 
 # The processes --------------------------------------------------------------------------------------------------------
@@ -232,7 +245,7 @@ def side_by_side(work: Work, method: str, dtype: str, found: dict[str, str], arg
         workers, losses, grads = {}, {}, {}
         for key, python in found.items():
             contender = CONTENDERS[key]
-            if not contender.takes(work.sde):
+            if not contender.takes(work):
                 continue
             path = folder / f"{key}.npz"
             worker = workers[key] = stack.enter_context(working(
@@ -285,7 +298,7 @@ def agreement(work: Work, method: str, dtype: str, losses: dict[str, float], gra
 def first_gradients(found: dict[str, str], args: argparse.Namespace) -> list[dict]:
     """Seconds from starting the interpreter to the first gradient of W1, in fresh processes, in turns."""
     work, method = WORKS["w1"], args.methods[0]
-    found = {key: python for key, python in found.items() if CONTENDERS[key].takes(work.sde)}
+    found = {key: python for key, python in found.items() if CONTENDERS[key].takes(work)}
     taken: dict[str, list[float]] = {key: [] for key in found}
     for r in range(3):
         for key, python in found.items():
@@ -301,7 +314,7 @@ def first_gradients(found: dict[str, str], args: argparse.Namespace) -> list[dic
 def memories(found: dict[str, str], args: argparse.Namespace) -> list[dict]:
     """Bytes of one gradient of W1 at its peak, for more and more steps, each in a fresh process."""
     rows = []
-    found = {key: python for key, python in found.items() if CONTENDERS[key].takes(sde=False)}
+    found = {key: python for key, python in found.items() if CONTENDERS[key].takes(WORKS["w1"])}
     for method in args.methods:
         for key, python in found.items():
             contender = CONTENDERS[key]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .tensor import CONSTANT, RULES, Each, Op, apply
+from .tensor import CONSTANT, RULES, STATIC, Each, Op, apply
 
 
 def swap(x: Any) -> Any:
@@ -54,8 +54,8 @@ def _sum(g: Any, y: Any, a: Any, axis: Any = None, keepdims: bool = False) -> An
 
 def _extreme(g: Any, y: Any, a: Any, axis: Any = None, keepdims: bool = False) -> Any:
     shape = np.shape(a)
-    chosen = a == _unreduce(y, shape, axis, keepdims)
-    return _unreduce(g, shape, axis, keepdims) * chosen / np.sum(chosen, axis=axis, keepdims=True, dtype=y.dtype)
+    chosen = (a == _unreduce(y, shape, axis, keepdims)) * np.ones_like(y, shape=())
+    return _unreduce(g, shape, axis, keepdims) * chosen / np.sum(chosen, axis=axis, keepdims=True)
 
 
 def _concatenate(i: int, g: Any, y: Any, *parts: Any, axis: int = 0) -> Any:
@@ -88,48 +88,52 @@ def _scatter(x: Any, index: Any, shape: tuple[int, ...]) -> Any:
 
 SCATTER = Op("scatter_add", _scatter, (lambda g, y, x, index, shape: g[index],))
 
-# One row an operation: NumPy's function, and the rule of each input. g is the cotangent of y.
+# One row an operation: NumPy's function, how it prints in C, and the rule of each input. g is the cotangent of y.
 for row in (
-    (np.add,        lambda g, y, a, b: g,                lambda g, y, a, b: g),
-    (np.subtract,   lambda g, y, a, b: g,                lambda g, y, a, b: -g),
-    (np.multiply,   lambda g, y, a, b: g * b,            lambda g, y, a, b: g * a),
-    (np.divide,     lambda g, y, a, b: g / b,            lambda g, y, a, b: -g * y / b),
-    (np.power,      lambda g, y, a, b: g * b * np.power(a, np.where(b == 0, 1., b - 1.) if np.ndim(b) else b - (b != 0)),
-                    lambda g, y, a, b: g * y * np.log(np.where(a == 0, 1., a))),
-    (np.maximum,    lambda g, y, a, b: g * ((a > b) + 0.5 * (a == b)),  lambda g, y, a, b: g * ((b > a) + 0.5 * (a == b))),
-    (np.minimum,    lambda g, y, a, b: g * ((a < b) + 0.5 * (a == b)),  lambda g, y, a, b: g * ((b < a) + 0.5 * (a == b))),
-    (np.logaddexp,  lambda g, y, a, b: g * np.exp(a - y), lambda g, y, a, b: g * np.exp(b - y)),
-    (np.arctan2,    lambda g, y, a, b: g * b / (a * a + b * b), lambda g, y, a, b: -g * a / (a * a + b * b)),
-    (np.remainder,  lambda g, y, a, b: g,                lambda g, y, a, b: -g * np.floor_divide(a, b)),
-    (np.hypot,      lambda g, y, a, b: g * a / y,        lambda g, y, a, b: g * b / y),
-    (np.matmul,     _matmul_left,                        _matmul_right),
-    (np.negative,   lambda g, y, a: -g),
-    (np.absolute,   lambda g, y, a: g * np.sign(a)),
-    (np.square,     lambda g, y, a: g * (2 * a)),
-    (np.sqrt,       lambda g, y, a: g * 0.5 / y),
-    (np.cbrt,       lambda g, y, a: g / (3 * y * y)),
-    (np.reciprocal, lambda g, y, a: -g * y * y),
-    (np.exp,        lambda g, y, a: g * y),
-    (np.exp2,       lambda g, y, a: g * y * float(np.log(2.0))),
-    (np.expm1,      lambda g, y, a: g * (y + 1)),
-    (np.log,        lambda g, y, a: g / a),
-    (np.log2,       lambda g, y, a: g / (a * float(np.log(2.0)))),
-    (np.log10,      lambda g, y, a: g / (a * float(np.log(10.0)))),
-    (np.log1p,      lambda g, y, a: g / (a + 1)),
-    (np.sin,        lambda g, y, a: g * np.cos(a)),
-    (np.cos,        lambda g, y, a: -g * np.sin(a)),
-    (np.tan,        lambda g, y, a: g * (1 + y * y)),
-    (np.arcsin,     lambda g, y, a: g / np.sqrt(1 - a * a)),
-    (np.arccos,     lambda g, y, a: -g / np.sqrt(1 - a * a)),
-    (np.arctan,     lambda g, y, a: g / (1 + a * a)),
-    (np.sinh,       lambda g, y, a: g * np.cosh(a)),
-    (np.cosh,       lambda g, y, a: g * np.sinh(a)),
-    (np.tanh,       lambda g, y, a: g * (1 - y * y)),
-    (np.arcsinh,    lambda g, y, a: g / np.sqrt(a * a + 1)),
-    (np.arccosh,    lambda g, y, a: g / np.sqrt(a * a - 1)),
-    (np.arctanh,    lambda g, y, a: g / (1 - a * a)),
+    (np.add,         "{0} + {1}",             lambda g, y, a, b: g, lambda g, y, a, b: g),
+    (np.subtract,    "{0} - {1}",             lambda g, y, a, b: g, lambda g, y, a, b: -g),
+    (np.multiply,    "{0} * {1}",             lambda g, y, a, b: g * b, lambda g, y, a, b: g * a),
+    (np.divide,      "{0} / {1}",             lambda g, y, a, b: g / b, lambda g, y, a, b: -g * y / b),
+    (np.power,       "rv_power({0}, {1})",
+                     lambda g, y, a, b: g * b * np.power(a, np.where(b == 0, 1., b - 1.) if np.ndim(b) else b - (b != 0)),
+                     lambda g, y, a, b: g * y * np.log(np.where(a == 0, 1., a))),
+    (np.maximum,     "{0} >= {1} || {0} != {0} ? {0} : {1}", lambda g, y, a, b: g * ((a > b) + 0.5 * (a == b)),
+                     lambda g, y, a, b: g * ((b > a) + 0.5 * (a == b))),
+    (np.minimum,     "{0} <= {1} || {0} != {0} ? {0} : {1}", lambda g, y, a, b: g * ((a < b) + 0.5 * (a == b)),
+                     lambda g, y, a, b: g * ((b < a) + 0.5 * (a == b))),
+    (np.logaddexp,   "rv_logaddexp({0}, {1})", lambda g, y, a, b: g * np.exp(a - y), lambda g, y, a, b: g * np.exp(b - y)),
+    (np.arctan2,     "rv_arctan2({0}, {1})",  lambda g, y, a, b: g * b / (a * a + b * b),
+                     lambda g, y, a, b: -g * a / (a * a + b * b)),
+    (np.remainder,   "rv_remainder({0}, {1})", lambda g, y, a, b: g, lambda g, y, a, b: -g * np.floor_divide(a, b)),
+    (np.hypot,       "rv_hypot({0}, {1})",    lambda g, y, a, b: g * a / y, lambda g, y, a, b: g * b / y),
+    (np.matmul,      None,                    _matmul_left,                        _matmul_right),
+    (np.negative,    "-{0}",                  lambda g, y, a: -g),
+    (np.absolute,    "rv_abs({0})",           lambda g, y, a: g * np.sign(a)),
+    (np.square,      "{0} * {0}",             lambda g, y, a: g * (2 * a)),
+    (np.sqrt,        "rv_sqrt({0})",          lambda g, y, a: g * 0.5 / y),
+    (np.cbrt,        "rv_cbrt({0})",          lambda g, y, a: g / (3 * y * y)),
+    (np.reciprocal,  "1 / {0}",               lambda g, y, a: -g * y * y),
+    (np.exp,         "rv_exp({0})",           lambda g, y, a: g * y),
+    (np.exp2,        "rv_exp2({0})",          lambda g, y, a: g * y * float(np.log(2.0))),
+    (np.expm1,       "rv_expm1({0})",         lambda g, y, a: g * (y + 1)),
+    (np.log,         "rv_log({0})",           lambda g, y, a: g / a),
+    (np.log2,        "rv_log2({0})",          lambda g, y, a: g / (a * float(np.log(2.0)))),
+    (np.log10,       "rv_log10({0})",         lambda g, y, a: g / (a * float(np.log(10.0)))),
+    (np.log1p,       "rv_log1p({0})",         lambda g, y, a: g / (a + 1)),
+    (np.sin,         "rv_sin({0})",           lambda g, y, a: g * np.cos(a)),
+    (np.cos,         "rv_cos({0})",           lambda g, y, a: -g * np.sin(a)),
+    (np.tan,         "rv_tan({0})",           lambda g, y, a: g * (1 + y * y)),
+    (np.arcsin,      "rv_arcsin({0})",        lambda g, y, a: g / np.sqrt(1 - a * a)),
+    (np.arccos,      "rv_arccos({0})",        lambda g, y, a: -g / np.sqrt(1 - a * a)),
+    (np.arctan,      "rv_arctan({0})",        lambda g, y, a: g / (1 + a * a)),
+    (np.sinh,        "rv_sinh({0})",          lambda g, y, a: g * np.cosh(a)),
+    (np.cosh,        "rv_cosh({0})",          lambda g, y, a: g * np.sinh(a)),
+    (np.tanh,        "rv_tanh({0})",          lambda g, y, a: g * (1 - y * y)),
+    (np.arcsinh,     "rv_arcsinh({0})",       lambda g, y, a: g / np.sqrt(a * a + 1)),
+    (np.arccosh,     "rv_arccosh({0})",       lambda g, y, a: g / np.sqrt(a * a - 1)),
+    (np.arctanh,     "rv_arctanh({0})",       lambda g, y, a: g / (1 - a * a)),
 ):
-    RULES[row[0]] = Op(row[0].__name__, row[0], row[1:])
+    RULES[row[0]] = Op(row[0].__name__, row[0], row[2:], row[1])
 
 # Operations with options (keywords) or a variable number of inputs.
 RULES[np.sum] = Op("sum", np.sum, (_sum,))
@@ -138,7 +142,8 @@ RULES[np.min] = Op("min", np.min, (_extreme,))
 RULES[np.cumsum] = Op("cumsum", np.cumsum, (
     lambda g, y, a, axis: np.flip(np.cumsum(np.flip(g, axis), axis=axis), axis),))
 RULES[np.where] = Op("where", np.where, (
-    lambda g, y, c, a, b: None, lambda g, y, c, a, b: np.where(c, g, 0.), lambda g, y, c, a, b: np.where(c, 0., g)))
+    lambda g, y, c, a, b: None, lambda g, y, c, a, b: np.where(c, g, 0.), lambda g, y, c, a, b: np.where(c, 0., g)),
+    "{0} != 0 ? {1} : {2}")
 RULES[np.concatenate] = Op("concatenate", lambda *parts, axis=0: np.concatenate(parts, axis=axis), Each(_concatenate))
 RULES[np.einsum] = Op("einsum", lambda *operands, inputs, output: np.einsum(
     ",".join(inputs) + "->" + output, *operands), Each(_einsum))
@@ -150,12 +155,22 @@ RULES[np.broadcast_to] = Op("broadcast_to", lambda a, shape: np.broadcast_to(a, 
 RULES[np.flip] = Op("flip", lambda a, axis: np.flip(a, axis), (lambda g, y, a, axis: np.flip(g, axis),))
 RULES[np.ndarray.__getitem__] = Op("getitem", lambda a, index: a[index], (
     lambda g, y, a, index: apply(SCATTER, g, index=index, shape=np.shape(a)),))
-RULES[np.ndarray.astype] = Op("astype", lambda a, dtype: a.astype(dtype), (lambda g, y, a, dtype: g.astype(a.dtype),))
+RULES[np.ndarray.astype] = Op("astype", lambda a, dtype: a.astype(dtype), (lambda g, y, a, dtype: g.astype(a.dtype),), "{0}")
 
-CONSTANT.update({
+# In C, true is 1 and false is 0, as in NumPy's arithmetic.
+IN_C = {np.greater: "{0} > {1}", np.greater_equal: "{0} >= {1}", np.less: "{0} < {1}", np.less_equal: "{0} <= {1}",
+        np.equal: "{0} == {1}", np.not_equal: "{0} != {1}", np.isnan: "{0} != {0}", np.isfinite: "{0} - {0} == 0",
+        np.isinf: "{0} - {0} != 0 && {0} == {0}", np.logical_and: "{0} != 0 && {1} != 0", np.logical_or: "{0} != 0 || {1} != 0",
+        np.logical_not: "{0} == 0", np.sign: "{0} > 0 ? 1 : {0} < 0 ? -1 : {0}", np.floor: "rv_floor({0})",
+        np.ceil: "-rv_floor(-{0})", np.floor_divide: "rv_floor_divide({0}, {1})"}
+
+# Functions without a gradient; those of shapes and dtypes alone never look at the values.
+for function in (
     np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal, np.isfinite, np.isnan, np.isinf,
     np.sign, np.signbit, np.floor, np.ceil, np.rint, np.trunc, np.logical_and, np.logical_or, np.logical_not, np.floor_divide,
-    np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.argmax, np.argmin,
-    np.argsort, np.round, np.array_equal, np.allclose, np.isclose, np.any, np.all, np.result_type, np.can_cast,
-    np.iscomplexobj, np.isrealobj, np.count_nonzero, np.nonzero, np.searchsorted,
-})
+    np.argmax, np.argmin, np.argsort, np.round, np.array_equal, np.allclose, np.isclose, np.any, np.all, np.count_nonzero,
+    np.nonzero, np.searchsorted,
+):
+    CONSTANT[function] = Op(function.__name__, function, (), IN_C.get(function))
+STATIC.update({np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.result_type, np.can_cast,
+               np.iscomplexobj, np.isrealobj})

@@ -22,15 +22,20 @@ from . import tree
 
 
 class Op(NamedTuple):
-    """One row of the table: `vjps[i](g, y, *inputs, **options)` is the cotangent of input i, for y = forward(*inputs)."""
+    """One row of the table: `vjps[i](g, y, *inputs, **options)` is the cotangent of input i, for y = forward(*inputs).
+
+    c: the operation on one element as it prints in C ({0}, {1}: the inputs); None where it is no operation on elements.
+    """
     name: str
     forward: Callable
     vjps: tuple[Callable, ...] | Each
+    c: str | None = None
 
 
 RULES: dict[Callable, Op] = {}        # NumPy function -> Op, filled by primitives.py
 FUNCTIONS: dict[Callable, Callable] = {}   # NumPy function -> the same in terms of primitives, filled by functions.py
-CONSTANT: set[Callable] = set()       # NumPy functions whose result carries no gradient (comparisons, shape, ...)
+CONSTANT: dict[Callable, Op] = {}     # NumPy functions whose result carries no gradient (comparisons, floor, ...)
+STATIC: set[Callable] = set()         # NumPy functions that look at shapes and dtypes alone
 
 
 class Tape:
@@ -41,6 +46,7 @@ class Tape:
     """
     __slots__ = ("level", "nodes")
     depth = 0
+    tracing = False              # whether it is a program that is being traced (compiled/program.py)
 
     def __init__(self) -> None:
         self.nodes: Any = []
@@ -178,6 +184,8 @@ MANY = Op("many", lambda: None, Each(lambda i, g, y, *inputs, **options: g[i]))
 def record_many(inputs: list, run: Callable) -> list:
     """Record `outputs, pull = run(values)` as one entry; pull maps output cotangents (None: zero) to input ones."""
     tape = innermost(inputs)
+    if tape is not None and tape.tracing:
+        return run(inputs)[0]               # a program has no entries but those of the table
     on_tape = [type(x) is Tensor and x.tape is tape for x in inputs]
     values = [x.value if on else x for x, on in zip(inputs, on_tape, strict=True)]
     outputs, pull = run(values)
@@ -222,6 +230,25 @@ def value_of(x: Any) -> Any:
     return x
 
 
+def constant(function: Callable, *args: Any, **options: Any) -> Any:
+    """A function without gradient: of the plain values, or recorded where they are those of a traced program."""
+    args = tree.map(_traced, args)
+    if innermost(tree.flatten(args)[0]) is None:
+        return function(*args, **tree.map(value_of, options))
+    return apply(CONSTANT.get(function) or Op(function.__name__, function, ()), *args, **options)
+
+
+def _traced(x: Any) -> Any:
+    """The plain array behind a tensor, or the tensor of a traced program behind it."""
+    while type(x) is Tensor and not x.tape.tracing:
+        x = x.value
+    return x
+
+
+class NotTraceable(TypeError):
+    """This cannot become part of a program: what happens depends on the values."""
+
+
 def _dropped(what: str, instead: str) -> Callable:
     def refuse(self: Tensor, *args: Any, **kwargs: Any) -> Any:
         raise TypeError(f"{what} on a tensor would drop its gradient in silence; {instead}, or read the plain value "
@@ -256,8 +283,8 @@ class Tensor:
     def __abs__(self) -> Any: return apply1(RULES[np.absolute], self)
     def __mod__(self, other: Any) -> Any: return apply2(RULES[np.remainder], self, other)
     def __rmod__(self, other: Any) -> Any: return apply2(RULES[np.remainder], other, self)
-    def __floordiv__(self, other: Any) -> Any: return value_of(self) // value_of(other)
-    def __rfloordiv__(self, other: Any) -> Any: return value_of(other) // value_of(self)
+    def __floordiv__(self, other: Any) -> Any: return constant(np.floor_divide, self, other)
+    def __rfloordiv__(self, other: Any) -> Any: return constant(np.floor_divide, other, self)
     def __rpow__(self, other: Any) -> Any: return apply2(RULES[np.power], other, self)
 
     def __pow__(self, other: Any) -> Any:
@@ -265,13 +292,17 @@ class Tensor:
             RULES[np.power], self, other)
 
     # comparisons carry no gradient
-    def __lt__(self, other: Any) -> Any: return value_of(self) < value_of(other)
-    def __le__(self, other: Any) -> Any: return value_of(self) <= value_of(other)
-    def __gt__(self, other: Any) -> Any: return value_of(self) > value_of(other)
-    def __ge__(self, other: Any) -> Any: return value_of(self) >= value_of(other)
-    def __eq__(self, other: Any) -> Any: return value_of(self) == value_of(other)
-    def __ne__(self, other: Any) -> Any: return value_of(self) != value_of(other)
-    def __bool__(self) -> bool: return bool(value_of(self))
+    def __lt__(self, other: Any) -> Any: return constant(np.less, self, other)
+    def __le__(self, other: Any) -> Any: return constant(np.less_equal, self, other)
+    def __gt__(self, other: Any) -> Any: return constant(np.greater, self, other)
+    def __ge__(self, other: Any) -> Any: return constant(np.greater_equal, self, other)
+    def __eq__(self, other: Any) -> Any: return constant(np.equal, self, other)
+    def __ne__(self, other: Any) -> Any: return constant(np.not_equal, self, other)
+    def __bool__(self) -> bool:
+        if type(_traced(self)) is Tensor:
+            raise NotTraceable("a branch on a value (if, while, and, or, max, min), which a program cannot follow; use np.where")
+        return bool(value_of(self))
+
     __hash__ = object.__hash__
 
     # shape
@@ -345,7 +376,7 @@ class Tensor:
             if op is not None:
                 return apply1(op, *inputs) if len(inputs) == 1 else apply2(op, *inputs)
             if ufunc in CONSTANT:
-                return ufunc(*[value_of(x) for x in inputs])
+                return constant(ufunc, *inputs)
             if ufunc in FUNCTIONS:
                 return FUNCTIONS[ufunc](*inputs)
         if "out" in options:
@@ -367,6 +398,8 @@ class Tensor:
                                 "out" + (", and assign the result to a new name" if "out" in unknown else ""))
             return mine(*args, **kwargs)
         if function in CONSTANT:
+            return constant(function, *args, **kwargs)
+        if function in STATIC:
             return function(*tree.map(value_of, args), **tree.map(value_of, kwargs))
         raise TypeError(f"np.{function.__name__} is not differentiated here; {_offer()}")
 

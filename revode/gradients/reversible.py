@@ -7,6 +7,7 @@ always measured against the saved states and the initial one, and a warning says
 """
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,12 +16,13 @@ import numpy as np
 
 from ..engine import tree
 from ..engine.derivatives import vjp
-from ..engine.tensor import is_float, value_of
-from ..methods.increment import Increment, Recorder
-from ..methods.shears import Step, pullback
-from ..stepping import Problem, RoundTrip, Stats, complain, march, size
+from ..engine.tensor import is_float, number
+from ..methods.increment import Increment, Recorder, accumulate
+from ..methods.shears import near_pullback, pullback
+from ..stepping import Problem, RoundTrip, complain, march, size
 
 COMPARED = 64      # at most so many saved states are compared on the way back
+TOGETHER = 8       # of them are judged at a time
 NEAR = 1e-3        # tolerance for methods that are nearly reversible: three digits of the gradient
 
 
@@ -51,11 +53,7 @@ class Reversible:
         kept: dict[int, dict] = {}
         problem.resync = self.resync
 
-        def keep(n: int, parts: dict) -> None:
-            if n == 0 or (self.resync and n % self.resync == 0):
-                kept[n] = parts
-
-        (ys, final) = march(problem, initial, params, visit=keep)
+        (ys, final) = march(problem, initial, params, visit=kept.__setitem__, every=self.resync or sys.maxsize)
         problem.stats.peak_states = len(kept) + 1
 
         def pull(cotangent: Any) -> tuple:
@@ -66,28 +64,68 @@ class Reversible:
 
     def sweep(self, problem: Problem, initial: Any, params: Any, ys: tuple, final: dict, kept: dict,
               cotangent: Any) -> tuple:
+        """From the end to the start, from one stop to the next: where a state is kept, or is compared."""
         a_ys, a_parts = cotangent
-        R = Recorder(problem.system, params, zeros(params))
-        trip = Trip(problem, self.tol)
         at = {n: k for k, n in enumerate(problem.save)}
         compared = set(problem.save[::-(-len(problem.save) // COMPARED) or 1])
-        parts, cotangent = final, a_parts
-        for n in range(problem.N, -1, -1):
-            if n in at:
-                cotangent = enter(cotangent, problem.method.outputs, a_ys, at[n])
-            if n in kept and n < problem.N:
-                trip.compare(n, parts, kept[n])
-                if hasattr(problem.method, "word") or n == 0:       # else the field values in R are those at kept[n]
-                    R.flush_all(cotangent)
-                parts = kept[n]
-            elif n in compared:
-                trip.compare(n, parts, {name: y[at[n]] for name, y in zip(problem.method.outputs, ys, strict=True)})
-            if n:
-                parts, cotangent = step_back(problem, n - 1, parts, cotangent, R, kept.get(n - 1))
+        back = problem.backward(final, params) or Sweep(problem)
+        back.start(problem, params, final, enter(a_parts, problem.method.outputs, a_ys, at[problem.N]) if problem.N in at
+                   else a_parts)
+        trip = Trip(problem, self.tol)
+        n = problem.N
+        for stop in sorted({*kept, *compared} - {n}, reverse=True):
+            # at a state that is kept the sweep starts anew, so what is pending has to come in (nearly reversible methods
+            # have landed on the state itself, and the field values at hand are those there)
+            settles = stop in kept and (hasattr(problem.method, "word") or stop == 0)
+            back.back(n, stop, a_ys, kept.get(stop), settles)
+            n = stop
+            trip.compare(n, back.get("part"), kept[n] if n in kept else {
+                name: y[at[n]] for name, y in zip(problem.method.outputs, ys, strict=True)})
+            if n in kept:
+                back.restart(kept[n])
+        problem.stats.defect = max(problem.stats.defect, back.defect)
         trip.report()
-        a_initial, a_params = pull_start(problem, initial, params, cotangent)
-        R.collect([g for g in tree.flatten(a_params)[0] if g is not None])
-        return a_initial, spread(params, R.aparams)
+        a_initial, a_params = pull_start(problem, initial, params, back.get("cotangent"))
+        sums = list(back.get("aparam").values())
+        accumulate(sums, [g for g in tree.flatten(a_params)[0] if g is not None])
+        return a_initial, spread(params, sums)
+
+
+class Sweep:
+    """The reverse sweep on the tape, step by step; compiled backends offer the same few functions."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.at = {n: k for k, n in enumerate(problem.save)}
+
+    def start(self, problem: Problem, params: Any, parts: dict, cotangents: dict) -> None:
+        """Begin at the end: the final parts and their cotangents."""
+        self.problem, self.parts, self.cotangents = problem, parts, cotangents
+        self.R = Recorder(problem.system, params, zeros(params))
+
+    def back(self, last: int, first: int, a_ys: tuple, known: dict | None, settles: bool) -> None:
+        """Undo steps last - 1 .. first; the cotangents of the saved states at first .. last - 1 enter on the way.
+
+        known: the state at `first`, if it is known; settles: pull back there the field values whose cotangents are pending.
+        """
+        for n in range(last - 1, first - 1, -1):
+            self.parts, self.cotangents = step_back(self.problem, n, self.parts, self.cotangents, self.R,
+                                                    known if n == first else None)
+            if n in self.at:
+                self.cotangents = enter(self.cotangents, self.problem.method.outputs, a_ys, self.at[n])
+        if settles:
+            self.R.flush_all(self.cotangents)
+
+    def restart(self, parts: dict) -> None:
+        """Go on from these parts."""
+        self.parts = parts
+
+    def get(self, kind: str) -> dict:
+        """The parts, the cotangents, or the sums for the parameters."""
+        return {"part": self.parts, "cotangent": self.cotangents, "aparam": dict(enumerate(self.R.aparams))}[kind]
+
+    @property
+    def defect(self) -> float:
+        return self.problem.stats.defect
 
 
 def step_back(problem: Problem, n: int, parts: dict, cotangent: dict, R: Recorder,
@@ -98,31 +136,10 @@ def step_back(problem: Problem, n: int, parts: dict, cotangent: dict, R: Recorde
         cotangent = dict(cotangent)
         R.expire((step.t0, step.t1), cotangent)
         return pullback(method.word(step), parts, cotangent, R)
-    return near_pullback(method, step, parts, cotangent, R, problem.stats, known)
-
-
-def near_pullback(method: Any, step: Step, parts: dict, cotangent: dict, R: Recorder, stats: Stats,
-                  known: dict | None = None) -> tuple[dict, dict]:
-    """Undo one step of a method that is nearly reversible: y ~ Phi_{-h}(y1), then pull back Phi_h at y.
-
-    The field at y1 is known already: it is the first stage of the step that was undone before.
-    """
-    y1 = parts["y"]
-    F = Increment(R.system, R.plain)
-    F.memo = {"y": {t: tuple(value_of(f) for f in value.outputs) for t, value in R.memo.get("y", {}).items()}}
-    y, = F.read(("y",), parts)
-    before = method.flow(F, step.t1, step.t0, y, -step.dx)
-    for _ in range(method.correct):
-        before = before + (y1 - method.flow(Increment(R.system, R.plain), step.t0, step.t1, before, step.dx))
-    cotangent = dict(cotangent)
-    R.flush("y", cotangent)
-    parts = {"y": before}
-    y, = R.read(("y",), known or parts)
-    after = method.flow(R, step.t0, step.t1, y, step.dx)
+    parts, cotangent, defect = near_pullback(method, step, parts, cotangent, R, known)
     if known is None:
-        stats.defect = max(stats.defect, size(y1 - after.value))
-    g, = R.pull(after, cotangent["y"], [y])
-    return parts, {"y": g}
+        problem.stats.defect = max(problem.stats.defect, size(defect))
+    return parts, cotangent
 
 
 def zeros(params: Any) -> list:
@@ -162,28 +179,44 @@ class Trip:
 
     def __init__(self, problem: Problem, tol: float | None) -> None:
         self.problem, self.tol = problem, tol
-        self.errors: list[tuple[int, float, float, float]] = []      # (step, error, relative error, ulps)
+        self.seen: list[tuple[int, dict, dict]] = []
+        self.errors: list[tuple[int, float, float, float]] = []
 
     def compare(self, n: int, parts: dict, truth: dict) -> None:
-        scales = self.problem.scales
-        error = relative = ulps = 0.0
-        for name, x in truth.items():
-            self.eps = eps = float(np.finfo(x.dtype).eps)
-            off = abs(parts[name] - x)
-            error = max(error, size(off), key=unless_nan)
-            floor = eps ** 0.25 * size(scales[name]) + float(np.finfo(x.dtype).tiny)
-            relative = max(relative, size(off / np.maximum(scales[name], floor)), key=unless_nan)
-            ulp = eps * 2.0 ** np.floor(np.log2(max(size(x), float(np.finfo(np.float64).tiny))))
-            ulps = max(ulps, size(off) / ulp, key=unless_nan)
-        self.errors.append((n, unless_nan(error), unless_nan(relative), unless_nan(ulps)))
+        """Remember what came back at step n beside what had been there; the judgement comes at the end."""
+        self.seen.append((n, {name: parts[name] for name in truth}, truth))
+        if len(self.seen) == TOGETHER:
+            self.judge()
+
+    def judge(self) -> None:
+        """(step, error, relative error, ulps) for every state compared, several at a time."""
+        found = []
+        for names in {tuple(truth) for _, _, truth in self.seen}:              # saved states have fewer parts than kept ones
+            rows = [(n, parts, truth) for n, parts, truth in self.seen if tuple(truth) == names]
+            error, relative, ulps = (0.0,) * 3
+            for name in names:
+                back, x = (np.stack([entry[i][name] for entry in rows]) for i in (1, 2))
+                axes, scale = tuple(range(1, x.ndim)), self.problem.scales[name]
+                info = np.finfo(x.dtype)
+                self.eps = float(info.eps)
+                off = abs(back - x)
+                floor = self.eps ** 0.25 * size(scale) + float(info.tiny)
+                largest = np.maximum(np.max(abs(x), axis=axes), info.tiny)
+                error = np.maximum(error, np.max(off, axis=axes))
+                relative = np.maximum(relative, np.max(off / np.maximum(scale, floor), axis=axes))
+                ulps = np.maximum(ulps, np.max(off, axis=axes) / (self.eps * 2.0 ** np.floor(np.log2(largest))))
+            found += [(n, *(unless_nan(number(column[k])) for column in (error, relative, ulps))) for k, (n, _, _) in enumerate(rows)]
+        self.errors += sorted(found, reverse=True)             # in the order of the sweep
+        self.seen.clear()
 
     def report(self) -> None:
+        self.judge()
         if not self.errors:
             return
         near = not hasattr(self.problem.method, "word")         # off by design, and so are its gradients
         tol = self.tol if self.tol is not None else NEAR if near else self.eps ** 0.5
         worst = max(self.errors, key=lambda entry: entry[1])
-        self.problem.stats.roundtrip = RoundTrip(worst[1], float(max(ulps for *_, ulps in self.errors)), worst[0])
+        self.problem.stats.roundtrip = RoundTrip(worst[1], max(ulps for *_, ulps in self.errors), worst[0])
         for n, error, relative, _ in self.errors:          # in the order of the sweep: the first one is where it went wrong
             if relative > tol:
                 complain(self.problem, f"Reversible: the reverse sweep came to step {n} of {self.problem.N} (t = "

@@ -29,13 +29,18 @@ class System:
     def coefficients(self, t: Any, y: Any, params: Any) -> tuple:
         """What the field returns at (t, y), as a tuple: (f,)."""
         self.stats.nfe += 1
-        if self.scalar is not None:
-            t = self.scalar(t)
+        t = self.time(t)
         if type(y) is not Tensor and hasattr(y, "setflags"):
             y.setflags(write=False)          # the field reads; a write into y raises
         if self.unpack is None:
             return (self.field(t, y, params),)
         return (self.pack(self.field(t, self.unpack(y), params)),)
+
+    def time(self, t: Any) -> Any:
+        """A time as the field sees it, in y's dtype."""
+        if self.scalar is None:
+            return t
+        return t.astype(self.scalar) if type(t) is Tensor else self.scalar(t)
 
     def times(self, coefficients: tuple, dx: Any) -> Any:
         """The increment that this value makes with dx."""
@@ -105,6 +110,11 @@ class Recorded:
 
     def __init__(self, tape: Tape, inputs: list[int], outputs: list, pending: list) -> None:
         self.tape, self.inputs, self.outputs, self.pending = tape, inputs, outputs, pending
+
+    @property
+    def values(self) -> tuple:
+        """The outputs, off the tape."""
+        return tuple(y.value if type(y) is Tensor and y.tape is self.tape else y for y in self.outputs)
 
 
 class Recorder(Increment):
@@ -182,8 +192,9 @@ class Recorder(Increment):
     def limit(self, values: dict) -> None:
         """Nothing is dropped before it is pulled back; see expire."""
 
-    def expire(self, times: tuple, cotangent: dict) -> None:
+    def expire(self, times: Any, cotangent: dict) -> None:
         """Pull back the field values at other times than these, which no shear will ask for any more."""
+        times = dict.fromkeys(times)
         for name, values in self.memo.items():
             if any(t not in times for t in values):
                 self.pull_values(name, [values.pop(t) for t in list(values) if t not in times], cotangent)

@@ -125,6 +125,28 @@ def pullback(word: Word, parts: Parts, cotangent: Parts, R: Recorder) -> tuple[P
     return parts, cotangent
 
 
+def near_pullback(method: Any, step: Step, parts: Parts, cotangent: Parts, R: Recorder,
+                  known: Parts | None = None) -> tuple[Parts, Parts, Any]:
+    """Undo one step of a method that is nearly reversible: y ~ Phi_{-h}(y1), then pull back Phi_h at y (or at what is known).
+
+    The field at y1 is known already: it is the first stage of the step that was undone before. Returns y1 - Phi_h(y) too.
+    """
+    y1 = parts["y"]
+    F = Increment(R.system, R.plain)
+    F.memo = {"y": {t: value.values for t, value in R.memo.get("y", {}).items()}}
+    y, = F.read(("y",), parts)
+    before = method.flow(F, step.t1, step.t0, y, -step.dx)
+    for _ in range(method.correct):
+        before = before + (y1 - method.flow(Increment(R.system, R.plain), step.t0, step.t1, before, step.dx))
+    cotangent = dict(cotangent)
+    R.flush("y", cotangent)
+    parts = {"y": before}
+    y, = R.read(("y",), known or parts)
+    after = method.flow(R, step.t0, step.t1, y, step.dx)
+    g, = R.pull(after, cotangent["y"], [y])
+    return parts, {"y": g}, y1 - after.value
+
+
 def _swap(pair: Swap, *dicts: dict) -> None:
     """Exchange two entries, either of which may be missing (in a memo); the order of the keys stays."""
     a, b = pair

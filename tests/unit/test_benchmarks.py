@@ -12,11 +12,23 @@ import pytest
 import revode as rv
 from reference.adapters import to_numpy
 from reference.benchmarks import report, run
-from reference.benchmarks.contenders import CONTENDERS, Contender, numpy_by_hand, revode_modes
+from reference.benchmarks.contenders import CONTENDERS, Contender, c_by_hand, numpy_by_hand, numpy_folded, revode_modes
 from reference.benchmarks.works import PLAIN, Work, loss, problem
+from revode.compiled import native
 from revode.experiments import complexity
 
 SMALL = Work("w1", "small", (3, 5, 4, 3), 2, 20, 1 / 64)
+
+ALONE = SMALL._replace(batch=1, N=2 * numpy_folded.KEEP + 3)
+
+
+@pytest.fixture
+def compiler(tmp_path, monkeypatch):
+    """Skips without a C++ compiler; the user's cache is not touched."""
+    monkeypatch.setattr(native, "cache_folder", lambda: tmp_path)
+    reason = run.no_compiler()
+    if reason:
+        pytest.skip(reason)
 
 
 def made(module, method, dtype="float64", mode="reversible", work=SMALL):
@@ -38,9 +50,34 @@ def test_numpy_by_hand_has_the_gradient_of_revode(method):
     assert_same_gradient(made("numpy_by_hand", method), made("revode_modes", method, mode="direct"), 1e-12)
 
 
+@pytest.mark.parametrize("steps", [1, 2, numpy_folded.KEEP, ALONE.N])
 @pytest.mark.parametrize("method", list(PLAIN))
-def test_numpy_by_hand_starts_afresh_in_every_run(method):
-    again = numpy_by_hand.make(SMALL, method, "float64", "reversible")
+def test_numpy_folded_has_the_gradient_of_revode(method, steps):
+    """Around the number of steps whose rows are kept for one product. Three times the steps: 1e-12 still holds."""
+    work = ALONE._replace(N=steps)
+    assert_same_gradient(made("numpy_folded", method, work=work), made("revode_modes", method, mode="direct", work=work), 1e-12)
+
+
+@pytest.mark.parametrize("batch", [1, 6, 64])
+@pytest.mark.parametrize("method", list(PLAIN))
+def test_c_by_hand_has_the_gradient_of_revode(method, batch, compiler):
+    """Tiles of 1, 2 and 32 rows; the sizes leave parts of vectors empty, and 19 hidden features fill some and a block."""
+    work = SMALL._replace(batch=batch, sizes=(3, 5, 19, 3))
+    assert_same_gradient(made("c_by_hand", method, work=work), made("revode_modes", method, mode="direct", work=work), 1e-12)
+
+
+def test_contenders_for_one_trajectory_or_with_a_compiler_say_so(monkeypatch):
+    assert CONTENDERS["numpy-folded"].takes(ALONE) and not CONTENDERS["numpy-folded"].takes(SMALL)
+    assert CONTENDERS["c"].takes(SMALL) and not CONTENDERS["c"].takes(SMALL._replace(sde=True))
+    monkeypatch.setattr(native.shutil, "which", lambda name: None)
+    found, absent = run.interpreters([CONTENDERS["numpy"], CONTENDERS["c"]], [sys.executable])
+    assert (list(found), absent) == (["numpy"], {"c": "no C++ compiler"})
+
+
+@pytest.mark.parametrize("method", list(PLAIN))
+@pytest.mark.parametrize("module", [numpy_by_hand, numpy_folded, c_by_hand])
+def test_what_is_by_hand_starts_afresh_in_every_run(module, method, compiler):
+    again = module.make(ALONE, method, "float64", "reversible")
     first, second = to_numpy(again()), to_numpy(again())
     assert first[0] == second[0]
     for a, b in zip(first[1], second[1], strict=True):
@@ -48,11 +85,14 @@ def test_numpy_by_hand_starts_afresh_in_every_run(method):
 
 
 @pytest.mark.parametrize("method", list(PLAIN))
-def test_float32_stays_float32(method):
-    value, grads = numpy_by_hand.make(SMALL, method, "float32", "reversible")()
-    assert value.dtype == np.float32 and all(g.dtype == np.float32 for g in grads)
+@pytest.mark.parametrize("module", [numpy_by_hand, numpy_folded, c_by_hand])
+def test_float32_stays_float32(module, method, compiler):
+    work = ALONE._replace(N=20)
+    value, grads = module.make(work, method, "float32", "reversible")()
+    assert all(g.dtype == np.float32 for g in grads)
+    assert module is c_by_hand or value.dtype == np.float32
     # 20 steps of a few dozen roundings of 6e-8: 5e-5.
-    assert_same_gradient(to_numpy((value, grads)), made("revode_modes", method, mode="direct"), 5e-5)
+    assert_same_gradient(to_numpy((value, grads)), made("revode_modes", method, mode="direct", work=work), 5e-5)
 
 
 @pytest.mark.parametrize("scheme", [*PLAIN, *PLAIN.values()])

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..works import Work
+
 
 class Contender(NamedTuple):
     """One line of the tables."""
@@ -24,9 +26,11 @@ class Contender(NamedTuple):
     exact: bool = True               # False: the gradient of the continuous problem, discretised; not that of the solve
     ours: bool = False
     kind: str = "ode"                # or "sde", or "both": which works it takes part in
+    alone: bool = False              # written for one trajectory
+    compiled: bool = False           # needs a C++ compiler
 
-    def takes(self, sde: bool) -> bool:
-        return self.kind in ("both", "sde" if sde else "ode")
+    def takes(self, work: Work) -> bool:
+        return self.kind in ("both", "sde" if work.sde else "ode") and (work.batch == 1 or not self.alone)
 
 
 def revode(key: str, title: str, mode: str, plain: bool = False) -> Contender:
@@ -49,6 +53,8 @@ CONTENDERS = {c.key: c for c in (
     revode("direct-plain", "Direct, RungeKutta", "direct", plain=True),
     revode("checkpointed-plain", "Checkpointed(44), RungeKutta", "checkpointed", plain=True),
     Contender("numpy", "NumPy by hand", "numpy_by_hand", "reversible", ("numpy",), "tracemalloc"),
+    Contender("numpy-folded", "NumPy by hand, folded", "numpy_folded", "reversible", ("numpy",), "tracemalloc", alone=True),
+    Contender("c", "C by hand", "c_by_hand", "reversible", ("numpy", "revode"), "rss", compiled=True),
     Contender("jax", "JAX by hand: scan, custom_vjp, jitted", "jax_by_hand", "reversible", ("jax",), "xla", kind="both"),
     Contender("autograd", "HIPS autograd through a loop", "autograd_loop", "loop", ("autograd",), "tracemalloc"),
     torchdiffeq("torchdiffeq", "whole solve on the tape", "full", exact=True),

@@ -1,0 +1,176 @@
+"""Backends: who runs the steps. The eager tape is the absence of one.
+
+    "replay"    NumPy calls into planned buffers        "native"    C, compiled by the machine's own compiler
+
+Programs are kept for the next solve, by everything that they were made from: the code of the field and what it closes
+over (arrays by content, so that stale weights cannot happen), the method, shapes, dtypes and options.
+"""
+from __future__ import annotations
+
+import logging
+import types
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..engine import tree
+from ..engine.tensor import Tensor, is_float
+from ..stepping import Problem
+from .program import frozen
+from .replay import Replay
+from .steps import backward_steps, forward_steps
+
+KEPT = 64                  # programs that are kept
+PAYS = 200                 # steps (over all solves of one kind) from which "auto" makes a program
+
+logger = logging.getLogger("revode")
+_cache: OrderedDict[Any, Any] = OrderedDict()
+_steps_seen: dict[Any, int] = {}
+_told: set = set()
+
+
+@dataclass(frozen=True)
+class Backend:
+    """name: 'replay' or 'native'; auto: fall back to the tape where a program does not pay, or cannot be made."""
+    name: str = "replay"
+    auto: bool = True
+    merge: bool = True
+    strict: bool = False
+    threads: int | None = None
+
+    def forward(self, problem: Problem, parts: dict, params: Any) -> Any:
+        return self.runner("forward", forward_steps, problem, parts, params)
+
+    def backward(self, problem: Problem, parts: dict, params: Any) -> Any:
+        return self.runner("backward", backward_steps, problem, parts, params)
+
+    def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
+        """A runner for the steps of this problem; None where the tape has to do it."""
+        leaves = tree.flatten((parts, params))[0]
+        if problem.adaptive is not None and direction == "forward":
+            return None
+        if any(type(x) is Tensor for x in leaves) or not all(
+                isinstance(x, (np.ndarray, np.generic, float)) for x in leaves if is_float(x)):
+            return None
+        if problem.key is ...:
+            problem.key = self.key(problem, parts, params)
+        key = None if problem.key is None else (direction, problem.key)
+        if key is not None and key in _cache:
+            _cache.move_to_end(key)
+            return _cache[key]
+        if self.auto and not self.pays(key, problem):
+            return None
+        try:
+            made = self.make(steps(problem, parts, params, self.merge), problem, parts, direction)
+        except Exception as error:                    # whatever it is: the tape will say it in the user's own terms
+            if not self.auto and self.name == "native":
+                raise
+            self.tell(problem, error)
+            made = None
+        if key is not None:
+            _cache[key] = made
+            while len(_cache) > KEPT:
+                _cache.popitem(last=False)
+        return made
+
+    def make(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Any:
+        if self.name == "native":
+            from .tiles import Tiles
+            return Tiles(steps, parts, problem.method.outputs, direction, getattr(problem.driver, "by_step", False),
+                         self.strict, self.threads)
+        return Replay(steps, parts, self.merge)
+
+    def pays(self, key: Any, problem: Problem) -> bool:
+        """Whether enough steps of this kind have been asked for; without a key each solve stands for itself."""
+        seen = _steps_seen.get(key, 0) + problem.N if key is not None else problem.N
+        if key is not None:
+            if len(_steps_seen) > 4096:
+                _steps_seen.clear()
+            _steps_seen[key] = seen
+        return seen >= PAYS if key is not None else problem.N >= PAYS
+
+    def tell(self, problem: Problem, error: Exception) -> None:
+        """One message for each field."""
+        name = getattr(problem.system.field, "__qualname__", repr(problem.system.field))
+        if name not in _told:
+            _told.add(name)
+            logger.warning("the field %s runs on the eager tape, because it cannot be traced into a program: %s", name, error)
+
+    def key(self, problem: Problem, parts: dict, params: Any) -> Any:
+        """Everything that a program is made from; None where that cannot be told."""
+        leaves, structure = tree.flatten(params)
+        system = problem.system
+        shapes = tuple((name, x.shape, x.dtype.str) for name, x in parts.items())
+        try:
+            what = tuple(("float", np.shape(x), np.asarray(x).dtype.str) if is_float(x) else ("other", frozen(x)) for x in leaves)
+            fields = tuple(fingerprint(f, ()) for f in (system.field, getattr(system, "diffusion", None)))
+            method = fingerprint(problem.method, ())
+            extra = (type(system).__name__, getattr(system, "general", None), getattr(system, "ito", None),
+                     repr(getattr(system, "scalar", None)), layout_of(system), id(getattr(system, "control", None)))
+            key = (self, method, fields, shapes, repr(structure), what, extra, type(problem.driver).__name__)
+            hash(key)
+        except (Unknown, TypeError):
+            return None
+        return key
+
+
+class Unknown(Exception):
+    """Something whose content cannot be told."""
+
+
+def layout_of(system: Any) -> Any:
+    """How the field's tree is laid out."""
+    layout = getattr(system.unpack, "__self__", None)
+    return None if layout is None else (repr(layout.structure), tuple(layout.shapes), layout.split)
+
+
+def fingerprint(x: Any, seen: tuple) -> Any:
+    """A hashable stand-in for a function or another object: equal where the program made from it would be equal."""
+    if id(x) in seen:
+        return "again", seen.index(id(x))
+    seen = (*seen, id(x))
+    if x is None or isinstance(x, (bool, int, float, str, bytes, np.generic, np.dtype, type)):
+        return frozen(x)
+    if isinstance(x, np.ndarray):
+        return frozen(x)
+    if isinstance(x, (types.ModuleType, types.BuiltinFunctionType, np.ufunc)):
+        return "name", id(x)
+    if isinstance(x, (tuple, list)):
+        return type(x).__name__, *(fingerprint(v, seen) for v in x)
+    if isinstance(x, dict):
+        return "dict", *((k, fingerprint(v, seen)) for k, v in x.items())
+    if isinstance(x, types.MethodType):
+        return "method", fingerprint(x.__func__, seen), fingerprint(x.__self__, seen)
+    if isinstance(x, types.FunctionType):
+        if x.__module__ and x.__module__.split(".")[0] in ("numpy", "revode") and x.__closure__ is None:
+            return "function", x.__module__, x.__qualname__, id(x.__code__)
+        code = x.__code__
+        cells = tuple(fingerprint(cell.cell_contents, seen) for cell in x.__closure__ or ())
+        names = sorted(names_in(code))
+        used = tuple((name, fingerprint(x.__globals__[name], seen)) for name in names if name in x.__globals__)
+        return ("function", code.co_code, frozen(constants(code)), code.co_names, cells, fingerprint(x.__defaults__, seen),
+                fingerprint(x.__kwdefaults__, seen), used)
+    if hasattr(x, "__dataclass_fields__"):
+        return type(x).__qualname__, *(fingerprint(getattr(x, name), seen) for name in x.__dataclass_fields__)
+    if hasattr(x, "func") and hasattr(x, "keywords"):                                    # functools.partial
+        return "partial", fingerprint(x.func, seen), fingerprint(x.args, seen), fingerprint(x.keywords, seen)
+    from fractions import Fraction
+    if isinstance(x, Fraction):
+        return "fraction", x.numerator, x.denominator
+    raise Unknown(type(x).__name__)
+
+
+def constants(code: types.CodeType) -> tuple:
+    return tuple((*constants(c), c.co_code) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts)
+
+
+def names_in(code: types.CodeType) -> set[str]:
+    """The names that a function and the functions inside it may look up."""
+    found = set(code.co_names)
+    for c in code.co_consts:
+        if isinstance(c, types.CodeType):
+            found |= names_in(c)
+    return found

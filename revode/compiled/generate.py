@@ -1,0 +1,673 @@
+"""From loops to C: the whole solve of one direction as one function over a tile of trajectories.
+
+    run(first, last, ...)     for each step n: increments of noise; the step's loops; saved states out, or cotangents in
+
+The text is CUDA C as it stands: a host that defines TID 0, NT 1 and an empty SYNC compiles it as plain loops, a GPU with
+TID threadIdx.x, NT blockDim.x and SYNC __syncthreads() runs it with a block of threads for each tile. No includes, no
+atomics; every element and every sum belongs to one thread, in a fixed order. Values lie in `S`, the memory of the tile:
+x[k T + r] for feature k of lane r; P holds what comes from the parameters, G a row of grid values for each step.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from . import elementary
+from .lower import LANES, TILE, Loop, Lowered, Read, Slot
+from .program import ADD, Role
+
+ALIGN = 16                  # numbers to which the start of every stored value is aligned
+ORDER = ("begin", "step", "land", "end")
+
+
+def fused(lowered: Lowered) -> Lowered:
+    """Sums over the lanes that are added to a running sum right away, as one loop."""
+    uses: dict[Slot, int] = {}
+    for loop in lowered.loops:
+        for read in loop.reads:
+            if read.slot is not None:
+                uses[read.slot] = uses.get(read.slot, 0) + 1
+    for read in lowered.outputs.values():
+        if read.slot is not None:
+            uses[read.slot] = uses.get(read.slot, 0) + 1
+    made = {loop.out: loop for loop in lowered.loops}
+    loops: list[Loop] = []
+
+    def fresh(read: Read) -> bool:
+        """Whether this is a sum over the lanes that has not been joined to a running sum yet."""
+        inner = made.get(read.slot) if read.slot is not None else None
+        return inner is not None and inner.op is None and len(inner.reads) == {"outer": 2, "rows": 1}.get(inner.kind, 0)
+
+    for loop in lowered.loops:
+        if loop.kind == "map" and loop.op is ADD:
+            total, term = loop.reads if not fresh(loop.reads[0]) else loop.reads[::-1]
+            inner = made.get(term.slot) if fresh(term) and term.slot is not None else None
+            if (inner is not None and uses[inner.out] == 1 and term.map is None and total.slot is not None and total.map is None
+                    and inner in loops):
+                loops.remove(inner)
+                joined = Loop(inner.kind, loop.out, [*inner.reads, total], shape=inner.shape, source=inner.source)
+                made[loop.out] = joined
+                loops.append(joined)
+                continue
+        loops.append(loop)
+    return Lowered(loops, lowered.inputs, lowered.outputs, lowered.steps, lowered.params, lowered.program)
+
+
+def phases(lowered: Lowered) -> list[list[Loop]]:
+    """The loops in an order that respects who reads what, elementwise ones over the same elements gathered into one."""
+    made = {loop.out: loop for loop in lowered.loops}
+    waiting = list(lowered.loops)
+    done: set[Slot] = set()
+    found: list[list[Loop]] = []
+
+    def ready(loop: Loop, group: Sequence[Loop] = ()) -> bool:
+        own = {other.out for other in group}
+        for read in loop.reads:
+            if read.slot in made and read.slot not in done and not (read.slot in own and read.map is None):
+                return False
+        return True
+
+    while waiting:
+        first = next(loop for loop in waiting if ready(loop))
+        group = [first]
+        waiting.remove(first)
+        if first.kind == "map":
+            grew = True
+            while grew:
+                grew = False
+                for loop in waiting:
+                    if loop.kind == "map" and loop.out.F == first.out.F and (loop.out.kind == LANES) == (first.out.kind == LANES) \
+                            and ready(loop, group):
+                        group.append(loop)
+                        waiting.remove(loop)
+                        grew = True
+                        break
+        done |= {loop.out for loop in group}
+        found.append(group)
+    return found
+
+
+@dataclass
+class Layout:
+    """Where things lie in the memory of a tile: role -> (offset, features, kind), and its length in numbers."""
+    places: dict[Role, tuple[int, int, str]]
+    size: int
+    columns: dict[str, list[tuple[Any, int, int]]] = field(default_factory=dict)       # program -> (value, offset in G, length)
+    params: list[tuple[str, Any, int, int]] = field(default_factory=list)              # (program, value, offset in P, length)
+
+
+class Source:
+    """The C text of the programs of one direction, for tiles of T trajectories."""
+
+    def __init__(self, lowered: dict[str, Lowered], T: int, dtype: Any, direction: str, outputs: Sequence[str],
+                 brownian: bool, constants_from: int = 0) -> None:
+        self.T, self.dtype, self.direction, self.outputs, self.brownian = T, np.dtype(dtype), direction, outputs, brownian
+        self.lowered = {name: fused(x) for name, x in lowered.items()}
+        self.places: dict[Role, tuple[int, int, str]] = {}
+        self.size = 0
+        for x in self.lowered.values():
+            for role, slot in x.inputs.items():
+                self.place(role, slot.F, slot.kind)
+        for x in self.lowered.values():
+            for role, read in x.outputs.items():
+                known = self.places.get(role)
+                if known is None and read.slot is not None:
+                    self.place(role, read.slot.F if read.map is None else len(read.map), read.slot.kind)
+        self.layout = Layout(self.places, 0)
+        self.tables: dict[bytes, str] = {}
+        self.table_lines: list[str] = []
+        self.functions: set[str] = set()
+        self.templates: list[str] = []
+        offset = 0
+        for name, x in self.lowered.items():
+            for v in x.params:
+                F = int(np.prod(x.program.values[v].shape))                                        # type: ignore[union-attr]
+                self.layout.params.append((name, v, offset, F))
+                offset += -(-F // ALIGN) * ALIGN
+        self.param_size = offset
+        persistent = self.size
+        bodies = []
+        top = persistent
+        for name in ORDER:
+            if name in self.lowered:
+                body = Body(self, name, self.lowered[name], persistent)
+                bodies.append(body.text)
+                top = max(top, body.top)
+        self.size = self.layout.size = top
+        self.text = self.whole(bodies)
+
+    def place(self, role: Role, F: int, kind: str) -> None:
+        if role in self.places:
+            return
+        self.places[role] = (self.size, F, kind)
+        self.size += self.room(F, kind)
+
+    def room(self, F: int, kind: str) -> int:
+        """Numbers that a value takes, rounded up."""
+        n = F * (self.T if kind == LANES else 1)
+        return -(-n // ALIGN) * ALIGN
+
+    def table(self, index: np.ndarray) -> str:
+        """The name of a table of indices."""
+        key = index.astype(np.int32).tobytes()
+        if key not in self.tables:
+            name = f"M{len(self.tables)}"
+            self.tables[key] = name
+            values = ", ".join(map(str, index.reshape(-1).tolist()))
+            self.table_lines.append(f"TABLE int {name}[{index.size}] = {{{values}}};")
+        return self.tables[key]
+
+    def whole(self, bodies: list[str]) -> str:
+        head = [f"#define T {self.T}", f"#define MEMORY {self.size}"]
+        functions = elementary.c_source(sorted(self.functions & set(elementary.NAMES)), self.dtype)
+        parts = [functions, *head, TILE_FUNCTIONS]
+        if self.brownian:
+            from . import noise
+            parts.append(noise.SOURCE)
+        return "\n".join([*parts, *self.table_lines, *bodies, self.entry()])
+
+    def entry(self) -> str:
+        """The function that is called: steps first .. last - 1, forward or back."""
+        columns = {name: sum(n for _, _, n in self.layout.columns.get(name, [])) for name in ORDER}
+        back = self.direction == "backward"
+        kind = "cotangent" if back else "part"
+        outputs = [self.places[kind, name] for name in self.outputs]
+        drives = [(role, place) for role, place in self.places.items() if role[0] == "drive"]
+        arguments = [
+            "INDEX first", "INDEX last", "int begins", "int lands", "int settles", "const double* GB", "const double* GS",
+            "const double* GL", "const double* GE", "const real* P", "real* M", "INDEX rows", "const INDEX* save", "INDEX saved",
+            *(f"real* Y{j}" for j in range(len(outputs))), "const real* D", "const double* width", "unsigned long long seed",
+            "unsigned trajectory", "unsigned step"]
+        lines = [f"extern \"C\" KERNEL void run(TILE_ARGUMENT {', '.join(arguments)}) {{", "  TILE_MEMORY(M);",
+                 "  const INDEX row = (INDEX)tile * T;", "  const int R = rows - row < T ? (int)(rows - row) : T;"]
+        if "begin" in self.lowered:
+            lines.append("  if (begins) step_begin(S, P, GB, R);")
+        n = "for (INDEX n = last - 1; n >= first; n--)" if back else "for (INDEX n = first; n < last; n++)"
+        lines.append(f"  {n} {{")
+        for role, (offset, F, where) in drives:
+            if self.brownian and role[1] == "dW":
+                lines.append(f"    rv_brownian_tile(S + {offset}, T, {F}, TID, NT, seed, trajectory + (unsigned)row, "
+                             "step + (unsigned)n, width[n - first]); SYNC;")
+            elif where == LANES:
+                lines.append(f"    EACH({F}) S[{offset} + k * T + r] = D[((n - first) * ((rows + T - 1) / T) + tile) * {F * self.T} "
+                             "+ k * T + r];\n    SYNC;")
+            else:
+                lines.append(f"    ONCE({F}) S[{offset} + k] = D[(n - first) * {F} + k];\n    SYNC;")
+        step = f"step_step(S, P, GS + (n - first) * {columns['step']}, R);"
+        if "land" in self.lowered:
+            step = f"if (lands && n == first) step_land(S, P, GL, R); else {step}"
+        lines.append(f"    {step}")
+        at = "n" if back else "n + 1"
+        lines.append(f"    if (save[saved] == {at}) {{")
+        for j, (offset, F, _) in enumerate(outputs):
+            mine = f"S[{offset} + k * T + r]"
+            where = f"Y{j}[(saved * rows + row + (r < R ? r : R - 1)) * {F} + k]"
+            lines.append(f"      EACH({F}) {{ " + (f"{mine} = {mine} + {where};" if back else f"if (r < R) {where} = {mine};") + " }")
+        lines += [f"      saved{'--' if back else '++'};", "      SYNC;", "    }", "  }"]
+        if "end" in self.lowered:
+            lines.append("  if (settles) step_end(S, P, GE, R);")
+        lines += ["  TILE_RETURN(M);", "}"]
+        return "\n".join(lines)
+
+
+class Body:
+    """The C function of one program."""
+
+    def __init__(self, source: Source, name: str, lowered: Lowered, base: int) -> None:
+        self.source, self.name, self.lowered, self.T = source, name, lowered, source.T
+        self.groups = phases(lowered)
+        self.at: dict[Slot, str] = {}              # slot -> how to address it, with {k} for the feature
+        self.offsets: dict[Slot, int] = {}
+        self.bind()
+        self.store(base)
+        self.lines: list[str] = []
+        for n, group in enumerate(self.groups):
+            self.print(n, group)
+        self.finish()
+        used = self.source.layout.columns.get(name, [])
+        scalars = [f"  const real s{int(v)} = (real)G[{offset}];" for v, offset, n in used if n == 1]
+        self.text = "\n".join([f"STEP void step_{name}(real* RESTRICT S, const real* RESTRICT P, const double* RESTRICT G, int R) {{",
+                               "  (void)P; (void)G; (void)R;", *scalars, *self.lines, "}"])
+
+    def bind(self) -> None:
+        """Slots that exist before: inputs, values of the grid and of the parameters, constants."""
+        source, lowered = self.source, self.lowered
+        for role, slot in lowered.inputs.items():
+            self.offsets[slot] = source.places[role][0]
+        params = {int(v): offset for name, v, offset, _ in source.layout.params if name == self.name}
+        columns, offset = [], 0
+        program = lowered.program
+        assert program is not None
+        for v in lowered.steps:
+            n = int(np.prod(program.values[v].shape))
+            columns.append((v, offset, n))
+            offset += n
+        source.layout.columns[self.name] = columns
+        self.grid = {int(v): (offset, n) for v, offset, n in columns}
+        self.param_offsets = params
+
+    def store(self, base: int) -> None:
+        """Give every value a place: outputs where their input lies if nobody reads that any more, others by liveness."""
+        last: dict[Slot, int] = {}
+        where: dict[Slot, int] = {}
+        strange: dict[Slot, set[int]] = {}           # groups in which a slot is read otherwise than element by element
+        for n, group in enumerate(self.groups):
+            for loop in group:
+                where[loop.out] = n
+                for read in loop.reads:
+                    if read.slot is not None:
+                        last[read.slot] = n
+                        if read.map is not None or loop.kind != "map":
+                            strange.setdefault(read.slot, set()).add(n)
+        end = len(self.groups)
+        inside = {role: slot for role, slot in self.lowered.inputs.items()}
+        for role, read in self.lowered.outputs.items():
+            if read.slot in inside.values() and read.slot is not inside.get(role):
+                last[read.slot] = end                                  # one part becomes another
+        targets: dict[Slot, int] = {}
+        self.copies: list[tuple[Role, Read]] = []
+        for role, read in self.lowered.outputs.items():
+            slot = read.slot
+            before = inside.get(role)
+            fits = slot is not None and read.map is None and slot in where and slot not in targets
+            if fits:
+                assert slot is not None
+                n = where[slot]
+                until = last.get(before, -1) if before is not None else -1
+                accumulates = any(loop.out is slot and loop.kind in ("outer", "rows") and loop.reads[-1].slot is before
+                                  for loop in self.groups[n])
+                if until < n or (until == n and (n not in strange.get(before, ()) or accumulates)):   # type: ignore[arg-type]
+                    targets[slot] = self.source.places[role][0]                                    # type: ignore[index]
+                    continue
+            if before is not None and slot is before and read.map is None:
+                continue
+            self.copies.append((role, read))
+            if slot is not None:
+                last[slot] = end
+        free: list[tuple[int, int]] = []                 # (offset, length) of what has been given back
+        self.top = base
+        held: dict[Slot, tuple[int, int]] = {}
+        self.local: set[Slot] = set()
+        outputs = {read.slot for read in self.lowered.outputs.values()}
+        for n, group in enumerate(self.groups):
+            for loop in group:
+                slot = loop.out
+                if slot in targets:
+                    self.offsets[slot] = targets[slot]
+                    continue
+                if last.get(slot, -1) == n and loop.kind == "map" and slot not in outputs:
+                    self.local.add(slot)                 # read in its own loop alone: it never leaves a register
+                    continue
+                sums = {"outer": 2, "rows": 1}.get(loop.kind, 99)           # reads before the running sum
+                total = loop.reads[-1].slot if len(loop.reads) > sums else None
+                if total is not None and last.get(total) == n and total in self.offsets and slot.kind == TILE:
+                    self.offsets[slot] = self.offsets[total]       # the next addition to the same sum
+                    if total in held:
+                        held[slot] = held.pop(total)
+                    continue
+                length = self.source.room(slot.F, slot.kind)
+                fit = min((x for x in free if x[1] >= length), key=lambda x: x[1], default=None)
+                if fit is not None:
+                    free.remove(fit)
+                    self.offsets[slot] = fit[0]
+                    held[slot] = fit
+                else:
+                    self.offsets[slot] = self.top
+                    held[slot] = (self.top, length)
+                    self.top += length
+            for slot in [slot for slot in held if last.get(slot, -1) <= n]:
+                free.append(held.pop(slot))
+
+    # text
+
+    def number(self, x: float) -> str:
+        if x != x:
+            return "rv_nan()"
+        if x in (float("inf"), float("-inf")):
+            return "rv_infinity()" if x > 0 else "-rv_infinity()"
+        text = repr(float(x))
+        return f"(real){text}" if x >= 0 and not text.startswith("-") else f"(real)({text})"
+
+    def index(self, index: np.ndarray | None, k: str = "k") -> str:
+        """An expression in k for a map of features."""
+        if index is None:
+            return k
+        index = np.asarray(index)
+        n = len(index)
+        if n == 1 or np.all(index == index[0]):
+            return str(int(index[0]))
+        step = int(index[1] - index[0])
+        if np.array_equal(index, index[0] + step * np.arange(n)):
+            text = k if step == 1 else f"{k} * {step}" if step > 0 else f"({k}) * {step}"
+            return text if index[0] == 0 else f"{text} + {int(index[0])}"
+        block = int(np.argmax(index != index[0]))
+        if index[0] == 0 and np.array_equal(index, np.arange(n) // block):
+            return f"{k} / {block}"
+        top = int(index.max()) + 1
+        if index.min() == 0 and np.array_equal(index, np.arange(n) % top):
+            return f"{k} % {top}"
+        return f"{self.source.table(index)}[{k}]"
+
+    def element(self, read: Read, k: str = "k") -> str:
+        """The C expression of feature k (of lane r) of what is read."""
+        slot = read.slot
+        if slot is None:
+            return self.number(read.number)
+        if slot in self.local:
+            return f"v{self.names[slot]}"
+        feature = self.index(read.map, k)
+        return self.address(slot, feature)
+
+    def address(self, slot: Slot, feature: str) -> str:
+        if slot.role is not None and slot.role[0] == "params":
+            return f"P[{self.param_offsets[slot.role[1]]} + {feature}]"
+        if slot.role is not None and slot.role[0] == "steps":
+            offset, n = self.grid[slot.role[1]]
+            return f"s{slot.role[1]}" if n == 1 else f"(real)G[{offset} + {feature}]"
+        if slot.role is not None and slot.role[0] == "constant":
+            values = np.frombuffer(slot.role[1])
+            return f"{self.constants(values)}[{feature}]"
+        offset = self.offsets[slot]
+        return f"S[{offset} + ({feature}) * T + r]" if slot.kind == LANES else f"S[{offset} + {feature}]"
+
+    def constants(self, values: np.ndarray) -> str:
+        key = b"real" + values.tobytes()
+        if key not in self.source.tables:
+            name = f"C{len(self.source.tables)}"
+            self.source.tables[key] = name
+            text = ", ".join(self.number(x) for x in values.tolist())
+            self.source.table_lines.append(f"TABLE real {name}[{values.size}] = {{{text}}};")
+        return self.source.tables[key]
+
+    def pointer(self, slot: Slot) -> str:
+        return self.address(slot, "0").removesuffix(" * T + r]").replace("[", " + ", 1).replace("(0)", "0").removesuffix("]") \
+            if slot.kind == LANES else self.address(slot, "0").replace("[", " + ", 1).removesuffix("]")
+
+    def print(self, n: int, group: list[Loop]) -> None:
+        first = group[0]
+        each = "EACH" if first.out.kind == LANES else "ONCE"
+        says = dict.fromkeys(loop.source for loop in group if loop.source)
+        self.lines.append(f"  // op: {', '.join(says) or 'copy'}")
+        if first.kind == "map":
+            self.names = {loop.out: j for j, loop in enumerate(group)}
+            inner = []
+            written: set[Slot] = set()
+            for j, loop in enumerate(group):
+                # what this group has made is in a register, whether or not it is stored as well
+                reads = [f"v{self.names[read.slot]}" if read.slot in written and read.map is None else self.element(read)
+                         for read in loop.reads]
+                self.need(loop.text)
+                inner.append(f"const real v{j} = {loop.text.format(*reads)};")
+                if loop.out not in self.local:
+                    inner.append(f"{self.address(loop.out, 'k')} = v{j};")
+                written.add(loop.out)
+            body = "\n    ".join(inner)
+            self.lines.append(f"  {each}({first.out.F}) {{\n    {body}\n  }}\n  SYNC;")
+            return
+        loop = first
+        out = self.address(loop.out, "k")
+        if loop.kind == "gather":
+            text = self.number(0.0)
+            for read in reversed(loop.reads):
+                where = np.flatnonzero(read.map >= 0)                                              # type: ignore[operator]
+                if not len(where):
+                    continue
+                a, b = int(where[0]), int(where[-1]) + 1
+                if b - a == len(where):
+                    condition = f"k >= {a} && k < {b}"
+                    full = np.zeros(loop.out.F, int)
+                    full[a:b] = read.map[a:b]                                                      # type: ignore[index]
+                    line = full[a:b]
+                    if len(line) == 1 or np.array_equal(line, line[0] + (line[1] - line[0]) * np.arange(len(line))):
+                        step = int(line[1] - line[0]) if len(line) > 1 else 0
+                        feature = f"(k - {a}) * {step} + {int(line[0])}"
+                    else:
+                        feature = f"{self.source.table(full)}[k]"
+                else:
+                    name = self.source.table(read.map)                                             # type: ignore[arg-type]
+                    condition, feature = f"{name}[k] >= 0", f"{name}[k]"
+                value = self.number(read.number) if read.slot is None else self.address(read.slot, feature)
+                text = f"{condition} ? {value} : {text}"
+            self.lines.append(f"  {each}({loop.out.F}) {out} = {text};\n  SYNC;")
+        elif loop.kind == "linear":
+            p, rows, m = loop.shape
+            x, w = (self.pointer(read.slot) for read in loop.reads)                                # type: ignore[arg-type]
+            self.lines.append(f"  rv_linear<{p}, {rows}, {m}>({self.pointer(loop.out)}, {x}, {w});\n  SYNC;")
+        elif loop.kind == "outer":
+            rows, m = loop.shape
+            x, g = (self.pointer(read.slot) for read in loop.reads[:2])                            # type: ignore[arg-type]
+            total = self.pointer(loop.reads[2].slot) if len(loop.reads) > 2 else "(const real*)0"  # type: ignore[arg-type]
+            self.lines.append(f"  rv_outer<{rows}, {m}>({self.pointer(loop.out)}, {x}, {g}, {total}, R);\n  SYNC;")
+        elif loop.kind == "rows":
+            x = self.pointer(loop.reads[0].slot)                                                   # type: ignore[arg-type]
+            total = self.pointer(loop.reads[1].slot) if len(loop.reads) > 1 else "(const real*)0"  # type: ignore[arg-type]
+            name = "rv_rows_max" if loop.op is not None else "rv_rows"
+            self.lines.append(f"  {name}<{loop.out.F}>({self.pointer(loop.out)}, {x}, {total}, R);\n  SYNC;")
+        elif loop.kind == "contract":
+            a, b = (self.address(read.slot, self.entry(t)) for read, t in zip(loop.reads, loop.tables, strict=True))   # type: ignore[arg-type]
+            C = loop.tables[0].shape[1]
+            self.lines.append(f"  {each}({loop.out.F}) {{\n    int c = 0;\n    real sum = {a} * {b};\n    for (c = 1; c < {C}; c++) "
+                              f"sum = sum + {a} * {b};\n    {out} = sum;\n  }}\n  SYNC;")
+        elif loop.kind == "reduce":
+            table = loop.tables[0]
+            a = self.address(loop.reads[0].slot, self.entry(table))                                # type: ignore[arg-type]
+            name = loop.op.name if loop.op is not None else "sum"
+            combine = {"sum": "sum + x", "max": "x > sum || x != x ? x : sum", "min": "x < sum || x != x ? x : sum"}[name]
+            if (table < 0).any():
+                test = f"if ({self.source.table(table)}[k * {table.shape[1]} + c] >= 0) "
+                start, begin = self.number(0.0), 0
+            else:
+                test, start, begin = "", a, 1
+            C = table.shape[1]
+            self.lines.append(
+                f"  {each}({loop.out.F}) {{\n    int c = 0;\n    real sum = {start};\n    for (c = {begin}; c < {C}; c++) "
+                f"{test}{{ const real x = {a}; sum = {combine}; }}\n    {out} = sum;\n  }}\n  SYNC;")
+        else:
+            raise AssertionError(loop.kind)
+
+    def entry(self, table: np.ndarray) -> str:
+        """An expression in k and c for a table of features."""
+        first = table[:, 0]
+        steps = table - first[:, None]
+        if np.all(steps == steps[:1]) and not (table < 0).any():
+            row = steps[0]
+            stride = int(row[1]) if len(row) > 1 else 0
+            if np.array_equal(row, stride * np.arange(len(row))):
+                return f"{self.index(first)} + c * {stride}"
+        return f"{self.source.table(table)}[k * {table.shape[1]} + c]"
+
+    def need(self, text: str) -> None:
+        """Remember the elementary functions that an expression calls."""
+        for word in text.replace("(", " ").split():
+            if word.startswith("rv_"):
+                self.source.functions.add(word.removeprefix("rv_").lstrip("-"))
+
+    def finish(self) -> None:
+        """Copy the outputs that lie elsewhere to where the next step looks for them: all are read before any is written."""
+        first, second = [], []
+        for role, read in self.copies:
+            offset, F, kind = self.source.places[role]
+            each = "EACH" if kind == LANES else "ONCE"
+            own = f"S[{offset} + k * T + r]" if kind == LANES else f"S[{offset} + k]"
+            if kind != LANES and read.slot is not None and read.slot.kind == LANES:
+                raise AssertionError(f"{role} is shared, but its new value is not")
+            if read.slot is not None and read.slot in self.lowered.inputs.values():
+                aside = self.top
+                self.top += self.source.room(F, kind)
+                between = own.replace(f"S[{offset} ", f"S[{aside} ")
+                first.append(f"  {each}({F}) {between} = {self.element(read)};")
+                second.append(f"  {each}({F}) {own} = {between};")
+            else:
+                first.append(f"  {each}({F}) {own} = {self.element(read)};") if not self.reads_target(role) else second.append(
+                    f"  {each}({F}) {own} = {self.element(read)};")
+        if first or second:
+            self.lines.append("  // op: copy")
+        self.lines += [*first, "  SYNC;", *second, "  SYNC;"] if first or second else []
+
+    def reads_target(self, role: Role) -> bool:
+        """Whether another copy reads what this one writes."""
+        slot = self.lowered.inputs.get(role)
+        return any(read.slot is slot and other != role for other, read in self.copies)
+
+
+TILE_FUNCTIONS = r"""
+#define rv_abs RV_ABS
+#define rv_sqrt RV_SQRT
+#define rv_floor RV_FLOOR
+#define rv_nan() RV_NAN
+#define rv_infinity() RV_INFINITY
+#ifdef __CUDACC__
+#define INDEX long long
+#define TILE_ARGUMENT
+#define TABLE __device__ const
+#define RESTRICT __restrict__
+#define STEP __device__ __noinline__
+#define EACH(F) for (int i_ = TID; i_ < (F) * T; i_ += NT) for (int k = i_ / T, r = i_ % T, once_ = 1; once_; once_ = 0)
+#define ONCE(F) for (int k = TID; k < (F); k += NT)
+#ifndef SYNC
+#define TID ((int)threadIdx.x)
+#define NT ((int)blockDim.x)
+#define SYNC __syncthreads()
+#define KERNEL __global__
+#endif
+#define TILE_MEMORY(M) const int tile = (int)blockIdx.x; extern __shared__ real S[]; \
+  for (int i_ = TID; i_ < MEMORY; i_ += NT) S[i_] = (M)[(INDEX)tile * MEMORY + i_]; SYNC
+#define TILE_RETURN(M) SYNC; for (int i_ = TID; i_ < MEMORY; i_ += NT) (M)[(INDEX)tile * MEMORY + i_] = S[i_]
+#else
+#define TID 0
+#define NT 1
+#define SYNC
+#define KERNEL
+#define INDEX long long
+#define TILE_ARGUMENT int tile,
+#define TABLE static const
+#define RESTRICT __restrict
+#define STEP static __attribute__((noinline))
+#define EACH(F) for (int k = 0; k < (F); k++) for (int r = 0; r < T; r++)
+#define ONCE(F) for (int k = 0; k < (F); k++)
+#define TILE_MEMORY(M) real* const S = (M) + (INDEX)tile * MEMORY
+#define TILE_RETURN(M)
+#endif
+
+// out[p, j] = sum over c of x[p, c] w[c, j], in the order of c; w is the same for all lanes.
+// out[i, j] = total[i, j] + sum over the first R lanes, in their order, of x[i] g[j].
+#ifdef __CUDACC__
+template <int p, int n, int m> FUNCTION void rv_linear(real* out, const real* x, const real* w) {
+  EACH(p * m) {
+    const int q = k / m, j = k % m;
+    real sum = x[q * n * T + r] * w[j];
+    for (int c = 1; c < n; c++) sum = sum + x[(q * n + c) * T + r] * w[c * m + j];
+    out[k * T + r] = sum;
+  }
+}
+template <int n, int m> FUNCTION void rv_outer(real* out, const real* x, const real* g, const real* total, int R) {
+  ONCE(n * m) {
+    const int i = k / m, j = k % m;
+    real sum = x[i * T] * g[j * T];
+    for (int r = 1; r < R; r++) sum = sum + x[i * T + r] * g[j * T + r];
+    out[k] = total ? total[k] + sum : sum;
+  }
+}
+#else
+// The same sums, several at a time in the vectors of the processor.
+#define WIDE ((int)(64 / sizeof(real)))
+template <int w> struct rv_vec { typedef real type __attribute__((vector_size(w * sizeof(real)), aligned(sizeof(real)))); };
+#if T > 1
+#define LANES (T < WIDE ? T : WIDE)
+typedef rv_vec<LANES>::type lanes;
+template <int b, int n, int m> static inline __attribute__((always_inline)) void rv_block(lanes* out, const lanes* x, const real* w) {
+  const int V = T / LANES;
+  lanes sum[b][V];
+  for (int j = 0; j < b; j++) for (int v = 0; v < V; v++) sum[j][v] = x[v] * w[j];
+  for (int c = 1; c < n; c++)
+    for (int j = 0; j < b; j++) for (int v = 0; v < V; v++) sum[j][v] = sum[j][v] + x[c * V + v] * w[c * m + j];
+  for (int j = 0; j < b; j++) for (int v = 0; v < V; v++) out[j * V + v] = sum[j][v];
+}
+template <int p, int n, int m> static inline void rv_linear(real* out, const real* x, const real* w) {
+  const int V = T / LANES, b = V >= 4 ? 4 : 8;
+  for (int q = 0; q < p; q++) {
+    const lanes* xs = (const lanes*)(x + q * n * T);
+    lanes* to = (lanes*)(out + q * m * T);
+    int j = 0;
+    for (; j + b <= m; j += b) rv_block<b, n, m>(to + j * V, xs, w + j);
+    if (m % b >= 4 && b > 4) { rv_block<4, n, m>(to + j * V, xs, w + j); j += 4; }
+    if (m % 4 >= 2) { rv_block<2, n, m>(to + j * V, xs, w + j); j += 2; }
+    if (m % 2) rv_block<1, n, m>(to + j * V, xs, w + j);
+  }
+}
+template <int b, int V, int m, int full> static inline __attribute__((always_inline))
+void rv_outer_block(real* out, const real* x, const real* g, const real* total, int R, int columns) {
+  typedef typename rv_vec<WIDE>::type vec;
+  vec sum[b][V];
+  for (int i = 0; i < b; i++) for (int v = 0; v < V; v++) sum[i][v] = x[i * T] * ((const vec*)g)[v];
+  for (int r = 1; r < R; r++)
+    for (int i = 0; i < b; i++) for (int v = 0; v < V; v++)
+      sum[i][v] = sum[i][v] + x[i * T + r] * ((const vec*)(g + r * full))[v];
+  for (int i = 0; i < b; i++) for (int v = 0; v < V; v++) {
+    const int at = i * m + v * WIDE;
+    if ((v + 1) * WIDE <= columns)
+      *(vec*)(out + at) = total ? *(const vec*)(total + at) + sum[i][v] : sum[i][v];
+    else
+      for (int l = 0; v * WIDE + l < columns; l++) out[at + l] = total ? total[at + l] + sum[i][v][l] : sum[i][v][l];
+  }
+}
+template <int b, int n, int m> static inline __attribute__((always_inline))
+void rv_outer_rows(real* out, const real* x, const real* gt, const real* total, int R) {
+  const int full = (m + WIDE - 1) / WIDE * WIDE, V = full / WIDE;
+  int v = 0;
+  for (; v + 4 <= V; v += 4)
+    rv_outer_block<b, 4, m, full>(out + v * WIDE, x, gt + v * WIDE, total ? total + v * WIDE : total, R, m - v * WIDE);
+  if (V % 4 >= 2) {
+    rv_outer_block<b, 2, m, full>(out + v * WIDE, x, gt + v * WIDE, total ? total + v * WIDE : total, R, m - v * WIDE);
+    v += 2;
+  }
+  if (V % 2) rv_outer_block<b, 1, m, full>(out + v * WIDE, x, gt + v * WIDE, total ? total + v * WIDE : total, R, m - v * WIDE);
+}
+template <int n, int m> static inline void rv_outer(real* out, const real* x, const real* g, const real* total, int R) {
+  const int full = (m + WIDE - 1) / WIDE * WIDE, b = 4;
+  real gt[T * full] __attribute__((aligned(64)));
+  for (int r = 0; r < T; r++) for (int j = 0; j < full; j++) gt[r * full + j] = j < m ? g[j * T + r] : 0;
+  int i = 0;
+  for (; i + b <= n; i += b) rv_outer_rows<b, n, m>(out + i * m, x + i * T, gt, total ? total + i * m : total, R);
+  for (; i < n; i++) rv_outer_rows<1, n, m>(out + i * m, x + i * T, gt, total ? total + i * m : total, R);
+}
+#else
+template <int w, int n, int m> static inline __attribute__((always_inline)) void rv_piece(real* out, const real* x, const real* a) {
+  typedef typename rv_vec<w>::type vec;
+  vec sum = x[0] * *(const vec*)a;
+  for (int c = 1; c < n; c++) sum = sum + x[c] * *(const vec*)(a + c * m);
+  *(vec*)out = sum;
+}
+template <int p, int n, int m> static inline void rv_linear(real* out, const real* x, const real* w) {
+  for (int q = 0; q < p; q++) {
+    int j = 0;
+    for (; j + WIDE <= m; j += WIDE) rv_piece<WIDE, n, m>(out + q * m + j, x + q * n, w + j);
+    if (WIDE > 8 && m % WIDE >= 8) { rv_piece<8, n, m>(out + q * m + j, x + q * n, w + j); j += 8; }
+    if (m % 8 >= 4) { rv_piece<4, n, m>(out + q * m + j, x + q * n, w + j); j += 4; }
+    if (m % 4 >= 2) { rv_piece<2, n, m>(out + q * m + j, x + q * n, w + j); j += 2; }
+    if (m % 2) rv_piece<1, n, m>(out + q * m + j, x + q * n, w + j);
+  }
+}
+template <int n, int m> static inline void rv_outer(real* out, const real* x, const real* g, const real* total, int) {
+  for (int i = 0; i < n; i++) for (int j = 0; j < m; j++) out[i * m + j] = (total ? total[i * m + j] : 0) + x[i] * g[j];
+}
+#endif
+#endif
+template <int n> FUNCTION void rv_rows(real* out, const real* x, const real* total, int R) {
+  for (int k = TID; k < n; k += NT) {
+    real sum = x[k * T];
+    for (int r = 1; r < R; r++) sum = sum + x[k * T + r];
+    out[k] = total ? total[k] + sum : sum;
+  }
+}
+template <int n> FUNCTION void rv_rows_max(real* out, const real* x, const real*, int R) {
+  for (int k = TID; k < n; k += NT) {
+    real sum = x[k * T];
+    for (int r = 1; r < R; r++) { const real y = x[k * T + r]; sum = y > sum || y != y ? y : sum; }
+    out[k] = sum;
+  }
+}
+"""

@@ -1,0 +1,194 @@
+"""The native host: generated C++ becomes a loaded library.
+
+    library = build(source, strict=True)                      # compiled once, then from the cache
+    run_tiles(library.forward, tiles, None, arguments(y0, y1, 1000))
+
+Libraries are kept in `cache_folder()` under <key>-<digest>: the key is a hash of everything that decides what the compiler
+makes (source, flags, compiler, what this processor can do), the digest a hash of the library itself, so that a damaged one
+is seen and built again. A library appears there whole or not at all, by a rename; when the folder cannot be used, a
+temporary one takes its place for the life of the process.
+"""
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from .calls import arguments, cores, run_tiles
+
+__all__ = ["CompileError", "Compiler", "NoCompiler", "arguments", "build", "cache_folder", "compiler", "cores", "run_tiles"]
+
+FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions", "-fno-rtti")
+STRICT, FAST = "-ffp-contract=off", "-ffp-contract=fast"
+SHARED = ("-shared",) if sys.platform == "win32" else ("-shared", "-fPIC")
+ENDING = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+ENTRIES = 200                        # libraries kept in the cache folder: some 30 kB each
+ABANDONED = 3600.0                   # seconds after which a build that left its folder behind is taken to be dead
+INSTALL = {"darwin": "run xcode-select --install", "win32": "install MinGW-w64 and put its g++ on the PATH"}.get(
+    sys.platform, "install g++ or clang++ with the system's package manager")
+
+_loaded: dict[str, ctypes.CDLL] = {}
+_building = threading.Lock()
+
+
+class NoCompiler(RuntimeError):
+    """There is no C++ compiler on this machine."""
+
+
+class CompileError(RuntimeError):
+    """The compiler refused a generated source; the message names the operation of the field that it came from."""
+
+
+class Compiler(NamedTuple):
+    """A C++ compiler that works."""
+    path: str
+    version_text: str
+    target: tuple[str, ...] = ()     # flags for this processor: -march=native, where the compiler takes it
+    features: str = ""               # hash of the macros that it predefines with them: they name what the processor can do
+
+
+# The compiler ---------------------------------------------------------------------------------------------------------
+def compiler() -> Compiler:
+    """The first of g++, clang++ and c++ on the PATH that works. Raises NoCompiler."""
+    for name in ("g++", "clang++", "c++"):
+        path = shutil.which(name)
+        found = _probe(path) if path else None
+        if found:
+            return found
+    raise NoCompiler(f"native: found no C++ compiler (looked for g++, clang++ and c++): {INSTALL}, or use backend=\"replay\", "
+                     "which needs none.")
+
+
+@cache
+def _probe(path: str) -> Compiler | None:
+    """What the compiler says of itself. A name on the PATH may be an empty promise (on macOS, before the tools are installed)."""
+    for target in (("-march=native",), ()):
+        with suppress(OSError):
+            done = subprocess.run([path, *target, "-dM", "-E", "-x", "c++", "-"], input="", capture_output=True, text=True)
+            version = re.search(r'__VERSION__ "(.*)"', done.stdout)
+            if done.returncode == 0 and version:
+                return Compiler(path, f"{Path(path).stem} {version[1]}", target, _hash(done.stdout))
+    return None
+
+
+def _compile(source: str, flags: Iterable[str], out: Path, found: Compiler) -> None:
+    done = subprocess.run([found.path, *flags, "-o", str(out), "-x", "c++", "-"], input=source, capture_output=True, text=True,
+                          env={**os.environ, "LC_ALL": "C"})
+    if done.returncode:
+        raise CompileError(_explained(source, done.stderr, found))
+
+
+def _explained(source: str, said: str, found: Compiler) -> str:
+    """The operation (the last `// op:` above the first error), the line, and the compiler's own words."""
+    error = re.search(r"<stdin>:(\d+):(?:\d+:)? (?:fatal )?error: (.*)", said)
+    if not error:
+        return f"native: {found.version_text} could not compile the generated source: {' '.join(said.split())[:500] or 'no message'}"
+    lines = source.splitlines()
+    at = min(int(error[1]), len(lines))
+    ops = [line.split("// op:", 1)[1].strip() for line in lines[:at] if line.lstrip().startswith("// op:")]
+    return (f"native: cannot compile the operation {ops[-1] if ops else '(before the first one)'}: line {at} of the generated "
+            f"source is\n    {lines[at - 1].strip()}\nand {found.version_text} says: {error[2]}")
+
+
+# The cache ------------------------------------------------------------------------------------------------------------
+def build(source: str, strict: bool, extra_strict_source: str | None = None) -> ctypes.CDLL:
+    """The library of a C++ source, compiled at most once on this machine.
+
+    Parameters
+    ----------
+    source : no includes; entry points are `extern "C"`
+    strict : operations are rounded one by one, as NumPy does; otherwise products and sums may be contracted (FMA)
+    extra_strict_source : a second source that is compiled strictly in either case, and linked to the first
+
+    Raises NoCompiler, CompileError. Cost: some .3 s the first time, 20 ms in another process, .1 ms again in this one.
+    """
+    found = compiler()
+    flags = (*FLAGS, *found.target, STRICT if strict else FAST)
+    key = _hash("\0".join((source, extra_strict_source or "", *flags, found.path, found.version_text, found.features)))
+    with _building:
+        if key not in _loaded:
+            _loaded[key] = _from_folders(key, source, flags, extra_strict_source, found)
+        return _loaded[key]
+
+
+def cache_folder() -> Path:
+    """Where this system keeps what programs can make again."""
+    home = os.path.expanduser("~")
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or os.path.join(home, "AppData", "Local"), "revode")
+    if sys.platform == "darwin":
+        return Path(home, "Library", "Caches", "revode")
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.join(home, ".cache"), "revode")
+
+
+@cache
+def _temporary_folder() -> tempfile.TemporaryDirectory:
+    return tempfile.TemporaryDirectory(prefix="revode-", ignore_cleanup_errors=True)
+
+
+def _from_folders(key: str, source: str, flags: tuple[str, ...], extra: str | None, found: Compiler) -> ctypes.CDLL:
+    """From the cache, or built into it; where that cannot be (read-only, full, noexec), the same in a temporary folder."""
+    reason: Exception | None = None
+    for folder in (cache_folder(), None):
+        try:
+            folder = folder or Path(_temporary_folder().name)
+            if not folder.is_absolute():             # no home folder: expanduser leaves its ~
+                continue
+            library = _stored(folder, key)
+            return library if library else _store(folder, key, source, flags, extra, found)
+        except OSError as error:
+            reason = error
+    raise CompileError(f"native: the generated library was compiled and cannot be kept or loaded: {reason}")
+
+
+def _stored(folder: Path, key: str) -> ctypes.CDLL | None:
+    """The library of this key, if it is there and sound; a damaged one is removed."""
+    for path in folder.glob(f"{key}-*{ENDING}"):
+        with suppress(OSError):
+            if path.stem == f"{key}-{_hash(path.read_bytes())}":
+                library = ctypes.CDLL(str(path))
+                with suppress(OSError):
+                    os.utime(path)                   # the time of the last use decides what _tidy keeps
+                return library
+        with suppress(OSError):
+            path.unlink()
+    return None
+
+
+def _store(folder: Path, key: str, source: str, flags: tuple[str, ...], extra: str | None, found: Compiler) -> ctypes.CDLL:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="building-", dir=folder, ignore_cleanup_errors=True) as name:
+        made, part = Path(name, f"library{ENDING}"), Path(name, "strict.o")
+        if extra is not None:
+            _compile(extra, (*flags, STRICT, "-c", *SHARED[1:]), part, found)
+        _compile(source, (*flags, *SHARED, *([str(part)] if extra is not None else [])), made, found)
+        path = folder / f"{key}-{_hash(made.read_bytes())}{ENDING}"
+        os.replace(made, path)
+    _tidy(folder)
+    return ctypes.CDLL(str(path))
+
+
+def _tidy(folder: Path) -> None:
+    """Keep the ENTRIES libraries that were used last, and no abandoned builds."""
+    with suppress(OSError):                          # another process tidies too
+        for path in sorted(folder.glob(f"*{ENDING}"), key=lambda path: path.stat().st_mtime)[:-ENTRIES]:
+            path.unlink(missing_ok=True)
+        for path in folder.glob("building-*"):
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def _hash(content: str | bytes) -> str:
+    return hashlib.sha256(content.encode() if isinstance(content, str) else content).hexdigest()[:32]

@@ -1,0 +1,130 @@
+"""Brownian increments inside compiled code: the bits of revode.Brownian(...).increments, in strict and in fast mode.
+
+    SOURCE      C++ and CUDA C text, to stand behind elementary.c_source (which declares `real` and FUNCTION)
+
+    FUNCTION real rv_brownian(seed, trajectory, step, channel, width)            (real)(width Z), width = sqrt|h|
+    FUNCTION void rv_brownian_tile(out, lanes, channels, tid, nt, seed, first_trajectory, step, width)
+                                                                                  out[k lanes + r]: channel k, trajectory first + r
+
+The numbers and the order of every operation are those of paths/philox.py, whose constants are printed here; all arithmetic is
+float64, rounded once to `real` at the end. The three quotients of the inverse distribution function are one, whose
+coefficients and argument each lane chooses, so that there is no branch and a compiler makes vectors of it.
+
+A fused product would change bits. In CUDA each product is therefore __dmul_rn, in clang an __arithmetic_fence; g++ compiles
+these functions, which it does not inline into others, with contraction off, and makes vectors of rv_brownian_tile's loop.
+
+Cost on one core with AVX-512 (docs/measurements/elementary.md): about 7 ns a number in tiles of 16 or more, 16 ns alone.
+"""
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..paths import philox
+
+
+def number(c: float) -> str:
+    return repr(float(c))
+
+
+def horner(name: str, coefficients: Sequence[str], x: str) -> str:
+    """Lines that leave philox.horner(coefficients, x) in `name`."""
+    first, *middle, last = coefficients
+    steps = [f"double {name} = RV_TIMES({first}, {x});"]
+    steps += [f"{name} = RV_TIMES({name} + {c}, {x});" for c in middle]
+    return "\n    ".join([*steps, f"{name} = {name} + {last};"])
+
+
+def chosen(part: int) -> list[str]:
+    """Coefficients of the numerator (0) or denominator (1) by region; equal ones need no choice."""
+    rows = zip(philox.CENTRE[part], philox.TAIL[part], philox.FAR_TAIL[part], strict=True)
+    return [number(a) if a == b == c else f"(central ? {number(a)} : far ? {number(c)} : {number(b)})" for a, b, c in rows]
+
+
+def rounds() -> str:
+    lines = []
+    for i in range(philox.ROUNDS):
+        k0, k1 = (f"{word} + {i * weyl & philox.WORD:#x}u" for word, weyl in zip(("k0", "k1"), philox.WEYL, strict=True))
+        lines.append(f"RV_ROUND({k0}, {k1})")
+    return "\n    ".join(lines)
+
+
+SOURCE = f"""\
+#ifdef __CUDACC__
+#define RV_TIMES(a, b) __dmul_rn(a, b)
+#define RV_DOUBLE(i) __longlong_as_double((long long)(i))
+#define RV_INTEGER(x) ((unsigned long long)__double_as_longlong(x))
+#define RV_ROOT(x) __dsqrt_rn(x)
+#else
+#define RV_DOUBLE(i) __builtin_bit_cast(double, (unsigned long long)(i))
+#define RV_INTEGER(x) __builtin_bit_cast(unsigned long long, (double)(x))
+#define RV_ROOT(x) __builtin_sqrt(x)
+#ifdef __clang__
+#define RV_TIMES(a, b) __arithmetic_fence((a) * (b))
+#else
+#define RV_TIMES(a, b) ((a) * (b))
+#endif
+#endif
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+#define RV_UNFUSED __attribute__((optimize("fp-contract=off")))
+#define RV_INSIDE static inline __attribute__((always_inline)) RV_UNFUSED
+#define RV_NOISE static __attribute__((noinline, unused)) RV_UNFUSED
+#else
+#define RV_INSIDE FUNCTION
+#define RV_NOISE FUNCTION
+#endif
+
+#define RV_ROUND(k0, k1) {{ \\
+    const unsigned long long p0 = {philox.MULTIPLIERS[0]:#x}ull * c0, p1 = {philox.MULTIPLIERS[1]:#x}ull * c2; \\
+    const unsigned n0 = (unsigned)(p1 >> 32) ^ c1 ^ (k0), n2 = (unsigned)(p0 >> 32) ^ c3 ^ (k1); \\
+    c0 = n0; c1 = (unsigned)p1; c2 = n2; c3 = (unsigned)p0; }}
+
+/* Philox4x32-10: the 52 bits (w0 << 20) | (w1 >> 12) of counter (c0, c1, c2, c3) and key (k0, k1). */
+RV_INSIDE unsigned long long rv_philox(unsigned c0, unsigned c1, unsigned c2, unsigned c3, unsigned k0, unsigned k1) {{
+    {rounds()}
+    return ((unsigned long long)c0 << 20) | (c1 >> 12);
+}}
+
+/* log x for normal x > 0, paths/philox.py log; the moved bits are those of elementary.py's split. */
+RV_INSIDE double rv_philox_log(double x) {{
+    const unsigned long long root = RV_INTEGER({number(philox.SQRT_HALF)}), moved = RV_INTEGER(x) + (RV_INTEGER(1.0) - root);
+    const double e = RV_DOUBLE((moved >> 52) | RV_INTEGER(0x1p52)) - (0x1p52 + 1023.0);
+    const double m = RV_DOUBLE((moved & 0xfffffffffffffull) + root);
+    const double s = (m - 1.0) / (m + 1.0), z = RV_TIMES(s, s);
+    {horner("series", [number(c) for c in philox.ATANH], "z")}
+    const double small = RV_TIMES(s, RV_TIMES(z, series)) + RV_TIMES(e, {number(philox.LN2_LOW)});
+    return RV_TIMES(e, {number(philox.LN2_HIGH)}) + (RV_TIMES(2.0, s) + small);
+}}
+
+/* The normal of 52 random bits, paths/philox.py normal(uniform(...)). */
+RV_INSIDE double rv_normal(unsigned long long bits) {{
+    const double b = RV_DOUBLE(bits | RV_INTEGER(0x1p52)) - 0x1p52;
+    const double u = RV_TIMES(b + 0.5, 0x1p-52), q = u - 0.5, other = 1.0 - u;
+    const double root = RV_ROOT(-rv_philox_log(u < other ? u : other));
+    const bool central = (q < 0.0 ? -q : q) <= 0.425, far = root > 5.0;
+    const double r = central ? 0.180625 - RV_TIMES(q, q) : far ? root - 5.0 : root - 1.6;
+    {horner("above", chosen(0), "r")}
+    {horner("below", chosen(1), "r")}
+    const double z = (central ? RV_TIMES(q, above) : q < 0.0 ? -above : above) / below;
+    return z;
+}}
+
+RV_INSIDE real rv_increment(unsigned long long seed, unsigned trajectory, unsigned step, unsigned channel, double width) {{
+    const double z = rv_normal(rv_philox(trajectory, step, channel, 0u, (unsigned)seed, (unsigned)(seed >> 32)));
+    return (real)RV_TIMES(z, width);
+}}
+
+RV_NOISE real rv_brownian(unsigned long long seed, unsigned trajectory, unsigned step, unsigned channel, double width) {{
+    return rv_increment(seed, trajectory, step, channel, width);
+}}
+
+RV_NOISE void rv_brownian_tile(real* out, int lanes, int channels, int tid, int nt, unsigned long long seed,
+                               unsigned first_trajectory, unsigned step, double width) {{
+    if (nt == 1)
+        for (int k = 0; k < channels; k++)
+            for (int r = 0; r < lanes; r++)
+                out[k * lanes + r] = rv_increment(seed, first_trajectory + r, step, k, width);
+    else
+        for (int i = tid; i < lanes * channels; i += nt)
+            out[i] = rv_increment(seed, first_trajectory + i % lanes, step, i / lanes, width);
+}}
+"""

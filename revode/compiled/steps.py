@@ -1,0 +1,305 @@
+"""The programs of one step of a solve: forward, and back (reconstruct and pull back, as ONE program).
+
+    forward    begin: carried <- parts;     step: parts, carried <- parts, carried
+    back       begin: carried <- parts;     step: parts, cotangents, carried <- the same;     end: the carried cotangents
+
+Carried is what a step leaves for the next one: the field's value at a part of the state that both read (reversible Heun,
+Verlet), going back with what its pullback needs and the cotangents that have come in for it. Nothing here knows any
+method: the methods run as they are, on tensors of a trace.
+"""
+from __future__ import annotations
+
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..engine import tree
+from ..engine.tensor import MANY, NotTraceable, Tape, Tensor, is_float, value_of
+from ..methods.increment import Increment, Recorded, Recorder
+from ..methods.shears import Step, near_pullback, pullback
+from ..stepping import Problem, Stats, one_step
+from .program import Program, Role, simplify, trace
+
+
+@dataclass
+class Steps:
+    """The programs of one direction; `carried` are roles of inputs and outputs of step."""
+    begin: Program
+    step: Program
+    carried: list[Role]
+    end: Program | None = None
+    land: Program | None = None          # a step that lands on a stored state (methods that are nearly reversible)
+    counts: dict[str, Stats] = field(default_factory=dict)
+
+    @property
+    def programs(self) -> dict[str, Program]:
+        """By name, without those that do nothing."""
+        all_of_them = {"begin": self.begin, "step": self.step, "land": self.land, "end": self.end}
+        return {name: program for name, program in all_of_them.items() if program is not None and program.outputs}
+
+
+class Symbols:
+    """What the traced functions of one problem need: its system with counters of its own, and its roles."""
+
+    def __init__(self, problem: Problem, parts: dict, params: Any) -> None:
+        self.problem, self.method = problem, problem.method
+        self.system = copy(problem.system)
+        self.leaves, self.structure = tree.flatten(params)
+        self.floats = [i for i, x in enumerate(self.leaves) if is_float(x)]
+        dtype = value_of(next(iter(parts.values()))).dtype
+        n = 0
+        h = np.asarray(problem.hs[n], dtype)
+        self.examples: dict[Role, Any] = {("part", name): np.asarray(x) for name, x in parts.items()}
+        self.examples |= {("param", i): np.asarray(self.leaves[i]) for i in self.floats}
+        self.examples |= {("step", "t0"): np.asarray(float(problem.ts[n])), ("step", "t1"): np.asarray(float(problem.ts[n + 1])),
+                          ("step", "h"): h, ("step", "h_before"): h}
+        if problem.driver is not None:
+            given = problem.driver.given(n, problem.ts[n], problem.ts[n + 1], h, problem)
+            self.examples |= {("drive", name): np.asarray(x) for name, x in given.items()}
+
+    def counted(self) -> Stats:
+        """Begin to count evaluations."""
+        self.system.stats = Stats()
+        return self.system.stats
+
+    def params(self, T: dict) -> Any:
+        leaves = list(self.leaves)
+        for i in self.floats:
+            leaves[i] = T["param", i]
+        return tree.unflatten(self.structure, leaves)
+
+    def parts(self, T: dict) -> dict:
+        return {name: T["part", name] for name in self.method.parts}
+
+    def step(self, T: dict) -> Step:
+        h, driver = T["step", "h"], self.problem.driver
+        if driver is None:
+            return Step(T["step", "t0"], T["step", "t1"], h, T["step", "h_before"])
+        return Step(T["step", "t0"], T["step", "t1"], driver.join(h, {r[1]: x for r, x in T.items() if r[0] == "drive"}), None)
+
+    def recorder(self, T: dict) -> Recorder:
+        return Recorder(self.system, self.params(T), [T["aparam", i] for i in self.floats])
+
+    def of_back(self) -> dict[Role, Any]:
+        """The examples of the reverse sweep: the cotangents and the running sums for the parameters besides."""
+        more = {("cotangent", role[1]): np.zeros_like(x) for role, x in self.examples.items() if role[0] == "part"}
+        if not hasattr(self.method, "word"):
+            more["defect",] = np.zeros_like(next(iter(more.values())), shape=())
+        return {**self.examples, **more, **{("aparam", i): np.zeros_like(self.examples["param", i]) for i in self.floats}}
+
+
+def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
+    """The programs of a step forward; parts: an example of the state."""
+    S = Symbols(problem, parts, params)
+    carried: dict[Role, Any] = {}           # role -> example
+    memo: dict = {}
+
+    def step(T: dict) -> dict:
+        F = Increment(S.system, S.params(T))
+        at = S.step(T)
+        for _, name, j in carried:
+            values = F.memo.setdefault(name, {}).setdefault(at.t0, [])
+            values.insert(j, T["carry", name, j])
+        after = one_step(S.method, at, S.parts(T), F)
+        memo.clear()
+        memo.update({name: values[at.t1] for name, values in F.memo.items() if at.t1 in values})
+        return {**{("part", name): x for name, x in after.items()}, **{
+            ("carry", name, j): f for name, values in memo.items() for j, f in enumerate(values)}}
+
+    def begin(T: dict) -> dict:
+        F = Increment(S.system, S.params(T))
+        found = {}
+        for name in {name: None for _, name, _ in carried}:
+            y, = F.read((name,), S.parts(T))
+            found |= {("carry", name, j): f for j, f in enumerate(F.at(T["step", "t0"], y))}
+        return found
+
+    trace(step, S.examples)
+    carried = {("carry", name, j): np.asarray(value_of(f)) for name, values in memo.items() for j, f in enumerate(values)}
+    counts = {"step": S.counted()}
+    traced = trace(step, {**S.examples, **carried})
+    counts["begin"] = S.counted()
+    first = trace(begin, S.examples)
+    return finished(Steps(first, traced, list(carried), counts=counts), merge)
+
+
+def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
+    """The programs of a step back; parts: an example of the state."""
+    S = Symbols(problem, parts, params)
+    examples = S.of_back()
+    near = not hasattr(S.method, "word")
+    carry: Carry | None = None
+    left: dict = {}
+
+    def step(T: dict) -> dict:
+        R = S.recorder(T)
+        at = S.step(T)
+        if carry is not None:
+            R.memo = carry.memo(T, at.t1)
+        cotangent: dict = {name: T["cotangent", name] for name in S.method.parts}
+        more = {}
+        if near:
+            known = {"y": T["known", "y"]} if ("known", "y") in T else None
+            parts, cotangent, defect = near_pullback(S.method, at, S.parts(T), cotangent, R, known)
+            more = {("defect",): np.maximum(T["defect",], np.max(abs(defect)))} if known is None else {}
+        else:
+            parts, cotangent = pullback(S.method.word(at), S.parts(T), cotangent, R)
+            R.expire((at.t0,), cotangent)
+        left.clear()
+        left.update({name: values[at.t0] for name, values in R.memo.items() if at.t0 in values})
+        taken = Carry(left, T, {"y": T["known", "y"]} if ("known", "y") in T else parts, at.t0)
+        if carry is not None:
+            carry.same_as(taken)
+        left["taken"] = taken
+        return {**{("part", name): x for name, x in parts.items()}, **{("cotangent", name): x for name, x in cotangent.items()},
+                **{("aparam", i): a for i, a in zip(S.floats, R.aparams, strict=True)}, **taken.outputs, **more}
+
+    def begin(T: dict) -> dict:
+        R = S.recorder(T)
+        t1 = T["step", "t1"]
+        values = {}
+        for name, pending in pattern.items():
+            y, = R.read((name,), S.parts(T))
+            R.at(t1, y)
+            values[name] = R.memo[name][t1]
+            values[name].pending = [np.zeros_like(value_of(y)) if there else None
+                                    for y, there in zip(values[name].outputs, pending, strict=True)]
+        left["taken"] = Carry(values, T, S.parts(T), t1)
+        return left["taken"].outputs
+
+    def end(T: dict) -> dict:
+        R = S.recorder(T)
+        assert carry is not None
+        R.memo = carry.memo(T, T["step", "t0"])
+        cotangent: dict = {name: T["cotangent", name] for name in S.method.parts}
+        R.flush_all(cotangent)
+        return {**{("cotangent", name): x for name, x in cotangent.items()},
+                **{("aparam", i): a for i, a in zip(S.floats, R.aparams, strict=True)}}
+
+    counts = {"step": S.counted()}
+    traced = trace(step, examples)
+    pattern = {name: [g is not None for g in value.pending] for name, value in left.items() if name != "taken"}
+    first, last, land = Program([], {}), None, None
+    if pattern:
+        counts["begin"] = S.counted()
+        first = trace(begin, examples)
+        carry = left["taken"]
+        with_carry = {**examples, **carry.examples}
+        counts["step"] = S.counted()
+        traced = trace(step, with_carry)
+        counts["end"] = S.counted()
+        last = trace(end, with_carry)
+    else:
+        with_carry = examples
+    if near:
+        counts["land"] = S.counted()
+        land = trace(step, {**with_carry, ("known", "y"): examples["part", "y"]})
+    return finished(Steps(first, traced, list(carry.examples) if carry else [], last, land, counts), merge)
+
+
+class Carry:
+    """The field values that a step back leaves for the next one, taken apart into arrays and put together again.
+
+    values: part -> Recorded, on a trace whose inputs are T. A position of a recording (an output, a pending cotangent, a
+    value on its tape) is a part of the state, a parameter, the time, a constant, or one of the carried arrays.
+    """
+
+    def __init__(self, values: dict[str, Recorded], T: dict, parts: dict, t: Any) -> None:
+        self.values = values
+        tapes = next(iter(T.values())).tape
+        known: dict[int, Role] = {x.slot: role for role, x in T.items() if role[0] == "param"}
+        known[t.slot] = ("time",)
+        known |= {x.slot: ("part", name) for name, x in parts.items() if type(x) is Tensor}
+        self.roles: list[Any] = []
+        self.outputs: dict[Role, Any] = {}
+        self.examples: dict[Role, Any] = {}
+        for name, value in values.items():
+            for k, x in enumerate(positions(value)):
+                if type(x) is not Tensor or x.tape is not tapes:
+                    if not isinstance(x, np.ndarray) or ("pending" not in (place := where(value, k))):
+                        self.roles.append("constant")
+                        continue
+                    role: Role = ("carry", name, place)                    # begin: pending cotangents are zeros
+                    self.outputs[role], self.examples[role] = x, x
+                    self.roles.append(role)
+                    continue
+                role = known.setdefault(x.slot, ("carry", name, where(value, k)))
+                if role[0] == "carry":
+                    self.outputs[role], self.examples[role] = x, np.asarray(x.value)
+                self.roles.append(role)
+
+    def same_as(self, other: Carry) -> None:
+        if self.roles != other.roles:
+            raise NotTraceable("field values that a step leaves in another form than it finds them")
+
+    def memo(self, T: dict, t: Any) -> dict:
+        """The memo of a recorder whose trace has the inputs T, at time t."""
+        roles = iter(self.roles)
+
+        def put(x: Any) -> Any:
+            role = next(roles)
+            return x if role == "constant" else t if role == ("time",) else T[role]
+
+        return {name: {t: replaced(value, put)} for name, value in self.values.items()}
+
+
+def positions(value: Recorded) -> list:
+    found: list = []
+    replaced(value, lambda x: found.append(x) or x)
+    return found
+
+
+def where(value: Recorded, k: int) -> str:
+    n = len(value.outputs)
+    return f"output {k}" if k < n else f"pending {k - n}" if k < 2 * n else f"tape {k - 2 * n}"
+
+
+def replaced(value: Recorded, put: Any) -> Recorded:
+    """A copy of a recorded field value with put(x) in the place of every array x, in a fixed order."""
+    tape: Any = Tape()
+    outputs = [(y.slot, put(y.value)) if type(y) is Tensor and y.tape is value.tape else (-1, put(y)) for y in value.outputs]
+    pending = [put(g) for g in value.pending]
+    nodes: list = []
+    for node in value.tape.nodes:
+        if node is None:
+            nodes.append(None)
+        elif len(node) == 4:
+            op, i, x, y = node
+            nodes.append((op, i, put(x), put(y)))
+        elif len(node) == 6:
+            op, i, j, x, z, y = node
+            nodes.append((op, i, j, put(x), put(z), put(y)))
+        else:
+            op, slots, values, options, y = node
+            if op is MANY:
+                raise NotTraceable("a custom_vjp in a field value that two steps share")
+            nodes.append((op, slots, [put(x) for x in values], options, put(y)))
+    tape.nodes = nodes
+    return Recorded(tape, value.inputs, [Tensor(y, tape, slot) if slot >= 0 else y for slot, y in outputs], pending)
+
+
+def finished(steps: Steps, merge: bool) -> Steps:
+    """Simplified, without carried arrays that nobody reads."""
+    users = [steps.step, *(p for p in (steps.end, steps.land) if p is not None)]
+    carried = list(steps.carried)
+    while True:
+        users = [simplify(without(p, carried), merge) for p in users]
+        read = {role for p in users for role in p.inputs}
+        if all(role in read for role in carried):
+            break
+        carried = [role for role in carried if role in read]
+    steps.carried = carried
+    steps.step = users[0]
+    rest = iter(users[1:])
+    steps.end = next(rest) if steps.end is not None else None
+    steps.land = next(rest) if steps.land is not None else None
+    steps.begin = simplify(without(steps.begin, carried), merge)
+    return steps
+
+
+def without(program: Program, carried: list[Role]) -> Program:
+    """The program without the outputs that are carried to nobody."""
+    return Program(program.values, {role: v for role, v in program.outputs.items() if role[0] != "carry" or role in carried},
+                   program.notes)

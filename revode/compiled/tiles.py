@@ -1,0 +1,228 @@
+"""The generated loops at work: the state of every tile in one array, and one call for many steps.
+
+The same few functions as Replay: start, forward, back, settle, restart, get. A tile holds T trajectories; the last one is
+filled up with copies of its last trajectory, which count in no sum. Sums for the parameters are added over the tiles in a
+fixed tree, so they do not depend on the number of threads.
+"""
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..engine import tree
+from ..stepping import Problem
+from .generate import Source
+from .lower import LANES, lower, prepared
+from .native import arguments, build, run_tiles
+from .program import V, kinds
+from .replay import Grid
+from .steps import Steps
+
+STEPS = 4096               # at most so many steps in one call; between calls Python is asked whether to stop
+WORK = 2e9                 # about so many operations in one call, a second or so
+WIDEST = 256               # matrices from this size on are better left to the BLAS: see `worth`
+
+
+def tile_of(rows: int, dtype: Any) -> int:
+    """Trajectories in a tile: a few vectors of the processor, so that sums stay in registers and values in the cache."""
+    largest = 16 if np.dtype(dtype) == np.float64 else 32
+    T = 1
+    while T < min(rows, largest):
+        T *= 2
+    return T
+
+
+class Tiles:
+    """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
+    looks = 1 << 62            # the state is looked at in the middle and at the end
+
+    def __init__(self, steps: Steps, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool = False,
+                 threads: int | None = None, T: int | None = None, make: Callable | None = None) -> None:
+        self.steps, self.direction, self.strict, self.threads = steps, direction, strict, threads
+        first = next(iter(parts.values()))
+        self.shape, self.dtype = first.shape, first.dtype
+        batch = self.shape[:-1]
+        self.rows = int(np.prod(batch))
+        self.nb = len(batch) if self.rows > 1 else 0
+        self.T = T or tile_of(self.rows, self.dtype)
+        self.tiles = -(-self.rows // self.T)
+        self.lowered = {}
+        self.grids = {}
+        for name, program in steps.programs.items():
+            ready = prepared(program)
+            found = kinds(ready)
+            self.lowered[name] = lower(ready, batch, found)
+            self.grids[name] = Grid(ready, found)
+        self.source = Source(self.lowered, self.T, self.dtype, direction, outputs, brownian)
+        self.outputs, self.brownian = outputs, brownian
+        self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
+        work = sum(2.0 * loop.out.F * (loop.shape[1] if loop.kind == "linear" else self.T if loop.kind == "outer" else 4)
+                   for loop in self.lowered["step"].loops) * self.rows
+        self.chunk = int(min(STEPS, max(16, WORK / max(1.0, work))))
+        if make is None:
+            self.function = build(self.source.text, strict).run
+            self.function.restype = None
+        else:
+            self.function = make(self.source)
+
+    def start(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
+        """Begin a sweep from these parts (going back: and their cotangents)."""
+        self.problem, self.stats = problem, problem.stats
+        leaves = tree.flatten(params)[0]
+        size = self.source.size
+        room = np.zeros(self.tiles * size + 16, self.dtype)
+        skip = (-room.ctypes.data // room.itemsize) % 16
+        self.memory = room[skip:skip + self.tiles * size]
+        self.P = np.zeros(self.source.param_size + 1, self.dtype)
+        self.pack_params(leaves)
+        self.begins = True
+        self.put("part", parts)
+        self.put("cotangent", cotangents or {})
+        self.save = np.asarray([*problem.save, -1], np.int64)
+        self.drive = problem.driver
+        self.seed = getattr(getattr(problem.driver, "path", None), "seed", 0)
+        self.offset = getattr(getattr(problem.driver, "path", None), "offset", 0)
+
+    def pack_params(self, leaves: list) -> None:
+        """What depends on the parameters alone, in one array."""
+        done: dict[str, dict[int, Any]] = {}
+        for name, v, offset, F in self.source.layout.params:
+            program = self.lowered[name].program
+            assert program is not None
+            if name not in done:
+                at = done[name] = {}
+                found = self.grids[name].kinds
+                for i, x in enumerate(program.values):
+                    if found[i] == "param":
+                        at[i] = leaves[x.role[1]] if x.op is None else x.op.forward(                # type: ignore[index]
+                            *(at[a] if isinstance(a, V) else a for a in x.args), **x.options)
+            self.P[offset:offset + F] = np.asarray(done[name][int(v)]).reshape(-1)
+
+    def place(self, role: Any) -> np.ndarray:
+        """Where a value lies: (tiles, F, T) or (tiles, F)."""
+        offset, F, kind = self.source.places[role]
+        n = F * (self.T if kind == LANES else 1)
+        block = self.memory.reshape(self.tiles, -1)[:, offset:offset + n]
+        return block.reshape(self.tiles, F, self.T) if kind == LANES else block
+
+    def put(self, kind: str, arrays: dict) -> None:
+        for name, x in arrays.items():
+            if (kind, name) in self.source.places:
+                self.place((kind, name))[...] = self.tiled(x)
+
+    def tiled(self, x: Any) -> np.ndarray:
+        """(rows, features) as (tiles, features, lanes)."""
+        rows = np.asarray(x).reshape(self.rows, -1)
+        short = self.tiles * self.T - self.rows
+        if short:
+            rows = np.concatenate([rows, np.repeat(rows[-1:], short, 0)])
+        return rows.reshape(self.tiles, self.T, -1).transpose(0, 2, 1)
+
+    def get(self, kind: str) -> dict:
+        """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number)."""
+        found = {}
+        for role in self.source.places:
+            if role[0] != kind:
+                continue
+            x = self.place(role)
+            if kind == "aparam":
+                found[role[1]] = tree_sum(x).reshape(self.shapes[role])
+            else:
+                rows = x.transpose(0, 2, 1).reshape(self.tiles * self.T, -1)[:self.rows]
+                found[role[1]] = np.ascontiguousarray(rows).reshape(self.shapes[role])
+        return found
+
+    @property
+    def defect(self) -> float:
+        return float(self.place(("defect",)).max()) if ("defect",) in self.source.places else 0.0
+
+    def columns(self, name: str, first: int, last: int) -> np.ndarray:
+        """The grid values that a program reads, one row for each step."""
+        columns = self.source.layout.columns.get(name, [])
+        table = np.empty((last - first, sum(n for _, _, n in columns)))
+        if columns:
+            at = self.grids[name].tables(self.problem, first, last)
+            for v, offset, n in columns:
+                table[:, offset:offset + n] = np.asarray(at[int(v)], np.float64).reshape(last - first, n)
+        return table
+
+    def call(self, first: int, last: int, begins: bool = False, lands: bool = False, settles: bool = False, saved: int = 0,
+             ys: Any = ()) -> None:
+        """Steps first .. last - 1, in the direction of this sweep."""
+        N = self.problem.N
+        edge = min(first, N - 1) if self.direction == "forward" else last - 1
+        one = {name: self.columns(name, n, n + 1) if name in self.lowered and wanted else None for name, n, wanted in (
+            ("begin", edge, begins), ("land", first, lands), ("end", first, settles))}
+        counted = {"begin": int(begins), "land": int(lands), "step": last - first - int(lands), "end": int(settles)}
+        for name, times in counted.items():
+            if name in self.steps.counts and name in self.lowered:
+                self.stats.nfe += self.steps.counts[name].nfe * times
+                self.stats.nvjp += self.steps.counts[name].nvjp * times
+        D, width = self.drives(first, last)
+        run_tiles(self.function, self.tiles, self.threads, arguments(
+            first, last, int(begins), int(lands), int(settles), one["begin"], self.columns("step", first, last), one["land"],
+            one["end"], self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), D, width,
+            *self.counters()))
+
+    def counters(self) -> tuple[int, int, int]:
+        return self.seed, self.offset, self.problem.n_before
+
+    def drives(self, first: int, last: int) -> tuple[Any, Any]:
+        """The increments of these steps, or the widths from which they are made."""
+        roles = [role for role in self.source.places if role[0] == "drive"]
+        if not roles or last <= first:
+            return None, None
+        role = roles[0]
+        problem = self.problem
+        if self.brownian:
+            return None, np.sqrt(np.abs(np.asarray(problem.hs[first:last], np.float64)))
+        kind = self.source.places[role][2]
+        given = [problem.driver.given(n, problem.ts[n], problem.ts[n + 1], problem.hs[n], problem)[role[1]]
+                 for n in range(first, last)]
+        if kind == LANES:
+            return np.ascontiguousarray(np.stack([self.tiled(x) for x in given]).astype(self.dtype, copy=False)), None
+        return np.ascontiguousarray(np.stack(given).astype(self.dtype, copy=False)), None
+
+    def forward(self, first: int, last: int, ys: Any) -> None:
+        """Steps first .. last - 1; the saved states among them go to ys, one array for each output."""
+        while first < last:
+            until = min(last, first + self.chunk)
+            self.call(first, until, begins=self.begins and "begin" in self.lowered,
+                      saved=bisect_right(self.problem.save, first), ys=list(ys))
+            self.begins = False
+            first = until
+
+    def back(self, last: int, first: int, a_ys: tuple, known: dict | None, settles: bool) -> None:
+        """Undo steps last - 1 .. first; the cotangents of the saved states at first .. last - 1 enter on the way."""
+        a_ys = tuple(np.ascontiguousarray(a, self.dtype) for a in a_ys)
+        lands = known is not None and "land" in self.lowered
+        if lands:
+            self.put("known", known)                                                               # type: ignore[arg-type]
+        while last > first:
+            until = max(first, last - self.chunk)
+            at = bisect_left(self.problem.save, last) - 1
+            self.call(until, last, begins=self.begins and "begin" in self.lowered, lands=lands and until == first,
+                      settles=settles and until == first and "end" in self.lowered,
+                      saved=at if at >= 0 else len(self.problem.save), ys=a_ys)
+            self.begins = False
+            last = until
+
+    def restart(self, parts: dict) -> None:
+        """Go on from these parts. Where the last step landed on them, the field values at hand are theirs already."""
+        self.put("part", parts)
+        self.begins = "land" not in self.lowered
+
+
+def tree_sum(x: np.ndarray) -> np.ndarray:
+    """The sum over the first axis: neighbours first, then neighbours of those, whatever ran where."""
+    x = x.copy()
+    while len(x) > 1:
+        half = x[0:len(x) - len(x) % 2:2] + x[1::2]
+        x = np.concatenate([half, x[-1:]]) if len(x) % 2 else half
+    return x[0]
+
+
+

@@ -1,0 +1,219 @@
+"""Every hand-written kernel beside its mirror: plain NumPy, one operation after the other, sums in the kernel's order.
+
+A case takes `put` (onto the machine that runs the kernel), a dtype and what is told to the launch, and returns pairs
+(actual, desired) that have to agree in every bit. tests/kernels runs them on the host shim, tests/gpu on a GPU.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import revode as rv
+from revode.paths.philox import normal
+from revode_cuda import kernels
+
+Pairs = list[tuple[Any, Any]]
+H, LAM = 0.1, 0.999
+
+
+def arrays(put: Callable, dtype: Any, count: int, shape: Any = (7, 43), seed: int = 0) -> list[Any]:
+    """Twice each: where the kernel runs, and for the mirror."""
+    rng = np.random.default_rng(seed)
+    made = [rng.normal(size=shape).astype(dtype) for _ in range(count)]
+    return [(put(x.copy()), x) for x in made]
+
+
+def host_array(x: Any) -> np.ndarray:
+    return x.get() if hasattr(x, "get") else np.asarray(x)
+
+
+def same_bits(actual: Any, desired: Any) -> bool:
+    actual, desired = host_array(actual), np.asarray(desired)
+    return actual.dtype == desired.dtype and actual.shape == desired.shape and actual.tobytes() == desired.tobytes()
+
+
+def assert_same_bits(pairs: Pairs) -> None:
+    for i, (actual, desired) in enumerate(pairs):
+        if not same_bits(actual, desired):
+            np.testing.assert_array_equal(host_array(actual), desired, err_msg=f"pair {i}")
+            raise AssertionError(f"pair {i}: equal numbers, other bits (a dtype, or the sign of a zero or of a NaN)")
+
+
+# scale, c, whether it moves towards a part
+SHEARS = [(LAM, H, True), (1.0, -H, False), (-1.0, 2.0, False), (-0.6, 1.6, False), (0.5, H, True)]
+
+
+def shear_forward(put: Callable, dtype: Any, **how: Any) -> Pairs:
+    pairs = []
+    for scale, c, moves in SHEARS:
+        (x, X), (a, A), (k, K) = arrays(put, dtype, 3)
+        kernels.shear_forward(x, k, scale, c, a if moves else None, **how)
+        pairs += [(x, scale * X + ((1.0 - scale) * A + c * K) if moves else scale * X + c * K), (k, K), (a, A)]
+    return pairs
+
+
+def shear_inverse(put: Callable, dtype: Any, **how: Any) -> Pairs:
+    pairs = []
+    for scale, c, moves in SHEARS:
+        (x, X), (a, A), (k, K) = arrays(put, dtype, 3)
+        kernels.shear_inverse(x, k, scale, c, a if moves else None, **how)
+        pairs += [(x, (X - ((1.0 - scale) * A + c * K)) / scale if moves else (X - c * K) / scale), (k, K), (a, A)]
+    return pairs
+
+
+def shear_pullback(put: Callable, dtype: Any, **how: Any) -> Pairs:
+    pairs = []
+    for scale, c, moves in SHEARS:
+        (x, X), (a, A), (k, K), (ax, AX), (aa, AA) = arrays(put, dtype, 5)
+        ak = kernels.shear_pullback(x, k, ax, scale, c, *((a, aa) if moves else ()), **how)
+        pairs += [(x, (X - ((1.0 - scale) * A + c * K)) / scale if moves else (X - c * K) / scale), (ak, c * AX),
+                  (ax, scale * AX), (aa, AA + (1.0 - scale) * AX if moves else AA), (a, A), (k, K)]
+    return pairs
+
+
+def stages(put: Callable, dtype: Any, **how: Any) -> Pairs:
+    """A step of EES25 and its pullback on field values that are given."""
+    method = rv.EES25()
+    coefficients = list(zip(method.A, method.B, strict=True))
+    (y, Y), *fields = arrays(put, dtype, 4)
+    d, D = put(np.full_like(Y, np.nan)), None
+    pairs: Pairs = []
+    for (A, B), (f, F) in zip(coefficients, fields, strict=True):
+        kernels.stage(y, d, f, A, B, H, **how)
+        D = H * F if D is None else A * D + H * F
+        Y = Y + B * D
+        pairs += [(host_array(y).copy(), Y), (host_array(d).copy(), D)]
+    (ay, AY), = arrays(put, dtype, 1, seed=1)
+    ad, AD = put(np.zeros_like(AY)), np.zeros_like(AY)
+    for A, B in reversed(coefficients):
+        af = kernels.stage_pullback(ay, ad, A, B, H, **how)
+        G = AD + B * AY
+        AD = A * G
+        pairs += [(af, H * G), (host_array(ad).copy(), AD)]
+    return pairs
+
+
+def increments(put: Callable, dtype: Any, **how: Any) -> Pairs:
+    """The noise of the library itself; seed and first above 2^31, so that no sign slips in."""
+    hs = np.array([0.25, 0.3, 1e-3])
+    out = put(np.full((3, 50, 3), np.nan, dtype))
+    kernels.increments(out, put(np.sqrt(hs)), seed=(1 << 63) + (7 << 31) + 5, first=4294967290, offset=3000000000, **how)
+    noise = rv.Brownian((1 << 63) + (7 << 31) + 5, offset=3000000000)
+    return [(out, noise.increments(np.arange(4294967290, 4294967293), (50, 3), hs, dtype))]
+
+
+def words(put: Callable, dtype: Any, **how: Any) -> Pairs:
+    """The known answers that the authors of Random123 give for philox4x32 with 10 rounds."""
+    counter = np.array([[0] * 4, [0xFFFFFFFF] * 4, [0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344]], np.uint32)
+    key = np.array([[0] * 2, [0xFFFFFFFF] * 2, [0xA4093822, 0x299F31D0]], np.uint32)
+    known = np.array([[0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8], [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD],
+                      [0xD16CFE09, 0x94FDCCEB, 0x5001E420, 0x24126EA1]], np.uint32)
+    return [(kernels.words(put(counter), put(key), **how), known)]
+
+
+def quantiles(put: Callable, dtype: Any, **how: Any) -> Pairs:
+    """The centre, both tails and both far tails (|Z| > 7.6), the borders between them, and 1/2 itself."""
+    lower = np.concatenate([2.0 ** -np.arange(1.0, 54.0), np.linspace(0.05, 0.5, 90), [0.075, np.nextafter(0.075, 0), np.exp(-25.0)],
+                            np.sqrt(0.5) * 2.0 ** -np.arange(1.0, 40.0), np.geomspace(1e-16, 1e-9, 40)])
+    u = np.concatenate([lower, 1.0 - lower])
+    return [(kernels.quantiles(put(u), **how), normal(u))]
+
+
+def tree(x: Any, fold: Callable, tile: int = 4096, lanes: int = 128) -> Any:
+    """The order of reductions.cu."""
+    while True:
+        partial = []
+        for start in range(0, max(1, len(x)), tile):
+            part = x[start:start + tile]
+            strand = np.zeros(lanes, x.dtype)
+            for i in range(0, len(part), lanes):
+                row = part[i:i + lanes]
+                strand[:len(row)] = fold(strand[:len(row)], row)
+            while len(strand) > 1:
+                half = len(strand) // 2
+                strand = fold(strand[:half], strand[half:])
+            partial.append(strand[0])
+        x = np.array(partial)
+        if len(x) == 1:
+            return x
+
+
+SIZES = (0, 1, 127, 300, 4096, 9001)
+
+
+def total(put: Callable, dtype: Any, **how: Any) -> Pairs:
+    pairs = []
+    for n in SIZES:
+        (x, X), = arrays(put, dtype, 1, n, seed=n)
+        pairs.append((kernels.total(x, **how), tree(X, lambda a, b: a + b)))
+    return pairs
+
+
+def max_abs(put: Callable, dtype: Any, **how: Any) -> Pairs:
+    """The largest last, first and in the middle; a NaN among others."""
+    pairs = []
+    for n, at, value in ((1, 0, -0.0), (300, 299, -9.0), (300, 0, 9.0), (9001, 4500, -9.0), (9001, 8999, np.nan), (0, None, 0.0)):
+        (_, X), = arrays(np.asarray, dtype, 1, n, seed=n)
+        if at is not None:
+            X[at] = value
+        pairs.append((kernels.max_abs(put(X), **how), np.abs(np.array([value], dtype))))
+    return pairs
+
+
+def sum_rows(put: Callable, dtype: Any, **how: Any) -> Pairs:
+    pairs = []
+    for rows in (1, 16, 300):
+        (x, X), = arrays(put, dtype, 1, (rows, 21), seed=rows)
+        while len(X) > 1:
+            tiles = []
+            for start in range(0, len(X), 16):
+                row = X[start]
+                for other in X[start + 1:start + 16]:
+                    row = row + other
+                tiles.append(row)
+            X = np.stack(tiles)
+        pairs.append((kernels.sum_rows(x, **how), X[0]))
+    return pairs
+
+
+def product(A: Any, B: Any) -> Any:
+    """A @ B, k from 0 up."""
+    C = np.zeros((A.shape[0], B.shape[1]), A.dtype)
+    for k in range(A.shape[1]):
+        C = C + A[:, k:k + 1] * B[k]
+    return C
+
+
+def matmul(put: Callable, dtype: Any, **how: Any) -> Pairs:
+    """A layer, both of its pullbacks, and a long product in slabs; no size is a multiple of a tile."""
+    (x, X), = arrays(put, dtype, 1, (70, 37))
+    (W, w), = arrays(put, dtype, 1, (37, 66), seed=1)
+    (b, B), = arrays(put, dtype, 1, (66,), seed=2)
+    (ay, AY), = arrays(put, dtype, 1, (70, 66), seed=3)
+    slabs = [product(X[i:i + 24].T, AY[i:i + 24]) for i in (0, 24, 48)]        # 70 rows in 3 slabs of 24
+    return [(kernels.matmul(x, W, b, **how), product(X, w) + B), (kernels.matmul(ay, W.T, **how), product(AY, w.T)),
+            (kernels.matmul(x.T, ay, **how), product(X.T, AY)),
+            (kernels.matmul(x.T, ay, slabs=3, **how), (slabs[0] + slabs[1]) + slabs[2])]
+
+
+def adamw(put: Callable, dtype: Any, **how: Any) -> Pairs:
+    """Three steps of the library's optimiser."""
+    optimiser = rv.optim.adamw(1e-2, 0.1)
+    (p, P), *gradients = arrays(put, dtype, 4)
+    m, v = put(np.zeros_like(P)), put(np.zeros_like(P))
+    state = optimiser.init(P)
+    pairs: Pairs = []
+    for n, (g, G) in enumerate(gradients, 1):
+        kernels.adamw(p, g, m, v, n, 1e-2, 0.1, **how)
+        P, state = optimiser.update(P, G, state)
+        pairs += [(host_array(p).copy(), P), (host_array(m).copy(), state["m"]), (host_array(v).copy(), state["v"])]
+    return pairs
+
+
+CASES: dict[str, Callable] = {case.__name__: case for case in (
+    shear_forward, shear_inverse, shear_pullback, stages, increments, words, quantiles, total, max_abs, sum_rows, matmul, adamw)}
+SUBJECT = {"total": "reductions", "max_abs": "reductions", "sum_rows": "reductions", "matmul": "matmul"}     # those with tiles
+DTYPES = (np.float64, np.float32)
+BLOCKS = (1, 32, 96, 128)
