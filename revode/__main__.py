@@ -10,6 +10,7 @@ from . import __version__
 EXAMPLES_TRAIN = """examples:
   revode train white-dwarf                                     1000 iterations, the published experiment
   revode train white-dwarf --gradient checkpointed:8           the same gradient from 8 stored states
+  revode train white-dwarf --backend native                    by compiled code, in seconds
   revode train white-dwarf --method reversible-heun --iterations 100
   revode train white-dwarf --plot fit.png --json figures.json --save params.npz
   revode train pendulum --data recorded.txt --iterations 10000   your copy of the recording, as published
@@ -61,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The arguments. Experiments are listed from revode/experiments, methods and gradient modes by name."""
-    from .experiments import EXPERIMENTS, complexity, convergence, fits, stability
+    from .experiments import EXPERIMENTS, complexity, convergence, engines, fits, stability
     from .experiments.commands import COMPARE_ITERATIONS
     top = argparse.ArgumentParser(
         prog="revode", description="Reversible backpropagation through differential equations, on NumPy.",
@@ -86,6 +87,7 @@ def parser() -> argparse.ArgumentParser:
         sub.add_argument("--plot", metavar="OUT.png", help="draw the fit and the loss (needs matplotlib)")
         sub.add_argument("--json", metavar="OUT.json", help="write every figure")
         sub.add_argument("--save", metavar="OUT.npz", help="write the best parameters; rv.load reads them")
+        engines.add_options(sub, more=", and in compare a row each for replay and native" if name == "compare" else "")
         if name == "train":
             sub.add_argument("--gradient", type=named("gradient"), metavar="G", help="default: reversible")
         else:

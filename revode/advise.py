@@ -28,7 +28,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .engine import tree
-from .engine.tensor import value_of
+from .engine.tensor import beside, number, to_host, value_of
 from .gradients.reversible import NEAR
 from .methods import Coupled, RungeKutta
 from .methods.increment import Increment
@@ -325,7 +325,8 @@ class Path:
                 errors = [self.moved(step, after, undone, error) for error in errors]
                 for error in errors:
                     for name, x in undone.items():
-                        u = np.spacing(abs(x)) * rng.uniform(-0.5, 0.5, x.shape).astype(x.dtype)
+                        ulp = np.spacing(abs(to_host(x)))                  # on the host: CuPy has no np.spacing
+                        u = beside(x)(ulp * rng.uniform(-0.5, 0.5, x.shape).astype(x.dtype))
                         local = x - before[name] + u
                         error[name] = error[name] + local if name in error else local
                         largest = max(largest, size(local))
@@ -373,7 +374,7 @@ class Perturbation:
     """A small direction that is carried along by maps; `carry` returns the logarithm of how it grew."""
 
     def __init__(self, y: Any, eps: float) -> None:
-        w = np.random.default_rng(0).standard_normal(y.shape).astype(y.dtype)
+        w = beside(y)(np.random.default_rng(0).standard_normal(y.shape).astype(y.dtype))
         self.w, self.small = w / np.sqrt(np.sum(w * w)), eps ** 0.5
 
     def carry(self, map_: Callable, y: Any) -> float:
@@ -381,7 +382,7 @@ class Perturbation:
         s = self.small * max(size(y), self.small)
         with np.errstate(over="ignore", invalid="ignore"):
             w = (map_(y + (s * self.w).astype(y.dtype)) - map_(y)) / s
-            norm = float(np.sqrt(np.sum(w * w)))
+            norm = number(np.sqrt(np.sum(w * w)))
         if not (norm > 0 and math.isfinite(norm)):
             return 0.0
         self.w = (w / norm).astype(y.dtype)

@@ -16,7 +16,7 @@ import numpy as np
 
 from .engine import tree
 from .engine.derivatives import vjp
-from .engine.tensor import Tensor, constant, number, value_of
+from .engine.tensor import Tensor, beside, constant, number, value_of
 from .methods.increment import System
 
 
@@ -76,8 +76,8 @@ class NoisySystem(System):
 class Noise:
     """The increments of a Brownian path, made again whenever they are needed."""
 
-    def __init__(self, path: Any, shape: tuple[int, ...], dtype: Any) -> None:
-        self.path, self.shape, self.dtype = path, shape, dtype
+    def __init__(self, path: Any, shape: tuple[int, ...], dtype: Any, place: Callable) -> None:
+        self.path, self.shape, self.dtype, self.place = path, shape, dtype, place       # place: from the host to where y is
         self.by_step = hasattr(path, "along")              # Brownian goes by steps, a BrownianTree by times
         self.reader: Any = None
 
@@ -85,9 +85,9 @@ class Noise:
         """The increment of step n of this solve, which is step n_before + n of the path."""
         if self.by_step:
             self.reader = self.reader or self.path.along(problem.hs, self.shape, self.dtype, problem.n_before)
-            return {"dW": self.reader(n)}
+            return {"dW": self.place(self.reader(n))}
         self.reader = self.reader or self.path.walk(self.shape, self.dtype)
-        return {"dW": self.reader.increments(t0, t1)}
+        return {"dW": self.place(self.reader.increments(t0, t1))}
 
     def join(self, h: Any, given: dict[str, Any]) -> Increments:
         """dx, of what is given for a step."""
@@ -116,7 +116,7 @@ class ControlledSystem(System):
         return matvec(coefficients[0], dx)
 
     def rate(self, coefficients: tuple, t: Any) -> Any:
-        return matvec(coefficients[0], self.control.derivative(t))
+        return matvec(coefficients[0], self.derivative(t))
 
 
 class SmoothlyControlledSystem(ControlledSystem):
@@ -136,11 +136,11 @@ class SmoothlyControlledSystem(ControlledSystem):
 class Path:
     """The increments of a piecewise linear control."""
 
-    def __init__(self, control: Any) -> None:
-        self.control = control
+    def __init__(self, control: Any, place: Callable) -> None:
+        self.control, self.place = control, place
 
     def given(self, n: int, t0: Any, t1: Any, h: Any, problem: Any) -> dict[str, Any]:
-        return {"dX": self.control.increment(t0, t1)}
+        return {"dX": self.place(self.control.increment(t0, t1))}
 
     def join(self, h: Any, given: dict[str, Any]) -> Any:
         return given["dX"]
@@ -198,7 +198,7 @@ def noisy(system: System, diffusion: Callable, noise: Any, interpretation: str, 
     # The correction of noise that does not depend on y is zero; it is kept, in case that two looks were not enough.
     found.ito = interpretation == "ito" and not found.general and not (euler and type(method).__name__ == "RungeKutta")
     shape = (*y.shape[:-1], g.shape[-1]) if found.general else y.shape
-    return found, Noise(noise, shape, y.dtype)
+    return found, Noise(noise, shape, y.dtype, beside(y))
 
 
 def dependence(system: NoisySystem, t: Any, y: Any, params: Any) -> tuple[bool, bool]:
@@ -206,9 +206,10 @@ def dependence(system: NoisySystem, t: Any, y: Any, params: Any) -> tuple[bool, 
 
     If g_i depends on y_i alone, the pullback of s is s_i dg_i/dy_i, which is s times the pullback of ones.
     """
-    steps = np.reshape(np.arange(y.size) * 0.6180339887498949 % 1, y.shape).astype(y.dtype)
+    place = beside(y)
+    steps = place(np.reshape(np.arange(y.size) * 0.6180339887498949 % 1, y.shape).astype(y.dtype))
     g, pull = vjp(lambda y: system.g(t, y, params), y + 0.01 * (1 + abs(y)) * (1 + steps))
-    s = np.reshape(1 + np.arange(g.size) * 0.7548776662466927 % 1, g.shape).astype(g.dtype)
+    s = place(np.reshape(1 + np.arange(g.size) * 0.7548776662466927 % 1, g.shape).astype(g.dtype))
     of_s, of_ones = pull(s)[0], pull(np.ones_like(g))[0]
     if g.shape != y.shape:
         return bool(np.any(of_s)), True
@@ -240,5 +241,8 @@ def controlled(system: System, control: Any, method: Any, y: Any, ts: Any,
                          "control.times into ts")
     kind = SmoothlyControlledSystem if smooth else ControlledSystem
     found = kind(system.field, system.stats, scalar=system.scalar)
+    place = beside(y)
     found.control, found.derivative = control, getattr(control, "derivative", None)
-    return found, None if smooth else Path(control), inside
+    if not isinstance(y, (np.ndarray, np.generic)):
+        found.derivative = lambda t: place(control.derivative(t))
+    return found, None if smooth else Path(control, place), inside

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .engine.tensor import Op, apply
+from .engine.tensor import Op, apply, number
 
 
 # Operations of their own ---------------------------------------------------------------------------------------------
@@ -187,8 +187,8 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
     if labels.shape != logits.shape[:-1]:
         raise ValueError(f"cross_entropy: labels of shape {labels.shape} for logits of shape {logits.shape}; there is "
                          f"one label for each row of logits, so shape {logits.shape[:-1]}")
-    if labels.size and not (0 <= int(labels.min()) and int(labels.max()) < classes):
-        raise ValueError(f"cross_entropy: labels from {int(labels.min())} to {int(labels.max())} for {classes} "
+    if labels.size and not 0 <= number(labels.min()) <= number(labels.max()) < classes:
+        raise ValueError(f"cross_entropy: labels from {number(labels.min()):.0f} to {number(labels.max()):.0f} for {classes} "
                          f"classes; labels run from 0 to {classes - 1}")
     rows = np.reshape(log_softmax(logits), (-1, classes))
     return -np.mean(rows[np.arange(len(rows)), np.reshape(labels, (-1,))])

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .engine import tree
-from .engine.tensor import is_float
+from .engine.tensor import beside, is_float, number, to_host
 
 Rate = float | Callable[[int], float]
 
@@ -38,7 +38,7 @@ def sgd(lr: Rate, momentum: float = 0.0) -> Optimiser:
         return {"step": np.asarray(0), "m": _zeros(params)}
 
     def update(params: Any, grads: Any, state: dict) -> tuple[Any, dict]:
-        n = int(state["step"])
+        n = int(number(state["step"]))
         m = _each(lambda g, m: momentum * m + g, grads, state["m"])
         params = _each(lambda m, p: p - _at(lr, n) * m, m, params, keep=1)
         return params, {"step": np.asarray(n + 1), "m": m}
@@ -69,7 +69,7 @@ def adamw(lr: Rate, weight_decay: float, b1: float = 0.9, b2: float = 0.999, eps
         return {"step": np.asarray(0), "m": _zeros(params), "v": _zeros(params)}
 
     def update(params: Any, grads: Any, state: dict) -> tuple[Any, dict]:
-        n = int(state["step"]) + 1
+        n = int(number(state["step"])) + 1
         rate = _at(lr, n - 1)
         # Python floats throughout, so that float32 parameters stay float32.
         c1, c2 = 1 - b1 ** n, 1 - b2 ** n
@@ -103,17 +103,17 @@ def lbfgs(value_and_grad: Callable, params: Any, iterations: int = 100, **option
     floats = [i for i, x in enumerate(leaves) if is_float(x)]
     if not floats:
         raise TypeError(f"lbfgs: params are {tree.describe(params)}, which holds no float array to optimise")
-    start, unravel = tree.ravel([np.asarray(leaves[i]) for i in floats])
+    start, unravel = tree.ravel([to_host(leaves[i]) for i in floats])
 
     def rebuilt(x: Any) -> Any:
         full = list(leaves)
         for i, leaf in zip(floats, unravel(x), strict=True):
-            full[i] = leaf.astype(np.asarray(leaves[i]).dtype)
+            full[i] = beside(leaves[i])(leaf.astype(getattr(leaves[i], "dtype", np.float64)))
         return tree.unflatten(structure, full)
 
     def objective(x: Any) -> tuple[float, Any]:
         value, grads = value_and_grad(rebuilt(x))
-        return float(value), tree.ravel([tree.flatten(grads)[0][i] for i in floats])[0].astype(np.float64)
+        return number(value), tree.ravel([to_host(tree.flatten(grads)[0][i]) for i in floats])[0].astype(np.float64)
 
     result = minimize(objective, start.astype(np.float64), method="L-BFGS-B", jac=True,
                       options={"maxiter": iterations, **options})

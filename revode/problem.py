@@ -124,7 +124,9 @@ def check_backend(backend: str, threads: int | None, arithmetic: str) -> Backend
         raise ValueError(f"solve: threads={threads!r}; a whole number, 1 or more, or None for one per core")
     if backend == "eager":
         return None
-    return Backend("replay" if backend == "auto" else backend, backend == "auto", True, arithmetic == "strict", threads)
+    # What is chosen by itself gives the bits of the tape, so that nothing depends on when it was chosen.
+    auto = backend == "auto"
+    return Backend("replay" if auto else backend, auto, not auto, arithmetic == "strict", threads)
 
 
 class Layout:
@@ -198,6 +200,11 @@ def check_state(y0: Any) -> None:
             raise ValueError(f"solve: y0{name} has entries that are not finite (NaN or Inf)")
     if len({value_of(x).dtype for x in leaves}) > 1:
         raise TypeError(f"solve: the arrays of y0 have different dtypes, {tree.describe(y0)}; use one")
+    homes = [type(value_of(x)).__module__.split(".")[0] for x in leaves]
+    for home, name in zip(homes, names, strict=True):
+        if home != homes[0]:
+            raise TypeError(f"solve: y0{name} is a {home} array but y0{names[0]} is a {homes[0]} array; move all of them to one "
+                            "device (revode_cuda.to_device, to_host)")
 
 
 def check_times(ts: Any) -> np.ndarray:
@@ -225,11 +232,14 @@ def check_params(params: Any, y: Any) -> Any:
     for x, name in zip(leaves, tree.paths(params), strict=True):
         plain = value_of(x)
         if type(plain) is float:
-            one = y.dtype.type(1) if isinstance(y, (np.ndarray, np.generic)) else np.full_like(y, 1, shape=())
-            x = x * one                                   # a Python float, or a tensor of one, in y's dtype
+            # A Python float, or a tensor of one, in y's dtype (np.ones_like of CuPy cannot make an array without axes).
+            x = x * (y.dtype.type(1) if isinstance(y, (np.ndarray, np.generic)) else np.ones_like(y, shape=(1,))[0])
+            plain = value_of(x)
+        elif isinstance(plain, np.floating) and not isinstance(y, (np.ndarray, np.generic)):
+            x = x * np.ones_like(y, shape=(1,))[0]        # NumPy's scalars have to be where their gradient will be
             plain = value_of(x)
         home, here = type(plain).__module__.split(".")[0], type(y).__module__.split(".")[0]
-        if hasattr(plain, "dtype") and hasattr(plain, "ndim") and plain.ndim and home != here:
+        if hasattr(plain, "dtype") and not isinstance(plain, np.generic) and home != here:
             raise TypeError(f"solve: params{name} is a {home} array but y0 is a {here} array; move all of them to one "
                             "device (revode_cuda.to_device, to_host)")
         if is_float(plain) and not bool(np.all(np.isfinite(plain))):

@@ -47,6 +47,7 @@ class Stats:
     peak_states: int = 0         # states of the solve held at one time, the current one included
     defect: float = 0.0          # largest |y1 - Phi_h(y0)| of one undone step, for methods that are nearly reversible
     roundtrip: RoundTrip | None = None
+    backend: str = "eager"       # who ran the steps; of the reverse sweep, where that was another
 
 
 class State(NamedTuple):
@@ -117,7 +118,12 @@ class Problem:
 
     def backward(self, parts: Parts, params: Any) -> Any:
         """The compiled reverse sweep, or None for the tape."""
-        return None if self.backend is None else self.backend.backward(self, parts, params)
+        return None if self.backend is None else self.ran(self.backend.backward(self, parts, params))
+
+    def ran(self, runner: Any) -> Any:
+        """The runner, after a note of whose it is."""
+        self.stats.backend = "eager" if runner is None else self.backend.name
+        return runner
 
     def done(self, n: int) -> bool:
         return n == self.N and (self.adaptive is None or self.adaptive.arrived(self))
@@ -146,11 +152,13 @@ def one_step(method: Any, step: Step, parts: Parts, F: Increment) -> Parts:
 CHECK_EVERY = 16      # steps between looks at the state: a look costs about a tenth of a step of a tiny problem
 
 
-def states(problem: Problem, initial: Any, params: Any, advance: Callable | None = None) -> Iterator[tuple[int, Parts]]:
-    """(n, parts) for every grid point; advance(n, parts, F) replaces the plain step."""
+def states(problem: Problem, initial: Any, params: Any, advance: Callable | None = None,
+           parts: Parts | None = None) -> Iterator[tuple[int, Parts]]:
+    """(n, parts) for every grid point; advance(n, parts, F) replaces the plain step; parts: those at the start, if known."""
     F = Increment(problem.system, params)
     advance = advance or problem.advance
-    parts = problem.start(F, initial)
+    if parts is None:
+        parts = problem.start(F, initial)
     n = 0
     while True:
         yield n, parts
@@ -166,14 +174,15 @@ def march(problem: Problem, initial: Any, params: Any, visit: Callable | None = 
 
     visit(n, parts) sees every state, or every so many.
     """
+    parts = None
     if problem.backend is not None and advance is None and (visit is None or every > 1):
         parts = problem.start(Increment(problem.system, params), initial)
-        runner = problem.backend.forward(problem, parts, params)
+        runner = problem.ran(problem.backend.forward(problem, parts, params))
         if runner is not None:
             return leap(problem, parts, params, runner, visit, every)
     saved, indices = [], []
     watch = Watch(problem, params)
-    points = states(problem, initial, params, advance)
+    points = states(problem, initial, params, advance, parts)
     if problem.progress:
         points = progress_bar(points, problem)
     with np.errstate(over="ignore", invalid="ignore"):       # the watch says it better

@@ -22,6 +22,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from revode.compiled.native import cache_folder
 
 KERNELS = Path(__file__).parent / "kernels"
@@ -169,7 +171,7 @@ def kept(key: str, ending: str) -> Path | None:
     """The file of this key, if it is there and sound."""
     with suppress(OSError):
         for path in cache_folder().glob(f"{key}-*{ending}"):
-            if path.stem == f"{key}-{hashed(path.read_bytes())}":
+            if path.name == f"{key}-{hashed(path.read_bytes())}{ending}":
                 os.utime(path)                       # the time of the last use decides what stays
                 return path
             path.unlink()
@@ -218,11 +220,13 @@ def function(source: str, name: str, real: str = "double", mode: str = "strict",
 
 def launch(source: str, name: str, grid: int | tuple, block: int | tuple, args: Sequence[Any], shared: int = 0,
            real: str = "double", mode: str = "strict") -> None:
-    """Run a kernel on CuPy arrays (and NumPy scalars of the very types of its parameters), on CuPy's current stream.
+    """Run a kernel on CuPy arrays, None for a null pointer, and NumPy scalars of the very types of its parameters (of Python's
+    numbers, int goes as long long and float as double), on CuPy's current stream. Does not wait for it.
 
-    The call of revode_cuda.host.launch, which runs the same source on NumPy arrays. Does not wait for the kernel.
+    The call of revode_cuda.host.launch, which runs the same source on NumPy arrays.
     """
-    function(source, name, real, mode, shared)(_triple(grid), _triple(block), tuple(args), shared_mem=shared)
+    values = tuple(np.int64(0) if x is None else x for x in args)      # not every CuPy passes None as eight zero bytes
+    function(source, name, real, mode, shared)(_triple(grid), _triple(block), values, shared_mem=shared)
 
 
 def _device() -> int:

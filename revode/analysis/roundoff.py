@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from ..engine.tensor import to_host
+
 
 def scaled_ulps(a: Any, b: Any, scale: Any = None) -> np.ndarray:
     """|a - b| in units of the last place of max(|a|, |b|, scale), entry by entry.
@@ -19,12 +21,12 @@ def scaled_ulps(a: Any, b: Any, scale: Any = None) -> np.ndarray:
     Parameters: a, b, float arrays of one shape and dtype; scale, by default the largest entry of b.
     Equal entries count 0, an entry that is not finite on one side only counts inf.
     """
-    a, b = np.asarray(a), np.asarray(b)
+    a, b = to_host(a), to_host(b)
     if a.shape != b.shape or a.dtype != b.dtype or a.dtype.kind != "f":
         raise TypeError(f"scaled_ulps: arrays of {a.dtype}{list(a.shape)} and {b.dtype}{list(b.shape)}; give two float arrays of "
                         "one shape and dtype")
     scale = (abs(b).max() if b.size else 0.0) if scale is None else scale
-    unit = np.spacing(np.maximum(np.maximum(abs(a), abs(b)), np.asarray(scale, dtype=a.dtype)))
+    unit = np.spacing(np.maximum(np.maximum(abs(a), abs(b)), to_host(scale).astype(a.dtype)))
     with np.errstate(invalid="ignore", over="ignore"):
         ulps = abs(a - b) / unit
     return np.where(a == b, 0.0, np.where(np.isfinite(ulps), ulps, np.inf))

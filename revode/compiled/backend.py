@@ -66,7 +66,7 @@ class Backend:
         try:
             made = self.make(steps(problem, parts, params, self.merge), problem, parts, direction)
         except Exception as error:                    # whatever it is: the tape will say it in the user's own terms
-            if not self.auto and self.name == "native":
+            if not self.auto and (self.name == "native" or self.strict):
                 raise
             self.tell(problem, error)
             made = None
@@ -77,10 +77,11 @@ class Backend:
         return made
 
     def make(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Any:
-        if self.name == "native":
+        if self.name == "native" or self.strict and not self.auto:          # strict: the same bits from NumPy
+            from .mirror import Mirror
             from .tiles import Tiles
             return Tiles(steps, parts, problem.method.outputs, direction, getattr(problem.driver, "by_step", False),
-                         self.strict, self.threads)
+                         self.strict, self.threads, make=None if self.name == "native" else Mirror)
         return Replay(steps, parts, self.merge)
 
     def pays(self, key: Any, problem: Problem) -> bool:

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import elementary
 from .lower import LANES, TILE, Loop, Lowered, Read, Slot
-from .program import ADD, Role
+from .program import ADD, Role, V, frozen
 
 ALIGN = 16                  # numbers to which the start of every stored value is aligned
 ORDER = ("begin", "step", "land", "end")
@@ -90,6 +90,14 @@ def phases(lowered: Lowered) -> list[list[Loop]]:
     return found
 
 
+def meaning(program: Any, a: Any) -> Any:
+    """What a value computed from the parameters is, the same in every program."""
+    if not isinstance(a, V):
+        return frozen(a)
+    x = program.values[a]
+    return x.role if x.op is None else (x.op.name, *(meaning(program, b) for b in x.args), frozen(x.options))
+
+
 @dataclass
 class Layout:
     """Where things lie in the memory of a tile: role -> (offset, features, kind), and its length in numbers."""
@@ -121,14 +129,17 @@ class Source:
         self.table_lines: list[str] = []
         self.functions: set[str] = set()
         self.templates: list[str] = []
-        offset = 0
+        offset, before = 0, {}
         for name, x in self.lowered.items():
             for v in x.params:
                 F = int(np.prod(x.program.values[v].shape))                                        # type: ignore[union-attr]
-                self.layout.params.append((name, v, offset, F))
-                offset += -(-F // ALIGN) * ALIGN
+                key = meaning(x.program, v)                        # what several programs read is there once
+                if key not in before:
+                    before[key] = offset
+                    offset += -(-F // ALIGN) * ALIGN
+                self.layout.params.append((name, v, before[key], F))
         self.param_size = offset
-        persistent = self.size
+        persistent = self.persistent = self.size
         bodies = []
         top = persistent
         for name in ORDER:
@@ -161,7 +172,8 @@ class Source:
         return self.tables[key]
 
     def whole(self, bodies: list[str]) -> str:
-        head = [f"#define T {self.T}", f"#define MEMORY {self.size}"]
+        head = [f"#define T {self.T}", f"#define MEMORY {self.size}", f"#define PERSISTENT {self.persistent}",
+                f"#define PARAMS {self.param_size}"]
         functions = elementary.c_source(sorted(self.functions & set(elementary.NAMES)), self.dtype)
         parts = [functions, *head, TILE_FUNCTIONS]
         if self.brownian:
@@ -201,7 +213,7 @@ class Source:
             step = f"if (lands && n == first) step_land(S, P, GL, R); else {step}"
         lines.append(f"    {step}")
         at = "n" if back else "n + 1"
-        lines.append(f"    if (save[saved] == {at}) {{")
+        lines.append(f"    if ({'saved >= 0 && ' if back else ''}save[saved] == {at}) {{")
         for j, (offset, F, _) in enumerate(outputs):
             mine = f"S[{offset} + k * T + r]"
             where = f"Y{j}[(saved * rows + row + (r < R ? r : R - 1)) * {F} + k]"
@@ -211,6 +223,11 @@ class Source:
             lines.append("  if (settles) step_end(S, P, GE, R);")
         lines += ["  TILE_RETURN(M);", "}"]
         return "\n".join(lines)
+
+
+def clash(a: tuple, b: tuple) -> bool:
+    """Whether two threads may meet in these two places, unless each element belongs to the same thread in both."""
+    return a[0] < b[1] and b[0] < a[1] and not (a[0] == b[0] and a[2] is not None and a[2] == b[2])
 
 
 class Body:
@@ -224,7 +241,9 @@ class Body:
         self.bind()
         self.store(base)
         self.lines: list[str] = []
+        self.busy: tuple[list[tuple], list[tuple]] = ([], [])          # what was read and written since the last barrier
         for n, group in enumerate(self.groups):
+            self.barrier(group)
             self.print(n, group)
         self.finish()
         used = self.source.layout.columns.get(name, [])
@@ -321,6 +340,40 @@ class Body:
             for slot in [slot for slot in held if last.get(slot, -1) <= n]:
                 free.append(held.pop(slot))
 
+    # barriers
+
+    def barrier(self, group: list[Loop]) -> None:
+        """Take back the barrier in front of loops that touch nothing that other threads may still be at work on."""
+        reads, writes = self.touched(group)
+        busy_reads, busy_writes = self.busy
+        if any(clash(a, b) for a in writes for b in busy_reads + busy_writes) or any(clash(a, b) for a in reads for b in busy_writes):
+            self.busy = (reads, writes)
+            return
+        if self.lines:
+            self.lines[-1] = self.lines[-1].removesuffix("\n  SYNC;")
+        self.busy = (busy_reads + reads, busy_writes + writes)
+
+    def touched(self, group: list[Loop]) -> tuple[list[tuple], list[tuple]]:
+        """What loops read and write of S: (start, end, how the elements are dealt out to the threads, or None)."""
+        reads, writes = [], []
+        inside = {loop.out for loop in group} if group[0].kind == "map" else set()
+        for loop in group:
+            lanes, F = loop.out.kind == LANES, loop.out.F
+            own = (loop.kind, loop.shape) if loop.kind in ("outer", "linear") else (loop.kind, F) if loop.kind == "rows" else (lanes, F)
+            if loop.out not in self.local:
+                writes.append((*self.extent(loop.out), own))
+            totals = {"outer": 2, "rows": 1}.get(loop.kind, 99)
+            for n, read in enumerate(loop.reads):
+                if read.slot is None or read.slot not in self.offsets or (read.slot in inside and read.map is None):
+                    continue
+                same = loop.kind == "map" and read.map is None and (read.slot.kind == LANES) == lanes or n >= totals
+                reads.append((*self.extent(read.slot), own if same else None))
+        return reads, writes
+
+    def extent(self, slot: Slot) -> tuple[int, int]:
+        start = self.offsets[slot]
+        return start, start + slot.F * (self.T if slot.kind == LANES else 1)
+
     # text
 
     def number(self, x: float) -> str:
@@ -393,7 +446,7 @@ class Body:
         self.lines.append(f"  // op: {', '.join(says) or 'copy'}")
         if first.kind == "map":
             self.names = {loop.out: j for j, loop in enumerate(group)}
-            inner = []
+            inner, stores = [], []                   # all is read before any is written: outputs lie where inputs do
             written: set[Slot] = set()
             for j, loop in enumerate(group):
                 # what this group has made is in a register, whether or not it is stored as well
@@ -402,9 +455,9 @@ class Body:
                 self.need(loop.text)
                 inner.append(f"const real v{j} = {loop.text.format(*reads)};")
                 if loop.out not in self.local:
-                    inner.append(f"{self.address(loop.out, 'k')} = v{j};")
+                    stores.append(f"{self.address(loop.out, 'k')} = v{j};")
                 written.add(loop.out)
-            body = "\n    ".join(inner)
+            body = "\n    ".join([*inner, *stores])
             self.lines.append(f"  {each}({first.out.F}) {{\n    {body}\n  }}\n  SYNC;")
             return
         loop = first
@@ -522,9 +575,9 @@ TILE_FUNCTIONS = r"""
 #ifdef __CUDACC__
 #define INDEX long long
 #define TILE_ARGUMENT
-#define TABLE __device__ const
+#define TABLE alignas(16) __device__ const
 #define RESTRICT __restrict__
-#define STEP __device__ __noinline__
+#define STEP static __device__ __forceinline__
 #define EACH(F) for (int i_ = TID; i_ < (F) * T; i_ += NT) for (int k = i_ / T, r = i_ % T, once_ = 1; once_; once_ = 0)
 #define ONCE(F) for (int k = TID; k < (F); k += NT)
 #ifndef SYNC
@@ -533,9 +586,32 @@ TILE_FUNCTIONS = r"""
 #define SYNC __syncthreads()
 #define KERNEL __global__
 #endif
-#define TILE_MEMORY(M) const int tile = (int)blockIdx.x; extern __shared__ real S[]; \
-  for (int i_ = TID; i_ < MEMORY; i_ += NT) S[i_] = (M)[(INDEX)tile * MEMORY + i_]; SYNC
-#define TILE_RETURN(M) SYNC; for (int i_ = TID; i_ < MEMORY; i_ += NT) (M)[(INDEX)tile * MEMORY + i_] = S[i_]
+// Of the plan: TILE_THREADS, the threads of a block; TILE_GLOBAL, the values of a tile stay in global memory; PARAMS_GLOBAL,
+// what comes from the parameters stays there. Otherwise both are in shared memory while a block runs.
+#ifdef TILE_THREADS
+#undef NT
+#define NT TILE_THREADS
+#undef KERNEL
+#define KERNEL __global__ __launch_bounds__(TILE_THREADS)
+#else
+#define TILE_THREADS 128
+#endif
+#ifdef TILE_GLOBAL
+#define SHARED_STATE 0
+#define TILE_STATE(M) real* const S = (M) + (INDEX)tile * MEMORY
+#define TILE_RETURN(M)
+#else
+#define SHARED_STATE MEMORY
+#define TILE_STATE(M) real* const S = block_memory; \
+  for (int i_ = TID; i_ < PERSISTENT; i_ += NT) S[i_] = (M)[(INDEX)tile * PERSISTENT + i_]
+#define TILE_RETURN(M) for (int i_ = TID; i_ < PERSISTENT; i_ += NT) (M)[(INDEX)tile * PERSISTENT + i_] = S[i_]
+#endif
+#ifdef PARAMS_GLOBAL
+#define TILE_PARAMS
+#else
+#define TILE_PARAMS for (int i_ = TID; i_ < PARAMS; i_ += NT) block_memory[SHARED_STATE + i_] = P[i_]; P = block_memory + SHARED_STATE;
+#endif
+#define TILE_MEMORY(M) const int tile = (int)blockIdx.x; extern __shared__ real block_memory[]; TILE_STATE(M); TILE_PARAMS SYNC
 #else
 #define TID 0
 #define NT 1
@@ -555,20 +631,60 @@ TILE_FUNCTIONS = r"""
 // out[p, j] = sum over c of x[p, c] w[c, j], in the order of c; w is the same for all lanes.
 // out[i, j] = total[i, j] + sum over the first R lanes, in their order, of x[i] g[j].
 #ifdef __CUDACC__
+// A thread makes a block of outputs, so that what it loads serves several products. Blocks are smaller where there would not
+// be one for each thread; sums do not depend on it. They begin with -0: -0 + x is x, whatever x is.
+#define RV_BLOCK(n, most) ((n) % 4 == 0 && (most) >= 4 ? 4 : (n) % 2 == 0 && (most) >= 2 ? 2 : 1)
+template <int n> struct alignas(n * sizeof(real) < 16 ? n * sizeof(real) : 16) rv_pack { real v[n]; };
+template <int n> FUNCTION rv_pack<n> rv_load(const real* x) { return *(const rv_pack<n>*)x; }
 template <int p, int n, int m> FUNCTION void rv_linear(real* out, const real* x, const real* w) {
-  EACH(p * m) {
-    const int q = k / m, j = k % m;
-    real sum = x[q * n * T + r] * w[j];
-    for (int c = 1; c < n; c++) sum = sum + x[(q * n + c) * T + r] * w[c * m + j];
-    out[k * T + r] = sum;
+  constexpr int most = p * m * T / TILE_THREADS, br = RV_BLOCK(T, most), bj = RV_BLOCK(m, most / br), across = T / br;
+  for (int i = TID; i < p * m / bj * across; i += NT) {
+    const int r = i % across * br, k = i / across * bj, q = k / m, j = k % m;
+    real sum[bj][br];
+    #pragma unroll
+    for (int l = 0; l < bj * br; l++) sum[l / br][l % br] = -(real)0;
+    #pragma unroll 4
+    for (int c = 0; c < n; c++) {
+      const rv_pack<br> a = rv_load<br>(x + (q * n + c) * T + r);
+      const rv_pack<bj> b = rv_load<bj>(w + c * m + j);
+      #pragma unroll
+      for (int l = 0; l < bj * br; l++) sum[l / br][l % br] = sum[l / br][l % br] + a.v[l % br] * b.v[l / br];
+    }
+    #pragma unroll
+    for (int jj = 0; jj < bj; jj++) {
+      rv_pack<br> a;
+      #pragma unroll
+      for (int rr = 0; rr < br; rr++) a.v[rr] = sum[jj][rr];
+      *(rv_pack<br>*)(out + (k + jj) * T + r) = a;
+    }
   }
 }
+// Rows a, a + n/bi, ... and columns b, b + m/bj, ... are one thread's: neighbours write next to one another.
 template <int n, int m> FUNCTION void rv_outer(real* out, const real* x, const real* g, const real* total, int R) {
-  ONCE(n * m) {
-    const int i = k / m, j = k % m;
-    real sum = x[i * T] * g[j * T];
-    for (int r = 1; r < R; r++) sum = sum + x[i * T + r] * g[j * T + r];
-    out[k] = total ? total[k] + sum : sum;
+  constexpr int most = n * m / TILE_THREADS, bj = RV_BLOCK(m, most), bi = RV_BLOCK(n, most / bj), I = n / bi, J = m / bj;
+  constexpr int V = T % 4 ? T % 2 ? 1 : 2 : 4;
+  for (int i = TID; i < I * J; i += NT) {
+    const int a = i / J, b = i % J;
+    real sum[bi][bj];
+    #pragma unroll
+    for (int l = 0; l < bi * bj; l++) sum[l / bj][l % bj] = -(real)0;
+    for (int r = 0; r < R; r += V) {
+      rv_pack<V> xs[bi], gs[bj];
+      #pragma unroll
+      for (int ii = 0; ii < bi; ii++) xs[ii] = rv_load<V>(x + (a + ii * I) * T + r);
+      #pragma unroll
+      for (int jj = 0; jj < bj; jj++) gs[jj] = rv_load<V>(g + (b + jj * J) * T + r);
+      #pragma unroll
+      for (int rr = 0; rr < V; rr++)
+        if (r + rr < R)
+          #pragma unroll
+          for (int l = 0; l < bi * bj; l++) sum[l / bj][l % bj] = sum[l / bj][l % bj] + xs[l / bj].v[rr] * gs[l % bj].v[rr];
+    }
+    #pragma unroll
+    for (int l = 0; l < bi * bj; l++) {
+      const int k = (a + l / bj * I) * m + b + l % bj * J;
+      out[k] = total ? total[k] + sum[l / bj][l % bj] : sum[l / bj][l % bj];
+    }
   }
 }
 #else
@@ -630,9 +746,9 @@ template <int n, int m> static inline void rv_outer(real* out, const real* x, co
   const int full = (m + WIDE - 1) / WIDE * WIDE, b = 4;
   real gt[T * full] __attribute__((aligned(64)));
   for (int r = 0; r < T; r++) for (int j = 0; j < full; j++) gt[r * full + j] = j < m ? g[j * T + r] : 0;
-  int i = 0;
-  for (; i + b <= n; i += b) rv_outer_rows<b, n, m>(out + i * m, x + i * T, gt, total ? total + i * m : total, R);
-  for (; i < n; i++) rv_outer_rows<1, n, m>(out + i * m, x + i * T, gt, total ? total + i * m : total, R);
+  for (int i = 0; i + b <= n; i += b) rv_outer_rows<b, n, m>(out + i * m, x + i * T, gt, total ? total + i * m : total, R);
+  if (n % b)
+    for (int i = n - n % b; i < n; i++) rv_outer_rows<1, n, m>(out + i * m, x + i * T, gt, total ? total + i * m : total, R);
 }
 #else
 template <int w, int n, int m> static inline __attribute__((always_inline)) void rv_piece(real* out, const real* x, const real* a) {
@@ -652,7 +768,8 @@ template <int p, int n, int m> static inline void rv_linear(real* out, const rea
   }
 }
 template <int n, int m> static inline void rv_outer(real* out, const real* x, const real* g, const real* total, int) {
-  for (int i = 0; i < n; i++) for (int j = 0; j < m; j++) out[i * m + j] = (total ? total[i * m + j] : 0) + x[i] * g[j];
+  for (int i = 0; i < n; i++) for (int j = 0; j < m; j++)
+    out[i * m + j] = total ? total[i * m + j] + x[i] * g[j] : x[i] * g[j];
 }
 #endif
 #endif

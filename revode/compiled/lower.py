@@ -177,7 +177,8 @@ class Lowering:
         for i, x in enumerate(self.values):
             self.known.append(self.look(V(i), x))
         for role, v in program.outputs.items():
-            known = self.of(v)
+            same = not isinstance(v, V) and np.size(v) and np.all(v == np.ravel(v)[0])         # the zeros that pending sums start from
+            known = self.of(np.ravel(v)[0] if same else v)
             if role[0] in ("part", "cotangent") and known.kind == SHARED and self.batch:
                 known = self.everywhere(known)
             self.result.outputs[role] = known.read()
@@ -211,7 +212,7 @@ class Lowering:
 
     def leaves(self, i: V) -> bool:
         """Whether the state, or an output, reads this value of the grid or of the parameters."""
-        return any(a == i and isinstance(a, V) for j, x in enumerate(self.values) if self.found[j] == "state" for a in x.args) or any(
+        return any(isinstance(a, V) and a == i for j, x in enumerate(self.values) if self.found[j] == "state" for a in x.args) or any(
             isinstance(v, V) and v == i for v in self.program.outputs.values())
 
     def outer(self, i: V, x: Value) -> Known:

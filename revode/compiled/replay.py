@@ -20,7 +20,7 @@ from .program import Program, Role, V, Value, kinds
 from .steps import Steps
 
 ROWS = 64             # rows that are collected for one product of a weight gradient
-CHUNK = 512           # steps for which values of the grid are computed at a time
+CHUNK = 128           # steps for which values of the grid are computed at a time
 VIEWS = {"reshape", "transpose", "broadcast_to", "flip", "getitem"}
 REDUCTIONS = {"sum": "add", "max": "maximum", "min": "minimum"}
 PERSISTENT = {"part", "cotangent", "carry", "aparam", "known", "defect"}
@@ -30,7 +30,7 @@ class Code:
     """One program, planned and printed as a Python function; `source` is what runs."""
 
     def __init__(self, program: Program, store: dict[Role, np.ndarray], rows: int, merge: bool = False) -> None:
-        self.program, self.store = program, store
+        self.program, self.store, self.merge = program, store, merge
         values = program.values
         self.kinds = kinds(program)
         self.names: dict[str, Any] = {"copyto": np.copyto, "add": np.add}         # what the function sees
@@ -52,8 +52,8 @@ class Code:
     def leaves_grid(self, i: int) -> bool:
         """Whether a value of the grid, or of the parameters, is needed by the state, or is an output."""
         kind = self.kinds[i]
-        return any(self.kinds[j] != kind for j, x in enumerate(self.program.values) if i in x.args and x.op is not None
-                   and any(isinstance(a, V) and a == i for a in x.args)) or any(
+        return any(self.kinds[j] != kind for j, x in enumerate(self.program.values)
+                   if any(isinstance(a, V) and a == i for a in x.args)) or any(
             isinstance(v, V) and v == i for v in self.program.outputs.values())
 
     def find_products(self) -> dict[int, list]:
@@ -259,6 +259,9 @@ class Code:
             ufunc = REDUCTIONS[op.name]
             self.names[f"{ufunc}_reduce"] = getattr(np, ufunc).reduce
             axis, keep = x.options.get("axis"), x.options.get("keepdims", False)
+            shape = self.program.values[x.args[0]].shape if isinstance(x.args[0], V) else ()
+            if self.merge and op.name == "sum" and len(shape) == 2 and axis in (0, (0,)) and not keep:
+                return f"{self.name(np.ones(shape[0], x.dtype))}.dot({self.name(x.args[0])}, {out})"       # the BLAS sums faster
             return f"{ufunc}_reduce({self.name(x.args[0])}, {axis}, None, {out}, {keep})"
         if op.name == "where":
             c, a, b = (self.name(a, dtype) for a in x.args)
@@ -385,7 +388,7 @@ class Replay:
     looks = 128                # steps between looks at the state
 
     def __init__(self, steps: Steps, parts: dict, merge: bool) -> None:
-        self.steps = steps
+        self.steps, self.merge = steps, merge
         self.store: dict[Role, np.ndarray] = {}
         rows = int(np.prod(next(iter(parts.values())).shape[:-1]))
         self.codes = {name: Code(program, self.store, rows, merge and name == "step") for name, program in steps.programs.items()}
@@ -395,7 +398,7 @@ class Replay:
         """Begin a sweep from these parts (going back: and their cotangents)."""
         self.problem, self.stats = problem, problem.stats
         leaves = tree.flatten(params)[0]
-        self.bound = {name: prelude(code, leaves) for name, code in self.codes.items()}
+        self.bound = {name: prelude(code, leaves, self.merge) for name, code in self.codes.items()}
         self.collected, self.begins = 0, True
         self.held: dict[str, tuple[int, list]] = {}
         for x in self.store.values():
@@ -410,7 +413,7 @@ class Replay:
 
     def get(self, kind: str) -> dict:
         """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number)."""
-        return {role[1]: x.copy() for role, x in self.store.items() if role[0] == kind}
+        return {role[1]: self.store[role].copy() for role in sorted(self.store) if role[0] == kind}
 
     def forward(self, first: int, last: int, ys: list) -> None:
         """Steps first .. last - 1; the saved states among them go to ys, one array for each output."""
@@ -501,22 +504,22 @@ class Replay:
             self.collected = 0
 
 
-def prelude(code: Code, leaves: list) -> list:
-    """The values that depend on the parameters alone."""
+def prelude(code: Code, leaves: list, contiguous: bool = False) -> list:
+    """The values that depend on the parameters alone; contiguous: transposed matrices are copied, which products like."""
     at: dict[int, Any] = {}
     for i, x in enumerate(code.program.values):
         if code.kinds[i] != "param":
             continue
         if x.op is None:
-            at[i] = np.ascontiguousarray(leaves[x.role[1]])                                        # type: ignore[index]
+            at[i] = np.asarray(leaves[x.role[1]], order="C")                                       # type: ignore[index]
         else:
             at[i] = x.op.forward(*(at[a] if isinstance(a, V) else a for a in x.args), **x.options)
-    return [at[i] for i in code.per_solve]
+    return [np.asarray(at[i], order="C") if contiguous else at[i] for i in code.per_solve]
 
 
 def list_of(table: np.ndarray) -> list:
     """The rows of a table, each an array (without axes where it is one number)."""
-    if table.ndim == 1 and len(table) and not np.ptp(table):
+    if table.ndim == 1 and len(table) and np.all(table == table[0]):
         return [np.asarray(table[0])] * len(table)
     return [table[k, ...] for k in range(len(table))]
 

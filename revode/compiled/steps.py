@@ -46,6 +46,7 @@ class Symbols:
     def __init__(self, problem: Problem, parts: dict, params: Any) -> None:
         self.problem, self.method = problem, problem.method
         self.system = copy(problem.system)
+        self.system.stats = Stats()
         self.leaves, self.structure = tree.flatten(params)
         self.floats = [i for i, x in enumerate(self.leaves) if is_float(x)]
         dtype = value_of(next(iter(parts.values()))).dtype

@@ -124,7 +124,7 @@ class Tiles:
     def get(self, kind: str) -> dict:
         """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number)."""
         found = {}
-        for role in self.source.places:
+        for role in sorted(self.source.places):
             if role[0] != kind:
                 continue
             x = self.place(role)
@@ -132,7 +132,7 @@ class Tiles:
                 found[role[1]] = tree_sum(x).reshape(self.shapes[role])
             else:
                 rows = x.transpose(0, 2, 1).reshape(self.tiles * self.T, -1)[:self.rows]
-                found[role[1]] = np.ascontiguousarray(rows).reshape(self.shapes[role])
+                found[role[1]] = rows.reshape(self.shapes[role]).copy()       # for one trajectory it would be a view
         return found
 
     @property

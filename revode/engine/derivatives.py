@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import functions, primitives, tree  # noqa: F401 (they fill the tables)
-from .tensor import Tape, Tensor, completed, is_float, number, record_many, value_of
+from .tensor import Tape, Tensor, beside, completed, is_float, number, record_many, value_of
 
 
 def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
@@ -80,7 +80,7 @@ def like(g: Any, x: Any, seen: set) -> Any:
     dtype = getattr(x, "dtype", None)
     if dtype is not None and g.dtype != dtype:
         return g.astype(dtype)
-    if id(g) in seen or (isinstance(g, np.ndarray) and (g.base is not None or not g.flags.writeable)):
+    if id(g) in seen or (hasattr(g, "base") and (g.base is not None or not getattr(g.flags, "writeable", True))):
         return g if type(g) is Tensor else g.copy()
     seen.add(id(g))
     return g
@@ -235,12 +235,16 @@ def check_vjp(fn: Callable, *args: Any, order: int = 2, rtol: float | None = Non
     rng = np.random.default_rng(seed)
     leaves, structure = tree.flatten(args)
     floats = [i for i, x in enumerate(leaves) if is_float(x)]
-    eps = max(float(np.finfo(np.asarray(leaves[i]).dtype).eps) for i in floats)
+    eps = max(float(np.finfo(getattr(leaves[i], "dtype", float)).eps) for i in floats)
     rtol = 20 * eps ** (2 / 3) * 10 ** (order - 1) if rtol is None else rtol
     # A step of eps^(1/3) balances the truncation h^2 of the central difference with its round-off eps / h.
     h = eps ** (1 / 3)
-    direction = [rng.standard_normal(np.shape(x)).astype(getattr(x, "dtype", float)) if i in floats else None
-                 for i, x in enumerate(leaves)]
+
+    def drawn(x: Any) -> Any:
+        # [()] makes a scalar of what has no axes: it may meet arrays of any device.
+        return beside(x)(np.asarray(rng.standard_normal(np.shape(x)), getattr(x, "dtype", float))[()])
+
+    direction = [drawn(x) if i in floats else None for i, x in enumerate(leaves)]
 
     def moved(sign: int) -> list:
         at = [x if d is None else x + sign * h * d for x, d in zip(leaves, direction, strict=True)]
@@ -248,8 +252,7 @@ def check_vjp(fn: Callable, *args: Any, order: int = 2, rtol: float | None = Non
 
     value, pull = vjp(fn, *args)
     outputs, out_structure = tree.flatten(value)
-    seeds = [rng.standard_normal(np.shape(y)).astype(getattr(y, "dtype", float)) if is_float(y) else None
-             for y in outputs]
+    seeds = [drawn(y) if is_float(y) else None for y in outputs]
     pulled = tree.flatten(pull(tree.unflatten(out_structure, seeds)))[0]
     forward = [number(np.sum(g * (b - a))) / (2 * h) for g, a, b in zip(seeds, moved(-1), moved(1), strict=True)
                if g is not None]

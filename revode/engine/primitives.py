@@ -54,7 +54,7 @@ def _sum(g: Any, y: Any, a: Any, axis: Any = None, keepdims: bool = False) -> An
 
 def _extreme(g: Any, y: Any, a: Any, axis: Any = None, keepdims: bool = False) -> Any:
     shape = np.shape(a)
-    chosen = (a == _unreduce(y, shape, axis, keepdims)) * np.ones_like(y, shape=())
+    chosen = (a == _unreduce(y, shape, axis, keepdims)) * np.ones_like(y, shape=(1,))[0]     # CuPy knows no shape=() here
     return _unreduce(g, shape, axis, keepdims) * chosen / np.sum(chosen, axis=axis, keepdims=True)
 
 
@@ -75,7 +75,8 @@ def _einsum(i: int, g: Any, y: Any, *operands: Any, inputs: tuple[str, ...], out
 
 def _scatter(x: Any, index: Any, shape: tuple[int, ...]) -> Any:
     """Zeros of this shape, with x added at index; an entry that is named twice is added twice."""
-    out = np.zeros_like(x, shape=shape)
+    # CuPy takes shape=() for "not given".
+    out = np.zeros_like(x, shape=shape) if shape else np.reshape(np.zeros_like(x, shape=(1,)), ())
     parts = index if type(index) is tuple else (index,)
     if all(i is None or i is Ellipsis or isinstance(i, (int, np.integer, slice)) for i in parts):
         out[index] = x

@@ -18,9 +18,9 @@ import numpy as np
 from .. import nn, optim
 from ..methods import EES
 from ..paths import HermiteCubic, LinearPath
-from ..solve import solve
 from . import fits, tables
 from .commands import spoken_warnings
+from .engines import AUTO, Engine
 
 LENGTH, INNER = 20, 2                     # times of the data, and steps of the solve from one to the next
 HIDDEN, WIDTH, CHANNELS = 6, 24, 3
@@ -75,22 +75,22 @@ def initial(seed: int) -> dict:
             "end": nn.mlp_init(rng, (HIDDEN, 1))}
 
 
-def logits(control: Any, params: Any, gradient: Any = None, method: Any = METHOD) -> tuple[Any, Any]:
+def logits(control: Any, params: Any, gradient: Any = None, method: Any = METHOD, engine: Engine = AUTO) -> tuple[Any, Any]:
     """One number for each series, positive for clockwise, and the Solution."""
     z0 = nn.mlp(params["start"], control.evaluate(0.0))
     knots = np.arange(len(control.times))
     grid = np.interp(np.arange(INNER * knots[-1] + 1) / INNER, knots, control.times)
-    sol = solve(field, z0, grid, params, method=method, gradient=gradient, control=control, save=[-1])
+    sol = engine.solve(field, z0, grid, params, method=method, gradient=gradient, control=control, save=[-1])
     return nn.mlp(params["end"], sol.y1)[..., 0], sol
 
 
-def problem(control: Any, labels: np.ndarray, method: Any = METHOD) -> Callable:
+def problem(control: Any, labels: np.ndarray, method: Any = METHOD, engine: Engine = AUTO) -> Callable:
     """gradient mode -> (params -> (cross-entropy, Solution))."""
     signs = 1.0 - 2.0 * labels
 
     def modes(gradient: Any) -> Callable:
         def objective(params: Any) -> tuple:
-            scores, sol = logits(control, params, gradient, method)
+            scores, sol = logits(control, params, gradient, method, engine)
             return np.mean(nn.softplus(signs * scores)), sol
 
         return objective
@@ -103,7 +103,7 @@ def accuracy(control: Any, labels: np.ndarray, params: Any, method: Any) -> floa
 
 
 def main(args: Namespace) -> int:
-    this = fits.introduce(
+    this, engine = fits.introduce(
         args, f"spirals that turn left or right, {args.series} to train on, {2 * args.series} held out",
         f"{LENGTH} uneven times, {INNER} steps from one to the next; dz = f(z) dX, MLP {HIDDEN}-{WIDTH}-{HIDDEN * CHANNELS} "
         f"(tanh), {args.method!r}",
@@ -118,24 +118,25 @@ def main(args: Namespace) -> int:
             for kind in args.control:
                 make, name = CONTROLS[kind], f"{kind}, {dropped:.0%} dropped"
                 control, held_out = make(times, values, time=True), make(times, others, time=True)
-                modes = problems[name] = problem(control, labels, args.method)
+                modes = problems[name] = problem(control, labels, args.method, engine)
                 runs[name] = run = fits.fit(modes, initial(args.seed), optim.adam(LEARNING_RATE), args.iterations, name)
                 check = fits.against_direct(modes, run.params)
                 rows.append({"control": kind, "dropped": dropped, "loss_before": run.losses[0], "loss_after": run.loss,
                              "accuracy_before": accuracy(held_out, truth, initial(args.seed), args.method),
                              "accuracy_training": accuracy(control, labels, run.params, args.method),
                              "accuracy": accuracy(held_out, truth, run.params, args.method), "gradient_error": check.error,
-                             "roundtrip": check.roundtrip and check.roundtrip.absolute, "losses": run.losses, "stopped": run.stopped})
+                             "roundtrip": check.roundtrip and check.roundtrip.absolute, "losses": run.losses, "stopped": run.stopped,
+                             "backend": check.backend})
                 examples = (times, others[:2], held_out)                # of the last, where the most is missing
         seconds = fits.timed_in_turns(problems, {name: run.params for name, run in runs.items()})
     for row, name in zip(rows, runs, strict=True):
         row["seconds_per_iteration"] = seconds[name]
     table = tables.table(
         ("control", "dropped", "loss\nbefore", "loss\nafter", "accuracy\nbefore", "accuracy\ntraining", "accuracy\nheld out",
-         "gradient error\nagainst direct", "round trip\nabsolute", "time per\niteration"),
+         "gradient error\nagainst direct", "round trip\nabsolute", "\nbackend", "time per\niteration"),
         [(r["control"], f"{r['dropped']:.0%}", f"{r['loss_before']:.3f}", f"{r['loss_after']:.3f}", f"{r['accuracy_before']:.1%}",
           f"{r['accuracy_training']:.1%}", f"{r['accuracy']:.1%}", tables.small(r["gradient_error"]), tables.small(r["roundtrip"]),
-          tables.seconds(r["seconds_per_iteration"])) for r in rows])
+          r["backend"], tables.seconds(r["seconds_per_iteration"])) for r in rows])
     return fits.finish(args, this, table, rows, notes, lambda: plot(examples, runs))
 
 

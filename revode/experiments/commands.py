@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 
 from .. import __version__, engine
+from ..compiled import native
 from ..gradients import Reversible
 from ..problem import checked_gradient
 from ..stepping import ReconstructionWarning
 from . import EXPERIMENTS, names, tables
+from .engines import EAGER, Engine
 from .training import (
     INTERRUPTED,
     Experiment,
@@ -59,7 +61,7 @@ class Report:
 
 def run_train(args: Namespace) -> int:
     """Train with one gradient mode."""
-    experiment, method, gradient = prepare(args, args.gradient)
+    experiment, method, gradient = prepare(args, args.gradient, engine_of(args))
     report = Report(experiment, method, args.iterations or experiment.iterations, machine())
     introduce(report, args)
     name = names.spell(gradient)
@@ -72,21 +74,23 @@ def run_train(args: Namespace) -> int:
 
 
 def run_compare(args: Namespace) -> int:
-    """Train with Reversible, then measure every other mode."""
-    experiment, method, gradient = prepare(args, Reversible())
+    """Train with Reversible, then measure every other mode, all on the tape; and Reversible on other backends."""
+    chosen = engine_of(args)
+    experiment, method, gradient = prepare(args, Reversible(), EAGER)
     report = Report(experiment, method, args.iterations or min(COMPARE_ITERATIONS, experiment.iterations), machine())
     introduce(report, args)
     rows, notes = report.rows, report.notes
+    engines = engines_beside(chosen, notes)
     with spoken_warnings(notes):
         run = first_run(report, "reversible", gradient, args.seed)
         try:
-            modes = modes_for(run.steps)
+            modes = modes_for(run.steps, engines)
             if not args.full:
                 modes = affordable(experiment, modes, run, method, SKIP_AFTER, notes.append)
                 print(f"timing {len(modes)} gradient modes in turns", file=sys.stderr)
             truth = direct_gradient(experiment, run, method)
             for row, other in compare(experiment, modes, run, method=method, iterations=report.iterations,
-                                      full=args.full, seed=args.seed, truth=truth):
+                                      full=args.full, seed=args.seed, truth=truth, engines=engines):
                 print(f"measured {row.gradient}: {tables.seconds(row.seconds_per_iteration)} per iteration",
                       file=sys.stderr)
                 rows.append(row)
@@ -113,7 +117,39 @@ def first_run(report: Report, name: str, gradient: Any, seed: int) -> Trained:
     return run
 
 
-def prepare(args: Namespace, gradient: Any) -> tuple[Experiment, Any, Any]:
+def engine_of(args: Namespace) -> Engine:
+    """The engine that was asked for; UserError where this machine does not have it, or an option would do nothing."""
+    if args.threads is not None and args.backend != "native":
+        raise UserError(f"--threads goes with --backend native; {args.backend} runs on one thread of its own")
+    if args.arithmetic is not None and args.backend in ("auto", "eager"):
+        raise UserError(f"--arithmetic goes with --backend replay, native or cuda; {args.backend} has the bits of the tape")
+    if args.threads is not None and args.threads < 1:
+        raise UserError(f"--threads {args.threads}: at least 1, or leave it out for one thread a core")
+    try:
+        if args.backend == "native":
+            native.compiler()
+        if args.backend == "cuda":
+            from revode_cuda.arrays import require_cupy
+            require_cupy("--backend cuda")
+    except (RuntimeError, ImportError) as error:
+        raise UserError(str(error)) from None
+    return Engine(args.backend, args.threads, args.arithmetic or "fast")
+
+
+def engines_beside(chosen: Engine, notes: list[str]) -> dict[str, Engine]:
+    """The further rows of Reversible in `compare`, by name; auto: replay, and native where there is a compiler."""
+    engines = [] if chosen.backend == "eager" else [chosen]
+    if chosen.backend == "auto":
+        engines = [Engine("replay"), Engine("native", threads=1)]
+        try:
+            native.compiler()
+        except native.NoCompiler as error:
+            del engines[1]
+            notes.append(f"There is no row for native code. {error}")
+    return {f"reversible, {engine.backend}": engine for engine in engines}
+
+
+def prepare(args: Namespace, gradient: Any, engine: Engine) -> tuple[Experiment, Any, Any]:
     """The experiment, the method and the gradient mode; UserError for what is known to fail before anything has run."""
     for path in (args.plot, args.json, args.save):
         if path is not None and not Path(path).resolve().parent.is_dir():
@@ -130,7 +166,7 @@ def prepare(args: Namespace, gradient: Any) -> tuple[Experiment, Any, Any]:
     if options and not hasattr(module, "NAMES"):
         raise UserError(f"--data goes with the experiments that have recorded data; {args.experiment} makes its own")
     try:
-        experiment = module.experiment(steps=args.steps or module.STEPS, dtype=args.dtype, **options)
+        experiment = module.experiment(steps=args.steps or module.STEPS, dtype=args.dtype, **options).on(engine)
     except (ValueError, OSError) as error:
         if not options:
             raise
@@ -158,9 +194,17 @@ def introduce(report: Report, args: Namespace) -> None:
           f"  {experiment.recipe}\n"
           f"  {experiment.data}\n"
           f"  {grid}, {report.method!r}, {args.dtype}, seed {args.seed}\n"
+          f"  backend: {spoken_engine(report, args)}\n"
           f"  {report.iterations:,} iterations{published}; --iterations changes it, Ctrl-C ends training early and "
           "keeps the best so far\n"
           f"  {this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, NumPy {this['numpy']}", flush=True)
+
+
+def spoken_engine(report: Report, args: Namespace) -> str:
+    if args.command == "compare":
+        beside = "" if args.backend == "eager" else "; rows that name another backend: Reversible on that one"
+        return f"eager (the tape) for every mode, so that only the modes differ{beside}"
+    return f"{report.experiment.engine} for Reversible gradients, eager for other modes; --backend changes it"
 
 
 def machine() -> dict:
@@ -234,7 +278,8 @@ def write_json(report: Report, args: Namespace) -> None:
     Path(args.json).write_text(json.dumps(finite({
         "schema": SCHEMA, "revode": __version__, "command": args.command, "experiment": experiment.name,
         "settings": {"method": repr(report.method), "steps": experiment.steps, "iterations": report.iterations,
-                     "seed": args.seed, "dtype": args.dtype, "recipe": experiment.recipe, "data": experiment.data,
+                     "seed": args.seed, "dtype": args.dtype, "backend": args.backend, "threads": args.threads,
+                     "arithmetic": args.arithmetic or "fast", "recipe": experiment.recipe, "data": experiment.data,
                      "published_iterations": experiment.published_iterations},
         "machine": report.machine,
         "rows": [{**dataclasses.asdict(row), "roundtrip": row.roundtrip and row.roundtrip._asdict()}

@@ -27,10 +27,10 @@ from ..engine.derivatives import value_and_grad
 from ..gradients import Checkpointed, Direct, Reversible
 from ..gradients.checkpointed import minimal_advances
 from ..methods import Coupled, RungeKutta
-from ..solve import solve
 from ..stepping import ReconstructionWarning
-from . import tables
-from .commands import UserError, finite, machine
+from . import engines, tables
+from .commands import UserError, engine_of, finite, machine
+from .engines import EAGER, Engine
 from .training import Published, peak_memory, progress_bar, relative_error
 
 H = 0.01
@@ -56,6 +56,7 @@ class Curve:
     name: str
     method: Any
     gradient: Any
+    engine: Engine = EAGER                                             # one for all that are compared
     seconds: dict[int, list[float]] = field(default_factory=dict)      # n -> repetitions
     loss: dict[int, float] = field(default_factory=dict)
     gradient_error: dict[int, float] = field(default_factory=dict)     # against Direct on the same method
@@ -74,13 +75,17 @@ class Curve:
         return self.gradient.n if isinstance(self.gradient, Checkpointed) else None
 
 
-def curves() -> list[Curve]:
-    """The first is Reversible; Direct comes before the Checkpointed curves of its method, as the truth for them."""
+def curves(beside: Engine = EAGER) -> list[Curve]:
+    """The first is Reversible; Direct comes before the Checkpointed curves of its method, as the truth for them.
+
+    beside: an engine other than the tape gets a curve of Reversible, the last one, which no claim is about.
+    """
     coupled, base = Coupled("midpoint", lam=0.999), RungeKutta("midpoint")
     return [Curve("reversible", coupled, Reversible()), Curve("direct", coupled, Direct()),
             *(Curve(f"checkpointed:{c}", coupled, Checkpointed(c)) for c in CHECKPOINTS),
             Curve("direct, plain base", base, Direct()),
-            *(Curve(f"checkpointed:{c}, plain base", base, Checkpointed(c)) for c in CHECKPOINTS)]
+            *(Curve(f"checkpointed:{c}, plain base", base, Checkpointed(c)) for c in CHECKPOINTS),
+            *([] if beside == EAGER else [Curve(f"reversible, {beside.backend}", coupled, Reversible(), beside)])]
 
 
 def objective(curve: Curve, n: int) -> Callable:
@@ -88,8 +93,8 @@ def objective(curve: Curve, n: int) -> Callable:
     ts = H * np.arange(n + 1)
 
     def loss(params: Any) -> Any:
-        sol = solve(lambda t, y, params: nn.mlp(params, y), np.ones(1), ts, params, method=curve.method,
-                    gradient=curve.gradient, save=[-1])
+        sol = curve.engine.solve(lambda t, y, params: nn.mlp(params, y), np.ones(1), ts, params, method=curve.method,
+                                 gradient=curve.gradient, save=[-1])
         return np.sum(np.square(sol.y1))
 
     return loss
@@ -247,6 +252,7 @@ def add_parser(subparsers: Any) -> None:
     sub.add_argument("--seed", type=int, default=0, help="of the parameters; default 0")
     sub.add_argument("--plot", metavar="OUT.png", help="draw time and memory, both axes logarithmic (needs matplotlib)")
     sub.add_argument("--json", metavar="OUT.json", help="write every figure")
+    engines.add_options(sub, "eager", "; all curves are measured on eager, and any other backend gets one more of Reversible")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -258,12 +264,13 @@ def main(args: argparse.Namespace) -> int:
     for path in (args.plot, args.json):
         if path is not None and not Path(path).resolve().parent.is_dir():
             raise UserError(f"{path} cannot be written, because its folder does not exist; create it first")
-    this = machine()
+    this, beside = machine(), engine_of(args)
     busy = "" if this["load"] is None else f", load average {this['load']:.1f}"
     print(f"complexity: MLP 1-10-1 (tanh), midpoint and Coupled midpoint (lam = 0.999), steps of {H}, loss y(t_n)^2, float64\n"
           f"  n = {', '.join(map(str, ns))}; median of {args.repeats}, interleaved\n"
+          f"  backend: eager (the tape){'' if beside == EAGER else f', and one more curve by {beside}'}\n"
           f"  {this['cpus']} CPUs{busy}, {this['system']}, Python {this['python']}, NumPy {this['numpy']}", flush=True)
-    found = curves()
+    found = curves(beside)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ReconstructionWarning)
         notes = measure(found, ns, parameters(args.seed), args.repeats, args.limit)
@@ -306,7 +313,8 @@ def plot(found: Sequence[Curve], path: str) -> None:
     modes = {name: i for i, name in enumerate(dict.fromkeys(curve.name.split(",")[0] for curve in found))}
     for curve in found:
         i = modes[curve.name.split(",")[0]]
-        style = {"color": COLOURS[(i + 1) % len(COLOURS)], "ls": "-" if curve.coupled else "--", "lw": 3.0 if i == 0 else 1.2,
+        style = {"color": COLOURS[(i + 1) % len(COLOURS)], "ls": "--" if not curve.coupled else "-" if curve.engine == EAGER else ":",
+                 "lw": 3.0 if i == 0 else 1.2,
                  "marker": "o", "ms": 5 if i == 0 else 2.5, "zorder": 3 if i == 0 else 2}
         label = curve.name + ("" if curve.slope is None else f" (slope {curve.slope:.2f})")
         axes[0].loglog(list(curve.seconds), [curve.median(n) for n in curve.seconds], label=label, **style)

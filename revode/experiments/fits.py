@@ -26,8 +26,9 @@ from ..engine.derivatives import value_and_grad
 from ..gradients import Direct, Reversible
 from ..optim import Optimiser
 from ..stepping import ReconstructionWarning, RoundTrip
-from . import names
-from .commands import SCHEMA, UserError, finite, machine
+from . import engines, names
+from .commands import SCHEMA, UserError, engine_of, finite, machine
+from .engines import Engine
 from .stability import write
 from .training import Trained, relative_error, train
 
@@ -61,6 +62,7 @@ def common_options(parser: Any, iterations: int | None = None) -> None:
     parser.add_argument("--seed", type=whole(0), default=0, help="of parameters, data and noise; default 0")
     parser.add_argument("--plot", metavar="OUT.png", help="draw what was found (needs matplotlib)")
     parser.add_argument("--json", metavar="OUT.json", help="write every figure")
+    engines.add_options(parser)
 
 
 def method_option(parser: Any, default: Any) -> None:
@@ -85,8 +87,9 @@ def whole(least: int) -> Callable[[str], int]:
     return convert
 
 
-def introduce(args: argparse.Namespace, *lines: str) -> dict:
-    """Refuse what would fail at the end, say what is about to be done, and on which machine; the machine."""
+def introduce(args: argparse.Namespace, *lines: str) -> tuple[dict, Engine]:
+    """Refuse what would fail at the end, say what is about to be done, and on which machine; the machine and the engine."""
+    engine = engine_of(args)
     for path in (args.plot, args.json):
         if path is not None and not Path(path).resolve().parent.is_dir():
             raise UserError(f"{path} cannot be written, because its folder does not exist; create it first")
@@ -95,9 +98,10 @@ def introduce(args: argparse.Namespace, *lines: str) -> dict:
     this = machine()
     load = "" if this["load"] is None else f", load average {this['load']:.1f}"
     print("\n  ".join([f"{args.experiment}: {lines[0]}", *lines[1:],
+                       f"backend: {engine} for Reversible gradients and plain solves, eager for Direct",
                        f"{this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, NumPy {this['numpy']}"]),
           flush=True)
-    return this
+    return this, engine
 
 
 def finish(args: argparse.Namespace, this: dict, table: str, rows: Sequence[dict], notes: Sequence[str], figure: Callable,
@@ -134,6 +138,7 @@ class Check(NamedTuple):
     error: float                    # |g - g_direct| / |g_direct|
     roundtrip: RoundTrip | None
     nfe: int                        # evaluations of the forward solve
+    backend: str                    # that ran it
     warned: int                     # ReconstructionWarnings
 
 
@@ -145,7 +150,7 @@ def against_direct(modes: Callable, params: Any, gradient: Any = None) -> Check:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ReconstructionWarning)
         truth = value_and_grad(modes(Direct()), has_aux=True)(params)[1]
-    return Check(relative_error(grads, truth), sol.stats.roundtrip, sol.stats.nfe_forward, len(caught))
+    return Check(relative_error(grads, truth), sol.stats.roundtrip, sol.stats.nfe_forward, sol.stats.backend, len(caught))
 
 
 def timed_in_turns(problems: dict[str, Callable], params: dict[str, Any], rounds: int = 3) -> dict[str, float]:

@@ -23,9 +23,9 @@ from ..analysis.stability import limit
 from ..gradients import Direct, Reversible
 from ..methods import EES, EES25, EES27, Coupled, NearReversible, ReversibleHeun, RungeKutta
 from ..paths import BrownianTree
-from ..solve import solve
 from ..stepping import ReconstructionWarning
 from . import fits, tables
+from .engines import AUTO, Engine
 from .training import progress_bar
 
 D, FASTEST, SIGMA, FINEST = 25, 20.0, 0.1, 960
@@ -70,12 +70,12 @@ def problem(seed: int, batch: int) -> tuple[dict, np.ndarray]:
     return params, at_end(RungeKutta("heun2"), FINEST, seed)(Direct())(params)[1].y1
 
 
-def at_end(method: Any, n: int, seed: int) -> Callable:
+def at_end(method: Any, n: int, seed: int, engine: Engine = AUTO) -> Callable:
     """gradient mode -> (params -> (mean(Y(T)^2), Solution)), with the Brownian path of this seed and n steps."""
     def modes(gradient: Any) -> Callable:
         def objective(params: Any) -> tuple:
-            sol = solve(drift, params["y0"], np.linspace(0.0, 1.0, n + 1), params, method=method, gradient=gradient,
-                        diffusion=diffusion, noise=BrownianTree(seed, 0.0, 1.0, tol=1.0 / FINEST), save=[-1])
+            sol = engine.solve(drift, params["y0"], np.linspace(0.0, 1.0, n + 1), params, method=method, gradient=gradient,
+                               diffusion=diffusion, noise=BrownianTree(seed, 0.0, 1.0, tol=1.0 / FINEST), save=[-1])
             return np.mean(sol.y1 ** 2), sol
 
         return objective
@@ -83,10 +83,10 @@ def at_end(method: Any, n: int, seed: int) -> Callable:
     return modes
 
 
-def cell(name: str, n: int, params: dict, reference: np.ndarray, seed: int, threshold: float) -> dict:
+def cell(name: str, n: int, params: dict, reference: np.ndarray, seed: int, threshold: float, engine: Engine = AUTO) -> dict:
     """What one method does with n steps."""
     make, evaluations = METHODS[name]
-    modes = at_end(make(1.0 / n), n, seed)
+    modes = at_end(make(1.0 / n), n, seed, engine)
     row: dict[str, Any] = {"method": name, "steps": n, "evaluations": evaluations * n, "error": None, "gradient_error": None,
                            "gradient_error_resync": None, "flagged": None, "flagged_resync": None}
     with warnings.catch_warnings(record=True) as caught:
@@ -109,13 +109,13 @@ def cell(name: str, n: int, params: dict, reference: np.ndarray, seed: int, thre
 
 
 def main(args: Namespace) -> int:
-    this = fits.introduce(
+    this, engine = fits.introduce(
         args, f"dY = A Y dt + {SIGMA} Y o dW in {D} dimensions, spectrum [-{FASTEST:g}, 0], T = 1",
         f"{args.batch} paths, seed {args.seed}; loss mean(Y(T)^2)",
         f"survivors: finite, and within {args.threshold:g} of the reference (Heun, {FINEST} steps, the same noise)")
     params, reference = problem(args.seed, args.batch)
     jobs = [(name, n) for name in METHODS for n in args.steps]
-    rows = [cell(jobs[i][0], jobs[i][1], params, reference, args.seed, args.threshold)
+    rows = [cell(jobs[i][0], jobs[i][1], params, reference, args.seed, args.threshold, engine)
             for i in progress_bar(len(jobs), "gbm")]
     by_name = {name: [row for row in rows if row["method"] == name] for name in METHODS}
 

@@ -19,9 +19,9 @@ import numpy as np
 from .. import nn, optim
 from ..methods import EES25, EES27, Coupled, ReversibleHeun
 from ..paths import BrownianTree
-from ..solve import solve
 from . import fits, tables
 from .commands import spoken_warnings
+from .engines import AUTO, Engine
 
 THETA, MU, SIGMA, T = 0.2, 0.1, 2.0, 10
 METHODS = {"reversible Heun": (ReversibleHeun(), 12), "EES(2,5)": (EES25(), 4), "EES(2,7)": (EES27(), 3),
@@ -71,14 +71,14 @@ def distances(ys: Any, data: np.ndarray) -> tuple[Any, Any]:
     return np.mean(error) / SIGMA ** 2, fits.mmd2(features(ys), scaled, fits.median_widths(scaled))
 
 
-def problem(method: Any, per_unit: int, paths: int, data: np.ndarray, seed: int) -> Callable:
+def problem(method: Any, per_unit: int, paths: int, data: np.ndarray, seed: int, engine: Engine = AUTO) -> Callable:
     """gradient mode -> (params -> (loss, Solution)) with the Brownian path of this seed."""
     ts, noise = np.linspace(0.0, T, T * per_unit + 1), BrownianTree(seed, 0.0, T, tol=1.0 / 12.0)
 
     def modes(gradient: Any) -> Callable:
         def objective(params: Any) -> tuple:
-            sol = solve(drift, np.zeros((paths, 1)), ts, params, method=method, gradient=gradient, diffusion=diffusion,
-                        noise=noise, save=slice(None, None, per_unit))
+            sol = engine.solve(drift, np.zeros((paths, 1)), ts, params, method=method, gradient=gradient, diffusion=diffusion,
+                               noise=noise, save=slice(None, None, per_unit))
             return sum(distances(sol.ys, data)), sol
 
         return objective
@@ -87,7 +87,7 @@ def problem(method: Any, per_unit: int, paths: int, data: np.ndarray, seed: int)
 
 
 def main(args: Namespace) -> int:
-    this = fits.introduce(
+    this, engine = fits.introduce(
         args, f"dX = ({MU} t - {THETA} X) dt + {SIGMA:g} dW on [0, {T}], {args.data_paths} paths seen at {T + 1} times",
         f"networks {'2' if args.diffusion == 'state' else '1'}-32-1 (g) and 2-32-1 (f), LipSwish; Adam, learning rate "
         f"{LEARNING_RATE}; {args.paths} model paths on one fixed noise",
@@ -99,26 +99,25 @@ def main(args: Namespace) -> int:
     runs, found, problems = {}, {}, {}
     with spoken_warnings(notes):
         for name, (method, per_unit) in chosen.items():
-            modes = problems[name] = problem(method, per_unit, args.paths, data, args.seed)
+            modes = problems[name] = problem(method, per_unit, args.paths, data, args.seed, engine)
             runs[name] = run = fits.fit(modes, initial(args.seed, args.diffusion), optim.adam(LEARNING_RATE), args.iterations, name)
             check = fits.against_direct(modes, run.params)
-            found[name] = ys = problem(method, per_unit, args.data_paths, fresh, args.seed + 1)(None)(run.params)[1].ys
+            found[name] = ys = problem(method, per_unit, args.data_paths, fresh, args.seed + 1, engine)(None)(run.params)[1].ys
             moments, mmd = distances(ys, fresh)
             rows.append({"method": name, "dt": 1.0 / per_unit, "evaluations": check.nfe, "loss_before": run.losses[0],
                          "loss_after": run.loss, "fresh_moments": float(moments), "fresh_mmd2": float(mmd),
                          "gradient_error": check.error, "roundtrip": check.roundtrip and check.roundtrip.absolute,
-                         "warnings": check.warned, "losses": run.losses,
-                         "stopped": run.stopped})
+                         "warnings": check.warned, "losses": run.losses, "stopped": run.stopped, "backend": check.backend})
         times = fits.timed_in_turns(problems, {name: run.params for name, run in runs.items()})
         for row in rows:
             row["seconds_per_iteration"] = times[row["method"]]
     floor = [float(d) for d in distances(data, fresh)]
     table = tables.table(
         ("method", "dt", "field\nevaluations", "loss\nbefore", "loss\nafter", "fresh\nmoments", "fresh\nMMD^2",
-         "gradient error\nagainst direct", "round trip\nabsolute", "warned\nat the end", "time per\niteration"),
+         "gradient error\nagainst direct", "round trip\nabsolute", "warned\nat the end", "\nbackend", "time per\niteration"),
         [(r["method"], f"1/{METHODS[r['method']][1]}", str(r["evaluations"]), f"{r['loss_before']:.4f}", f"{r['loss_after']:.4f}",
           f"{r['fresh_moments']:.4f}", f"{r['fresh_mmd2']:.4f}", tables.small(r["gradient_error"]), tables.small(r["roundtrip"]),
-          "yes" if r["warnings"] else "no", tables.seconds(r["seconds_per_iteration"])) for r in rows])
+          "yes" if r["warnings"] else "no", r["backend"], tables.seconds(r["seconds_per_iteration"])) for r in rows])
     notes.append(f"Two samples of {args.data_paths} data paths differ by moments {floor[0]:.4f}, MMD^2 {floor[1]:.4f}: no fit can be "
                  "told from the truth below that.")
     if args.diffusion == "time":

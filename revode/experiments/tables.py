@@ -50,6 +50,7 @@ def costs(rows: Sequence[Row], iterations: int) -> str:
     """The table of the gradient modes. Totals are for `iterations`; '~' marks those that are extrapolated."""
     columns: list[tuple[str, Callable[[Row], str]]] = [
         ("gradient\nmode", lambda row: row.gradient),
+        ("\nbackend", lambda row: row.backend),
         ("\nloss", lambda row: f"{row.loss:.4e}"),
         ("timed\niterations", lambda row: f"{row.iterations:,}"),
         ("time per\niteration", lambda row: seconds(row.seconds_per_iteration)),
@@ -65,9 +66,9 @@ def costs(rows: Sequence[Row], iterations: int) -> str:
         ("round trip\nulps", lambda row: small(row.roundtrip and row.roundtrip.ulps)),
     ]
     if all(row.rejected is None for row in rows):
-        del columns[6]
+        del columns[7]
     if all(row.relative is None for row in rows):
-        del columns[4]
+        del columns[5]
     return table([head for head, _ in columns], [[cell(row) for _, cell in columns] for row in rows])
 
 

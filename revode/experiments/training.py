@@ -12,8 +12,8 @@ import statistics
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +23,8 @@ from ..engine.derivatives import value_and_grad
 from ..gradients import Backsolve, Checkpointed, Direct, Reversible
 from ..gradients.checkpointed import minimal_advances
 from ..optim import Optimiser
-from ..solve import solve
 from ..stepping import RoundTrip
+from .engines import AUTO, Engine
 
 TRACING = 4                # an iteration with allocations traced takes so many times longer, about
 ROUNDS = 3                 # timed iterations of each mode in a comparison
@@ -61,6 +61,7 @@ class Experiment:
     options: dict = field(default_factory=dict)      # further arguments of solve, such as controller
     findings: Callable | None = None                 # (params, method) -> {what: {column: number}}: what is learnt
     draw: Callable | None = None                     # draw(ax, params, method), in place of plotting.fit
+    engine: Engine = AUTO                        # who runs the solves
 
     @property
     def steps(self) -> int:
@@ -71,6 +72,10 @@ class Experiment:
     def adaptive(self) -> bool:
         return "controller" in self.options
 
+    def on(self, engine: Engine | None) -> Experiment:
+        """The same with its solves on another engine; None changes nothing."""
+        return self if engine is None else replace(self, engine=engine)
+
     def objective(self, method: Any, gradient: Any) -> Callable:
         """The function params -> (loss, solution)."""
         grid, options = self.ts, dict(self.options)
@@ -78,7 +83,7 @@ class Experiment:
             grid, options["save_at"] = self.ts[[0, -1]], self.ts
 
         def objective(params: Any) -> tuple:
-            sol = solve(self.field, self.y0, grid, params, method=method, gradient=gradient, **options)
+            sol = self.engine.solve(self.field, self.y0, grid, params, method=method, gradient=gradient, **options)
             return self.loss(sol.ys, self.target), sol
 
         return objective
@@ -92,6 +97,7 @@ class Trained(NamedTuple):
     seconds: list[float]       # of each iteration
     stopped: str | None        # why it ended early
     steps: int                 # that the last solve took
+    backend: str = "eager"     # that ran it
 
     @property
     def iterations(self) -> int:
@@ -142,7 +148,7 @@ def train(experiment: Experiment, gradient: Any, *, iterations: int, method: Any
     finally:
         if hasattr(bar, "close"):
             bar.close()
-    return Trained(best, best_loss, losses[:len(seconds)], seconds, stopped, sol.stats.steps)
+    return Trained(best, best_loss, losses[:len(seconds)], seconds, stopped, sol.stats.steps, sol.stats.backend)
 
 
 def progress_bar(iterations: int, name: str | None) -> Any:
@@ -176,6 +182,7 @@ class Row:
     nvjp: int                             # pullbacks through the field in one iteration
     gradient_error: float | None          # |g - g_direct| / |g_direct|, over the whole tree
     roundtrip: RoundTrip | None
+    backend: str                          # that ran the steps
     relative: float | None = None         # time per iteration over that of reversible, timed in turns with it
 
 
@@ -193,7 +200,7 @@ def measure(experiment: Experiment, name: str, gradient: Any, run: Trained, para
     return Row(name, run.loss, run.iterations, run.median, total, not full,
                stats.steps, stats.rejected if experiment.adaptive else None, peak, stats.peak_states, stats.nfe,
                stats.nvjp,
-               None if truth is None else relative_error(grads, truth), stats.roundtrip)
+               None if truth is None else relative_error(grads, truth), stats.roundtrip, stats.backend)
 
 
 def peak_memory(run: Callable) -> tuple[int, Any]:
@@ -258,39 +265,45 @@ def affordable(experiment: Experiment, modes: dict[str, Any], run: Trained, meth
     return kept
 
 
-def in_turns(experiment: Experiment, modes: dict[str, Any], params: Any, method: Any) -> dict[str, Trained]:
+def in_turns(experiment: Experiment, modes: dict[str, Any], params: Any, method: Any,
+             engines: dict[str, Engine]) -> dict[str, Trained]:
     """ROUNDS first iterations of each mode from the same parameters. The modes take turns, so that a machine that is
     busy for a while is so for all of them."""
     runs: dict[str, list[Trained]] = {name: [] for name in modes}
+    for name, engine in engines.items():                 # their programs are made before the clock starts
+        train(experiment.on(engine), modes[name], iterations=1, method=method, params=params)
     for _ in range(ROUNDS):
         for name, gradient in modes.items():
-            runs[name].append(train(experiment, gradient, iterations=1, method=method, params=params))
+            runs[name].append(train(experiment.on(engines.get(name)), gradient, iterations=1, method=method, params=params))
     return {name: first._replace(losses=[run.losses[0] for run in (first, *others)],
                                  seconds=[run.seconds[0] for run in (first, *others)])
             for name, (first, *others) in runs.items()}
 
 
 def compare(experiment: Experiment, modes: dict[str, Any], run: Trained, *, method: Any, iterations: int, full: bool,
-            seed: int, truth: Any) -> Iterator[tuple[Row, Trained]]:
+            seed: int, truth: Any, engines: dict[str, Engine]) -> Iterator[tuple[Row, Trained]]:
     """The rows of all gradient modes, one after the other; modes["reversible"] is what `run` was trained with.
+
+    engines: for the rows that are to run on another engine than that of the experiment.
 
     With full, every mode is trained as `run` was. Without, all modes take ROUNDS iterations in turns, from the
     parameters that the run found; totals are those of the run times the ratio of the medians.
     """
     def row_of(name: str, trained: Trained) -> Row:
-        return measure(experiment, name, modes[name], trained, run.params, truth, method=method, iterations=iterations)
+        return measure(experiment.on(engines.get(name)), name, modes[name], trained, run.params, truth, method=method,
+                       iterations=iterations)
 
     first = row_of("reversible", run)
     first.relative = 1.0
     yield first, run
-    turns = {} if full else in_turns(experiment, modes, run.params, method)
+    turns = {} if full else in_turns(experiment, modes, run.params, method, engines)
     if not full:         # the time that is comparable with those of the other rows, rather than that of a while ago
         first.seconds_per_iteration = turns["reversible"].median
     for name, gradient in modes.items():
         if name == "reversible":
             continue
         trained = turns[name] if not full else train(
-            experiment, gradient, iterations=iterations, method=method, seed=seed, progress=name)
+            experiment.on(engines.get(name)), gradient, iterations=iterations, method=method, seed=seed, progress=name)
         row = row_of(name, trained)
         row.relative = trained.median / first.seconds_per_iteration
         if row.extrapolated:
@@ -300,8 +313,8 @@ def compare(experiment: Experiment, modes: dict[str, Any], run: Trained, *, meth
             raise KeyboardInterrupt
 
 
-def modes_for(steps: int) -> dict[str, Any]:
-    """The gradient modes to compare: those of the published tables, Direct and Backsolve."""
+def modes_for(steps: int, engines: Iterable[str] = ()) -> dict[str, Any]:
+    """The gradient modes to compare: those of the published tables, Direct and Backsolve; engines: more rows of Reversible."""
     counts = [n for n in (2, 4, 8, 16, 32, 44) if n < steps]
-    return {"reversible": Reversible(), "direct": Direct(),
+    return {"reversible": Reversible(), **{name: Reversible() for name in engines}, "direct": Direct(),
             **{f"checkpointed:{n}": Checkpointed(n) for n in reversed(counts)}, "backsolve": Backsolve()}

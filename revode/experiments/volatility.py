@@ -18,9 +18,9 @@ import numpy as np
 from .. import nn, optim
 from ..methods import EES
 from ..paths import Brownian
-from ..solve import solve
 from . import fits, tables
 from .commands import spoken_warnings
+from .engines import AUTO, Engine
 
 SEEN, INNER = 16, 2                      # observations, and steps of the model for each
 KAPPA, MEAN, XI = 4.0, -0.3, 1.5
@@ -69,7 +69,7 @@ def initial(seed: int) -> dict:
     return {"f": nn.mlp_init(rng, (3, 16, 2)), "g": nn.mlp_init(rng, (3, 16, 2)), "z0": 0.5 * np.ones(1)}
 
 
-def problem(paths: int, data: np.ndarray, seed: int, method: Any = METHOD) -> Callable:
+def problem(paths: int, data: np.ndarray, seed: int, method: Any = METHOD, engine: Engine = AUTO) -> Callable:
     """gradient mode -> (params -> (MMD^2, Solution)) with the noise of this seed; X is ys[..., 0]."""
     ts = np.linspace(0.0, 1.0, SEEN * INNER + 1)
     target, scale = features(data)
@@ -80,8 +80,8 @@ def problem(paths: int, data: np.ndarray, seed: int, method: Any = METHOD) -> Ca
     def modes(gradient: Any) -> Callable:
         def objective(params: Any) -> tuple:
             y0 = np.concatenate([np.zeros((paths, 1)), start * params["z0"]], -1)
-            sol = solve(drift, y0, ts, params, method=method, gradient=gradient, diffusion=diffusion,
-                        noise=Brownian(seed), save=slice(None, None, INNER))
+            sol = engine.solve(drift, y0, ts, params, method=method, gradient=gradient, diffusion=diffusion,
+                               noise=Brownian(seed), save=slice(None, None, INNER))
             return fits.mmd2(features(sol.ys[..., 0], scale)[0], target, widths), sol
 
         return objective
@@ -99,12 +99,12 @@ def traits(xs: np.ndarray) -> dict[str, float]:
 
 
 def main(args: Namespace) -> int:
-    this = fits.introduce(
+    this, engine = fits.introduce(
         args, f"dX = e^V dB, dV = {KAPPA:g} ({MEAN} - V) dt + {XI:g} dW; X seen at {SEEN} times of [0, 1]",
         f"networks 3-16-2 (LipSwish), {args.method!r}, {SEEN * INNER} steps; Adam, learning rate {LEARNING_RATE}",
         f"{args.paths} model paths on one fixed noise, {args.paths} of the data", f"{args.iterations} iterations, seed {args.seed}")
     data, fresh = (series(np.random.default_rng([args.seed, i]), args.paths) for i in (1, 2))
-    modes, other = (problem(args.paths, xs, args.seed + i, args.method) for i, xs in enumerate((data, fresh)))
+    modes, other = (problem(args.paths, xs, args.seed + i, args.method, engine) for i, xs in enumerate((data, fresh)))
     notes: list[str] = []
     with spoken_warnings(notes):
         run = fits.fit(modes, initial(args.seed), optim.adam(LEARNING_RATE), args.iterations, "stochastic-volatility")
@@ -124,7 +124,7 @@ def main(args: Namespace) -> int:
                            f"{r['sd_at_end']:.3f}", f"{r['kurtosis']:.2f}", f"{r['persistence']:.3f}") for r in rows])
     back = check.roundtrip.absolute if check.roundtrip else None
     notes += [f"Gradient error against Direct on the same noise {tables.small(check.error)}, round trip {tables.small(back)}, "
-              f"{tables.seconds(run.median)} per iteration.",
+              f"{tables.seconds(run.median)} per iteration ({run.backend}).",
               "Persistence: correlation of neighbouring log squared increments. Kurtosis 3 and persistence 0 are Brownian motion."]
     return fits.finish(args, this, table, rows, notes, lambda: plot(paths, fresh, run.losses), gradient_error=check.error,
                        roundtrip=back, losses=run.losses, seconds_per_iteration=run.median, stopped=run.stopped)

@@ -18,6 +18,7 @@ import tempfile
 import threading
 from collections.abc import Sequence
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ SHIM = Path(__file__).parent / "shim.hpp"
 ENTRY = re.compile(r'extern\s+"C"\s+(?:KERNEL|__global__)\s+void\s+(?:__launch_bounds__\([^)]*\)\s+)?(\w+)\s*\(')
 BARRIER = re.compile(r"\b__syncthreads\s*\(\s*\)\s*;|\bSYNC\b(?:\s*;)?")
 DYNAMIC = re.compile(r"\bextern\s+__shared__\s+(?:__align__\(\d+\)\s+)?([\w ]+?)\s+(\w+)\s*\[\s*\]")
-ENDING = ".shim.so"
+ENDING = ".shim"
 SCALARS: dict[str, Any] = {
     "double": ctypes.c_double, "float": ctypes.c_float, "int": ctypes.c_int, "unsigned": ctypes.c_uint, "long": ctypes.c_long,
     "unsigned long": ctypes.c_ulong, "long long": ctypes.c_longlong, "unsigned long long": ctypes.c_ulonglong,
@@ -50,19 +51,20 @@ class _Launch(ctypes.Structure):
                 ("order", ctypes.c_int32), ("seed", ctypes.c_uint32)]
 
 
-def program(source: str, real: str = "double", file: str = "kernel.cu") -> str:
+def program(source: str, real: str = "double", races: bool = False, file: str = "kernel.cu") -> str:
     """All the C++ that the host compiles: the machine, the prelude, the kernel's own text, and an entry for each kernel."""
     names = ENTRY.findall(source)
     if not names:
         raise ValueError('host: the source has no kernel; an entry point reads extern "C" KERNEL void name(...)')
     entries = "\n".join(f"SHIM_KERNEL({name})" for name in names)
     source = DYNAMIC.sub(r"\1*& \2 = (\1*&)shim::dynamic", source)
-    return f'{SHIM.read_text(encoding="utf-8")}\n{cuda_prelude(real)}\n#line 1 "{file}"\n{source}\n{entries}\n'
+    machine = "#define SHIM_RACES\n" * races + SHIM.read_text(encoding="utf-8")
+    return f'{machine}\n{cuda_prelude(real)}\n#line 1 "{file}"\n{source}\n{entries}\n'
 
 
 @cache
-def build(source: str, real: str = "double", mode: str = "strict", debug: bool = False) -> ctypes.CDLL:
-    """The loaded library of a source. debug: without optimisation and with line numbers, for a debugger.
+def build(source: str, real: str = "double", mode: str = "strict", races: bool = False, debug: bool = False) -> ctypes.CDLL:
+    """The loaded library of a source. races: watched for races. debug: with line numbers, for a debugger.
 
     Raises revode.compiled.native.NoCompiler, CompileError. Cost: a third of a second the first time on this machine.
     """
@@ -74,12 +76,12 @@ def build(source: str, real: str = "double", mode: str = "strict", debug: bool =
     found = native.compiler()
     optimise = ("-O0", "-g") if debug else ("-O1",) if mode == "strict" else ("-O2",)      # -O1 contracts nothing
     flags = (*optimise, *found.target, native.STRICT if mode == "strict" else native.FAST, "-std=c++17", "-fPIC",
-             "-fno-strict-aliasing", "-fsanitize=bounds", "-w")
+             "-fno-strict-aliasing", "-fsanitize=bounds,thread" if races else "-fsanitize=bounds", "-w")
     if debug:
         folder = Path(tempfile.mkdtemp(prefix="revode-"))          # stays: the debugger shows the source
         (folder / "kernel.cu").write_text(source, encoding="utf-8")
-        return ctypes.CDLL(str(_compiled(folder, program(source, real, str(folder / "kernel.cu")), flags, found)))
-    text = program(source, real)
+        return ctypes.CDLL(str(_compiled(folder, program(source, real, races, str(folder / "kernel.cu")), flags, found)))
+    text = program(source, real, races)
     key = hashed(text, *flags, found.path, found.version_text, found.features)
     path = kept(key, ENDING)
     if path:
@@ -113,7 +115,8 @@ def _compiled(folder: Path, text: str, flags: tuple[str, ...], found: native.Com
 
 
 def launch(source: str, name: str, grid: int | tuple, block: int | tuple, args: Sequence[Any], order: str = "ascending",
-           shuffle: int = 0, shared: int = 0, real: str = "double", mode: str = "strict", debug: bool = False) -> None:
+           shuffle: int = 0, shared: int = 0, real: str = "double", mode: str = "strict", races: bool = False,
+           debug: bool = False) -> None:
     """Run a kernel on NumPy arrays, in place, as revode_cuda.compile.launch does on CuPy arrays.
 
     Parameters
@@ -125,13 +128,18 @@ def launch(source: str, name: str, grid: int | tuple, block: int | tuple, args: 
         from the seed `shuffle`).
     shared : bytes of dynamic shared memory.
     real, mode : double or float; strict or fast.
+    races : look at every access to the arrays and to shared memory. Where two threads touch a place between the same barriers
+        and one of them writes, that is a KernelError, whatever the order. Some 5 times slower.
+    debug : build for a debugger.
 
     Raises KernelError with what happened and where; TypeError for arguments that do not fit the kernel's parameters.
     Cost: some 30 ns a thread and barrier.
     """
     if order not in ORDERS:
         raise ValueError(f"host: order={order!r}; {', '.join(ORDERS)}")
-    library = build(source, real, mode, debug)
+    if not 1 <= prod(_triple(block)) <= 1024:
+        raise ValueError(f"host: block={block!r}; a block has 1 to 1024 threads")
+    library = build(source, real, mode, races, debug)
     if name not in ENTRY.findall(source):
         raise ValueError(f"host: no kernel {name!r} in the source; it has {', '.join(ENTRY.findall(source))}")
     run, types = library[f"shim_run_{name}"], library[f"shim_types_{name}"]

@@ -7,6 +7,7 @@
 //     a barrier that is missing       other bits in one of the orders, or poison: shared memory starts as a NaN
 //     a barrier in a branch           an error that names the lines where the threads wait (a GPU hangs, or goes on)
 //     shuffles                        within warps of 32, as on the GPU; lanes that do not come are an error
+//     a race (SHIM_RACES)             an error: two threads touch a place between the same barriers, one of them writes
 //     a place outside an array        an error that names the argument (guard pages), or the line (shared and local arrays)
 //
 // Fibers start through ucontext and then switch by longjmp, which makes no system calls: about 20 ns a barrier and thread.
@@ -83,7 +84,7 @@ struct Fiber {
 };
 
 static const size_t STACK = 256 << 10;       // bytes a fiber; the system gives pages only when they are touched
-static const size_t ZONE = 256;              // bytes behind dynamic shared memory that no kernel may write
+static const size_t ZONE = 256;              // bytes of poison in front of an array
 static const uint64_t POISON = 0x7FF4DEAD7FF4DEADu;      // NaN as a double (signalling), as two floats, and huge as integers
 
 static Launch how;
@@ -123,9 +124,13 @@ static void run_thread() {
     _longjmp(scheduler, 1);
 }
 
+static bool inside;                          // a thread of the kernel runs, not the machine
+static unsigned phase, warp_phase[32];       // counts of the barriers that were passed; of each warp, of its own
+
 static __attribute__((noinline)) void resume(Fiber* fiber) {
     current = fiber;
-    if (_setjmp(scheduler)) return;
+    if (_setjmp(scheduler)) { inside = false; return; }
+    inside = true;
     if (fiber->started) _longjmp(fiber->place, 1);
     fiber->started = true;
     setcontext(&fiber->start);
@@ -167,6 +172,7 @@ static bool release_warps() {
             unsigned wanted = f->mask & present;
             if ((here & wanted) != wanted) continue;
             for (int j = 0; j < lanes; j++) if (wanted >> j & 1) fibers[first + j].state = READY;
+            warp_phase[first / 32]++;
             moved = true;
         }
     }
@@ -190,8 +196,9 @@ static const char* divergent() {
 }
 
 static const char* run_block(int* order, char* stacks, uint64_t* random) {
+    phase++;
     poison(__start_shared_memory, __stop_shared_memory - __start_shared_memory);
-    poison(dynamic, how.shared + ZONE);
+    poison(dynamic, how.shared);
     for (int i = 0; i < count; i++) {
         Fiber* f = fibers + i;
         f->index = {i % how.block.x, i / how.block.x % how.block.y, i / (how.block.x * how.block.y)};
@@ -219,49 +226,50 @@ static const char* run_block(int* order, char* stacks, uint64_t* random) {
             ended += fibers[i].state == FINISHED;
             waiting += fibers[i].state == AT_BARRIER && fibers[i].line == fibers[0].line;
         }
-        if (ended == count) break;
+        if (ended == count) return 0;
         if (waiting < count) return divergent();
         for (int i = 0; i < count; i++) fibers[i].state = READY;
+        phase++;
     }
-    long past = touched(dynamic + how.shared, ZONE);
-    if (past < 0) return 0;
-    snprintf(said, sizeof said, "block (%u, %u, %u) has %lld bytes of dynamic shared memory and writes %ld bytes past them",
-             block_index.x, block_index.y, block_index.z, (long long)how.shared, past);
-    return said;
 }
 
 // Arrays ---------------------------------------------------------------------------------------------------------------
 // A copy of each argument's array ends where pages begin that nobody may touch. What lies in front of it is poison, and then
 // such pages again. They take no memory.
-static const size_t GUARD = 64 << 20;
+static const size_t GUARD = 4 << 20;
 struct Array { char *given, *map, *data; long bytes; size_t mapped; int argument; };
-static Array arrays[64];
+static Array arrays[65];                     // arguments, and dynamic shared memory
 static int array_count;
-static struct sigaction before[2];
+static struct sigaction before[2];           // what SIGSEGV and SIGBUS did
 
 static void guard(int argument, char** pointer, long bytes) {
     for (Array* a = arrays; a < arrays + array_count; a++)
-        if (a->given == *pointer && a->bytes == bytes) { *pointer = a->data; return; }
+        if (argument >= 0 && a->given == *pointer && a->bytes == bytes) { *pointer = a->data; return; }
     size_t page = (size_t)sysconf(_SC_PAGESIZE), inside = ((size_t)bytes + ZONE + page - 1) / page * page;
     Array a = {*pointer, 0, 0, bytes, GUARD + inside + GUARD, argument};
     a.map = (char*)mmap(0, a.mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     mprotect(a.map + GUARD, inside, PROT_READ | PROT_WRITE);
     a.data = a.map + GUARD + inside - bytes;
     poison(a.data - ZONE, ZONE);
-    memcpy(a.data, a.given, bytes);
+    if (argument >= 0) memcpy(a.data, a.given, bytes);
     arrays[array_count++] = a;
     *pointer = a.data;
+}
+
+static const char* name(const Array* a) {
+    static char text[40];
+    snprintf(text, sizeof text, a->argument < 0 ? "dynamic shared memory" : "argument %d", a->argument);
+    return text;
 }
 
 static const char* release(const char* wrong) {
     for (Array* a = arrays; a < arrays + array_count; a++) {
         long at = touched(a->data - ZONE, ZONE);
         if (!wrong && at >= 0) {
-            snprintf(said, sizeof said, "argument %d has %ld bytes, and is written %ld bytes in front of them", a->argument,
-                     a->bytes, (long)ZONE - at);
+            snprintf(said, sizeof said, "%s has %ld bytes, and is written %ld bytes in front of them", name(a), a->bytes, (long)ZONE - at);
             wrong = said;
         }
-        if (!wrong && memcmp(a->given, a->data, a->bytes)) memcpy(a->given, a->data, a->bytes);
+        if (!wrong && a->argument >= 0 && memcmp(a->given, a->data, a->bytes)) memcpy(a->given, a->data, a->bytes);
         munmap(a->map, a->mapped);
     }
     array_count = 0;
@@ -270,10 +278,10 @@ static const char* release(const char* wrong) {
 
 static void fault(int signal, siginfo_t* info, void*) {
     char* at = (char*)info->si_addr;
-    for (Array* a = arrays; a < arrays + array_count; a++)
+    for (Array* a = arrays; inside && a < arrays + array_count; a++)
         if (at >= a->map && at < a->map + a->mapped)
-            fail("touches byte %ld of argument %d, which has %ld", (long)(at - a->data), a->argument, a->bytes);
-    if (at < (char*)4096) fail("reads or writes through a null pointer");
+            fail("touches byte %ld of %s, which has %ld", (long)(at - a->data), name(a), a->bytes);
+    if (inside && at < (char*)4096) fail("reads or writes through a null pointer");
     sigaction(signal, &before[signal == SIGBUS], 0);         // not ours: again, as if we had not been here
 }
 
@@ -286,6 +294,74 @@ static void watch() {
     sigaction(SIGBUS, &action, &before[1]);
 }
 
+// Races ----------------------------------------------------------------------------------------------------------------
+// -fsanitize=thread calls a function at every read and write; its own library is not linked. Of every 4 bytes of the arrays
+// and of shared memory we keep who wrote and who read them last. Two threads of a block meet there between the same barriers,
+// or two blocks in one launch, and one of them writes: a race, whether or not it shows in the bits. Accesses of 1 and 2 bytes
+// are not followed; a barrier of a part of a warp counts for all of it.
+#ifdef SHIM_RACES
+#define UNSEEN __attribute__((no_sanitize("thread")))
+enum { NOBODY = -1, MANY = -2 };             // MANY readers, of several warps
+struct Access { int thread, warp; unsigned phase, warp_phase, block; };
+struct Trace { Access write, read; };
+struct Range { const char* base; size_t bytes; int argument; Trace* trace; };      // argument: or -1, shared memory
+static Range ranges[66];
+static int range_count;
+static unsigned block_number;
+
+static void follow(const char* base, size_t bytes, int argument) {
+    Range r = {base, bytes, argument, (Trace*)malloc((bytes + 3) / 4 * sizeof(Trace))};
+    for (size_t i = 0; i < (bytes + 3) / 4; i++) r.trace[i].write.thread = r.trace[i].read.thread = NOBODY;
+    ranges[range_count++] = r;
+}
+
+UNSEEN static bool ordered(const Access* other, const Range* range) {
+    if (other->thread == NOBODY) return true;
+    if (other->block != block_number) return range->argument < 0;
+    int warp = current->linear / 32;
+    return other->thread == current->linear || other->phase != phase || (other->warp == warp && other->warp_phase != warp_phase[warp]);
+}
+
+UNSEEN static void race(const Access* other, const char* did, const Range* range, size_t at, const char* does) {
+    char where[40] = "shared memory", who[40] = "other threads", since[40] = "the kernel began";
+    if (range->argument >= 0) snprintf(where, sizeof where, "argument %d", range->argument);
+    if (other->thread >= 0) snprintf(who, sizeof who, "thread %d", other->thread);
+    if (current->line) snprintf(since, sizeof since, "the barrier in line %d", current->line);
+    if (other->block != block_number) fail("%s byte %zu of %s, which another block %s: a race", does, at, where, did);
+    fail("%s byte %zu of %s, which %s %s since %s: a race", does, at, where, who, did, since);
+}
+
+UNSEEN static void access(const void* place, size_t bytes, bool writes) {
+    if (!inside) return;
+    for (Range* r = ranges; r < ranges + range_count; r++) {
+        if ((const char*)place < r->base || (const char*)place >= r->base + r->bytes) continue;
+        size_t first = (const char*)place - r->base;
+        int me = current->linear, warp = me / 32;
+        Access now = {me, warp, phase, warp_phase[warp], block_number};
+        for (size_t at = first; at < first + bytes && at < r->bytes; at += 4) {
+            Trace* trace = r->trace + at / 4;
+            if (!ordered(&trace->write, r)) race(&trace->write, "wrote", r, at, writes ? "writes" : "reads");
+            if (writes && !ordered(&trace->read, r)) race(&trace->read, "read", r, at, "writes");
+            if (writes) { trace->write = now; continue; }
+            Access *last = &trace->read, next = now;
+            if (last->thread != NOBODY && last->thread != me && last->phase == phase && last->block == block_number) {
+                next.thread = MANY;
+                if (last->warp != warp) next.warp = MANY;
+            }
+            *last = next;
+        }
+        return;
+    }
+}
+
+static void next_block() { block_number++; }
+static void unfollow() { while (range_count) free(ranges[--range_count].trace); }
+#else
+static void follow(const char*, size_t, int) {}
+static void next_block() {}
+static void unfollow() {}
+#endif
+
 // bytes: of each argument's array, or -1.
 static const char* run(const Launch* launch, void** args, const int64_t* bytes, int arity, void (*kernel)(void**)) {
     how = *launch; arguments = args; body = kernel;
@@ -293,20 +369,24 @@ static const char* run(const Launch* launch, void** args, const int64_t* bytes, 
     uint64_t random = how.seed;
     const char* wrong = 0;
     fibers = (Fiber*)calloc(count, sizeof(Fiber));
-    dynamic = (char*)aligned_alloc(16, (how.shared + ZONE + 15) / 16 * 16);
     char* stacks = (char*)malloc(count * STACK);
     int* order = (int*)malloc(count * sizeof(int));
     for (int i = 0; i < arity; i++) if (bytes[i] >= 0) guard(i, (char**)args[i], bytes[i]);
+    guard(-1, &dynamic, how.shared = (how.shared + 15) / 16 * 16);
+    for (Array* a = arrays; a < arrays + array_count; a++) follow(a->data, a->bytes, a->argument);
+    follow(__start_shared_memory, __stop_shared_memory - __start_shared_memory, -1);
     watch();
     for (unsigned z = 0; z < how.grid.z && !wrong; z++)
         for (unsigned y = 0; y < how.grid.y && !wrong; y++)
             for (unsigned x = 0; x < how.grid.x && !wrong; x++) {
                 block_index = {x, y, z};
                 wrong = run_block(order, stacks, &random);
+                next_block();
             }
     sigaction(SIGSEGV, &before[0], 0);
     sigaction(SIGBUS, &before[1], 0);
-    free(fibers); free(dynamic); free(stacks); free(order);
+    unfollow();
+    free(fibers); free(stacks); free(order);
     return release(wrong);
 }
 
@@ -334,6 +414,21 @@ struct ShimPlace { const char* file; uint32_t line, column; };
 extern "C" __attribute__((visibility("hidden"))) void __ubsan_handle_out_of_bounds(ShimPlace* place, uintptr_t index) {
     shim::fail("takes index %ld of an array that ends before, in line %u", (long)index, place->line);
 }
+
+#ifdef SHIM_RACES
+#define SHIM_HOOK(name, bytes, writes) \
+    extern "C" UNSEEN __attribute__((visibility("hidden"))) void __tsan_##name(void* place) { shim::access(place, bytes, writes); }
+SHIM_HOOK(read1, 0, false) SHIM_HOOK(read2, 0, false) SHIM_HOOK(read4, 4, false) SHIM_HOOK(read8, 8, false)
+SHIM_HOOK(read16, 16, false) SHIM_HOOK(write1, 0, true) SHIM_HOOK(write2, 0, true) SHIM_HOOK(write4, 4, true)
+SHIM_HOOK(write8, 8, true) SHIM_HOOK(write16, 16, true) SHIM_HOOK(unaligned_read2, 0, false)
+SHIM_HOOK(unaligned_read4, 4, false) SHIM_HOOK(unaligned_read8, 8, false) SHIM_HOOK(unaligned_read16, 16, false)
+SHIM_HOOK(unaligned_write2, 0, true) SHIM_HOOK(unaligned_write4, 4, true) SHIM_HOOK(unaligned_write8, 8, true)
+SHIM_HOOK(unaligned_write16, 16, true) SHIM_HOOK(func_entry, 0, false)
+extern "C" UNSEEN __attribute__((visibility("hidden"))) void __tsan_func_exit() {}
+extern "C" UNSEEN __attribute__((visibility("hidden"))) void __tsan_init() {}
+extern "C" UNSEEN __attribute__((visibility("hidden"))) void __tsan_read_range(void* p, size_t n) { shim::access(p, n, false); }
+extern "C" UNSEEN __attribute__((visibility("hidden"))) void __tsan_write_range(void* p, size_t n) { shim::access(p, n, true); }
+#endif
 
 #define SHIM_KERNEL(name) \
     extern "C" const char* shim_types_##name() { return shim::types(name); } \

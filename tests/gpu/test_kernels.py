@@ -5,17 +5,6 @@ import numpy as np
 import pytest
 from kernel_cases import CASES, DTYPES, assert_same_bits, host_array, same_bits
 
-from revode_cuda import compile
-
-try:
-    ARCH = compile.arch()
-    compile.nvrtc()
-except (ImportError, RuntimeError) as error:
-    ARCH, REASON = "", f"no GPU: {error}"
-else:
-    REASON = ""
-
-pytestmark = pytest.mark.skipif(not ARCH, reason=REASON)
 BLOCKS = (1, 32, 96, 128, 256)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from revode.compiled import native
-from revode_cuda import host
+from revode_cuda import compile, host
 
 if host.missing():
     pytest.skip(f"kernels cannot run on this machine: {host.missing()}", allow_module_level=True)
@@ -123,8 +123,9 @@ def test_a_shuffle_that_a_lane_misses_is_an_error():
      "line 2"),
     ("double s[3][4] = {};\nif (TID == 9) x[0] = s[2][TID - 10];", "thread 9 of block (0, 0, 0) takes index -1 of an array that ends "
      "before, in line 3"),
-    ("extern __shared__ real s[]; if (BLOCK == 1) s[TID] = 0;", "block (1, 0, 0) has 100 bytes of dynamic shared memory and writes 0 "
-     "bytes past them"),
+    ("extern __shared__ real s[]; if (BLOCK == 1) s[TID] = 0;", "thread 14 of block (1, 0, 0) touches byte 112 of dynamic shared "
+     "memory, which has 112"),
+    ("extern __shared__ real s[]; if (TID == 1) s[-1] = 0;", "dynamic shared memory has 112 bytes, and is written 8 bytes in front"),
 ])
 def test_a_place_outside_an_array_is_an_error(body, said):
     x = np.zeros(24)
@@ -137,6 +138,42 @@ def test_a_place_outside_an_array_is_an_error(body, said):
 
 def test_a_little_in_front_of_an_array_is_poison():
     assert np.isnan(run("if (TID == 0) x[0] = x[-1];", np.zeros(24))[0])
+
+
+@pytest.mark.parametrize("order", host.ORDERS)
+@pytest.mark.parametrize(("body", "said"), [
+    ("s[TID] = 1; x[TID] = s[(TID + 1) % 64];", r"(reads|writes) byte \d+ of shared memory, which thread \d+ (read|wrote) since the "
+     "kernel began: a race"),
+    ("s[TID] = x[TID];\nSYNC\nx[TID] = s[63 - TID]; s[TID] = 0;", r"(reads|writes) byte \d+ of shared memory, which thread \d+ "
+     r"(read|wrote) since the barrier in line 3: a race"),
+    ("if (TID) s[TID] = s[0]; else s[0] = 5;", r"(reads byte 0 of|writes byte 0 of) shared memory, which (thread 0 wrote|other "
+     r"threads read|thread \d+ read) since the kernel began: a race"),
+    ("x[TID / 2] = 1;", r"writes byte \d+ of argument 0, which thread \d+ wrote since the kernel began: a race"),
+    ("d[TID % 32] = 1;", r"writes byte \d+ of shared memory, which thread \d+ wrote since the kernel began: a race"),
+    ("if (!TID) x[1] = BLOCK;", r"thread 0 of block \(1, 0, 0\) writes byte 8 of argument 0, which another block wrote: a race"),
+    ("if (BLOCK) { if (TID == 1) x[1] = 2; } else x[TID + 2] = x[1];", r"thread 1 of block \(1, 0, 0\) writes byte 8 of "
+     "argument 0, which another block read: a race"),
+    ("s[TID] = TID; __syncwarp(); x[TID] = s[TID ^ 32];", r"(reads|writes) byte \d+ of shared memory, which thread \d+ (read|wrote)"),
+])
+def test_a_race_is_an_error_in_every_order(body, said, order):
+    body = "__shared__ double s[64]; extern __shared__ double d[]; " + body
+    with pytest.raises(host.KernelError, match=said):
+        run(body, np.zeros(66), grid=2, block=64, order=order, races=True, shared=256)
+    run(body, np.zeros(66), grid=2, block=64, order=order, shared=256)       # not watched, not said
+
+
+@pytest.mark.parametrize("order", host.ORDERS)
+@pytest.mark.parametrize("body", [
+    "s[TID] = x[TID]; SYNC double a = s[63 - TID]; SYNC s[TID] = a;",
+    "s[TID] = s[TID] + x[TID]; s[TID] = 2; x[TID] = s[TID];",               # one's own, as often as one likes
+    "s[0] = 1; SYNC x[TID] = s[0]; SYNC if (!TID) s[0] = 2;",
+    "s[TID] = x[TID]; __syncwarp(); x[TID] = s[TID ^ 31]; __syncwarp(); s[TID] = 3;",
+    "s[TID] = x[TID]; double a = __shfl_xor_sync(~0u, x[TID], 1); x[TID] = a + s[TID ^ 1];",
+    "x[TID] = y[0] + y[TID];",
+])
+def test_what_is_no_race_is_none(body, order):
+    body = "__shared__ double s[64]; " + body.replace("s[0] = 1;", "if (!TID) s[0] = 1;")
+    run(body, np.zeros(64), np.ones(64), parameters="double* x, const double* y", block=64, order=order, races=True)
 
 
 def test_arguments_are_checked_against_the_kernel_s_own_parameters():
@@ -190,6 +227,26 @@ def test_a_build_for_the_debugger_gives_the_same():
     np.testing.assert_array_equal(x, np.arange(32))
 
 
+def test_libraries_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(compile, "cache_folder", lambda: tmp_path)
+    made = []
+    build = host._compiled
+    monkeypatch.setattr(host, "_compiled", lambda *args: made.append(args) or build(*args))
+
+    def launched():
+        host.build.cache_clear()
+        np.testing.assert_array_equal(run("x[TID] = 77 * TID;", np.zeros(32)), 77.0 * np.arange(32))
+
+    launched()
+    launched()
+    assert len(made) == 1 and len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(compile, "cache_folder", lambda: tmp_path / "file" / "below")
+    (tmp_path / "file").write_text("a file where a folder should be")
+    launched()
+    assert len(made) == 2
+    host.build.cache_clear()
+
+
 def test_what_is_wrong_is_said_before_anything_runs():
     with pytest.raises(ValueError, match="the source has no kernel"):
         host.launch("int x;", "k", 1, 1, ())
@@ -197,6 +254,9 @@ def test_what_is_wrong_is_said_before_anything_runs():
         host.launch(f"{ENTRY}(double* x) {{}}", "j", 1, 1, (np.zeros(1),))
     with pytest.raises(ValueError, match="order='backwards'"):
         run("", np.zeros(1), order="backwards")
+    for block in (0, (32, 33)):
+        with pytest.raises(ValueError, match="1 to 1024 threads"):
+            run("", np.zeros(1), block=block)
     with pytest.raises(ValueError, match="real='half'"):
         run("", np.zeros(1), real="half")
     with pytest.raises(native.CompileError, match=r"kernel\.cu:2.*nonsense"):

@@ -5,7 +5,9 @@ What CuPy does too (14.2):
     results without axes stay arrays on the device, also those of sum, max and a[0]
     mixing with an ndarray is a TypeError, one without axes included; Python and NumPy scalars may mix
     np.asarray(x) is a TypeError; x.get() copies to the host; indices may be host arrays
-    ufunc.at, ufunc.reduce and the like are not there; x.scatter_add(index, value) is
+    ufunc.at, ufunc.reduce and the like are not there, nor is np.spacing; x.scatter_add(index, value) is
+    shape=() of the *_like functions counts as not given, so that they return an array shaped like the first one
+    nothing is read-only: a view made by broadcast_to can be written to
 
 Stricter: float(x), int(x), x.item() and iteration, which wait for the device in silence, are TypeErrors here, so that every
 such wait goes through x.get(). bool(x) is let through: a check that decides something has to wait. New arrays come from
@@ -13,18 +15,21 @@ such wait goes through x.get(). bool(x) is let through: a check that decides som
 """
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
 SCALARS = (bool, int, float, np.generic)
+LIKE = {np.zeros_like, np.ones_like, np.full_like, np.empty_like}
 
 FUNCTIONS = {                      # NumPy functions that CuPy has under the same name, as far as they are needed here
     np.sum, np.max, np.min, np.mean, np.cumsum, np.where, np.concatenate, np.stack, np.einsum, np.reshape, np.transpose,
     np.broadcast_to, np.flip, np.swapaxes, np.moveaxis, np.expand_dims, np.squeeze, np.ravel, np.zeros_like, np.ones_like,
     np.full_like, np.empty_like, np.any, np.all, np.shape, np.ndim, np.size, np.argmax, np.argmin, np.argsort, np.clip,
-    np.copy, np.take, np.count_nonzero, np.result_type,
+    np.copy, np.take, np.count_nonzero, np.may_share_memory,
 }
+MISSING = {np.spacing, np.vecdot, np.matvec, np.vecmat} if hasattr(np, "vecmat") else {np.spacing}
 
 
 class FakeArray:
@@ -36,7 +41,7 @@ class FakeArray:
 
     # ---------------------------------------------------------------- protocols
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
-        if method != "__call__":
+        if method != "__call__" or ufunc in MISSING or getattr(np, ufunc.__name__, None) is not ufunc:
             return NotImplemented
         out = options.pop("out", ())
         if any(not isinstance(x, (FakeArray, np.ndarray, *SCALARS)) for x in (*inputs, *out)):
@@ -51,6 +56,11 @@ class FakeArray:
             raise AttributeError("CuPy's where takes its condition as a device array")
         if function in (np.concatenate, np.stack) and not all(isinstance(x, FakeArray) for x in args[0]):
             raise TypeError("only device arrays can be joined")
+        if function is np.broadcast_to:
+            host = unwrap(args[0])
+            return FakeArray(np.lib.stride_tricks.as_strided(host, *strided(np.broadcast_to(host, *args[1:], **kwargs))))
+        if function in LIKE and kwargs.get("shape") == ():
+            kwargs = {key: value for key, value in kwargs.items() if key != "shape"}
         return wrap(function(*unwrap_tree(args), **unwrap_tree(kwargs)))
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
@@ -113,6 +123,8 @@ class FakeArray:
     dtype = property(lambda self: self._host.dtype)
     nbytes = property(lambda self: self._host.nbytes)
     T = property(lambda self: wrap(self._host.T))
+    base = property(lambda self: None if self._host.base is None else FakeArray(self._host.base))
+    flags = property(lambda self: SimpleNamespace(c_contiguous=self._host.flags.c_contiguous))
 
     def __len__(self) -> int: return len(self._host)
     def all(self, axis: Any = None) -> Any: return wrap(self._host.all(axis))
@@ -121,7 +133,8 @@ class FakeArray:
     def min(self, axis: Any = None) -> Any: return wrap(self._host.min(axis))
     def sum(self, axis: Any = None) -> Any: return wrap(self._host.sum(axis))
     def copy(self) -> Any: return wrap(self._host.copy())
-    def astype(self, dtype: Any) -> Any: return wrap(self._host.astype(dtype))
+    def view(self) -> Any: return wrap(self._host.view())
+    def astype(self, dtype: Any, copy: bool = True) -> Any: return wrap(self._host.astype(dtype, copy=copy))
     def reshape(self, *shape: Any) -> Any: return wrap(self._host.reshape(*shape))
     def __repr__(self) -> str: return f"FakeArray({self._host!r})"
 
@@ -129,6 +142,13 @@ class FakeArray:
 def put(x: Any) -> FakeArray:
     """Copy to the device: what cupy.asarray does."""
     return FakeArray(np.array(x))
+
+
+asarray = put          # under CuPy's name, as revode looks it up in the module that an array comes from
+
+
+def strided(x: np.ndarray) -> tuple:
+    return x.shape, x.strides
 
 
 def unwrap(x: Any) -> Any:

@@ -33,9 +33,9 @@ class Contender(NamedTuple):
         return self.kind in ("both", "sde" if work.sde else "ode") and (work.batch == 1 or not self.alone)
 
 
-def revode(key: str, title: str, mode: str, plain: bool = False) -> Contender:
+def revode(key: str, title: str, mode: str, plain: bool = False, compiled: bool = False) -> Contender:
     return Contender(f"revode-{key}", f"revode {title}", "revode_modes", mode, ("revode",), "tracemalloc", plain, ours=True,
-                     kind="ode" if plain else "both")
+                     kind="ode" if plain else "both", compiled=compiled)
 
 
 def torchdiffeq(key: str, title: str, mode: str, exact: bool) -> Contender:
@@ -48,6 +48,8 @@ def diffrax(key: str, title: str, mode: str, exact: bool = True) -> Contender:
 
 CONTENDERS = {c.key: c for c in (
     revode("reversible", "Reversible", "reversible"),
+    revode("replay", "Reversible, NumPy replay", "replay"),
+    revode("native", "Reversible, native", "native", compiled=True),
     revode("direct", "Direct", "direct"),
     revode("checkpointed", "Checkpointed(44)", "checkpointed"),
     revode("direct-plain", "Direct, RungeKutta", "direct", plain=True),

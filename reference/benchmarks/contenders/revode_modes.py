@@ -1,4 +1,5 @@
-"""revode on its eager tape: reversible, direct, checkpointed with 44 states (about the root of 2 x 1000 steps)."""
+"""revode: reversible, direct, checkpointed with 44 states (about the root of 2 x 1000 steps) on the eager tape; reversible as
+NumPy calls replayed, and as native code on one thread."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -12,13 +13,15 @@ from ..works import LAM, SEED, Work, diffusion, problem
 
 METHODS = {"coupled-midpoint": lambda: rv.Coupled("midpoint", lam=LAM), "reversible-heun": rv.ReversibleHeun,
            "midpoint": lambda: rv.RungeKutta("midpoint"), "heun": lambda: rv.RungeKutta("heun2")}
-MODES = {"reversible": rv.Reversible, "direct": rv.Direct, "checkpointed": lambda: rv.Checkpointed(44)}
+MODES = {"reversible": (rv.Reversible(), "eager"), "direct": (rv.Direct(), "eager"), "checkpointed": (rv.Checkpointed(44), "eager"),
+         "replay": (rv.Reversible(), "replay"), "native": (rv.Reversible(), "native")}
 
 
 def make(work: Work, method: str, dtype: str, mode: str) -> Callable:
     """Loss and gradient through rv.solve, as a user would write it; only the last state is saved."""
     case = problem(work, dtype)
-    chosen: dict[str, Any] = {"method": METHODS[method](), "gradient": MODES[mode](), "save": [-1]}
+    gradient, backend = MODES[mode]
+    chosen: dict[str, Any] = {"method": METHODS[method](), "gradient": gradient, "backend": backend, "threads": 1, "save": [-1]}
 
     if work.sde:
         chosen |= {"diffusion": lambda t, y, params: diffusion(np, t, y, params), "noise": rv.Brownian(seed=SEED)}
