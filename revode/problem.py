@@ -111,11 +111,13 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
         if controller is not None and problem.driver.by_step:
             raise TypeError("solve: adaptive steps ask for noise at times that are not known beforehand; pass "
                             "noise=BrownianTree(seed, t0, t1)")
-    problem.backend = chosen if plain else None
+    problem.backend = chosen if plain or getattr(chosen, "device", None) is not None else None
     return problem, initial, params, layout
 
 
 def check_backend(backend: str, threads: int | None, arithmetic: str) -> Backend | None:
+    if isinstance(backend, Backend):                 # that of another device (revode_cuda)
+        return backend
     if backend not in ("auto", "eager", "replay", "native"):
         raise ValueError(f"solve: backend={backend!r}; it is 'auto', 'eager', 'replay' or 'native'")
     if arithmetic not in ("fast", "strict"):

@@ -208,7 +208,7 @@ def leap(problem: Problem, parts: Parts, params: Any, runner: Any, visit: Callab
     N = problem.N
     stops = sorted({*range(0, N, min(runner.looks, -(-N // 2))), N,
                     *(range(0, N + 1, every) if visit is not None else ())})
-    ys = tuple(np.empty((len(problem.save), *y.shape), y.dtype) for y in problem.output(parts))
+    ys = tuple(np.empty_like(y, shape=(len(problem.save), *y.shape), order="C") for y in problem.output(parts))
     for y, row in zip(ys, problem.output(parts), strict=True):
         if problem.save[:1] == (0,):
             y[0] = row

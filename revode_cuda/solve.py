@@ -1,10 +1,11 @@
 """solve() for arrays on the GPU: one launch for a whole solve where that can be done, operation by operation elsewhere.
 
     backend    "auto"    fused where the plan says that it pays and the field can be fused, else op by op
-               "fused"   the generated kernel, or an error that says what stands in its way
+               "fused"   the generated kernel, or an error that says what stands in its way ("cuda" is another name for it)
                "eager"   op by op: every NumPy call of the field is one kernel of CuPy's
 
-NumPy arrays stay on the host, where revode.solve has the backends "auto", "eager", "replay" and "native".
+NumPy arrays stay on the host, where revode.solve has the backends "auto", "eager", "replay" and "native"; with "fused" they are
+moved to the GPU, and what comes out is moved back.
 
 The method, the gradient mode and every number are those of revode.solve, which does the op-by-op work.
 """
@@ -17,20 +18,18 @@ import revode
 from revode import PID, Solution, State
 
 from .arrays import check_one_home
+from .plan import CannotBeFused, chosen
 
-BACKENDS = ("auto", "eager", "fused", "replay", "native")
-
-
-class CannotBeFused(NotImplementedError):
-    """This solve has to go op by op; the message says why."""
+BACKENDS = ("auto", "eager", "fused", "cuda", "replay", "native")
+__all__ = ["BACKENDS", "CannotBeFused", "solve"]
 
 
 def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None, gradient: Any = None,
           save: Any = None, state0: State | None = None, progress: bool = False, controller: PID | None = None,
           dt0: float | None = None, save_at: Any = None, diffusion: Callable | None = None, noise: Any = None,
           interpretation: str = "stratonovich", control: Any = None, backend: str = "auto", threads: int | None = None,
-          arithmetic: str = "fast") -> Solution:
-    """revode.solve for CuPy arrays (and for NumPy arrays, which stay on the host).
+          arithmetic: str = "fast", plan: Any = None) -> Solution:
+    """revode.solve for CuPy arrays (and for NumPy arrays, which stay on the host unless backend="fused").
 
     Parameters
     ----------
@@ -41,16 +40,21 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     threads : for host arrays, as for revode.solve.
     arithmetic : of the fused kernel: "strict" (the bits of NumPy's mirror) or "fast" (products and sums may be fused).
         Op by op, CuPy's own kernels decide.
+    plan : of the fused kernel, a plan.Plan or a dict with some of regime, T, threads, state, params; see plan.plan_of, which
+        prints the default.
 
-    Returns a Solution whose arrays are on the device, but for its ts.
+    Returns a Solution whose arrays are where y0 is, but for its ts.
 
     Raises
     ------
-    TypeError where arrays live on two devices, with the name of the leaf, and for backend="fused" with host arrays;
-    CannotBeFused (a NotImplementedError) for backend="fused" where this solve cannot be fused; otherwise what revode.solve raises.
+    TypeError where arrays live on two devices, with the name of the leaf; ImportError or RuntimeError for backend="fused" without
+    a GPU; CannotBeFused (a NotImplementedError) for backend="fused" where this solve cannot be fused; otherwise what revode.solve
+    raises.
 
-    Cost: op by op, one kernel launch for each array operation, and one wait for the device every 16 steps (is the state
-    finite?), besides a few before the first step and at the end.
+    Cost: fused, three launches for a solve, and for its reverse sweep one for each saved state that is compared on the way back (64
+    at most), besides some seconds of compilation the first time on this machine; op by op, one kernel launch for each array
+    operation, and one wait for the device every 16 steps (is the state finite?). In either case a few kernels op by op before the
+    first step and at the end.
 
     Example
     -------
@@ -67,24 +71,34 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     options = {"method": method, "gradient": gradient, "save": save, "state0": state0, "progress": progress,
                "controller": controller, "dt0": dt0, "save_at": save_at, "diffusion": diffusion, "noise": noise,
                "interpretation": interpretation, "control": control}
+    decided = tuple(chosen(plan).items())
+    if backend in ("fused", "cuda"):
+        return fused(field, y0, ts, params, arithmetic=arithmetic, auto=False, decided=decided, **options)
     if home in (None, "host"):
-        if backend == "fused":
-            raise TypeError("solve: backend='fused' runs on the GPU, but y0 is on the host; move y0 and params there with to_device, "
-                            "or use backend='native', which runs the same program on the host")
         return revode.solve(field, y0, ts, params, **options, backend=backend, threads=threads, arithmetic=arithmetic)
     if backend in ("replay", "native"):
         raise TypeError(f"solve: backend={backend!r} runs on the host, but y0 is on {home}; use 'fused' or 'eager', or move y0 and "
                         "params back with to_host")
-    if backend != "eager":
+    if backend == "auto":
         try:
-            return fused(field, y0, ts, params, arithmetic=arithmetic, **options)
-        except CannotBeFused:
-            if backend == "fused":
-                raise
+            return fused(field, y0, ts, params, arithmetic=arithmetic, auto=True, decided=decided, **options)
+        except NoDevice:
+            pass
     return revode.solve(field, y0, ts, params, **options, backend="eager")
 
 
-def fused(field: Callable, y0: Any, ts: Any, params: Any, *, arithmetic: str, **options: Any) -> Solution:
-    """The whole solve in one launch. CannotBeFused says why this solve has to go op by op."""
-    raise CannotBeFused("solve: fused solves are not part of this version yet; use backend='eager', or 'auto', which takes "
-                        "the way that there is")
+class NoDevice(Exception):
+    """There is no GPU to fuse for; only backend="auto" sees this."""
+
+
+def fused(field: Callable, y0: Any, ts: Any, params: Any, *, arithmetic: str, auto: bool, decided: tuple, **options: Any) -> Solution:
+    """revode.solve with the backend of fused.py. auto: what cannot be fused goes op by op; else CannotBeFused says why."""
+    from .fused import Fusing, gpu
+    try:
+        device = gpu()
+    except (ImportError, RuntimeError) as error:
+        if auto:
+            raise NoDevice from error
+        raise
+    backend: Any = Fusing("fused", auto, True, arithmetic == "strict", None, device, decided)
+    return revode.solve(field, y0, ts, params, **options, backend=backend)

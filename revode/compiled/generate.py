@@ -359,14 +359,14 @@ class Body:
         inside = {loop.out for loop in group} if group[0].kind == "map" else set()
         for loop in group:
             lanes, F = loop.out.kind == LANES, loop.out.F
-            own = (loop.kind, loop.shape) if loop.kind in ("outer", "linear") else (loop.kind, F) if loop.kind == "rows" else (lanes, F)
+            own = (loop.kind, *loop.shape) if loop.shape else (loop.kind if loop.kind == "rows" else lanes, F)
             if loop.out not in self.local:
                 writes.append((*self.extent(loop.out), own))
             totals = {"outer": 2, "rows": 1}.get(loop.kind, 99)
             for n, read in enumerate(loop.reads):
                 if read.slot is None or read.slot not in self.offsets or (read.slot in inside and read.map is None):
                     continue
-                same = loop.kind == "map" and read.map is None and (read.slot.kind == LANES) == lanes or n >= totals
+                same = n >= totals or (loop.kind == "map" and read.map is None and (read.slot.kind == LANES) == lanes)
                 reads.append((*self.extent(read.slot), own if same else None))
         return reads, writes
 

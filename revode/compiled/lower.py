@@ -16,6 +16,7 @@ mixes trajectories, and what has no such form, raises NotFusable, which names th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -95,20 +96,20 @@ def prepared(program: Program) -> Program:
     """Powers written as products, and the sums for the parameters as one chain of additions."""
     values: list[Value] = []
     new: list[Any] = []
-    sums = {v for role, v in program.outputs.items() if role[0] == "aparam" and isinstance(v, V)}
 
     def emit(x: Value) -> V:
         values.append(x)
         return V(len(values) - 1)
 
-    for i, x in enumerate(program.values):
+    for x in program.values:
         args = tuple(new[a] if isinstance(a, V) else a for a in x.args)
         if x.op is not None and x.op.name == "power" and not isinstance(args[1], V) and np.ndim(args[1]) == 0:
             new.append(power(x, args[0], float(args[1]), emit))
             continue
+        if x.op is not None and x.op.name == "einsum" and len(args) > 2:
+            new.append(pairwise(x, args, [values[a].shape if isinstance(a, V) else np.shape(a) for a in args], emit))
+            continue
         new.append(emit(x._replace(args=args)))
-        if V(i) in sums:
-            sums.add(V(i))
     made = Program(values, {role: new[v] if isinstance(v, V) else v for role, v in program.outputs.items()})
     return simplify(chained(made))
 
@@ -129,6 +130,20 @@ def power(x: Value, a: Any, n: float, emit: Any) -> Any:
         if whole:
             square = emit(plain._replace(args=(square, square)))
     return result if n > 0 else emit(x._replace(op=DIVIDE, args=(1.0, result), options={}))
+
+
+def pairwise(x: Value, args: Sequence[Any], shapes: Sequence[tuple[int, ...]], emit: Any) -> Any:
+    """An einsum of many factors as products of two, from the left."""
+    inputs, output = x.options["inputs"], x.options["output"]
+    sizes = {c: n for s, shape in zip(inputs, shapes, strict=True) for c, n in zip(s, shape, strict=True)}
+    so_far, letters = args[0], inputs[0]
+    for k in range(1, len(args)):
+        needed = set(output).union(*inputs[k + 1:])
+        out = output if k == len(args) - 1 else "".join(c for c in dict.fromkeys(letters + inputs[k]) if c in needed)
+        so_far = emit(x._replace(args=(so_far, args[k]), options={"inputs": (letters, inputs[k]), "output": out},
+                                 shape=tuple(sizes[c] for c in out)))
+        letters = out
+    return so_far
 
 
 def chained(program: Program) -> Program:
@@ -170,8 +185,9 @@ class Lowering:
     """One walk along a program."""
 
     def __init__(self, program: Program, batch: tuple[int, ...], found: Sequence[str]) -> None:
-        self.program, self.values, self.found = program, program.values, found
+        self.program, self.values = program, program.values
         self.batch = batch if int(np.prod(batch)) > 1 else ()       # one trajectory: every axis is a feature
+        self.found = self.here(found)
         self.result = Lowered([], {}, {}, program=program)
         self.known: list[Known | None] = []
         for i, x in enumerate(self.values):
@@ -179,8 +195,9 @@ class Lowering:
         for role, v in program.outputs.items():
             same = not isinstance(v, V) and np.size(v) and np.all(v == np.ravel(v)[0])         # the zeros that pending sums start from
             known = self.of(np.ravel(v)[0] if same else v)
-            if role[0] in ("part", "cotangent") and known.kind == SHARED and self.batch:
-                known = self.everywhere(known)
+            if known.kind == SHARED and known.slot is not None and self.over_batch(self.shape_of(v)) and role[0] in (
+                    "part", "cotangent", "carry"):
+                known = self.everywhere(self.without(known, self.shape_of(v), range(len(self.batch))))
             self.result.outputs[role] = known.read()
 
     def look(self, i: V, x: Value) -> Known | None:
@@ -209,6 +226,19 @@ class Lowering:
         except NotFusable as error:
             raise NotFusable(f"np.{name} of shape {x.shape}: {error}") from None
         raise NotFusable(f"np.{name} of shape {x.shape} has no form as a loop over trajectories")
+
+    def over_batch(self, shape: tuple[int, ...]) -> bool:
+        return bool(self.batch) and shape[:len(self.batch)] == self.batch
+
+    def here(self, found: Sequence[str]) -> list[str]:
+        """`found`, where what is stretched over the batch counts as the state: one row of it is computed here."""
+        kinds = list(found)
+        for i, x in enumerate(self.values):
+            if kinds[i] != "state" and x.op is not None and self.over_batch(x.shape) and (
+                    x.op.name == "broadcast_to" or any(kinds[a] == "state" if isinstance(a, V) else self.over_batch(np.shape(a))
+                                                       for a in x.args)):
+                kinds[i] = "state"
+        return kinds
 
     def leaves(self, i: V) -> bool:
         """Whether the state, or an output, reads this value of the grid or of the parameters."""
@@ -248,8 +278,25 @@ class Lowering:
         if np.ndim(a) == 0:
             return Known(SHARED, (), (), None, None, float(a))
         a = np.asarray(a, np.float64)
-        slot = Slot(SHARED, a.size, ("constant", a.tobytes(), a.size))
-        return Known(SHARED, (), a.shape, slot)
+        one = a[(0,) * len(self.batch)] if self.over_batch(a.shape) else a
+        if one is not a and np.array_equal(a, np.broadcast_to(one, a.shape), equal_nan=True):
+            return self.stretched(Slot(SHARED, one.size, ("constant", one.tobytes(), one.size)), a.shape)
+        return Known(SHARED, (), a.shape, Slot(SHARED, a.size, ("constant", a.tobytes(), a.size)))
+
+    def stretched(self, slot: Slot, shape: tuple[int, ...]) -> Known:
+        """A shared value that is the same for all trajectories, as an array with axes for them."""
+        return Known(SHARED, (), shape, slot, np.resize(np.arange(slot.F), int(np.prod(shape))))
+
+    def without(self, known: Known, shape: tuple[int, ...], axes: Sequence[int]) -> Known:
+        """A shared value without these axes, along which it does not change: those of the batch."""
+        if known.slot is None:
+            return known
+        index = (np.arange(known.F) if known.map is None else known.map).reshape(shape)
+        moved = np.moveaxis(index, tuple(axes), range(len(axes)))
+        one = moved[(0,) * len(axes)]
+        if np.any(moved != one):
+            raise NotFusable("an array that is not the state, with a value of its own for every trajectory; put it into y0")
+        return Known(known.kind, (), one.shape, known.slot, one.reshape(-1))
 
     def loop(self, kind: str, to: str, F: int, reads: list[Read], **more: Any) -> Slot:
         out = Slot(to, F)
@@ -279,17 +326,24 @@ class Lowering:
             if at and rows and at != rows:
                 raise NotFusable("trajectories along different axes of its arguments")
             rows = at or rows
-        features = tuple(n for a, n in enumerate(x.shape) if a not in rows)
-        reads = []
-        for k, shape in zip(known, shapes, strict=True):
-            aligned = (1,) * (len(x.shape) - len(shape)) + shape
-            if not k.rows and any(aligned[a] != 1 for a in rows):
-                raise NotFusable("an array that is not the state, with a value of its own for every trajectory; put it into y0")
-            own = tuple(n for a, n in enumerate(aligned) if a not in rows)
-            reads.append(self.broadcast(k, own, features))
         op = x.op
         assert op is not None and op.c is not None
-        slot = self.loop("map", kind, int(np.prod(features)), reads, text=op.c, op=op, source=op.name)
+
+        def looped(rows: tuple[int, ...]) -> tuple[tuple[int, ...], Slot]:
+            features = tuple(n for a, n in enumerate(x.shape) if a not in rows)
+            reads = []
+            for k, shape in zip(known, shapes, strict=True):
+                aligned = (1,) * (len(x.shape) - len(shape)) + shape
+                stretched = [a for a in rows if aligned[a] != 1]
+                if not k.rows and stretched:
+                    k = self.without(k, aligned, stretched)
+                reads.append(self.broadcast(k, tuple(n for a, n in enumerate(aligned) if a not in rows), features))
+            return features, self.loop("map", kind, int(np.prod(features)), reads, text=op.c, op=op, source=op.name)
+
+        if not rows and kind == SHARED and self.over_batch(x.shape):
+            with suppress(NotFusable):
+                return self.stretched(looped(tuple(range(len(self.batch))))[1], x.shape)
+        features, slot = looped(rows)
         return Known(kind, rows, features, slot)
 
     def kind_of(self, known: list[Known], x: Value) -> str:
@@ -355,6 +409,10 @@ class Lowering:
         rows = next((k.rows for k in known if k.rows), ())
         if axis in rows or any(k.kind == LANES and k.rows != rows for k in known):
             raise NotFusable("it joins trajectories")
+        everywhere = not rows and kind == SHARED and self.over_batch(x.shape) and axis >= len(self.batch)
+        if everywhere:
+            rows = tuple(range(len(self.batch)))
+        known = [k if k.rows or not rows else self.without(k, self.shape_of(a), rows) for k, a in zip(known, x.args, strict=True)]
         features = tuple(n for a, n in enumerate(x.shape) if a not in rows)
         F = int(np.prod(features))
         before = 0
@@ -363,8 +421,6 @@ class Lowering:
         pieces: list[Any] = [None] * len(known)
         for j, (k, a) in enumerate(zip(known, x.args, strict=True)):
             n = self.shape_of(a)[axis]
-            if rows and not k.rows and k.slot is not None:
-                raise NotFusable("an array that is not the state, with a value of its own for every trajectory")
             pieces[j] = np.take(number, range(before, before + n), axis=at).reshape(-1)
             before += n
         # out[k] reads part j where k is one of its features: index -1 elsewhere
@@ -374,7 +430,7 @@ class Lowering:
             index[piece] = np.arange(piece.size) if k.map is None else k.map
             reads.append(Read(k.slot, index, k.number))
         slot = self.loop("gather", kind, F, reads, source="concatenate")
-        return Known(kind, rows, features, slot)
+        return self.stretched(slot, x.shape) if everywhere else Known(kind, rows, features, slot)
 
     def scatter(self, x: Value) -> Known:
         """The vjp of an index: zeros, with entries added where they came from."""
@@ -422,7 +478,7 @@ class Lowering:
         rest = [k for k in range(len(feature_axes)) if k not in summed]
         table = np.transpose(index, rest + summed).reshape(int(np.prod([known.features[k] for k in rest])), -1)
         out = known
-        remaining = tuple(n for i, n in enumerate(shape) if i not in axes or keep)
+        remaining = tuple(1 if i in axes else n for i, n in enumerate(shape) if i not in axes or keep)
         rows = tuple(r - (0 if keep else sum(i < r for i in axes)) for r in known.rows) if not over_rows else ()
         features = tuple(n if i not in axes else 1 for i, n in enumerate(shape) if i not in known.rows and (i not in axes or keep))
         if summed:
@@ -508,11 +564,16 @@ class Lowering:
         row_letters = ["".join(s[r] for r in k.rows) for k, s in zip(known, letters, strict=True)]
         a_rows, b_rows = row_letters
         kind = self.kind_of(known, x)
-        if kind == TILE:
-            raise NotFusable("a product with a sum over the trajectories")
+        if known[0].kind == known[1].kind == TILE:
+            raise NotFusable("a product of two sums over the trajectories")
         if a_rows and b_rows and a_rows != b_rows:
             raise NotFusable("trajectories along different axes of its arguments")
         rows = a_rows or b_rows
+        for n, (k, s) in enumerate(zip(known, letters, strict=True)):
+            stretched = [i for i, c in enumerate(s) if c in rows]
+            if stretched and not k.rows and rows[0] in out:
+                known[n] = self.without(k, self.shape_of(x.args[n]), stretched)
+                letters[n] = "".join(c for c in s if c not in rows)
         over_rows = bool(rows) and rows[0] not in out
         if rows and any((c in out) == over_rows for c in rows):
             raise NotFusable("a sum over some axes of the batch")

@@ -32,6 +32,7 @@ __all__ = ["CompileError", "Compiler", "NoCompiler", "arguments", "build", "cach
 
 FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions", "-fno-rtti")
 STRICT, FAST = "-ffp-contract=off", "-ffp-contract=fast"
+CLANG_FAST = "-ffp-contract=fast-honor-pragmas"     # the noise asks by a pragma to be left alone; g++ takes an attribute
 SHARED = ("-shared",) if sys.platform == "win32" else ("-shared", "-fPIC")
 ENDING = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
 ENTRIES = 200                        # libraries kept in the cache folder: some 30 kB each
@@ -115,7 +116,7 @@ def build(source: str, strict: bool, extra_strict_source: str | None = None) -> 
     Raises NoCompiler, CompileError. Cost: some .3 s the first time, 20 ms in another process, .1 ms again in this one.
     """
     found = compiler()
-    flags = (*FLAGS, *found.target, STRICT if strict else FAST)
+    flags = (*FLAGS, *found.target, STRICT if strict else CLANG_FAST if "clang" in found.version_text.lower() else FAST)
     key = _hash("\0".join((source, extra_strict_source or "", *flags, found.path, found.version_text, found.features)))
     with _building:
         if key not in _loaded:

@@ -21,9 +21,10 @@ from .steps import Steps
 
 ROWS = 64             # rows that are collected for one product of a weight gradient
 CHUNK = 128           # steps for which values of the grid are computed at a time
+KEPT = 1024           # steps for which they are kept for the next solve
 VIEWS = {"reshape", "transpose", "broadcast_to", "flip", "getitem"}
 REDUCTIONS = {"sum": "add", "max": "maximum", "min": "minimum"}
-PERSISTENT = {"part", "cotangent", "carry", "aparam", "known", "defect"}
+PERSISTENT = {"part", "cotangent", "carry", "aparam", "known", "landed", "defect"}
 
 
 class Code:
@@ -224,7 +225,7 @@ class Code:
                 self.names[f"f{int(i)}"], self.names[f"o{int(i)}"] = op.forward, x.options
                 self.line(f"v{int(i)} = f{int(i)}({self.name(x.args[0])}, **o{int(i)})")
             else:
-                self.array[i] = self.names[f"v{int(i)}"] = op.forward(source, **x.options)
+                self.array[i] = self.names[f"v{int(i)}"] = view_of(x, source)
             return
         if i in self.collected:
             self.line(f"v{int(i)} = C{int(i)}[r]")
@@ -336,6 +337,15 @@ def is_view(x: Value) -> bool:
         index if isinstance(index, tuple) else (index,)))
 
 
+def view_of(x: Value, source: np.ndarray) -> np.ndarray:
+    """The view that an operation makes of an array; also where it is of one entry, which NumPy would copy into a number."""
+    if x.op.name == "getitem" and x.shape == ():                                                   # type: ignore[union-attr]
+        index = x.options["index"]
+        index = index if isinstance(index, tuple) else (index,)
+        return source[index if any(i is Ellipsis for i in index) else (*index, ...)]
+    return x.op.forward(source, **x.options)                                                       # type: ignore[union-attr]
+
+
 def last_uses(program: Program) -> list[int]:
     """For every value the number of the last one that reads it, also through a view; outputs are read at the end."""
     values = program.values
@@ -360,6 +370,8 @@ class Grid:
     def __init__(self, program: Program, found: list[str]) -> None:
         self.program, self.kinds = program, found
         self.order = [i for i, kind in enumerate(found) if kind == "step"]
+        self.kept: dict[tuple, dict] = {}             # what was computed last, for at most KEPT steps
+        self.sizes: list[tuple[int, tuple]] = []
 
     def tables(self, problem: Problem, first: int, last: int) -> dict[int, Any]:
         """By value: an array with one row for every step first .. last - 1."""
@@ -368,18 +380,26 @@ class Grid:
         h = hs if first == 0 else hs[1:]
         before = np.concatenate([[problem.h_before], hs[:-1]]).astype(hs.dtype) if first == 0 else hs[:-1]
         given = {"t0": ts[:-1], "t1": ts[1:], "h": h, "h_before": before}
+        key = first, ts.tobytes(), hs.tobytes(), float(problem.h_before) if first == 0 else None
+        if key in self.kept:                          # the same grid again, as in training
+            return self.kept[key]
         at: dict[int, Any] = {}
         for i in self.order:
             x = self.program.values[i]
             if x.op is None:
                 at[i] = given[x.role[1]]                                                           # type: ignore[index]
-            elif x.shape == () and isinstance(x.op.forward, np.ufunc):
-                at[i] = x.op.forward(*(at[a] if isinstance(a, V) else a for a in x.args))
+            elif isinstance(x.op.forward, np.ufunc) and x.op.name != "matmul":
+                at[i] = x.op.forward(*(aligned(at[a], len(x.shape)) if isinstance(a, V) else a for a in x.args))
             elif x.op.name == "astype":
                 at[i] = at[x.args[0]].astype(x.dtype)
             else:
                 at[i] = np.stack([x.op.forward(*(at[a][k] if isinstance(a, V) else a for a in x.args), **x.options)
                                   for k in range(last - first)])
+        if sum(rows for rows, _ in self.sizes) + last - first > KEPT:
+            self.kept.clear()
+            self.sizes.clear()
+        self.kept[key] = at
+        self.sizes.append((last - first, key))
         return at
 
 
@@ -399,7 +419,7 @@ class Replay:
         self.problem, self.stats = problem, problem.stats
         leaves = tree.flatten(params)[0]
         self.bound = {name: prelude(code, leaves, self.merge) for name, code in self.codes.items()}
-        self.collected, self.begins = 0, True
+        self.collected, self.begins, self.landed = 0, True, False
         self.held: dict[str, tuple[int, list]] = {}
         for x in self.store.values():
             x[...] = 0
@@ -412,7 +432,11 @@ class Replay:
                 self.store[kind, name][...] = x
 
     def get(self, kind: str) -> dict:
-        """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number)."""
+        """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number).
+
+        After landing on a known state the parts are those that were reconstructed.
+        """
+        kind = "landed" if self.landed and kind == "part" else kind
         return {role[1]: self.store[role].copy() for role in sorted(self.store) if role[0] == kind}
 
     def forward(self, first: int, last: int, ys: list) -> None:
@@ -452,12 +476,13 @@ class Replay:
         if lands:
             self.put("known", known)                                                               # type: ignore[arg-type]
             self.run("land", range(first, first + 1))
+            self.landed = True
         return stop
 
     def restart(self, parts: dict) -> None:
         """Go on from these parts. Where the last step landed on them, the field values at hand are theirs already."""
         self.put("part", parts)
-        self.begins = "land" not in self.codes
+        self.begins, self.landed = "land" not in self.codes, False
 
     @property
     def defect(self) -> float:
@@ -515,6 +540,11 @@ def prelude(code: Code, leaves: list, contiguous: bool = False) -> list:
         else:
             at[i] = x.op.forward(*(at[a] if isinstance(a, V) else a for a in x.args), **x.options)
     return [np.asarray(at[i], order="C") if contiguous else at[i] for i in code.per_solve]
+
+
+def aligned(table: np.ndarray, ndim: int) -> np.ndarray:
+    """A table of arrays, with axes of length one where its arrays lack them, so that steps meet steps."""
+    return table.reshape(len(table), *(1,) * (ndim + 1 - table.ndim), *table.shape[1:])
 
 
 def list_of(table: np.ndarray) -> list:

@@ -154,6 +154,9 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
         if carry is not None:
             carry.same_as(taken)
         left["taken"] = taken
+        if ("known", "y") in T:                   # what is known is the state from here on, also for what is pending
+            more = {("landed", "y"): parts["y"]}
+            parts = {"y": T["known", "y"]}
         return {**{("part", name): x for name, x in parts.items()}, **{("cotangent", name): x for name, x in cotangent.items()},
                 **{("aparam", i): a for i, a in zip(S.floats, R.aparams, strict=True)}, **taken.outputs, **more}
 

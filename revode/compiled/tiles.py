@@ -47,8 +47,6 @@ class Tiles:
         batch = self.shape[:-1]
         self.rows = int(np.prod(batch))
         self.nb = len(batch) if self.rows > 1 else 0
-        self.T = T or tile_of(self.rows, self.dtype)
-        self.tiles = -(-self.rows // self.T)
         self.lowered = {}
         self.grids = {}
         for name, program in steps.programs.items():
@@ -56,14 +54,19 @@ class Tiles:
             found = kinds(ready)
             self.lowered[name] = lower(ready, batch, found)
             self.grids[name] = Grid(ready, found)
-        self.source = Source(self.lowered, self.T, self.dtype, direction, outputs, brownian)
         self.outputs, self.brownian = outputs, brownian
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
+        self.settle(T or tile_of(self.rows, self.dtype), make)
+
+    def settle(self, T: int, make: Callable | None) -> None:
+        """Choose the size of a tile, and build."""
+        self.T, self.tiles = T, -(-self.rows // T)
+        self.source = Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
         work = sum(2.0 * loop.out.F * (loop.shape[1] if loop.kind == "linear" else self.T if loop.kind == "outer" else 4)
                    for loop in self.lowered["step"].loops) * self.rows
         self.chunk = int(min(STEPS, max(16, WORK / max(1.0, work))))
         if make is None:
-            self.function = build(self.source.text, strict).run
+            self.function = build(self.source.text, self.strict).run
             self.function.restype = None
         else:
             self.function = make(self.source)
@@ -78,7 +81,7 @@ class Tiles:
         self.memory = room[skip:skip + self.tiles * size]
         self.P = np.zeros(self.source.param_size + 1, self.dtype)
         self.pack_params(leaves)
-        self.begins = True
+        self.begins, self.landed = True, False
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
         self.save = np.asarray([*problem.save, -1], np.int64)
@@ -124,6 +127,7 @@ class Tiles:
     def get(self, kind: str) -> dict:
         """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number)."""
         found = {}
+        kind = "landed" if self.landed and kind == "part" else kind
         for role in sorted(self.source.places):
             if role[0] != kind:
                 continue
@@ -162,10 +166,13 @@ class Tiles:
                 self.stats.nfe += self.steps.counts[name].nfe * times
                 self.stats.nvjp += self.steps.counts[name].nvjp * times
         D, width = self.drives(first, last)
-        run_tiles(self.function, self.tiles, self.threads, arguments(
-            first, last, int(begins), int(lands), int(settles), one["begin"], self.columns("step", first, last), one["land"],
-            one["end"], self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), D, width,
-            *self.counters()))
+        self.run(first, last, int(begins), int(lands), int(settles), one["begin"], self.columns("step", first, last), one["land"],
+                 one["end"], self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), D, width,
+                 *self.counters())
+
+    def run(self, *values: Any) -> None:
+        """Call the generated code for every tile."""
+        run_tiles(self.function, self.tiles, self.threads, arguments(*values))
 
     def counters(self) -> tuple[int, int, int]:
         return self.seed, self.offset, self.problem.n_before
@@ -197,7 +204,7 @@ class Tiles:
 
     def back(self, last: int, first: int, a_ys: tuple, known: dict | None, settles: bool) -> None:
         """Undo steps last - 1 .. first; the cotangents of the saved states at first .. last - 1 enter on the way."""
-        a_ys = tuple(np.ascontiguousarray(a, self.dtype) for a in a_ys)
+        a_ys = self.laid_out(a_ys)
         lands = known is not None and "land" in self.lowered
         if lands:
             self.put("known", known)                                                               # type: ignore[arg-type]
@@ -209,11 +216,15 @@ class Tiles:
                       saved=at if at >= 0 else len(self.problem.save), ys=a_ys)
             self.begins = False
             last = until
+        self.landed = lands
+
+    def laid_out(self, a_ys: tuple) -> tuple:
+        return tuple(np.ascontiguousarray(a, self.dtype) for a in a_ys)
 
     def restart(self, parts: dict) -> None:
         """Go on from these parts. Where the last step landed on them, the field values at hand are theirs already."""
         self.put("part", parts)
-        self.begins = "land" not in self.lowered
+        self.begins, self.landed = "land" not in self.lowered, False
 
 
 def tree_sum(x: np.ndarray) -> np.ndarray:

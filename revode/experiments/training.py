@@ -182,7 +182,7 @@ class Row:
     nvjp: int                             # pullbacks through the field in one iteration
     gradient_error: float | None          # |g - g_direct| / |g_direct|, over the whole tree
     roundtrip: RoundTrip | None
-    backend: str                          # that ran the steps
+    backend: str = "eager"                # that ran the steps
     relative: float | None = None         # time per iteration over that of reversible, timed in turns with it
 
 

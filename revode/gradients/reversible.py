@@ -21,7 +21,7 @@ from ..methods.increment import Increment, Recorder, accumulate
 from ..methods.shears import near_pullback, pullback
 from ..stepping import Problem, RoundTrip, complain, march, size
 
-COMPARED = 64      # at most so many saved states are compared on the way back
+COMPARED = 64      # at most so many saved states are compared on the way back (a compiled sweep may say how many)
 TOGETHER = 8       # of them are judged at a time
 NEAR = 1e-3        # tolerance for methods that are nearly reversible: three digits of the gradient
 
@@ -67,8 +67,8 @@ class Reversible:
         """From the end to the start, from one stop to the next: where a state is kept, or is compared."""
         a_ys, a_parts = cotangent
         at = {n: k for k, n in enumerate(problem.save)}
-        compared = set(problem.save[::-(-len(problem.save) // COMPARED) or 1])
         back = problem.backward(final, params) or Sweep(problem)
+        compared = set(problem.save[::-(-len(problem.save) // getattr(back, "compared", COMPARED)) or 1])
         back.start(problem, params, final, enter(a_parts, problem.method.outputs, a_ys, at[problem.N]) if problem.N in at
                    else a_parts)
         trip = Trip(problem, self.tol)

@@ -22,7 +22,7 @@ N = 20
 TINY = ["--steps", str(N), "--iterations", "3"]
 HISTORY = {"best_loss", "losses", "seconds", "stopped"}
 ROW = {"steps": int, "gradient": str, "loss": float, "iterations": int, "seconds_per_iteration": float, "seconds_total": float,
-       "extrapolated": bool, "peak_bytes": int, "states": int, "nfe": int, "nvjp": int}
+       "extrapolated": bool, "peak_bytes": int, "states": int, "nfe": int, "nvjp": int, "backend": str}
 
 
 def run(capsys, *words):
@@ -176,7 +176,8 @@ def test_relative_error_is_over_the_whole_tree():
 ])
 def test_train_writes_its_figures(capsys, tmp_path, gradient, states, nfe, nvjp):
     path, kept = tmp_path / "out.json", tmp_path / "params.npz"
-    status, out, _ = run(capsys, "train", "white-dwarf", *TINY, "--gradient", gradient, "--json", path, "--save", kept)
+    status, out, _ = run(capsys, "train", "white-dwarf", *TINY, "--gradient", gradient, "--json", path, "--save", kept,
+                         "--backend", "eager")
     assert status == 0 and f"wrote {path}" in out and f"wrote {kept}" in out
     report = json.loads(path.read_text())
     assert set(report) == {"schema", "revode", "command", "experiment", "settings", "machine", "rows", "runs", "notes",
@@ -184,7 +185,8 @@ def test_train_writes_its_figures(capsys, tmp_path, gradient, states, nfe, nvjp)
     assert report["schema"] == 1 and report["command"] == "train" and report["experiment"] == "white-dwarf"
     assert report["settings"] == {"method": repr(rv.Coupled("midpoint", lam=0.999)), "steps": N, "iterations": 3,
                                   "seed": 0, "dtype": "float64", "recipe": white_dwarf.experiment(N).recipe,
-                                  "published_iterations": 1000, "data": white_dwarf.experiment(N).data}
+                                  "published_iterations": 1000, "data": white_dwarf.experiment(N).data,
+                                  "backend": "eager", "threads": None, "arithmetic": "fast"}
     row, = report["rows"]
     assert set(row) == {*ROW, "rejected", "gradient_error", "roundtrip", "relative"}
     for key, kind in ROW.items():
@@ -205,7 +207,8 @@ def test_train_writes_its_figures(capsys, tmp_path, gradient, states, nfe, nvjp)
 
 def test_compare_measures_every_mode(capsys, tmp_path):
     path = tmp_path / "out.json"
-    status, out, err = run(capsys, "compare", "white-dwarf", "--steps", "50", "--iterations", "6", "--json", path)
+    status, out, err = run(capsys, "compare", "white-dwarf", "--steps", "50", "--iterations", "6", "--json", path,
+                           "--backend", "eager")
     assert status == 0
     rows = {row["gradient"]: row for row in json.loads(path.read_text())["rows"]}
     counts = (44, 32, 16, 8, 4, 2)
@@ -243,7 +246,7 @@ def test_modes_are_timed_in_turns_with_reversible(monkeypatch):
     monkeypatch.setattr(training, "train", lambda e, gradient, **rest: (
         asked.append(gradient) or once(e, gradient, **rest)))
     first = once(e, rv.Reversible(), iterations=4)
-    found = training.in_turns(e, modes, first.params, e.method)
+    found = training.in_turns(e, modes, first.params, e.method, {})
     assert asked == [rv.Reversible(), rv.Direct()] * training.ROUNDS
     for trained in found.values():
         # from the same parameters every time, and one rounding of the mean apart from the best loss
@@ -253,7 +256,7 @@ def test_modes_are_timed_in_turns_with_reversible(monkeypatch):
             "direct": found["direct"]._replace(seconds=[0.1, 2.5, 7.0])}
     monkeypatch.setattr(training, "in_turns", lambda *args: slow)
     rows = [row for row, _ in training.compare(e, modes, first, method=e.method, iterations=4, full=False, seed=0,
-                                               truth=None)]
+                                               truth=None, engines={})]
     assert [(row.gradient, row.relative) for row in rows] == [("reversible", 1.0), ("direct", 2.5)]
     assert [row.seconds_per_iteration for row in rows] == [1.0, 2.5]
     assert rows[0].seconds_total == sum(first.seconds) and not rows[0].extrapolated
@@ -264,7 +267,7 @@ def test_modes_are_timed_in_turns_with_reversible(monkeypatch):
 def test_compare_in_full_trains_every_mode(capsys, tmp_path):
     path, picture = tmp_path / "out.json", tmp_path / "out.png"
     status, out, _ = run(capsys, "compare", "white-dwarf", "--steps", "5", "--iterations", "2", "--full",
-                         "--json", path, "--plot", picture)
+                         "--backend", "eager", "--json", path, "--plot", picture)
     report = json.loads(path.read_text())
     assert status == 0 and "~" not in out
     assert list(report["runs"]) == ["reversible", "direct", "checkpointed:4", "checkpointed:2", "backsolve"]
@@ -277,7 +280,7 @@ def test_compare_in_full_trains_every_mode(capsys, tmp_path):
 
 def test_compare_leaves_out_what_would_take_too_long(capsys, monkeypatch):
     monkeypatch.setattr(commands, "SKIP_AFTER", 0.0)
-    status, out, _ = run(capsys, "compare", "white-dwarf", *TINY)
+    status, out, _ = run(capsys, "compare", "white-dwarf", *TINY, "--backend", "eager")
     assert status == 0 and "checkpointed:2 was left out" in out and "--full runs it" in out
     assert [line.split()[0] for line in table_of(out)[3:]] == ["reversible"]
 
@@ -293,18 +296,18 @@ def test_estimates_grow_with_the_recomputed_steps():
 def test_ctrl_c_prints_the_table_of_what_was_reached(capsys, monkeypatch, command):
     e = interrupting(white_dwarf.experiment(N), 3, KeyboardInterrupt())
     monkeypatch.setitem(EXPERIMENTS, "white-dwarf", SimpleNamespace(STEPS=N, experiment=lambda **options: e))
-    status, out, _ = run(capsys, command, "white-dwarf", "--iterations", "50")
+    status, out, _ = run(capsys, command, "white-dwarf", "--iterations", "50", "--backend", "eager")
     assert status == 130 and "Training ended after 2 iterations (interrupted)" in out
     row = table_of(out)[3].split()
     assert "~ extrapolated from fewer than 50 iterations." in out
-    assert row[0] == "reversible" and row[2] == "2" and row[5 + (command == "compare")].startswith("~")
+    assert row[:2] == ["reversible", "eager"] and row[3] == "2" and row[6 + (command == "compare")].startswith("~")
 
 
 def test_ctrl_c_while_measuring_prints_the_rows_so_far(capsys, monkeypatch):
     # 3 losses in training, the plain solve, Direct's gradient, reversible's row; the next is the first in turns.
     e = interrupting(white_dwarf.experiment(N), 3 + 1 + 1 + 1 + 1, KeyboardInterrupt())
     monkeypatch.setitem(EXPERIMENTS, "white-dwarf", SimpleNamespace(STEPS=N, experiment=lambda **options: e))
-    status, out, _ = run(capsys, "compare", "white-dwarf", "--iterations", "3")
+    status, out, _ = run(capsys, "compare", "white-dwarf", "--iterations", "3", "--backend", "eager")
     assert status == 0 and "Gradient modes that are missing were not measured: interrupted." in out
     assert [line.split()[0] for line in table_of(out)[3:]] == ["reversible"]
 
@@ -392,7 +395,7 @@ def test_without_tqdm(capsys, monkeypatch):
 
 def test_progress_bar_shows_the_loss(capsys):
     _, out, err = run(capsys, "train", "white-dwarf", *TINY)
-    shown = table_of(out)[3].split()[1]
+    shown = table_of(out)[3].split()[2]
     assert "3/3" in err and f"best {float(shown):.3e}" in err
 
 
@@ -406,7 +409,7 @@ def test_examples_of_the_help_are_accepted(capsys):
     from revode.__main__ import EXAMPLES_COMPARE, EXAMPLES_TRAIN, parser
     from revode.experiments import fits
     found = re.findall(r"^  revode (.*?)(?:   .*)?$", EXAMPLES_TRAIN + EXAMPLES_COMPARE, re.M)
-    assert len(found) == 11
+    assert len(found) == 12
     for line in found:
         assert fits.parse(line.split()) or parser().parse_args(line.split())
 

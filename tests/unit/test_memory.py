@@ -26,7 +26,8 @@ def gradient_of(N: int, gradient: Any, method: Any, T: float = 1.0) -> Any:
     ts = np.linspace(0.0, T, N + 1)
 
     def loss(params: dict) -> Any:
-        return np.sum(rv.solve(plain_field, Y0, ts, params, method=method, gradient=gradient, save=[-1]).ys)
+        # on the tape: a program and its buffers are kept for the next solve, see test_replay.py
+        return np.sum(rv.solve(plain_field, Y0, ts, params, method=method, gradient=gradient, save=[-1], backend="eager").ys)
 
     return lambda: rv.grad(loss)(PARAMS)
 
@@ -129,7 +130,7 @@ def test_nothing_is_left_behind(gradient: Any) -> None:
     10 kB)."""
     y0, ts = np.linspace(0.0, 1.0, 10240), np.linspace(0.0, 1.0, 11)
     field = lambda t, y, p: p * np.sin(y)
-    run = lambda: rv.grad(lambda p: np.sum(rv.solve(field, y0, ts, p, gradient=gradient).ys))(np.array(0.3))
+    run = lambda: rv.grad(lambda p: np.sum(rv.solve(field, y0, ts, p, gradient=gradient, backend="eager").ys))(np.array(0.3))
     gc.collect()
     gc.disable()
     try:

@@ -1,0 +1,317 @@
+"""Fused solves: the generated loops on a GPU, a block for each tile, one launch for the whole solve.
+
+    solve(..., backend="fused")        Fusing (a backend of revode's) -> Fused (a runner, as Tiles) -> run<<<tiles, threads>>>
+
+Memory on the device: M, the states of all tiles, (tiles, PERSISTENT) numbers, which a block copies to shared memory and back;
+P, what comes from the parameters; a table of grid values for each call; the saved states, and their cotangents. Everything else
+(increments of noise, intermediate values, sums) never leaves the block.
+
+The same runner serves arrays of the host, which it moves there and back, and it runs without a GPU on the threads of
+revode_cuda.host: a Device says where.
+"""
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from revode.compiled import backend as kept
+from revode.compiled.backend import Backend
+from revode.compiled.generate import Source
+from revode.compiled.program import V
+from revode.compiled.steps import backward_steps, forward_steps
+from revode.compiled.tiles import Tiles, tree_sum
+from revode.engine import tree
+from revode.engine.tensor import NotTraceable, Tensor, is_float
+from revode.methods.increment import Increment
+from revode.problem import prepare
+from revode.stepping import Problem
+
+from . import plan as planning
+from .arrays import require_cupy
+from .plan import CannotBeFused, Plan, Plans
+
+STEPS = 1 << 16            # at most so many steps in one launch
+WORK = 4e12                # about so many operations in one launch, some seconds
+DRIVES = 1 << 28           # numbers of a control that are on the device at one time
+TYPES: dict[str, Any] = {"first": np.int64, "last": np.int64, "begins": np.int32, "lands": np.int32, "settles": np.int32,
+                         "rows": np.int64, "saved": np.int64, "seed": np.uint64, "trajectory": np.uint32, "step": np.uint32}
+NAMES = ("first", "last", "begins", "lands", "settles", "GB", "GS", "GL", "GE", "P", "M", "rows", "save", "saved")
+LAST = ("D", "width", "seed", "trajectory", "step")
+
+
+class Device(NamedTuple):
+    """Where fused solves run."""
+    name: str
+    xp: Any                      # the library of its arrays: cupy, or numpy
+    arch: str                    # "sm_90", ...
+    function: Callable           # function(text, shared, real, mode) -> a function (grid, block, args) that launches `run`
+    null: Any                    # what stands for an array that is not there
+
+
+@cache
+def gpu() -> Device:
+    """CuPy's current device. Raises ImportError or RuntimeError with what is missing."""
+    cupy = require_cupy("solve")
+    from .compile import arch, function
+    return Device("cuda", cupy, arch(), lambda text, shared, real, mode: function(text, "run", real, mode, shared), np.uint64(0))
+
+
+def shim(arch: str = "sm_90", order: str = "ascending", shuffle: int = 0, races: bool = False,
+         edit: Callable = str) -> Device:
+    """The threads of revode_cuda.host in place of a GPU's; edit(text) may change the text before it is compiled."""
+    from .host import launch
+
+    def function(text: str, shared: int, real: str, mode: str) -> Callable:
+        text = edit(text)
+        return lambda grid, block, args: launch(text, "run", grid, block, args, order, shuffle, shared, real, mode, races)
+
+    return Device("shim", np, arch, function, None)
+
+
+class Fused(Tiles):
+    """One direction of a solve on a device. plan: how it is laid out there."""
+
+    def __init__(self, steps: Any, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool,
+                 device: Device, given: Any = None) -> None:
+        self.device, self.given = device, given
+        super().__init__(steps, parts, outputs, direction, brownian, strict)
+
+    def settle(self, T: int, make: Any) -> None:
+        """Plan, and compile. Raises CannotBeFused where the plan says op by op."""
+        def source(T: int) -> Source:
+            return Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
+
+        plan, self.source = planning.make(self.lowered, source, self.rows, self.dtype, self.direction, self.device.arch, self.strict,
+                                          self.given)
+        if plan.regime == "op by op":
+            raise CannotBeFused(f"solve: {plan.reason}; use backend='eager', or plan={{'regime': 'block per tile'}} to fuse it all "
+                                "the same")
+        self.plan: Plan = plan
+        self.T, self.tiles = plan.T, plan.tiles
+        self.stride = self.source.persistent if plan.state == "shared" else self.source.size
+        work = 4.0 * sum(loop.out.F * (loop.shape[-2] if loop.kind == "linear" else self.T) for loop in self.lowered["step"].loops)
+        drive = sum(F for role, (_, F, _) in self.source.places.items() if role[0] == "drive")
+        self.chunk = int(min(STEPS, max(16.0, min(WORK / (work * self.rows), DRIVES / max(1, drive * self.rows)))))
+        self.real, self.mode = "double" if self.dtype == np.float64 else "float", "strict" if self.strict else "fast"
+        self.text = plan.defines + self.source.text
+        self.function = self.device.function(self.text, plan.shared, self.real, self.mode)
+
+    def compiled(self) -> Plan:
+        """The plan with the registers and spills that NVRTC reports."""
+        from .compile import compile
+        took = compile(self.text, self.real, self.device.arch, self.mode).resources["run"]
+        self.plan = self.plan._replace(registers=took.registers, spills=took.spills)
+        return self.plan
+
+    # memory
+
+    def start(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
+        xp = self.device.xp
+        self.problem, self.stats = on_host(problem), problem.stats
+        self.moves = isinstance(next(iter(parts.values())), (np.ndarray, np.generic)) and xp is not np
+        self.memory = xp.zeros(self.tiles * self.stride, self.dtype)
+        self.pack_params(tree.flatten(params)[0])
+        self.begins = True
+        self.put("part", parts)
+        self.put("cotangent", cotangents or {})
+        self.save = xp.asarray(np.asarray([*problem.save, -1], np.int64))
+        path = getattr(problem.driver, "path", None)
+        self.seed, self.offset = getattr(path, "seed", 0), getattr(path, "offset", 0)
+        self.room: tuple | None = None
+        self.a_given: Any = None
+
+    def pack_params(self, leaves: list) -> None:
+        """What depends on the parameters alone, in one array: joined on the device, where the leaves are there."""
+        xp = self.device.xp
+        pieces: dict[int, Any] = {}
+        done: dict[str, dict[int, Any]] = {}
+        for name, v, offset, _ in self.source.layout.params:
+            if offset in pieces:
+                continue
+            program = self.lowered[name].program
+            assert program is not None
+            at = done.setdefault(name, {})
+
+            def value(a: Any, at: dict = at, program: Any = program) -> Any:
+                if not isinstance(a, V):
+                    return a
+                if a not in at:
+                    x = program.values[a]
+                    at[a] = leaves[x.role[1]] if x.op is None else x.op.forward(*map(value, x.args), **x.options)
+                return at[a]
+
+            pieces[offset] = xp.asarray(value(v), self.dtype).reshape(-1)
+        ends = [*sorted(pieces)[1:], self.source.param_size]
+        whole = []
+        for offset, end in zip(sorted(pieces), ends, strict=True):
+            whole += [pieces[offset], *([xp.zeros(gap, self.dtype)] if (gap := end - offset - pieces[offset].size) else [])]
+        self.P = xp.concatenate(whole) if whole else xp.zeros(1, self.dtype)
+
+    def put(self, kind: str, arrays: dict) -> None:
+        for name, x in arrays.items():
+            if (kind, name) in self.source.places:
+                self.place((kind, name))[...] = self.device.xp.asarray(self.tiled(x))
+
+    def tiled(self, x: Any) -> Any:
+        """(rows, features) as (tiles, features, lanes), where x is."""
+        if isinstance(x, (np.ndarray, np.generic)):
+            return super().tiled(x)
+        xp = self.device.xp
+        rows = x.reshape(self.rows, -1)
+        short = self.tiles * self.T - self.rows
+        if short:
+            rows = xp.concatenate([rows, xp.broadcast_to(rows[-1:], (short, rows.shape[1]))])
+        return rows.reshape(self.tiles, self.T, -1).transpose(0, 2, 1)
+
+    def get(self, kind: str) -> dict:
+        xp, found = self.device.xp, {}
+        roles = [role for role in self.source.places if role[0] == kind]
+        if kind == "aparam" and roles:                    # one tree for all of them
+            first = min(self.source.places[role][0] for role in roles)
+            last = max(self.source.places[role][0] + self.source.room(*self.source.places[role][1:]) for role in roles)
+            whole = tree_sum(self.memory.reshape(self.tiles, -1)[:, first:last])
+        for role in roles:
+            offset, F, where = self.source.places[role]
+            if kind == "aparam":
+                x = whole[offset - first:offset - first + F * (self.T if where == "lanes" else 1)]
+                x = x.reshape(F, -1)[:, 0] if where == "lanes" else x
+            else:
+                x = self.place(role).transpose(0, 2, 1).reshape(self.tiles * self.T, -1)[:self.rows]
+            found[role[1]] = self.back_home(xp.ascontiguousarray(x).reshape(self.shapes[role]))
+        return found
+
+    def back_home(self, x: Any) -> Any:
+        return x.get() if self.moves else x
+
+    @property
+    def defect(self) -> float:
+        return float(self.back_home(self.place(("defect",)).max())) if ("defect",) in self.source.places else 0.0
+
+    # running
+
+    def forward(self, first: int, last: int, ys: Any) -> None:
+        if not self.moves:
+            return super().forward(first, last, ys)
+        self.room = self.room or tuple(self.device.xp.empty(y.shape, self.dtype) for y in ys)
+        super().forward(first, last, self.room)
+        new = slice(bisect_right(self.problem.save, first), bisect_right(self.problem.save, last))
+        for y, there in zip(ys, self.room, strict=True):
+            y[new] = there[new].get()
+
+    def laid_out(self, a_ys: tuple) -> tuple:
+        """The cotangents of the saved states on the device; moved once a sweep."""
+        if self.a_given is not a_ys:
+            xp = self.device.xp
+            self.a_given, self.a_there = a_ys, tuple(xp.ascontiguousarray(xp.asarray(a, self.dtype)) for a in a_ys)
+        return self.a_there
+
+    def run(self, *values: Any) -> None:
+        names = (*NAMES, *(f"Y{j}" for j in range(len(self.outputs))), *LAST)
+        self.function(self.tiles, self.plan.threads, tuple(map(self.argument, names, values)))
+
+    def argument(self, name: str, value: Any) -> Any:
+        if name in TYPES:
+            return TYPES[name](value)
+        return self.device.null if value is None or value.size == 0 else self.device.xp.asarray(value)
+
+
+
+# the backend
+
+@dataclass(frozen=True)
+class Fusing(Backend):
+    """The backend of fused solves. auto: go op by op where something stands in the way; else CannotBeFused says what."""
+    device: Any = None
+    given: Any = None              # what the user has decided of the plan, as pairs
+
+    def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
+        leaves = tree.flatten((parts, params))[0]
+        if any(type(x) is Tensor for x in leaves):
+            return self.refuse("this gradient mode records every operation on a tape; use Reversible()")
+        if problem.adaptive is not None and direction == "forward":
+            return None                                  # the controller decides step by step; the way back is fused
+        if problem.key is ...:
+            problem.key = self.key(problem, *tree.map(shape_alone, (parts, params)))
+        key = None if problem.key is None else (direction, problem.key)
+        if key is not None and key in kept._cache:
+            kept._cache.move_to_end(key)
+            return kept._cache[key]
+        if self.auto and not self.pays(key, problem):
+            return None
+        made = None
+        try:
+            parts, params = tree.map(to_host, (parts, params))
+            made = self.make(steps(on_host(problem), parts, params, self.merge), problem, parts, direction)
+        except CannotBeFused:
+            if not self.auto:
+                raise
+        except NotTraceable as error:
+            if not self.auto:
+                raise CannotBeFused(f"solve: this solve cannot be fused: {error}; use backend='eager', or 'auto'") from error
+            self.tell(problem, error)
+        if key is not None:
+            kept._cache[key] = made
+            while len(kept._cache) > kept.KEPT:
+                kept._cache.popitem(last=False)
+        return made
+
+    def make(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Fused:
+        return Fused(steps, parts, problem.method.outputs, direction, getattr(problem.driver, "by_step", False), self.strict,
+                     self.device, dict(self.given or ()))
+
+    def refuse(self, why: str) -> None:
+        if not self.auto:
+            raise CannotBeFused(f"solve: this solve cannot be fused, because {why}, or backend='eager'")
+
+
+def to_host(x: Any) -> Any:
+    return x.get() if hasattr(x, "get") and is_float(x) else x
+
+
+def shape_alone(x: Any) -> Any:
+    """What stands for an array of the device where only its shape and type are asked for."""
+    if not hasattr(x, "get"):
+        return x
+    return np.broadcast_to(np.zeros((), x.dtype), x.shape) if is_float(x) else x.get()
+
+
+def on_host(problem: Problem) -> Problem:
+    """The problem with increments that stay on the host."""
+    if problem.driver is None:
+        return problem
+    driver = copy(problem.driver)
+    driver.place, driver.reader = (lambda x: x), None
+    return replace(problem, driver=driver)
+
+
+def planned(field: Callable, y0: Any, ts: Any, params: Any, arch: str, arithmetic: str, plan: Any, compiled: bool,
+            options: dict) -> Plans:
+    """See plan.plan_of."""
+    from revode import Coupled, RungeKutta
+    device = Device("none", np, arch, lambda text, shared, real, mode: None, None)
+    names = ("method", "diffusion", "noise", "interpretation", "control")
+    unknown = set(options) - set(names)
+    if unknown:
+        raise TypeError(f"plan_of: {', '.join(sorted(unknown))} cannot be given; {', '.join(names)} can")
+    method = options.get("method") or Coupled()
+    rest = {name: options[name] for name in names[1:] if name in options}
+    problem, initial, params, _ = prepare(field, *tree.map(to_host, (y0, ts, params)), method, None, None, False, **rest)                           # type: ignore[call-arg]
+    parts = problem.start(Increment(problem.system, params), initial)
+    backend = Fusing("fused", False, True, arithmetic == "strict", None, device, tuple(planning.chosen(plan).items()))
+    found: list[Plan | None] = []
+    for direction, steps in (("forward", forward_steps), ("backward", backward_steps)):
+        if direction == "backward" and isinstance(method, RungeKutta):
+            found.append(None)
+            continue
+        try:
+            made = backend.make(steps(problem, parts, params, True), problem, parts, direction)
+        except NotTraceable as error:
+            raise CannotBeFused(f"plan_of: this solve cannot be fused: {error}") from error
+        found.append(made.compiled() if compiled else made.plan)
+    return Plans(*found)

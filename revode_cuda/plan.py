@@ -1,0 +1,210 @@
+"""How a solve is laid out on the GPU, decided and budgeted before anything is launched.
+
+    tile      T trajectories, which one block works on from the first step to the last
+    state     what a tile stores (T times the features that are live, and the sums for the parameters)
+    params    the weights and their transposes, the same for all tiles
+
+Both lie in the shared memory of the block where they fit. What a multiprocessor offers a block decides: first the tile is made
+smaller, then the weights stay in global memory (its cache holds them), then the state. Wide matrices are left to cuBLAS, op by op.
+
+    >>> print(plan_of(lambda t, y, p: -p * y, np.ones((1000, 3)), np.linspace(0, 1, 11), np.ones(3), arch="sm_90").forward)
+    forward on sm_90: warp per tile, 250 tiles of 4 trajectories, 32 threads
+        shared memory: 384 bytes of 232448 (state 256, params 128)
+        because the field has no matrix wider than 16
+
+Results do not depend on a plan, but for the gradients of the parameters, whose sums run over the lanes of a tile, and then over
+the tiles in a tree: their last bits depend on T. With arithmetic="strict" T is that of the native host where it fits.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from revode.compiled.generate import Source
+from revode.compiled.lower import Lowered
+from revode.compiled.tiles import tile_of
+
+# Bytes of shared memory that a block may ask for (CUDA C Programming Guide, technical specifications by compute capability).
+SHARED_MEMORY = {"sm_75": 64, "sm_80": 163, "sm_86": 99, "sm_87": 163, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_103": 227,
+                 "sm_110": 227, "sm_120": 99, "sm_121": 99}         # in KB
+WITHOUT_ASKING = 48           # KB, anywhere
+NARROW = 16                   # up to this width a warp is enough for a tile
+WIDE = 128                    # beyond it the matrices are left to cuBLAS
+MULTIPROCESSORS = 128         # so many tiles, if there are trajectories enough: about what a large GPU has
+FEWEST = 4                    # trajectories in a tile that are not given up for that
+REGIMES = ("thread per trajectory", "warp per tile", "block per tile", "op by op")
+
+
+class CannotBeFused(NotImplementedError):
+    """This solve has to go op by op; the message says why."""
+
+
+class Plan(NamedTuple):
+    """The layout of one direction of a solve. regime "op by op": nothing is fused, and the rest says why."""
+    direction: str               # forward or backward
+    regime: str                  # one of REGIMES
+    T: int                       # trajectories in a tile
+    threads: int                 # of a block, which works on one tile
+    tiles: int                   # blocks
+    state: str                   # "shared" or "global": where the values of a tile are while it runs
+    params: str                  # "shared" or "global": where the weights are
+    bytes: tuple[int, int]       # of the state of a tile, and of the params
+    budget: int                  # bytes of shared memory that a block may ask for
+    arch: str
+    reason: str
+    registers: int | None = None       # of a thread; None before the text has been compiled
+    spills: int | None = None          # bytes that do not fit into registers
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory that a block asks for."""
+        return sum(size for size, where in zip(self.bytes, (self.state, self.params), strict=True) if where == "shared")
+
+    @property
+    def defines(self) -> str:
+        """What the generated text is told of the plan."""
+        lines = [f"#define TILE_THREADS {self.threads}"]
+        lines += [f"#define {name}_GLOBAL" for name, where in (("TILE", self.state), ("PARAMS", self.params)) if where == "global"]
+        return "\n".join([*lines, ""])
+
+    def __str__(self) -> str:
+        if self.regime == "op by op":
+            return f"{self.direction} on {self.arch}: op by op\n    because {self.reason}"
+        made = "" if self.registers is None else f", {self.registers} registers" + (
+            f" and {self.spills} bytes of spills" if self.spills else "")
+        where = [f"{name} {size}" + (" in global memory" if place == "global" else "") for name, size, place in zip(
+            ("state", "params"), self.bytes, (self.state, self.params), strict=True)]
+        return (f"{self.direction} on {self.arch}: {self.regime}, {self.tiles} tiles of {self.T} trajectories, {self.threads} "
+                f"threads{made}\n    shared memory: {self.shared} bytes of {self.budget} ({', '.join(where)})\n"
+                f"    because {self.reason}")
+
+
+class Plans(NamedTuple):
+    """Of both directions; None for one that a solve does not have."""
+    forward: Plan | None
+    backward: Plan | None
+
+    def __str__(self) -> str:
+        return "\n".join(str(plan) for plan in self if plan is not None)
+
+
+CHOICES = ("regime", "T", "threads", "state", "params")
+
+
+def chosen(given: Any) -> dict[str, Any]:
+    """What of a plan the user has decided: a Plan, or a mapping with some of CHOICES."""
+    wanted = {name: getattr(given, name) for name in CHOICES} if isinstance(given, Plan) else dict(given or {})
+    for name, value in wanted.items():
+        if name not in CHOICES:
+            raise ValueError(f"plan: {name!r} cannot be chosen; {', '.join(CHOICES)} can")
+        if name in ("T", "threads") and not (isinstance(value, int) and 1 <= value <= 1024):
+            raise ValueError(f"plan: {name}={value!r}; a whole number from 1 to 1024")
+        if name in ("state", "params") and value not in ("shared", "global"):
+            raise ValueError(f"plan: {name}={value!r}; 'shared' or 'global'")
+        if name == "regime" and value not in REGIMES:
+            raise ValueError(f"plan: regime={value!r}; one of {', '.join(map(repr, REGIMES))}")
+    return wanted
+
+
+def budget(arch: str) -> int:
+    """Bytes of shared memory that a block may ask for on this architecture; what every GPU has, if it is not known here."""
+    return 1024 * SHARED_MEMORY.get(arch.rstrip("af"), WITHOUT_ASKING)
+
+
+def width(lowered: Mapping[str, Lowered]) -> int:
+    """The widest side of the matrices that the trajectories share; 0 without any."""
+    return max((side for x in lowered.values() for loop in x.loops if loop.kind in ("linear", "outer") for side in loop.shape[-2:]),
+               default=0)
+
+
+def make(lowered: Mapping[str, Lowered], source: Callable[[int], Source], rows: int, dtype: Any, direction: str, arch: str,
+         strict: bool, given: Any = None) -> tuple[Plan, Source]:
+    """The plan of one direction, and the text that it is for.
+
+    Parameters
+    ----------
+    lowered : its programs as loops.
+    source : the text for tiles of T trajectories.
+    rows : trajectories.
+    given : what the user has decided, as for `chosen`.
+
+    Raises ValueError for a choice that does not fit into the budget. Never launches, needs no GPU.
+    """
+    wanted = chosen(given)
+    wide, itemsize, most = width(lowered), np.dtype(dtype).itemsize, budget(arch)
+    first = wanted.get("T") or tile(rows, dtype, strict)
+    if rows == 1:
+        first = 1                         # features alone are dealt out to the threads
+    T = first
+    while True:
+        text = source(T)
+        plan = fitted(text, rows, itemsize, direction, arch, most, wide, wanted)
+        if plan.shared <= most or "T" in wanted or T == 1:
+            break
+        T = T // 2
+    shrunk = f", and {first} trajectories do not fit" if T < first else ""
+    if "state" not in wanted and (plan.shared > most or T < min(first, FEWEST)):
+        # Too little of it fits for the threads to be worth their while.
+        T = first
+        text = source(T)
+        plan = fitted(text, rows, itemsize, direction, arch, most, wide, {**wanted, "state": "global"})
+        shrunk = f", and the state of {first} trajectories takes {plan.bytes[0]} bytes, more than a block may have"
+    plan = plan._replace(reason=plan.reason + shrunk)
+    if plan.regime != "op by op" and plan.shared > most:
+        raise ValueError(f"plan: the {direction} sweep with {', '.join(f'{k}={v!r}' for k, v in wanted.items())} asks for "
+                         f"{plan.shared} bytes of shared memory, and a block on {arch} may have {most}; take a smaller T, or "
+                         "state='global' or params='global'")
+    return plan, text
+
+
+def tile(rows: int, dtype: Any, strict: bool) -> int:
+    """Trajectories in a tile before the budget is looked at."""
+    T = tile_of(rows, dtype)
+    while not strict and T > FEWEST and rows // T < MULTIPROCESSORS:
+        T //= 2
+    return T
+
+
+def fitted(text: Source, rows: int, itemsize: int, direction: str, arch: str, most: int, wide: int, wanted: dict) -> Plan:
+    """The plan for a tile of this size, which may ask for too much."""
+    T = text.T
+    regime, reason, threads = "block per tile", f"the widest matrix has {wide} rows or columns", 32
+    if wide > WIDE:
+        regime, reason = "op by op", f"a matrix of width {wide} (more than {WIDE}) is better left to cuBLAS"
+    elif wide <= NARROW:
+        reason = f"the field has no matrix wider than {NARROW}"
+        threads = max(32, T)
+        regime = "thread per trajectory" if threads == T else "warp per tile"
+    else:
+        outputs = [loop.out.F * T // 8 if loop.kind == "linear" else loop.out.F // 16
+                   for x in text.lowered.values() for loop in x.loops if loop.kind in ("linear", "outer")]
+        while threads < min(256, max(outputs)):                  # eight outputs of a product, or sixteen sums, for each thread
+            threads *= 2
+    sizes = (text.size * itemsize, text.param_size * itemsize)
+    state = wanted.get("state", "shared")
+    room = most - (sizes[0] if state == "shared" else 0)
+    params = wanted.get("params") or ("shared" if sizes[1] <= room else "global")
+    if "threads" in wanted:
+        threads = wanted["threads"]
+    if wanted.get("regime", regime) != regime:
+        regime, reason = wanted["regime"], "it was asked for"
+    return Plan(direction, regime, T, threads, -(-rows // T), state, params, sizes, most, arch, reason)
+
+
+def plan_of(field: Callable, y0: Any, ts: Any, params: Any = None, *, arch: str, arithmetic: str = "fast", plan: Any = None,
+            compiled: bool = False, **options: Any) -> Plans:
+    """The plans of a solve and of its reverse sweep, for any GPU, without one.
+
+    Parameters
+    ----------
+    field, y0, ts, params, options : as for solve; arrays may be on the host.
+    arch : the architecture of the GPU, such as "sm_90".
+    arithmetic, plan : as for solve.
+    compiled : compile the text with NVRTC, for the registers.
+
+    Raises CannotBeFused, where the field cannot be fused at all; ValueError for a plan that does not fit.
+    """
+    from .fused import planned
+    return planned(field, y0, ts, params, arch, arithmetic, plan, compiled, options)
