@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable, Sequence
 
 from . import __version__
+from .compiled.native import CompileError
+from .engine.tensor import NotTraceable
 
 EXAMPLES_TRAIN = """examples:
   revode train white-dwarf                                     1000 iterations, the published experiment
@@ -45,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return getattr(args, "run", commands[args.command])(args)
     except UserError as error:
         print(f"revode {args.command}: {error}", file=sys.stderr)
+        return 2
+    except (NotTraceable, CompileError) as error:
+        print(f"\nrevode {args.command}: --backend {args.backend} cannot run {args.experiment}: {error}. "
+              "--backend replay and --backend eager can.", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         if error.name not in ("matplotlib", "tqdm"):

@@ -174,15 +174,15 @@ def march(problem: Problem, initial: Any, params: Any, visit: Callable | None = 
 
     visit(n, parts) sees every state, or every so many.
     """
-    parts = None
+    start = None
     if problem.backend is not None and advance is None and (visit is None or every > 1):
-        parts = problem.start(Increment(problem.system, params), initial)
-        runner = problem.ran(problem.backend.forward(problem, parts, params))
+        start = problem.start(Increment(problem.system, params), initial)
+        runner = problem.ran(problem.backend.forward(problem, start, params))
         if runner is not None:
-            return leap(problem, parts, params, runner, visit, every)
+            return leap(problem, start, params, runner, visit, every)
     saved, indices = [], []
     watch = Watch(problem, params)
-    points = states(problem, initial, params, advance, parts)
+    points = states(problem, initial, params, advance, start)
     if problem.progress:
         points = progress_bar(points, problem)
     with np.errstate(over="ignore", invalid="ignore"):       # the watch says it better

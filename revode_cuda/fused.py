@@ -290,11 +290,10 @@ def on_host(problem: Problem) -> Problem:
     return replace(problem, driver=driver)
 
 
-def planned(field: Callable, y0: Any, ts: Any, params: Any, arch: str, arithmetic: str, plan: Any, compiled: bool,
+def planned(field: Callable, y0: Any, ts: Any, params: Any, device: Device, arithmetic: str, plan: Any, compiled: bool,
             options: dict) -> Plans:
     """See plan.plan_of."""
     from revode import Coupled, RungeKutta
-    device = Device("none", np, arch, lambda text, shared, real, mode: None, None)
     names = ("method", "diffusion", "noise", "interpretation", "control")
     unknown = set(options) - set(names)
     if unknown:

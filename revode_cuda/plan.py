@@ -206,5 +206,6 @@ def plan_of(field: Callable, y0: Any, ts: Any, params: Any = None, *, arch: str,
 
     Raises CannotBeFused, where the field cannot be fused at all; ValueError for a plan that does not fit.
     """
-    from .fused import planned
-    return planned(field, y0, ts, params, arch, arithmetic, plan, compiled, options)
+    from .fused import Device, planned
+    nowhere = Device("none", np, arch, lambda text, shared, real, mode: None, None)
+    return planned(field, y0, ts, params, nowhere, arithmetic, plan, compiled, options)

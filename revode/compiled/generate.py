@@ -284,7 +284,7 @@ class Body:
         end = len(self.groups)
         inside = {role: slot for role, slot in self.lowered.inputs.items()}
         for role, read in self.lowered.outputs.items():
-            if read.slot in inside.values() and read.slot is not inside.get(role):
+            if read.slot is not None and read.slot in inside.values() and read.slot is not inside.get(role):
                 last[read.slot] = end                                  # one part becomes another
         targets: dict[Slot, int] = {}
         self.copies: list[tuple[Role, Read]] = []
@@ -486,38 +486,39 @@ class Body:
                 text = f"{condition} ? {value} : {text}"
             self.lines.append(f"  {each}({loop.out.F}) {out} = {text};\n  SYNC;")
         elif loop.kind == "linear":
-            p, rows, m = loop.shape
+            p, inner_size, m = loop.shape
             x, w = (self.pointer(read.slot) for read in loop.reads)                                # type: ignore[arg-type]
-            self.lines.append(f"  rv_linear<{p}, {rows}, {m}>({self.pointer(loop.out)}, {x}, {w});\n  SYNC;")
+            self.lines.append(f"  rv_linear<{p}, {inner_size}, {m}>({self.pointer(loop.out)}, {x}, {w});\n  SYNC;")
         elif loop.kind == "outer":
-            rows, m = loop.shape
+            n_x, m = loop.shape
             x, g = (self.pointer(read.slot) for read in loop.reads[:2])                            # type: ignore[arg-type]
             total = self.pointer(loop.reads[2].slot) if len(loop.reads) > 2 else "(const real*)0"  # type: ignore[arg-type]
-            self.lines.append(f"  rv_outer<{rows}, {m}>({self.pointer(loop.out)}, {x}, {g}, {total}, R);\n  SYNC;")
+            self.lines.append(f"  rv_outer<{n_x}, {m}>({self.pointer(loop.out)}, {x}, {g}, {total}, R);\n  SYNC;")
         elif loop.kind == "rows":
             x = self.pointer(loop.reads[0].slot)                                                   # type: ignore[arg-type]
             total = self.pointer(loop.reads[1].slot) if len(loop.reads) > 1 else "(const real*)0"  # type: ignore[arg-type]
             name = "rv_rows_max" if loop.op is not None else "rv_rows"
             self.lines.append(f"  {name}<{loop.out.F}>({self.pointer(loop.out)}, {x}, {total}, R);\n  SYNC;")
         elif loop.kind == "contract":
-            a, b = (self.address(read.slot, self.entry(t)) for read, t in zip(loop.reads, loop.tables, strict=True))   # type: ignore[arg-type]
+            left, right = (self.address(read.slot, self.entry(t))                                  # type: ignore[arg-type]
+                           for read, t in zip(loop.reads, loop.tables, strict=True))
             C = loop.tables[0].shape[1]
-            self.lines.append(f"  {each}({loop.out.F}) {{\n    int c = 0;\n    real sum = {a} * {b};\n    for (c = 1; c < {C}; c++) "
-                              f"sum = sum + {a} * {b};\n    {out} = sum;\n  }}\n  SYNC;")
+            self.lines.append(f"  {each}({loop.out.F}) {{\n    int c = 0;\n    real sum = {left} * {right};\n    for (c = 1; c < {C}; c++) "
+                              f"sum = sum + {left} * {right};\n    {out} = sum;\n  }}\n  SYNC;")
         elif loop.kind == "reduce":
             table = loop.tables[0]
-            a = self.address(loop.reads[0].slot, self.entry(table))                                # type: ignore[arg-type]
+            entry = self.address(loop.reads[0].slot, self.entry(table))                            # type: ignore[arg-type]
             name = loop.op.name if loop.op is not None else "sum"
             combine = {"sum": "sum + x", "max": "x > sum || x != x ? x : sum", "min": "x < sum || x != x ? x : sum"}[name]
             if (table < 0).any():
                 test = f"if ({self.source.table(table)}[k * {table.shape[1]} + c] >= 0) "
-                start, begin = self.number(0.0), 0
+                start, begin = self.number(0.0), "0"
             else:
-                test, start, begin = "", a, 1
+                test, start, begin = "", entry, "1"
             C = table.shape[1]
             self.lines.append(
                 f"  {each}({loop.out.F}) {{\n    int c = 0;\n    real sum = {start};\n    for (c = {begin}; c < {C}; c++) "
-                f"{test}{{ const real x = {a}; sum = {combine}; }}\n    {out} = sum;\n  }}\n  SYNC;")
+                f"{test}{{ const real x = {entry}; sum = {combine}; }}\n    {out} = sum;\n  }}\n  SYNC;")
         else:
             raise AssertionError(loop.kind)
 

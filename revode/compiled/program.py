@@ -52,8 +52,8 @@ class Program:
     def __str__(self) -> str:
         lines = []
         for i, x in enumerate(self.values):
-            what = " ".join(map(str, x.role)) if x.role is not None else f"{x.op.name}({', '.join(map(brief, x.args))})" + (
-                f" {x.options}" if x.options else "")                                            # type: ignore[union-attr]
+            what = " ".join(map(str, x.role or ())) if x.op is None else f"{x.op.name}({', '.join(map(brief, x.args))})" + (
+                f" {x.options}" if x.options else "")
             lines.append(f"v{i:<4} {x.dtype!s:8}{x.shape!s:14} {what}")
         return "\n".join([*lines, *(f"{' '.join(map(str, role))} = {brief(v)}" for role, v in self.outputs.items())])
 
@@ -74,6 +74,7 @@ def trace(fn: Callable, examples: dict[Role, Any]) -> Program:
     results = fn(tensors)
     roles = list(examples)
     values: list[Value] = []
+    options: dict
     for slot, node in enumerate(tape.nodes):
         if node is None:
             x = examples[roles[slot]]
@@ -81,10 +82,10 @@ def trace(fn: Callable, examples: dict[Role, Any]) -> Program:
             continue
         if len(node) == 4:
             op, i, x, y = node
-            slots, inputs, options = (i,), (x,), {}
+            slots, inputs, options = [i], [x], {}
         elif len(node) == 6:
             op, i, j, x, z, y = node
-            slots, inputs, options = (i, j), (x, z), {}
+            slots, inputs, options = [i, j], [x, z], {}
         else:
             op, slots, inputs, options, y = node
         if isinstance(y, tuple):
@@ -138,7 +139,7 @@ def rewrite(program: Program, merge: bool) -> Program:
     out: list[Value] = []
     seen: dict[Any, V] = {}
     new: list[Any] = []                         # old number -> new number
-    small = []                                  # by new number: is it one number, the same for all trajectories?
+    small: list[bool] = []                                  # by new number: is it one number, the same for all trajectories?
 
     def emit(op: Op, args: tuple, options: dict, shape: tuple, dtype: Any) -> V:
         if op in (ADD, MULTIPLY) and isinstance(args[1], V) and (not isinstance(args[0], V) or args[0] > args[1]):

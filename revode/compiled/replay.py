@@ -536,10 +536,10 @@ def prelude(code: Code, leaves: list, contiguous: bool = False) -> list:
         if code.kinds[i] != "param":
             continue
         if x.op is None:
-            at[i] = np.asarray(leaves[x.role[1]], order="C")                                       # type: ignore[index]
+            at[i] = np.asarray(leaves[x.role[1]])                                                  # type: ignore[index]
         else:
             at[i] = x.op.forward(*(at[a] if isinstance(a, V) else a for a in x.args), **x.options)
-    return [np.asarray(at[i], order="C") if contiguous else at[i] for i in code.per_solve]
+    return [at[i].copy() if contiguous and not at[i].flags.c_contiguous else at[i] for i in code.per_solve]
 
 
 def aligned(table: np.ndarray, ndim: int) -> np.ndarray:

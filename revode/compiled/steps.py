@@ -85,7 +85,7 @@ class Symbols:
 
     def of_back(self) -> dict[Role, Any]:
         """The examples of the reverse sweep: the cotangents and the running sums for the parameters besides."""
-        more = {("cotangent", role[1]): np.zeros_like(x) for role, x in self.examples.items() if role[0] == "part"}
+        more: dict[Role, Any] = {("cotangent", role[1]): np.zeros_like(x) for role, x in self.examples.items() if role[0] == "part"}
         if not hasattr(self.method, "word"):
             more["defect",] = np.zeros_like(next(iter(more.values())), shape=())
         return {**self.examples, **more, **{("aparam", i): np.zeros_like(self.examples["param", i]) for i in self.floats}}
@@ -111,7 +111,7 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
 
     def begin(T: dict) -> dict:
         F = Increment(S.system, S.params(T))
-        found = {}
+        found: dict[Role, Any] = {}
         for name in {name: None for _, name, _ in carried}:
             y, = F.read((name,), S.parts(T))
             found |= {("carry", name, j): f for j, f in enumerate(F.at(T["step", "t0"], y))}
@@ -140,7 +140,7 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
         if carry is not None:
             R.memo = carry.memo(T, at.t1)
         cotangent: dict = {name: T["cotangent", name] for name in S.method.parts}
-        more = {}
+        more: dict[Role, Any] = {}
         if near:
             known = {"y": T["known", "y"]} if ("known", "y") in T else None
             parts, cotangent, defect = near_pullback(S.method, at, S.parts(T), cotangent, R, known)
@@ -251,7 +251,12 @@ class Carry:
 
 def positions(value: Recorded) -> list:
     found: list = []
-    replaced(value, lambda x: found.append(x) or x)
+
+    def see(x: Any) -> Any:
+        found.append(x)
+        return x
+
+    replaced(value, see)
     return found
 
 

@@ -159,7 +159,7 @@ RULES[np.ndarray.__getitem__] = Op("getitem", lambda a, index: a[index], (
 RULES[np.ndarray.astype] = Op("astype", lambda a, dtype: a.astype(dtype), (lambda g, y, a, dtype: g.astype(a.dtype),), "{0}")
 
 # In C, true is 1 and false is 0, as in NumPy's arithmetic.
-IN_C = {np.greater: "{0} > {1}", np.greater_equal: "{0} >= {1}", np.less: "{0} < {1}", np.less_equal: "{0} <= {1}",
+IN_C: dict[Any, str] = {np.greater: "{0} > {1}", np.greater_equal: "{0} >= {1}", np.less: "{0} < {1}", np.less_equal: "{0} <= {1}",
         np.equal: "{0} == {1}", np.not_equal: "{0} != {1}", np.isnan: "{0} != {0}", np.isfinite: "{0} - {0} == 0",
         np.isinf: "{0} - {0} != 0 && {0} == {0}", np.logical_and: "{0} != 0 && {1} != 0", np.logical_or: "{0} != 0 || {1} != 0",
         np.logical_not: "{0} == 0", np.sign: "{0} > 0 ? 1 : {0} < 0 ? -1 : {0}", np.floor: "rv_floor({0})",

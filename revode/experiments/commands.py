@@ -204,7 +204,7 @@ def spoken_engine(report: Report, args: Namespace) -> str:
     if args.command == "compare":
         beside = "" if args.backend == "eager" else "; rows that name another backend: Reversible on that one"
         return f"eager (the tape) for every mode, so that only the modes differ{beside}"
-    return f"{report.experiment.engine} for Reversible gradients, eager for other modes; --backend changes it"
+    return f"{report.experiment.engine}, for Reversible gradients; eager for other modes; --backend changes it"
 
 
 def machine() -> dict:

@@ -43,9 +43,9 @@ class Engine:
         if self.backend == "native":
             from ..compiled import native
             threads = self.threads or native.cores()
-            return (f"native, {native.compiler().version_text}, {self.arithmetic} arithmetic, at most {threads} "
-                    f"thread{'s' if threads > 1 else ''}")
-        return f"{self.backend}, {self.arithmetic} arithmetic" if self.backend in ("replay", "cuda") else self.backend
+            return (f"native ({native.compiler().version_text}, {self.arithmetic} arithmetic, at most {threads} "
+                    f"thread{'s' if threads > 1 else ''})")
+        return f"{self.backend} ({self.arithmetic} arithmetic)" if self.backend in ("replay", "cuda") else self.backend
 
 
 AUTO, EAGER = Engine(), Engine("eager")

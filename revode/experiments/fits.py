@@ -98,7 +98,7 @@ def introduce(args: argparse.Namespace, *lines: str) -> tuple[dict, Engine]:
     this = machine()
     load = "" if this["load"] is None else f", load average {this['load']:.1f}"
     print("\n  ".join([f"{args.experiment}: {lines[0]}", *lines[1:],
-                       f"backend: {engine} for Reversible gradients and plain solves, eager for Direct",
+                       f"backend: {engine}, for Reversible gradients and plain solves; eager for Direct",
                        f"{this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, NumPy {this['numpy']}"]),
           flush=True)
     return this, engine

@@ -190,12 +190,14 @@ class Trip:
 
     def judge(self) -> None:
         """(step, error, relative error, ulps) for every state compared, several at a time."""
-        found = []
+        found: list[tuple[int, float, float, float]] = []
         for names in {tuple(truth) for _, _, truth in self.seen}:              # saved states have fewer parts than kept ones
             rows = [(n, parts, truth) for n, parts, truth in self.seen if tuple(truth) == names]
-            error, relative, ulps = (0.0,) * 3
+            error: Any = 0.0
+            relative: Any = 0.0
+            ulps: Any = 0.0
             for name in names:
-                back, x = (np.stack([entry[i][name] for entry in rows]) for i in (1, 2))
+                back, x = (np.stack([entry[name] for entry in column]) for column in list(zip(*rows, strict=True))[1:])     # type: ignore[index]
                 axes, scale = tuple(range(1, x.ndim)), self.problem.scales[name]
                 info = np.finfo(x.dtype)
                 self.eps = float(info.eps)
@@ -205,7 +207,8 @@ class Trip:
                 error = np.maximum(error, np.max(off, axis=axes))
                 relative = np.maximum(relative, np.max(off / np.maximum(scale, floor), axis=axes))
                 ulps = np.maximum(ulps, np.max(off, axis=axes) / (self.eps * 2.0 ** np.floor(np.log2(largest))))
-            found += [(n, *(unless_nan(number(column[k])) for column in (error, relative, ulps))) for k, (n, _, _) in enumerate(rows)]
+            found += [(n, unless_nan(number(error[k])), unless_nan(number(relative[k])), unless_nan(number(ulps[k])))
+                      for k, (n, _, _) in enumerate(rows)]
         self.errors += sorted(found, reverse=True)             # in the order of the sweep
         self.seen.clear()
 
