@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..engine.tensor import RULES, NotTraceable, Op
-from .program import ADD, MULTIPLY, Program, Role, V, Value, simplify
+from .program import ADD, MULTIPLY, SUBTRACT, Program, Role, V, Value, simplify
 
 STRUCTURAL = {"reshape", "transpose", "broadcast_to", "flip", "getitem"}
 LANES, SHARED, TILE = "lanes", "shared", "tile"       # one value for each trajectory; one for all; a sum over those of a tile
@@ -153,24 +153,28 @@ def chained(program: Program) -> Program:
     for role, v in program.outputs.items():
         if role[0] != "aparam" or not isinstance(v, V) or program.values[v].op is not ADD:
             continue
-        terms: list[Any] = []
+        terms: list[Any] = []                                # (value, the operation that joins it)
         total = program.inputs.get(role)
-        pending: list[Any] = [v]
+        pending: list[Any] = [(v, ADD)]
+        found = total is None
         while pending:
-            a = pending.pop()
+            a, op = pending.pop()
             x = program.values[a] if isinstance(a, V) else None
-            if a == total:
-                continue
-            if x is not None and x.op is ADD and all(isinstance(b, V) and program.values[b].shape == x.shape for b in x.args):
-                pending += x.args[::-1]
+            if a == total and isinstance(a, V) and op is ADD and not found:
+                found = True
+            elif op is ADD and x is not None and x.op in (ADD, SUBTRACT) and all(
+                    isinstance(b, V) and program.values[b].shape == x.shape for b in x.args):
+                pending += [(x.args[1], x.op), (x.args[0], ADD)]
             else:
-                terms.append(a)
+                terms.append((a, op))
+        if not found:                                        # the running sum is inside of one of the terms
+            continue
         before: Any = total
-        for term in terms:
+        for term, op in terms:
             if before is None:
                 before = term
                 continue
-            values.append(program.values[v]._replace(args=(before, term)))
+            values.append(program.values[v]._replace(op=op, args=(before, term)))
             before = V(len(values) - 1)
         outputs[role] = before
     return Program(values, outputs)

@@ -136,7 +136,7 @@ class Tiles:
                 found[role[1]] = tree_sum(x).reshape(self.shapes[role])
             else:
                 rows = x.transpose(0, 2, 1).reshape(self.tiles * self.T, -1)[:self.rows]
-                found[role[1]] = rows.reshape(self.shapes[role]).copy()       # for one trajectory it would be a view
+                found[role[1]] = rows.reshape(self.shapes.get(role, self.shape)).copy()       # for one trajectory it would be a view
         return found
 
     @property

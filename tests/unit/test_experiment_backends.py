@@ -3,10 +3,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from fake_array import FakeArray, put
 
 import revode as rv
 from revode.__main__ import main
@@ -20,7 +23,6 @@ try:
     COMPILER = True
 except native.NoCompiler:
     COMPILER = False
-NATIVE = pytest.param("native", marks=pytest.mark.skipif(not COMPILER, reason="no C++ compiler on this machine"))
 
 
 def losses_of_ode(module: Any, backend: str) -> training.Trained:
@@ -40,18 +42,22 @@ RUNS = {"white-dwarf": lambda backend: losses_of_ode(white_dwarf, backend),
         "ou, Coupled": lambda backend: losses_of_ou(Coupled("midpoint"), 3, backend)}
 
 
-@pytest.mark.parametrize("backend", ["replay", NATIVE])
-@pytest.mark.parametrize("name", RUNS)
+# The program of EES(2,7) takes the compiler some 5 s, so it is replayed here; tests of the native host have such methods too.
+@pytest.mark.parametrize(("name", "backend"), [
+    (name, backend) for name in RUNS for backend in ["replay"] + ["native"] * (name != "ou, EES(2,7)")])
 def test_the_losses_are_those_of_the_tape(name: str, backend: str) -> None:
-    """Compiled sums are taken in another order, and native elementary functions are a few ulp off NumPy's. So the loss and the
-    gradient of one solve of N <= 120 steps differ by about N * 10 eps = 3e-13 of the size of the whole gradient. Adam divides
-    each entry by its own size: an entry 1e-3 of the largest has 3e-10 of error, and so has its step of 2e-2. Five such steps,
-    with a logarithmic slope of the loss of some 10: 5 * 2e-2 * 3e-10 * 10 = 3e-10, so 1e-9. The first loss has seen none."""
+    """Compiled sums are taken in another order, and native elementary functions are an ulp off NumPy's. So the loss and the
+    gradient of one solve of N <= 120 steps differ by at most N * 10 eps = 3e-13 of the size of the whole gradient. Adam divides
+    each entry by its own size: an entry 1e-2 of the largest has 3e-11 of error, and so has its step of 2e-2. Five such steps,
+    with a logarithmic slope of the loss of some 10: 5 * 2e-2 * 3e-11 * 10 = 3e-11, so 1e-10. The first loss has seen none.
+    (Seen: 4e-16 throughout, because such roundings mostly cancel.)"""
+    if backend == "native" and not COMPILER:
+        pytest.skip("no C++ compiler on this machine")
     found, tape = RUNS[name](backend), RUNS[name]("eager")
     assert (found.backend, tape.backend) == (backend, "eager")
     assert len(tape.losses) == 6 and tape.losses[5] != tape.losses[0]
     np.testing.assert_allclose(found.losses[0], tape.losses[0], rtol=1e-12)
-    np.testing.assert_allclose(found.losses, tape.losses, rtol=1e-9)
+    np.testing.assert_allclose(found.losses, tape.losses, rtol=1e-10)
 
 
 def rows_of(path: Any) -> dict[str, dict]:
@@ -60,7 +66,7 @@ def rows_of(path: Any) -> dict[str, dict]:
 
 def test_compare_times_reversible_on_the_tape_and_compiled(capsys: Any, tmp_path: Any) -> None:
     path = tmp_path / "out.json"
-    assert main(["compare", "white-dwarf", "--steps", "40", "--iterations", "3", "--json", str(path)]) == 0
+    assert main(["compare", "white-dwarf", "--steps", "40", "--iterations", "4", "--json", str(path)]) == 0
     rows, out = rows_of(path), capsys.readouterr().out
     compiled = ["replay", "native"] if COMPILER else ["replay"]
     assert list(rows)[:len(compiled) + 2] == ["reversible", *(f"reversible, {name}" for name in compiled), "direct"]
@@ -123,23 +129,54 @@ def test_complexity_compares_on_one_engine() -> None:
     more = complexity.curves(Engine("replay"))
     assert [curve.name for curve in more[:-1]] == [curve.name for curve in complexity.curves()]
     assert (more[-1].name, more[-1].engine) == ("reversible, replay", Engine("replay"))
-    params = complexity.parameters(0)
-    for curve in (more[0], more[-1]):
-        for _ in range(2):                    # "auto" would leave the tape when it has seen enough steps
-            sol = {}
-            solve = curve.engine.solve
-            object.__setattr__(curve, "engine", Recording(curve.engine, sol, solve))
-            rv.value_and_grad(complexity.objective(curve, 300))(params)
-            object.__setattr__(curve, "engine", curve.engine.engine)
-            assert sol["last"].stats.backend == curve.engine.backend
 
 
-class Recording:
-    """An engine that keeps the last solution."""
+def test_complexity_measures_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """500 steps, at which "auto" leaves the tape."""
+    ran = []
 
-    def __init__(self, engine: Engine, kept: dict, solve: Any) -> None:
-        self.engine, self.kept, self.inner = engine, kept, solve
+    def solve(*args: Any, **options: Any) -> Any:
+        sol = rv.solve(*args, **options)
+        ran.append(sol.stats)
+        return sol
 
-    def solve(self, *args: Any, **options: Any) -> Any:
-        self.kept["last"] = self.inner(*args, **options)
-        return self.kept["last"]
+    monkeypatch.setattr(engines, "solve", solve)
+    for curve in complexity.curves(Engine("replay")):
+        if curve.name in ("reversible", "checkpointed:44", "reversible, replay"):
+            rv.value_and_grad(complexity.objective(curve, 500))(complexity.parameters(0))
+    assert [stats.backend for stats in ran] == ["eager", "eager", "replay"]
+
+
+class OnDevice:
+    """In the place of revode_cuda.solve: no fused solves, and the rest operation by operation."""
+    asked: list[str] = []
+
+    @classmethod
+    def solve(cls, *args: Any, backend: str, arithmetic: str, **options: Any) -> Any:
+        from revode_cuda.solve import CannotBeFused
+        cls.asked.append(backend)
+        if backend == "fused":
+            raise CannotBeFused("no launch today")
+        return rv.solve(*args, backend="eager", **options)
+
+
+@pytest.mark.parametrize("name", ["white-dwarf", "ou, Coupled"])
+def test_on_a_gpu_the_loss_and_the_optimiser_stay_on_the_host(name: str, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    """With the stand-in for CuPy: every array crosses, every gradient comes back, and a solve that is not fused says so once."""
+    import revode_cuda
+    cupy: Any = ModuleType("cupy")
+    crossed = []
+    cupy.is_available, cupy.asarray = lambda: True, lambda x: crossed.append(x.shape) or put(x)
+    cupy.cuda = SimpleNamespace(get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None))
+    monkeypatch.setitem(sys.modules, "cupy", cupy)
+    monkeypatch.setattr(FakeArray, "get", lambda self, blocking=True: self._host.copy())
+    monkeypatch.setattr(revode_cuda, "solve", OnDevice.solve)
+    monkeypatch.setattr(engines, "_told", set())
+    OnDevice.asked.clear()
+    found, tape = RUNS[name]("cuda"), RUNS[name]("eager")
+    assert OnDevice.asked == ["fused", "eager"] * 6 and len(crossed) > 6 * 4
+    assert caplog.text.count("operation by operation: no launch today") == 1
+    # The stand-in computes with NumPy: the same operations, and so the same bits.
+    assert found.losses == tape.losses and isinstance(revode_cuda.tree.flatten(found.params)[0][0], np.ndarray)
+    check = training.train(white_dwarf.experiment(5).on(Engine("cuda")), rv.Direct(), iterations=1)
+    assert check.backend == "eager" and len(OnDevice.asked) == 12                  # other modes: the tape, on the host
