@@ -183,7 +183,7 @@ class Fused(Tiles):
                 x = x.reshape(F, -1)[:, 0] if where == "lanes" else x
             else:
                 x = self.place(role).transpose(0, 2, 1).reshape(self.tiles * self.T, -1)[:self.rows]
-            found[role[1]] = self.back_home(xp.ascontiguousarray(x).reshape(self.shapes[role]))
+            found[role[1]] = self.back_home(xp.array(x, order="C").reshape(self.shapes.get(role, self.shape)))      # no view
         return found
 
     def back_home(self, x: Any) -> Any:

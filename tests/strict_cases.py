@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -75,7 +76,7 @@ def assert_close(actual: dict[str, Any], desired: dict[str, Any], dtype: Any) ->
                                        err_msg=name)
 
 
-def compare(field: Callable, y0: Any, params: Any, method: Any, T: int | None = None, eager: bool = True, **more: Any) -> dict[str, Any]:
+def compare(field: Callable, y0: Any, params: Any, method: Any, T: int | None = None, eager: bool = True, **more: Any) -> dict:
     """Native == mirror in every bit, with one thread and two; both close to the tape's gradient through all steps."""
     with tiles_of(T):
         found = results(field, y0, params, method, "native", **more)
@@ -90,11 +91,11 @@ def compare(field: Callable, y0: Any, params: Any, method: Any, T: int | None = 
     return found
 
 
-def network(d: int, width: int, depth: int, dtype: Any, rng: Any, more: int = 0) -> list:
+def network(d: int, width: int, depth: int, dtype: Any, rng: Any) -> list:
     """Weights of `depth` hidden layers; entries small enough that |f| and its derivatives stay near 1."""
-    sizes = [d + more, *[width] * depth, d]
+    sizes = [d, *[width] * depth, d]
     return [((0.7 * rng.standard_normal((a, b)) / np.sqrt(a)).astype(dtype), (0.1 * rng.standard_normal(b)).astype(dtype))
-            for a, b in zip(sizes[:-1], sizes[1:], strict=True)]
+            for a, b in pairwise(sizes)]
 
 
 def layers(t: Any, y: Any, params: Any) -> Any:

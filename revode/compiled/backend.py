@@ -12,6 +12,7 @@ import types
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -57,7 +58,7 @@ class Backend:
             return None
         if problem.key is ...:
             problem.key = self.key(problem, parts, params)
-        key = None if problem.key is None else (direction, problem.key)
+        key = None if problem.key is None else (direction, get_ident(), problem.key)       # a runner serves one thread
         if key is not None and key in _cache:
             _cache.move_to_end(key)
             return _cache[key]
@@ -77,7 +78,7 @@ class Backend:
         return made
 
     def make(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Any:
-        if self.name == "native" or self.strict and not self.auto:          # strict: the same bits from NumPy
+        if self.name == "native" or (self.strict and not self.auto):        # strict: the same bits from NumPy
             from .mirror import Mirror
             from .tiles import Tiles
             return Tiles(steps, parts, problem.method.outputs, direction, getattr(problem.driver, "by_step", False),
@@ -151,7 +152,7 @@ def fingerprint(x: Any, seen: tuple) -> Any:
         code = x.__code__
         cells = tuple(fingerprint(cell.cell_contents, seen) for cell in x.__closure__ or ())
         names = sorted(names_in(code))
-        used = tuple((name, fingerprint(x.__globals__[name], seen)) for name in names if name in x.__globals__)
+        used = tuple((name, looked_up(x.__globals__[name], names, seen)) for name in names if name in x.__globals__)
         return ("function", code.co_code, frozen(constants(code)), code.co_names, cells, fingerprint(x.__defaults__, seen),
                 fingerprint(x.__kwdefaults__, seen), used)
     if hasattr(x, "__dataclass_fields__"):
@@ -162,6 +163,14 @@ def fingerprint(x: Any, seen: tuple) -> Any:
     if isinstance(x, Fraction):
         return "fraction", x.numerator, x.denominator
     raise Unknown(type(x).__name__)
+
+
+def looked_up(x: Any, names: list[str], seen: tuple) -> Any:
+    """The fingerprint of a global; of a module (settings, say) all of its attributes that the code may name."""
+    if not isinstance(x, types.ModuleType) or x.__name__.split(".")[0] in ("numpy", "math", "revode", "builtins") or id(x) in seen:
+        return fingerprint(x, seen)
+    seen = (*seen, id(x))
+    return "module", x.__name__, *((name, looked_up(getattr(x, name), names, seen)) for name in names if hasattr(x, name))
 
 
 def constants(code: types.CodeType) -> tuple:

@@ -593,7 +593,7 @@ TILE_FUNCTIONS = r"""
 #undef NT
 #define NT TILE_THREADS
 #undef KERNEL
-#define KERNEL __global__ __launch_bounds__(TILE_THREADS)
+#define KERNEL __global__ __launch_bounds__(TILE_THREADS, 1)
 #else
 #define TILE_THREADS 128
 #endif

@@ -16,7 +16,6 @@ mixes trajectories, and what has no such form, raises NotFusable, which names th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -235,7 +234,7 @@ class Lowering:
         return bool(self.batch) and shape[:len(self.batch)] == self.batch
 
     def here(self, found: Sequence[str]) -> list[str]:
-        """`found`, where what is stretched over the batch counts as the state: one row of it is computed here."""
+        """`found`, where what is stretched over the batch counts as the state: each trajectory computes its own row of it."""
         kinds = list(found)
         for i, x in enumerate(self.values):
             if kinds[i] != "state" and x.op is not None and self.over_batch(x.shape) and (
@@ -284,12 +283,8 @@ class Lowering:
         a = np.asarray(a, np.float64)
         one = a[(0,) * len(self.batch)] if self.over_batch(a.shape) else a
         if one is not a and np.array_equal(a, np.broadcast_to(one, a.shape), equal_nan=True):
-            return self.stretched(Slot(SHARED, one.size, ("constant", one.tobytes(), one.size)), a.shape)
+            return self.everywhere(Known(SHARED, (), one.shape, Slot(SHARED, one.size, ("constant", one.tobytes(), one.size))))
         return Known(SHARED, (), a.shape, Slot(SHARED, a.size, ("constant", a.tobytes(), a.size)))
-
-    def stretched(self, slot: Slot, shape: tuple[int, ...]) -> Known:
-        """A shared value that is the same for all trajectories, as an array with axes for them."""
-        return Known(SHARED, (), shape, slot, np.resize(np.arange(slot.F), int(np.prod(shape))))
 
     def without(self, known: Known, shape: tuple[int, ...], axes: Sequence[int]) -> Known:
         """A shared value without these axes, along which it does not change: those of the batch."""
@@ -310,7 +305,7 @@ class Lowering:
     def everywhere(self, known: Known) -> Known:
         """A shared value, given to each trajectory."""
         slot = self.loop("map", LANES, known.F, [known.read()], text="{0}")
-        return Known(LANES, (0,), known.features, slot)
+        return Known(LANES, tuple(range(len(self.batch))), known.features, slot)
 
     def plain(self, known: Known) -> Slot:
         """The slot of a value, with its features in their own order."""
@@ -330,24 +325,17 @@ class Lowering:
             if at and rows and at != rows:
                 raise NotFusable("trajectories along different axes of its arguments")
             rows = at or rows
+        features = tuple(n for a, n in enumerate(x.shape) if a not in rows)
+        reads = []
+        for k, shape in zip(known, shapes, strict=True):
+            aligned = (1,) * (len(x.shape) - len(shape)) + shape
+            stretched = [a for a in rows if aligned[a] != 1]
+            if not k.rows and stretched:
+                k = self.without(k, aligned, stretched)
+            reads.append(self.broadcast(k, tuple(n for a, n in enumerate(aligned) if a not in rows), features))
         op = x.op
         assert op is not None and op.c is not None
-
-        def looped(rows: tuple[int, ...]) -> tuple[tuple[int, ...], Slot]:
-            features = tuple(n for a, n in enumerate(x.shape) if a not in rows)
-            reads = []
-            for k, shape in zip(known, shapes, strict=True):
-                aligned = (1,) * (len(x.shape) - len(shape)) + shape
-                stretched = [a for a in rows if aligned[a] != 1]
-                if not k.rows and stretched:
-                    k = self.without(k, aligned, stretched)
-                reads.append(self.broadcast(k, tuple(n for a, n in enumerate(aligned) if a not in rows), features))
-            return features, self.loop("map", kind, int(np.prod(features)), reads, text=op.c, op=op, source=op.name)
-
-        if not rows and kind == SHARED and self.over_batch(x.shape):
-            with suppress(NotFusable):
-                return self.stretched(looped(tuple(range(len(self.batch))))[1], x.shape)
-        features, slot = looped(rows)
+        slot = self.loop("map", kind, int(np.prod(features)), reads, text=op.c, op=op, source=op.name)
         return Known(kind, rows, features, slot)
 
     def kind_of(self, known: list[Known], x: Value) -> str:
@@ -375,7 +363,10 @@ class Lowering:
         feature, row = self.numbers(known, self.shape_of(x.args[0]))
         op = x.op
         assert op is not None
-        return self.placed(known, op.forward(feature, **x.options), op.forward(row, **x.options))
+        made = self.placed(known, op.forward(feature, **x.options), op.forward(row, **x.options))
+        if op.name == "broadcast_to" and made.kind == SHARED and self.over_batch(x.shape):
+            return self.everywhere(self.without(made, x.shape, range(len(self.batch))))
+        return made
 
     def numbers(self, known: Known, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """For every entry of a value its feature and its trajectory."""
@@ -413,9 +404,6 @@ class Lowering:
         rows = next((k.rows for k in known if k.rows), ())
         if axis in rows or any(k.kind == LANES and k.rows != rows for k in known):
             raise NotFusable("it joins trajectories")
-        everywhere = not rows and kind == SHARED and self.over_batch(x.shape) and axis >= len(self.batch)
-        if everywhere:
-            rows = tuple(range(len(self.batch)))
         known = [k if k.rows or not rows else self.without(k, self.shape_of(a), rows) for k, a in zip(known, x.args, strict=True)]
         features = tuple(n for a, n in enumerate(x.shape) if a not in rows)
         F = int(np.prod(features))
@@ -423,7 +411,7 @@ class Lowering:
         number = np.arange(F).reshape(features)
         at = axis - sum(r < axis for r in rows)
         pieces: list[Any] = [None] * len(known)
-        for j, (k, a) in enumerate(zip(known, x.args, strict=True)):
+        for j, a in enumerate(x.args):
             n = self.shape_of(a)[axis]
             pieces[j] = np.take(number, range(before, before + n), axis=at).reshape(-1)
             before += n
@@ -434,7 +422,7 @@ class Lowering:
             index[piece] = np.arange(piece.size) if k.map is None else k.map
             reads.append(Read(k.slot, index, k.number))
         slot = self.loop("gather", kind, F, reads, source="concatenate")
-        return self.stretched(slot, x.shape) if everywhere else Known(kind, rows, features, slot)
+        return Known(kind, rows, features, slot)
 
     def scatter(self, x: Value) -> Known:
         """The vjp of an index: zeros, with entries added where they came from."""
@@ -612,7 +600,8 @@ class Lowering:
             slot = self.loop("outer", TILE, F, [Read(known[0].slot), Read(known[1].slot)], shape=shape, source="matmul")
             return Known(TILE, (), features, slot)
         a, b = known
-        if not self.batch and tables[0].shape[1] == 1 and a.F * b.F == F and a.map is None and b.map is None and np.array_equal(
+        if not self.batch and tables[0].shape[1] == 1 and a.F * b.F == F and not any(
+                of_grid(k) or k.map is not None for k in known) and np.array_equal(
                 tables[0][:, 0], np.arange(F) // b.F) and np.array_equal(tables[1][:, 0], np.arange(F) % b.F):
             slot = self.loop("outer", LANES, F, [Read(a.slot), Read(b.slot)], shape=(a.F, b.F), source="matmul")
             return Known(LANES, (), features, slot)
@@ -633,7 +622,7 @@ class Lowering:
     def linear(self, known: list[Known], tables: list[np.ndarray], F: int) -> Slot | None:
         """x[p, c] w[c, j] with a shared w, if that is what the tables say."""
         x, w = known
-        if x.kind != LANES or w.kind != SHARED or x.slot is None or w.slot is None:
+        if x.kind != LANES or w.kind != SHARED or x.slot is None or w.slot is None or of_grid(w):
             return None
         tx, tw = tables
         n = tx.shape[1]
@@ -648,3 +637,8 @@ class Lowering:
                 tx, (k // m)[:, None] * n + np.arange(n)[None, :]):
             return None
         return self.loop("linear", LANES, F, [Read(x.slot), Read(w.slot)], shape=(p, n, m), source="matmul")
+
+
+def of_grid(known: Known) -> bool:
+    """Whether a value lies among those of the grid, which are doubles whatever the dtype: read one at a time."""
+    return known.slot is not None and known.slot.role is not None and known.slot.role[0] == "steps"

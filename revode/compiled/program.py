@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,7 +104,8 @@ def trace(fn: Callable, examples: dict[Role, Any]) -> Program:
 def frozen(x: Any) -> Any:
     """A hashable stand-in for a constant argument or option, the same for equal ones."""
     if isinstance(x, np.ndarray):
-        return "array", x.shape, x.dtype.str, x.tobytes()
+        content = x.tobytes()
+        return "array", x.shape, x.dtype.str, content if len(content) < 1024 else sha256(content).digest()
     if isinstance(x, (tuple, list)):
         return type(x).__name__, *map(frozen, x)
     if isinstance(x, dict):

@@ -20,7 +20,7 @@ from ..engine.tensor import MANY, NotTraceable, Tape, Tensor, is_float, value_of
 from ..methods.increment import Increment, Recorded, Recorder
 from ..methods.shears import Step, near_pullback, pullback
 from ..stepping import Problem, Stats, one_step
-from .program import Program, Role, simplify, trace
+from .program import Program, Role, V, kinds, simplify, trace
 
 
 @dataclass
@@ -291,6 +291,7 @@ def replaced(value: Recorded, put: Any) -> Recorded:
 
 def finished(steps: Steps, merge: bool) -> Steps:
     """Simplified, without carried arrays that nobody reads."""
+    recompute(steps)
     users = [steps.step, *(p for p in (steps.end, steps.land) if p is not None)]
     carried = list(steps.carried)
     while True:
@@ -306,6 +307,31 @@ def finished(steps: Steps, merge: bool) -> Steps:
     steps.land = next(rest) if steps.land is not None else None
     steps.begin = simplify(without(steps.begin, carried), merge)
     return steps
+
+
+def recompute(steps: Steps) -> None:
+    """Values of the parameters alone are not carried but computed where they are read: that is, once a solve."""
+    source, found = steps.step.values, kinds(steps.step)
+    fixed = {role: v for role in steps.carried if isinstance(v := steps.step.outputs.get(role), V) and found[v] == "param"}
+    needed = {int(v) for v in fixed.values()}
+    for i in range(len(source) - 1, -1, -1):
+        if i in needed:
+            needed.update(int(a) for a in source[i].args if isinstance(a, V))
+    for name in ("step", "land", "end"):
+        program = getattr(steps, name)
+        if program is None or not any(role in fixed for role in program.inputs):
+            continue
+        first: dict[int, V] = {i: V(k) for k, i in enumerate(sorted(needed))}
+        values = [source[i]._replace(args=tuple(first[a] if isinstance(a, V) else a for a in source[i].args)) for i in first]
+        inputs = {x.role: V(k) for k, x in enumerate(values) if x.role is not None}
+        inputs |= {role: first[int(v)] for role, v in fixed.items()}
+        at: list[V] = []
+        for x in program.values:
+            if x.role not in inputs:
+                values.append(x._replace(args=tuple(at[a] if isinstance(a, V) else a for a in x.args)))
+            at.append(inputs.get(x.role, V(len(values) - 1)))
+        setattr(steps, name, Program(values, {role: at[v] if isinstance(v, V) else v for role, v in program.outputs.items()}))
+    steps.carried = [role for role in steps.carried if role not in fixed]
 
 
 def without(program: Program, carried: list[Role]) -> Program:

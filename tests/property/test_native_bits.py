@@ -33,7 +33,7 @@ def general(t: Any, y: Any, p: Any) -> Any:
        method=st.sampled_from(METHODS), noise=st.sampled_from((None, "diagonal", "general")), seed=st.integers(0, 99))
 def test_native_is_its_mirror(d, width, depth, T, batch, dtype, method, noise, seed):
     """y1, all saved states, the gradients of y0 and of every parameter, the round trip, the counts; one thread or two."""
-    if noise and not getattr(method, "noise", False) or hasattr(method, "method"):
+    if noise and (not getattr(method, "noise", False) or hasattr(method, "method")):
         method = NOISY[seed % len(NOISY)]
     rng = np.random.default_rng(seed)
     params: dict[str, Any] = {"net": network(d, width, depth, dtype, rng)}
