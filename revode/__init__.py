@@ -8,7 +8,8 @@ This file is the table of contents; the engine is in engine/, the methods in met
 from . import nn, optim
 from .adaptive import PID
 from .advise import Advice, advise
-from .engine import Tensor, check_vjp, custom_vjp, grad, load, save, stop_gradient, tree, value_and_grad, vjp
+from .archive import load, save
+from .engine import Tensor, check_vjp, custom_vjp, grad, stop_gradient, tree, value_and_grad, vjp
 from .gradients import Backsolve, Checkpointed, Direct, Reversible
 from .methods import (
     EES,

@@ -48,8 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"revode {args.command}: {error}", file=sys.stderr)
         return 2
-    except (NotTraceable, CompileError) as error:
-        print(f"\nrevode {args.command}: --backend {args.backend} cannot run {args.experiment}: {error}. "
+    except (NotTraceable, NotImplementedError, CompileError) as error:       # of native, of cuda, of the compiler
+        print(f"\nrevode {args.command}: --backend {args.backend} cannot run this: {str(error).rstrip('.')}. "
               "--backend replay and --backend eager can.", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:

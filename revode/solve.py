@@ -62,6 +62,13 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     interpretation : "stratonovich", or "ito" (diagonal noise: the drift is corrected by one vjp; or RungeKutta("euler")).
     control : LinearPath, Rectilinear or HermiteCubic: dy = f(t, y, params) dX, f of shape y.shape + (channels,).
     save_at : times to return in an adaptive solve; they become grid points. Default: every accepted step.
+    backend : who runs the steps, of a plain solve and of Reversible: "eager", the tape; "replay", a program of NumPy calls;
+        "native", that program compiled by this machine's C++ compiler; "auto", the tape, and replay from 200 steps of one kind
+        on, with the same bits. Where a program does not apply (a field that branches on values, other gradient modes, the
+        forward solve of adaptive steps) the tape runs; stats.backend says who did. docs/backends.md helps to choose.
+    threads : of "native", over the batch; default one for each core. It changes no bit.
+    arithmetic : of "native": "fast" (products and sums may be contracted), or "strict" (each operation rounded by itself, in a
+        fixed order): the same bits on every machine, and from "replay", which then plays the compiled code.
 
     Returns
     -------
@@ -71,9 +78,11 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     Raises
     ------
     TypeError, ValueError for bad input, before any step; FloatingPointError where the state stops being finite;
-    ReconstructionError (or ReconstructionWarning) where the reverse sweep does not find its way back.
+    ReconstructionError (or ReconstructionWarning) where the reverse sweep does not find its way back; NoCompiler, CompileError
+    or NotTraceable where "native" was asked for and cannot be had.
 
-    Cost: evaluations of the field as the method states; states held as the gradient mode states.
+    Cost: evaluations of the field as the method states; states held as the gradient mode states. A program is made once for
+    each kind of solve: some 10 ms for "replay", .5 s and more for "native", and 20 ms from its cache folder after that.
 
     Example
     -------

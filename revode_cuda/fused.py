@@ -27,7 +27,7 @@ from revode.compiled.program import V
 from revode.compiled.steps import backward_steps, forward_steps
 from revode.compiled.tiles import Tiles, tree_sum
 from revode.engine import tree
-from revode.engine.tensor import NotTraceable, Tensor, is_float
+from revode.engine.tensor import NotTraceable, Tensor, is_float, number
 from revode.methods.increment import Increment
 from revode.problem import prepare
 from revode.stepping import Problem
@@ -58,8 +58,21 @@ class Device(NamedTuple):
 def gpu() -> Device:
     """CuPy's current device. Raises ImportError or RuntimeError with what is missing."""
     cupy = require_cupy("solve")
-    from .compile import arch, function
-    return Device("cuda", cupy, arch(), lambda text, shared, real, mode: function(text, "run", real, mode, shared), np.uint64(0))
+    from .compile import arch
+    from .compile import function as load
+
+    def function(text: str, shared: int, real: str, mode: str) -> Callable:
+        loaded = {cupy.cuda.Device().id: load(text, "run", real, mode, shared)}
+
+        def call(grid: int, block: int, args: tuple) -> None:
+            here = cupy.cuda.Device().id
+            if here not in loaded:
+                loaded[here] = load(text, "run", real, mode, shared)
+            loaded[here]((grid, 1, 1), (block, 1, 1), args, shared_mem=shared)
+
+        return call
+
+    return Device("cuda", cupy, arch(), function, np.uint64(0))
 
 
 def shim(arch: str = "sm_90", order: str = "ascending", shuffle: int = 0, races: bool = False,
@@ -156,7 +169,9 @@ class Fused(Tiles):
     def put(self, kind: str, arrays: dict) -> None:
         for name, x in arrays.items():
             if (kind, name) in self.source.places:
-                self.place((kind, name))[...] = self.device.xp.asarray(self.tiled(x))
+                rows = self.device.xp.asarray(self.tiled(x)).reshape(self.tiles, -1)
+                offset = self.source.places[kind, name][0]
+                self.memory.reshape(self.tiles, -1)[:, offset:offset + rows.shape[1]] = rows
 
     def tiled(self, x: Any) -> Any:
         """(rows, features) as (tiles, features, lanes), where x is."""
@@ -167,7 +182,7 @@ class Fused(Tiles):
         short = self.tiles * self.T - self.rows
         if short:
             rows = xp.concatenate([rows, xp.broadcast_to(rows[-1:], (short, rows.shape[1]))])
-        return rows.reshape(self.tiles, self.T, -1).transpose(0, 2, 1)
+        return np.transpose(rows.reshape(self.tiles, self.T, -1), (0, 2, 1))
 
     def get(self, kind: str) -> dict:
         xp, found = self.device.xp, {}
@@ -182,7 +197,7 @@ class Fused(Tiles):
                 x = whole[offset - first:offset - first + F * (self.T if where == "lanes" else 1)]
                 x = x.reshape(F, -1)[:, 0] if where == "lanes" else x
             else:
-                x = self.place(role).transpose(0, 2, 1).reshape(self.tiles * self.T, -1)[:self.rows]
+                x = np.transpose(self.place(role), (0, 2, 1)).reshape(self.tiles * self.T, -1)[:self.rows]
             found[role[1]] = self.back_home(xp.array(x, order="C").reshape(self.shapes.get(role, self.shape)))      # no view
         return found
 
@@ -191,7 +206,7 @@ class Fused(Tiles):
 
     @property
     def defect(self) -> float:
-        return float(self.back_home(self.place(("defect",)).max())) if ("defect",) in self.source.places else 0.0
+        return number(self.place(("defect",)).max()) if ("defect",) in self.source.places else 0.0
 
     # running
 
@@ -255,6 +270,10 @@ class Fusing(Backend):
             if not self.auto:
                 raise CannotBeFused(f"solve: this solve cannot be fused: {error}; use backend='eager', or 'auto'") from error
             self.tell(problem, error)
+        except Exception as error:                   # what is wrong with the field the tape says in the user's own terms
+            if not self.auto or self.given:
+                raise
+            self.tell(problem, error)
         if key is not None:
             kept._cache[key] = made
             while len(kept._cache) > kept.KEPT:
@@ -314,3 +333,22 @@ def planned(field: Callable, y0: Any, ts: Any, params: Any, device: Device, arit
             raise CannotBeFused(f"plan_of: this solve cannot be fused: {error}") from error
         found.append(made.compiled() if compiled else made.plan)
     return Plans(*found)
+
+
+def rehearse(arithmetic: str = "strict", threads: int | None = None, T: int | None = None, **how: Any) -> Fusing:
+    """A backend for revode.solve that runs the GPU's text on the threads of the host, one after another, in any order.
+
+    Parameters
+    ----------
+    arithmetic, threads, T : as in a plan.
+    how : for `shim`: arch, order, shuffle, races, edit.
+
+    Example
+    -------
+    >>> import revode as rv
+    >>> sol = rv.solve(lambda t, y, p: -y, np.ones((5, 2)), np.linspace(0, 1, 11), backend=rehearse(threads=32, order="random"))
+    >>> f"{sol.y1[0, 0]:.3f}"
+    '0.368'
+    """
+    given = {name: value for name, value in (("threads", threads), ("T", T)) if value is not None}
+    return Fusing("fused", False, True, arithmetic == "strict", None, shim(**how), tuple(given.items()))

@@ -14,4 +14,5 @@ def native_cache(tmp_path_factory):
     folder = tmp_path_factory.mktemp("native")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "cache_folder", lambda: folder)
+        patch.setattr("revode_cuda.compile.cache_folder", lambda: folder)
         yield folder

@@ -88,7 +88,7 @@ def gradient(task: Task, method: Any, mode: Any, each: int) -> tuple[rv.Solution
     field = (lambda t, q, p: -p["k"] * np.sin(q)) if split else task.field      # only the pendulum has an acceleration
 
     def loss(params: dict) -> tuple:
-        sol = rv.solve(field, y0, task.grid(each), params, method=method, gradient=mode, save=[-1])
+        sol = rv.solve(field, y0, task.grid(each), params, method=method, gradient=mode, save=[-1], backend="eager")
         return 0.5 * sum(np.sum(y**2) for y in (sol.y1 if split else (sol.y1,))), sol
 
     with warnings.catch_warnings():
@@ -102,7 +102,7 @@ def evaluations(method: Any) -> int:
     """Evaluations of the field a step, forward."""
     split = len(method.outputs) > 1
     y0: Any = (np.ones(1), np.zeros(1)) if split else np.ones(1)
-    stats = rv.solve(lambda t, y, p: -0.01 * y, y0, np.linspace(0.0, 1.0, 101), method=method).stats
+    stats = rv.solve(lambda t, y, p: -0.01 * y, y0, np.linspace(0.0, 1.0, 101), method=method, backend="eager").stats
     return round(stats.nfe / stats.steps)
 
 

@@ -33,13 +33,14 @@ def printed(field: Callable, y0: Any, params: Any = None, *, method: Any = None,
     >>> import numpy as np
     >>> from revode import RungeKutta
     >>> print(printed(lambda t, y, p: -p * y, np.ones(2), np.array(3.0), method=RungeKutta("euler")).program)
-    v0    float64 (2,)          part y
-    v1    float64 ()            param 0
-    v2    float64 ()            step h
-    v3    float64 ()            multiply(v1, v2)
-    v4    float64 (2,)          multiply(v0, v3)
-    v5    float64 (2,)          subtract(v0, v4)
-    part y = v5
+    v0    float64 (2,)           part y
+    v1    float64 ()             param 0
+    v2    float64 ()             step h
+    v3    float64 (2,)           multiply(v0, v1)
+    v4    float64 ()             negative(v2)
+    v5    float64 (2,)           multiply(v3, v4)
+    v6    float64 (2,)           add(v0, v5)
+    part y = v6
     """
     if direction not in ("forward", "backward"):
         raise ValueError(f"printed: direction={direction!r}; 'forward' or 'backward'")

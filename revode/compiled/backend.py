@@ -11,15 +11,17 @@ import logging
 import types
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from threading import get_ident
 from typing import Any
 
 import numpy as np
 
 from ..engine import tree
-from ..engine.tensor import Tensor, is_float
-from ..stepping import Problem
+from ..engine.tensor import NotTraceable, Tensor, is_float
+from ..methods.increment import Increment
+from ..stepping import Problem, Stats, one_step, size
 from .program import frozen
 from .replay import Replay
 from .steps import backward_steps, forward_steps
@@ -66,6 +68,7 @@ class Backend:
             return None
         try:
             made = self.make(steps(problem, parts, params, self.merge), problem, parts, direction)
+            agree(made, direction, problem, parts, params)
         except Exception as error:                    # whatever it is: the tape will say it in the user's own terms
             if not self.auto and (self.name == "native" or self.strict):
                 raise
@@ -119,6 +122,69 @@ class Backend:
         return key
 
 
+def agree(runner: Any, direction: str, problem: Problem, parts: dict, params: Any) -> None:
+    """Raise NotTraceable if a step of the runner is not that of the tape, elsewhere than where it was traced.
+
+    A field that reads x.value, or turns x into integers, hands the trace a number where it should hand a formula. The last
+    step of the grid shows it, at other values of the state and the parameters: somewhat smaller ones, for which the field is
+    most likely to be defined, and ones of the other sign, for branches that the trace did not see.
+    """
+    leaves, structure = tree.flatten(params)
+    floats = [i for i, x in enumerate(leaves) if is_float(x)]
+    others = tree.unflatten(structure, [moved(x, 1.0) if i in floats else x for i, x in enumerate(leaves)])
+    seeds = {name: np.asarray(0.5 + irregular(x.shape), x.dtype) for name, x in parts.items()}
+    own = replace(problem, save=(), stats=Stats(), system=copy(problem.system), backend=None)
+    own.system.stats = own.stats
+    with np.errstate(all="ignore"):
+        for sign in (1.0, -0.7):
+            at = {name: moved(x, sign) for name, x in parts.items()}
+            try:
+                wanted = one_eagerly(own, direction, at, seeds, others, floats)
+            except Exception:                         # not defined there: nothing to compare with
+                continue
+            if direction == "forward":
+                runner.start(own, others, at)
+                runner.forward(own.N - 1, own.N, tuple(np.empty((0, *x.shape), x.dtype) for x in own.output(at)))
+            else:
+                runner.start(own, others, at, seeds)
+                runner.back(own.N, own.N - 1, (), None, True)
+            for kind, arrays in wanted.items():
+                if not all(np.all(np.isfinite(x)) for x in arrays.values()):
+                    break
+                found, largest = runner.get(kind), max((size(x) for x in arrays.values()), default=0.0)
+                for name, x in arrays.items():
+                    eps = float(np.finfo(x.dtype).eps)
+                    allowed = (1e-6 if eps < 1e-10 else 1e-3) * size(x - (at[name] if kind == "part" else 0.0)) + 1e3 * eps * largest
+                    if not np.all(abs(found[name] - x) <= allowed):
+                        raise NotTraceable("a step of the program is not that of the field, which uses values that a program does "
+                                           "not see (x.value, whole numbers or bools made of floats, random numbers)")
+
+
+def one_eagerly(problem: Problem, direction: str, parts: dict, cotangents: dict, params: Any, floats: list[int]) -> dict:
+    """What the last step of the grid makes on the tape, by kind and name."""
+    if direction == "forward":
+        return {"part": one_step(problem.method, problem.step(problem.N - 1), parts, Increment(problem.system, params))}
+    from ..gradients.reversible import Sweep
+    tape = Sweep(problem)
+    tape.start(problem, params, parts, cotangents)
+    tape.back(problem.N, problem.N - 1, (), None, True)
+    return {"part": tape.get("part"), "cotangent": tape.get("cotangent"),
+            "aparam": dict(zip(floats, tape.R.aparams, strict=True))}
+
+
+def moved(x: Any, sign: float) -> Any:
+    """Numbers near those of x, or of the other sign, and not zero where those of x are."""
+    if not np.size(x):
+        return x
+    made = sign * x * (1 - 0.1 * irregular(np.shape(x))) + 0.01 * (size(np.asarray(x)) or 1.0)
+    return np.asarray(made, x.dtype) if hasattr(x, "dtype") else float(made)
+
+
+def irregular(shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers in [0, 1), no two of them alike."""
+    return np.reshape(np.arange(int(np.prod(shape))) * 0.6180339887498949 % 1, shape)
+
+
 class Unknown(Exception):
     """Something whose content cannot be told."""
 
@@ -138,6 +204,8 @@ def fingerprint(x: Any, seen: tuple) -> Any:
         return frozen(x)
     if isinstance(x, np.ndarray):
         return frozen(x)
+    if isinstance(x, types.BuiltinFunctionType) and not isinstance(x.__self__, (types.ModuleType, type, types.NoneType)):
+        return "method", x.__name__, fingerprint(x.__self__, seen)                           # W.dot, whose W may change
     if isinstance(x, (types.ModuleType, types.BuiltinFunctionType, np.ufunc)):
         return "name", id(x)
     if isinstance(x, (tuple, list)):
@@ -153,10 +221,13 @@ def fingerprint(x: Any, seen: tuple) -> Any:
         cells = tuple(fingerprint(cell.cell_contents, seen) for cell in x.__closure__ or ())
         names = sorted(names_in(code))
         used = tuple((name, looked_up(x.__globals__[name], names, seen)) for name in names if name in x.__globals__)
-        return ("function", code.co_code, frozen(constants(code)), code.co_names, cells, fingerprint(x.__defaults__, seen),
-                fingerprint(x.__kwdefaults__, seen), used)
+        return ("function", described(code), cells, fingerprint(x.__defaults__, seen), fingerprint(x.__kwdefaults__, seen),
+                fingerprint(x.__dict__, seen), used)
     if hasattr(x, "__dataclass_fields__"):
-        return type(x).__qualname__, *(fingerprint(getattr(x, name), seen) for name in x.__dataclass_fields__)
+        fields = tuple(fingerprint(getattr(x, name), seen) for name in x.__dataclass_fields__)
+        methods = () if type(x).__module__.startswith("revode.") else tuple(
+            fingerprint(f, seen) for name, f in vars(type(x)).items() if isinstance(f, types.FunctionType) and name[:2] != "__")
+        return type(x).__module__, type(x).__qualname__, fields, methods
     if hasattr(x, "func") and hasattr(x, "keywords"):                                    # functools.partial
         return "partial", fingerprint(x.func, seen), fingerprint(x.args, seen), fingerprint(x.keywords, seen)
     from fractions import Fraction
@@ -166,15 +237,18 @@ def fingerprint(x: Any, seen: tuple) -> Any:
 
 
 def looked_up(x: Any, names: list[str], seen: tuple) -> Any:
-    """The fingerprint of a global; of a module (settings, say) all of its attributes that the code may name."""
-    if not isinstance(x, types.ModuleType) or x.__name__.split(".")[0] in ("numpy", "math", "revode", "builtins") or id(x) in seen:
+    """The fingerprint of a global; of a module or a class (settings, say) all of its attributes that the code may name."""
+    module = x.__name__ if isinstance(x, types.ModuleType) else x.__module__ if isinstance(x, type) else "numpy"
+    if module.split(".")[0] in ("numpy", "math", "revode", "builtins") or id(x) in seen:
         return fingerprint(x, seen)
     seen = (*seen, id(x))
-    return "module", x.__name__, *((name, looked_up(getattr(x, name), names, seen)) for name in names if hasattr(x, name))
+    return "holder", module, x.__name__, *((name, looked_up(getattr(x, name), names, seen)) for name in names if hasattr(x, name))
 
 
-def constants(code: types.CodeType) -> tuple:
-    return tuple((*constants(c), c.co_code) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts)
+def described(code: types.CodeType) -> tuple:
+    """Everything that tells the code of one function from that of another, the functions inside it as well."""
+    inside = tuple(described(c) if isinstance(c, types.CodeType) else repr(c) for c in code.co_consts)
+    return code.co_code, code.co_names, code.co_freevars, code.co_cellvars, inside
 
 
 def names_in(code: types.CodeType) -> set[str]:

@@ -775,9 +775,20 @@ template <int n, int m> static inline void rv_outer(real* out, const real* x, co
 #endif
 #endif
 template <int n> FUNCTION void rv_rows(real* out, const real* x, const real* total, int R) {
+#ifdef __CUDACC__
+  constexpr int V = T % 4 ? T % 2 ? 1 : 2 : 4;          // several at a time: neighbours in x are in the same bank of the memory
+  for (int k = TID; k < n; k += NT) {
+    real sum = -(real)0;
+    for (int r = 0; r < R; r += V) {
+      const rv_pack<V> a = rv_load<V>(x + k * T + r);
+      #pragma unroll
+      for (int rr = 0; rr < V; rr++) if (r + rr < R) sum = sum + a.v[rr];
+    }
+#else
   for (int k = TID; k < n; k += NT) {
     real sum = x[k * T];
     for (int r = 1; r < R; r++) sum = sum + x[k * T + r];
+#endif
     out[k] = total ? total[k] + sum : sum;
   }
 }

@@ -16,7 +16,7 @@ mixes trajectories, and what has no such form, raises NotFusable, which names th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -293,7 +293,10 @@ class Lowering:
         index = (np.arange(known.F) if known.map is None else known.map).reshape(shape)
         moved = np.moveaxis(index, tuple(axes), range(len(axes)))
         one = moved[(0,) * len(axes)]
-        if np.any(moved != one):
+        content = moved
+        if known.slot.role is not None and known.slot.role[0] == "constant":
+            content = np.frombuffer(known.slot.role[1])[moved]
+        if not np.array_equal(content, np.broadcast_to(content[(0,) * len(axes)], content.shape), equal_nan=True):
             raise NotFusable("an array that is not the state, with a value of its own for every trajectory; put it into y0")
         return Known(known.kind, (), one.shape, known.slot, one.reshape(-1))
 
@@ -563,13 +566,16 @@ class Lowering:
         rows = a_rows or b_rows
         for n, (k, s) in enumerate(zip(known, letters, strict=True)):
             stretched = [i for i, c in enumerate(s) if c in rows]
-            if stretched and not k.rows and rows[0] in out:
+            if stretched and not k.rows:
                 known[n] = self.without(k, self.shape_of(x.args[n]), stretched)
-                letters[n] = "".join(c for c in s if c not in rows)
+                if rows[0] in out:
+                    letters[n] = "".join(c for c in s if c not in rows)
+                else:                                       # each trajectory's term of a sum over them
+                    known[n] = replace(self.everywhere(known[n]), rows=tuple(stretched))
         over_rows = bool(rows) and rows[0] not in out
         if rows and any((c in out) == over_rows for c in rows):
             raise NotFusable("a sum over some axes of the batch")
-        if over_rows and not (a_rows and b_rows):
+        if over_rows and not (known[0].rows and known[1].rows):
             raise NotFusable("a sum over the trajectories with something that is not theirs")
         free = [c for c in out if c not in rows]
         summed = [c for c in dict.fromkeys("".join(letters)) if c not in out and c not in rows]

@@ -9,7 +9,7 @@ products is one product for many steps: the rows of both factors are collected, 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -216,6 +216,14 @@ class Code:
         self.names[name] = a
         return name
 
+    def as_given(self, a: Any) -> str:
+        """The name of an argument, a constant as it is: an axis, say, is a whole number."""
+        if isinstance(a, V):
+            return f"v{int(a)}"
+        name = f"c{len(self.names)}"
+        self.names[name] = a
+        return name
+
     def emit(self, i: V, x: Value, place: np.ndarray | None) -> None:
         op = x.op
         assert op is not None
@@ -264,8 +272,8 @@ class Code:
             if self.merge and op.name == "sum" and len(shape) == 2 and axis in (0, (0,)) and not keep:
                 return f"{self.name(np.ones(shape[0], x.dtype))}.dot({self.name(x.args[0])}, {out})"       # the BLAS sums faster
             return f"{ufunc}_reduce({self.name(x.args[0])}, {axis}, None, {out}, {keep})"
-        if op.name == "where":
-            c, a, b = (self.name(a, dtype) for a in x.args)
+        if op.name == "where" and self.dtype_of(x.args[0]).kind == "b":
+            c, a, b = self.name(x.args[0]), *(self.name(a, dtype) for a in x.args[1:])
             return f"copyto({out}, {b}); copyto({out}, {a}, where={c})"
         if op.name == "concatenate":
             self.names["concatenate"] = np.concatenate
@@ -274,7 +282,10 @@ class Code:
             if op.name == "astype":
                 return f"copyto({out}, {self.name(x.args[0])})"
         self.names[f"f{int(i)}"], self.names[f"o{int(i)}"] = op.forward, x.options
-        return f"copyto({out}, f{int(i)}({', '.join(self.name(a, dtype) for a in x.args)}, **o{int(i)}))"
+        return f"copyto({out}, f{int(i)}({', '.join(map(self.as_given, x.args))}, **o{int(i)}))"
+
+    def dtype_of(self, a: Any) -> np.dtype:
+        return self.program.values[a].dtype if isinstance(a, V) else np.asarray(a).dtype
 
     def copies(self, placed: dict[int, np.ndarray]) -> None:
         """Write the outputs that lie elsewhere to where the next step looks for them: all at once, as it were."""
@@ -437,7 +448,7 @@ class Replay:
         After landing on a known state the parts are those that were reconstructed.
         """
         kind = "landed" if self.landed and kind == "part" else kind
-        return {role[1]: self.store[role].copy() for role in sorted(self.store) if role[0] == kind}
+        return {role[1]: self.store[role].copy() for role in in_order(self.store, kind, self.problem)}
 
     def forward(self, first: int, last: int, ys: list) -> None:
         """Steps first .. last - 1; the saved states among them go to ys, one array for each output."""
@@ -527,6 +538,12 @@ class Replay:
         if self.collected:
             self.codes["step"].flush(self.collected)
             self.collected = 0
+
+
+def in_order(roles: Iterable[Role], kind: str, problem: Problem) -> list[Role]:
+    """The roles of a kind: parameters by their number, parts in the order of the method."""
+    names = list(problem.method.parts)
+    return sorted((role for role in roles if role[0] == kind), key=lambda role: role[1] if kind == "aparam" else names.index(role[1]))
 
 
 def prelude(code: Code, leaves: list, contiguous: bool = False) -> list:

@@ -18,7 +18,7 @@ from .generate import Source
 from .lower import LANES, lower, prepared
 from .native import arguments, build, run_tiles
 from .program import V, kinds
-from .replay import Grid
+from .replay import Grid, in_order
 from .steps import Steps
 
 STEPS = 4096               # at most so many steps in one call; between calls Python is asked whether to stop
@@ -128,9 +128,7 @@ class Tiles:
         """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number)."""
         found = {}
         kind = "landed" if self.landed and kind == "part" else kind
-        for role in sorted(self.source.places):
-            if role[0] != kind:
-                continue
+        for role in in_order(self.source.places, kind, self.problem):
             x = self.place(role)
             if kind == "aparam":
                 found[role[1]] = tree_sum(x).reshape(self.shapes[role])

@@ -1,6 +1,5 @@
 """A reverse-mode engine in four short files: the tape, THE table of rules, derivatives, trees. It knows no solver."""
 from .derivatives import check_vjp, custom_vjp, grad, stop_gradient, value_and_grad, vjp
 from .tensor import Tensor
-from .tree import load, save
 
-__all__ = ["Tensor", "check_vjp", "custom_vjp", "grad", "load", "save", "stop_gradient", "value_and_grad", "vjp"]
+__all__ = ["Tensor", "check_vjp", "custom_vjp", "grad", "stop_gradient", "value_and_grad", "vjp"]

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from .. import __version__, engine
+from .. import __version__
+from ..archive import save
 from ..compiled import native
 from ..gradients import Reversible
 from ..problem import checked_gradient
@@ -250,7 +251,7 @@ def finish(report: Report, args: Namespace) -> int:
     if report.experiment.published is not None:
         print("\n" + tables.published(report.experiment.published))
     for path, write in ((args.json, lambda: write_json(report, args)),
-                        (args.save, lambda: engine.save(args.save, run.params)),
+                        (args.save, lambda: save(args.save, run.params)),
                         (args.plot, lambda: plot(report, args.plot))):
         if path is None:
             continue

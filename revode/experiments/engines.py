@@ -1,7 +1,7 @@
 """Who runs the solves of an experiment: --backend, --threads and --arithmetic, for every command that solves.
 
     auto, eager, replay, native    revode.solve: the tape, a program of NumPy calls, a compiled program
-    cuda                           revode_cuda.solve: y0 and the parameters go to the GPU, the solution comes back
+    cuda                           revode_cuda.solve: y0 and the parameters go to the GPU, the saved states come back
 
 Reversible gradients and plain solves run there; every other gradient mode runs on the eager tape, whatever is chosen.
 """
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..engine.derivatives import custom_vjp, vjp
 from ..gradients import Reversible
 from ..solve import Solution, solve
 
@@ -51,38 +50,20 @@ class Engine:
 AUTO, EAGER = Engine(), Engine("eager")
 
 
-def on_gpu(field: Callable, y0: Any, ts: Any, params: Any, **options: Any) -> Solution:
-    """The solve on the GPU, one operation of a gradient whose other operations (loss, optimiser) stay on the host.
-
-    Cost: a copy of y0 and params there, of the saved states back, and the same for their cotangents.
-    """
+def on_gpu(field: Callable, *given: Any, **options: Any) -> Solution:
+    """One launch for a solve, and a few for its reverse sweep; loss and optimiser stay on the host. Where a solve cannot be
+    fused it runs on the host, with one message for each field."""
     import revode_cuda
-    sol: Any = None
-
-    def there(y0: Any, params: Any) -> tuple:
-        nonlocal sol
-        sol = fused(revode_cuda.solve, field, y0, ts, params, **options)
-        return sol.ys, sol.y1
-
-    def crossing(y0: Any, params: Any) -> tuple:
-        found, pull = vjp(there, *revode_cuda.to_device((y0, params)))
-        return revode_cuda.to_host(found), lambda cotangent: revode_cuda.to_host(pull(revode_cuda.to_device(cotangent)))
-
-    ys, y1 = custom_vjp(crossing)(y0, params)
-    return Solution(sol.ts, ys, None, sol.stats, y1)                                             # type: ignore[arg-type]
-
-
-def fused(on_device: Callable, field: Callable, *given: Any, **options: Any) -> Any:
-    """One launch for the whole solve; where that cannot be, operation by operation, and one message for each field."""
     from revode_cuda.solve import CannotBeFused
     try:
-        return on_device(field, *given, backend="fused", **options)
+        return revode_cuda.solve(field, *given, backend="fused", **options)
     except CannotBeFused as reason:
         name = getattr(field, "__qualname__", repr(field))
         if name not in _told:
             _told.add(name)
-            logger.warning("the field %s runs on the GPU operation by operation: %s", name, reason)
-        return on_device(field, *given, backend="eager", **options)
+            logger.warning("the field %s runs on the host. %s", name, reason)
+        del options["arithmetic"]
+        return solve(field, *given, **options)
 
 
 def add_options(parser: Any, default: str = "auto", more: str = "") -> None:

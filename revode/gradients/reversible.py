@@ -21,7 +21,7 @@ from ..methods.increment import Increment, Recorder, accumulate
 from ..methods.shears import near_pullback, pullback
 from ..stepping import Problem, RoundTrip, complain, march, size
 
-COMPARED = 64      # at most so many saved states are compared on the way back (a compiled sweep may say how many)
+COMPARED = 64      # at most so many saved states are compared on the way back
 TOGETHER = 8       # of them are judged at a time
 NEAR = 1e-3        # tolerance for methods that are nearly reversible: three digits of the gradient
 

@@ -169,7 +169,7 @@ class Recorder(Increment):
     def shared(self, value: Recorded) -> tuple:
         leaves = []
         for j, y in enumerate(value.outputs):
-            leaf = self.tape.input(y.value if type(y) is Tensor else y)
+            leaf = self.tape.input(y.value if type(y) is Tensor and y.tape is value.tape else y)      # else it depends on t alone
             self.shares.append((leaf.slot, value, j))
             leaves.append(leaf)
         return tuple(leaves)
@@ -206,7 +206,7 @@ class Recorder(Increment):
     def pull_values(self, name: str, recorded: list, cotangent: dict) -> None:
         for value in recorded:
             seeds = [(y.slot, g) for y, g in zip(value.outputs, value.pending, strict=True)
-                     if g is not None and type(y) is Tensor]
+                     if g is not None and type(y) is Tensor and y.tape is value.tape]
             if seeds:
                 self.system.stats.nvjp += 1
                 g, *rest = value.tape.pull(seeds, value.inputs)

@@ -1,7 +1,7 @@
 """Run the book: every ```python block of a chapter, in order, in one fresh namespace.
 
     python -m tests.docs.run_chapters              run all chapters, say where the book and the machine disagree
-    python -m tests.docs.run_chapters 00 08        only these
+    python -m tests.docs.run_chapters 00 08        only these (backends: the page of that name)
     python -m tests.docs.run_chapters --write      run, and put what was really printed into the ```text blocks
     python -m tests.docs.run_chapters --script 00  print the chapter's code as one script
 
@@ -39,6 +39,11 @@ class Block(NamedTuple):
 
 def chapters() -> list[Path]:
     return sorted(DOCS.glob("[0-9][0-9]-*.md"))
+
+
+def pages() -> list[Path]:
+    """The chapters, and the page that is run like them."""
+    return [*chapters(), DOCS / "backends.md"]
 
 
 def blocks(lines: list[str]) -> list[Block]:
@@ -153,8 +158,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--script", action="store_true", help="print the code, run nothing")
     options = parser.parse_args(arguments)
     bad = 0
-    for path in chapters():
-        if options.chapter and path.name[:2] not in options.chapter:
+    for path in pages():
+        if options.chapter and not any(path.name.startswith(name) for name in options.chapter):
             continue
         if options.script:
             lines = path.read_text().splitlines()

@@ -1,9 +1,12 @@
 """The book runs, and what it shows is what its code prints."""
 import ast
 import re
+import shutil
 
 import pytest
 from run_chapters import DOCS, blocks, chapters, code_of, comparable, differences, run, worded, written
+
+from revode.compiled import backend
 
 WIDTH = 120        # characters: a page is read without scrolling
 TYPED = 40         # lines of functions and classes that a chapter types in front of the reader (STYLE.md)
@@ -29,6 +32,17 @@ def test_a_chapter_is_short_and_whole(path):
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                 typed += sum(bool(line.strip()) for line in code.splitlines()[node.lineno - 1:node.end_lineno])
     assert typed <= TYPED
+
+
+@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
+def test_the_page_of_backends_shows_what_its_code_prints(monkeypatch):
+    monkeypatch.setattr(backend, "_told", set())               # a fallback is told once for each field and process
+    page = DOCS / "backends.md"
+    wrong = differences(page)
+    assert not wrong, "\n\n".join([*wrong, "If the new output is right: python -m tests.docs.run_chapters backends --write"])
+    text = page.read_text()
+    assert [line for line in text.splitlines() if len(line) > WIDTH and not line.startswith("|")] == []
+    assert f"]({page.name})" in (DOCS / "index.md").read_text()
 
 
 def test_the_contents_list_the_chapters_once_each():

@@ -537,6 +537,64 @@ def test_10_3_ito_by_hand():
     assert np.max(np.abs(end(f, "stratonovich") - end(f, "ito"))) > 0.01
 
 
+# 13 -- one kernel, three hosts
+
+def test_13_1_any_number():
+    book = beginning("13", 3)
+    desired = book["native"]
+    for threads, order in ((3, "random"), (40, "descending")):
+        assert book["equal"](book["solve"](book["rehearse"](threads=threads, order=order)), desired)
+    for T in (4, 8):                                             # twenty trajectories in five tiles, and in three
+        value, a_y0, *a_params = book["solve"](book["rehearse"](T=T))
+        assert value == desired[0] and np.array_equal(a_y0, desired[1])
+        for a, b in zip(a_params, desired[2:], strict=True):     # sums over tiles, in another order: rounding, no more
+            close(a, b, 20 * EPS)
+
+
+def test_13_2_which_barriers_can_go():
+    book = beginning("13", 2)
+    text = book["texts"][0]
+    step = text.index("void step_step(")
+    places = [step + m.start() for m in re.finditer("SYNC;", text[step:text.index("\n}\n", step)])]
+    raced = []
+    for at in places:
+        def without(text, at=at):
+            return text[:at] + text[at + 5:]
+
+        try:
+            rv.solve(book["field"], book["y0"], np.linspace(0, 1, 11), book["p"], method=rv.ReversibleHeun(), save=[-1],
+                     backend=book["rehearse"](threads=32, edit=without, races=True))
+        except RuntimeError as error:
+            assert str(error).endswith("a race")
+            raced.append(at)
+    # The two around the product are needed. Where one loop follows another over the same elements, a thread reads only what
+    # it wrote itself, with as many threads as this.
+    assert 1 <= len(raced) < len(places)
+
+
+def test_13_3_a_sum_that_keeps_its_bits():
+    from revode_cuda import host
+    source = """extern "C" KERNEL void k(const float* x, float* sum) {
+        __shared__ float own[64];
+        float mine = 0;
+        for (int i = TID; i < 4096; i += NT) mine += x[i];
+        own[TID] = mine;
+        SYNC
+        if (TID == 0) { float whole = 0; for (int i = 0; i < NT; i++) whole += own[i]; sum[0] = whole; }
+    }"""
+    x = np.random.default_rng(0).normal(size=4096).astype(np.float32)
+
+    def total(threads, order):
+        sum = np.zeros(1, np.float32)
+        host.launch(source, "k", 1, threads, (x, sum), order=order, real="float", races=True)
+        return sum[0]
+
+    with64, with32 = ({total(threads, order) for order in host.ORDERS} for threads in (64, 32))
+    assert len(with64) == len(with32) == 1
+    assert with64 != with32             # who adds what depends on the number of threads: sums need an owner that does not
+    close([*with64, *with32], [x.astype(float).sum()] * 2, 4096 * 2.0**-24)
+
+
 # which-method.md
 
 @cache

@@ -53,11 +53,6 @@ GROUPS: list[tuple[str, list[tuple[str, str, str]]]] = [
          'RULES[np.concatenate] = Op("concatenate", lambda *parts, axis=0: np.concatenate(parts, axis=axis), Each(_concatenate))',
          '0 -> 1'),
     ]),
-    ("only the name that is shown changes", [
-        ('engine/primitives.py',
-         'RULES[row[0]] = Op(row[0].__name__, row[0], row[1:])',
-         '0 -> 1 (#2)'),
-    ]),
     ("the arrays that are joined have one number of axes, so any of them tells it", [
         ('engine/functions.py',
          'axis = axis % (np.ndim(arrays[0]) + 1)',
@@ -82,7 +77,7 @@ GROUPS: list[tuple[str, list[tuple[str, str, str]]]] = [
          'if dtype is not None and g.dtype != dtype:',
          'And -> Or'),
         ('engine/derivatives.py',
-         'if id(g) in seen or (isinstance(g, np.ndarray) and (g.base is not None or not g.flags.writeable)):',
+         'if id(g) in seen or (hasattr(g, "base") and (g.base is not None or not getattr(g.flags, "writeable", True))):',
          'Not dropped'),
     ]),
     ("without arguments the next condition refuses", [

@@ -292,7 +292,8 @@ def test_compare_measures_every_mode(capsys, tmp_path, name):
     rows = {row["gradient"]: row for row in report["rows"]}
     steps = rows["reversible"]["steps"]
     counts = [n for n in (44, 32, 16, 8, 4, 2) if n < steps]
-    assert status == 0 and list(rows) == ["reversible", "reversible, replay", "direct", *(f"checkpointed:{n}" for n in counts), "backsolve"]
+    assert status == 0 and list(rows) == ["reversible", "reversible, replay", "direct", *(f"checkpointed:{n}" for n in counts),
+                                          "backsolve"]
     for mode, row in rows.items():
         assert row["steps"] == steps and (row["gradient_error"] < 1e-11 or mode == "backsolve"), mode
         # The same forward solve at the same parameters; replay merges sums, a rounding or so for each of some 50 steps.

@@ -1,0 +1,266 @@
+"""Programs: what is traced is what runs, and simplifying changes no bit.
+
+The oracle is the tape itself: a program that was traced at one point is evaluated at another one, where rv.vjp on plain
+arrays says what is right. Everything is compared in bits unless a bound is derived.
+"""
+import numpy as np
+import pytest
+
+import revode as rv
+from revode.compiled.program import ADD, V, interpret, kinds, simplify, trace
+from revode.compiled.replay import Code
+from revode.engine.tensor import RULES, NotTraceable
+from tests.unit import engine_table
+
+CASES = [case for case in engine_table.CASES if not case.name.endswith("mask-of-values")]          # refused: see below
+
+
+def value_and_pull(fn, args):
+    """fn(*args), and its vjp with a cotangent of no particular form: by role."""
+    value, pull = rv.vjp(fn, *args)
+    outputs = rv.tree.flatten(value)[0]
+    seeds = [np.reshape(0.3 + np.arange(np.size(y)) * 0.618 % 1, np.shape(y)) for y in outputs]
+    found = pull(rv.tree.unflatten(rv.tree.flatten(value)[1], seeds))
+    return {**{("known", i): y for i, y in enumerate(outputs)}, **{("cotangent", i): g for i, g in enumerate(found)}}
+
+
+def ops(program):
+    return [x.op.name for x in program.values if x.op is not None]
+
+
+def at(program, **arrays):
+    """The outputs of a program of `traced`."""
+    return interpret(program, {("step" if name == "h" else "part", name): np.asarray(x) for name, x in arrays.items()})
+
+
+def traced(fn, **arrays):
+    """The program of fn(*arrays), whose results are named by their position; h is a number of the grid."""
+    roles = {("step" if name == "h" else "part", name): np.asarray(x, float) for name, x in arrays.items()}
+
+    def results(T):
+        found = fn(*T.values())
+        return {("out", i): y for i, y in enumerate(found if isinstance(found, tuple) else (found,))}
+
+    return trace(results, roles)
+
+
+# Every operation ------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_every_operation_and_its_vjp(case):
+    """Traced at one point, run at another: by definition (interpret), simplified, and as the calls of a replay."""
+    elsewhere = [np.asarray(0.98 * x) for x in case.args]                # inside the domain of every case
+    roles = {("part", i): x for i, x in enumerate(case.args)}
+    program = trace(lambda T: value_and_pull(case.fn, list(T.values())), roles)
+    expected = value_and_pull(case.fn, elsewhere)
+    short = simplify(program)
+    assert len(short.values) <= len(program.values)
+    for one in (program, short):
+        found = interpret(one, {("part", i): x for i, x in enumerate(elsewhere)})
+        for role, y in expected.items():
+            np.testing.assert_array_equal(found[role], y, err_msg=str(role))
+    store = {}
+    code = Code(short, store, rows=1)
+    for role, x in store.items():
+        x[...] = elsewhere[role[1]] if role[0] == "part" else np.nan
+    code.function([0], 0, *([x.op.forward(*x.args, **x.options) for x in (short.values[i] for i in code.per_solve)]))
+    for role, y in expected.items():
+        np.testing.assert_array_equal(store[role], y, err_msg=f"replay: {role}\n{code.source}")
+
+
+def test_the_cases_reach_every_rule():
+    """A rule that no case reaches would be traced by nobody here."""
+    reached = {name for case in CASES for name in ops(trace(lambda T, case=case: value_and_pull(case.fn, list(T.values())), {
+        ("part", i): x for i, x in enumerate(case.args)}))}
+    assert {op.name for op in RULES.values()} <= reached
+
+
+# What cannot be traced ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("fn", [
+    lambda a: a if a[0] > 0 else -a, lambda a: a if np.any(a > 0) else -a, lambda a: a * max(a[0], a[1]),
+    lambda a: a * (a[0] > 0 and a[1] > 0), lambda a: a * bool(a[0] > 0), lambda a: sorted(a)[0],
+    lambda a: a * len(np.nonzero(a > 0)[0])],
+    ids=["if", "if any", "max", "and", "bool", "sorted", "nonzero"])
+def test_a_branch_on_values_is_refused(fn):
+    with pytest.raises(NotTraceable):
+        traced(fn, a=np.array([0.5, -1.0, 2.0]))
+
+
+def test_picking_by_values_is_refused():
+    """How many entries there are depends on the values."""
+    with pytest.raises(TypeError, match="index"):
+        traced(lambda a: a[a > 0], a=np.array([0.5, -1.0, 2.0]))
+
+
+@pytest.mark.parametrize("fn", [float, np.asarray, int, lambda a: a.item(), lambda a: np.array([a, a])],
+                         ids=["float", "asarray", "int", "item", "array"])
+def test_turning_into_plain_numbers_is_refused(fn):
+    with pytest.raises(TypeError, match="drop its gradient"):
+        traced(fn, a=0.5)
+
+
+def test_shapes_and_loops_over_them_are_free():
+    def fn(a):
+        total = 0.0
+        for i in range(len(a)):
+            if a.shape[0] > i + 1 and a.ndim == 1:
+                total = total + a[i] * a[i + 1]
+        return total
+
+    program = traced(fn, a=[1.0, 2.0, 3.0])
+    assert at(program, a=[2.0, 5.0, 7.0])["out", 0] == 45.0
+
+
+# Nothing is baked in --------------------------------------------------------------------------------------------------
+def test_comparisons_and_where_are_recorded():
+    """The other branch, at another point; also of functions without a gradient (sign, floor, argmax, ...)."""
+    def fn(a, b):
+        return (np.where(a > b, a, -b), np.clip(a, -0.5, 0.5), (a <= b) * a, np.sign(a) + np.floor(3 * b), np.argmax(a) * b,
+                np.maximum(a, b) * np.isfinite(b), a[np.arange(3)] * ~(a == b) if False else a % b)
+
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 2, 3))
+    second[1] = abs(second[1])
+    program = simplify(traced(fn, a=first[0], b=first[1]))
+    assert {"greater", "less", "less_equal", "where", "sign", "floor", "argmax"} <= set(ops(program))
+    found = at(program, a=second[0], b=second[1])
+    assert not np.array_equal(found["out", 0], fn(*first)[0])
+    for i, y in enumerate(fn(*second)):
+        np.testing.assert_array_equal(found["out", i], y)
+
+
+def test_a_vjp_inside_is_recorded():
+    """A gradient inside the function (as in a continuous normalizing flow) is a part of the program, its branch as well."""
+    def fn(a):
+        return rv.grad(lambda a: np.sum(np.where(a > 0, a ** 3, np.tanh(a))))(a)
+
+    x = np.array([-0.7, 0.4, -0.1])
+    found = at(simplify(traced(fn, a=-x)), a=x)["out", 0]
+    np.testing.assert_array_equal(found, fn(x))
+    np.testing.assert_allclose(found, np.where(x > 0, 3 * x ** 2, 1 - np.tanh(x) ** 2), rtol=4e-16 * 10)        # ten roundings
+
+
+def test_results_that_are_inputs_or_constants():
+    program = simplify(traced(lambda a, b: (b, a, np.ones(2), a), a=[1.0, 2.0], b=[3.0, 4.0]))
+    assert ops(program) == [] and program.outputs["out", 1] == program.outputs["out", 3]
+    found = at(program, a=[5.0, 6.0], b=[7.0, 8.0])
+    assert [found["out", i].tolist() for i in range(4)] == [[7.0, 8.0], [5.0, 6.0], [1.0, 1.0], [5.0, 6.0]]
+
+
+# Simplifying ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("fn", "left"), [
+    (lambda a, b, h: (a * b, np.tanh(a + b)) and a - b, ["subtract"]),                   # dead code
+    (lambda a, b, h: a * b + b * a, ["multiply", "add"]),                                # common subexpressions, commuted too
+    (lambda a, b, h: np.tanh(a) * np.tanh(a), ["tanh", "multiply"]),
+    (lambda a, b, h: a - (-b), ["add"]),
+    (lambda a, b, h: a + (-b), ["subtract"]),
+    (lambda a, b, h: (-a) + b, ["subtract"]),
+    (lambda a, b, h: -np.negative(a) + b, ["add"]),
+    (lambda a, b, h: -(a - b), ["subtract"]),
+    (lambda a, b, h: a - (-a) * b, ["multiply", "add"]),
+    (lambda a, b, h: b + (-a) * 0.3, ["multiply", "add"]),
+    (lambda a, b, h: 0.5 * ((0.3 * a) * 4.0), ["multiply"]),                             # powers of two
+    (lambda a, b, h: 0.3 * ((0.3 * a) * 0.7), ["multiply", "multiply", "multiply"]),     # others round
+    (lambda a, b, h: np.reshape(np.broadcast_to(a, (3,)), (3,)) + 0 * b, ["multiply", "add"]),
+])
+def test_rules(fn, left):
+    x = {"a": np.array([0.3, -1.1, 0.7]), "b": np.array([0.9, 0.2, -0.4]), "h": 0.1}
+    program = traced(fn, **x)
+    short = simplify(program)
+    assert ops(short) == left, str(short)
+    y = {name: np.asarray(1.7 * v) for name, v in x.items()}
+    np.testing.assert_array_equal(at(short, **{k: y[k] for _, k in short.inputs})["out", 0], fn(*y.values()))
+
+
+def random_function(seed):
+    """A function of a, b, h out of the operations that simplify() rewrites, with much in common and many signs."""
+    def fn(a, b, h):
+        rng = np.random.default_rng(seed)
+        pool = [a, b, a * h, -b, 0.3 * a]
+        for _ in range(25):
+            x, y = (pool[rng.integers(len(pool))] for _ in range(2))
+            s = (h, -h, 2.0, 0.5, -1.0, 0.3, h * 0.5, -4.0)[rng.integers(8)]
+            pool.append((lambda: x + y, lambda: x - y, lambda: -x, lambda: x * s, lambda: s * x, lambda: x * np.tanh(y),
+                         lambda: (-x) * np.cos(y))[rng.integers(7)]())
+        return tuple(pool[-6:])
+
+    return fn
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_simplifying_changes_no_bit(seed):
+    fn, rng = random_function(seed), np.random.default_rng(100 + seed)
+    point = lambda: {"a": rng.normal(size=(2, 3)), "b": rng.normal(size=3), "h": rng.uniform(0.1, 1)}
+    program = traced(fn, **point())
+    short = simplify(program)
+    assert len(short.values) < len(program.values)
+    x = point()
+    for i, y in enumerate(fn(*x.values())):
+        np.testing.assert_array_equal(at(short, **x)["out", i], y)
+
+
+def test_merged_factors_within_their_bound():
+    """sum of (((x a) b) c) with numbers a, b, c of a step: a product of three, each of the 4 products of a term rounded once
+
+    on the path that it takes. Either way a term is off by at most 4 u |term| (u = eps / 2) and the sum of n terms adds
+    n u sum |terms|, so that both ways lie within 2 (4 + n) u sum |terms| of each other.
+    """
+    factors = np.random.default_rng(3).uniform(0.2, 1.7, (6, 2))
+    def fn(a, b, h):
+        return sum((((a if k % 2 else b) * h) * s) * r for k, (s, r) in enumerate(factors))
+
+    rng = np.random.default_rng(4)
+    x = {"a": rng.normal(size=50), "b": rng.normal(size=50), "h": 0.037}
+    program = traced(fn, **x)
+    exact, merged = simplify(program), simplify(program, merge=True)
+    big = [i for i, v in enumerate(merged.values) if v.op is not None and v.op.name == "multiply" and v.shape]
+    assert len(big) == 6 < ops(exact).count("multiply") == 14
+    size = sum(abs(x["a" if k % 2 else "b"] * x["h"] * s * r) for k, (s, r) in enumerate(factors))
+    off = abs(at(merged, **x)["out", 0] - at(exact, **x)["out", 0])
+    assert 0 < off.max() and (off <= (4 + 6) * np.finfo(float).eps * size).all()
+
+
+def test_constants_are_told_apart():
+    """0.0 and -0.0, 1 and True, arrays of equal content in one place; options too."""
+    def fn(a):
+        return (np.maximum(a, 0.0), np.maximum(a, -0.0), a * np.array([1.0, 2.0]), a * np.array([1.0, 2.0]), a * np.array([1.0, 3.0]),
+                np.sum(a), np.sum(a, keepdims=True))
+
+    program = simplify(traced(fn, a=[0.0, 1.0]))
+    assert program.outputs["out", 2] == program.outputs["out", 3]
+    assert len({int(v) for v in program.outputs.values()}) == 6
+    found = at(program, a=[-0.0, 5.0])
+    for i, y in enumerate(fn(np.array([-0.0, 5.0]))):
+        np.testing.assert_array_equal(found["out", i], y)
+        np.testing.assert_array_equal(np.signbit(found["out", i]), np.signbit(y))
+
+
+def test_sums_are_kept_in_their_order():
+    """a + b = b + a, but (a + b) + c is not a + (b + c)."""
+    x = {"a": np.array([1.0]), "b": np.array([1e-16]), "h": 1e-16}
+    program = simplify(traced(lambda a, b, h: ((a + b) + h, a + (b + h)), **x))
+    found = at(program, **x)
+    assert found["out", 0] == 1.0 < found["out", 1]
+
+
+# What it says of itself -----------------------------------------------------------------------------------------------
+def test_kinds():
+    roles = {("part", "y"): np.ones(3), ("param", 0): np.ones(3), ("step", "h"): np.asarray(0.1), ("drive", "dW"): np.ones(3)}
+    program = trace(lambda T: {("out", 0): np.exp(T["param", 0]) * T["part", "y"] * (T["step", "h"] * 0.5) + T["drive", "dW"],
+                               ("out", 1): T["param", 0] * T["step", "h"]}, roles)
+    by_name = dict(zip((x.op.name if x.op else x.role for x in program.values), kinds(program), strict=False))
+    assert by_name["exp"] == by_name["param", 0] == "param"
+    assert by_name["step", "h"] == "step"
+    assert by_name["part", "y"] == by_name["drive", "dW"] == by_name["add"] == "state"
+    assert kinds(program)[program.outputs["out", 1]] == "state"             # of both: neither once a solve nor from the grid
+
+
+def test_printing():
+    program = simplify(traced(lambda a, h: (np.sum(a * h, axis=0), np.ones(5)), a=[[1.0, 2.0]], h=0.5))
+    assert str(program).splitlines() == [
+        "v0    float64 (1, 2)         part a",
+        "v1    float64 ()             step h",
+        "v2    float64 (1, 2)         multiply(v0, v1)",
+        "v3    float64 (2,)           sum(v2) {'axis': (0,), 'keepdims': False}",
+        "out 0 = v3",
+        "out 1 = <(5,)>"]
+    assert repr(V(3)) == "v3" and ADD.name == "add"
