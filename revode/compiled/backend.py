@@ -22,9 +22,7 @@ from ..engine import tree
 from ..engine.tensor import NotTraceable, Tensor, is_float
 from ..methods.increment import Increment
 from ..stepping import Problem, Stats, one_step, size
-from .program import frozen
-from .replay import Replay
-from .steps import backward_steps, forward_steps
+from .program import frozen             # what makes and runs programs is imported where it is used: import revode stays quick
 
 KEPT = 64                  # programs that are kept
 PAYS = 200                 # steps (over all solves of one kind) from which "auto" makes a program
@@ -45,9 +43,11 @@ class Backend:
     threads: int | None = None
 
     def forward(self, problem: Problem, parts: dict, params: Any) -> Any:
+        from .steps import forward_steps
         return self.runner("forward", forward_steps, problem, parts, params)
 
     def backward(self, problem: Problem, parts: dict, params: Any) -> Any:
+        from .steps import backward_steps
         return self.runner("backward", backward_steps, problem, parts, params)
 
     def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
@@ -86,6 +86,7 @@ class Backend:
             from .tiles import Tiles
             return Tiles(steps, parts, problem.method.outputs, direction, getattr(problem.driver, "by_step", False),
                          self.strict, self.threads, make=None if self.name == "native" else Mirror)
+        from .replay import Replay
         return Replay(steps, parts, self.merge)
 
     def pays(self, key: Any, problem: Problem) -> bool:

@@ -75,6 +75,7 @@ CASES: dict[str, tuple] = {
     "heun": (net, 3, 33, weights(3, 18), rv.ReversibleHeun(), {}, np.float32),
     "alone": (net, 3, 1, weights(3, 18), rv.AsynchronousLeapfrog(), {}, np.float64),
     "ees": (shallow, 2, 5, weights(2, 4), rv.EES25(), {"gradient": rv.Reversible(resync=2)}, np.float64),
+    "bare": (lambda t, y, p: np.cos(t) - y, 2, 4, {}, rv.Coupled("midpoint"), {}, np.float64),
     "verlet": (pendulum, 1, 40, {"k": np.array([2.0]), "c": np.array([0.3])}, rv.VelocityVerlet(), {}, np.float32),
     "mixed": (mixed, 3, 9, C, rv.ReversibleHeun(), {}, np.float64),
     "diagonal": (mixed, 3, 20, C, rv.ReversibleHeun(), {"diffusion": gusts, "noise": rv.Brownian(3, offset=5)}, np.float32),

@@ -193,15 +193,15 @@ def test_the_folder_is_kept_small(folder, monkeypatch):
 
 @pytest.mark.parametrize(("platform", "variables", "expected"), [
     ("linux", {"XDG_CACHE_HOME": "/x"}, "/x/revode"),
-    ("linux", {"XDG_CACHE_HOME": ""}, "/home/u/.cache/revode"),
-    ("darwin", {"XDG_CACHE_HOME": "/x"}, "/home/u/Library/Caches/revode"),
+    ("linux", {"XDG_CACHE_HOME": ""}, "/u/.cache/revode"),
+    ("darwin", {"XDG_CACHE_HOME": "/x"}, "/u/Library/Caches/revode"),
     ("win32", {"LOCALAPPDATA": "/local"}, "/local/revode"),
-    ("win32", {"LOCALAPPDATA": ""}, "/home/u/AppData/Local/revode"),
+    ("win32", {"LOCALAPPDATA": ""}, "/u/AppData/Local/revode"),
 ])
 def test_the_folder_is_where_the_system_wants_it(monkeypatch, platform, variables, expected):
     monkeypatch.undo()                               # the fixture's folder; nothing is written here
     monkeypatch.setattr(sys, "platform", platform)
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path.replace("~", "/home/u"))
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path.replace("~", "/u"))
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert CACHE_FOLDER() == Path(expected)
