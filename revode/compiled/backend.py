@@ -22,7 +22,7 @@ from ..engine import tree
 from ..engine.tensor import NotTraceable, Tensor, is_float
 from ..methods.increment import Increment
 from ..stepping import Problem, Stats, one_step, size
-from .program import frozen             # what makes and runs programs is imported where it is used: import revode stays quick
+from .program import frozen  # what makes and runs programs is imported where it is used: import revode stays quick
 
 KEPT = 64                  # programs that are kept
 PAYS = 200                 # steps (over all solves of one kind) from which "auto" makes a program

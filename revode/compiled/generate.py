@@ -503,8 +503,9 @@ class Body:
             left, right = (self.address(read.slot, self.entry(t))                                  # type: ignore[arg-type]
                            for read, t in zip(loop.reads, loop.tables, strict=True))
             C = loop.tables[0].shape[1]
-            self.lines.append(f"  {each}({loop.out.F}) {{\n    int c = 0;\n    real sum = {left} * {right};\n    for (c = 1; c < {C}; c++) "
-                              f"sum = sum + {left} * {right};\n    {out} = sum;\n  }}\n  SYNC;")
+            self.lines.append(
+                f"  {each}({loop.out.F}) {{\n    int c = 0;\n    real sum = {left} * {right};\n    for (c = 1; c < {C}; c++) "
+                f"sum = sum + {left} * {right};\n    {out} = sum;\n  }}\n  SYNC;")
         elif loop.kind == "reduce":
             table = loop.tables[0]
             entry = self.address(loop.reads[0].slot, self.entry(table))                            # type: ignore[arg-type]
