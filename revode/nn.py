@@ -32,7 +32,7 @@ def _erf(x: Any) -> Any:
 
 
 ERF = Op("erf", _erf, (lambda g, y, a: g * np.exp(-np.square(a)) * (2 / math.sqrt(math.pi)),))
-STOP = Op("stop_gradient", lambda x: x, (lambda g, y, a: None,))
+STOP = Op("stop_gradient", lambda x: x, (lambda g, y, a: None,), "{0}")
 
 
 def erf(x: Any) -> Any:

@@ -567,6 +567,8 @@ class Lowering:
         for n, (k, s) in enumerate(zip(known, letters, strict=True)):
             stretched = [i for i, c in enumerate(s) if c in rows]
             if stretched and not k.rows:
+                if rows[0] not in out and (k.slot is None or k.slot.role is None or k.slot.role[0] != "constant"):
+                    raise NotFusable("a sum over the trajectories with something that is not theirs")
                 known[n] = self.without(k, self.shape_of(x.args[n]), stretched)
                 if rows[0] in out:
                     letters[n] = "".join(c for c in s if c not in rows)

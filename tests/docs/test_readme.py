@@ -18,6 +18,19 @@ def test_the_code_runs(capsys):
     assert re.fullmatch(r"loss 0\.\d{6}, states held 2, round trip \de-1[3-9]\n", out), out
 
 
+def test_the_gpu_example_runs_on_the_host(capsys, monkeypatch):
+    """A short version of it, on arrays that stay where they are: the names and the shapes are right, and the loss falls."""
+    import revode_cuda
+    monkeypatch.setattr(revode_cuda, "to_device", lambda tree: tree)
+    block, = re.findall(r"```py\n(.*?)```", README, re.S)
+    for long, short in (("(256, 16)", "(4, 16)"), ("np.arange(201)", "np.arange(9)"), ("range(100)", "range(3)")):
+        assert long in block
+        block = block.replace(long, short)
+    exec(compile(block + "\nfirst = float(loss(rv.to_device(params)))", "README.md", "exec"), names := {})
+    assert re.fullmatch(r"loss \d\.\d{4}\n", capsys.readouterr().out)
+    assert names["first"] < float(names["value"])
+
+
 def test_the_commands_exist():
     """Every command in the table of experiments, `a`, `b` after a command standing for its other experiments."""
     table = README[README.index("## Experiments"):README.index("## Where to look")]

@@ -235,6 +235,13 @@ def test_gradients_inside_the_field():
                  method=rv.ReversibleHeun())
 
 
+def test_layers_of_revode_nn():
+    """Those of an mlp, a layer norm, softmax (which stops a gradient inside) and the time as a feature."""
+    params = {"mlp": rv.nn.mlp_init(np.random.default_rng(0), [4, 5, 3]), "gain": np.ones(3), "bias": np.zeros(3)}
+    assert_close(lambda t, y, p: 0.3 * rv.nn.layer_norm(rv.nn.mlp(p["mlp"], rv.nn.with_time(t, y)), p["gain"], p["bias"]) + rv.nn.softmax(y),
+                 start((5, 3)), params, method=rv.ReversibleHeun())
+
+
 def test_adaptive_grids_are_replayed_backwards():
     assert_close(net, start((5, 3)), make_params(), method=rv.ReversibleHeun(), ts=(0.0, 0.6), controller=rv.PID(1e-5, 1e-5), factor=9)
 
@@ -273,8 +280,9 @@ ROWS = np.random.default_rng(4).normal(size=(5, 3))
     (lambda t, y, p: y + y[[0, 0, 1, 2, 3]], "np.getitem.*trajectories"),
     (lambda t, y, p: y * np.max(y, 0), "np.max.*batch"),
     (lambda t, y, p: np.cumsum(y, 0), "np.cumsum.*batch"),
+    (lambda t, y, p: 0.1 * (p @ p.T) @ y, "np.matmul.*over the trajectories"),
     (lambda t, y, p: np.concatenate([y[1:], y[:1]], 0), "np.getitem.*trajectories"),
-], ids=range(11))
+], ids=range(12))
 def test_what_has_no_form_is_named(f, says):
     """And runs elsewhere with backend="replay"."""
     y0 = start((5, 3))

@@ -19,6 +19,7 @@ from revode.compiled import backend
 from revode.compiled.backend import Backend
 from tests import sde_cases
 from tests.method_cases import CASES as METHOD_CASES
+from tests.strict_cases import HERE
 from tests.method_cases import field, make_params, make_y0
 
 EXACT = Backend("replay", auto=False, merge=False)
@@ -264,6 +265,34 @@ def test_plain_solves_of_any_method():
         one, two = (rv.solve(net, np.ones((2, 3)), TS, make_params(), method=method, backend=how) for how in ("eager", EXACT))
         np.testing.assert_array_equal(one.ys, two.ys)
         assert (one.stats.nfe, two.stats.backend) == (two.stats.nfe, "replay")
+
+
+@pytest.mark.parametrize("how", [EXACT, "replay", "native"], ids=["exact", "replay", "native"])
+def test_a_state_that_overflows(how):
+    """The error names the step at which it happened, as the tape does, however far the program had gone."""
+    if how == "native" and not HERE:
+        pytest.skip("no C++ compiler on this machine")
+    messages = []
+    for one in ("eager", how):
+        with pytest.raises(FloatingPointError) as caught:
+            rv.solve(lambda t, y, p: p * y * y, np.array([[2.0, 0.1]] * 3), np.linspace(0.0, 4.0, 401), np.array(1.0), save=[-1],
+                     method=rv.RungeKutta("rk4"), backend=one)
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1] and "step " in messages[0]
+
+
+def test_arrays_of_any_layout():
+    """Parameters in Fortran's order and stretched ones, a read-only state with strides; matrices are copied, so products
+    round in another order: 4.7e4 eps as below."""
+    params = make_params() | {"W1": np.asfortranarray(make_params()["W1"]), "b2": np.broadcast_to(np.array(0.3), (3,))}
+    y0 = np.random.default_rng(0).normal(size=(6, 8)).T[::2, :3]
+    y0.setflags(write=False)
+    eager, _ = results("eager", net, y0, params, method=rv.ReversibleHeun())
+    made, stats = results(EXACT, net, y0, params, method=rv.ReversibleHeun())
+    assert stats.backend == "replay"
+    for name, x in eager.items():
+        if name not in ("roundtrip", "defect"):
+            assert abs(made[name] - x).max() <= 4.7e4 * 2.2e-16 * max(1e-3, abs(x).max()), name
 
 
 # Merged factors -------------------------------------------------------------------------------------------------------
