@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from revode.compiled import backend as kept
-from revode.compiled.backend import Backend
+from revode.compiled.backend import Backend, inside
 from revode.compiled.generate import Source
 from revode.compiled.program import V
 from revode.compiled.steps import backward_steps, forward_steps
@@ -281,7 +281,7 @@ class Fusing(Backend):
         return made
 
     def make(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Fused:
-        return Fused(steps, parts, problem.method.outputs, direction, getattr(problem.driver, "by_step", False), self.strict,
+        return Fused(steps, parts, problem.method.outputs, direction, inside(problem), self.strict,
                      self.device, dict(self.given or ()))
 
     def refuse(self, why: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..compiled.backend import inside
 from ..compiled.program import Program
 from ..compiled.replay import Replay
 from ..compiled.steps import backward_steps, forward_steps
@@ -47,6 +48,6 @@ def printed(field: Callable, y0: Any, params: Any = None, *, method: Any = None,
     problem, initial, params, _ = prepare(field, y0, ts, params, method, None, None, False, **driving)
     parts = problem.start(Increment(problem.system, params), initial)
     steps = (forward_steps if direction == "forward" else backward_steps)(problem, parts, params, True)
-    tiles = Tiles(steps, parts, problem.method.outputs, direction, getattr(problem.driver, "by_step", False),
+    tiles = Tiles(steps, parts, problem.method.outputs, direction, inside(problem),
                   make=lambda source: None)
     return Printed(steps.step, Replay(steps, parts, True).codes["step"].source, tiles.source.text)

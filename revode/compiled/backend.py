@@ -84,7 +84,7 @@ class Backend:
         if self.name == "native" or (self.strict and not self.auto):        # strict: the same bits from NumPy
             from .mirror import Mirror
             from .tiles import Tiles
-            return Tiles(steps, parts, problem.method.outputs, direction, getattr(problem.driver, "by_step", False),
+            return Tiles(steps, parts, problem.method.outputs, direction, inside(problem),
                          self.strict, self.threads, make=None if self.name == "native" else Mirror)
         from .replay import Replay
         return Replay(steps, parts, self.merge)
@@ -116,7 +116,7 @@ class Backend:
             method = fingerprint(problem.method, ())
             extra = (type(system).__name__, getattr(system, "general", None), getattr(system, "ito", None),
                      repr(getattr(system, "scalar", None)), layout_of(system), id(getattr(system, "control", None)))
-            key = (self, method, fields, shapes, repr(structure), what, extra, type(problem.driver).__name__)
+            key = (self, method, fields, shapes, repr(structure), what, extra, type(problem.driver).__name__, inside(problem))
             hash(key)
         except (Unknown, TypeError):
             return None
@@ -188,6 +188,12 @@ def irregular(shape: tuple[int, ...]) -> np.ndarray:
 
 class Unknown(Exception):
     """Something whose content cannot be told."""
+
+
+def inside(problem: Problem) -> bool:
+    """Whether generated code makes the noise itself: that of Brownian, and of no other path."""
+    from ..paths import Brownian
+    return type(getattr(problem.driver, "path", None)) is Brownian
 
 
 def layout_of(system: Any) -> Any:

@@ -210,6 +210,21 @@ def test_noise(kind, method, shape, dtype):
                  diffusion=sde_cases.NOISES.get(kind, sde_cases.diagonal)(np), **options)
 
 
+def test_one_kind_of_noise_after_another():
+    """The same field with a path that the loops make, with ones that they are given, and with another's seed and offset."""
+    options = {"diffusion": sde_cases.diagonal(np), "method": rv.ReversibleHeun(), "ts": sde_cases.TS}
+    given = sde_cases.Given(sde_cases.TS, 0.1 * np.random.default_rng(0).normal(size=(8, 2, 3)))
+
+    class Own:
+        """A path by steps that is not Brownian's."""
+        def along(self, hs, shape, dtype, first=0):
+            return lambda n: np.full(shape, 0.1 * (n - 3), dtype)
+
+    for noise in (rv.Brownian(3), rv.BrownianTree(3, 0.0, 1.0), given, Own(), rv.Brownian(4), rv.BrownianTree(4, 0.0, 1.0),
+                  rv.Brownian(3)):
+        assert_close(net, sde_cases.Y0, sde_cases.make(), noise=noise, **options)
+
+
 def test_noise_goes_on_where_it_was():
     noise = {"diffusion": sde_cases.diagonal(np), "noise": rv.Brownian(5), "method": rv.ReversibleHeun()}
     state = rv.solve(net, sde_cases.Y0, TS[:5], sde_cases.make(), **noise).state
@@ -238,8 +253,8 @@ def test_gradients_inside_the_field():
 def test_layers_of_revode_nn():
     """Those of an mlp, a layer norm, softmax (which stops a gradient inside) and the time as a feature."""
     params = {"mlp": rv.nn.mlp_init(np.random.default_rng(0), [4, 5, 3]), "gain": np.ones(3), "bias": np.zeros(3)}
-    assert_close(lambda t, y, p: 0.3 * rv.nn.layer_norm(rv.nn.mlp(p["mlp"], rv.nn.with_time(t, y)), p["gain"], p["bias"]) + rv.nn.softmax(y),
-                 start((5, 3)), params, method=rv.ReversibleHeun())
+    assert_close(lambda t, y, p: 0.3 * rv.nn.layer_norm(rv.nn.mlp(p["mlp"], rv.nn.with_time(t, y)), p["gain"], p["bias"])
+                 + rv.nn.softmax(y), start((5, 3)), params, method=rv.ReversibleHeun())
 
 
 def test_adaptive_grids_are_replayed_backwards():

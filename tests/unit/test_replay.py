@@ -19,8 +19,8 @@ from revode.compiled import backend
 from revode.compiled.backend import Backend
 from tests import sde_cases
 from tests.method_cases import CASES as METHOD_CASES
-from tests.strict_cases import HERE
 from tests.method_cases import field, make_params, make_y0
+from tests.strict_cases import HERE
 
 EXACT = Backend("replay", auto=False, merge=False)
 MERGED = Backend("replay", auto=False)
@@ -415,6 +415,11 @@ def test_auto_waits_until_it_pays(monkeypatch):
     assert seen == ["eager", "eager", "replay", "replay"] and len(made) == 1
 
 
+def test_auto_gives_the_bits_of_the_tape():
+    assert_same(net, np.ones((2, 3)), make_params(), how="auto", ts=np.linspace(0.0, 1.0, 401), method=rv.ReversibleHeun())
+    assert_same(net, np.ones((2, 3)), make_params(), how="auto", ts=np.linspace(0.0, 1.0, 401), method=rv.Coupled("midpoint"))
+
+
 # Stale programs -------------------------------------------------------------------------------------------------------
 def count_programs(monkeypatch):
     """A list that gets an entry for every program that is made."""
@@ -542,6 +547,27 @@ def test_what_the_field_looks_up_is_never_stale(f, monkeypatch):
         W *= 2
         eager, made = ends(f)
         np.testing.assert_array_equal(made, eager)
+
+
+def test_the_diffusion_is_never_stale():
+    def ends(sigma, how):
+        return rv.solve(net, np.ones((2, 3)), TS, make_params(), method=rv.RungeKutta("heun2"), backend=how, noise=rv.Brownian(1),
+                        diffusion=lambda t, y, p: sigma * y).y1
+
+    for sigma in (np.array([0.1, 0.2, 0.3]), np.array([0.3, 0.2, 0.1])):
+        np.testing.assert_array_equal(ends(sigma, EXACT), ends(sigma, "eager"))
+
+
+def test_trees_of_equal_size_are_told_apart():
+    """The same numbers in one array, under other names."""
+    def f(t, y, p):
+        return {name: -(1 + sorted(y).index(name)) * x for name, x in y.items()}
+
+    for names in ("ab", "ba", "bc"):
+        y0 = {name: np.array([1.0 + k, 2.0]) for k, name in enumerate(names)}
+        one, two = (rv.solve(f, y0, TS, None, method=rv.RungeKutta("rk4"), backend=how).y1 for how in ("eager", EXACT))
+        for name in names:
+            np.testing.assert_array_equal(one[name], two[name])
 
 
 def test_functions_that_differ_inside_are_told_apart():
