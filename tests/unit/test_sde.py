@@ -353,6 +353,7 @@ def test_no_increment_is_stored() -> None:
                     save=[-1],
                     diffusion=lambda t, y, p: 0.1 * y,
                     noise=NOISE,
+                    backend="eager",
                 ).ys
             )
         )(np.array(0.1))
