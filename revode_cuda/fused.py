@@ -16,6 +16,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
+from threading import get_ident
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from revode.compiled import backend as kept
 from revode.compiled.backend import Backend, inside
 from revode.compiled.generate import Source
 from revode.compiled.program import V
+from revode.compiled.replay import Replay, in_order
 from revode.compiled.steps import backward_steps, forward_steps
 from revode.compiled.tiles import Tiles, tree_sum
 from revode.engine import tree
@@ -130,7 +132,7 @@ class Fused(Tiles):
         self.moves = isinstance(next(iter(parts.values())), (np.ndarray, np.generic)) and xp is not np
         self.memory = xp.zeros(self.tiles * self.stride, self.dtype)
         self.pack_params(tree.flatten(params)[0])
-        self.begins = True
+        self.begins, self.landed = True, False
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
         self.save = xp.asarray(np.asarray([*problem.save, -1], np.int64))
@@ -186,7 +188,8 @@ class Fused(Tiles):
 
     def get(self, kind: str) -> dict:
         xp, found = self.device.xp, {}
-        roles = [role for role in self.source.places if role[0] == kind]
+        kind = "landed" if self.landed and kind == "part" else kind
+        roles = in_order(self.source.places, kind, self.problem)
         if kind == "aparam" and roles:                    # one tree for all of them
             first = min(self.source.places[role][0] for role in roles)
             last = max(self.source.places[role][0] + self.source.room(*self.source.places[role][1:]) for role in roles)
@@ -253,7 +256,7 @@ class Fusing(Backend):
             return None                                  # the controller decides step by step; the way back is fused
         if problem.key is ...:
             problem.key = self.key(problem, *tree.map(shape_alone, (parts, params)))
-        key = None if problem.key is None else (direction, problem.key)
+        key = None if problem.key is None else (direction, get_ident(), problem.key)       # a runner serves one thread
         if key is not None and key in kept._cache:
             kept._cache.move_to_end(key)
             return kept._cache[key]
@@ -262,7 +265,10 @@ class Fusing(Backend):
         made = None
         try:
             parts, params = tree.map(to_host, (parts, params))
-            made = self.make(steps(on_host(problem), parts, params, self.merge), problem, parts, direction)
+            home = on_host(problem)
+            programs = steps(home, parts, params, self.merge)
+            kept.agree(Replay(programs, parts, False), direction, home, parts, params)     # nothing was baked into the trace
+            made = self.make(programs, problem, parts, direction)
         except CannotBeFused:
             if not self.auto:
                 raise
