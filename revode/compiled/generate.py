@@ -690,41 +690,53 @@ template <int n, int m> FUNCTION void rv_outer(real* out, const real* x, const r
   }
 }
 #else
-// The same sums, several at a time in the vectors of the processor.
-#define WIDE ((int)(64 / sizeof(real)))
+// The same sums in vectors of the processor, of VECTOR bytes. Up to SUMS vectors of them are in the making at any time, half of
+// the registers that there are: the other half is for what goes into them.
+#if defined(__AVX512F__)
+#define VECTOR 64
+#elif defined(__AVX__)
+#define VECTOR 32
+#else
+#define VECTOR 16
+#endif
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define SUMS 16
+#else
+#define SUMS 8
+#endif
+#define INSIDE static inline __attribute__((always_inline))
+#define WIDE ((int)(VECTOR / sizeof(real)))
 template <int w> struct rv_vec { typedef real type __attribute__((vector_size(w * sizeof(real)), aligned(sizeof(real)))); };
 #if T > 1
 #define LANES (T < WIDE ? T : WIDE)
 typedef rv_vec<LANES>::type lanes;
-template <int b, int n, int m> static inline __attribute__((always_inline)) void rv_block(lanes* out, const lanes* x, const real* w) {
+template <int b, int u, int n, int m> INSIDE void rv_linear_block(lanes* out, const lanes* x, const real* w) {
   const int V = T / LANES;
-  lanes sum[b][V];
-  for (int j = 0; j < b; j++) for (int v = 0; v < V; v++) sum[j][v] = x[v] * w[j];
+  lanes sum[b][u];
+  for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = x[v] * w[j];
   for (int c = 1; c < n; c++)
-    for (int j = 0; j < b; j++) for (int v = 0; v < V; v++) sum[j][v] = sum[j][v] + x[c * V + v] * w[c * m + j];
-  for (int j = 0; j < b; j++) for (int v = 0; v < V; v++) out[j * V + v] = sum[j][v];
+    for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = sum[j][v] + x[c * V + v] * w[c * m + j];
+  for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) out[j * V + v] = sum[j][v];
+}
+// Outputs j and up: as many as there are in blocks of b, the rest in blocks of half as many.
+template <int b, int u, int n, int m> INSIDE void rv_linear_blocks(lanes* out, const lanes* x, const real* w, int j) {
+  for (; j + b <= m; j += b) rv_linear_block<b, u, n, m>(out + j * (T / LANES), x, w + j);
+  if constexpr (b > 1) rv_linear_blocks<b / 2, u, n, m>(out, x, w, j);
 }
 template <int p, int n, int m> static inline void rv_linear(real* out, const real* x, const real* w) {
-  const int V = T / LANES, b = V >= 4 ? 4 : 8;
-  for (int q = 0; q < p; q++) {
-    const lanes* xs = (const lanes*)(x + q * n * T);
-    lanes* to = (lanes*)(out + q * m * T);
-    int j = 0;
-    for (; j + b <= m; j += b) rv_block<b, n, m>(to + j * V, xs, w + j);
-    if (m % b >= 4 && b > 4) { rv_block<4, n, m>(to + j * V, xs, w + j); j += 4; }
-    if (m % 4 >= 2) { rv_block<2, n, m>(to + j * V, xs, w + j); j += 2; }
-    if (m % 2) rv_block<1, n, m>(to + j * V, xs, w + j);
-  }
+  const int V = T / LANES, u = V > 1 ? 2 : 1;
+  for (int q = 0; q < p; q++) for (int v = 0; v < V; v += u)
+    rv_linear_blocks<SUMS / u, u, n, m>((lanes*)(out + q * m * T) + v, (const lanes*)(x + q * n * T) + v, w, 0);
 }
-template <int b, int V, int m, int full> static inline __attribute__((always_inline))
+template <int b, int u, int m, int full> INSIDE
 void rv_outer_block(real* out, const real* x, const real* g, const real* total, int R, int columns) {
   typedef typename rv_vec<WIDE>::type vec;
-  vec sum[b][V];
-  for (int i = 0; i < b; i++) for (int v = 0; v < V; v++) sum[i][v] = x[i * T] * ((const vec*)g)[v];
+  vec sum[b][u];
+  for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) sum[i][v] = x[i * T] * ((const vec*)g)[v];
   for (int r = 1; r < R; r++)
-    for (int i = 0; i < b; i++) for (int v = 0; v < V; v++)
+    for (int i = 0; i < b; i++) for (int v = 0; v < u; v++)
       sum[i][v] = sum[i][v] + x[i * T + r] * ((const vec*)(g + r * full))[v];
-  for (int i = 0; i < b; i++) for (int v = 0; v < V; v++) {
+  for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) {
     const int at = i * m + v * WIDE;
     if ((v + 1) * WIDE <= columns)
       *(vec*)(out + at) = total ? *(const vec*)(total + at) + sum[i][v] : sum[i][v];
@@ -732,42 +744,38 @@ void rv_outer_block(real* out, const real* x, const real* g, const real* total, 
       for (int l = 0; v * WIDE + l < columns; l++) out[at + l] = total ? total[at + l] + sum[i][v][l] : sum[i][v][l];
   }
 }
-template <int b, int n, int m> static inline __attribute__((always_inline))
-void rv_outer_rows(real* out, const real* x, const real* gt, const real* total, int R) {
-  const int full = (m + WIDE - 1) / WIDE * WIDE, V = full / WIDE;
-  int v = 0;
-  for (; v + 4 <= V; v += 4)
-    rv_outer_block<b, 4, m, full>(out + v * WIDE, x, gt + v * WIDE, total ? total + v * WIDE : total, R, m - v * WIDE);
-  if (V % 4 >= 2) {
-    rv_outer_block<b, 2, m, full>(out + v * WIDE, x, gt + v * WIDE, total ? total + v * WIDE : total, R, m - v * WIDE);
-    v += 2;
-  }
-  if (V % 2) rv_outer_block<b, 1, m, full>(out + v * WIDE, x, gt + v * WIDE, total ? total + v * WIDE : total, R, m - v * WIDE);
+template <int b, int u, int m, int full> INSIDE
+void rv_outer_columns(real* out, const real* x, const real* gt, const real* total, int R, int j) {
+  for (; j + u * WIDE <= full; j += u * WIDE)
+    rv_outer_block<b, u, m, full>(out + j, x, gt + j, total ? total + j : total, R, m - j);
+  if constexpr (u > 1) rv_outer_columns<b, u / 2, m, full>(out, x, gt, total, R, j);
+}
+template <int b, int n, int m, int full> INSIDE
+void rv_outer_rows(real* out, const real* x, const real* gt, const real* total, int R, int i) {
+  for (; i + b <= n; i += b) rv_outer_columns<b, 2, m, full>(out + i * m, x + i * T, gt, total ? total + i * m : total, R, 0);
+  if constexpr (b > 1) rv_outer_rows<b / 2, n, m, full>(out, x, gt, total, R, i);
 }
 template <int n, int m> static inline void rv_outer(real* out, const real* x, const real* g, const real* total, int R) {
-  const int full = (m + WIDE - 1) / WIDE * WIDE, b = 4;
-  real gt[T * full] __attribute__((aligned(64)));
+  const int full = (m + WIDE - 1) / WIDE * WIDE;
+  real gt[T * full] __attribute__((aligned(VECTOR)));
   for (int r = 0; r < T; r++) for (int j = 0; j < full; j++) gt[r * full + j] = j < m ? g[j * T + r] : 0;
-  for (int i = 0; i + b <= n; i += b) rv_outer_rows<b, n, m>(out + i * m, x + i * T, gt, total ? total + i * m : total, R);
-  if (n % b)
-    for (int i = n - n % b; i < n; i++) rv_outer_rows<1, n, m>(out + i * m, x + i * T, gt, total ? total + i * m : total, R);
+  rv_outer_rows<SUMS / 2, n, m, full>(out, x, gt, total, R, 0);
 }
 #else
-template <int w, int n, int m> static inline __attribute__((always_inline)) void rv_piece(real* out, const real* x, const real* a) {
+template <int u, int w, int n, int m> INSIDE void rv_linear_block(real* out, const real* x, const real* a) {
   typedef typename rv_vec<w>::type vec;
-  vec sum = x[0] * *(const vec*)a;
-  for (int c = 1; c < n; c++) sum = sum + x[c] * *(const vec*)(a + c * m);
-  *(vec*)out = sum;
+  vec sum[u];
+  for (int v = 0; v < u; v++) sum[v] = x[0] * ((const vec*)a)[v];
+  for (int c = 1; c < n; c++) for (int v = 0; v < u; v++) sum[v] = sum[v] + x[c] * ((const vec*)(a + c * m))[v];
+  for (int v = 0; v < u; v++) ((vec*)out)[v] = sum[v];
+}
+template <int u, int w, int n, int m> INSIDE void rv_linear_blocks(real* out, const real* x, const real* a, int j) {
+  for (; j + u * w <= m; j += u * w) rv_linear_block<u, w, n, m>(out + j, x, a + j);
+  if constexpr (u > 1) rv_linear_blocks<u / 2, w, n, m>(out, x, a, j);
+  else if constexpr (w > 1) rv_linear_blocks<1, w / 2, n, m>(out, x, a, j);
 }
 template <int p, int n, int m> static inline void rv_linear(real* out, const real* x, const real* w) {
-  for (int q = 0; q < p; q++) {
-    int j = 0;
-    for (; j + WIDE <= m; j += WIDE) rv_piece<WIDE, n, m>(out + q * m + j, x + q * n, w + j);
-    if (WIDE > 8 && m % WIDE >= 8) { rv_piece<8, n, m>(out + q * m + j, x + q * n, w + j); j += 8; }
-    if (m % 8 >= 4) { rv_piece<4, n, m>(out + q * m + j, x + q * n, w + j); j += 4; }
-    if (m % 4 >= 2) { rv_piece<2, n, m>(out + q * m + j, x + q * n, w + j); j += 2; }
-    if (m % 2) rv_piece<1, n, m>(out + q * m + j, x + q * n, w + j);
-  }
+  for (int q = 0; q < p; q++) rv_linear_blocks<SUMS, WIDE, n, m>(out + q * m, x + q * n, w, 0);
 }
 template <int n, int m> static inline void rv_outer(real* out, const real* x, const real* g, const real* total, int) {
   for (int i = 0; i < n; i++) for (int j = 0; j < m; j++)
