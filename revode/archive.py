@@ -28,7 +28,7 @@ def save(path: str, tree: Any) -> None:
     for i, (leaf, where) in enumerate(zip(leaves, paths(tree), strict=True)):
         if leaf is None or type(leaf) in (bool, int, float, str):
             plain[str(i)] = leaf
-        elif isinstance(leaf, (np.ndarray, np.generic)) and leaf.dtype != object:
+        elif (type(leaf) is np.ndarray or isinstance(leaf, (np.generic, np.memmap))) and leaf.dtype != object:   # masks would be lost
             arrays[f"leaf{i}"] = np.asarray(leaf)
         else:
             raise TypeError(f"save: the leaf {where or 'given'} is a {type(leaf).__name__}; an archive holds NumPy "
@@ -60,7 +60,7 @@ def load(path: str) -> Any:
 def _to_json(structure: Any) -> Any:
     if structure is LEAF:
         return None
-    kind, keys, children = structure
+    kind, keys, children, _ = structure
     if kind not in (dict, list, tuple) or any(type(key) is not str for key in keys or ()):
         raise TypeError(f"save: cannot keep a {kind.__name__} with keys {keys}; use dicts with string keys, lists "
                         "and tuples")
@@ -72,4 +72,4 @@ def _from_json(data: Any) -> Any:
         return LEAF
     kind, keys, children = data
     kinds = {"dict": dict, "list": list, "tuple": tuple}
-    return kinds[kind], tuple(keys) if keys is not None else None, [_from_json(child) for child in children]
+    return kinds[kind], tuple(keys) if keys is not None else None, [_from_json(child) for child in children], None

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class RoundTrip(NamedTuple):
 @dataclass
 class Stats:
     """What a solve cost. Complete once the gradient has been computed."""
+    whole_in_trees: ClassVar[bool] = True        # one object, so that what the reverse sweep writes is seen in the solution
     steps: int = 0
     rejected: int = 0
     nfe: int = 0                 # evaluations of the field, forward and back

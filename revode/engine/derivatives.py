@@ -29,6 +29,7 @@ def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
     >>> float(value), [float(a) for a in pull(1.0)]
     (12.0, [4.0, 3.0])
     """
+    tree.check_leaves(args, "vjp: args")
     leaves, structure = tree.flatten(args)
     tape = Tape()
     inputs = [tape.input(checked(x)) if is_float(x) else checked(x) for x in leaves]
@@ -110,6 +111,8 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
             raise ValueError(f"value_and_grad: argnums={argnums} with {len(args)} positional argument(s); name each argument to "
                              "differentiate once, counting from 0")
         chosen = [args[i] for i in numbers]
+        for i, x in zip(numbers, chosen, strict=True):
+            tree.check_leaves(x, f"value_and_grad: argument {i}")
         for x in tree.flatten(chosen)[0]:
             checked(x)
         if not any(is_float(x) for x in tree.flatten(chosen)[0]):

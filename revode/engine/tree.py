@@ -1,15 +1,22 @@
-"""Trees: nested dicts, lists, tuples and named tuples whose leaves are arrays or anything else.
+"""Trees: nested dicts, lists, tuples, named tuples and dataclasses whose leaves are arrays or anything else.
 
-A tree is taken apart into its leaves and its structure, and put together again. Dict order is insertion order.
+A tree is taken apart into its leaves and its structure, and put together again. Dict order is insertion order. Subclasses of
+dict, list and tuple are containers where their class builds them anew from their items alone (OrderedDict, defaultdict); a
+dataclass is put together from its fields, without calling __init__. A class with `whole_in_trees = True` is a leaf.
 """
 from __future__ import annotations
 
+import functools
+import sys
+import types
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 
-LEAF = None   # the structure of a leaf; a container's structure is (container type, keys, children)
+LEAF = None   # the structure of a leaf; a container's structure is (container type, keys, children, default_factory)
 
 
 def flatten(tree: Any) -> tuple[list, Any]:
@@ -21,11 +28,59 @@ def flatten(tree: Any) -> tuple[list, Any]:
 def _flatten(tree: Any, leaves: list) -> Any:
     kind = type(tree)
     if kind is dict:
-        return dict, tuple(tree), [_flatten(child, leaves) for child in tree.values()]
-    if kind is list or kind is tuple or (isinstance(tree, tuple) and hasattr(tree, "_fields")):
-        return kind, None, [_flatten(child, leaves) for child in tree]
+        return dict, tuple(tree), [_flatten(child, leaves) for child in tree.values()], None
+    if kind is list or kind is tuple:
+        return kind, None, [_flatten(child, leaves) for child in tree], None
+    found = _unusual(tree, kind)
+    if found is not None:
+        keys, children = found
+        return kind, keys, [_flatten(child, leaves) for child in children], getattr(tree, "default_factory", None)
     leaves.append(tree)
     return LEAF
+
+
+def _unusual(tree: Any, kind: type) -> tuple[Any, list] | None:
+    """The keys (None without) and the children of a named tuple, a dataclass, or another class of container; None for a leaf.
+
+    What holds more than its items, as attributes, could not be put together again, and is a leaf.
+    """
+    if hasattr(kind, "__dataclass_fields__"):
+        names = tuple(f.name for f in fields(kind))
+        if getattr(kind, "whole_in_trees", False) or not set(getattr(tree, "__dict__", ())) <= set(names):
+            return None
+        return names, [getattr(tree, name) for name in names]
+    if not isinstance(tree, (dict, list, tuple)):
+        return None
+    keys, children = (tuple(tree), list(tree.values())) if isinstance(tree, dict) else (None, list(tree))
+    attributes = getattr(tree, "__dict__", None)
+    if attributes and attributes is not tree:
+        return None
+    try:
+        again = _build(kind, keys, children, getattr(tree, "default_factory", None))
+    except Exception:               # a class that takes its items in another way
+        return None
+    return (keys, children) if type(again) is kind and len(again) == len(children) else None
+
+
+def _build(kind: Any, keys: Any, items: list, factory: Any = None) -> Any:
+    """The container of this type with these items."""
+    if kind is dict:
+        return dict(zip(keys, items, strict=True))
+    if kind is list or kind is tuple:
+        return items if kind is list else tuple(items)
+    if hasattr(kind, "__dataclass_fields__"):
+        made = object.__new__(kind)
+        for key, item in zip(keys, items, strict=True):
+            object.__setattr__(made, key, item)
+        return made
+    if hasattr(kind, "_make"):
+        return kind._make(items)
+    if keys is None:
+        return kind(items)
+    made = kind(factory) if issubclass(kind, defaultdict) else kind()
+    for key, item in zip(keys, items, strict=True):
+        made[key] = item
+    return made
 
 
 def unflatten(structure: Any, leaves: Any) -> Any:
@@ -36,11 +91,8 @@ def unflatten(structure: Any, leaves: Any) -> Any:
 def _unflatten(structure: Any, leaves: Any) -> Any:
     if structure is LEAF:
         return next(leaves)
-    kind, keys, children = structure
-    if kind is dict:
-        return {key: _unflatten(child, leaves) for key, child in zip(keys, children, strict=True)}
-    items = [_unflatten(child, leaves) for child in children]
-    return items if kind is list else tuple(items) if kind is tuple else kind(*items)
+    kind, keys, children, factory = structure
+    return _build(kind, keys, [_unflatten(child, leaves) for child in children], factory)
 
 
 def map(fn: Callable, tree: Any, *others: Any) -> Any:
@@ -65,29 +117,84 @@ def align(structure: Any, tree: Any) -> list:
         if isinstance(tree, (dict, list, tuple)):
             raise ValueError(f"a {type(tree).__name__} stands where a single array is expected")
         return [tree]
-    kind, keys, children = structure
+    kind, keys, children, _ = structure
     if tree is None:
         return [None for child in children for _ in align(child, None)]
-    if type(tree) is not kind or len(tree) != len(children) or (keys is not None and set(keys) != set(tree)):
+    fits = isinstance(tree, dict) if issubclass(kind, dict) else type(tree) is kind
+    found = _unusual(tree, kind) if fits and hasattr(kind, "__dataclass_fields__") else (
+        tuple(tree) if isinstance(tree, dict) else None, list(tree)) if fits else None
+    if found is None or len(found[1]) != len(children) or (keys is not None and set(keys) != set(found[0])):
         raise ValueError(f"{describe(tree)} stands where a {kind.__name__} " + (
             f"with the keys {list(keys)}" if keys is not None else f"of {len(children)} items") + " is expected")
-    items = tree if keys is None else [tree[key] for key in keys]
+    items = found[1] if keys is None else [
+        tree[key] if isinstance(tree, dict) else getattr(tree, key) for key in keys]
     return [leaf for child, item in zip(children, items, strict=True) for leaf in align(child, item)]
 
 
 def paths(tree: Any, prefix: str = "") -> list[str]:
-    """Name every leaf, in the order of `flatten`: ['W1'] or [0]['b'], for messages."""
+    """Name every leaf, in the order of `flatten`: ['W1'], [0]['b'] or .rate, for messages."""
     kind = type(tree)
-    if kind is dict:
-        return [p for key, child in tree.items() for p in paths(child, f"{prefix}[{key!r}]")]
-    if isinstance(tree, (list, tuple)) and (kind in (list, tuple) or hasattr(tree, "_fields")):
-        return [p for i, child in enumerate(tree) for p in paths(child, f"{prefix}[{i}]")]
-    return [prefix]
+    found = (tuple(tree), list(tree.values())) if kind is dict else (None, tree) if kind in (list, tuple) else _unusual(tree, kind)
+    if found is None:
+        return [prefix]
+    keys, children = found
+    attribute = hasattr(kind, "__dataclass_fields__")
+    names = range(len(children)) if keys is None else keys
+    return [p for name, child in zip(names, children, strict=True)
+            for p in paths(child, f"{prefix}.{name}" if attribute else f"{prefix}[{name!r}]")]
 
 
 def describe(tree: Any) -> str:
     """The tree with shapes for arrays, in one line, for messages."""
-    return str(map(lambda x: f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") else type(x).__name__, tree))
+    def plain(structure: Any) -> Any:
+        if structure is LEAF:
+            x = next(leaves)
+            return f"{x.dtype}{list(x.shape)}" if hasattr(x, "shape") and hasattr(x, "dtype") else type(x).__name__
+        kind, keys, children, _ = structure
+        items = [plain(child) for child in children]
+        return dict(zip(keys, items, strict=True)) if keys is not None else _build(kind, None, items)
+
+    found, structure = flatten(tree)
+    leaves = iter(found)
+    return str(plain(structure))
+
+
+STATIC = (str, bytes, int, float, complex, np.generic, np.dtype, type(None), type(Ellipsis), slice, range)
+FUNCTIONS = (type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, np.ufunc, functools.partial)
+
+
+def check_leaves(tree: Any, what: str) -> None:
+    """TypeError for a leaf that gradients could get lost in: neither array, number, string, None nor function.
+
+    what: how the message calls the tree, as in "solve: params".
+    """
+    for x, path in zip(flatten(tree)[0], paths(tree), strict=True):
+        reason = refused(x)
+        if reason:
+            raise TypeError(f"{what}{path} is {reason}")
+
+
+def refused(x: Any) -> str:
+    """Why x can be no leaf where gradients are taken, and what to do; empty if it can."""
+    name = type(x).__name__
+    if isinstance(x, STATIC) or isinstance(x, FUNCTIONS):
+        return ""
+    if isinstance(x, np.ndarray):
+        if isinstance(x, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
+            return f"a {name}, whose mask the gradient would not know; fill it and multiply by the mask as a plain array"
+        if isinstance(x, getattr(sys.modules.get("numpy.matrixlib"), "matrix", ())):
+            return f"a np.{name}, which multiplies in its own way; pass np.asarray of it, and write @ for products"
+        if x.dtype.kind in "OV":
+            return f"an array of {x.dtype}, through which no gradient flows; pass a tree of float arrays instead"
+        return ""
+    if hasattr(type(x), "__array_function__"):               # a tensor, or an array of a device
+        return ""
+    if callable(x) and not any(hasattr(leaf, "dtype") or type(leaf) is float for leaf in flatten(list(
+            getattr(x, "__dict__", {}).values()))[0]):
+        return ""
+    return (f"a {type(x).__module__.removeprefix('builtins')}{'.' * (type(x).__module__ != 'builtins')}{name}, into which no "
+            "gradient goes; a tree is made of dicts, lists, tuples, named tuples and dataclasses (with no attributes but their "
+            "fields) that hold arrays, numbers, strings, None or functions")
 
 
 def ravel(leaves: Any) -> tuple[Any, Callable]:

@@ -1,5 +1,13 @@
 """Trees: taken apart and put together, mapped, named for messages, saved and loaded, laid end to end."""
+import collections
+import dataclasses
+import decimal
+import fractions
+import functools
 import json
+import sys
+import types
+import typing
 from typing import NamedTuple
 
 import numpy as np
@@ -41,11 +49,145 @@ def test_structures_tell_containers_keys_and_order_apart():
         assert [a == b for b in structures] == [i == j for j in range(len(structures))]
 
 
-def test_subclasses_of_containers_that_are_not_named_tuples_are_leaves():
-    class Special(dict):
-        pass
-    leaf = Special(a=1)
-    assert tree.flatten([leaf])[0] == [leaf]
+@dataclasses.dataclass(frozen=True, slots=True)
+class Frozen:
+    a: object
+    b: object = 2.0
+
+
+@dataclasses.dataclass
+class Record:
+    a: object
+    more: object = None
+
+    def __post_init__(self):
+        if isinstance(self.a, (list, rv.Tensor)):
+            raise ValueError("made anew by __init__, which may check or convert what it is given")
+
+
+class Attributes(dict):
+    """The pattern of many scripts: keys are attributes too."""
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.__dict__ = self
+
+
+class Many(list):
+    pass
+
+
+class Pair(tuple):
+    __slots__ = ()
+
+
+class Named(Point):
+    def __new__(cls, x, y):
+        return super().__new__(cls, float(x), float(y))
+
+
+X = np.array([0.5, -1.5])
+CONTAINERS = {
+    "OrderedDict": collections.OrderedDict(a=X, b=2), "defaultdict": collections.defaultdict(list, a=X),
+    "attributes": Attributes(a=X), "list": Many([X, 1]), "tuple": Pair((X,)), "named": Named(1.0, 2.0),
+    "frozen": Frozen(X), "record": Record(X, {"b": X}), "Counter": collections.Counter(a=1.5),
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_subclasses_and_dataclasses_are_containers_and_keep_their_type(name):
+    given = CONTAINERS[name]
+    leaves, structure = tree.flatten(given)
+    assert all(not isinstance(x, (dict, list, tuple)) for x in leaves) and len(leaves) == len(tree.paths(given)) > 0
+    again = tree.unflatten(structure, leaves)
+    assert type(again) is type(given) and repr(again) == repr(given)
+    assert [id(x) for x in tree.align(structure, given)] == [id(x) for x in leaves]
+    tree.check_leaves(given, "params")
+
+    def loss(params):
+        return sum((k + 1) * np.sum(np.square(x)) for k, x in enumerate(tree.flatten(params)[0]) if type(x) is rv.Tensor)
+    g = rv.grad(loss)(given)
+    assert type(g) is type(given)
+    floats = [x for x in leaves if type(x) is float or hasattr(x, "dtype")]
+    for k, (a, x) in enumerate(zip([a for a in tree.flatten(g)[0] if a is not None], floats, strict=True)):
+        np.testing.assert_array_equal(a, 2 * (k + 1) * x)             # exact: k + 1 is 1 or 2
+
+
+def test_attributes_that_are_keys_reach_the_gradient():
+    g = rv.grad(lambda p: np.sum(p.a ** 2) * p["b"])(Attributes(a=X, b=3.0))
+    np.testing.assert_array_equal(g.a, 6 * X)
+    assert g["b"] == np.sum(X ** 2)
+
+
+def test_the_factory_of_a_defaultdict_is_kept():
+    given = collections.defaultdict(list, a=1)
+    assert tree.map(lambda x: x, given)["new"] == []
+
+
+class Holds(dict):
+    """Something besides its items, which could not be put together again."""
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.scale = np.ones(2)
+
+
+class Needs(dict):
+    def __init__(self, required, *args):
+        super().__init__(*args)
+
+
+class Settings:
+    def __init__(self):
+        self.W = np.ones(2)
+
+
+class Layer(Settings):
+    def __call__(self, x):
+        return self.W * x
+
+
+def cached(record):
+    record.norm = 1.0           # an attribute that is no field
+    return record
+
+
+BAD = {
+    "namespace": (types.SimpleNamespace(a=1.0), "types.SimpleNamespace"), "set": ({1.0}, "a set"), "object": (Settings(), "Settings"),
+    "callable-with-arrays": (Layer(), "Layer"), "deque": (collections.deque([1.0]), "collections.deque"),
+    "iterator": (iter([1.0]), "list_iterator"), "generator": ((x for x in [1.0]), "generator"), "view": ({"a": 1.0}.values(), "dict_values"),
+    "dict-that-holds-more": (Holds({"a": 1.0}), "Holds"), "dict-that-needs": (Needs(1, {"a": 1.0}), "Needs"),
+    "record-with-more": (cached(Record(X)), "Record"), "fraction": (fractions.Fraction(1, 3), "fractions.Fraction"),
+    "decimal": (decimal.Decimal("0.1"), "decimal.Decimal"),
+    "masked": (np.ma.array([1.0, 2.0], mask=[0, 1]), "MaskedArray, whose mask"), "matrix": (np.eye(2).view(sys.modules["numpy.matrixlib"].matrix), "np.matrix"),
+    "objects": (np.array([1.0, None]), "an array of object"), "structured": (np.zeros(2, [("a", float)]), r"an array of \[\('a'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_other_leaves_are_refused_by_name_and_place(name):
+    bad, sentence = BAD[name]
+    with pytest.raises(TypeError, match=rf"params\['p'\]\[1\] is .*{sentence}"):
+        tree.check_leaves({"p": [X, bad]}, "params")
+    with pytest.raises(TypeError, match=rf"value_and_grad: argument 0\['p'\]\[1\] is .*{sentence}"):
+        rv.grad(lambda p: np.sum(p["p"][0]))({"p": [X, bad]})
+    with pytest.raises(TypeError, match=rf"args\[0\]\[0\] is .*{sentence}"):
+        rv.vjp(lambda p: np.sum(p[1]), [bad, X])
+
+
+def test_static_leaves_pass():
+    tree.check_leaves([np.sin, len, lambda x: x, functools.partial(len), X.sum, None, "s", b"", 1, True, 2.0, np.float32(2), X,
+                       np.arange(3), np.dtype(float), slice(1), range(3), float, Ellipsis, "text"], "params")
+    g = rv.grad(lambda p: np.sum(p["act"](p["W"])))({"act": np.square, "W": X, "name": "mlp", "none": None})
+    assert g["act"] is g["name"] is g["none"] is None
+    np.testing.assert_array_equal(g["W"], 2 * X)
+
+
+def test_a_class_may_stay_whole():
+    @dataclasses.dataclass
+    class Count:
+        whole_in_trees: typing.ClassVar[bool] = True
+        n: int = 0
+    given = Count()
+    assert tree.flatten([given])[0] == [given] and tree.map(lambda x: x, [given])[0] is given
 
 
 def test_map_over_several_trees():
@@ -103,6 +245,8 @@ def test_a_single_leaf_is_a_tree(tmp_path):
 @pytest.mark.parametrize("bad, sentence", [
     ({"a": [1, object()]}, r"the leaf \['a'\]\[1\] is a object; an archive holds NumPy arrays"),
     (np.array([None]), r"the leaf given is a ndarray"),
+    (np.ma.array([1.0], mask=[True]), r"the leaf given is a MaskedArray"),
+    (collections.OrderedDict(a=1), r"cannot keep a OrderedDict"),
     ({1: np.ones(2)}, r"cannot keep a dict with keys \(1,\); use dicts with string keys"),
     (Point(1, 2), r"cannot keep a Point"),
 ])
