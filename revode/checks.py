@@ -4,6 +4,9 @@ Each message says what was given, what is expected, and what to do.
 """
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -33,9 +36,9 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     check_resumed(asked.state0, ts)
     params = check_params(asked.params, first)
     system = System(field, Stats(), None if layout.alone else layout.pack, None if layout.alone else layout.open,
-                    None if first.dtype == np.float64 else first.dtype.type)
+                    None if first.dtype == np.float64 else first.dtype.type, misfit)
     problem = gridded(asked, method, system, ts, first)
-    drive(problem, asked, output_of(initial, method), tree.map(value_of, params))
+    drive(problem, asked, ts, output_of(initial, method), tree.map(value_of, params))
     if problem.plain or getattr(chosen, "device", None) is not None:
         problem.backend = chosen
     return problem, initial, params, layout
@@ -78,17 +81,15 @@ def gridded(asked: Asked, method: Any, system: System, ts: np.ndarray, first: An
     return problem
 
 
-def drive(problem: Problem, asked: Asked, y: Any, params: Any) -> None:
+def drive(problem: Problem, asked: Asked, ts: np.ndarray, y: Any, params: Any) -> None:
     """Look at the field, and at what drives the equation besides time."""
-    system, adaptive = problem.system, problem.adaptive
-    ts = check_times(asked.ts)
+    adaptive = problem.adaptive
     if asked.control is not None:
-        problem.system, problem.driver, knots = controlled(system, asked.control, problem.method, y, ts, adaptive is None)
-        system = problem.system
+        problem.system, problem.driver, knots = controlled(problem.system, asked.control, problem.method, y, ts, adaptive is None)
         if adaptive is not None:
             adaptive.stop_at(knots)
-    if system.field is not no_field:
-        check_field(problem, system, y, params, asked.control is not None)
+    if problem.system.field is not no_field:
+        check_field(problem, y, params)
     if asked.interpretation not in ("stratonovich", "ito"):
         raise ValueError(f"solve: interpretation={asked.interpretation!r}; it is 'stratonovich' or 'ito'")
     if asked.diffusion is None and asked.noise is None:
@@ -96,7 +97,7 @@ def drive(problem: Problem, asked: Asked, y: Any, params: Any) -> None:
     if asked.control is not None or asked.diffusion is None:
         raise ValueError("solve: noise= goes with diffusion=, and neither with control=")
     times = (ts[0], ts[-1] if adaptive is not None else ts[len(ts) // 2])
-    problem.system, problem.driver = noisy(system, asked, problem.method, y, times, params)
+    problem.system, problem.driver = noisy(problem.system, asked, problem.method, y, times, params)
     if adaptive is not None and problem.driver.by_step:
         raise TypeError("solve: adaptive steps ask for noise at times that are not known beforehand; pass "
                         "noise=BrownianTree(seed, t0, t1)")
@@ -134,7 +135,38 @@ def check_callable(field: Any, method: Any) -> Any:
     if not callable(field):
         raise TypeError(f"solve: the first argument is a {type(field).__name__}; it is the vector field, a function "
                         "field(t, y, params)")
+    check_arguments(field, "field")
     return field
+
+
+TIMES, STATES, PARAMETERS = ("t", "time"), ("y", "x", "u", "z", "q", "s", "state"), ("p", "params", "args", "parameters")
+
+
+def check_arguments(of: Any, what: str) -> None:
+    """Whether a function can be called with (t, y, params), and does not name them in another order; where that can be told."""
+    names, fits = arguments(of)
+    given, call = f"solve: the {what} takes the arguments ({', '.join(names)}), but", f"{what}(t, y, params)"
+    if not fits:
+        raise TypeError(f"{given} it is called as {call}; give it these three, also where it does not use one of them")
+    first, second, third = (*names, "", "", "")[:3]
+    if (first in STATES and second in TIMES) or (second in PARAMETERS and third in STATES[:3]):
+        raise TypeError(f"{given} in the call {call} they come in another order; put the time first, then the state, then params")
+
+
+def arguments(of: Any) -> tuple[tuple[str, ...], bool]:
+    """The names of a function's arguments, as far as they can be told, and whether three can be given."""
+    if isinstance(of, FunctionType):                     # inspect would cost as much as a step
+        code = of.__code__
+        least, most = code.co_argcount - len(of.__defaults__ or ()), code.co_argcount
+        return code.co_varnames[:most], least <= 3 and (most >= 3 or bool(code.co_flags & inspect.CO_VARARGS))
+    try:
+        signature = inspect.signature(of)
+        signature.bind(0, 0, 0)
+    except ValueError:                                   # something built in: the call will tell
+        return (), True
+    except TypeError:
+        return tuple(signature.parameters), False
+    return tuple(signature.parameters), True
 
 
 def check_state0(state0: Any, method: Any) -> None:
@@ -160,12 +192,22 @@ def check_pair(y0: Any, method: Any) -> None:
         raise ValueError(f"solve: y0 = (q, v) has q of shape {q} and v of shape {v}; position and velocity have the same shape")
 
 
+def check_kind(x: Any, what: str) -> None:
+    """Refuse the subclasses of arrays that mean something else by their operations: the mask, or the matrix, would be lost."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{what} a masked array, whose mask would be ignored; pass x.filled(...) or x.compressed(), or "
+                        "give the mask to the loss")
+    if isinstance(x, np.matrix):
+        raise TypeError(f"{what} an np.matrix, whose * is another product; pass np.asarray(x)")
+
+
 def check_y0(y0: Any) -> None:
     leaves, names = tree.flatten(y0)[0], tree.paths(y0)
     if not leaves:
         raise ValueError("solve: y0 is empty; it is an array of floats, or a tree of such arrays")
     for x, name in zip(leaves, names, strict=True):
         x = value_of(x)
+        check_kind(x, f"solve: y0{name} is")
         dtype = getattr(x, "dtype", None)
         if dtype not in (np.float32, np.float64) or not hasattr(x, "shape"):
             kind = f"an array of {dtype}" if dtype is not None else f"a {type(x).__name__}"
@@ -208,6 +250,7 @@ def check_params(params: Any, y: Any) -> Any:
     checked = []
     for x, name in zip(leaves, tree.paths(params), strict=True):
         plain = value_of(x)
+        check_kind(plain, f"solve: params{name} is")
         if type(plain) is float:
             # A Python float, or a tensor of one, in y's dtype (np.ones_like of CuPy cannot make an array without axes).
             x = x * (y.dtype.type(1) if isinstance(y, (np.ndarray, np.generic)) else np.ones_like(y, shape=(1,))[0])
@@ -314,39 +357,58 @@ def checked_gradient(gradient: Any, method: Any) -> Any:
     return gradient
 
 
-def check_field(problem: Problem, system: Any, y: Any, params: Any, controlled: bool) -> None:
+def check_field(problem: Problem, y: Any, params: Any) -> None:
     """Evaluate the field twice at the start: right shape and dtype, finite, and the same both times."""
-    stats = problem.stats
+    system, stats, t = problem.system, problem.stats, problem.ts[0]
     params = tree.map(read_only, params)
-    t = problem.ts[0]
-    evaluate = System.coefficients if not controlled else ControlledSystem.coefficients
-    f, again = (evaluate(system, t, y, params)[0] for _ in range(2))
+    f, again = system.coefficients(t, y, params)[0], system.coefficients(t, y, params)[0]
     stats.checks, stats.nfe = stats.checks + 2, stats.nfe - 2
-    at = f"at t={t:.6g}"
-    if type(f) is Tensor:
-        raise TypeError("solve: the field uses a tensor that it was not given (a variable from outside), so its gradient would "
-                        "be lost; pass everything that is to be differentiated through params")
-    if f is None or not hasattr(f, "shape"):
-        raise TypeError(f"solve: the field returned {type(f).__name__} {at}; it returns an array shaped like y, {y.shape}. "
-                        "Is a return missing, or did it return a list (use np.stack)?")
-    if controlled:
-        if f.shape[:-1] != y.shape or not system.fits(f):
-            raise ValueError(f"solve: the field returned shape {f.shape} for y of shape {y.shape} {at}; with a control of "
-                             f"{system.channels} channels it returns shape {(*y.shape, system.channels)}")
-    elif f.shape != y.shape:
-        raise ValueError(f"solve: the field returned shape {f.shape} for y of shape {y.shape} {at}; a vector field returns an "
-                         "array shaped like y. Did you forget the batch axis?")
+    check_pure("field", f, again, t)
+
+
+def misfit(f: Any, t: Any, y: Any, params: Any, tail: tuple[int, ...], what: str) -> None:
+    """Refuse a value of the field or the diffusion that does not fit, with the time at which it came."""
+    at, shape = f"at t={float(value_of(t)):.6g}", (*y.shape, *tail)
+    if not hasattr(f, "shape") or not hasattr(f, "dtype"):
+        remedy = ("Is a return missing?" if f is None else
+                  "np.stack makes one of a list or tuple." if isinstance(f, (list, tuple)) else
+                  "A constant is made one by np.full_like(y, ...), or by + 0 * y.")
+        kind = TypeError if what == "field" else ValueError
+        raise kind(f"solve: the {what} returned {type(f).__name__} {at}; it returns an array of shape {shape}, at every time: an "
+                        f"array shaped like y{', with one more axis' if tail else ''}. {remedy}")
+    if f.shape != shape:
+        raise ValueError(f"solve: the {what} returned shape {f.shape} for y of shape {y.shape} {at}; " + (
+            "a vector field returns an array shaped like y. Did you forget the batch axis?" if (what, tail) == ("field", ()) else
+            f"with a control of {tail[0]} channels it returns shape {shape}" if what == "field" else
+            f"it returned shape {shape} at the start, and does so at every time; nothing is broadcast"))
     if f.dtype != y.dtype:
-        raise TypeError(f"solve: the field returned {f.dtype} for y of {y.dtype} {at}; give params and constants y's dtype (or "
+        raise TypeError(f"solve: the {what} returned {f.dtype} for y of {y.dtype} {at}; give params and constants y's dtype (or "
                         "plain Python numbers, which take it)")
+    if nested(f) > max(map(nested, [y, *tree.flatten(params)[0]])):
+        raise TypeError(f"solve: the {what} uses a tensor that it was not given (a variable from outside) {at}, so its gradient would "
+                        "be lost; pass everything that is to be differentiated through params")
+
+
+def nested(x: Any) -> int:
+    """How many tapes x is on, one within another."""
+    depth = 0
+    while type(x) is Tensor:
+        x, depth = x.value, depth + 1
+    return depth
+
+
+def check_pure(what: str, f: Any, again: Any, t: Any) -> None:
+    """Two values of a function for one input: finite, equal, and not the same buffer."""
+    at = f"at t={t:.6g}"
+    check_kind(f, f"solve: the {what} returned")
     if not bool(np.isfinite(f).all()):
-        raise ValueError(f"solve: the field's first value, {at}, has entries that are not finite (NaN or Inf)")
+        raise ValueError(f"solve: the {what}'s first value, {at}, has entries that are not finite (NaN or Inf)")
     if isinstance(f, np.ndarray) and np.may_share_memory(f, again) and f.flags.writeable:
-        raise ValueError(f"solve: the field returned the same array twice {at}, so that a later value would overwrite an earlier "
+        raise ValueError(f"solve: the {what} returned the same array twice {at}, so that a later value would overwrite an earlier "
                          "one; return a new array each time")
     if not bool((f == again).all()):
-        raise ValueError(f"solve: the field gave two different values for the same input {at}; a vector field is a pure "
-                         "function, so draw random numbers outside it and pass them in params")
+        raise ValueError(f"solve: the {what} differs from call to call: it gave two different values for the same input {at}; it is a "
+                         "pure function, so draw random numbers outside it and pass them in params")
 
 
 def noisy(system: System, asked: Asked, method: Any, y: Any, times: tuple, params: Any) -> tuple[System, Noise]:
@@ -354,54 +416,65 @@ def noisy(system: System, asked: Asked, method: Any, y: Any, times: tuple, param
 
     times: two times of the solve at which g is looked at, the start and a later one.
     """
-    diffusion, noise, interpretation = asked.diffusion, asked.noise, asked.interpretation
-    if isinstance(noise, type) or not (hasattr(noise, "along") or hasattr(noise, "walk")):
-        raise TypeError(f"solve: diffusion= was given with noise={noise!r}; pass noise=Brownian(seed), or "
+    found = NoisySystem(system, check_noise(asked, method), False, False)
+    g = check_diffusion(found, times[0], y, params)
+    looks = [dependence(found, t, y, params) for t in times]
+    system.stats.checks += 2 + len(looks)
+    depends, ito = any(look[0] for look in looks), asked.interpretation == "ito"
+    euler = getattr(method, "order", 0) == 1
+    plain = euler and type(method).__name__ == "RungeKutta"
+    found.euler_maruyama = plain and depends and ito
+    if depends and not found.euler_maruyama:
+        check_interpretation(asked.interpretation, method, euler, found.general, any(look[1] for look in looks))
+    # The correction of noise that does not depend on y is zero; it is kept, in case that two looks were not enough.
+    found.ito = ito and not found.general and not plain
+    shape = (*y.shape[:-1], g.shape[-1]) if found.general else y.shape
+    return found, Noise(asked.noise, shape, y.dtype, beside(y))
+
+
+def check_noise(asked: Asked, method: Any) -> Callable:
+    """The diffusion, if there is one, a path, and a method that has a form for them."""
+    if isinstance(asked.noise, type) or not (hasattr(asked.noise, "along") or hasattr(asked.noise, "walk")):
+        raise TypeError(f"solve: diffusion= was given with noise={asked.noise!r}; pass noise=Brownian(seed), or "
                         "BrownianTree(seed, t0, t1) for adaptive steps")
-    if not callable(diffusion):
-        raise TypeError(f"solve: diffusion={diffusion!r}; it is a function g(t, y, params), as the drift is")
+    if not callable(asked.diffusion):
+        raise TypeError(f"solve: diffusion={asked.diffusion!r}; it is a function g(t, y, params), as the drift is")
+    check_arguments(asked.diffusion, "diffusion")
     if hasattr(method, "method"):
         raise TypeError(f"solve: {method!r} has no form for noise: one of its substeps goes backwards, and an increment of the "
                         "path cannot be split like that; use the method itself, uncomposed")
     if not getattr(method, "noise", False):
         raise TypeError(f"solve: {method!r} has no form for noise (its step relies on dy = f dt); use ReversibleHeun(), "
                         "Coupled over heun2 or midpoint, an EES method, or RungeKutta('heun2')")
-    found = NoisySystem(system, diffusion, False, False)
-    plain = tree.map(value_of, params)
-    g, again = found.g(times[0], y, plain), found.g(times[0], y, plain)
-    if type(g) is Tensor:
-        raise TypeError("solve: the diffusion uses a tensor that it was not given (a variable from outside), so its gradient would "
-                        "be lost; pass everything that is to be differentiated through params")
-    if not hasattr(g, "shape") or (g.shape != y.shape and g.shape[:-1] != y.shape):
-        raise ValueError(f"solve: the diffusion returned {getattr(g, 'shape', type(g).__name__)} for y of shape {y.shape}; "
-                         f"diagonal noise has its shape, general noise {(*y.shape, 'm')}; nothing is broadcast")
-    if g.dtype != y.dtype:
-        raise TypeError(f"solve: the diffusion returned {g.dtype} for y of {y.dtype}; give params and constants y's dtype")
-    if not bool(np.isfinite(g).all()) or not bool((g == again).all()):
-        raise ValueError("solve: the diffusion at the start is not finite, or differs from call to call; it is a pure "
-                         "function of (t, y, params)")
-    found.general = g.shape != y.shape
-    if found.general and system.unpack is not None:
-        raise TypeError("solve: general noise needs y as one array, not as a tree; concatenate its leaves")
-    looks = [dependence(found, t, y, plain) for t in times]
-    system.stats.checks += 2 + len(looks)
-    depends = any(look[0] for look in looks)
-    euler = getattr(method, "order", 0) == 1
-    found.euler_maruyama = euler and depends and type(method).__name__ == "RungeKutta" and interpretation == "ito"
-    if euler and depends and not found.euler_maruyama:
+    return asked.diffusion
+
+
+def check_diffusion(system: NoisySystem, t: Any, y: Any, params: Any) -> Any:
+    """g at the start; the shape that it has there, diagonal or general, is that of all later times."""
+    params = tree.map(read_only, params)
+    again = system.g(t, y, params) if system.unpack is not None else system.diffusion(system.time(t), y, params)
+    shape = getattr(again, "shape", y.shape)
+    if shape != y.shape:
+        if shape[:-1] != y.shape:
+            raise ValueError(f"solve: the diffusion returned {shape} for y of shape {y.shape} at t={t:.6g}; diagonal noise has its "
+                             f"shape, general noise {(*y.shape, 'm')}; nothing is broadcast")
+        system.tail, system.general = shape[-1:], True
+    g = system.g(t, y, params)
+    check_pure("diffusion", g, again, t)
+    return g
+
+
+def check_interpretation(interpretation: str, method: Any, euler: bool, general: bool, mixes: bool) -> None:
+    """Whether the method converges to the integral that was asked for, with noise that depends on y."""
+    if euler:
         raise ValueError(f"solve: with noise that depends on y, {method!r} does not converge to the {interpretation} solution; "
                          "use a base of order two or more (heun2, midpoint), or RungeKutta('euler') with interpretation='ito'")
-    if interpretation == "ito" and depends and not found.euler_maruyama:
-        if found.general:
-            raise ValueError("solve: the Ito correction is offered for diagonal noise; for general noise the methods here are "
-                             "Stratonovich, so subtract (1/2) sum_jk g_jk dg_ik/dy_j from the drift yourself")
-        if any(look[1] for look in looks):
-            raise ValueError("solve: interpretation='ito' needs g_i to depend on y_i alone (then the correction is one vjp), but "
-                             "here one entry of g depends on another of y; subtract (1/2) g_i dg_i/dy_i from the drift yourself")
-    # The correction of noise that does not depend on y is zero; it is kept, in case that two looks were not enough.
-    found.ito = interpretation == "ito" and not found.general and not (euler and type(method).__name__ == "RungeKutta")
-    shape = (*y.shape[:-1], g.shape[-1]) if found.general else y.shape
-    return found, Noise(noise, shape, y.dtype, beside(y))
+    if interpretation == "ito" and general:
+        raise ValueError("solve: the Ito correction is offered for diagonal noise; for general noise the methods here are "
+                         "Stratonovich, so subtract (1/2) sum_jk g_jk dg_ik/dy_j from the drift yourself")
+    if interpretation == "ito" and mixes:
+        raise ValueError("solve: interpretation='ito' needs g_i to depend on y_i alone (then the correction is one vjp), but "
+                         "here one entry of g depends on another of y; subtract (1/2) g_i dg_i/dy_i from the drift yourself")
 
 
 def dependence(system: NoisySystem, t: Any, y: Any, params: Any) -> tuple[bool, bool]:
@@ -424,12 +497,28 @@ def dependence(system: NoisySystem, t: Any, y: Any, params: Any) -> tuple[bool, 
 def controlled(system: System, control: Any, method: Any, y: Any, ts: Any,
                fixed: bool) -> tuple[System, Path | None, list[float]]:
     """The system of a controlled equation, its increments (None where the control is smooth: dx is h), and its knots."""
+    check_control(system, control, method, y)
+    inside = [float(t) for t in control.times if min(ts[0], ts[-1]) < t < max(ts[0], ts[-1])]
+    if type(control).__name__ == "Rectilinear" and fixed and not set(inside) <= {float(t) for t in ts}:
+        raise ValueError("solve: the grid steps over knots of a Rectilinear control, whose corners it would cut off; put all of "
+                         "control.times into ts")
+    smooth = getattr(control, "smooth", False)
+    found = (SmoothlyControlledSystem if smooth else ControlledSystem)(system.field, system.stats, scalar=system.scalar,
+                                                                                refuse=system.refuse)
+    place = beside(y)
+    found.control, found.derivative = control, getattr(control, "derivative", None)
+    if not isinstance(y, (np.ndarray, np.generic)):
+        found.derivative = lambda t: place(control.derivative(t))
+    return found, None if smooth else Path(control, place), inside
+
+
+def check_control(system: System, control: Any, method: Any, y: Any) -> None:
+    """Whether the control is a path of y's dtype and batch, and the method can follow it."""
     if isinstance(control, type) or not hasattr(control, "increment"):
         raise TypeError(f"solve: control={control!r}; pass LinearPath, Rectilinear or HermiteCubic(times, values)")
     if system.unpack is not None or len(method.outputs) > 1:
         raise TypeError("solve: a controlled equation needs y as one array, and a method without split state")
-    smooth = getattr(control, "smooth", False)
-    if not smooth and not getattr(method, "noise", False):
+    if not getattr(control, "smooth", False) and not getattr(method, "noise", False):
         raise TypeError(f"solve: {method!r} relies on dy = f dt, so it cannot follow the increments of a piecewise linear "
                         "control; use HermiteCubic, or ReversibleHeun(), Coupled or an EES method")
     batch = control.values.shape[:-2]
@@ -438,14 +527,3 @@ def controlled(system: System, control: Any, method: Any, y: Any, ts: Any,
                          f"{y.shape[:-1]}, or one series serves all")
     if control.values.dtype != y.dtype:
         raise TypeError(f"solve: the control has values of {control.values.dtype} but y0 is {y.dtype}; give both one dtype")
-    inside = [float(t) for t in control.times if min(ts[0], ts[-1]) < t < max(ts[0], ts[-1])]
-    if type(control).__name__ == "Rectilinear" and fixed and not set(inside) <= {float(t) for t in ts}:
-        raise ValueError("solve: the grid steps over knots of a Rectilinear control, whose corners it would cut off; put all of "
-                         "control.times into ts")
-    kind = SmoothlyControlledSystem if smooth else ControlledSystem
-    found = kind(system.field, system.stats, scalar=system.scalar)
-    place = beside(y)
-    found.control, found.derivative = control, getattr(control, "derivative", None)
-    if not isinstance(y, (np.ndarray, np.generic)):
-        found.derivative = lambda t: place(control.derivative(t))
-    return found, None if smooth else Path(control, place), inside

@@ -46,16 +46,14 @@ class NoisySystem(System):
     """A drift f and a diffusion g; a field value is the pair (f, g), which is shared as one."""
 
     def __init__(self, drift: System, diffusion: Callable, general: bool, ito: bool) -> None:
-        super().__init__(drift.field, drift.stats, drift.pack, drift.unpack, drift.scalar)
+        super().__init__(drift.field, drift.stats, drift.pack, drift.unpack, drift.scalar, drift.refuse)
         self.diffusion, self.general, self.ito = diffusion, general, ito
+        self.tail: tuple[int, ...] = ()      # the axis of general noise
         self.euler_maruyama = False          # Euler's method for Ito's integral
 
     def g(self, t: Any, y: Any, params: Any) -> Any:
         """The diffusion at (t, y), for an array y."""
-        t = self.time(t)
-        if self.unpack is None:
-            return self.diffusion(t, y, params)
-        return self.pack(self.diffusion(t, self.unpack(y), params))
+        return self.value(self.diffusion, t, y, params, self.tail, "diffusion")
 
     def coefficients(self, t: Any, y: Any, params: Any) -> tuple:
         f, = super().coefficients(t, y, params)
@@ -101,13 +99,9 @@ class ControlledSystem(System):
     def channels(self) -> int:
         return self.control.values.shape[-1]
 
-    def fits(self, f: Any) -> bool:
-        return f.shape[-1] == self.channels
-
     def coefficients(self, t: Any, y: Any, params: Any) -> tuple:
         self.stats.nfe += 1
-        t = self.time(t)
-        return (self.field(t, y, params),)
+        return (self.value(self.field, t, y, params, (self.channels,)),)
 
     def times(self, coefficients: tuple, dx: Any) -> Any:
         return matvec(coefficients[0], dx)

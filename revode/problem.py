@@ -45,13 +45,14 @@ class Layout:
         self.alone = self.structure is tree.LEAF
         self.shapes = [np.shape(value_of(x)) for x in leaves]
 
-    def pack(self, y: Any) -> Any:
-        """One array from the tree of one output."""
+    def pack(self, y: Any, t: Any = None) -> Any:
+        """One array from the tree of one output; t: the time, if it is a value of the field."""
         if self.alone:
             return y
         leaves, structure = tree.flatten(y)
         if structure != self.structure or [np.shape(x) for x in leaves] != self.shapes:
-            raise ValueError(f"solve: got {tree.describe(y)} where a tree like y0 is expected, with shapes {self.shapes}")
+            at = "" if t is None else f" at t={float(value_of(t)):.6g}"
+            raise ValueError(f"solve: got {tree.describe(y)}{at} where a tree like y0 is expected, with shapes {self.shapes}")
         return tree.ravel(leaves)[0]
 
     def open(self, x: Any, lead: int = 0) -> Any:

@@ -26,7 +26,7 @@ ORDER = ["engine", "archive", "methods", "stepping", "exact", "paths", "adaptive
 # compiled: a program, its replay, C from it, elementary functions, the native host; one file each. stepping: it leaps with a
 # compiled backend. analysis: it prints programs.
 BUDGET = {"engine": 920, "archive": 60, "methods": 810, "gradients": 395, "stepping": 290, "compiled": 3900, "problem": 70,
-          "checks": 400, "solve": 107, "adaptive": 170, "driving": 200, "paths": 425, "advise": 300, "analysis": 155, "nn": 110, "optim": 90,
+          "checks": 600, "solve": 107, "adaptive": 170, "driving": 200, "paths": 425, "advise": 300, "analysis": 155, "nn": 110, "optim": 90,
           "plotting": 90, "experiments": 2350}     # experiments: fifteen commands, one file each, on any backend
 CORE, CORE_BUDGET = ("engine", "methods", "gradients", "solve"), 2000       # DESIGN section 2 names these four
 
