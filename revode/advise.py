@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .checks import prepare
 from .engine import tree
 from .engine.tensor import beside, number, to_host, value_of
 from .gradients.reversible import NEAR
@@ -34,7 +35,7 @@ from .methods import Coupled, RungeKutta
 from .methods.increment import Increment
 from .methods.runge_kutta import Tableau, increment_of
 from .methods.shears import Parts, inverse
-from .problem import prepare
+from .problem import Asked
 from .stepping import one_step, size
 
 PARTING = 100.0     # the copies may part this many times further than one step brings them before the method is unsuited
@@ -218,7 +219,7 @@ class Trial:
     """A problem with the rates along a solve by a plain base method, which follows the solution whatever the copies do."""
 
     def __init__(self, field: Callable, y0: Any, ts: Any, params: Any, method: Any) -> None:
-        self.problem, initial, params, _ = prepare(field, y0, ts, params, method, [-1], None, False)
+        self.problem, initial, params, _ = prepare(Asked(field, y0, ts, params, method, save=[-1]))
         self.method = self.problem.method
         if not (hasattr(self.method, "word") or getattr(self.method, "reversible", False)):
             raise TypeError(f"advise: {self.method!r} cannot be run backwards; ask about Coupled({self.method.base!r}), which is "

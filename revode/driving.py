@@ -12,11 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
-from .engine import tree
 from .engine.derivatives import vjp
-from .engine.tensor import Tensor, beside, constant, number, value_of
+from .engine.tensor import constant
 from .methods.increment import System
 
 
@@ -49,16 +46,14 @@ class NoisySystem(System):
     """A drift f and a diffusion g; a field value is the pair (f, g), which is shared as one."""
 
     def __init__(self, drift: System, diffusion: Callable, general: bool, ito: bool) -> None:
-        super().__init__(drift.field, drift.stats, drift.pack, drift.unpack, drift.scalar)
+        super().__init__(drift.field, drift.stats, drift.pack, drift.unpack, drift.scalar, drift.refuse)
         self.diffusion, self.general, self.ito = diffusion, general, ito
+        self.tail: tuple[int, ...] = ()      # the axis of general noise
         self.euler_maruyama = False          # Euler's method for Ito's integral
 
     def g(self, t: Any, y: Any, params: Any) -> Any:
         """The diffusion at (t, y), for an array y."""
-        t = self.time(t)
-        if self.unpack is None:
-            return self.diffusion(t, y, params)
-        return self.pack(self.diffusion(t, self.unpack(y), params))
+        return self.value(self.diffusion, t, y, params, self.tail, "diffusion")
 
     def coefficients(self, t: Any, y: Any, params: Any) -> tuple:
         f, = super().coefficients(t, y, params)
@@ -104,13 +99,9 @@ class ControlledSystem(System):
     def channels(self) -> int:
         return self.control.values.shape[-1]
 
-    def fits(self, f: Any) -> bool:
-        return f.shape[-1] == self.channels
-
     def coefficients(self, t: Any, y: Any, params: Any) -> tuple:
         self.stats.nfe += 1
-        t = self.time(t)
-        return (self.field(t, y, params),)
+        return (self.value(self.field, t, y, params, (self.channels,)),)
 
     def times(self, coefficients: tuple, dx: Any) -> Any:
         return matvec(coefficients[0], dx)
@@ -144,105 +135,3 @@ class Path:
 
     def join(self, h: Any, given: dict[str, Any]) -> Any:
         return given["dX"]
-
-
-def noisy(system: System, diffusion: Callable, noise: Any, interpretation: str, method: Any, y: Any, times: tuple,
-          params: Any) -> tuple[System, Noise]:
-    """The system and the noise of an SDE, after every check that a few evaluations of g can make.
-
-    times: two times of the solve at which g is looked at, the start and a later one.
-    """
-    if isinstance(noise, type) or not (hasattr(noise, "along") or hasattr(noise, "walk")):
-        raise TypeError(f"solve: diffusion= was given with noise={noise!r}; pass noise=Brownian(seed), or "
-                        "BrownianTree(seed, t0, t1) for adaptive steps")
-    if not callable(diffusion):
-        raise TypeError(f"solve: diffusion={diffusion!r}; it is a function g(t, y, params), as the drift is")
-    if hasattr(method, "method"):
-        raise TypeError(f"solve: {method!r} has no form for noise: one of its substeps goes backwards, and an increment of the "
-                        "path cannot be split like that; use the method itself, uncomposed")
-    if not getattr(method, "noise", False):
-        raise TypeError(f"solve: {method!r} has no form for noise (its step relies on dy = f dt); use ReversibleHeun(), "
-                        "Coupled over heun2 or midpoint, an EES method, or RungeKutta('heun2')")
-    found = NoisySystem(system, diffusion, False, False)
-    plain = tree.map(value_of, params)
-    g, again = found.g(times[0], y, plain), found.g(times[0], y, plain)
-    if type(g) is Tensor:
-        raise TypeError("solve: the diffusion uses a tensor that it was not given (a variable from outside), so its gradient would "
-                        "be lost; pass everything that is to be differentiated through params")
-    if not hasattr(g, "shape") or (g.shape != y.shape and g.shape[:-1] != y.shape):
-        raise ValueError(f"solve: the diffusion returned {getattr(g, 'shape', type(g).__name__)} for y of shape {y.shape}; "
-                         f"diagonal noise has its shape, general noise {(*y.shape, 'm')}; nothing is broadcast")
-    if g.dtype != y.dtype:
-        raise TypeError(f"solve: the diffusion returned {g.dtype} for y of {y.dtype}; give params and constants y's dtype")
-    if not bool(np.isfinite(g).all()) or not bool((g == again).all()):
-        raise ValueError("solve: the diffusion at the start is not finite, or differs from call to call; it is a pure "
-                         "function of (t, y, params)")
-    found.general = g.shape != y.shape
-    if found.general and system.unpack is not None:
-        raise TypeError("solve: general noise needs y as one array, not as a tree; concatenate its leaves")
-    looks = [dependence(found, t, y, plain) for t in times]
-    system.stats.checks += 2 + len(looks)
-    depends = any(look[0] for look in looks)
-    euler = getattr(method, "order", 0) == 1
-    found.euler_maruyama = euler and depends and type(method).__name__ == "RungeKutta" and interpretation == "ito"
-    if euler and depends and not found.euler_maruyama:
-        raise ValueError(f"solve: with noise that depends on y, {method!r} does not converge to the {interpretation} solution; "
-                         "use a base of order two or more (heun2, midpoint), or RungeKutta('euler') with interpretation='ito'")
-    if interpretation == "ito" and depends and not found.euler_maruyama:
-        if found.general:
-            raise ValueError("solve: the Ito correction is offered for diagonal noise; for general noise the methods here are "
-                             "Stratonovich, so subtract (1/2) sum_jk g_jk dg_ik/dy_j from the drift yourself")
-        if any(look[1] for look in looks):
-            raise ValueError("solve: interpretation='ito' needs g_i to depend on y_i alone (then the correction is one vjp), but "
-                             "here one entry of g depends on another of y; subtract (1/2) g_i dg_i/dy_i from the drift yourself")
-    # The correction of noise that does not depend on y is zero; it is kept, in case that two looks were not enough.
-    found.ito = interpretation == "ito" and not found.general and not (euler and type(method).__name__ == "RungeKutta")
-    shape = (*y.shape[:-1], g.shape[-1]) if found.general else y.shape
-    return found, Noise(noise, shape, y.dtype, beside(y))
-
-
-def dependence(system: NoisySystem, t: Any, y: Any, params: Any) -> tuple[bool, bool]:
-    """Whether g depends on y, and whether some g_i depends on another entry than y_i: two vjps at an irregular point near y.
-
-    If g_i depends on y_i alone, the pullback of s is s_i dg_i/dy_i, which is s times the pullback of ones.
-    """
-    place = beside(y)
-    steps = place(np.reshape(np.arange(y.size) * 0.6180339887498949 % 1, y.shape).astype(y.dtype))
-    g, pull = vjp(lambda y: system.g(t, y, params), y + 0.01 * (1 + abs(y)) * (1 + steps))
-    s = place(np.reshape(1 + np.arange(g.size) * 0.7548776662466927 % 1, g.shape).astype(g.dtype))
-    of_s, of_ones = pull(s)[0], pull(np.ones_like(g))[0]
-    if g.shape != y.shape:
-        return bool(np.any(of_s)), True
-    # s times the pullback of ones agrees up to rounding; sqrt(eps) is far above that, and far below a real cross term
-    allowed = float(np.finfo(g.dtype).eps) ** 0.5 * (1e-30 + number(abs(of_s).max()))
-    return bool(np.any(of_s)), bool((abs(of_s - s * of_ones) > allowed).any())
-
-
-def controlled(system: System, control: Any, method: Any, y: Any, ts: Any,
-               fixed: bool) -> tuple[System, Path | None, list[float]]:
-    """The system of a controlled equation, its increments (None where the control is smooth: dx is h), and its knots."""
-    if isinstance(control, type) or not hasattr(control, "increment"):
-        raise TypeError(f"solve: control={control!r}; pass LinearPath, Rectilinear or HermiteCubic(times, values)")
-    if system.unpack is not None or len(method.outputs) > 1:
-        raise TypeError("solve: a controlled equation needs y as one array, and a method without split state")
-    smooth = getattr(control, "smooth", False)
-    if not smooth and not getattr(method, "noise", False):
-        raise TypeError(f"solve: {method!r} relies on dy = f dt, so it cannot follow the increments of a piecewise linear "
-                        "control; use HermiteCubic, or ReversibleHeun(), Coupled or an EES method")
-    batch = control.values.shape[:-2]
-    if batch not in ((), y.shape[:-1]):
-        raise ValueError(f"solve: the control is a batch {batch} of series for y of shape {y.shape}; its batch is that of y, "
-                         f"{y.shape[:-1]}, or one series serves all")
-    if control.values.dtype != y.dtype:
-        raise TypeError(f"solve: the control has values of {control.values.dtype} but y0 is {y.dtype}; give both one dtype")
-    inside = [float(t) for t in control.times if min(ts[0], ts[-1]) < t < max(ts[0], ts[-1])]
-    if type(control).__name__ == "Rectilinear" and fixed and not set(inside) <= {float(t) for t in ts}:
-        raise ValueError("solve: the grid steps over knots of a Rectilinear control, whose corners it would cut off; put all of "
-                         "control.times into ts")
-    kind = SmoothlyControlledSystem if smooth else ControlledSystem
-    found = kind(system.field, system.stats, scalar=system.scalar)
-    place = beside(y)
-    found.control, found.derivative = control, getattr(control, "derivative", None)
-    if not isinstance(y, (np.ndarray, np.generic)):
-        found.derivative = lambda t: place(control.derivative(t))
-    return found, None if smooth else Path(control, place), inside

@@ -9,6 +9,7 @@ import numpy as np
 
 from .adaptive import PID
 from .advise import coupling
+from .checks import checked_gradient, prepare
 from .engine import tree
 from .engine.derivatives import custom_vjp
 from .engine.tensor import innermost, value_of
@@ -16,7 +17,7 @@ from .gradients import Direct, Reversible
 from .gradients.reversible import pull_start, spread, step_back, zeros
 from .methods import Coupled
 from .methods.increment import Recorder
-from .problem import Layout, checked_gradient, prepare
+from .problem import Asked, Layout
 from .stepping import Problem, State, Stats, march, states
 
 
@@ -93,9 +94,9 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     """
     driven = any(x is not None for x in (controller, diffusion, control, state0))
     method = settled(method, field, y0, ts, params, driven)
-    problem, initial, params, layout = prepare(field, y0, ts, params, method, save, state0, progress,
-                                                controller, dt0, save_at, diffusion, noise, interpretation, control,
-                                                backend, threads, arithmetic)
+    problem, initial, params, layout = prepare(Asked(
+        field, y0, ts, params, method, save, state0, progress, controller, dt0, save_at, diffusion, noise, interpretation, control,
+        backend, threads, arithmetic))
     gradient = checked_gradient(gradient, problem.method)
     problem.strict = getattr(gradient, "strict", False)
     if innermost(tree.flatten((initial, params))[0]) is None:
@@ -131,7 +132,7 @@ def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     0.1 0.9048
     0.2 0.8187
     """
-    problem, initial, params, layout = prepare(field, y0, ts, params, method, None, state0, False, controller, dt0, None)
+    problem, initial, params, layout = prepare(Asked(field, y0, ts, params, method, state0=state0, controller=controller, dt0=dt0))
     for n, parts in states(problem, initial, params):
         yield float(problem.ts[n]), state_after(problem, layout, parts, n)
 
@@ -172,7 +173,7 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
     layout, outputs = None, (method or Coupled()).outputs
     whole = ay1 if len(outputs) > 1 else (ay1,)
     like_y = y0 if y0 is not None else ay1
-    problem, initial, params, layout = prepare(field, like_y, ts, params, method, None, None, False)
+    problem, initial, params, layout = prepare(Asked(field, like_y, ts, params, method))
     checked_gradient(Reversible(), problem.method)
     R = Recorder(problem.system, params, zeros(params))
     parts = dict(state.parts)

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from revode.checks import prepare
 from revode.compiled import backend as kept
 from revode.compiled.backend import Backend, inside
 from revode.compiled.generate import Source
@@ -31,7 +32,7 @@ from revode.compiled.tiles import Tiles, tree_sum
 from revode.engine import tree
 from revode.engine.tensor import NotTraceable, Tensor, is_float, number
 from revode.methods.increment import Increment
-from revode.problem import prepare
+from revode.problem import Asked
 from revode.stepping import Problem
 
 from . import plan as planning
@@ -325,7 +326,8 @@ def planned(field: Callable, y0: Any, ts: Any, params: Any, device: Device, arit
         raise TypeError(f"plan_of: {', '.join(sorted(unknown))} cannot be given; {', '.join(names)} can")
     method = options.get("method") or Coupled()
     rest = {name: options[name] for name in names[1:] if name in options}
-    problem, initial, params, _ = prepare(field, *tree.map(to_host, (y0, ts, params)), method, None, None, False, **rest)                           # type: ignore[call-arg]
+    y0, ts, params = tree.map(to_host, (y0, ts, params))
+    problem, initial, params, _ = prepare(Asked(field, y0, ts, params, method, **rest))
     parts = problem.start(Increment(problem.system, params), initial)
     backend = Fusing("fused", False, True, arithmetic == "strict", None, device, tuple(planning.chosen(plan).items()))
     found: list[Plan | None] = []

@@ -4,13 +4,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from ..checks import prepare
 from ..compiled.backend import inside
 from ..compiled.program import Program
 from ..compiled.replay import Replay
 from ..compiled.steps import backward_steps, forward_steps
 from ..compiled.tiles import Tiles
 from ..methods.increment import Increment
-from ..problem import prepare
+from ..problem import Asked
 
 
 class Printed(NamedTuple):
@@ -45,7 +46,7 @@ def printed(field: Callable, y0: Any, params: Any = None, *, method: Any = None,
     """
     if direction not in ("forward", "backward"):
         raise ValueError(f"printed: direction={direction!r}; 'forward' or 'backward'")
-    problem, initial, params, _ = prepare(field, y0, ts, params, method, None, None, False, **driving)
+    problem, initial, params, _ = prepare(Asked(field, y0, ts, params, method, **driving))
     parts = problem.start(Increment(problem.system, params), initial)
     steps = (forward_steps if direction == "forward" else backward_steps)(problem, parts, params, True)
     tiles = Tiles(steps, parts, problem.method.outputs, direction, inside(problem),

@@ -19,9 +19,9 @@ import numpy as np
 
 from .. import __version__
 from ..archive import save
+from ..checks import checked_gradient
 from ..compiled import native
 from ..gradients import Reversible
-from ..problem import checked_gradient
 from ..stepping import ReconstructionWarning
 from . import EXPERIMENTS, names, tables
 from .engines import EAGER, Engine

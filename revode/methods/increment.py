@@ -11,6 +11,7 @@ reverse sweep: each field value gets a tape of its own, its cotangents are colle
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from ..engine import tree
@@ -20,21 +21,28 @@ from ..engine.tensor import Tape, Tensor, is_float
 class System:
     """A vector field: how it is evaluated, how a value of it makes an increment, and the counters to advance.
 
-    pack and unpack turn the user's tree into the one array that methods see, and back; scalar gives times y's dtype.
+    pack and unpack turn the user's tree into the one array that methods see, and back; scalar gives times y's dtype; refuse
+    raises what is to be said of a value that is not shaped like y (None: nobody looks).
     """
 
-    def __init__(self, field: Any, stats: Any, pack: Any = None, unpack: Any = None, scalar: Any = None) -> None:
-        self.field, self.stats, self.pack, self.unpack, self.scalar = field, stats, pack, unpack, scalar
+    def __init__(self, field: Any, stats: Any, pack: Any = None, unpack: Any = None, scalar: Any = None,
+                 refuse: Callable | None = None) -> None:
+        self.field, self.stats, self.pack, self.unpack, self.scalar, self.refuse = field, stats, pack, unpack, scalar, refuse
 
     def coefficients(self, t: Any, y: Any, params: Any) -> tuple:
         """What the field returns at (t, y), as a tuple: (f,)."""
         self.stats.nfe += 1
+        return (self.value(self.field, t, y, params),)
+
+    def value(self, of: Any, t: Any, y: Any, params: Any, tail: tuple[int, ...] = (), what: str = "field") -> Any:
+        """of(t, y, params) as one array, of y's dtype and of shape (*y.shape, *tail)."""
         t = self.time(t)
         if type(y) is not Tensor and hasattr(y, "setflags"):
             y.setflags(write=False)          # the field reads; a write into y raises
-        if self.unpack is None:
-            return (self.field(t, y, params),)
-        return (self.pack(self.field(t, self.unpack(y), params)),)
+        f = of(t, y, params) if self.unpack is None else self.pack(of(t, self.unpack(y), params), t)
+        if self.refuse is not None and not fits(f, y, tail):
+            self.refuse(f, t, y, params, tail, what)
+        return f
 
     def time(self, t: Any) -> Any:
         """A time as the field sees it, in y's dtype."""
@@ -49,6 +57,15 @@ class System:
     def rate(self, coefficients: tuple, t: Any) -> Any:
         """dy/dt (with noise: of the drift), for the guess of a first step."""
         return coefficients[0]
+
+
+def fits(f: Any, y: Any, tail: tuple[int, ...] = ()) -> bool:
+    """Whether f is an array of y's dtype and of shape (*y.shape, *tail), and no tensor where y is none. Asked at every value."""
+    try:
+        return f.shape == (y.shape + tail if tail else y.shape) and f.dtype == y.dtype and (
+            type(f) is not Tensor or (type(y) is Tensor and (type(f.value) is not Tensor or type(y.value) is Tensor)))
+    except AttributeError:
+        return False
 
 
 class Increment:

@@ -1,0 +1,529 @@
+"""Every refusal of what the user gave, before the first step; what passes is a Problem that can be marched.
+
+Each message says what was given, what is expected, and what to do.
+"""
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+
+from .adaptive import PID, Adaptive
+from .compiled import Backend
+from .driving import ControlledSystem, Noise, NoisySystem, Path, SmoothlyControlledSystem
+from .engine import tree
+from .engine.derivatives import vjp
+from .engine.tensor import Tensor, beside, is_float, number, value_of
+from .gradients import Direct, Reversible
+from .methods import Coupled
+from .methods.custom import UserMethod
+from .methods.increment import System
+from .problem import Asked, Layout
+from .stepping import Problem, State, Stats
+
+
+def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
+    """The problem, the initial value as the method takes it, the parameters, and how y is laid out."""
+    chosen = check_backend(asked)
+    method = check_method(asked.method)
+    field = check_callable(asked.field, method)
+    initial, layout = begin(asked, method)
+    first = value_of(tree.flatten(initial)[0][0])
+    ts = check_times(asked.ts)
+    check_resumed(asked.state0, ts)
+    params = check_params(asked.params, first)
+    system = System(field, Stats(), None if layout.alone else layout.pack, None if layout.alone else layout.open,
+                    None if first.dtype == np.float64 else first.dtype.type, misfit)
+    problem = gridded(asked, method, system, ts, first)
+    drive(problem, asked, ts, output_of(initial, method), tree.map(value_of, params))
+    if problem.plain or getattr(chosen, "device", None) is not None:
+        problem.backend = chosen
+    return problem, initial, params, layout
+
+
+def begin(asked: Asked, method: Any) -> tuple[Any, Layout]:
+    """y0 as the method takes it (the parts of state0, if a solve goes on), and its layout."""
+    y0, state0, split = asked.y0, asked.state0, len(method.outputs) > 1
+    layout: Layout | None = None
+    if state0 is not None:
+        check_state0(state0, method)
+        if y0 is None:
+            layout = state0.layout
+            y0 = layout.unpack(tuple(state0.parts[name] for name in method.outputs))
+    if split:
+        check_pair(y0, method)
+    layout = layout or Layout(y0, split)
+    check_y0(y0)
+    if state0 is not None:
+        return dict(state0.parts), layout
+    y0 = tree.map(lambda x: x if type(x) is Tensor or not hasattr(x, "view") else x.view(), y0)   # not frozen for the user
+    return tuple(layout.pack(x) for x in y0) if split else layout.pack(y0), layout
+
+
+def gridded(asked: Asked, method: Any, system: System, ts: np.ndarray, first: Any) -> Problem:
+    """The problem on a fixed grid, or on one that a controller is to make."""
+    plain, state0 = isinstance(first, (np.ndarray, np.generic)), asked.state0
+    if asked.controller is None:
+        hs = check_steps(asked, ts, first.dtype)
+        problem = Problem(method, system, ts, hs, check_save(asked.save, len(hs)), None)
+        before = hs[0]
+    else:
+        problem = Problem(method, system, [ts[0]], [], (), None, adaptive=check_adaptive(asked, method, ts))
+        before = asked.dt0 or 0.0
+    problem.progress, problem.stats, problem.plain = asked.progress, system.stats, plain
+    problem.resumed = state0 is not None
+    if state0 is not None and state0.n:
+        problem.n_before, before = state0.n, state0.h
+    problem.h_before = np.asarray(before, first.dtype) if plain else float(before)
+    return problem
+
+
+def drive(problem: Problem, asked: Asked, ts: np.ndarray, y: Any, params: Any) -> None:
+    """Look at the field, and at what drives the equation besides time."""
+    adaptive = problem.adaptive
+    if asked.control is not None:
+        problem.system, problem.driver, knots = controlled(problem.system, asked.control, problem.method, y, ts, adaptive is None)
+        if adaptive is not None:
+            adaptive.stop_at(knots)
+    if problem.system.field is not no_field:
+        check_field(problem, y, params)
+    if asked.interpretation not in ("stratonovich", "ito"):
+        raise ValueError(f"solve: interpretation={asked.interpretation!r}; it is 'stratonovich' or 'ito'")
+    if asked.diffusion is None and asked.noise is None:
+        return
+    if asked.control is not None or asked.diffusion is None:
+        raise ValueError("solve: noise= goes with diffusion=, and neither with control=")
+    times = (ts[0], ts[-1] if adaptive is not None else ts[len(ts) // 2])
+    problem.system, problem.driver = noisy(problem.system, asked, problem.method, y, times, params)
+    if adaptive is not None and problem.driver.by_step:
+        raise TypeError("solve: adaptive steps ask for noise at times that are not known beforehand; pass "
+                        "noise=BrownianTree(seed, t0, t1)")
+
+
+def output_of(initial: Any, method: Any) -> Any:
+    """The (first) output at the start, off the tape, as the field gets it: read only."""
+    y = initial[method.outputs[0]] if isinstance(initial, dict) else initial[0] if isinstance(initial, tuple) else initial
+    return read_only(value_of(y))
+
+
+def read_only(x: Any) -> Any:
+    if isinstance(x, np.ndarray):
+        x = x.view()
+        x.flags.writeable = False
+    return x
+
+
+def no_field(t: Any, y: Any, params: Any) -> Any:
+    """Stands for field=None: a method made of shears may use F.params alone."""
+    raise TypeError("solve: a shear called F, but field=None was given; pass the vector field")
+
+
+def check_method(method: Any) -> Any:
+    method = Coupled() if method is None else method
+    if isinstance(method, (str, type)) or not hasattr(method, "start"):
+        raise TypeError(f"solve: method={method!r}; pass a method such as Coupled('midpoint'), RungeKutta('rk4') or "
+                        "ReversibleHeun()")
+    return method
+
+
+def check_callable(field: Any, method: Any) -> Any:
+    if field is None and isinstance(method, UserMethod):
+        return no_field
+    if not callable(field):
+        raise TypeError(f"solve: the first argument is a {type(field).__name__}; it is the vector field, a function "
+                        "field(t, y, params)")
+    check_arguments(field, "field")
+    return field
+
+
+TIMES, STATES, PARAMETERS = ("t", "time"), ("y", "x", "u", "z", "q", "s", "state"), ("p", "params", "args", "parameters")
+
+
+def check_arguments(of: Any, what: str) -> None:
+    """Whether a function can be called with (t, y, params), and does not name them in another order; where that can be told."""
+    names, fits = arguments(of)
+    given, call = f"solve: the {what} takes the arguments ({', '.join(names)}), but", f"{what}(t, y, params)"
+    if not fits:
+        raise TypeError(f"{given} it is called as {call}; give it these three, also where it does not use one of them")
+    first, second, third = (*names, "", "", "")[:3]
+    if (first in STATES and second in TIMES) or (second in PARAMETERS and third in STATES[:3]):
+        raise TypeError(f"{given} in the call {call} they come in another order; put the time first, then the state, then params")
+
+
+def arguments(of: Any) -> tuple[tuple[str, ...], bool]:
+    """The names of a function's arguments, as far as they can be told, and whether three can be given."""
+    if isinstance(of, FunctionType):                     # inspect would cost as much as a step
+        code = of.__code__
+        least, most = code.co_argcount - len(of.__defaults__ or ()), code.co_argcount
+        return code.co_varnames[:most], least <= 3 and (most >= 3 or bool(code.co_flags & inspect.CO_VARARGS))
+    try:
+        signature = inspect.signature(of)
+        signature.bind(0, 0, 0)
+    except ValueError:                                   # something built in: the call will tell
+        return (), True
+    except TypeError:
+        return tuple(signature.parameters), False
+    return tuple(signature.parameters), True
+
+
+def check_state0(state0: Any, method: Any) -> None:
+    if not isinstance(state0, State):
+        raise TypeError(f"solve: state0 is a {type(state0).__name__}; pass the state of an earlier solve, as in state0=sol.state")
+    if set(state0.parts) != set(method.parts):
+        raise ValueError(f"solve: state0 has the parts {list(state0.parts)}, but {method!r} has {list(method.parts)}; "
+                         "continue with the method that made the state")
+
+
+def check_resumed(state0: State | None, ts: np.ndarray) -> None:
+    if state0 is not None and ts[0] != state0.t:
+        raise ValueError(f"solve: state0 is a state at t={state0.t:.6g}, but ts begins at {ts[0]:.6g}; begin the grid there, or "
+                         "move the state with state0._replace(t=...) where the field does not depend on time")
+
+
+def check_pair(y0: Any, method: Any) -> None:
+    if not (isinstance(y0, (tuple, list)) and len(y0) == 2):
+        raise TypeError(f"solve: {method!r} takes y0 = (q, v) and a field that returns the acceleration; got y0 "
+                        f"{tree.describe(y0)}")
+    q, v = ([np.shape(value_of(x)) for x in tree.flatten(part)[0]] for part in y0)
+    if q != v:
+        raise ValueError(f"solve: y0 = (q, v) has q of shape {q} and v of shape {v}; position and velocity have the same shape")
+
+
+def check_kind(x: Any, what: str) -> None:
+    """Refuse the subclasses of arrays that mean something else by their operations: the mask, or the matrix, would be lost."""
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"{what} a masked array, whose mask would be ignored; pass x.filled(...) or x.compressed(), or "
+                        "give the mask to the loss")
+    if isinstance(x, np.matrix):
+        raise TypeError(f"{what} an np.matrix, whose * is another product; pass np.asarray(x)")
+
+
+def check_y0(y0: Any) -> None:
+    leaves, names = tree.flatten(y0)[0], tree.paths(y0)
+    if not leaves:
+        raise ValueError("solve: y0 is empty; it is an array of floats, or a tree of such arrays")
+    for x, name in zip(leaves, names, strict=True):
+        x = value_of(x)
+        check_kind(x, f"solve: y0{name} is")
+        dtype = getattr(x, "dtype", None)
+        if dtype not in (np.float32, np.float64) or not hasattr(x, "shape"):
+            kind = f"an array of {dtype}" if dtype is not None else f"a {type(x).__name__}"
+            raise TypeError(f"solve: y0{name} is {kind}; the state is an array of float64 or float32, so convert it, as in "
+                            "np.asarray(y0, dtype=float)")
+        if x.size == 0:
+            raise ValueError(f"solve: y0{name} has shape {x.shape}, so there is nothing to solve")
+        if not bool(np.isfinite(x).all()):
+            raise ValueError(f"solve: y0{name} has entries that are not finite (NaN or Inf)")
+    if len({value_of(x).dtype for x in leaves}) > 1:
+        raise TypeError(f"solve: the arrays of y0 have different dtypes, {tree.describe(y0)}; use one")
+    homes = [type(value_of(x)).__module__.split(".")[0] for x in leaves]
+    for home, name in zip(homes, names, strict=True):
+        if home != homes[0]:
+            raise TypeError(f"solve: y0{name} is a {home} array but y0{names[0]} is a {homes[0]} array; move all of them to one "
+                            "device (revode_cuda.to_device, to_host)")
+
+
+def check_times(ts: Any) -> np.ndarray:
+    if any(type(t) is Tensor for t in (ts if isinstance(ts, (list, tuple)) else [ts])):
+        raise TypeError("solve: ts is a tensor, but times get no gradient here; pass plain numbers, or scale time inside the "
+                        "field with a parameter")
+    ts = np.asarray(ts, dtype=np.float64)
+    if ts.ndim != 1 or len(ts) < 2:
+        raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of at least two times, such as "
+                         "np.linspace(0, 1, 101)")
+    if not np.isfinite(ts).all():
+        raise ValueError("solve: ts has entries that are not finite (NaN or Inf)")
+    h = np.diff(ts)
+    if not (h > 0).all() and not (h < 0).all():
+        n = int(np.argmax((h > 0) != (h[0] > 0))) if h[0] else 0
+        raise ValueError(f"solve: ts goes from {ts[n]:.6g} to {ts[n + 1]:.6g} at index {n}; a grid is strictly increasing, or "
+                         "strictly decreasing to run backwards in time")
+    return ts
+
+
+def check_params(params: Any, y: Any) -> Any:
+    """Params with Python floats in y's dtype; refuses what is not finite, or lives on another device than y."""
+    leaves, structure = tree.flatten(params)
+    checked = []
+    for x, name in zip(leaves, tree.paths(params), strict=True):
+        plain = value_of(x)
+        check_kind(plain, f"solve: params{name} is")
+        if type(plain) is float:
+            # A Python float, or a tensor of one, in y's dtype (np.ones_like of CuPy cannot make an array without axes).
+            x = x * (y.dtype.type(1) if isinstance(y, (np.ndarray, np.generic)) else np.ones_like(y, shape=(1,))[0])
+            plain = value_of(x)
+        elif isinstance(plain, np.floating) and not isinstance(y, (np.ndarray, np.generic)):
+            x = x * np.ones_like(y, shape=(1,))[0]        # NumPy's scalars have to be where their gradient will be
+            plain = value_of(x)
+        home, here = type(plain).__module__.split(".")[0], type(y).__module__.split(".")[0]
+        if hasattr(plain, "dtype") and not isinstance(plain, np.generic) and home != here:
+            raise TypeError(f"solve: params{name} is a {home} array but y0 is a {here} array; move all of them to one "
+                            "device (revode_cuda.to_device, to_host)")
+        if is_float(plain) and not bool(np.all(np.isfinite(plain))):
+            raise ValueError(f"solve: params{name} has entries that are not finite (NaN or Inf)")
+        checked.append(x)
+    return tree.unflatten(structure, checked)
+
+
+def check_steps(asked: Asked, ts: np.ndarray, dtype: Any) -> np.ndarray:
+    """(N,) the steps of a fixed grid, in y's dtype."""
+    if asked.dt0 is not None or asked.save_at is not None:
+        raise ValueError("solve: dt0 and save_at belong to adaptive solves; pass controller=PID(rtol, atol) as well, or use "
+                         "save= with a fixed grid")
+    hs = np.diff(ts).astype(dtype)
+    if not hs.all():
+        n = int(np.argmin(hs != 0))
+        raise ValueError(f"solve: the step from ts[{n}] to ts[{n + 1}], {ts[n + 1] - ts[n]:.3g}, is zero in {dtype}; take larger "
+                         "steps, or float64")
+    return hs
+
+
+def check_save(save: Any, N: int) -> tuple[int, ...]:
+    if isinstance(save, int):
+        raise TypeError(f"solve: save={save}; give a list of indices into ts, as in save=[{save}], a slice, or None for all")
+    index: Any = slice(None) if save is None else save
+    if not isinstance(index, slice):
+        index = np.asarray(save).ravel()
+        if (index.dtype == bool and len(index) != N + 1) or (index.dtype.kind not in "bi" and index.size):
+            raise TypeError(f"solve: save={save!r}; give indices into ts (whole numbers), a slice, or a mask as long as ts, {N + 1}; "
+                            "times to return go into the grid itself")
+        index = index if index.size else index.astype(int)
+    try:
+        found = np.arange(N + 1)[index]
+    except IndexError:
+        raise IndexError(f"solve: save={save!r} names a grid point outside 0 .. {N} (ts has {N + 1} points)") from None
+    if (np.diff(found) <= 0).any():
+        raise ValueError(f"solve: save={save!r} is not increasing; list the grid points in the order of ts, each once")
+    return tuple(found.tolist())
+
+
+def check_adaptive(asked: Asked, method: Any, ts: np.ndarray) -> Adaptive:
+    controller, dt0, save, save_at = asked.controller, asked.dt0, asked.save, asked.save_at
+    if not isinstance(controller, PID):
+        raise TypeError(f"solve: controller={controller!r}; pass PID(rtol, atol)")
+    if getattr(method, "error_order", None) is None:
+        raise TypeError(f"solve: {method!r} has no error estimate to control steps with; use Coupled or RungeKutta over "
+                        "midpoint, heun2, bosh3, dopri5 or tsit5, ReversibleHeun(), or EES25(x=0.1), or give a fixed grid")
+    if len(ts) != 2:
+        raise ValueError(f"solve: with a controller, ts holds the two ends (t0, t1), but {len(ts)} times were given; times to "
+                         "return go to save_at")
+    if dt0 is not None and not 0 < dt0 < np.inf:
+        raise ValueError(f"solve: dt0={dt0!r}; the first step is a positive number, also when time runs backwards")
+    last_only = save is not None and np.ndim(save) == 1 and list(save) == [-1]
+    if (save is not None and not last_only) or (save is not None and save_at is not None):
+        raise ValueError(f"solve: save={save!r} with a controller; the number of steps is not known beforehand, so pass times "
+                         "as save_at=[...], or save=[-1] for the end alone")
+    direction = 1.0 if ts[1] > ts[0] else -1.0
+    if save_at is not None:
+        save_at = np.asarray(save_at, dtype=np.float64).ravel()
+        inside = (save_at - ts[0]) * direction >= 0, (ts[1] - save_at) * direction >= 0
+        if not (np.all(inside) and (np.diff(save_at) * direction > 0).all()):
+            raise ValueError(f"solve: save_at goes from {save_at.min():.6g} to {save_at.max():.6g}; the times are distinct, in "
+                             f"the order of integration, and between t0={ts[0]:.6g} and t1={ts[1]:.6g}")
+    return Adaptive(controller, float(ts[1]), direction, dt0, None if save_at is None else tuple(save_at.tolist()), last_only)
+
+
+def check_backend(asked: Asked) -> Backend | None:
+    backend, threads, arithmetic = asked.backend, asked.threads, asked.arithmetic
+    if isinstance(backend, Backend):                 # that of another device (revode_cuda)
+        return backend
+    if backend not in ("auto", "eager", "replay", "native"):
+        raise ValueError(f"solve: backend={backend!r}; it is 'auto', 'eager', 'replay' or 'native'")
+    if arithmetic not in ("fast", "strict"):
+        raise ValueError(f"solve: arithmetic={arithmetic!r}; it is 'fast' or 'strict'")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ValueError(f"solve: threads={threads!r}; a whole number, 1 or more, or None for one per core")
+    if backend == "eager":
+        return None
+    # What is chosen by itself gives the bits of the tape, so that nothing depends on when it was chosen.
+    auto = backend == "auto"
+    return Backend("replay" if auto else backend, auto, not auto, arithmetic == "strict", threads)
+
+
+def checked_gradient(gradient: Any, method: Any) -> Any:
+    """The gradient mode, or the default for this method; TypeError where the two do not go together."""
+    reversible = getattr(method, "reversible", hasattr(method, "word"))
+    if gradient is None:
+        return Reversible() if reversible else Direct()
+    if isinstance(gradient, type) or not hasattr(gradient, "solve"):
+        raise TypeError(f"solve: gradient={gradient!r}; pass one of Direct(), Checkpointed(n), Reversible(), Backsolve(), "
+                        "with the parentheses")
+    if isinstance(gradient, Reversible) and not reversible:
+        raise TypeError(f"solve: {method!r} cannot be run backwards, so it has no Reversible() gradient; use "
+                        "Coupled(base), which is reversible, NearReversible(base), which nearly is, or Checkpointed(n)")
+    return gradient
+
+
+def check_field(problem: Problem, y: Any, params: Any) -> None:
+    """Evaluate the field twice at the start: right shape and dtype, finite, and the same both times."""
+    system, stats, t = problem.system, problem.stats, problem.ts[0]
+    params = tree.map(read_only, params)
+    f, again = system.coefficients(t, y, params)[0], system.coefficients(t, y, params)[0]
+    stats.checks, stats.nfe = stats.checks + 2, stats.nfe - 2
+    check_pure("field", f, again, t)
+
+
+def misfit(f: Any, t: Any, y: Any, params: Any, tail: tuple[int, ...], what: str) -> None:
+    """Refuse a value of the field or the diffusion that does not fit, with the time at which it came."""
+    at, shape = f"at t={float(value_of(t)):.6g}", (*y.shape, *tail)
+    if not hasattr(f, "shape") or not hasattr(f, "dtype"):
+        remedy = ("Is a return missing?" if f is None else
+                  "np.stack makes one of a list or tuple." if isinstance(f, (list, tuple)) else
+                  "A constant is made one by np.full_like(y, ...), or by + 0 * y.")
+        kind = TypeError if what == "field" else ValueError
+        raise kind(f"solve: the {what} returned {type(f).__name__} {at}; it returns an array of shape {shape}, at every time: an "
+                        f"array shaped like y{', with one more axis' if tail else ''}. {remedy}")
+    if f.shape != shape:
+        raise ValueError(f"solve: the {what} returned shape {f.shape} for y of shape {y.shape} {at}; " + (
+            "a vector field returns an array shaped like y. Did you forget the batch axis?" if (what, tail) == ("field", ()) else
+            f"with a control of {tail[0]} channels it returns shape {shape}" if what == "field" else
+            f"it returned shape {shape} at the start, and does so at every time; nothing is broadcast"))
+    if f.dtype != y.dtype:
+        raise TypeError(f"solve: the {what} returned {f.dtype} for y of {y.dtype} {at}; give params and constants y's dtype (or "
+                        "plain Python numbers, which take it)")
+    if nested(f) > max(map(nested, [y, *tree.flatten(params)[0]])):
+        raise TypeError(f"solve: the {what} uses a tensor that it was not given (a variable from outside) {at}, so its gradient would "
+                        "be lost; pass everything that is to be differentiated through params")
+
+
+def nested(x: Any) -> int:
+    """How many tapes x is on, one within another."""
+    depth = 0
+    while type(x) is Tensor:
+        x, depth = x.value, depth + 1
+    return depth
+
+
+def check_pure(what: str, f: Any, again: Any, t: Any) -> None:
+    """Two values of a function for one input: finite, equal, and not the same buffer."""
+    at = f"at t={t:.6g}"
+    check_kind(f, f"solve: the {what} returned")
+    if not bool(np.isfinite(f).all()):
+        raise ValueError(f"solve: the {what}'s first value, {at}, has entries that are not finite (NaN or Inf)")
+    if isinstance(f, np.ndarray) and np.may_share_memory(f, again) and f.flags.writeable:
+        raise ValueError(f"solve: the {what} returned the same array twice {at}, so that a later value would overwrite an earlier "
+                         "one; return a new array each time")
+    if not bool((f == again).all()):
+        raise ValueError(f"solve: the {what} differs from call to call: it gave two different values for the same input {at}; it is a "
+                         "pure function, so draw random numbers outside it and pass them in params")
+
+
+def noisy(system: System, asked: Asked, method: Any, y: Any, times: tuple, params: Any) -> tuple[System, Noise]:
+    """The system and the noise of an SDE, after every check that a few evaluations of g can make.
+
+    times: two times of the solve at which g is looked at, the start and a later one.
+    """
+    found = NoisySystem(system, check_noise(asked, method), False, False)
+    g = check_diffusion(found, times[0], y, params)
+    looks = [dependence(found, t, y, params) for t in times]
+    system.stats.checks += 2 + len(looks)
+    depends, ito = any(look[0] for look in looks), asked.interpretation == "ito"
+    euler = getattr(method, "order", 0) == 1
+    plain = euler and type(method).__name__ == "RungeKutta"
+    found.euler_maruyama = plain and depends and ito
+    if depends and not found.euler_maruyama:
+        check_interpretation(asked.interpretation, method, euler, found.general, any(look[1] for look in looks))
+    # The correction of noise that does not depend on y is zero; it is kept, in case that two looks were not enough.
+    found.ito = ito and not found.general and not plain
+    shape = (*y.shape[:-1], g.shape[-1]) if found.general else y.shape
+    return found, Noise(asked.noise, shape, y.dtype, beside(y))
+
+
+def check_noise(asked: Asked, method: Any) -> Callable:
+    """The diffusion, if there is one, a path, and a method that has a form for them."""
+    if isinstance(asked.noise, type) or not (hasattr(asked.noise, "along") or hasattr(asked.noise, "walk")):
+        raise TypeError(f"solve: diffusion= was given with noise={asked.noise!r}; pass noise=Brownian(seed), or "
+                        "BrownianTree(seed, t0, t1) for adaptive steps")
+    if not callable(asked.diffusion):
+        raise TypeError(f"solve: diffusion={asked.diffusion!r}; it is a function g(t, y, params), as the drift is")
+    check_arguments(asked.diffusion, "diffusion")
+    if hasattr(method, "method"):
+        raise TypeError(f"solve: {method!r} has no form for noise: one of its substeps goes backwards, and an increment of the "
+                        "path cannot be split like that; use the method itself, uncomposed")
+    if not getattr(method, "noise", False):
+        raise TypeError(f"solve: {method!r} has no form for noise (its step relies on dy = f dt); use ReversibleHeun(), "
+                        "Coupled over heun2 or midpoint, an EES method, or RungeKutta('heun2')")
+    return asked.diffusion
+
+
+def check_diffusion(system: NoisySystem, t: Any, y: Any, params: Any) -> Any:
+    """g at the start; the shape that it has there, diagonal or general, is that of all later times."""
+    params = tree.map(read_only, params)
+    again = system.g(t, y, params) if system.unpack is not None else system.diffusion(system.time(t), y, params)
+    shape = getattr(again, "shape", y.shape)
+    if shape != y.shape:
+        if shape[:-1] != y.shape:
+            raise ValueError(f"solve: the diffusion returned {shape} for y of shape {y.shape} at t={t:.6g}; diagonal noise has its "
+                             f"shape, general noise {(*y.shape, 'm')}; nothing is broadcast")
+        system.tail, system.general = shape[-1:], True
+    g = system.g(t, y, params)
+    check_pure("diffusion", g, again, t)
+    return g
+
+
+def check_interpretation(interpretation: str, method: Any, euler: bool, general: bool, mixes: bool) -> None:
+    """Whether the method converges to the integral that was asked for, with noise that depends on y."""
+    if euler:
+        raise ValueError(f"solve: with noise that depends on y, {method!r} does not converge to the {interpretation} solution; "
+                         "use a base of order two or more (heun2, midpoint), or RungeKutta('euler') with interpretation='ito'")
+    if interpretation == "ito" and general:
+        raise ValueError("solve: the Ito correction is offered for diagonal noise; for general noise the methods here are "
+                         "Stratonovich, so subtract (1/2) sum_jk g_jk dg_ik/dy_j from the drift yourself")
+    if interpretation == "ito" and mixes:
+        raise ValueError("solve: interpretation='ito' needs g_i to depend on y_i alone (then the correction is one vjp), but "
+                         "here one entry of g depends on another of y; subtract (1/2) g_i dg_i/dy_i from the drift yourself")
+
+
+def dependence(system: NoisySystem, t: Any, y: Any, params: Any) -> tuple[bool, bool]:
+    """Whether g depends on y, and whether some g_i depends on another entry than y_i: two vjps at an irregular point near y.
+
+    If g_i depends on y_i alone, the pullback of s is s_i dg_i/dy_i, which is s times the pullback of ones.
+    """
+    place = beside(y)
+    steps = place(np.reshape(np.arange(y.size) * 0.6180339887498949 % 1, y.shape).astype(y.dtype))
+    g, pull = vjp(lambda y: system.g(t, y, params), y + 0.01 * (1 + abs(y)) * (1 + steps))
+    s = place(np.reshape(1 + np.arange(g.size) * 0.7548776662466927 % 1, g.shape).astype(g.dtype))
+    of_s, of_ones = pull(s)[0], pull(np.ones_like(g))[0]
+    if g.shape != y.shape:
+        return bool(np.any(of_s)), True
+    # s times the pullback of ones agrees up to rounding; sqrt(eps) is far above that, and far below a real cross term
+    allowed = float(np.finfo(g.dtype).eps) ** 0.5 * (1e-30 + number(abs(of_s).max()))
+    return bool(np.any(of_s)), bool((abs(of_s - s * of_ones) > allowed).any())
+
+
+def controlled(system: System, control: Any, method: Any, y: Any, ts: Any,
+               fixed: bool) -> tuple[System, Path | None, list[float]]:
+    """The system of a controlled equation, its increments (None where the control is smooth: dx is h), and its knots."""
+    check_control(system, control, method, y)
+    inside = [float(t) for t in control.times if min(ts[0], ts[-1]) < t < max(ts[0], ts[-1])]
+    if type(control).__name__ == "Rectilinear" and fixed and not set(inside) <= {float(t) for t in ts}:
+        raise ValueError("solve: the grid steps over knots of a Rectilinear control, whose corners it would cut off; put all of "
+                         "control.times into ts")
+    smooth = getattr(control, "smooth", False)
+    found = (SmoothlyControlledSystem if smooth else ControlledSystem)(system.field, system.stats, scalar=system.scalar,
+                                                                                refuse=system.refuse)
+    place = beside(y)
+    found.control, found.derivative = control, getattr(control, "derivative", None)
+    if not isinstance(y, (np.ndarray, np.generic)):
+        found.derivative = lambda t: place(control.derivative(t))
+    return found, None if smooth else Path(control, place), inside
+
+
+def check_control(system: System, control: Any, method: Any, y: Any) -> None:
+    """Whether the control is a path of y's dtype and batch, and the method can follow it."""
+    if isinstance(control, type) or not hasattr(control, "increment"):
+        raise TypeError(f"solve: control={control!r}; pass LinearPath, Rectilinear or HermiteCubic(times, values)")
+    if system.unpack is not None or len(method.outputs) > 1:
+        raise TypeError("solve: a controlled equation needs y as one array, and a method without split state")
+    if not getattr(control, "smooth", False) and not getattr(method, "noise", False):
+        raise TypeError(f"solve: {method!r} relies on dy = f dt, so it cannot follow the increments of a piecewise linear "
+                        "control; use HermiteCubic, or ReversibleHeun(), Coupled or an EES method")
+    batch = control.values.shape[:-2]
+    if batch not in ((), y.shape[:-1]):
+        raise ValueError(f"solve: the control is a batch {batch} of series for y of shape {y.shape}; its batch is that of y, "
+                         f"{y.shape[:-1]}, or one series serves all")
+    if control.values.dtype != y.dtype:
+        raise TypeError(f"solve: the control has values of {control.values.dtype} but y0 is {y.dtype}; give both one dtype")
