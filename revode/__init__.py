@@ -31,7 +31,19 @@ from .methods import (
 )
 from .paths import Brownian, BrownianTree, HermiteCubic, LinearPath, Rectilinear
 from .solve import Solution, solve, steps, steps_back
-from .stepping import ReconstructionError, ReconstructionWarning, RoundTrip, State, Stats
+from .stepping import State, Stats
+from .watch import (
+    AdjointError,
+    AdjointWarning,
+    NonFiniteError,
+    NonFiniteWarning,
+    ParasiteError,
+    ParasiteWarning,
+    ReconstructionError,
+    ReconstructionWarning,
+    RevodeWarning,
+    RoundTrip,
+)
 
 __version__ = "0.1.0"
 
@@ -40,6 +52,8 @@ __all__ = [
     "EES25",
     "EES27",
     "PID",
+    "AdjointError",
+    "AdjointWarning",
     "Advice",
     "AsynchronousLeapfrog",
     "Backsolve",
@@ -53,11 +67,16 @@ __all__ = [
     "LeapfrogMidpoint",
     "LinearPath",
     "NearReversible",
+    "NonFiniteError",
+    "NonFiniteWarning",
+    "ParasiteError",
+    "ParasiteWarning",
     "ReconstructionError",
     "ReconstructionWarning",
     "Rectilinear",
     "Reversible",
     "ReversibleHeun",
+    "RevodeWarning",
     "RoundTrip",
     "RungeKutta",
     "SemiImplicitEuler",
