@@ -10,7 +10,7 @@ from .adaptive import PID
 from .advise import Advice, advise
 from .archive import load, save
 from .engine import Tensor, check_vjp, custom_vjp, grad, stop_gradient, tree, value_and_grad, vjp
-from .gradients import Backsolve, Checkpointed, Direct, Reversible
+from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
 from .methods import (
     EES,
     EES25,
@@ -31,7 +31,19 @@ from .methods import (
 )
 from .paths import Brownian, BrownianTree, HermiteCubic, LinearPath, Rectilinear
 from .solve import Solution, solve, steps, steps_back
-from .stepping import ReconstructionError, ReconstructionWarning, RoundTrip, State, Stats
+from .stepping import State, Stats
+from .watch import (
+    AdjointError,
+    AdjointWarning,
+    NonFiniteError,
+    NonFiniteWarning,
+    ParasiteError,
+    ParasiteWarning,
+    ReconstructionError,
+    ReconstructionWarning,
+    RevodeWarning,
+    RoundTrip,
+)
 
 __version__ = "0.1.0"
 
@@ -40,8 +52,11 @@ __all__ = [
     "EES25",
     "EES27",
     "PID",
+    "AdjointError",
+    "AdjointWarning",
     "Advice",
     "AsynchronousLeapfrog",
+    "Automatic",
     "Backsolve",
     "Brownian",
     "BrownianTree",
@@ -53,11 +68,16 @@ __all__ = [
     "LeapfrogMidpoint",
     "LinearPath",
     "NearReversible",
+    "NonFiniteError",
+    "NonFiniteWarning",
+    "ParasiteError",
+    "ParasiteWarning",
     "ReconstructionError",
     "ReconstructionWarning",
     "Rectilinear",
     "Reversible",
     "ReversibleHeun",
+    "RevodeWarning",
     "RoundTrip",
     "RungeKutta",
     "SemiImplicitEuler",

@@ -21,7 +21,8 @@ from .engine import tree
 from .engine.tensor import number, value_of
 from .methods.increment import Increment
 from .methods.shears import Parts, Step
-from .stepping import Problem, size
+from .stepping import Problem
+from .watch import size
 
 
 @dataclass(frozen=True)

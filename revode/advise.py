@@ -30,13 +30,14 @@ import numpy as np
 from .checks import prepare
 from .engine import tree
 from .engine.tensor import beside, number, to_host, value_of
-from .gradients.reversible import NEAR
 from .methods import Coupled, RungeKutta
 from .methods.increment import Increment
 from .methods.runge_kutta import Tableau, increment_of
 from .methods.shears import Parts, inverse
 from .problem import Asked
-from .stepping import one_step, size
+from .stepping import one_step
+from .watch import TOL as NEAR
+from .watch import size
 
 PARTING = 100.0     # the copies may part this many times further than one step brings them before the method is unsuited
 MARGIN = 1.1        # the recommended lam bears this many times the contraction rate that was found

@@ -17,7 +17,7 @@ from .driving import ControlledSystem, Noise, NoisySystem, Path, SmoothlyControl
 from .engine import tree
 from .engine.derivatives import vjp
 from .engine.tensor import Tensor, beside, is_float, number, value_of
-from .gradients import Direct, Reversible
+from .gradients import Automatic, Direct, Reversible
 from .methods import Coupled
 from .methods.custom import UserMethod
 from .methods.increment import System
@@ -347,12 +347,12 @@ def checked_gradient(gradient: Any, method: Any) -> Any:
     """The gradient mode, or the default for this method; TypeError where the two do not go together."""
     reversible = getattr(method, "reversible", hasattr(method, "word"))
     if gradient is None:
-        return Reversible() if reversible else Direct()
+        return Automatic() if reversible else Direct()
     if isinstance(gradient, type) or not hasattr(gradient, "solve"):
-        raise TypeError(f"solve: gradient={gradient!r}; pass one of Direct(), Checkpointed(n), Reversible(), Backsolve(), "
-                        "with the parentheses")
-    if isinstance(gradient, Reversible) and not reversible:
-        raise TypeError(f"solve: {method!r} cannot be run backwards, so it has no Reversible() gradient; use "
+        raise TypeError(f"solve: gradient={gradient!r}; pass one of Automatic(), Direct(), Checkpointed(n), Reversible(), "
+                        "Backsolve(), with the parentheses")
+    if isinstance(gradient, (Automatic, Reversible)) and not reversible:
+        raise TypeError(f"solve: {method!r} cannot be run backwards, so it has no {type(gradient).__name__}() gradient; use "
                         "Coupled(base), which is reversible, NearReversible(base), which nearly is, or Checkpointed(n)")
     return gradient
 

@@ -13,7 +13,7 @@ from .checks import checked_gradient, prepare
 from .engine import tree
 from .engine.derivatives import custom_vjp
 from .engine.tensor import innermost, value_of
-from .gradients import Direct, Reversible
+from .gradients import Automatic, Direct, Reversible
 from .gradients.reversible import pull_start, spread, step_back, zeros
 from .methods import Coupled
 from .methods.increment import Recorder
@@ -45,9 +45,10 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     ts : (N + 1,) times, strictly increasing or strictly decreasing; with a controller (t0, t1), the ends.
     params : tree of arrays that the field uses. Float leaves are differentiated; a Python float takes y's dtype;
         integers, bools, None and strings pass through.
-    method : Coupled("midpoint") by default.
-    gradient : Reversible(), Direct(), Checkpointed(n) or Backsolve(). Default: Reversible() for a method that can be run
-        backwards, else Direct().
+    method : by default RK4 run backwards, NearReversible("rk4"); with a controller NearReversible("tsit5"), with noise
+        EES(stages=4). For split methods, name one.
+    gradient : Automatic(tol), Reversible(), Direct(), Checkpointed(n) or Backsolve(). Default: Automatic() for a method that can
+        be run backwards (the reverse sweep, and Checkpointed where it cannot be trusted), else Direct().
     save : which grid points to return: None for all, a slice, or increasing indices. In long runs, save=[-1].
     state0 : `Solution.state` of an earlier solve to continue from; y0 is then None.
     progress : show a progress bar (needs tqdm).
@@ -104,11 +105,13 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
         problem.stats.peak_states = 1
     else:
         def operation(initial: Any, params: Any) -> tuple:
-            if innermost(tree.flatten((initial, params))[0]) is not None and not isinstance(gradient, Direct):
+            again = innermost(tree.flatten((initial, params))[0]) is not None
+            if again and not isinstance(gradient, (Automatic, Direct)):
                 raise TypeError(f"solve: a derivative of a derivative was asked through {gradient!r}, which gives first "
                                 "derivatives only; use gradient=Direct(), which gives every order (or, in check_vjp, order=1)")
             initial = tree.map(lambda x: x.view() if isinstance(x, np.ndarray) else x, initial)     # yours stays writeable
-            return gradient.solve(problem, initial, params)
+            mode = gradient.higher(problem) if again and isinstance(gradient, Automatic) else gradient
+            return mode.solve(problem, initial, params)
 
         ys, parts = custom_vjp(operation)(initial, params)
     save = problem.save

@@ -4,8 +4,6 @@
 """
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,25 +11,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .engine import tree
-from .engine.tensor import number, value_of
 from .methods.increment import Increment, System
 from .methods.shears import Parts, Step, forward
-
-
-class ReconstructionWarning(UserWarning):
-    """The two copies of the solution separate, or the reverse sweep did not find the way back: do not trust the gradient."""
-
-
-class ReconstructionError(ArithmeticError):
-    """What ReconstructionWarning says, as an error: Reversible(strict=True)."""
-
-
-class RoundTrip(NamedTuple):
-    """How far the reverse sweep was from the states of the forward solve, at its worst."""
-    absolute: float      # largest |reconstructed - forward| over the states compared
-    ulps: float          # the same in units of the last place of the largest entry of the state
-    step: int            # where: the index into the grid
+from .watch import Ahead, RoundTrip
 
 
 @dataclass
@@ -48,6 +30,7 @@ class Stats:
     peak_states: int = 0         # states of the solve held at one time, the current one included
     defect: float = 0.0          # largest |y1 - Phi_h(y0)| of one undone step, for methods that are nearly reversible
     roundtrip: RoundTrip | None = None
+    fallback: str | None = None  # the gradient mode that took over where the reverse sweep could not be trusted (Automatic)
     backend: str = "eager"       # who ran the steps; of the reverse sweep, where that was another
 
 
@@ -83,6 +66,8 @@ class Problem:
     scales: dict = field(default_factory=dict)        # the largest |entry| of every part, entry by entry, as far as seen
     driver: Any = None           # makes the increments of noise or a control (driving.py); None for an ODE
     backend: Any = None          # makes programs of the steps (compiled/backend.py); None for the eager tape
+    asked: dict = field(default_factory=lambda: {"y0": True, "params": True})      # whose gradients somebody wants
+    parted: bool = False         # whether it has been said that the two copies of the solution part
     key: Any = ...               # what those programs are made from, once it is known; None where that cannot be told
 
     @property
@@ -150,9 +135,6 @@ def one_step(method: Any, step: Step, parts: Parts, F: Increment) -> Parts:
     return after
 
 
-CHECK_EVERY = 16      # steps between looks at the state: a look costs about a tenth of a step of a tiny problem
-
-
 def states(problem: Problem, initial: Any, params: Any, advance: Callable | None = None,
            parts: Parts | None = None) -> Iterator[tuple[int, Parts]]:
     """(n, parts) for every grid point; advance(n, parts, F) replaces the plain step; parts: those at the start, if known."""
@@ -182,7 +164,7 @@ def march(problem: Problem, initial: Any, params: Any, visit: Callable | None = 
         if runner is not None:
             return leap(problem, start, params, runner, visit, every)
     saved, indices = [], []
-    watch = Watch(problem, params)
+    watch = Ahead(problem, params)
     points = states(problem, initial, params, advance, start)
     if problem.progress:
         points = progress_bar(points, problem)
@@ -193,7 +175,7 @@ def march(problem: Problem, initial: Any, params: Any, visit: Callable | None = 
                 indices.append(n)
             if visit is not None and n % every == 0:
                 visit(n, parts)
-            if n % CHECK_EVERY == 0 or problem.done(n):
+            if problem.adaptive is not None or n in watch.stops:
                 watch.look(n, parts)
     problem.stats.steps, problem.stats.nfe_forward = problem.N, problem.stats.nfe
     problem.save = tuple(indices)
@@ -205,10 +187,9 @@ def march(problem: Problem, initial: Any, params: Any, visit: Callable | None = 
 def leap(problem: Problem, parts: Parts, params: Any, runner: Any, visit: Callable | None,
          every: int) -> tuple[tuple, Parts]:
     """march with a compiled backend: from one state that somebody wants to see to the next."""
-    watch = Watch(problem, params)
+    watch = Ahead(problem, params)
     N = problem.N
-    stops = sorted({*range(0, N, min(runner.looks, -(-N // 2))), N,
-                    *(range(0, N + 1, every) if visit is not None else ())})
+    stops = sorted({*watch.stops, *(range(0, N + 1, every) if visit is not None else ())})
     ys = tuple(np.empty_like(y, shape=(len(problem.save), *y.shape), order="C") for y in problem.output(parts))
     for y, row in zip(ys, problem.output(parts), strict=True):
         if problem.save[:1] == (0,):
@@ -222,7 +203,8 @@ def leap(problem: Problem, parts: Parts, params: Any, runner: Any, visit: Callab
                 n, parts = stop, runner.get("part")
             if visit is not None and n % every == 0:
                 visit(n, parts)
-            watch.look(n, parts)
+            if n in watch.stops:
+                watch.look(n, parts)
     watch.saw(ys)
     problem.stats.steps, problem.stats.nfe_forward = N, problem.stats.nfe
     return ys, parts
@@ -234,104 +216,3 @@ def progress_bar(points: Any, problem: Problem) -> Any:
     except ImportError:
         raise ImportError("solve: progress=True shows a bar with tqdm, which is not installed; pip install tqdm") from None
     return tqdm(points, desc="solve", unit="step", leave=False, total=None if problem.adaptive else problem.N + 1)
-
-
-class Watch:
-    """Looks at the state now and then: is it finite, and do the two copies of the solution still agree?"""
-
-    def __init__(self, problem: Problem, params: Any) -> None:
-        self.problem, self.params = problem, params
-        self.scale = 0.0                     # the largest entry of the solution so far
-        self.warned = False
-        self.before: tuple[int, Parts] = (0, {})
-
-    def look(self, n: int, parts: Parts) -> None:
-        plain = {name: value_of(part) for name, part in parts.items()}
-        norms = {name: size(part) for name, part in plain.items()}
-        if not all(np.isfinite(norm) for norm in norms.values()):
-            self.overflow(n)
-        self.before = n, plain
-        problem, method = self.problem, self.problem.method
-        self.scale = max([self.scale, *(norms[name] for name in method.outputs)])
-        for name, part in plain.items():
-            before = problem.scales.get(name)
-            problem.scales[name] = abs(part) if before is None else np.maximum(before, abs(part))
-        if hasattr(method, "gap") and n and not self.warned:
-            checks = problem.stats.nfe
-            step = problem.step(n - 1)
-            gap = method.gap(Increment(problem.system, tree.map(value_of, self.params)), step.t1, step.dx, plain)
-            problem.stats.checks += problem.stats.nfe - checks
-            problem.stats.nfe = checks
-            # The two copies differ by about the local error, so a tenth of the solution means that they have parted. Where
-            # noise or a rough control drives, that error is O(sqrt(h)); copies that part grow past the solution all the same.
-            if gap is not None and size(gap) > (0.1 if problem.driver is None else 1.0) * self.scale:
-                self.warned = True
-                complain(problem, f"solve: at step {n} of {problem.N} (t = {problem.ts[n]:.6g}) {method.pair} differ by "
-                         f"{size(gap):.3g}, while |y| was at most {self.scale:.3g}, so neither the solution nor its gradient "
-                         "can be trusted.")
-
-    def saw(self, ys: tuple) -> None:
-        """Take saved states into account for the largest entries seen."""
-        for name, y in zip(self.problem.method.outputs, ys, strict=True):
-            if len(y):
-                self.problem.scales[name] = np.maximum(self.problem.scales[name], np.max(abs(y), axis=0))
-
-    def overflow(self, n: int) -> None:
-        """Find the step at which the state stopped being finite, and say so."""
-        at, parts = self.before
-        F = Increment(self.problem.system, tree.map(value_of, self.params))
-        norm = max((size(part) for part in parts.values()), default=float("nan"))
-        while at < n and parts:
-            after = self.problem.advance(at, parts, F)
-            norms = [size(part) for part in after.values()]
-            at += 1
-            if not all(np.isfinite(x) for x in norms):
-                break
-            parts, norm = after, max(norms)
-        raise FloatingPointError(
-            f"solve: the state is no longer finite at step {at} of {self.problem.N} (t = {self.problem.ts[at]:.6g}); its "
-            f"largest entry was {norm:.3g} one step before. " + (
-                "Its two copies of the solution had parted long before: see the warning about that, and its remedies."
-                if self.warned else "Take smaller steps, or look at the field there."))
-
-
-def size(x: Any) -> float:
-    """The largest absolute entry, as a float; NaN if there is one."""
-    return number(abs(x).max())
-
-
-def complain(problem: Problem, what: str, backward: bool = False) -> None:
-    """Warn (or raise, if strict) with the likely cause and the remedies."""
-    method = problem.method
-    h = float(np.max(np.abs(problem.hs)))
-    cause, remedies = "", ["smaller steps"]
-    growth = getattr(method, "reverse_growth", 1.0)
-    stretch = problem.resync or problem.N
-    if backward and growth > 1 and stretch * np.log(growth) > np.log(1e6):
-        cause = (f" Likely cause: each reverse step of {method!r} divides by {1 / growth:.6g}, so that rounding grows by "
-                 f"1e{stretch * np.log10(growth):.0f} over {stretch} steps.")
-        remedies = ["a damping closer to 1"]
-    elif hasattr(method, "contraction_limit"):
-        limit = method.contraction_limit(h)
-        cause = (f" Likely cause: the solution contracts faster than {limit:.3g} per unit of time, the most that {method!r} "
-                 f"follows with h = {h:.3g}." if limit else f" Likely cause: the solution contracts, and {method!r} follows no "
-                 "contraction at all.")
-        remedies.append("lam = exp(-c h) with c above the contraction rate" if hasattr(method, "lam") else
-                        "a method that bears contraction: Coupled with lam = exp(-c h), c above the contraction rate")
-    elif backward:
-        cause = (" Likely cause: the solution contracts, so that an error grows on the way back (one step back was off by up to "
-                 f"{problem.stats.defect:.2g}).")
-    if backward:
-        remedies.append("Reversible(resync=K), which stores a state every K steps; Checkpointed(n) or Direct()")
-    message = f"{what}{cause} Remedies: {'; '.join(remedies)}."
-    if problem.strict:
-        raise ReconstructionError(message)
-    warnings.warn(message, ReconstructionWarning, stacklevel=outside())
-
-
-def outside() -> int:
-    """The stacklevel of the first caller outside this package, whose line a warning should name."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == "revode":
-        level, frame = level + 1, frame.f_back
-    return level

@@ -30,7 +30,7 @@ from revode.compiled.replay import Replay, in_order
 from revode.compiled.steps import backward_steps, forward_steps
 from revode.compiled.tiles import Tiles, tree_sum
 from revode.engine import tree
-from revode.engine.tensor import NotTraceable, Tensor, is_float, number
+from revode.engine.tensor import NotTraceable, Tensor, is_float
 from revode.methods.increment import Increment
 from revode.problem import Asked
 from revode.stepping import Problem
@@ -207,10 +207,6 @@ class Fused(Tiles):
 
     def back_home(self, x: Any) -> Any:
         return x.get() if self.moves else x
-
-    @property
-    def defect(self) -> float:
-        return number(self.place(("defect",)).max()) if ("defect",) in self.source.places else 0.0
 
     # running
 

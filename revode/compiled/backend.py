@@ -21,7 +21,8 @@ import numpy as np
 from ..engine import tree
 from ..engine.tensor import NotTraceable, Tensor, is_float
 from ..methods.increment import Increment
-from ..stepping import Problem, Stats, one_step, size
+from ..stepping import Problem, Stats, one_step
+from ..watch import size
 from .program import frozen  # what makes and runs programs is imported where it is used: import revode stays quick
 
 KEPT = 64                  # programs that are kept

@@ -257,7 +257,7 @@ class Lowering:
         assert x.role is not None
         kind = x.role[0]
         n = len(self.batch)
-        if kind in ("aparam", "defect"):
+        if kind == "aparam":
             slot = Slot(TILE if n else LANES, int(np.prod(x.shape)), x.role)
             known = Known(slot.kind, (), x.shape, slot)
         elif n and x.shape[:n] != self.batch:

@@ -24,7 +24,7 @@ CHUNK = 128           # steps for which values of the grid are computed at a tim
 KEPT = 1024           # steps for which they are kept for the next solve
 VIEWS = {"reshape", "transpose", "broadcast_to", "flip", "getitem"}
 REDUCTIONS = {"sum": "add", "max": "maximum", "min": "minimum"}
-PERSISTENT = {"part", "cotangent", "carry", "aparam", "known", "landed", "defect"}
+PERSISTENT = {"part", "cotangent", "carry", "aparam", "known", "landed", "missed"}
 
 
 class Code:
@@ -416,8 +416,6 @@ class Grid:
 
 class Replay:
     """The programs of one direction at work: the state lies in `store`, by role, and moves step by step."""
-    looks = 128                # steps between looks at the state
-
     def __init__(self, steps: Steps, parts: dict, merge: bool) -> None:
         self.steps, self.merge = steps, merge
         self.store: dict[Role, np.ndarray] = {}
@@ -495,10 +493,6 @@ class Replay:
         self.put("part", parts)
         self.begins, self.landed = "land" not in self.codes, False
 
-    @property
-    def defect(self) -> float:
-        return float(self.store["defect",]) if ("defect",) in self.store else 0.0
-
     def run(self, name: str, ns: range) -> None:
         """Run a program for these steps, one after another."""
         if name not in self.codes:
@@ -542,7 +536,7 @@ class Replay:
 
 def in_order(roles: Iterable[Role], kind: str, problem: Problem) -> list[Role]:
     """The roles of a kind: parameters by their number, parts in the order of the method."""
-    names = list(problem.method.parts)
+    names = [*problem.method.parts, "largest", "weighed"]
     return sorted((role for role in roles if role[0] == kind), key=lambda role: role[1] if kind == "aparam" else names.index(role[1]))
 
 

@@ -87,7 +87,8 @@ class Symbols:
         """The examples of the reverse sweep: the cotangents and the running sums for the parameters besides."""
         more: dict[Role, Any] = {("cotangent", role[1]): np.zeros_like(x) for role, x in self.examples.items() if role[0] == "part"}
         if not hasattr(self.method, "word"):
-            more["defect",] = np.zeros_like(next(iter(more.values())), shape=())
+            zero = np.zeros_like(more["cotangent", "y"])
+            more |= {("missed", "largest"): zero, ("missed", "weighed"): zero}
         return {**self.examples, **more, **{("aparam", i): np.zeros_like(self.examples["param", i]) for i in self.floats}}
 
 
@@ -144,7 +145,9 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
         if near:
             known = {"y": T["known", "y"]} if ("known", "y") in T else None
             parts, cotangent, defect = near_pullback(S.method, at, S.parts(T), cotangent, R, known)
-            more = {("defect",): np.maximum(T["defect",], np.max(abs(defect)))} if known is None else {}
+            off = abs(defect)
+            more = {("missed", "largest"): np.maximum(T["missed", "largest"], off),
+                    ("missed", "weighed"): T["missed", "weighed"] + abs(T["cotangent", "y"]) * off} if known is None else {}
         else:
             parts, cotangent = pullback(S.method.word(at), S.parts(T), cotangent, R)
             R.expire((at.t0,), cotangent)

@@ -37,8 +37,6 @@ def tile_of(rows: int, dtype: Any) -> int:
 
 class Tiles:
     """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
-    looks = 1 << 62            # the state is looked at in the middle and at the end
-    compared = 16              # saved states that the reverse sweep is compared with: a stop costs as much as some 100 steps
 
     def __init__(self, steps: Steps, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool = False,
                  threads: int | None = None, T: int | None = None, make: Callable | None = None) -> None:
@@ -137,10 +135,6 @@ class Tiles:
                 rows = x.transpose(0, 2, 1).reshape(self.tiles * self.T, -1)[:self.rows]
                 found[role[1]] = rows.reshape(self.shapes.get(role, self.shape)).copy()       # for one trajectory it would be a view
         return found
-
-    @property
-    def defect(self) -> float:
-        return float(self.place(("defect",)).max()) if ("defect",) in self.source.places else 0.0
 
     def columns(self, name: str, first: int, last: int) -> np.ndarray:
         """The grid values that a program reads, one row for each step."""

@@ -22,7 +22,7 @@ from ..archive import save
 from ..checks import checked_gradient
 from ..compiled import native
 from ..gradients import Reversible
-from ..stepping import ReconstructionWarning
+from ..watch import RevodeWarning
 from . import EXPERIMENTS, names, tables
 from .engines import EAGER, Engine
 from .training import (
@@ -220,11 +220,11 @@ def spoken_warnings(notes: list[str]) -> Iterator[None]:
     """Say the first ReconstructionWarning in one line when it comes, count the others, and note both at the end."""
     seen: list[str] = []
     with warnings.catch_warnings():
-        warnings.simplefilter("always", ReconstructionWarning)
+        warnings.simplefilter("always", RevodeWarning)
         usual = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *rest: Any, **options: Any) -> None:
-            if not issubclass(category, ReconstructionWarning):
+            if not issubclass(category, RevodeWarning):
                 usual(message, category, *rest, **options)
                 return
             seen.append(str(message))

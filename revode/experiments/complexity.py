@@ -27,7 +27,7 @@ from ..engine.derivatives import value_and_grad
 from ..gradients import Checkpointed, Direct, Reversible
 from ..gradients.checkpointed import minimal_advances
 from ..methods import Coupled, RungeKutta
-from ..stepping import ReconstructionWarning
+from ..watch import RevodeWarning
 from . import engines, tables
 from .commands import UserError, engine_of, finite, machine
 from .engines import EAGER, Engine
@@ -272,7 +272,7 @@ def main(args: argparse.Namespace) -> int:
           f"  {this['cpus']} CPUs{busy}, {this['system']}, Python {this['python']}, NumPy {this['numpy']}", flush=True)
     found = curves(beside)
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ReconstructionWarning)
+        warnings.simplefilter("always", RevodeWarning)
         notes = measure(found, ns, parameters(args.seed), args.repeats, args.limit)
     if caught:
         notes.append(f"{len(caught)} warnings; the first: {caught[0].message}")

@@ -11,7 +11,7 @@ import numpy as np
 from ..analysis.order import observed_order
 from ..methods import Coupled, RungeKutta
 from ..solve import solve
-from ..stepping import ReconstructionWarning
+from ..watch import RevodeWarning
 from . import sde_order
 from .stability import coupling, write
 
@@ -47,7 +47,7 @@ def error(method: Any, steps: int) -> float:
     """|y(T) - exact| after so many steps."""
     with warnings.catch_warnings():
         # The copies differ by the error of a step, which for Euler's largest steps is a tenth of the solution.
-        warnings.simplefilter("ignore", ReconstructionWarning)
+        warnings.simplefilter("ignore", RevodeWarning)
         sol = solve(lambda t, y, params: RATE * y, np.array([1.0]), np.linspace(0.0, END, steps + 1), method=method, save=[-1])
     return abs(float(sol.y1[0]) - EXACT)
 

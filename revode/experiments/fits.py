@@ -25,7 +25,7 @@ import numpy as np
 from ..engine.derivatives import value_and_grad
 from ..gradients import Direct, Reversible
 from ..optim import Optimiser
-from ..stepping import ReconstructionWarning, RoundTrip
+from ..watch import RevodeWarning, RoundTrip
 from . import engines, names
 from .commands import SCHEMA, UserError, engine_of, finite, machine
 from .engines import Engine
@@ -145,10 +145,10 @@ class Check(NamedTuple):
 def against_direct(modes: Callable, params: Any, gradient: Any = None) -> Check:
     """The gradient of a mode (Reversible by default) beside Direct's, with the same parameters and the same noise."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ReconstructionWarning)
+        warnings.simplefilter("always", RevodeWarning)
         (_, sol), grads = value_and_grad(modes(gradient or Reversible()), has_aux=True)(params)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ReconstructionWarning)
+        warnings.simplefilter("ignore", RevodeWarning)
         truth = value_and_grad(modes(Direct()), has_aux=True)(params)[1]
     return Check(relative_error(grads, truth), sol.stats.roundtrip, sol.stats.nfe_forward, sol.stats.backend, len(caught))
 

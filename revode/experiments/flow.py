@@ -19,7 +19,7 @@ from .. import nn, optim
 from ..engine.derivatives import value_and_grad, vjp
 from ..gradients import Direct, Reversible
 from ..methods import Coupled
-from ..stepping import ReconstructionWarning
+from ..watch import RevodeWarning
 from . import fits, tables
 from .commands import spoken_warnings
 from .engines import AUTO, EAGER, Engine
@@ -101,7 +101,7 @@ def main(args: Namespace) -> int:
     sizes = {steps: problem(data, steps, args.method, EAGER) for steps in (args.steps, TIMES * args.steps)}
     rows: list[dict] = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ReconstructionWarning)            # those of the training have been told
+        warnings.simplefilter("ignore", RevodeWarning)            # those of the training have been told
         for name, mode in (("reversible", Reversible()), ("direct", Direct())):
             peaks = {n: peak_memory(lambda: value_and_grad(m(mode), has_aux=True)(run.params))[0] for n, m in sizes.items()}
             rows.append({"gradient": name, "gradient_error": check.error if name == "reversible" else 0.0,

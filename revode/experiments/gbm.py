@@ -23,7 +23,7 @@ from ..analysis.stability import limit
 from ..gradients import Direct, Reversible
 from ..methods import EES, EES25, EES27, Coupled, NearReversible, ReversibleHeun, RungeKutta
 from ..paths import BrownianTree
-from ..stepping import ReconstructionWarning
+from ..watch import RevodeWarning
 from . import fits, tables
 from .engines import AUTO, Engine
 from .training import progress_bar
@@ -90,7 +90,7 @@ def cell(name: str, n: int, params: dict, reference: np.ndarray, seed: int, thre
     row: dict[str, Any] = {"method": name, "steps": n, "evaluations": evaluations * n, "error": None, "gradient_error": None,
                            "gradient_error_resync": None, "flagged": None, "flagged_resync": None}
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ReconstructionWarning)
+        warnings.simplefilter("always", RevodeWarning)
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 y1 = modes(None)(params)[1].y1

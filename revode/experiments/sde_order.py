@@ -32,7 +32,7 @@ from ..analysis.order import observed_order
 from ..methods import EES25, EES27, Coupled, ReversibleHeun, RungeKutta
 from ..paths import BrownianTree
 from ..solve import solve
-from ..stepping import ReconstructionWarning
+from ..watch import RevodeWarning
 from .stability import write
 
 A = np.array([[-0.5, 0.3], [-0.2, -0.4]])
@@ -82,7 +82,7 @@ def end(diffusion: Any, method: Any, steps: int, paths: int, seed: int) -> Any:
     noise = BrownianTree(seed, 0.0, 1.0, tol=1 / 256)
     with warnings.catch_warnings():
         # The largest steps are coarse on purpose, and the copies of some path out of hundreds then part for a while.
-        warnings.simplefilter("ignore", ReconstructionWarning)
+        warnings.simplefilter("ignore", RevodeWarning)
         return solve(
             drift,
             np.tile(START, (paths, 1)),

@@ -23,7 +23,7 @@ from ..engine.derivatives import value_and_grad
 from ..gradients import Backsolve, Checkpointed, Direct, Reversible
 from ..gradients.checkpointed import minimal_advances
 from ..optim import Optimiser
-from ..stepping import RoundTrip
+from ..watch import RoundTrip
 from .engines import AUTO, Engine
 
 TRACING = 4                # an iteration with allocations traced takes so many times longer, about

@@ -4,9 +4,10 @@
 
 ys: the saved outputs, time first, one array for each output of the method; parts: the final state.
 """
+from .automatic import Automatic
 from .backsolve import Backsolve
 from .checkpointed import Checkpointed
 from .direct import Direct
 from .reversible import Reversible
 
-__all__ = ["Backsolve", "Checkpointed", "Direct", "Reversible"]
+__all__ = ["Automatic", "Backsolve", "Checkpointed", "Direct", "Reversible"]

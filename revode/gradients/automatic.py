@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
-import numpy as np
-
 from ..stepping import Problem
+from ..watch import ReconstructionWarning, report
 from .checkpointed import Checkpointed
+from .direct import Direct
 from .reversible import Reversible
 
 logger = logging.getLogger("revode")
@@ -29,6 +29,8 @@ class Automatic:
     The reverse sweep estimates the error of its gradient from its round trip and its defects, each weighted with the
     cotangent that meets it (watch.py). Past `tol` the gradient is computed again from the start, with about sqrt(N) states
     held, and exactly; `stats.fallback` and one log line (logger "revode") say so, and there is no warning.
+
+    A derivative of a derivative is taken by Direct(), which is said likewise.
 
     Parameters
     ----------
@@ -44,18 +46,27 @@ class Automatic:
         if self.tol is not None and not (isinstance(self.tol, (int, float)) and self.tol > 0):
             raise ValueError(f"Automatic: tol={self.tol!r}; a positive number, or None for 1e-5 (1e-3 in float32)")
 
+    def higher(self, problem: Problem) -> Direct:
+        """The mode for a derivative of a derivative: the tape through all steps."""
+        problem.stats.fallback = repr(Direct())
+        logger.info("solve: a derivative of a derivative was asked, so all steps are kept on the tape, as by gradient=Direct()")
+        return Direct()
+
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
-        result, sweep, start = Reversible().begin(problem, initial, params)
+        result, judged, kept = Reversible().begin(problem, initial, params)
+        start = kept[0]
+        tol = self.tol or TOL[next(iter(start.values())).dtype.itemsize]
 
         def pull(cotangent: Any) -> tuple:
-            gradients, verdict = sweep(cotangent)
-            tol = self.tol or TOL[np.dtype(verdict.dtype).itemsize]
-            if verdict.estimate <= tol:
+            gradients, verdict = judged(cotangent)
+            report(problem, verdict._replace(complaints=[c for c in verdict.complaints if c.category is not ReconstructionWarning]))
+            off = max(error for name, error in verdict.estimate.items() if problem.asked[name])
+            if off <= tol:
                 return gradients
             again = Checkpointed(max(1, isqrt(problem.N)))
             problem.stats.fallback = repr(again)
-            logger.info("solve: the reverse sweep of %r estimates its gradient to be off by %.2g of its size (allowed: %.2g), so it "
-                        "was computed again by %r; name that mode to save the first sweep", problem.method, verdict.estimate, tol, again)
+            logger.info("solve: the reverse sweep of %r estimates that its gradient is off by %.2g of its size (allowed: %.2g), so it "
+                        "was computed again by %r; gradient=%r saves the sweep", problem.method, off, tol, again, again)
             return again.sweep(problem, initial, params, {0: start}, {}, cotangent)
 
         return result, pull

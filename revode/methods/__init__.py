@@ -1,7 +1,7 @@
 """Methods. Each is a small frozen record with
 
     parts, outputs        the names of the state's parts, and of those that are the solution y
-    gap(F, t, h, parts)   optional: an array that stays small while the solve is sound, the distance of what `pair` names
+    companion             optional: what moves beside the solution and should not part from it (companion.py)
     order                 of convergence
     noise                 True where a step needs F(t, y, dx) alone, so that dx may hold noise or a control
     start(F, step, y0)    the initial parts; differentiated like everything else

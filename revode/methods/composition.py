@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from .companion import Companion
 from .increment import Increment
 from .shears import Parts, Step, Word
 
@@ -54,13 +55,8 @@ class Composition:
         return self.method.outputs
 
     @property
-    def pair(self) -> str:
-        """What `gap` compares."""
-        return self.method.pair
-
-    def gap(self, F: Increment, t: Any, h: Any, parts: Parts) -> Any:
-        """What should stay small, as the method has it; None if it has no such thing."""
-        return self.method.gap(F, t, h, parts) if hasattr(self.method, "gap") else None
+    def companion(self) -> Companion | None:
+        return getattr(self.method, "companion", None)
 
     def start(self, F: Increment, step: Step, y: Any) -> Parts:
         return self.method.start(F, step, y)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from .companion import Companion
 from .increment import Increment
 from .runge_kutta import Tableau, error_order, increment_of, tableau
 from .shears import Parts, Shear, Step, Word, forward
@@ -35,7 +36,7 @@ class Coupled:
     parts = ("y", "z")
     outputs = ("y",)
     noise = True
-    pair = "the two copies of the solution, y and z,"
+    companion = Companion("the two copies of the solution, y and z,", D={"y": 1.0, "z": -1.0}, a={"y": 1.0, "z": 1.0}, b={"y": 1.0})
 
     def __post_init__(self) -> None:
         tableau(self.base)
@@ -70,10 +71,6 @@ class Coupled:
         """The parts after the step, and the embedded error of the second base call."""
         errors: list = []
         return forward(self.word(step, errors), parts, F), errors[0]
-
-    def gap(self, F: Increment, t: Any, h: Any, parts: Parts) -> Any:
-        """What should stay small: the distance of the two copies."""
-        return parts["y"] - parts["z"]
 
     @property
     def reverse_growth(self) -> float:

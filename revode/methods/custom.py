@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
+from .companion import Companion
 from .increment import Increment
 from .shears import Parts, Step, Swap, Word
 
@@ -22,9 +23,12 @@ class UserMethod:
     noise = True             # the word gets dx, and F takes it
 
     @property
-    def pair(self) -> str:
-        """What `gap` compares."""
-        return f"the parts {' and '.join(self.twin or ())}"
+    def companion(self) -> Companion | None:
+        """The twins: half of their difference is put into each."""
+        if self.twin is None:
+            return None
+        one, other = self.twin
+        return Companion(f"the parts {one} and {other}", {one: 1.0, other: -1.0}, {one: 1.0, other: 1.0}, {one: 0.5, other: -0.5})
 
     def start(self, F: Increment, step: Step, y: Any) -> Parts:
         if self.initial is not None:
@@ -36,10 +40,6 @@ class UserMethod:
         if len(self.outputs) > 1:
             return dict(zip(self.outputs, y, strict=True))
         return {name: y for name in self.parts}
-
-    def gap(self, F: Increment, t: Any, h: Any, parts: Parts) -> Any:
-        """The distance of the two parts that should agree."""
-        return parts[self.twin[0]] - parts[self.twin[1]] if self.twin else None
 
     def word(self, step: Step) -> Word:
         word = self.step(step.t0, step.t1, step.dx)

@@ -18,6 +18,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from .companion import Companion
 from .increment import Increment
 from .shears import Parts, Shear, Step, Swap, Word
 
@@ -28,7 +29,8 @@ class AsynchronousLeapfrog:
     eta: float = 1.0
     parts = ("y", "v")
     outputs = ("y",)
-    pair = "a step with v and one with the field f(t, y), which v should follow,"
+    companion = Companion("the velocity v and the field f(t, y), which it should follow,", D={"v": 1.0}, a={"y": 1.0}, b={"v": 1.0},
+                          velocity=True)
 
     @property
     def order(self) -> int:
@@ -53,10 +55,6 @@ class AsynchronousLeapfrog:
         kick = Shear("v", ("y",), lambda F, y: F.field(t0 + 0.5 * (t1 - t0), y) * (2 * eta), scale=1 - 2 * eta)
         return half, kick, half
 
-    def gap(self, F: Increment, t: Any, h: Any, parts: Parts) -> Any:
-        """What should stay small: one step with v instead of with f(t, y), which v follows."""
-        return (parts["v"] - F.field(t, parts["y"])) * h
-
     @property
     def reverse_growth(self) -> float:
         """What one reverse step makes of rounding, at least."""
@@ -72,7 +70,8 @@ class LeapfrogMidpoint:
     """The two-step midpoint rule: y_{n+1} = y_{n-1} + (h_{n-1} + h_n) f(t_n, y_n)."""
     parts = ("y_prev", "y")
     outputs = ("y",)
-    pair = "the two interleaved solutions, y_prev and y,"
+    companion = Companion("the two interleaved solutions, y_prev and y,", D={"y": 1.0, "y_prev": -1.0}, a={"y": 1.0, "y_prev": 1.0},
+                          b={"y": 0.5, "y_prev": -0.5})
     order = 2
 
     def start(self, F: Increment, step: Step, y: Any) -> Parts:
@@ -82,10 +81,6 @@ class LeapfrogMidpoint:
         t0, _, dx, dx_before = step
         return (Shear("y_prev", ("y",), lambda F, y: F(t0, y, dx_before + dx)),
                 Swap("y_prev", "y"))
-
-    def gap(self, F: Increment, t: Any, h: Any, parts: Parts) -> Any:
-        """What should stay small: the distance of the two interleaved solutions."""
-        return parts["y_prev"] + F(t, parts["y"], h) - parts["y"]
 
     def contraction_limit(self, h: float) -> float:
         return 0.0

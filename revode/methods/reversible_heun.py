@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from .companion import Companion
 from .increment import Increment
 from .shears import Parts, Shear, Step, Word, forward
 
@@ -23,7 +24,8 @@ class ReversibleHeun:
     parts = ("y", "z")
     outputs = ("y",)
     noise = True
-    pair = "the two copies of the solution, y and z,"
+    companion = Companion("the two copies of the solution, y and z,", D={"y": 1.0, "z": -1.0}, a={"y": 1.0, "z": 1.0}, b={"z": -1.0},
+                          allowed=0.2)
     base = "heun2"          # what Backsolve integrates the adjoint equation with
     order = 2
     error_order = 2
@@ -45,10 +47,6 @@ class ReversibleHeun:
         after = forward(self.word(step), parts, F)
         z, = F.read(("z",), after)
         return after, (F(step.t1, z, step.dx) - first) * 0.5
-
-    def gap(self, F: Increment, t: Any, h: Any, parts: Parts) -> Any:
-        """What should stay small: the distance of the two copies."""
-        return parts["y"] - parts["z"]
 
     def contraction_limit(self, h: float) -> float:
         return 0.0

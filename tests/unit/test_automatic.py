@@ -1,0 +1,102 @@
+"""The default gradient mode: the gradient of Direct, with the memory of the reverse sweep where that can be trusted."""
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import pytest
+
+import revode as rv
+
+DECAY = (lambda t, y, p: -p["k"] * y, np.array([1.0, 2.0]), np.linspace(0.0, 10.0, 101), {"k": np.array([0.7, 0.1])})
+VAN_DER_POL = (lambda t, y, p: np.stack([y[1], p["mu"] * (1 - y[0] ** 2) * y[1] - y[0]]), np.array([2.0, 0.0]),
+               np.linspace(0.0, 20.0, 801), {"mu": np.array(2.0)})
+# a row of a heat equation: the fastest mode contracts by exp(-4 k n^2 T)
+HEAT = (lambda t, y, p: p["k"] * 81 * (np.roll(y, 1, -1) - 2 * y + np.roll(y, -1, -1)), np.sin(np.arange(9.0) ** 2),
+        np.linspace(0.0, 0.5, 101), {"k": np.array(0.4)})
+PENDULUM = (lambda t, y, p: np.stack([y[1], -p["g"] * np.sin(y[0])]), np.array([1.0, 0.3]), np.linspace(0.0, 5.0, 501),
+            {"g": np.array(2.0)})
+
+
+def gradients(problem, **options):
+    """(loss, solution), (dL/dparams, dL/dy0)"""
+    field, y0, ts, params = problem
+
+    def loss(params, y0):
+        sol = rv.solve(field, y0, ts, params, **options)
+        return np.sum(sol.y1 ** 2) + np.sum(sol.y1), sol
+
+    return rv.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, y0)
+
+
+def assert_near(found, wanted, rtol):
+    for a, b in zip(rv.tree.flatten(found)[0], rv.tree.flatten(wanted)[0], strict=True):
+        assert np.linalg.norm(a - b) <= rtol * np.linalg.norm(b)
+
+
+@pytest.mark.parametrize("method", [rv.NearReversible("rk4"), rv.EES(stages=4), rv.Coupled("rk4", lam=0.99)], ids=repr)
+def test_where_the_sweep_holds_there_is_no_fallback(method):
+    (_, sol), found = gradients(PENDULUM, method=method, save=[-1])
+    _, wanted = gradients(PENDULUM, method=method, save=[-1], gradient=rv.Direct())
+    assert sol.stats.fallback is None and sol.stats.peak_states == 2
+    assert_near(found, wanted, 1e-5)                    # what Automatic allows itself in float64
+
+
+@pytest.mark.parametrize("backend", ["eager", "replay"])
+@pytest.mark.parametrize("problem", [VAN_DER_POL, HEAT], ids=["van der Pol", "heat"])
+def test_where_it_fails_the_gradient_is_computed_again(problem, backend, caplog):
+    """Checkpointed is exact, so that only the order of additions differs from Direct."""
+    with caplog.at_level(logging.INFO, logger="revode"):
+        (_, sol), found = gradients(problem, method=rv.NearReversible("rk4"), save=[-1], backend=backend)
+    _, wanted = gradients(problem, method=rv.NearReversible("rk4"), save=[-1], gradient=rv.Direct())
+    n = int(np.sqrt(len(problem[2]) - 1))
+    assert sol.stats.fallback == f"Checkpointed(n={n})" and sol.stats.peak_states <= n + 1
+    assert [r.message for r in caplog.records if "computed again" in r.message] and len(caplog.records) == 1
+    assert_near(found, wanted, 1e-11)                   # 800 additions of rounding 1e-16, and condition numbers of some 100
+
+
+def test_in_float32_the_tolerance_is_that_of_float32():
+    field, y0, ts, params = VAN_DER_POL
+    single = field, y0.astype(np.float32), ts, {"mu": np.float32(2.0)}
+    (_, sol), found = gradients(single, method=rv.NearReversible("rk4"), save=[-1])
+    _, wanted = gradients(single, method=rv.NearReversible("rk4"), save=[-1], gradient=rv.Direct())
+    assert sol.stats.fallback == "Checkpointed(n=28)"
+    assert_near(found, wanted, 1e-3)
+
+
+def test_tol_decides():
+    """Decay over 10 units, from which RK4 comes back with a few digits lost."""
+    off = {}
+    for tol in (1e-14, 1.0):
+        (_, sol), found = gradients(DECAY, method=rv.NearReversible("rk4"), save=[-1], gradient=rv.Automatic(tol=tol))
+        off[sol.stats.fallback] = found
+    assert set(off) == {None, "Checkpointed(n=10)"}
+    assert_near(off[None], off["Checkpointed(n=10)"], 1e-3)
+    for tol in (0.0, -1.0, "small"):
+        with pytest.raises(ValueError, match="Automatic: tol="):
+            rv.Automatic(tol=tol)
+
+
+def test_an_adaptive_solve_falls_back_on_its_accepted_grid():
+    field, y0, _, params = VAN_DER_POL
+    options = {"method": rv.RungeKutta("dopri5"), "controller": rv.PID(1e-6, 1e-8), "save": [-1]}
+    near = {**options, "method": rv.NearReversible("dopri5")}
+    (_, sol), found = gradients((field, y0, (0.0, 20.0), params), **near)
+    _, wanted = gradients((field, y0, (0.0, 20.0), params), **options, gradient=rv.Direct())
+    assert sol.stats.fallback
+    assert_near(found, wanted, 1e-11)                   # the same grid and the same steps: RungeKutta is NearReversible forward
+
+
+def test_a_derivative_of_a_derivative_is_taken_on_the_tape():
+    """y1 = exp(-p), so d2/dp2 = exp(-p), up to the error of RK4 with h = .01, some h^4."""
+    def y1(p):
+        return rv.solve(lambda t, y, p: -p * y, np.ones(1), np.linspace(0.0, 1.0, 101), p, method=rv.NearReversible("rk4")).y1[0]
+
+    assert abs(rv.grad(rv.grad(y1))(0.7) - np.exp(-0.7)) < 1e-8
+
+
+def test_what_cannot_be_run_backwards_is_refused():
+    with pytest.raises(TypeError, match=r"it has no Automatic\(\) gradient"):
+        gradients(DECAY, method=rv.RungeKutta("rk4"), gradient=rv.Automatic())
+    (_, sol), _ = gradients(DECAY, method=rv.RungeKutta("rk4"))        # the default is Direct there
+    assert sol.stats.peak_states == 101
