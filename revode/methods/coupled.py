@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Any
 
 from .increment import Increment
-from .runge_kutta import Tableau, error_order, increment_of, tableau
+from .runge_kutta import Tableau, check_base, error_order, increment_of, tableau
 from .shears import Parts, Shear, Step, Word, forward
 
 
@@ -38,7 +38,7 @@ class Coupled:
     pair = "the two copies of the solution, y and z,"
 
     def __post_init__(self) -> None:
-        tableau(self.base)
+        check_base(self.base)
         if isinstance(self.lam, str) and self.lam == "auto":
             return
         if not (isinstance(self.lam, (int, float)) and 0 < self.lam <= 1):
