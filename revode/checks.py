@@ -138,7 +138,11 @@ def drive(problem: Problem, asked: Asked, ts: np.ndarray, y: Any, params: Any) -
         if adaptive is not None:
             adaptive.stop_at(knots)
     if problem.system.field is not no_field:
-        check_field(problem, y, params)
+        try:
+            check_field(problem, y, params)
+        except (TypeError, ValueError) as error:
+            check_not_split(asked.y0, problem.method, error)
+            raise
     if asked.interpretation not in ("stratonovich", "ito"):
         raise ValueError(f"solve: interpretation={asked.interpretation!r}; it is 'stratonovich' or 'ito'")
     if asked.diffusion is None and asked.noise is None:
@@ -320,6 +324,9 @@ def check_y0(y0: Any) -> None:
     leaves, names = tree.flatten(y0)[0], tree.paths(y0)
     if not leaves:
         raise ValueError("solve: y0 is empty; it is an array of floats, or a tree of such arrays")
+    if len(leaves) == 2 and all(type(x) in (int, float) for x in leaves) and isinstance(y0, tuple):
+        raise TypeError(f"solve: y0 is {y0!r}, two plain numbers; the state is an array, as in "
+                        f"np.array({list(y0)!r}, dtype=float), and comes before the times: solve(field, y0, ts, params)")
     for x, name in zip(leaves, names, strict=True):
         x = value_of(x)
         check_kind(x, f"solve: y0{name} is")
@@ -542,6 +549,16 @@ def nested(x: Any) -> int:
     while type(x) is Tensor:
         x, depth = x.value, depth + 1
     return depth
+
+
+def check_not_split(y0: Any, method: Any, error: Exception) -> None:
+    """A field that fails on a pair of arrays of one shape may mean position and velocity."""
+    if isinstance(y0, (tuple, list)) and len(y0) == 2 and len(method.outputs) == 1:
+        q, v = y0
+        if hasattr(q, "shape") and hasattr(v, "shape") and q.shape == v.shape:
+            raise TypeError(f"solve: y0 is a pair of arrays, which {method!r} takes as one tree, so that the field gets a pair and "
+                            f"returns one ({error}); if it is position and velocity, and the field returns the acceleration, pass "
+                            "method=VelocityVerlet()") from error
 
 
 def check_pure(what: str, f: Any, again: Any, t: Any) -> None:
