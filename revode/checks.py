@@ -140,6 +140,7 @@ def drive(problem: Problem, asked: Asked, ts: np.ndarray, y: Any, params: Any) -
     if problem.system.field is not no_field:
         try:
             check_field(problem, y, params)
+            check_far_times(problem, ts, y, params)
         except (TypeError, ValueError) as error:
             check_not_split(asked.y0, problem.method, error)
             raise
@@ -300,8 +301,8 @@ def check_leaf(x: Any, what: str) -> None:
         raise TypeError(f"{what} an array of {dtype}, which carries no gradient here; give float64 or float32 (integers, bools and "
                         "strings pass through as they are)")
     if dtype is None and not (x is None or callable(x) or isinstance(x, (int, float, str, bytes))):
-        raise TypeError(f"{what} a {type(x).__name__}, which holds arrays that no gradient would reach; params is a tree of dicts, "
-                        "lists, tuples and named tuples, with arrays and numbers as leaves")
+        raise TypeError(f"{what} a {type(x).__name__}, which no gradient would reach; params is a tree of dicts, lists, "
+                        "tuples and named tuples, with arrays and numbers as leaves")
 
 
 def numbers_of(x: Any, what: str) -> np.ndarray:
@@ -403,22 +404,36 @@ def check_steps(ts: np.ndarray, dtype: Any) -> np.ndarray:
         n = int(np.argmin(hs != 0))
         raise ValueError(f"solve: the step from ts[{n}] to ts[{n + 1}], {ts[n + 1] - ts[n]:.3g}, is zero in {dtype}; take larger "
                          "steps, or float64")
-    check_resolution(ts, dtype)
+    check_resolution(ts, dtype, steps=1.0)
     return hs
 
 
-RESOLVED = 64.0       # the fewest spacings of y's dtype at t in a step: the stages of one step are told apart
+# The fewest spacings, of the numbers of y's dtype at t, in a step: for a field that may not see t, which only tells the stages
+# of a step apart, and for one that does, if its times are far from zero for no need.
+RESOLVED, SEEN, FAR = 64.0, 1024.0, 16.0
 
 
-def check_resolution(ts: np.ndarray, dtype: Any, steps: float = 1.0) -> None:
+def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float = RESOLVED) -> None:
     """Whether times so large are told apart in y's dtype, in which the field gets them; steps: that an interval will have."""
     spacing = np.spacing(np.maximum(abs(ts[1:]), abs(ts[:-1])).astype(dtype)).astype(np.float64)
     h = abs(np.diff(ts))
     worst = int(np.argmax(spacing / h))
-    if spacing[worst] * RESOLVED * steps > h[worst]:
+    if spacing[worst] * spacings * steps > h[worst]:
         raise ValueError(f"solve: near t={ts[worst + 1]:.10g} the numbers of {dtype}, in which the field gets its times, are "
                          f"{spacing[worst]:.2g} apart, too coarse for {'a step' if steps == 1 else 'an interval'} of {h[worst]:.3g}; "
                          f"count time from the start, as in ts - ts[0]{', or use float64' if dtype == np.float32 else ''}")
+
+
+def check_far_times(problem: Problem, ts: np.ndarray, y: Any, params: Any) -> None:
+    """A field that depends on t should not get it from so far that the digits are spent on the distance."""
+    if max(abs(ts[0]), abs(ts[-1])) < FAR * abs(ts[-1] - ts[0]) or (problem.adaptive is not None and y.dtype == np.float64):
+        return
+    stats, steps = problem.stats, 1.0 if problem.adaptive is None else RESOLVED
+    times = [ts[0] + share * (ts[-1] - ts[0]) for share in (0.0, 0.31, 0.62, 0.87)]
+    first, *others = (problem.system.coefficients(t, y, params)[0] for t in times)
+    stats.checks, stats.nfe = stats.checks + len(times), stats.nfe - len(times)
+    if not all(bool((f == first).all()) for f in others):
+        check_resolution(ts, y.dtype, steps, SEEN)
 
 
 def check_save(save: Any, N: int) -> tuple[int, ...]:
