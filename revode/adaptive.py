@@ -13,12 +13,13 @@ Sources: Soderlind 2003 (digital filters); Hairer, Norsett & Wanner, Solving ODE
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from .engine import tree
-from .engine.tensor import number, value_of
+from .engine.tensor import beside, number, value_of
 from .methods.increment import Increment
 from .methods.shears import Parts, Step
 from .stepping import Problem
@@ -31,15 +32,16 @@ class PID:
 
     Parameters
     ----------
-    rtol, atol : the local error is kept below atol + rtol * |y|, in the root mean square over all entries.
+    rtol, atol : the local error is kept below atol + rtol * |y|, in the root mean square over all entries. Numbers, or arrays
+        (lists) that broadcast against y, one tolerance for each component.
     p, i, d : coefficients of the controller; (0, 1, 0) is the classical one, (0.4, 0.3, 0) is calmer on stiff problems.
     safety, shrink, grow : the next step is safety * (what the error allows), within [shrink, grow] times the last one.
-    min_step : a smaller step than this is an error; default ten units in the last place of t.
+    min_step : a smaller step than this is an error; default ten units in the last place of t, in y's dtype.
     max_step : largest step; default the whole interval.
     max_steps : more accepted and rejected steps than this is an error.
     """
-    rtol: float = 1e-3
-    atol: float = 1e-6
+    rtol: Any = 1e-3
+    atol: Any = 1e-6
     p: float = 0.0
     i: float = 1.0
     d: float = 0.0
@@ -51,8 +53,14 @@ class PID:
     max_steps: int = 100_000
 
     def __post_init__(self) -> None:
-        if not (self.rtol >= 0 and self.atol >= 0 and self.rtol + self.atol > 0):
-            raise ValueError(f"PID: rtol={self.rtol!r}, atol={self.atol!r}; both are >= 0 and one is > 0")
+        for name in ("rtol", "atol"):
+            object.__setattr__(self, name, tolerance(name, getattr(self, name)))
+        if not (broadcast(np.shape(self.rtol), np.shape(self.atol)) and np.all(np.add(self.rtol, self.atol) > 0)):
+            raise ValueError(f"PID: rtol={self.rtol!r}, atol={self.atol!r}; both are >= 0 and one is > 0, for every component")
+        for name in ("p", "i", "d", "safety", "shrink", "grow", "min_step", "max_step", "max_steps"):
+            given = getattr(self, name)
+            if not (isinstance(given, Real) or (given is None and name in ("min_step", "max_step"))):
+                raise TypeError(f"PID: {name}={given!r}; give a number")
         if not (0 < self.shrink < 1 < self.grow and 0 < self.safety <= 1):
             raise ValueError(f"PID: safety={self.safety!r}, shrink={self.shrink!r}, grow={self.grow!r}; safety is in (0, 1], and "
                              "shrink < 1 < grow")
@@ -62,6 +70,33 @@ class PID:
         if not (0 <= smallest <= largest and largest > 0 and self.max_steps >= 1):
             raise ValueError(f"PID: min_step={self.min_step!r}, max_step={self.max_step!r}, max_steps={self.max_steps!r}; "
                              "steps are positive sizes with min_step <= max_step, and max_steps is at least 1")
+
+
+def tolerance(name: str, given: Any) -> Any:
+    """A number, or for each component one, in nested tuples: data that can be compared and hashed."""
+    if isinstance(given, Real) and float(given) >= 0:
+        return float(given)
+    try:
+        found = np.asarray(given)
+    except (TypeError, ValueError):
+        found = np.asarray(None)
+    if found.dtype.kind not in "iuf":
+        raise TypeError(f"PID: {name}={given!r}; give a number, or an array of numbers that broadcasts against y")
+    if not (found.size and np.all(found >= 0)):
+        raise ValueError(f"PID: {name}={given!r}; tolerances are >= 0, and rtol or atol is > 0")
+    return nested_tuple(found.astype(np.float64).tolist())
+
+
+def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...] | bool:
+    """The shape that these make together, or False if they do not go together; () is True."""
+    try:
+        return np.broadcast_shapes(*shapes) or True
+    except ValueError:
+        return False
+
+
+def nested_tuple(x: Any) -> Any:
+    return tuple(nested_tuple(entry) for entry in x) if isinstance(x, list) else x
 
 
 class Adaptive:
@@ -98,7 +133,7 @@ class Adaptive:
         flows = not hasattr(method, "word")
         memo = {name: dict(values) for name, values in F.memo.items()}
         scalar = value_of(problem.output(parts)[0]).dtype.type
-        limit = controller.min_step or 10 * np.spacing(max(abs(t0), abs(self.t1)))
+        limit = controller.min_step or max(10 * np.spacing(max(abs(t0), abs(self.t1))), 10 * float(np.spacing(scalar(abs(t0)))))
         while True:
             self.tries += 1
             if self.tries > controller.max_steps:
@@ -124,7 +159,9 @@ class Adaptive:
             problem.stats.rejected += 1
             self.h = self.bounded(abs(t1 - t0) * factor)
             if abs(self.h) < limit:
-                self.fail(problem, parts, f"would need a step of {abs(self.h):.3g}")
+                coarse = 64 * float(np.spacing(scalar(abs(t0)))) > abs(self.h) > 0 and controller.min_step is None
+                self.fail(problem, parts, f"would need a step of {abs(self.h):.3g}" + (
+                    f", too small for t in {np.dtype(scalar)} (count time from the start, or use float64)," if coarse else ""))
 
     def end_of_step(self, t0: Any) -> Any:
         """t0 + h, but never past the next stop, and not leaving a crumb before it."""
@@ -183,7 +220,9 @@ def error_norm(controller: PID, error: Any, before: tuple, after: tuple) -> floa
 
 def weight(controller: PID, y: Any) -> Any:
     """atol + rtol |y|, never zero."""
-    return np.maximum(controller.atol + controller.rtol * y, float(np.finfo(y.dtype).tiny))
+    place = beside(y)
+    rtol, atol = (x if type(x) is float else place(np.asarray(x, y.dtype)) for x in (controller.rtol, controller.atol))
+    return np.maximum(atol + rtol * y, float(np.finfo(y.dtype).tiny))
 
 
 def first_step(problem: Problem, parts: Parts, F: Increment, span: float, controller: PID) -> float:

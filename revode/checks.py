@@ -6,19 +6,21 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import wraps
+from numbers import Real
 from types import FunctionType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from .adaptive import PID, Adaptive
+from .adaptive import PID, Adaptive, broadcast
 from .compiled import Backend
 from .driving import ControlledSystem, Noise, NoisySystem, Path, SmoothlyControlledSystem
 from .engine import tree
 from .engine.derivatives import vjp
 from .engine.tensor import Tensor, beside, is_float, number, value_of
 from .gradients import Automatic, Direct, Reversible
-from .methods import Coupled
+from .methods import EES, EES25, NearReversible
 from .methods.custom import UserMethod
 from .methods.increment import System
 from .problem import Asked, Layout
@@ -28,11 +30,11 @@ from .stepping import Problem, State, Stats
 def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     """The problem, the initial value as the method takes it, the parameters, and how y is laid out."""
     chosen = check_backend(asked)
-    method = check_method(asked.method)
+    method = check_method(asked)
     field = check_callable(asked.field, method)
     initial, layout = begin(asked, method)
     first = value_of(tree.flatten(initial)[0][0])
-    ts = check_times(asked.ts)
+    ts = check_times(asked)
     check_resumed(asked.state0, ts)
     params = check_params(asked.params, first)
     system = System(field, Stats(), None if layout.alone else layout.pack, None if layout.alone else layout.open,
@@ -44,15 +46,61 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     return problem, initial, params, layout
 
 
+OTHERWISE = {       # what other solvers call it: what to do here
+    "args": "pass params=, any tree of arrays; the field is called as field(t, y, params)",
+    "p": "pass params=",
+    "fun": "the field comes first, field(t, y, params)", "func": "the field comes first, field(t, y, params)",
+    "f": "the field comes first, field(t, y, params)", "terms": "the field comes first, and diffusion= and control= beside it",
+    "t_span": "ts is the grid, np.linspace(t0, t1, 101), or with controller=PID(rtol, atol) the ends (t0, t1)",
+    "t0": "ts is the grid, or with controller=PID(rtol, atol) the ends (t0, t1)",
+    "t1": "ts is the grid, or with controller=PID(rtol, atol) the ends (t0, t1)", "t": "the grid is called ts",
+    "t_eval": "with controller=PID(rtol, atol) pass save_at=times; on a fixed grid put them into ts, and save= chooses among them",
+    "y_init": "the state at ts[0] is called y0", "x0": "the state at ts[0] is called y0", "u0": "the state at ts[0] is called y0",
+    "solver": "pass method=", "adjoint": "pass gradient=Reversible(), Checkpointed(n), Direct() or Backsolve()",
+    "rtol": "pass controller=PID(rtol, atol) and ts=(t0, t1)", "atol": "pass controller=PID(rtol, atol) and ts=(t0, t1)",
+    "stepsize_controller": "pass controller=PID(rtol, atol)", "first_step": "pass dt0= with controller=PID(rtol, atol)",
+    "max_step": "pass controller=PID(rtol, atol, max_step=...)", "max_steps": "pass controller=PID(rtol, atol, max_steps=...)",
+    "dt": "the steps of a fixed grid are those of ts; with a controller the first one is dt0",
+    "events": "there are none; step by hand with steps(...), and stop when you like", "event_fn": "step by hand with steps(...)",
+    "event": "there are none; step by hand with steps(...), and stop when you like",
+    "dense_output": "there is none; pass the times as save_at=, or put them into ts", "jac": "all methods are explicit; leave it out",
+    "vectorized": "batch axes lead in y and are always allowed; leave it out", "bm": "pass noise=Brownian(seed)",
+    "sde": "pass the drift as the field, and diffusion= and noise=Brownian(seed)", "key": "pass noise=Brownian(seed)",
+}
+OTHERWISE |= dict.fromkeys(("teval", "saveat", "tsave"), OTHERWISE["t_eval"])
+
+Given = ParamSpec("Given")
+Found = TypeVar("Found")
+
+
+def hinted(function: Callable[Given, Found]) -> Callable[Given, Found]:
+    """The function, whose unknown keywords are refused with what they are called here."""
+    known = inspect.signature(function).parameters
+
+    @wraps(function)
+    def checked(*args: Given.args, **options: Given.kwargs) -> Found:
+        for name in options:
+            if name not in known:
+                from difflib import get_close_matches
+                near = get_close_matches(name, known, 1)
+                remedy = OTHERWISE.get(name) or (f"did you mean {near[0]}=?" if near else f"it takes {', '.join(known)}")
+                raise TypeError(f"{function.__name__}: {name}= is no argument of it; {remedy}")
+        return function(*args, **options)
+
+    return checked
+
+
 def begin(asked: Asked, method: Any) -> tuple[Any, Layout]:
     """y0 as the method takes it (the parts of state0, if a solve goes on), and its layout."""
     y0, state0, split = asked.y0, asked.state0, len(method.outputs) > 1
     layout: Layout | None = None
     if state0 is not None:
-        check_state0(state0, method)
-        if y0 is None:
-            layout = state0.layout
-            y0 = layout.unpack(tuple(state0.parts[name] for name in method.outputs))
+        check_state(state0, method, "state0")
+        if y0 is not None:
+            raise ValueError("solve: y0 and state0 were both given, and a solve begins at one of them; pass y0=None to go on from "
+                             "the state, or leave state0 out")
+        layout = state0.layout
+        y0 = layout.unpack(tuple(state0.parts[name] for name in method.outputs))
     if split:
         check_pair(y0, method)
     layout = layout or Layout(y0, split)
@@ -67,11 +115,12 @@ def gridded(asked: Asked, method: Any, system: System, ts: np.ndarray, first: An
     """The problem on a fixed grid, or on one that a controller is to make."""
     plain, state0 = isinstance(first, (np.ndarray, np.generic)), asked.state0
     if asked.controller is None:
-        hs = check_steps(asked, ts, first.dtype)
+        hs = check_steps(ts, first.dtype)
         problem = Problem(method, system, ts, hs, check_save(asked.save, len(hs)), None)
         before = hs[0]
     else:
-        problem = Problem(method, system, [ts[0]], [], (), None, adaptive=check_adaptive(asked, method, ts))
+        adaptive = check_adaptive(asked, method, ts, first, system.unpack is None)
+        problem = Problem(method, system, [ts[0]], [], (), None, adaptive=adaptive)
         before = asked.dt0 or 0.0
     problem.progress, problem.stats, problem.plain = asked.progress, system.stats, plain
     problem.resumed = state0 is not None
@@ -89,7 +138,12 @@ def drive(problem: Problem, asked: Asked, ts: np.ndarray, y: Any, params: Any) -
         if adaptive is not None:
             adaptive.stop_at(knots)
     if problem.system.field is not no_field:
-        check_field(problem, y, params)
+        try:
+            check_field(problem, y, params)
+            check_far_times(problem, ts, y, params)
+        except (TypeError, ValueError) as error:
+            check_not_split(asked.y0, problem.method, error)
+            raise
     if asked.interpretation not in ("stratonovich", "ito"):
         raise ValueError(f"solve: interpretation={asked.interpretation!r}; it is 'stratonovich' or 'ito'")
     if asked.diffusion is None and asked.noise is None:
@@ -121,12 +175,30 @@ def no_field(t: Any, y: Any, params: Any) -> Any:
     raise TypeError("solve: a shear called F, but field=None was given; pass the vector field")
 
 
-def check_method(method: Any) -> Any:
-    method = Coupled() if method is None else method
+def check_method(asked: Asked) -> Any:
+    method = method_of(asked.state0, asked.method)
+    if method is None:
+        return default_method(asked)
     if isinstance(method, (str, type)) or not hasattr(method, "start"):
         raise TypeError(f"solve: method={method!r}; pass a method such as Coupled('midpoint'), RungeKutta('rk4') or "
                         "ReversibleHeun()")
+    if isinstance(getattr(method, "lam", None), str):
+        raise ValueError(f"solve: {method!r} has a lam that only solve() asks the advisor for, on a fixed grid from y0; choose lam "
+                         "yourself (rv.advise helps)")
     return method
+
+
+def default_method(asked: Asked) -> Any:
+    """What method=None means. A grid that a control or a plain field drives: RK4 run backwards, or Tsit5 where an error has to be
+    estimated. With noise no order above one can be had, and the symmetry of EES serves the way back."""
+    if asked.diffusion is not None or asked.noise is not None:
+        return EES(stages=4) if asked.controller is None else EES25()
+    return NearReversible("rk4" if asked.controller is None else "tsit5")
+
+
+def method_of(state: Any, method: Any) -> Any:
+    """A state goes on with the method that made it, if no other is named."""
+    return state.method if method is None and isinstance(state, State) else method
 
 
 def check_callable(field: Any, method: Any) -> Any:
@@ -169,12 +241,30 @@ def arguments(of: Any) -> tuple[tuple[str, ...], bool]:
     return tuple(signature.parameters), True
 
 
-def check_state0(state0: Any, method: Any) -> None:
-    if not isinstance(state0, State):
-        raise TypeError(f"solve: state0 is a {type(state0).__name__}; pass the state of an earlier solve, as in state0=sol.state")
-    if set(state0.parts) != set(method.parts):
-        raise ValueError(f"solve: state0 has the parts {list(state0.parts)}, but {method!r} has {list(method.parts)}; "
-                         "continue with the method that made the state")
+def check_state(state: Any, method: Any, name: str) -> None:
+    """Whether this is a whole state of this method."""
+    if not isinstance(state, State):
+        raise TypeError(f"solve: {name} is a {type(state).__name__}; pass the state of an earlier solve, as in {name}=sol.state")
+    remedy = "continue with the method that made the state, or anew from y0=sol.y1"
+    if set(state.parts) != set(method.parts):
+        raise ValueError(f"solve: {name} has the parts {list(state.parts)}, but {method!r} has {list(method.parts)}; {remedy}")
+    both_own = isinstance(method, UserMethod) and isinstance(state.method, UserMethod)      # their functions may be made anew
+    if state.method is not None and state.method != method and not both_own:
+        raise ValueError(f"solve: {name} was made by {state.method!r}, but the method is {method!r}; {remedy}")
+    kinds = {(value_of(x).dtype, value_of(x).shape) for x in state.parts.values()}
+    if len(kinds) > 1:
+        raise TypeError(f"solve: the parts of {name} differ, {tree.describe(state.parts)}; they have one shape and one dtype")
+
+
+def check_reached(state: State, problem: Problem, initial: Any) -> None:
+    """Whether a reverse sweep can begin at this state: of the method, the dtype and the shape of the problem, at its last time."""
+    check_state(state, problem.method, "state")
+    y, here = value_of(tree.flatten(initial)[0][0]), value_of(state.parts[problem.method.outputs[0]])
+    if (y.dtype, y.shape) != (here.dtype, here.shape):
+        raise TypeError(f"solve: state has parts of {here.dtype}{list(here.shape)}, but y0 and ay1 are {y.dtype}{list(y.shape)}; give "
+                        "all of them one dtype and shape")
+    if state.t != problem.ts[-1]:
+        raise ValueError(f"solve: state is a state at t={state.t:.6g}, but ts ends at {problem.ts[-1]:.6g}; give the solve's own grid")
 
 
 def check_resumed(state0: State | None, ts: np.ndarray) -> None:
@@ -194,6 +284,8 @@ def check_pair(y0: Any, method: Any) -> None:
 
 def check_kind(x: Any, what: str) -> None:
     """Refuse the subclasses of arrays that mean something else by their operations: the mask, or the matrix, would be lost."""
+    if type(x) is np.ndarray or not isinstance(x, np.ndarray):
+        return
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{what} a masked array, whose mask would be ignored; pass x.filled(...) or x.compressed(), or "
                         "give the mask to the loss")
@@ -201,10 +293,41 @@ def check_kind(x: Any, what: str) -> None:
         raise TypeError(f"{what} an np.matrix, whose * is another product; pass np.asarray(x)")
 
 
+def check_leaf(x: Any, what: str) -> None:
+    """Refuse what a gradient would get lost in, or what is no number."""
+    check_kind(x, what)
+    dtype = getattr(x, "dtype", None)
+    if dtype is not None and (dtype.kind in "cOVmM" or (dtype.kind == "f" and dtype not in (np.float32, np.float64))):
+        raise TypeError(f"{what} an array of {dtype}, which carries no gradient here; give float64 or float32 (integers, bools and "
+                        "strings pass through as they are)")
+    if dtype is None and not (x is None or callable(x) or isinstance(x, (int, float, str, bytes))):
+        raise TypeError(f"{what} a {type(x).__name__}, which no gradient would reach; params is a tree of dicts, lists, "
+                        "tuples and named tuples, with arrays and numbers as leaves")
+
+
+def numbers_of(x: Any, what: str) -> np.ndarray:
+    """(n,) float64 times, of anything that is a list of real numbers."""
+    check_kind(x, f"solve: {what} is")
+    try:
+        found = np.asarray(x)
+    except (TypeError, ValueError):
+        found = np.asarray(None)
+    if found.dtype.kind not in "iuf" and found.size:
+        seconds = ", as in (ts - ts[0]) / np.timedelta64(1, 's')" if found.dtype.kind == "M" else ""
+        raise TypeError(f"solve: {what} is {tree.describe(x)}; it is a vector of times, which are plain real numbers{seconds}")
+    found = found.astype(np.float64)
+    if not np.isfinite(found).all():
+        raise ValueError(f"solve: {what} has entries that are not finite (NaN or Inf)")
+    return found
+
+
 def check_y0(y0: Any) -> None:
     leaves, names = tree.flatten(y0)[0], tree.paths(y0)
     if not leaves:
         raise ValueError("solve: y0 is empty; it is an array of floats, or a tree of such arrays")
+    if len(leaves) == 2 and all(type(x) in (int, float) for x in leaves) and isinstance(y0, tuple):
+        raise TypeError(f"solve: y0 is {y0!r}, two plain numbers; the state is an array, as in "
+                        f"np.array({list(y0)!r}, dtype=float), and comes before the times: solve(field, y0, ts, params)")
     for x, name in zip(leaves, names, strict=True):
         x = value_of(x)
         check_kind(x, f"solve: y0{name} is")
@@ -226,16 +349,22 @@ def check_y0(y0: Any) -> None:
                             "device (revode_cuda.to_device, to_host)")
 
 
-def check_times(ts: Any) -> np.ndarray:
+def check_times(asked: Asked) -> np.ndarray:
+    """(N + 1,) the grid, or its two ends."""
+    ts, fixed = asked.ts, asked.controller is None
+    if fixed and (asked.dt0 is not None or asked.save_at is not None):
+        raise ValueError("solve: dt0 and save_at belong to adaptive solves; pass controller=PID(rtol, atol) as well, or use "
+                         "save= with a fixed grid")
     if any(type(t) is Tensor for t in (ts if isinstance(ts, (list, tuple)) else [ts])):
         raise TypeError("solve: ts is a tensor, but times get no gradient here; pass plain numbers, or scale time inside the "
                         "field with a parameter")
-    ts = np.asarray(ts, dtype=np.float64)
+    if fixed and isinstance(ts, (tuple, list)) and len(ts) == 2:
+        raise ValueError(f"solve: ts={ts!r} without a controller would be a grid of one single step; pass controller=PID(rtol, atol) "
+                         "to have steps chosen, or a grid such as np.linspace(t0, t1, 101) (an array of two times is one step)")
+    ts = numbers_of(ts, "ts")
     if ts.ndim != 1 or len(ts) < 2:
         raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of at least two times, such as "
                          "np.linspace(0, 1, 101)")
-    if not np.isfinite(ts).all():
-        raise ValueError("solve: ts has entries that are not finite (NaN or Inf)")
     h = np.diff(ts)
     if not (h > 0).all() and not (h < 0).all():
         n = int(np.argmax((h > 0) != (h[0] > 0))) if h[0] else 0
@@ -250,7 +379,7 @@ def check_params(params: Any, y: Any) -> Any:
     checked = []
     for x, name in zip(leaves, tree.paths(params), strict=True):
         plain = value_of(x)
-        check_kind(plain, f"solve: params{name} is")
+        check_leaf(plain, f"solve: params{name} is")
         if type(plain) is float:
             # A Python float, or a tensor of one, in y's dtype (np.ones_like of CuPy cannot make an array without axes).
             x = x * (y.dtype.type(1) if isinstance(y, (np.ndarray, np.generic)) else np.ones_like(y, shape=(1,))[0])
@@ -268,21 +397,48 @@ def check_params(params: Any, y: Any) -> Any:
     return tree.unflatten(structure, checked)
 
 
-def check_steps(asked: Asked, ts: np.ndarray, dtype: Any) -> np.ndarray:
+def check_steps(ts: np.ndarray, dtype: Any) -> np.ndarray:
     """(N,) the steps of a fixed grid, in y's dtype."""
-    if asked.dt0 is not None or asked.save_at is not None:
-        raise ValueError("solve: dt0 and save_at belong to adaptive solves; pass controller=PID(rtol, atol) as well, or use "
-                         "save= with a fixed grid")
     hs = np.diff(ts).astype(dtype)
     if not hs.all():
         n = int(np.argmin(hs != 0))
         raise ValueError(f"solve: the step from ts[{n}] to ts[{n + 1}], {ts[n + 1] - ts[n]:.3g}, is zero in {dtype}; take larger "
                          "steps, or float64")
+    check_resolution(ts, dtype, steps=1.0)
     return hs
 
 
+# The fewest spacings, of the numbers of y's dtype at t, in a step: for a field that may not see t, which only tells the stages
+# of a step apart, and for one that does, if its times are far from zero for no need.
+RESOLVED, SEEN, FAR = 64.0, 1024.0, 16.0
+
+
+def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float = RESOLVED) -> None:
+    """Whether times so large are told apart in y's dtype, in which the field gets them; steps: that an interval will have."""
+    spacing = np.spacing(np.maximum(abs(ts[1:]), abs(ts[:-1])).astype(dtype)).astype(np.float64)
+    h = abs(np.diff(ts))
+    worst = int(np.argmax(spacing / h))
+    if spacing[worst] * spacings * steps > h[worst]:
+        raise ValueError(f"solve: near t={ts[worst + 1]:.10g} the numbers of {dtype}, in which the field gets its times, are "
+                         f"{spacing[worst]:.2g} apart, too coarse for {'a step' if steps == 1 else 'an interval'} of {h[worst]:.3g}; "
+                         f"count time from the start, as in ts - ts[0]{', or use float64' if dtype == np.float32 else ''}")
+
+
+def check_far_times(problem: Problem, ts: np.ndarray, y: Any, params: Any) -> None:
+    """A field that depends on t should not get it from so far that the digits are spent on the distance."""
+    if max(abs(ts[0]), abs(ts[-1])) < FAR * abs(ts[-1] - ts[0]) or (problem.adaptive is not None and y.dtype == np.float64):
+        return
+    stats, steps = problem.stats, 1.0 if problem.adaptive is None else RESOLVED
+    times = [ts[0] + share * (ts[-1] - ts[0]) for share in (0.0, 0.31, 0.62, 0.87)]
+    first, *others = (problem.system.coefficients(t, y, params)[0] for t in times)
+    stats.checks, stats.nfe = stats.checks + len(times), stats.nfe - len(times)
+    if not all(bool((f == first).all()) for f in others):
+        check_resolution(ts, y.dtype, steps, SEEN)
+
+
 def check_save(save: Any, N: int) -> tuple[int, ...]:
-    if isinstance(save, int):
+    check_kind(save, "solve: save is")
+    if isinstance(save, (int, np.integer)):
         raise TypeError(f"solve: save={save}; give a list of indices into ts, as in save=[{save}], a slice, or None for all")
     index: Any = slice(None) if save is None else save
     if not isinstance(index, slice):
@@ -300,7 +456,7 @@ def check_save(save: Any, N: int) -> tuple[int, ...]:
     return tuple(found.tolist())
 
 
-def check_adaptive(asked: Asked, method: Any, ts: np.ndarray) -> Adaptive:
+def check_adaptive(asked: Asked, method: Any, ts: np.ndarray, y: Any, alone: bool) -> Adaptive:
     controller, dt0, save, save_at = asked.controller, asked.dt0, asked.save, asked.save_at
     if not isinstance(controller, PID):
         raise TypeError(f"solve: controller={controller!r}; pass PID(rtol, atol)")
@@ -310,20 +466,33 @@ def check_adaptive(asked: Asked, method: Any, ts: np.ndarray) -> Adaptive:
     if len(ts) != 2:
         raise ValueError(f"solve: with a controller, ts holds the two ends (t0, t1), but {len(ts)} times were given; times to "
                          "return go to save_at")
-    if dt0 is not None and not 0 < dt0 < np.inf:
-        raise ValueError(f"solve: dt0={dt0!r}; the first step is a positive number, also when time runs backwards")
+    if dt0 is not None and not (isinstance(dt0, Real) and 0 < dt0 < np.inf):
+        kind = ValueError if isinstance(dt0, Real) else TypeError
+        raise kind(f"solve: dt0={dt0!r}; the first step is a positive number, also when time runs backwards")
     last_only = save is not None and np.ndim(save) == 1 and list(save) == [-1]
     if (save is not None and not last_only) or (save is not None and save_at is not None):
         raise ValueError(f"solve: save={save!r} with a controller; the number of steps is not known beforehand, so pass times "
                          "as save_at=[...], or save=[-1] for the end alone")
+    if y.dtype != np.float64:                        # in which times are not rounded
+        check_resolution(ts, y.dtype, steps=RESOLVED)
+    for name in ("rtol", "atol"):
+        shape = np.shape(getattr(controller, name))
+        if shape and (not alone or broadcast(shape, y.shape) != y.shape):
+            raise ValueError(f"solve: PID has {name} of shape {shape} for {'y' if alone else 'a tree y, as a vector'} {y.shape}; "
+                             "give one number, or, for a y that is one array, an array that broadcasts against it")
     direction = 1.0 if ts[1] > ts[0] else -1.0
-    if save_at is not None:
-        save_at = np.asarray(save_at, dtype=np.float64).ravel()
-        inside = (save_at - ts[0]) * direction >= 0, (ts[1] - save_at) * direction >= 0
-        if not (np.all(inside) and (np.diff(save_at) * direction > 0).all()):
-            raise ValueError(f"solve: save_at goes from {save_at.min():.6g} to {save_at.max():.6g}; the times are distinct, in "
-                             f"the order of integration, and between t0={ts[0]:.6g} and t1={ts[1]:.6g}")
-    return Adaptive(controller, float(ts[1]), direction, dt0, None if save_at is None else tuple(save_at.tolist()), last_only)
+    times = None if save_at is None else check_save_at(save_at, ts, direction)
+    return Adaptive(controller, float(ts[1]), direction, dt0, times, last_only)
+
+
+def check_save_at(save_at: Any, ts: np.ndarray, direction: float) -> tuple[float, ...]:
+    """Times to return, as numbers: distinct, in the order of integration, and within the ends."""
+    save_at = numbers_of(save_at, "save_at").ravel()
+    inside = (save_at - ts[0]) * direction >= 0, (ts[1] - save_at) * direction >= 0
+    if not (np.all(inside) and (np.diff(save_at) * direction > 0).all()):
+        raise ValueError(f"solve: save_at goes from {save_at.min():.6g} to {save_at.max():.6g}; the times are distinct, in "
+                         f"the order of integration, and between t0={ts[0]:.6g} and t1={ts[1]:.6g}")
+    return tuple(save_at.tolist())
 
 
 def check_backend(asked: Asked) -> Backend | None:
@@ -334,7 +503,7 @@ def check_backend(asked: Asked) -> Backend | None:
         raise ValueError(f"solve: backend={backend!r}; it is 'auto', 'eager', 'replay' or 'native'")
     if arithmetic not in ("fast", "strict"):
         raise ValueError(f"solve: arithmetic={arithmetic!r}; it is 'fast' or 'strict'")
-    if threads is not None and (not isinstance(threads, int) or threads < 1):
+    if threads is not None and (not isinstance(threads, int) or threads is True or threads < 1):
         raise ValueError(f"solve: threads={threads!r}; a whole number, 1 or more, or None for one per core")
     if backend == "eager":
         return None
@@ -395,6 +564,16 @@ def nested(x: Any) -> int:
     while type(x) is Tensor:
         x, depth = x.value, depth + 1
     return depth
+
+
+def check_not_split(y0: Any, method: Any, error: Exception) -> None:
+    """A field that fails on a pair of arrays of one shape may mean position and velocity."""
+    if isinstance(y0, (tuple, list)) and len(y0) == 2 and len(method.outputs) == 1:
+        q, v = y0
+        if hasattr(q, "shape") and hasattr(v, "shape") and q.shape == v.shape:
+            raise TypeError(f"solve: y0 is a pair of arrays, which {method!r} takes as one tree, so that the field gets a pair and "
+                            f"returns one ({error}); if it is position and velocity, and the field returns the acceleration, pass "
+                            "method=VelocityVerlet()") from error
 
 
 def check_pure(what: str, f: Any, again: Any, t: Any) -> None:

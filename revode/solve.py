@@ -9,13 +9,12 @@ import numpy as np
 
 from .adaptive import PID
 from .advise import coupling
-from .checks import checked_gradient, prepare
+from .checks import check_reached, checked_gradient, hinted, method_of, prepare
 from .engine import tree
 from .engine.derivatives import custom_vjp
 from .engine.tensor import innermost, value_of
 from .gradients import Automatic, Direct, Reversible
 from .gradients.reversible import pull_start, spread, step_back, zeros
-from .methods import Coupled
 from .methods.increment import Recorder
 from .problem import Asked, Layout
 from .stepping import Problem, State, Stats, march, states
@@ -30,6 +29,7 @@ class Solution(NamedTuple):
     y1: Any             # (*y.shape) the solution at the end
 
 
+@hinted
 def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None, gradient: Any = None,
           save: Any = None, state0: State | None = None, progress: bool = False, controller: PID | None = None,
           dt0: float | None = None, save_at: Any = None, diffusion: Callable | None = None, noise: Any = None,
@@ -45,12 +45,12 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     ts : (N + 1,) times, strictly increasing or strictly decreasing; with a controller (t0, t1), the ends.
     params : tree of arrays that the field uses. Float leaves are differentiated; a Python float takes y's dtype;
         integers, bools, None and strings pass through.
-    method : by default RK4 run backwards, NearReversible("rk4"); with a controller NearReversible("tsit5"), with noise
-        EES(stages=4). For split methods, name one.
+    method : by default NearReversible("rk4"), RK4 run backwards; with a controller NearReversible("tsit5"); with noise
+        EES(stages=4) (EES25() if a controller chooses its steps); from state0 the method that made it.
     gradient : Automatic(tol), Reversible(), Direct(), Checkpointed(n) or Backsolve(). Default: Automatic() for a method that can
         be run backwards (the reverse sweep, and Checkpointed where it cannot be trusted), else Direct().
     save : which grid points to return: None for all, a slice, or increasing indices. In long runs, save=[-1].
-    state0 : `Solution.state` of an earlier solve to continue from; y0 is then None.
+    state0 : `Solution.state` of an earlier solve to continue from, by the method that made it; y0 is then None.
     progress : show a progress bar (needs tqdm).
     controller : PID(rtol, atol) for adaptive steps. Solution.ts is then the accepted grid (or save_at). The whole batch
         shares its steps, and no gradient flows through their sizes. With general noise that does not commute, steps chosen
@@ -89,7 +89,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     Example
     -------
     >>> decay = lambda t, y, params: -params["rate"] * y
-    >>> sol = solve(decay, np.array([1.0]), np.linspace(0.0, 1.0, 101), {"rate": 1.0}, method=Coupled("rk4"))
+    >>> sol = solve(decay, np.array([1.0]), np.linspace(0.0, 1.0, 101), {"rate": 1.0})
     >>> print(f"{sol.y1[0]:.6f}")
     0.367879
     """
@@ -120,6 +120,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
                     problem.stats, layout.unpack(y1))
 
 
+@hinted
 def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None,
           state0: State | None = None, controller: PID | None = None, dt0: float | None = None) -> Iterator[tuple[float, State]]:
     """Step by hand: yields (t, state) for every grid point, the first included; stop whenever you like.
@@ -129,7 +130,7 @@ def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
 
     Example
     -------
-    >>> for t, state in steps(lambda t, y, params: -y, np.array([1.0]), [0.0, 0.1, 0.2], method=Coupled("rk4")):
+    >>> for t, state in steps(lambda t, y, params: -y, np.array([1.0]), [0.0, 0.1, 0.2]):
     ...     print(f"{t:.1f} {state.parts['y'][0]:.4f}")
     0.0 1.0000
     0.1 0.9048
@@ -149,6 +150,7 @@ class Back(NamedTuple):
     ay0: Any = None     # dL/dy0, in the last item
 
 
+@hinted
 def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay1: Any, method: Any = None,
                y0: Any = None) -> Iterator[Back]:
     """The reverse sweep by hand, from the final state of a solve: what another implementation can be compared with.
@@ -166,18 +168,19 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
     Example
     -------
     >>> decay, ts, y0 = lambda t, y, params: -params * y, [0.0, 0.1, 0.2], np.array([1.0])
-    >>> sol = solve(decay, y0, ts, np.array(1.0), method=Coupled("rk4"))
-    >>> for back in steps_back(decay, sol.state, ts, np.array(1.0), ay1=np.ones(1), y0=y0, method=Coupled("rk4")):
+    >>> sol = solve(decay, y0, ts, np.array(1.0))
+    >>> for back in steps_back(decay, sol.state, ts, np.array(1.0), ay1=np.ones(1), y0=y0):
     ...     print(f"{back.t:.1f} {back.state.parts['y'][0]:.4f} {back.aparams:.4f}")
     0.2 0.8187 0.0000
     0.1 0.9048 -0.0819
     0.0 1.0000 -0.1637
     """
-    layout, outputs = None, (method or Coupled()).outputs
-    whole = ay1 if len(outputs) > 1 else (ay1,)
     like_y = y0 if y0 is not None else ay1
-    problem, initial, params, layout = prepare(Asked(field, like_y, ts, params, method))
+    problem, initial, params, layout = prepare(Asked(field, like_y, ts, params, method_of(state, method)))
+    outputs = problem.method.outputs
+    whole = ay1 if len(outputs) > 1 else (ay1,)
     checked_gradient(Reversible(), problem.method)
+    check_reached(state, problem, initial)
     R = Recorder(problem.system, params, zeros(params))
     parts = dict(state.parts)
     cotangent = {name: 0 * part for name, part in parts.items()}
@@ -211,4 +214,4 @@ def state_after(problem: Problem, layout: Layout, parts: dict, n: int | None = N
     """The state at grid point n (default: the last)."""
     n = problem.N if n is None else n
     h = problem.hs[n - 1] if n else problem.h_before
-    return State(parts, float(problem.ts[n]), float(h), problem.n_before + n, layout)
+    return State(parts, float(problem.ts[n]), float(h), problem.n_before + n, layout, problem.method)

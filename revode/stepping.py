@@ -41,6 +41,7 @@ class State(NamedTuple):
     h: float          # the step that led here; 0 at the start
     n: int            # steps taken so far
     layout: Any       # how the parts make the user's y (problem.Layout)
+    method: Any = None     # that made it, and that can go on from it; None where that is not known
 
     def __repr__(self) -> str:
         return f"State(t={self.t:.6g}, n={self.n}, parts={list(self.parts)})"

@@ -315,20 +315,18 @@ def on_host(problem: Problem) -> Problem:
 def planned(field: Callable, y0: Any, ts: Any, params: Any, device: Device, arithmetic: str, plan: Any, compiled: bool,
             options: dict) -> Plans:
     """See plan.plan_of."""
-    from revode import Coupled, RungeKutta
     names = ("method", "diffusion", "noise", "interpretation", "control")
     unknown = set(options) - set(names)
     if unknown:
         raise TypeError(f"plan_of: {', '.join(sorted(unknown))} cannot be given; {', '.join(names)} can")
-    method = options.get("method") or Coupled()
     rest = {name: options[name] for name in names[1:] if name in options}
     y0, ts, params = tree.map(to_host, (y0, ts, params))
-    problem, initial, params, _ = prepare(Asked(field, y0, ts, params, method, **rest))
+    problem, initial, params, _ = prepare(Asked(field, y0, ts, params, options.get("method"), **rest))
     parts = problem.start(Increment(problem.system, params), initial)
     backend = Fusing("fused", False, True, arithmetic == "strict", None, device, tuple(planning.chosen(plan).items()))
     found: list[Plan | None] = []
     for direction, steps in (("forward", forward_steps), ("backward", backward_steps)):
-        if direction == "backward" and isinstance(method, RungeKutta):
+        if direction == "backward" and not getattr(problem.method, "reversible", hasattr(problem.method, "word")):
             found.append(None)
             continue
         try:

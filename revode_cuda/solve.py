@@ -16,6 +16,7 @@ from typing import Any
 
 import revode
 from revode import PID, Solution, State
+from revode.checks import hinted
 
 from .arrays import check_one_home
 from .plan import CannotBeFused, chosen
@@ -24,6 +25,7 @@ BACKENDS = ("auto", "eager", "fused", "cuda", "replay", "native")
 __all__ = ["BACKENDS", "CannotBeFused", "solve"]
 
 
+@hinted
 def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None, gradient: Any = None,
           save: Any = None, state0: State | None = None, progress: bool = False, controller: PID | None = None,
           dt0: float | None = None, save_at: Any = None, diffusion: Callable | None = None, noise: Any = None,

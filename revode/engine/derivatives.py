@@ -104,7 +104,9 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
     >>> float(value), grads["a"].tolist()
     (5.0, [2.0, 4.0])
     """
-    numbers = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    numbers = (argnums,) if isinstance(argnums, int) else argnums
+    if not isinstance(numbers, (tuple, list)) or not all(isinstance(i, int) for i in numbers):
+        raise TypeError(f"value_and_grad: argnums={argnums!r}; it is the position of an argument, counted from 0, or a tuple of them")
 
     def with_gradient(*args: Any, **kwargs: Any) -> tuple:
         if len({i % max(len(args), 1) for i in numbers}) < len(numbers) or not all(-len(args) <= i < len(args) for i in numbers):

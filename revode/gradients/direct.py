@@ -6,15 +6,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..engine.derivatives import vjp
+from ..memory import within_memory
 from ..stepping import Problem, march
 
 
 @dataclass(frozen=True)
 class Direct:
-    """Full backpropagation. Exact for the discrete solve, any method, any order of derivative; memory grows with N."""
+    """Full backpropagation. Exact for the discrete solve, any method, any order of derivative; memory grows with N.
+
+    Raises MemoryError, after two steps of a fixed grid, where all of them will not fit into what is free.
+    """
 
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
-        result, pull = vjp(lambda initial, params: march(problem, initial, params), initial, params)
+        result, pull = vjp(lambda initial, params: march(problem, initial, params, within_memory(problem)), initial, params)
         problem.stats.peak_states = problem.N + 1
 
         def counted(cotangent: Any) -> tuple:

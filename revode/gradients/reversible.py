@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,9 @@ class Reversible:
     def __post_init__(self) -> None:
         if self.resync is not None and (not isinstance(self.resync, int) or self.resync < 1):
             raise ValueError(f"Reversible: resync={self.resync!r}; a number of steps, 1 or more, or None")
-        if self.tol is not None and not self.tol > 0:
-            raise ValueError(f"Reversible: tol={self.tol!r}; a positive number, or None for sqrt(eps)")
+        if self.tol is not None and not (isinstance(self.tol, Real) and self.tol > 0):
+            kind = ValueError if isinstance(self.tol, Real) else TypeError
+            raise kind(f"Reversible: tol={self.tol!r}; a positive number, or None for sqrt(eps)")
 
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
         result, judged, _ = self.begin(problem, initial, params)

@@ -37,7 +37,7 @@ class Composition:
     order: int = 4
 
     def __post_init__(self) -> None:
-        if not getattr(self.method, "symmetric", False):
+        if isinstance(self.method, type) or not getattr(self.method, "symmetric", False):
             raise ValueError(f"Composition: {self.method!r} is not a symmetric second-order word, and composing it does not "
                              "raise its order; use AsynchronousLeapfrog(), ReversibleHeun() or VelocityVerlet()")
         if self.order not in (4, 6, 8):

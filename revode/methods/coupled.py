@@ -19,7 +19,7 @@ from typing import Any
 
 from .companion import Companion
 from .increment import Increment
-from .runge_kutta import Tableau, error_order, increment_of, tableau
+from .runge_kutta import Tableau, check_base, error_order, increment_of, tableau
 from .shears import Parts, Shear, Step, Word, forward
 
 
@@ -39,7 +39,7 @@ class Coupled:
     companion = Companion("the two copies of the solution, y and z,", D={"y": 1.0, "z": -1.0}, a={"y": 1.0, "z": 1.0}, b={"y": 1.0})
 
     def __post_init__(self) -> None:
-        tableau(self.base)
+        check_base(self.base)
         if isinstance(self.lam, str) and self.lam == "auto":
             return
         if not (isinstance(self.lam, (int, float)) and 0 < self.lam <= 1):

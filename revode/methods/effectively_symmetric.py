@@ -23,6 +23,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite, pi, sin, sqrt
+from numbers import Real
 from typing import Any
 
 from .increment import Increment
@@ -91,6 +92,8 @@ def check_correct(name: str, correct: Any) -> None:
 
 def EES25(x: float = 0.1, correct: int = 0) -> LowStorage:
     """EES(2,5;x): order 2, three stages, reversal order 5. x is not 1 or +-1/2; x = 1/10 removes the bushy error of order 3."""
+    if not isinstance(x, Real):
+        raise TypeError(f"EES25: x={x!r}; give a number, such as 0.1")
     x = float(x)
     if x in (1.0, 0.5, -0.5) or not isfinite(x):
         raise ValueError(f"EES25: x={x!r} makes a coefficient infinite; take x = 0.1, or any number but 1, 1/2 and -1/2")

@@ -13,6 +13,7 @@ from fractions import Fraction as Q
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from ..conditions import check_order
 from .increment import Increment
 from .shears import Parts, Step
 
@@ -64,17 +65,24 @@ TABLEAUX["tsit5"] = _tableau("tsit5", 5, (
 
 
 def tableau(base: str | Tableau) -> Tableau:
-    """The tableau of this name, or the tableau itself after a look at its shape."""
+    """The tableau of this name, or the tableau itself."""
     if isinstance(base, Tableau):
-        stages = len(base.b)
-        rows = [len(row) for row in base.a]
-        if len(base.c) != stages or any(n > i for i, n in enumerate(rows)) or len(rows) != stages:
-            raise ValueError(f"tableau {base.name!r}: an explicit method has {stages} rows for {stages} weights, row i with at "
-                             f"most i entries; got rows of {rows} entries and {len(base.c)} nodes")
         return base
     if not isinstance(base, str) or base not in TABLEAUX:
         raise ValueError(f"unknown Runge-Kutta method {base!r}; known are {', '.join(TABLEAUX)}, or pass a Tableau")
     return TABLEAUX[base]
+
+
+def check_base(base: Any) -> None:
+    """Refuse a name that is not known, and a tableau that is not explicit or has not the order that it states."""
+    tab = tableau(base)
+    if base is not tab:
+        return
+    stages, rows = len(tab.b), [len(row) for row in tab.a]
+    if len(tab.c) != stages or any(n > i for i, n in enumerate(rows)) or len(rows) != stages:
+        raise ValueError(f"tableau {tab.name!r}: an explicit method has {stages} rows for {stages} weights, row i with at "
+                         f"most i entries; got rows of {rows} entries and {len(tab.c)} nodes")
+    check_order(*tab)
 
 
 def increment_of(base: str | Tableau) -> Callable:
@@ -121,7 +129,7 @@ class RungeKutta:
     reversible = False
 
     def __post_init__(self) -> None:
-        tableau(self.base)
+        check_base(self.base)
 
     @property
     def order(self) -> int:

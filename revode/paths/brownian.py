@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import ceil, isfinite, log2, prod, sqrt
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -145,6 +146,8 @@ class BrownianTree:
 
     def __post_init__(self) -> None:
         check_record("BrownianTree", self)
+        if not (isinstance(self.t0, Real) and isinstance(self.t1, Real)):
+            raise TypeError(f"BrownianTree: t0={self.t0!r}, t1={self.t1!r}; two finite times with t0 < t1")
         object.__setattr__(self, "t0", float(self.t0))          # a float32 time would round the length of the interval
         object.__setattr__(self, "t1", float(self.t1))
         if not (isfinite(self.t0) and isfinite(self.t1) and self.t0 < self.t1 and isfinite(self.t1 - self.t0)):

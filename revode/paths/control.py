@@ -195,7 +195,14 @@ def with_time(times: Any, values: Any) -> Any:
 
 def checked(name: str, times: Any, values: Any) -> tuple[Any, Any]:
     """Copies of the data, or one sentence that says what is wrong with them."""
-    times, values = np.array(times, np.float64), np.array(values)
+    for x, what in ((times, "times"), (values, "values")):
+        if type(x) is not np.ndarray and isinstance(x, (np.ma.MaskedArray, np.matrix)):
+            raise TypeError(f"{name}: {what} is a {type(x).__name__}; pass a plain array, with NaN where nothing was observed, as "
+                            "in x.filled(np.nan) for a masked one and np.asarray(x) for a matrix")
+    times, values = np.array(times), np.array(values)
+    if times.dtype.kind not in "iuf":
+        raise TypeError(f"{name}: times are {times.dtype}; give real numbers")
+    times = times.astype(np.float64)
     if values.dtype not in (np.float32, np.float64):
         raise ValueError(f"{name}: values are {values.dtype}; give float32 or float64, with NaN where nothing was "
                          "observed")

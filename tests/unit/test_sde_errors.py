@@ -244,7 +244,7 @@ def test_a_control_is_a_path_and_the_field_has_its_channels() -> None:
     with pytest.raises(ValueError, match=r"with a control of 2 channels it returns shape \(2, 3, 2\)"):
         cde(LinearPath(TS, DATA), channels=3)
     with pytest.raises(ValueError, match="outside the data's times"):
-        cde(LinearPath(TS, DATA), ts=[0, 2.0])
+        cde(LinearPath(TS, DATA), ts=[0, 1.0, 2.0])
     with pytest.raises(TypeError, match="as one array"):
         cde(LinearPath(TS, DATA), {"a": Y})
 

@@ -81,7 +81,7 @@ def test_resync_costs_no_more_than_its_restarts() -> None:
 
 
 def test_checks_are_not_evaluations() -> None:
-    sol = rv.solve(lambda t, y, p: -y, np.ones(2), [0.0, 1.0], method=rv.RungeKutta("rk4"))
+    sol = rv.solve(lambda t, y, p: -y, np.ones(2), np.array([0.0, 1.0]), method=rv.RungeKutta("rk4"))
     assert (sol.stats.nfe, sol.stats.checks, sol.stats.steps, sol.stats.rejected, sol.stats.peak_states) == (4, 2, 1,
                                                                                                              0, 1)
     assert sol.stats.roundtrip is None
@@ -313,7 +313,7 @@ def test_the_cotangent_of_every_step_is_that_of_a_shorter_solve() -> None:
 
 def test_has_aux_returns_the_solution_with_its_stats_complete() -> None:
     def loss(p: Any) -> tuple:
-        sol = rv.solve(lambda t, y, p: -p * y, np.ones(2), np.linspace(0, 1, 11), p)
+        sol = rv.solve(lambda t, y, p: -p * y, np.ones(2), np.linspace(0, 1, 11), p, method=rv.Coupled("midpoint"))
         return np.sum(sol.y1), sol
 
     (value, sol), gradient = rv.value_and_grad(loss, has_aux=True)(np.array(0.5))
@@ -342,8 +342,9 @@ def test_a_solve_inside_a_gradient_is_one_node() -> None:
 def test_the_default_method_and_modes() -> None:
     y0, ts, p = np.ones(2), np.linspace(0, 1, 11), np.array(0.5)
     f = lambda t, y, p: -p * y
-    assert np.array_equal(rv.solve(f, y0, ts, p).ys, rv.solve(f, y0, ts, p, method=rv.Coupled("midpoint",
-                                                                                              lam=0.999)).ys)
+    assert np.array_equal(rv.solve(f, y0, ts, p).ys, rv.solve(f, y0, ts, p, method=rv.NearReversible("rk4")).ys)
+    default = rv.solve(f, y0, (0.0, 1.0), p, controller=rv.PID())
+    assert np.array_equal(default.ys, rv.solve(f, y0, (0.0, 1.0), p, controller=rv.PID(), method=rv.NearReversible("tsit5")).ys)
     for method, reversible in ((None, True), (rv.RungeKutta("rk4"), False)):
         loss = lambda p, method=method: (lambda s: (np.sum(s.y1), s.stats))(rv.solve(f, y0, ts, p, method=method,
                                                                                      save=[-1]))
@@ -374,6 +375,6 @@ def test_a_write_into_y_raises_and_nothing_of_the_user_is_frozen() -> None:
         for method in (rv.Coupled(), rv.RungeKutta("euler"), rv.ReversibleHeun(), rv.AsynchronousLeapfrog()):
             with pytest.raises(ValueError, match="read-only"):
                 rv.solve(field, y0, np.linspace(0.0, 1.0, 21), method=method)
-    rv.solve(lambda t, y, p: p * y, y0, [0.0, 0.1], p, method=rv.AsynchronousLeapfrog())
-    rv.solve(lambda t, y, p: p, y0, [0.0, 0.1], p, method=rv.AsynchronousLeapfrog())       # v0 is p itself
+    rv.solve(lambda t, y, p: p * y, y0, [0.0, 0.1, 0.2], p, method=rv.AsynchronousLeapfrog())
+    rv.solve(lambda t, y, p: p, y0, [0.0, 0.1, 0.2], p, method=rv.AsynchronousLeapfrog())       # v0 is p itself
     assert y0.flags.writeable and p.flags.writeable and (y0 == 1).all() and (p == 1).all()
