@@ -89,6 +89,7 @@ class Verdict(NamedTuple):
     """What a reverse sweep says about its gradient; nothing of it has been said yet (`report` does)."""
     estimate: dict[str, float]           # of the relative error by reconstruction: "y0" of dL/dy0, "params" of dL/dparams
     complaints: list[Complaint]
+    numbers: dict[str, float]            # everything that was measured, by its name in `Back`
 
 
 def report(problem: Any, verdict: Verdict) -> None:
@@ -179,6 +180,7 @@ class Ahead:
         self.t = problem.ts[0]
         self.window: list[tuple[int, Any]] = []
         self.told = False
+        self.G = 0.0
 
     @cached_property
     def stops(self) -> list[int]:
@@ -217,8 +219,11 @@ class Ahead:
         if pairs.data.velocity:
             gap = gap * float(problem.hs[n - 1])
         floor = float(np.finfo(y.dtype).eps) ** 0.5 * np.max(self.s, axis=-1, keepdims=True) if y.ndim else 0.0
+        if abs(float(problem.ts[n] - ends[0])) < 0.05 * abs(float(ends[1] - ends[0])):
+            return                                   # what starts at zero has no size yet
         G = size(gap / (np.maximum(self.s, floor) + float(np.finfo(y.dtype).tiny)))
         allowed = pairs.data.allowed if problem.driver is None else pairs.data.driven
+        self.G = max(self.G, G)
         if G > allowed:
             self.told = problem.parted = True
             complain(problem, parted_copies(problem, pairs, {"step": n, "t": float(problem.ts[n]), "gap": G, "allowed": allowed}))
@@ -251,14 +256,14 @@ class Ahead:
 class Back:
     """Watches a reverse sweep. It is shown states and cotangents at `stops`, and beside what was saved what came back.
 
-        A   = max over saved and seen n of sum |a_n y_n|                                         what there is, by member
-        W_p = max over compared n of sum |a_n (yhat_n - y_n)| / A                                for dL/dparams
-        W_y = max over compared n of |yhat_n - y_n| / (largest |y|, by entry)                    for dL/dy0
+        A   = max over saved and seen n of |a_n y_n|                                             what there is, entry by entry
+        W_p = max over compared n of |a_n (yhat_n - y_n)| / A                                    for dL/dparams
+        W_y = max over compared n of |yhat_n - y_n| / (largest |y|)                              for dL/dy0
         E   = sum over n of |a_{n+1} r_n| / A,      r_n = y_{n+1} - Phi_h(yhat_n)                nearly reversible methods
         S_p = sum |b e| / sum |a_{n+1} (y_{n+1} - y_n)|,      S_y = sum over n of sum |b e| / sum |a y|          the parasite
     """
 
-    def __init__(self, problem: Any, tol: float | None, ys: tuple, a_ys: tuple) -> None:
+    def __init__(self, problem: Any, tol: float | None, ys: tuple, a_ys: tuple, a_parts: Parts) -> None:
         self.problem, self.tol = problem, TOL if tol is None else tol
         self.pairs = Pairs(problem)
         N = problem.N
@@ -269,19 +274,14 @@ class Back:
         self.ready: list[int] = []                   # first points of windows that are complete
         self.seen: list[tuple[int, Parts, Parts, Parts]] = []
         self.trips: list[tuple[int, float, float]] = []
-        first = ys[0]
-        self.info = np.finfo(first.dtype)
-        entered: Any = 0.0
-        for a, y in zip(a_ys, ys, strict=True):
-            if len(y):
-                entered = entered + np.sum(product(a, y), axis=0)
-        self.A = entered
-        self.W_p: Any = 0.0
+        self.info = np.finfo(ys[0].dtype)
+        self.A = {name: np.max(abs(a * y), axis=0) if len(y) else 0.0 for name, a, y in zip(
+            problem.method.outputs, a_ys, ys, strict=True)}
+        self.W_p: dict[str, Any] = {}
         self.W_y = 0.0
-        self.be: Any = 0.0
-        self.ady: Any = 0.0
-        self.share: Any = 0.0
-        self.windows = 0
+        self.sums: list[tuple] = []                  # |b e|, |a dy| and |a y|, by window and member
+        # a loss that looks at the companion itself has a cotangent there which is no parasite
+        self.aside = any(bool(np.any(a)) for name, a in a_parts.items() if name not in problem.method.outputs)
 
     def look(self, n: int, parts: Parts, cotangents: Parts) -> None:
         """State and cotangents at n, on the way back."""
@@ -294,29 +294,20 @@ class Back:
 
     def weigh(self) -> None:
         """Add up what the windows at hand say, all of them in one array."""
-        data, width = self.pairs.data, self.width
-        rows = [[self.held[n + i] for n in self.ready] for i in range(width)]
+        data, half = self.pairs.data, self.width // 2
+        rows = [[self.held[n + i] for n in self.ready] for i in range(self.width)]
         at = [{name: np.stack([parts[name] for parts, _ in row]) for name in row[0][0]} for row in rows]
-        later = rows[0 if data is None else width // 2]
-        cotangents = {name: np.stack([a[name] for _, a in later]) for name in later[0][1]}
-        outputs = self.problem.method.outputs
-        if data is None:
-            a_y: Any = sum(product(cotangents[name], at[0][name]) for name in outputs)
-            self.A = np.maximum(self.A, np.max(a_y, axis=0))
-        else:
-            a, b = (np.asarray(weighted(w, cotangents)) for w in (data.a, data.b))
-            y, y_before = at[width // 2][outputs[0]], at[width // 2 - 1][outputs[0]]
+        cotangents = {name: np.stack([a[name] for _, a in rows[half]]) for name in rows[half][0][1]}
+        for name in self.problem.method.outputs:
+            a = cotangents[name] if data is None else weighted(data.a, cotangents)
+            ay = abs(a * at[half][name])
+            self.A[name] = np.maximum(self.A[name], np.max(ay, axis=0))
+        if data is not None:
             e = injected([self.pairs.gap(parts) for parts in at], self.pairs.k)
-            a_y, be = product(a, y), product(b, e)
-            self.A = np.maximum(self.A, np.max(a_y, axis=0))
-            self.be = self.be + np.sum(be, axis=0)
-            # what rounding puts into the gap of a state at rest is no parasite
-            self.ady = self.ady + np.sum(product(a, y - y_before) + 1024 * float(self.info.eps) * a_y, axis=0)
-            self.share = self.share + np.sum(be / (a_y + float(self.info.tiny)), axis=0)
-        self.windows += len(self.ready)
+            self.sums.append((members(weighted(data.b, cotangents) * e), members(a * (at[half][name] - at[half - 1][name])), members(ay)))
         self.ready.clear()
-        next_top = self.starts[0] + width if self.starts else 0
-        self.held = {n: x for n, x in self.held.items() if n < next_top}
+        top = self.starts[0] + self.width if self.starts else 0
+        self.held = {n: x for n, x in self.held.items() if n < top}
 
     def compare(self, n: int, parts: Parts, truth: Parts, cotangents: Parts) -> None:
         """What came back at step n beside what had been there."""
@@ -325,24 +316,40 @@ class Back:
             self.judge()
 
     def judge(self) -> None:
+        outputs = self.problem.method.outputs
         for names in {tuple(truth) for _, _, truth, _ in self.seen}:              # saved states have fewer parts than kept ones
             rows = [row for row in self.seen if tuple(row[2]) == names]
             absolute: Any = 0.0
             largest: Any = 0.0
-            moved: Any = 0.0
             for name in names:
-                back, x, a = (np.stack([row[j][name] for row in rows]) for j in (1, 2, 3))
+                back, x, a = (np.stack([row[j][name] for row in rows]) for j in (1, 2, 3))       # type: ignore[index]
                 off, axes = abs(back - x), tuple(range(1, x.ndim))
                 absolute = np.maximum(absolute, np.max(off, axis=axes))
                 largest = np.maximum(largest, np.max(abs(x), axis=axes))
-                moved = moved + members(a * off)
-                if name in self.problem.method.outputs:
+                self.W_p[name] = np.maximum(self.W_p.get(name, 0.0), np.max(abs(a) * off, axis=0))
+                if name in outputs:
                     scale = self.problem.scales[name]
                     floor = float(self.info.eps) ** 0.25 * size(scale) + float(self.info.tiny)
                     self.W_y = max(self.W_y, finite(number(np.max(off / np.maximum(scale, floor)))))
-            self.W_p = np.maximum(self.W_p, np.max(moved, axis=0))
             self.trips += [(n, finite(number(absolute[j])), number(largest[j])) for j, (n, *_) in enumerate(rows)]
         self.seen.clear()
+
+    def numbers(self, weighed: Any) -> dict[str, float]:
+        """Everything that was measured."""
+        tiny = float(self.info.tiny)
+        outputs = self.problem.method.outputs
+        A = {name: self.A[name if name in outputs else outputs[0]] + tiny for name in self.W_p}
+        found = {"W_y": self.W_y, "W_p": max((finite(size(x / A[name])) for name, x in self.W_p.items()), default=0.0)}
+        if weighed is not None:
+            found["E"] = finite(size(weighed / (self.A[outputs[0]] + tiny)))
+        if self.sums and not self.aside:
+            be, moved, ay = (np.concatenate(column) for column in zip(*self.sums, strict=True))
+            # what rounding puts into the gap of a state at rest is no parasite, and a state at zero has no size
+            moved = moved + 1024 * float(self.info.eps) * ay
+            ay = np.maximum(ay, 1e-3 * np.max(ay, axis=0)) + tiny
+            found |= {"S_p": finite(size(np.sum(be, axis=0) / (np.sum(moved, axis=0) + tiny))),
+                      "S_y": finite(size(np.sum(be / ay, axis=0))) * self.problem.N / len(be)}
+        return found
 
     def verdict(self, largest: Any = None, weighed: Any = None) -> Verdict:
         """The judgement. Of methods that are nearly reversible also, entry by entry, max |r_n| and sum |a_{n+1} r_n|."""
@@ -350,23 +357,18 @@ class Back:
         self.judge()
         if largest is not None:
             problem.stats.defect = size(largest)
-        trip = self.roundtrip()
-        problem.stats.roundtrip = trip
-        A = self.A + float(self.info.tiny)
-        W_p = finite(number(np.max(self.W_p / A)))
-        E = 0.0 if weighed is None else finite(number(np.max(members(weighed) / A)))
-        estimate = {"y0": max(self.W_y, W_p, E), "params": max(W_p, E)}
+        problem.stats.roundtrip = trip = self.roundtrip()
+        found = self.numbers(weighed)
+        of_params = max(found["W_p"], found.get("E", 0.0))
+        estimate = {"y0": max(found["W_y"], of_params), "params": of_params}
         wrong = [name for name, value in estimate.items() if value > self.tol and problem.asked[name]]
+        details = {**found, "allowed": self.tol, "error": trip.absolute, "step": trip.step, "t": float(problem.ts[trip.step])}
         complaints = []
         if wrong:
-            complaints.append(lost(problem, wrong, {"W_y": self.W_y, "W_p": W_p, "E": E, "allowed": self.tol, "error": trip.absolute,
-                                                    "step": trip.step, "t": float(problem.ts[trip.step])}))
-        if self.windows and self.pairs.data is not None and not problem.parted:
-            S_p = finite(number(np.max(self.be / (self.ady + float(self.info.tiny)))))
-            S_y = finite(number(np.max(self.share))) * problem.N / self.windows
-            if S_p > S_P or S_y > S_Y:
-                complaints.append(parted_copies(problem, self.pairs, {"S_p": S_p, "S_y": S_y}))
-        return Verdict(estimate, complaints)
+            complaints.append(lost(problem, wrong, details))
+        elif (found.get("S_p", 0.0) > S_P or found.get("S_y", 0.0) > S_Y) and not problem.parted:
+            complaints.append(parted_copies(problem, self.pairs, details))
+        return Verdict(estimate, complaints, found)
 
     def roundtrip(self) -> RoundTrip:
         if not self.trips:

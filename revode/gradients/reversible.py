@@ -76,7 +76,7 @@ class Reversible:
         compared = set(problem.save[::-(-len(problem.save) // COMPARED) or 1]) - {N}
         a = enter(a_parts, outputs, a_ys, at[N]) if N in at else a_parts
         back.start(problem, params, final, a)
-        watch = Back(problem, self.tol, ys, a_ys)
+        watch = Back(problem, self.tol, ys, a_ys, a_parts)
         if N in watch.stops:
             watch.look(N, final, a)
         n = N
