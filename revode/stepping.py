@@ -190,7 +190,7 @@ def leap(problem: Problem, parts: Parts, params: Any, runner: Any, visit: Callab
     """march with a compiled backend: from one state that somebody wants to see to the next."""
     watch = Ahead(problem, params)
     N = problem.N
-    stops = sorted({*watch.stops, *(range(0, N + 1, every) if visit is not None else ())})
+    stops = sorted({0, N, *(range(0, N + 1, every) if visit is not None else ())})
     ys = tuple(np.empty_like(y, shape=(len(problem.save), *y.shape), order="C") for y in problem.output(parts))
     for y, row in zip(ys, problem.output(parts), strict=True):
         if problem.save[:1] == (0,):
@@ -200,13 +200,16 @@ def leap(problem: Problem, parts: Parts, params: Any, runner: Any, visit: Callab
     with np.errstate(over="ignore", invalid="ignore"):
         for stop in progress_bar(stops, problem) if problem.progress else stops:
             if stop:
-                runner.forward(n, stop, ys)
+                *groups, looks = watch.groups(n, stop, parts)
+                for group in groups:
+                    watch.see(group, runner.forward(n, group[-1], ys, group))
+                    n = group[-1]
+                watch.see(looks, runner.forward(n, stop, ys, looks))
                 n, parts = stop, runner.get("part")
+            else:
+                watch.look(0, parts)
             if visit is not None and n % every == 0:
                 visit(n, parts)
-            if n in watch.stops:
-                watch.look(n, parts)
-    watch.saw(ys)
     problem.stats.steps, problem.stats.nfe_forward = N, problem.stats.nfe
     return ys, parts
 

@@ -3,7 +3,7 @@
     forward    gap          G    the companion's gap, entry by entry, against the size of y                 (two-copy methods)
     back       parasite     S_p, S_y    what each step put into the gap, weighted with the cotangents       (two-copy methods)
                round trip   W_p, W_y    what came back beside what had been there, weighted likewise
-               defects      E    what each undone step missed, weighted with the cotangent behind it        (nearly reversible)
+               defects      E    what each undone step missed, weighted with the cotangent behind it        (nlate reversible)
 
 Everything is made of states and cotangents that the march has at hand: no evaluation of the field, nothing stored. They are
 looked at in a few places (`places`), which depend on the grid alone, so that the verdict does not depend on who ran the steps.
@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .engine import tree
-from .engine.tensor import number, value_of
+from .engine.tensor import beside, number, to_host, value_of
 from .methods.companion import injected, neutral, parted, weighted
 from .methods.increment import Increment
 from .methods.shears import Parts
@@ -89,6 +90,7 @@ class Verdict(NamedTuple):
     """What a reverse sweep says about its gradient; nothing of it has been said yet (`report` does)."""
     estimate: dict[str, float]           # of the relative error by reconstruction: "y0" of dL/dy0, "params" of dL/dparams
     complaints: list[Complaint]
+    numbers: dict[str, float]            # everything that was measured, by its name in `Back`
 
 
 def report(problem: Any, verdict: Verdict) -> None:
@@ -123,24 +125,43 @@ def size(x: Any) -> float:
 # where to look, and at what
 
 LOOKS = 16            # places at which a march, forward or back, is looked at
-TOGETHER = 1 << 16    # bytes of states that are kept to be judged at one time; more are judged one by one
+ROOM = 1 << 18        # bytes of states that are held to be judged together
 
 
-def places(N: int, width: int, count: int = LOOKS) -> list[int]:
-    """The first of `width` neighbouring grid points each, evenly over the points 0 .. N; the first and the last among them."""
-    last = N + 1 - width
-    return sorted({round(k * last / (count - 1)) for k in range(count)}) if last >= 0 else []
+def places(N: int, width: int, stretch: int | None = None) -> list[int]:
+    """The first of `width` neighbouring grid points each: up to LOOKS windows spread over 0 .. N, which share no point.
+
+    stretch: a sweep starts anew at its multiples, so that no window may reach across one.
+    """
+    last, count = N + 1 - width, min(LOOKS, (N + 1) // width)
+    if count < 1 or (stretch is not None and stretch < width):
+        return []
+    starts = [round(k * last / max(1, count - 1)) for k in range(count)]
+    if stretch is not None:
+        starts = [n - max(0, n % stretch - (stretch - width)) for n in starts]
+    return [n for k, n in enumerate(starts) if not k or n >= starts[k - 1] + width]
+
+
+def runs(ns: Sequence[int], width: int) -> list[int]:
+    """Where in ns, one after another, `width` neighbouring grid points stand."""
+    return [i for i in range(len(ns) + 1 - width) if abs(ns[i + width - 1] - ns[i]) == width - 1]
+
+
+def grouped(ns: list[int], width: int, nbytes: int) -> list[list[int]]:
+    """ns in lists as long as there is room for, one at least, none of which ends between neighbours; nbytes: of one look."""
+    most = max(1, ROOM // max(1, nbytes))
+    found: list[list[int]] = [[]]
+    for n in ns:
+        if len(found[-1]) >= most and (width == 1 or abs(n - found[-1][-1]) > 1):
+            found.append([])
+        found[-1].append(n)
+    return found
 
 
 def members(x: Any) -> Any:
-    """The sum of |entries| of each member of a batch."""
+    """The sum of |entries| of each member of a batch; x has an axis of grid points before those of the state."""
     x = abs(x)
-    return np.sum(x, axis=-1) if x.ndim else x
-
-
-def product(a: Any, x: Any) -> Any:
-    """sum_i |a_i x_i| by member, where an entry with a dead cotangent counts for nothing, whatever x is."""
-    return members(a * x)
+    return np.sum(x, axis=-1) if x.ndim > 1 else x
 
 
 class Pairs:
@@ -157,7 +178,7 @@ class Pairs:
     @cached_property
     def smooth(self) -> bool:
         """Whether a smooth gap is as it should be, and is taken off."""
-        return self.k < 0 and self.problem.driver is None
+        return self.data is not None and self.k < 0 and self.problem.driver is None
 
     def gap(self, parts: Parts) -> Any:
         return weighted(self.data.D, parts)
@@ -175,62 +196,98 @@ class Ahead:
         self.problem, self.params = problem, params
         self.pairs = Pairs(problem)
         self.before: tuple[int, Parts] = (0, {})
-        self.s: Any = None
-        self.t = problem.ts[0]
-        self.window: list[tuple[int, Any]] = []
-        self.told = False
+        self.ns: list[int] = []
+        self.rows: list[Parts] = []                  # the states at ns that have not been judged
+        self.s: Any = 0.0
+        self.t = float(problem.ts[0])
+        self.G = 0.0
 
     @cached_property
     def stops(self) -> list[int]:
         """The grid points to look at, on a grid that is known."""
         N = self.problem.N
-        width = 3 if self.pairs.data is not None and N and self.pairs.smooth else 1
+        width = 3 if N and self.pairs.smooth else 1
         return sorted({N, *(n + i for n in places(N, width) for i in range(width))})
 
+    def groups(self, first: int, last: int, parts: Parts) -> list[list[int]]:
+        """The looks at first + 1 .. last, as many together as there is room for."""
+        width = 3 if self.pairs.smooth else 1
+        return grouped([n for n in self.stops if first < n <= last], width, sum(x.nbytes for x in parts.values()))
+
     def look(self, n: int, parts: Parts) -> None:
+        """One state; judged with others, or when there is no room for more."""
         plain = {name: value_of(part) for name, part in parts.items()}
-        problem = self.problem
         if not all(np.isfinite(size(part)) for part in plain.values()):
             self.overflow(n)
         self.before = n, plain
-        for name, part in plain.items():
-            before = problem.scales.get(name)
-            problem.scales[name] = abs(part) if before is None else np.maximum(before, abs(part))
-        if self.pairs.data is not None and not self.told:
-            self.judge(n, plain)
+        self.ns.append(n)
+        self.rows.append(plain)
+        if len(self.rows) >= 64 or len(self.rows) * sum(x.nbytes for x in plain.values()) > ROOM or self.problem.done(n):
+            width = 3 if n and self.pairs.smooth else 1
+            self.judge(self.ns, {name: np.stack([row[name] for row in self.rows]) for name in plain})
+            self.ns, self.rows = self.ns[len(self.ns) + 1 - width:], self.rows[len(self.rows) + 1 - width:]
 
-    def judge(self, n: int, parts: Parts) -> None:
-        """The gap at n, or where its smooth part is taken off, at n - 1."""
+    def see(self, ns: list[int], parts: Parts) -> None:
+        """Many states, in arrays with an axis of grid points first."""
+        if not ns:
+            return
+        if not all(np.isfinite(size(part)) for part in parts.values()):
+            whole = np.all([np.isfinite(size_of_each(part)) for part in parts.values()], axis=0)
+            k = int(np.argmin(whole))
+            if k:
+                self.judge(ns[:k], {name: x[:k] for name, x in parts.items()})
+                self.before = ns[k - 1], {name: x[k - 1] for name, x in parts.items()}
+            self.overflow(ns[k])
+        self.before = ns[-1], {name: x[-1] for name, x in parts.items()}
+        self.judge(ns, parts)
+
+    def judge(self, ns: list[int], parts: Parts) -> None:
+        """The largest G among these states; where a smooth part is taken off, among those with both neighbours."""
         problem, pairs = self.problem, self.pairs
-        y = abs(parts[problem.method.outputs[0]])
-        ends = problem.ts[0], problem.ts[-1] if problem.adaptive is None else problem.adaptive.t1
-        fading = math.exp(-20.0 * abs(float(problem.ts[n] - self.t)) / abs(float(ends[1] - ends[0]) or 1.0))
-        self.s, self.t = y if self.s is None else np.maximum(y, fading * self.s), problem.ts[n]
-        if not n:
-            self.window = [(0, pairs.gap(parts))]
+        for name, part in parts.items():
+            largest, before = np.max(abs(part), axis=0), problem.scales.get(name)
+            problem.scales[name] = largest if before is None else np.maximum(before, largest)
+        if pairs.data is None or problem.parted or not problem.N:
             return
         width = 3 if pairs.smooth else 1
-        self.window = [*self.window[1 - width:], (n, pairs.gap(parts))] if width > 1 else [(n, pairs.gap(parts))]
-        if len(self.window) < width or self.window[0][0] != n + 1 - width:
+        at = runs(ns, width)
+        y = abs(parts[problem.method.outputs[0]])
+        t, s = self.fading(ns, y)
+        gap = pairs.gap(parts)
+        # what starts at zero has no size yet
+        late = [i for i in at if abs(t[i + width // 2] - float(problem.ts[0])) >= 0.05 * self.span]
+        if not late:
             return
-        gap = parted([D for _, D in self.window], pairs.k)
+        gap = abs(parted([gap[[i + j for i in late]] for j in range(width)], pairs.k))
         if pairs.data.velocity:
-            gap = gap * float(problem.hs[n - 1])
-        floor = float(np.finfo(y.dtype).eps) ** 0.5 * np.max(self.s, axis=-1, keepdims=True) if y.ndim else 0.0
-        G = size(gap / (np.maximum(self.s, floor) + float(np.finfo(y.dtype).tiny)))
+            gap = gap * abs(np.diff(np.asarray(problem.ts, float)))[[ns[i] for i in late]].reshape(-1, *[1] * (gap.ndim - 1))
+        G = size_of_each(gap / s[[i + width // 2 for i in late]])
+        self.G = max(self.G, float(np.max(G)))
         allowed = pairs.data.allowed if problem.driver is None else pairs.data.driven
-        if G > allowed:
-            self.told = problem.parted = True
-            complain(problem, parted_copies(problem, pairs, {"step": n, "t": float(problem.ts[n]), "gap": G, "allowed": allowed}))
+        if self.G > allowed:
+            problem.parted = True
+            n = ns[late[int(np.argmax(G > allowed))] + width // 2]
+            complain(problem, parted_copies(problem, pairs, {"step": n, "t": float(problem.ts[n]), "G": self.G, "allowed": allowed}))
 
-    def saw(self, ys: tuple) -> None:
-        """Take saved states into account for the largest entries seen."""
-        for name, y in zip(self.problem.method.outputs, ys, strict=True):
-            if len(y):
-                self.problem.scales[name] = np.maximum(self.problem.scales[name], np.max(abs(y), axis=0))
+    @property
+    def span(self) -> float:
+        end = self.problem.ts[-1] if self.problem.adaptive is None else self.problem.adaptive.t1
+        return abs(float(end - self.problem.ts[0])) or 1.0
+
+    def fading(self, ns: list[int], y: Any) -> tuple[list[float], Any]:
+        """The times, and s there; never far below the largest entry of a member."""
+        t = [float(self.problem.ts[n]) for n in ns]
+        rise = np.exp(np.minimum(20.0 * abs(np.asarray(t) - self.t) / self.span, 60.0)).reshape(-1, *[1] * (y.ndim - 1))
+        rise = beside(y)(rise)
+        s = np.maximum(np.maximum.accumulate(y * rise), self.s) / rise
+        self.s, self.t = s[-1], t[-1]
+        info = np.finfo(y.dtype)
+        return t, np.maximum(s, float(info.eps) ** 0.5 * np.max(s, axis=-1, keepdims=True) if s.ndim > 1 else 0.0) + float(info.tiny)
 
     def overflow(self, n: int) -> None:
         """Find the step at which the state stopped being finite, and say so."""
+        if self.rows:
+            self.judge(self.ns, {name: np.stack([row[name] for row in self.rows]) for name in self.rows[0]})
         at, parts = self.before
         F = Increment(self.problem.system, tree.map(value_of, self.params))
         norm = max((size(part) for part in parts.values()), default=float("nan"))
@@ -245,128 +302,112 @@ class Ahead:
             f"solve: the state is no longer finite at step {at} of {self.problem.N} (t = {self.problem.ts[at]:.6g}); its "
             f"largest entry was {norm:.3g} one step before. " + (
                 "Its two copies of the solution had parted long before: see the warning about that, and its remedies."
-                if self.told else "Take smaller steps, or look at the field there."))
+                if self.problem.parted else "Take smaller steps, or look at the field there."))
 
 
 class Back:
-    """Watches a reverse sweep. It is shown states and cotangents at `stops`, and beside what was saved what came back.
+    """Watches a reverse sweep. It is shown states and cotangents at `looks`, and what had been there beside what came back.
 
-        A   = max over saved and seen n of sum |a_n y_n|                                         what there is, by member
-        W_p = max over compared n of sum |a_n (yhat_n - y_n)| / A                                for dL/dparams
-        W_y = max over compared n of |yhat_n - y_n| / (largest |y|, by entry)                    for dL/dy0
-        E   = sum over n of |a_{n+1} r_n| / A,      r_n = y_{n+1} - Phi_h(yhat_n)                nearly reversible methods
+        A   = max over saved and seen n of |a_n y_n|                                             what there is, entry by entry
+        W_p = max over compared n of |a_n (yhat_n - y_n)| / A                                    for dL/dparams
+        W_y = max over compared n of |yhat_n - y_n| / (largest |y|)                              for dL/dy0
+        E   = sum over n of |a_{n+1} r_n| / A,      r_n = y_{n+1} - Phi_h(yhat_n)                nlate reversible methods
         S_p = sum |b e| / sum |a_{n+1} (y_{n+1} - y_n)|,      S_y = sum over n of sum |b e| / sum |a y|          the parasite
     """
 
-    def __init__(self, problem: Any, tol: float | None, ys: tuple, a_ys: tuple) -> None:
+    def __init__(self, problem: Any, tol: float | None, compared: set[int], ys: tuple, a_ys: tuple, a_parts: Parts) -> None:
         self.problem, self.tol = problem, TOL if tol is None else tol
-        self.pairs = Pairs(problem)
-        N = problem.N
-        self.width = 1 if self.pairs.data is None else 4 if N and self.pairs.smooth else 2
-        self.starts = places(N, self.width)[::-1]
-        self.stops = {n + i for n in self.starts for i in range(self.width)}
-        self.held: dict[int, tuple[Parts, Parts]] = {}
-        self.ready: list[int] = []                   # first points of windows that are complete
-        self.seen: list[tuple[int, Parts, Parts, Parts]] = []
+        self.pairs, self.compared = Pairs(problem), compared
+        outputs = problem.method.outputs
+        self.width = 1 if self.pairs.data is None else 4 if self.pairs.smooth else 2
+        self.starts = places(problem.N - 1, self.width, problem.resync)
+        self.looks = sorted({*compared, *(n + i for n in self.starts for i in range(self.width))}, reverse=True)
+        self.at = {n: k for k, n in enumerate(problem.save)}
+        self.ys = dict(zip(outputs, ys, strict=True))
         self.trips: list[tuple[int, float, float]] = []
-        first = ys[0]
-        self.info = np.finfo(first.dtype)
-        entered: Any = 0.0
-        for a, y in zip(a_ys, ys, strict=True):
-            if len(y):
-                entered = entered + np.sum(product(a, y), axis=0)
-        self.A = entered
-        self.W_p: Any = 0.0
+        self.info = np.finfo(ys[0].dtype)
+        self.A = {name: largest(a * y) for name, a, y in zip(outputs, a_ys, ys, strict=True)}
+        self.scales = {name: np.maximum(problem.scales[name], largest(y)) for name, y in self.ys.items()}
+        self.W_p: dict[str, Any] = {}
         self.W_y = 0.0
-        self.be: Any = 0.0
-        self.ady: Any = 0.0
-        self.share: Any = 0.0
-        self.windows = 0
+        self.sums: list[tuple] = []                  # |b e|, |a dy| and |a y|, by window and member
+        # a loss that looks at the companion itself has a cotangent there which is no parasite
+        self.aside = any(bool(np.any(a)) for name, a in a_parts.items() if name not in outputs)
 
-    def look(self, n: int, parts: Parts, cotangents: Parts) -> None:
-        """State and cotangents at n, on the way back."""
-        self.held[n] = parts, cotangents
-        if self.starts and n == self.starts[0]:
-            self.ready.append(self.starts.pop(0))
-            room = sum(x.nbytes for parts in self.held[n] for x in parts.values()) * self.width
-            if room * len(self.ready) > TOGETHER or not self.starts:
-                self.weigh()
+    def groups(self, last: int, first: int, parts: Parts) -> list[list[int]]:
+        """The looks at last - 1 .. first, last first, as many together as there is room for."""
+        return grouped([n for n in self.looks if first <= n < last], self.width, 2 * sum(x.nbytes for x in parts.values()))
 
-    def weigh(self) -> None:
-        """Add up what the windows at hand say, all of them in one array."""
+    def see(self, ns: list[int], parts: Parts, cotangents: Parts) -> None:
+        """States and cotangents on the way back, in arrays with an axis of grid points first."""
+        chosen = [i for i, n in enumerate(ns) if n in self.compared]
+        if chosen:
+            self.compare([ns[i] for i in chosen], {name: parts[name][chosen] for name in self.ys},
+                         {name: y[[self.at[ns[i]] for i in chosen]] for name, y in self.ys.items()},
+                         {name: a[chosen] for name, a in cotangents.items()})
         data, width = self.pairs.data, self.width
-        rows = [[self.held[n + i] for n in self.ready] for i in range(width)]
-        at = [{name: np.stack([parts[name] for parts, _ in row]) for name in row[0][0]} for row in rows]
-        later = rows[0 if data is None else width // 2]
-        cotangents = {name: np.stack([a[name] for _, a in later]) for name in later[0][1]}
-        outputs = self.problem.method.outputs
-        if data is None:
-            a_y: Any = sum(product(cotangents[name], at[0][name]) for name in outputs)
-            self.A = np.maximum(self.A, np.max(a_y, axis=0))
-        else:
-            a, b = (np.asarray(weighted(w, cotangents)) for w in (data.a, data.b))
-            y, y_before = at[width // 2][outputs[0]], at[width // 2 - 1][outputs[0]]
-            e = injected([self.pairs.gap(parts) for parts in at], self.pairs.k)
-            a_y, be = product(a, y), product(b, e)
-            self.A = np.maximum(self.A, np.max(a_y, axis=0))
-            self.be = self.be + np.sum(be, axis=0)
-            # what rounding puts into the gap of a state at rest is no parasite
-            self.ady = self.ady + np.sum(product(a, y - y_before) + 1024 * float(self.info.eps) * a_y, axis=0)
-            self.share = self.share + np.sum(be / (a_y + float(self.info.tiny)), axis=0)
-        self.windows += len(self.ready)
-        self.ready.clear()
-        next_top = self.starts[0] + width if self.starts else 0
-        self.held = {n: x for n, x in self.held.items() if n < next_top}
+        at = runs(ns, width)
+        if not at:
+            return
+        # the sweep goes down: the last one of a window is the earliest
+        rows = [{name: x[[i + width - 1 - j for i in at]] for name, x in parts.items()} for j in range(width)]
+        a = {name: x[[i + width - 1 - width // 2 for i in at]] for name, x in cotangents.items()}
+        for name in self.ys:
+            a_y = a[name] if data is None else weighted(data.a, a)
+            ay = abs(a_y * rows[width // 2][name])
+            self.A[name] = np.maximum(self.A[name], np.max(ay, axis=0))
+        if data is not None:
+            e = injected([self.pairs.gap(parts) for parts in rows], self.pairs.k)
+            moved = a_y * (rows[width // 2][name] - rows[width // 2 - 1][name])
+            self.sums.append((members(weighted(data.b, a) * e), members(moved), members(ay)))
 
-    def compare(self, n: int, parts: Parts, truth: Parts, cotangents: Parts) -> None:
-        """What came back at step n beside what had been there."""
-        self.seen.append((n, {name: parts[name] for name in truth}, truth, cotangents))
-        if len(self.seen) == 8 or sum(x.nbytes for x in truth.values()) > TOGETHER:
-            self.judge()
+    def compare(self, ns: list[int], parts: Parts, truth: Parts, cotangents: Parts) -> None:
+        """What came back at these steps beside what had been there."""
+        absolute: Any = 0.0
+        size_of_x: Any = 0.0
+        for name, x in truth.items():
+            off = abs(parts[name] - x)
+            absolute, size_of_x = np.maximum(absolute, size_of_each(off)), np.maximum(size_of_x, size_of_each(x))
+            self.W_p[name] = np.maximum(self.W_p.get(name, 0.0), np.max(abs(cotangents[name]) * off, axis=0))
+            if name in self.ys:
+                scale = self.scales[name]
+                floor = float(self.info.eps) ** 0.25 * size(scale) + float(self.info.tiny)
+                self.W_y = max(self.W_y, finite(size(off / np.maximum(scale, floor))))
+        self.trips += [(n, finite(float(x)), float(y)) for n, x, y in zip(ns, absolute, size_of_x, strict=True)]
 
-    def judge(self) -> None:
-        for names in {tuple(truth) for _, _, truth, _ in self.seen}:              # saved states have fewer parts than kept ones
-            rows = [row for row in self.seen if tuple(row[2]) == names]
-            absolute: Any = 0.0
-            largest: Any = 0.0
-            moved: Any = 0.0
-            for name in names:
-                back, x, a = (np.stack([row[j][name] for row in rows]) for j in (1, 2, 3))
-                off, axes = abs(back - x), tuple(range(1, x.ndim))
-                absolute = np.maximum(absolute, np.max(off, axis=axes))
-                largest = np.maximum(largest, np.max(abs(x), axis=axes))
-                moved = moved + members(a * off)
-                if name in self.problem.method.outputs:
-                    scale = self.problem.scales[name]
-                    floor = float(self.info.eps) ** 0.25 * size(scale) + float(self.info.tiny)
-                    self.W_y = max(self.W_y, finite(number(np.max(off / np.maximum(scale, floor)))))
-            self.W_p = np.maximum(self.W_p, np.max(moved, axis=0))
-            self.trips += [(n, finite(number(absolute[j])), number(largest[j])) for j, (n, *_) in enumerate(rows)]
-        self.seen.clear()
+    def numbers(self, weighed: Any) -> dict[str, float]:
+        """Everything that was measured."""
+        tiny, first = float(self.info.tiny), self.problem.method.outputs[0]
+        W_p = [size(x / (self.A.get(name, self.A[first]) + tiny)) for name, x in self.W_p.items()]
+        found = {"W_y": self.W_y, "W_p": max(map(finite, W_p), default=0.0)}
+        if weighed is not None:
+            found["E"] = finite(size(weighed / (self.A[first] + tiny)))
+        if self.sums and not self.aside:
+            be, moved, ay = (np.concatenate(column) for column in zip(*self.sums, strict=True))
+            # what rounding puts into the gap of a state at rest is no parasite, and a state at zero has no size
+            moved = moved + 1024 * float(self.info.eps) * ay
+            ay = np.maximum(ay, 1e-3 * np.max(ay, axis=0)) + tiny
+            found |= {"S_p": finite(size(np.sum(be, axis=0) / (np.sum(moved, axis=0) + tiny))),
+                      "S_y": finite(size(np.sum(be / ay, axis=0))) * self.problem.N / len(be)}
+        return found
 
     def verdict(self, largest: Any = None, weighed: Any = None) -> Verdict:
-        """The judgement. Of methods that are nearly reversible also, entry by entry, max |r_n| and sum |a_{n+1} r_n|."""
+        """The judgement. Of methods that are nlate reversible also, entry by entry, max |r_n| and sum |a_{n+1} r_n|."""
         problem = self.problem
-        self.judge()
         if largest is not None:
             problem.stats.defect = size(largest)
-        trip = self.roundtrip()
-        problem.stats.roundtrip = trip
-        A = self.A + float(self.info.tiny)
-        W_p = finite(number(np.max(self.W_p / A)))
-        E = 0.0 if weighed is None else finite(number(np.max(members(weighed) / A)))
-        estimate = {"y0": max(self.W_y, W_p, E), "params": max(W_p, E)}
+        problem.stats.roundtrip = trip = self.roundtrip()
+        found = self.numbers(weighed)
+        of_params = max(found["W_p"], found.get("E", 0.0))
+        estimate = {"y0": max(found["W_y"], of_params), "params": of_params}
         wrong = [name for name, value in estimate.items() if value > self.tol and problem.asked[name]]
+        details = {**found, "allowed": self.tol, "error": trip.absolute, "step": trip.step, "t": float(problem.ts[trip.step])}
         complaints = []
         if wrong:
-            complaints.append(lost(problem, wrong, {"W_y": self.W_y, "W_p": W_p, "E": E, "allowed": self.tol, "error": trip.absolute,
-                                                    "step": trip.step, "t": float(problem.ts[trip.step])}))
-        if self.windows and self.pairs.data is not None and not problem.parted:
-            S_p = finite(number(np.max(self.be / (self.ady + float(self.info.tiny)))))
-            S_y = finite(number(np.max(self.share))) * problem.N / self.windows
-            if S_p > S_P or S_y > S_Y:
-                complaints.append(parted_copies(problem, self.pairs, {"S_p": S_p, "S_y": S_y}))
-        return Verdict(estimate, complaints)
+            complaints.append(lost(problem, wrong, details))
+        elif (found.get("S_p", 0.0) > S_P or found.get("S_y", 0.0) > S_Y) and not problem.parted:
+            complaints.append(parted_copies(problem, self.pairs, details))
+        return Verdict(estimate, complaints, found)
 
     def roundtrip(self) -> RoundTrip:
         if not self.trips:
@@ -375,6 +416,16 @@ class Back:
                 for _, off, largest in self.trips]
         n, off, _ = max(self.trips, key=lambda trip: trip[1])
         return RoundTrip(off, max(ulps), n)
+
+
+def largest(x: Any) -> Any:
+    """The largest |x| of each entry over the grid points of the first axis."""
+    return np.max(abs(x), axis=0) if len(x) else 0.0
+
+
+def size_of_each(x: Any) -> np.ndarray:
+    """The largest absolute entry of each row, on the host."""
+    return to_host(np.max(abs(x).reshape(len(x), -1), axis=1))
 
 
 def finite(x: float) -> float:

@@ -43,9 +43,10 @@ STEPS = 1 << 16            # at most so many steps in one launch
 WORK = 4e12                # about so many operations in one launch, some seconds
 DRIVES = 1 << 28           # numbers of a control that are on the device at one time
 TYPES: dict[str, Any] = {"first": np.int64, "last": np.int64, "begins": np.int32, "lands": np.int32, "settles": np.int32,
-                         "rows": np.int64, "saved": np.int64, "seed": np.uint64, "trajectory": np.uint32, "step": np.uint32}
+                         "rows": np.int64, "saved": np.int64, "seed": np.uint64, "trajectory": np.uint32, "step": np.uint32,
+                         "looked": np.int64}
 NAMES = ("first", "last", "begins", "lands", "settles", "GB", "GS", "GL", "GE", "P", "M", "rows", "save", "saved")
-LAST = ("D", "width", "seed", "trajectory", "step")
+LAST = ("D", "width", "seed", "trajectory", "step", "look", "looked", "L")
 
 
 class Device(NamedTuple):
@@ -210,14 +211,22 @@ class Fused(Tiles):
 
     # running
 
-    def forward(self, first: int, last: int, ys: Any) -> None:
+    def forward(self, first: int, last: int, ys: Any, looks: Any = ()) -> dict:
         if not self.moves:
-            return super().forward(first, last, ys)
+            return super().forward(first, last, ys, looks)
         self.room = self.room or tuple(self.device.xp.empty(y.shape, self.dtype) for y in ys)
-        super().forward(first, last, self.room)
+        seen = super().forward(first, last, self.room, looks)
         new = slice(bisect_right(self.problem.save, first), bisect_right(self.problem.save, last))
         for y, there in zip(ys, self.room, strict=True):
             y[new] = there[new].get()
+        return seen
+
+    def looking(self, looks: Any) -> tuple[Any, Any]:
+        places, seen = super().looking(looks)
+        return places, seen if seen is None else self.device.xp.empty(seen.shape, self.dtype)
+
+    def seen(self, kind: str, looks: Any, seen: Any) -> dict:
+        return {name: self.back_home(x) for name, x in super().seen(kind, looks, seen).items()}
 
     def laid_out(self, a_ys: tuple) -> tuple:
         """The cotangents of the saved states on the device; moved once a sweep."""

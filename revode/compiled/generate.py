@@ -116,9 +116,9 @@ class Source:
         self.lowered = {name: fused(x) for name, x in lowered.items()}
         self.places: dict[Role, tuple[int, int, str]] = {}
         self.size = 0
-        for x in self.lowered.values():
-            for role, slot in x.inputs.items():
-                self.place(role, slot.F, slot.kind)
+        inputs = [item for x in self.lowered.values() for item in x.inputs.items()]
+        for role, slot in sorted(inputs, key=lambda item: item[0][0] not in ("part", "cotangent")):
+            self.place(role, slot.F, slot.kind)
         for x in self.lowered.values():
             for role, read in x.outputs.items():
                 known = self.places.get(role)
@@ -140,6 +140,8 @@ class Source:
                 self.layout.params.append((name, v, before[key], F))
         self.param_size = offset
         persistent = self.persistent = self.size
+        self.seen = max((offset + self.room(F, kind) for role, (offset, F, kind) in self.places.items()
+                         if role[0] in ("part", "cotangent")), default=0)          # what a look at the state takes
         bodies = []
         top = persistent
         for name in ORDER:
@@ -192,7 +194,7 @@ class Source:
             "INDEX first", "INDEX last", "int begins", "int lands", "int settles", "const double* GB", "const double* GS",
             "const double* GL", "const double* GE", "const real* P", "real* M", "INDEX rows", "const INDEX* save", "INDEX saved",
             *(f"real* Y{j}" for j in range(len(outputs))), "const real* D", "const double* width", "unsigned long long seed",
-            "unsigned trajectory", "unsigned step"]
+            "unsigned trajectory", "unsigned step", "const INDEX* look", "INDEX looked", "real* L"]
         lines = [f"extern \"C\" KERNEL void run(TILE_ARGUMENT {', '.join(arguments)}) {{", "  TILE_MEMORY(M);",
                  "  const INDEX row = (INDEX)tile * T;", "  const int R = rows - row < T ? (int)(rows - row) : T;"]
         if "begin" in self.lowered:
@@ -218,7 +220,10 @@ class Source:
             mine = f"S[{offset} + k * T + r]"
             where = f"Y{j}[(saved * rows + row + (r < R ? r : R - 1)) * {F} + k]"
             lines.append(f"      EACH({F}) {{ " + (f"{mine} = {mine} + {where};" if back else f"if (r < R) {where} = {mine};") + " }")
-        lines += [f"      saved{'--' if back else '++'};", "      SYNC;", "    }", "  }"]
+        lines += [f"      saved{'--' if back else '++'};", "      SYNC;", "    }"]
+        # the state where the monitor wants to look at it
+        lines += [f"    if (look[looked] == {at}) {{", f"      real* to = L + (looked * ((rows + T - 1) / T) + tile) * {self.seen};",
+                  f"      for (int k = TID; k < {self.seen}; k += NT) to[k] = S[k];", "      looked++;", "      SYNC;", "    }", "  }"]
         if "end" in self.lowered:
             lines.append("  if (settles) step_end(S, P, GE, R);")
         lines += ["  TILE_RETURN(M);", "}"]

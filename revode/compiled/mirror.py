@@ -50,7 +50,7 @@ class Mirror:
 
     def run(self, first: int, last: int, begins: int, lands: int, settles: int, GB: Any, GS: Any, GL: Any, GE: Any, P: Any,
             M: Any, rows: int, save: Any, saved: int, *rest: Any) -> None:
-        *Y, D, width, seed, trajectory, step = rest
+        *Y, D, width, seed, trajectory, step, look, looked, seen = rest
         back = self.source.direction == "backward"
         self.M, self.P, self.count = M.reshape(-1, self.source.size), P, rows
         self.R = np.clip(rows - self.T * np.arange(len(self.M)), 0, self.T)[:, None, None]
@@ -70,6 +70,9 @@ class Mirror:
                 for y, name in zip(Y, self.source.outputs, strict=True):
                     self.exchange(self.place(("cotangent" if back else "part", name)), y.reshape(len(y), rows, -1)[saved], back)
                 saved += -1 if back else 1
+            if look[looked] == (n if back else n + 1):
+                seen.reshape(-1, len(self.M), self.source.seen)[looked] = self.M[:, :self.source.seen]
+                looked += 1
         if settles:
             self.program("end", GE)
 

@@ -9,7 +9,7 @@ products is one product for many steps: the rows of both factors are collected, 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -448,35 +448,64 @@ class Replay:
         kind = "landed" if self.landed and kind == "part" else kind
         return {role[1]: self.store[role].copy() for role in in_order(self.store, kind, self.problem)}
 
-    def forward(self, first: int, last: int, ys: list) -> None:
-        """Steps first .. last - 1; the saved states among them go to ys, one array for each output."""
-        problem = self.problem
+    def forward(self, first: int, last: int, ys: list, looks: Sequence[int] = ()) -> dict:
+        """Steps first .. last - 1; the saved states among them go to ys, one array for each output.
+
+        Returns the parts at `looks`, in arrays with an axis of grid points first.
+        """
+        problem, seen = self.problem, self.room("part", looks)
+        at = {n: k for k, n in enumerate(looks)}
         if self.begins:
             self.run("begin", range(first, first + 1))
             self.begins = False
-        for k in range(bisect_right(problem.save, first), bisect_right(problem.save, last)):
-            self.run("step", range(first, problem.save[k]))
-            first = problem.save[k]
-            for y, name in zip(ys, problem.method.outputs, strict=True):
-                y[k] = self.store["part", name]
+        saved = {problem.save[k]: k for k in range(bisect_right(problem.save, first), bisect_right(problem.save, last))}
+        for stop in sorted({*saved, *at}):
+            self.run("step", range(first, stop))
+            first = stop
+            if stop in saved:
+                for y, name in zip(ys, problem.method.outputs, strict=True):
+                    y[saved[stop]] = self.store["part", name]
+            if stop in at:
+                self.note(seen, "part", at[stop])
         self.run("step", range(first, last))
+        return seen
 
-    def back(self, last: int, first: int, a_ys: tuple, known: dict | None, settles: bool) -> None:
-        """Undo steps last - 1 .. first; the cotangents of the saved states at first .. last - 1 enter on the way."""
-        problem = self.problem
+    def room(self, kind: str, looks: Sequence[int]) -> dict:
+        """Arrays for what is seen at `looks`."""
+        return {role[1]: np.empty((len(looks), *self.store[role].shape), self.store[role].dtype)
+                for role in in_order(self.store, kind, self.problem)} if looks else {}
+
+    def note(self, seen: dict, kind: str, k: int) -> None:
+        for name, x in seen.items():
+            x[k] = self.store[kind, name]
+
+    def back(self, last: int, first: int, a_ys: tuple, known: dict | None, settles: bool,
+             looks: Sequence[int] = ()) -> tuple[dict, dict]:
+        """Undo steps last - 1 .. first; the cotangents of the saved states at first .. last - 1 enter on the way.
+
+        Returns the parts and cotangents at `looks`, last first, in arrays with an axis of grid points first.
+        """
+        problem, parts, cotangents = self.problem, self.room("part", looks), self.room("cotangent", looks)
+        at = {n: k for k, n in enumerate(looks)}
         if self.begins:
             self.run("begin", range(last - 1, last))
             self.begins = False
         if known is None or "land" not in self.codes:
             known = None
-        for k in range(bisect_left(problem.save, last) - 1, bisect_left(problem.save, first) - 1, -1):
-            last = self.undo(last, problem.save[k], first, known)
-            for a, name in zip(a_ys, problem.method.outputs, strict=True):
-                self.store["cotangent", name] += a[k]
+        saved = {problem.save[k]: k for k in range(bisect_left(problem.save, first), bisect_left(problem.save, last))}
+        for stop in sorted({*saved, *at}, reverse=True):
+            last = self.undo(last, stop, first, known)
+            if stop in saved:
+                for a, name in zip(a_ys, problem.method.outputs, strict=True):
+                    self.store["cotangent", name] += a[saved[stop]]
+            if stop in at:
+                self.note(parts, "part", at[stop])
+                self.note(cotangents, "cotangent", at[stop])
         self.undo(last, first, first, known)
         if settles:
             self.flush()
             self.run("end", range(first, first + 1))
+        return parts, cotangents
 
     def undo(self, last: int, stop: int, first: int, known: dict | None) -> int:
         """Undo steps last - 1 .. stop; the one that comes to `first` lands on what is known there."""

@@ -7,7 +7,7 @@ fixed tree, so they do not depend on the number of threads.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from .steps import Steps
 
 STEPS = 4096               # at most so many steps in one call; between calls Python is asked whether to stop
 WORK = 2e9                 # about so many operations in one call, a second or so
+NOWHERE = np.asarray([-1], np.int64)
 WIDEST = 256               # matrices from this size on are better left to the BLAS: see `worth`
 
 
@@ -147,7 +148,7 @@ class Tiles:
         return table
 
     def call(self, first: int, last: int, begins: bool = False, lands: bool = False, settles: bool = False, saved: int = 0,
-             ys: Any = ()) -> None:
+             ys: Any = (), looks: Any = NOWHERE, looked: int = 0, seen: Any = None) -> None:
         """Steps first .. last - 1, in the direction of this sweep."""
         N = self.problem.N
         edge = min(first, N - 1) if self.direction == "forward" else last - 1
@@ -161,7 +162,7 @@ class Tiles:
         D, width = self.drives(first, last)
         self.run(first, last, int(begins), int(lands), int(settles), one["begin"], self.columns("step", first, last), one["land"],
                  one["end"], self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), D, width,
-                 *self.counters())
+                 *self.counters(), looks, looked, seen)
 
     def run(self, *values: Any) -> None:
         """Call the generated code for every tile."""
@@ -186,18 +187,45 @@ class Tiles:
             return np.ascontiguousarray(np.stack([self.tiled(x) for x in given]).astype(self.dtype, copy=False)), None
         return np.ascontiguousarray(np.stack(given).astype(self.dtype, copy=False)), None
 
-    def forward(self, first: int, last: int, ys: Any) -> None:
-        """Steps first .. last - 1; the saved states among them go to ys, one array for each output."""
+    def forward(self, first: int, last: int, ys: Any, looks: Sequence[int] = ()) -> dict:
+        """Steps first .. last - 1; the saved states among them go to ys, one array for each output.
+
+        Returns the parts at `looks`, in arrays with an axis of grid points first.
+        """
+        places, seen = self.looking(looks)
         while first < last:
             until = min(last, first + self.chunk)
             self.call(first, until, begins=self.begins and "begin" in self.lowered,
-                      saved=bisect_right(self.problem.save, first), ys=list(ys))
+                      saved=bisect_right(self.problem.save, first), ys=list(ys), looks=places,
+                      looked=bisect_right(looks, first), seen=seen)
             self.begins = False
             first = until
+        return self.seen("part", looks, seen)
 
-    def back(self, last: int, first: int, a_ys: tuple, known: dict | None, settles: bool) -> None:
-        """Undo steps last - 1 .. first; the cotangents of the saved states at first .. last - 1 enter on the way."""
+    def looking(self, looks: Sequence[int]) -> tuple[Any, Any]:
+        """Where a call looks, and the room for what it sees there."""
+        if not looks:
+            return NOWHERE, None
+        return np.asarray([*looks, -1], np.int64), np.empty((len(looks), self.tiles, self.source.seen), self.dtype)
+
+    def seen(self, kind: str, looks: Sequence[int], seen: Any) -> dict:
+        """What was seen, in arrays with an axis of grid points first."""
+        found = {}
+        for role in in_order(self.source.places, kind, self.problem) if looks else ():
+            offset, F, _ = self.source.places[role]
+            rows = seen[:, :, offset:offset + F * self.T].reshape(len(looks), self.tiles, F, self.T)
+            rows = np.transpose(rows, (0, 1, 3, 2)).reshape(len(looks), self.tiles * self.T, F)[:, :self.rows]
+            found[role[1]] = rows.reshape(len(looks), *self.shapes.get(role, self.shape))
+        return found
+
+    def back(self, last: int, first: int, a_ys: tuple, known: dict | None, settles: bool,
+             looks: Sequence[int] = ()) -> tuple[dict, dict]:
+        """Undo steps last - 1 .. first; the cotangents of the saved states at first .. last - 1 enter on the way.
+
+        Returns the parts and cotangents at `looks`, last first, in arrays with an axis of grid points first.
+        """
         a_ys = self.laid_out(a_ys)
+        places, seen = self.looking(looks)
         lands = known is not None and "land" in self.lowered
         if lands:
             self.put("known", known)                                                               # type: ignore[arg-type]
@@ -206,10 +234,12 @@ class Tiles:
             at = bisect_left(self.problem.save, last) - 1
             self.call(until, last, begins=self.begins and "begin" in self.lowered, lands=lands and until == first,
                       settles=settles and until == first and "end" in self.lowered,
-                      saved=at if at >= 0 else len(self.problem.save), ys=a_ys)
+                      saved=at if at >= 0 else len(self.problem.save), ys=a_ys, looks=places,
+                      looked=sum(n >= last for n in looks), seen=seen)
             self.begins = False
             last = until
         self.landed = lands
+        return self.seen("part", looks, seen), self.seen("cotangent", looks, seen)
 
     def laid_out(self, a_ys: tuple) -> tuple:
         return tuple(np.ascontiguousarray(a, self.dtype) for a in a_ys)

@@ -8,7 +8,7 @@ always measured against the saved states and the initial one, and a warning says
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
@@ -86,22 +86,21 @@ class Reversible:
         compared = set(problem.save[::-(-len(problem.save) // COMPARED) or 1]) - {N}
         a = enter(a_parts, outputs, a_ys, at[N]) if N in at else a_parts
         back.start(problem, params, final, a)
-        watch = Back(problem, self.tol, ys, a_ys)
-        if N in watch.stops:
-            watch.look(N, final, a)
+        watch = Back(problem, self.tol, compared - set(kept), ys, a_ys, a_parts)
         n = N
-        for stop in sorted({*kept, *compared, *watch.stops} - {N}, reverse=True):
+        for stop in sorted(set(kept) - {N}, reverse=True):
+            *groups, looks = watch.groups(n, stop, final)
+            for group in groups:
+                watch.see(group, *back.back(n, group[-1], a_ys, None, False, group))
+                n = group[-1]
             # at a state that is kept the sweep starts anew, so what is pending has to come in (nearly reversible methods
             # have landed on the state itself, and the field values at hand are those there)
-            settles = stop in kept and (hasattr(problem.method, "word") or stop == 0)
-            back.back(n, stop, a_ys, kept.get(stop), settles)
+            settles = hasattr(problem.method, "word") or stop == 0
+            watch.see(looks, *back.back(n, stop, a_ys, kept[stop], settles, looks))
             n = stop
-            parts, a = back.get("part"), back.get("cotangent")
-            if n in kept or n in compared:
-                watch.compare(n, parts, kept[n] if n in kept else {name: y[at[n]] for name, y in zip(outputs, ys, strict=True)}, a)
-            if n in watch.stops:
-                watch.look(n, parts, a)
-            if n in kept and n:
+            rows = [{name: x[None] for name, x in parts.items()} for parts in (back.get("part"), kept[n], back.get("cotangent"))]
+            watch.compare([n], *rows)
+            if n:
                 back.restart(kept[n])
         a_initial, a_params = pull_start(problem, initial, params, back.get("cotangent"))
         sums = list(back.get("aparam").values())
@@ -121,18 +120,26 @@ class Sweep:
         self.R = Recorder(problem.system, params, zeros(params))
         self.missed: dict[str, Any] = {}
 
-    def back(self, last: int, first: int, a_ys: tuple, known: dict | None, settles: bool) -> None:
+    def back(self, last: int, first: int, a_ys: tuple, known: dict | None, settles: bool,
+             looks: Sequence[int] = ()) -> tuple[dict, dict]:
         """Undo steps last - 1 .. first; the cotangents of the saved states at first .. last - 1 enter on the way.
 
         known: the state at `first`, if it is known; settles: pull back there the field values whose cotangents are pending.
+        Returns the parts and cotangents at `looks`, last first, in arrays with an axis of grid points first.
         """
+        seen: list[tuple[dict, dict]] = []
         for n in range(last - 1, first - 1, -1):
             self.parts, self.cotangents = step_back(self.problem, n, self.parts, self.cotangents, self.R,
                                                     known if n == first else None, self.missed)
             if n in self.at:
                 self.cotangents = enter(self.cotangents, self.problem.method.outputs, a_ys, self.at[n])
+            if n in looks:
+                seen.append((self.parts, dict(self.cotangents)))
         if settles:
             self.R.flush_all(self.cotangents)
+        first_seen, second_seen = ({name: np.stack([row[j][name] for row in seen]) for name in seen[0][j]} if seen else {}
+                                   for j in (0, 1))
+        return first_seen, second_seen
 
     def restart(self, parts: dict) -> None:
         """Go on from these parts."""
