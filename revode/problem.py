@@ -78,6 +78,7 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
             raise ValueError("solve: dt0 and save_at belong to adaptive solves; pass controller=PID(rtol, atol) as well, or use "
                              "save= with a fixed grid")
         hs: Any = np.diff(ts).astype(dtype)
+        hs.flags.writeable = False           # a step of it may then meet tensors as it is
         if not hs.all():
             n = int(np.argmin(hs != 0))
             raise ValueError(f"solve: the step from ts[{n}] to ts[{n + 1}], {ts[n + 1] - ts[n]:.3g}, is zero in {dtype}; take larger "

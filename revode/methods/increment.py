@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..engine import tree
+from ..engine.derivatives import explain
 from ..engine.tensor import Tape, Tensor, is_float
 
 
@@ -32,9 +33,13 @@ class System:
         t = self.time(t)
         if type(y) is not Tensor and hasattr(y, "setflags"):
             y.setflags(write=False)          # the field reads; a write into y raises
-        if self.unpack is None:
-            return (self.field(t, y, params),)
-        return (self.pack(self.field(t, self.unpack(y), params)),)
+        try:
+            if self.unpack is None:
+                return (self.field(t, y, params),)
+            return (self.pack(self.field(t, self.unpack(y), params)),)
+        except ValueError as error:
+            explain(error)
+            raise
 
     def time(self, t: Any) -> Any:
         """A time as the field sees it, in y's dtype."""
