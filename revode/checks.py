@@ -400,6 +400,7 @@ def check_params(params: Any, y: Any) -> Any:
 def check_steps(ts: np.ndarray, dtype: Any) -> np.ndarray:
     """(N,) the steps of a fixed grid, in y's dtype."""
     hs = np.diff(ts).astype(dtype)
+    hs.flags.writeable = False           # a step of it may then meet tensors as it is
     if not hs.all():
         n = int(np.argmin(hs != 0))
         raise ValueError(f"solve: the step from ts[{n}] to ts[{n + 1}], {ts[n + 1] - ts[n]:.3g}, is zero in {dtype}; take larger "

@@ -32,13 +32,25 @@ def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
     tree.check_leaves(args, "vjp: args")
     leaves, structure = tree.flatten(args)
     tape = Tape()
-    inputs = [tape.input(checked(x)) if is_float(x) else checked(x) for x in leaves]
+    inputs = [tape.input(tape.keep_input(checked(x))) if is_float(x) else checked(x) for x in leaves]
     slots = [x.slot for x in inputs if type(x) is Tensor and x.tape is tape]
-    outputs, out_structure = tree.flatten(fn(*tree.unflatten(structure, inputs)))
-    tape.close()
-    values = [y.value if type(y) is Tensor and y.tape is tape else y for y in outputs]
+    try:
+        outputs, out_structure = tree.flatten(fn(*tree.unflatten(structure, inputs)))
+        tape.close()
+    except Exception as error:
+        tape.release()                # the traceback would keep it, and what it keeps, for as long as somebody looks at it
+        explain(error)
+        raise
+    values = [tape.keep_output(y.value) if type(y) is Tensor and y.tape is tape else y for y in outputs]
 
     def pull(cotangent: Any) -> tuple:
+        try:
+            return pulled(cotangent)
+        except Exception as error:
+            explain(error)
+            raise
+
+    def pulled(cotangent: Any) -> tuple:
         try:
             seeds = tree.align(out_structure, cotangent)
         except ValueError as error:
@@ -53,12 +65,27 @@ def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
     return tree.unflatten(out_structure, values), pull
 
 
+NOTES = {
+    "read-only": "revode: an array that a field is given, or that a gradient still needs, is read-only meanwhile; make a new array "
+                 "(y = 2 * y, not y *= 2), or write into a copy (y = y.copy()).",
+    "setting an array element with a sequence": "revode: writing a tensor into an entry of a plain array would drop its gradient; "
+                 "build the array from its parts, as in np.stack([y[1], -y[0]]), np.concatenate or np.where.",
+}
+
+
+def explain(error: Exception) -> None:
+    """A note on an error of NumPy's that says what to do, where its sentence alone does not."""
+    for words, note in NOTES.items():
+        if isinstance(error, ValueError) and words in str(error) and note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+
+
 def checked(x: Any) -> Any:
     """x itself, or a TypeError if it is an array that could be meant to carry a gradient and cannot."""
     kind = getattr(getattr(x, "dtype", None), "kind", "")
     if kind == "c" or type(x) is complex:
         raise TypeError("complex values have no gradient here; pass real and imaginary parts as two float arrays")
-    if kind == "f" and not is_float(x):
+    if kind in ("f", "O") and not is_float(x):
         raise TypeError(f"an array of {x.dtype} was given; gradients are taken in float64 or float32, so convert it "
                         "with x.astype(np.float64)")
     return x
@@ -186,6 +213,8 @@ def custom_vjp(fn: Callable) -> Callable:
             plain = tree.unflatten(structure, values)
             value, pull = fn(*plain)
             outputs, out_structure = tree.flatten(value)
+            for y in outputs:
+                checked(y)
             kept.append(out_structure)
 
             def pull_flat(incoming: list) -> list:

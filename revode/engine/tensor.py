@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import tree
+from .kept import COPIED, FLOATS, SHARED, STILL, USUAL, Held, copied, unfit
+from .kept import constant as unchanging
 
 
 class Op(NamedTuple):
@@ -33,6 +35,8 @@ class Op(NamedTuple):
     c: str | None = None
 
 
+ndarray = np.ndarray
+POSITIONS = frozenset({int, slice, type(None), type(Ellipsis)})       # indices that cannot change
 RULES: dict[Callable, Op] = {}        # NumPy function -> Op, filled by primitives.py
 FUNCTIONS: dict[Callable, Callable] = {}   # NumPy function -> the same in terms of primitives, filled by functions.py
 CONSTANT: dict[Callable, Op] = {}     # NumPy functions whose result carries no gradient (comparisons, floor, ...)
@@ -45,14 +49,14 @@ class Tape:
     None for an input;  (op, slot, value, y) and (op, slot, slot, value, value, y) for one and two inputs, which is most
     of them, and where the time goes;  (op, slots, values, options, y) for all others. A slot is -1 for a plain value.
     """
-    __slots__ = ("level", "nodes")
-    depth = 0
+    __slots__ = ("held", "level", "nodes")
+    levels = count()             # of two tapes, the inner one was created later (next() is one step for all threads)
     tracing = False              # whether it is a program that is being traced (compiled/program.py)
 
     def __init__(self) -> None:
         self.nodes: Any = []
-        Tape.depth += 1          # a creation counter: of two tapes, the inner one was created later
-        self.level = Tape.depth
+        self.level = next(Tape.levels)
+        self.held: Held | None = None        # plain arrays that it keeps, once there are any
 
     def input(self, value: Any) -> Tensor:
         self.nodes.append(None)
@@ -61,9 +65,71 @@ class Tape:
     def close(self) -> None:
         """No more recording: a tensor that outlives its gradient says so when it is used."""
         self.nodes = _Closed(self.nodes)
+        if self.held is not None:
+            self.check()
+
+    def keep(self, x: Any) -> Any:
+        """What the tape remembers of a plain value that meets a tensor; TypeError where it has no business there."""
+        if type(x) in STILL:
+            return x
+        if type(x) in (list, tuple):
+            x = np.asarray(x)
+        if type(x) is not ndarray or x.dtype not in USUAL:
+            reason = unfit(x)
+            if reason:
+                raise TypeError(f"a tensor meets {reason}")
+            if not isinstance(x, ndarray):
+                return x
+        if not x.flags.writeable and unchanging(x):
+            return x
+        if x.nbytes <= SHARED and not self.tracing:
+            return copied(x)
+        self.held = self.held or Held()
+        return self.held.keep(x, self.tracing)
+
+    def keep_input(self, x: Any) -> Any:
+        """An array that is differentiated, as it is now; its layout too, so that the value has the bits of a plain call."""
+        if type(x) is not ndarray or unchanging(x):
+            return x
+        self.held = self.held or Held()
+        return self.held.keep(x, False, x.flags.forc)
+
+    def keep_output(self, y: Any) -> Any:
+        """A value for the caller, who may write to it before the cotangent is pulled back."""
+        if type(y) is not ndarray:
+            return y
+        if y.nbytes <= COPIED:
+            return y.copy(order="K")
+        self.held = self.held or Held()
+        return self.held.keep(y)
+
+    def keep_index(self, index: Any) -> Any:
+        """An index as it is now, its lists and arrays included."""
+        if type(index) is tuple:
+            return tuple(self.keep_index(i) for i in index)
+        if type(index) is list:
+            return np.array(index) if index else np.zeros(0, np.intp)
+        return self.keep(index) if isinstance(index, np.ndarray) else index
+
+    def release(self) -> None:
+        """Let go of the arrays that it keeps."""
+        if self.held is not None:
+            self.held.release()
+
+    def check(self) -> None:
+        """RuntimeError where an array that the tape keeps was changed behind its back."""
+        x = self.held.changed(self.tracing) if self.held is not None else None
+        if x is not None and self.tracing:
+            raise NotTraceable(f"an array of shape {x.shape} that is written to while the function runs")
+        if x is not None:
+            raise RuntimeError(f"an array of shape {x.shape} was changed in place after it met a tensor, through another view or "
+                               "buffer of its memory, so the gradient would be wrong; give the operation a copy (x.copy()), or "
+                               "write to it after the gradient has been taken")
 
     def pull(self, seeds: list[tuple[int, Any]], inputs: list[int]) -> list[Any]:
         """From (slot, cotangent) seeds to the cotangents of the input slots; None where nothing flowed."""
+        if self.held is not None:
+            self.check()
         nodes = self.nodes
         cotangents: list[Any] = [None] * len(nodes)
         for slot, g in seeds:
@@ -113,7 +179,8 @@ def _add(cotangents: list, slot: int, a: Any, shape: tuple[int, ...]) -> None:
 class _Closed(list):
     def append(self, entry: Any) -> None:
         raise RuntimeError("this tensor belongs to a gradient that has been completed, so nothing can be recorded on "
-                           "it any more; return it from the function (has_aux=True), or read the number with x.value")
+                           "it any more; return it from the function (has_aux=True), or read the number with x.value; a field "
+                           "that closes over a tensor gets it through params instead")
 
 
 def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
@@ -130,12 +197,15 @@ def apply(op: Op, *inputs: Any, **options: Any) -> Any:
     tape = innermost(inputs)
     if tape is None:
         return op.forward(*inputs, **options)
-    on_tape = [type(x) is Tensor and x.tape is tape for x in inputs]
-    values = [x.value if on else x for x, on in zip(inputs, on_tape, strict=True)]
-    slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape, strict=True)]
+    slots = [x.slot if type(x) is Tensor and x.tape is tape else -1 for x in inputs]
+    values = [x.value if slot >= 0 else x for x, slot in zip(inputs, slots, strict=True)]
+    kept = [x if slot >= 0 or type(x) is Tensor else tape.keep(x) for x, slot in zip(values, slots, strict=True)]
     y = apply(op, *values, **options)       # recorded again further out, if a value is a tensor of an outer tape
+    index = options.get("index")
+    if type(index) not in POSITIONS:
+        options["index"] = tape.keep_index(index)
     nodes = tape.nodes
-    nodes.append((op, slots, values, options, y))
+    nodes.append((op, slots, kept, options, y))
     return Tensor(y, tape, len(nodes) - 1)
 
 
@@ -149,24 +219,37 @@ def apply1(op: Op, x: Tensor) -> Any:
 
 
 def apply2(op: Op, a: Any, b: Any) -> Any:
-    """apply() for two inputs on one tape, or one of them plain; one at least is a tensor."""
+    """apply() for two inputs on one tape, or a tensor and what cannot change: a number, a step; one at least is a tensor."""
     if type(a) is Tensor:
         tape, value_a, slot_a = a.tape, a.value, a.slot
         if type(b) is Tensor:
             if b.tape is not tape:
                 return apply(op, a, b)
             value_b, slot_b = b.value, b.slot
+        elif type(b) in STILL or (type(b) is ndarray and b.shape == () and not b.flags.writeable):
+            value_b, slot_b = b, -1
         else:
-            value_b, slot_b = np.asarray(b) if type(b) in (list, tuple) else b, -1
-    else:
+            return apply_plain(op, a, b)
+    elif type(a) in STILL or (type(a) is ndarray and a.shape == () and not a.flags.writeable):
         tape, value_a, slot_a, value_b, slot_b = b.tape, a, -1, b.value, b.slot
-        if type(a) in (list, tuple):
-            value_a = np.asarray(a)
+    else:
+        return apply_plain(op, a, b)
     nested = type(value_a) is Tensor or type(value_b) is Tensor
     y = apply(op, value_a, value_b) if nested else op.forward(value_a, value_b)
     nodes = tape.nodes
     nodes.append((op, slot_a, slot_b, value_a, value_b, y))
     return Tensor(y, tape, len(nodes) - 1)
+
+
+def apply_plain(op: Op, a: Any, b: Any) -> Any:
+    """apply() for a tensor and a plain value that the tape has to keep; computed from the value itself, so with its bits."""
+    tape = a.tape if type(a) is Tensor else b.tape
+    (value_a, kept_a, slot_a), (value_b, kept_b, slot_b) = (
+        (x.value, x.value, x.slot) if type(x) is Tensor else (x, tape.keep(x), -1) for x in (a, b))
+    nested = type(value_a) is Tensor or type(value_b) is Tensor
+    y = apply(op, value_a, value_b) if nested else op.forward(value_a, value_b)
+    tape.nodes.append((op, slot_a, slot_b, kept_a, kept_b, y))
+    return Tensor(y, tape, len(tape.nodes) - 1)
 
 
 class Each:
@@ -189,12 +272,20 @@ def record_many(inputs: list, run: Callable) -> list:
         return run(inputs)[0]               # a program has no entries but those of the table
     on_tape = [type(x) is Tensor and x.tape is tape for x in inputs]
     values = [x.value if on else x for x, on in zip(inputs, on_tape, strict=True)]
-    outputs, pull = run(values)
     if tape is None:
-        return outputs
+        return run(values)[0]
+    outputs, pull = run([read_only(x) if on else x for x, on in zip(values, on_tape, strict=True)])
     slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape, strict=True)]
     tape.nodes.append((MANY, slots, values, {"pull": pull}, outputs))
-    return [tape.input(y) if is_float(y) else y for y in outputs]
+    return [tape.input(tape.keep_input(y)) if is_float(y) else y for y in outputs]
+
+
+def read_only(x: Any) -> Any:
+    """A view that cannot be written to, of what a tape holds."""
+    if isinstance(x, ndarray):
+        x = x.view()
+        x.flags.writeable = False
+    return x
 
 
 def _pull_many(cotangents: list, i: int, outputs: list, pull: Callable) -> list | None:
@@ -322,6 +413,14 @@ class Tensor:
 
     __hash__ = object.__hash__
 
+    # a tensor is immutable, so it is its own copy; in a file it would have lost its tape
+    def __copy__(self) -> Tensor: return self
+    def __deepcopy__(self, memo: dict) -> Tensor: return self
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("a tensor cannot be pickled: its tape stays behind; return it from the function (has_aux=True), or pickle "
+                        "x.value")
+
     # shape
     @property
     def shape(self) -> tuple[int, ...]: return np.shape(value_of(self))
@@ -370,9 +469,13 @@ class Tensor:
         return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
     def astype(self, dtype: Any) -> Any:
-        if np.dtype(dtype) not in (np.float64, np.float32):
-            return value_of(self).astype(dtype)            # integers and bools carry no gradient
-        return apply(RULES[np.ndarray.astype], self, dtype=np.dtype(dtype))
+        dtype = np.dtype(dtype)
+        if dtype in FLOATS:
+            return apply(RULES[np.ndarray.astype], self, dtype=dtype)
+        if dtype.kind not in "biuSU":                      # whole numbers, bools and text carry no gradient
+            raise TypeError(f"x.astype({dtype}) would drop the gradient of a tensor: it flows in float64 and float32; stay with these, "
+                            "or convert x.value if no gradient is wanted")
+        return value_of(self).astype(dtype)
 
     # what would lose the gradient
     __float__ = _dropped("float(x), or writing x into an entry of a plain array,",

@@ -55,6 +55,7 @@ def _unusual(tree: Any, kind: type) -> tuple[Any, list] | None:
     attributes = getattr(tree, "__dict__", None)
     if attributes and attributes is not tree:
         return None
+    again: Any
     try:
         again = _build(kind, keys, children, getattr(tree, "default_factory", None))
     except Exception:               # a class that takes its items in another way
@@ -121,13 +122,11 @@ def align(structure: Any, tree: Any) -> list:
     if tree is None:
         return [None for child in children for _ in align(child, None)]
     fits = isinstance(tree, dict) if issubclass(kind, dict) else type(tree) is kind
-    found = _unusual(tree, kind) if fits and hasattr(kind, "__dataclass_fields__") else (
-        tuple(tree) if isinstance(tree, dict) else None, list(tree)) if fits else None
-    if found is None or len(found[1]) != len(children) or (keys is not None and set(keys) != set(found[0])):
+    record = hasattr(kind, "__dataclass_fields__")
+    if not fits or (not record and len(tree) != len(children)) or (keys is not None and not record and set(keys) != set(tree)):
         raise ValueError(f"{describe(tree)} stands where a {kind.__name__} " + (
             f"with the keys {list(keys)}" if keys is not None else f"of {len(children)} items") + " is expected")
-    items = found[1] if keys is None else [
-        tree[key] if isinstance(tree, dict) else getattr(tree, key) for key in keys]
+    items = tree if keys is None else [getattr(tree, key) if record else tree[key] for key in keys]
     return [leaf for child, item in zip(children, items, strict=True) for leaf in align(child, item)]
 
 

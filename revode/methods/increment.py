@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..engine import tree
+from ..engine.derivatives import explain
 from ..engine.tensor import Tape, Tensor, is_float
 
 
@@ -39,7 +40,11 @@ class System:
         t = self.time(t)
         if type(y) is not Tensor and hasattr(y, "setflags"):
             y.setflags(write=False)          # the field reads; a write into y raises
-        f = of(t, y, params) if self.unpack is None else self.pack(of(t, self.unpack(y), params), t)
+        try:
+            f = of(t, y, params) if self.unpack is None else self.pack(of(t, self.unpack(y), params), t)
+        except ValueError as error:
+            explain(error)
+            raise
         if self.refuse is not None and not fits(f, y, tail):
             self.refuse(f, t, y, params, tail, what)
         return f

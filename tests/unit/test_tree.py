@@ -153,11 +153,13 @@ def cached(record):
 BAD = {
     "namespace": (types.SimpleNamespace(a=1.0), "types.SimpleNamespace"), "set": ({1.0}, "a set"), "object": (Settings(), "Settings"),
     "callable-with-arrays": (Layer(), "Layer"), "deque": (collections.deque([1.0]), "collections.deque"),
-    "iterator": (iter([1.0]), "list_iterator"), "generator": ((x for x in [1.0]), "generator"), "view": ({"a": 1.0}.values(), "dict_values"),
+    "iterator": (iter([1.0]), "list_iterator"), "generator": ((x for x in [1.0]), "generator"),
+    "view": ({"a": 1.0}.values(), "dict_values"),
     "dict-that-holds-more": (Holds({"a": 1.0}), "Holds"), "dict-that-needs": (Needs(1, {"a": 1.0}), "Needs"),
     "record-with-more": (cached(Record(X)), "Record"), "fraction": (fractions.Fraction(1, 3), "fractions.Fraction"),
     "decimal": (decimal.Decimal("0.1"), "decimal.Decimal"),
-    "masked": (np.ma.array([1.0, 2.0], mask=[0, 1]), "MaskedArray, whose mask"), "matrix": (np.eye(2).view(sys.modules["numpy.matrixlib"].matrix), "np.matrix"),
+    "masked": (np.ma.array([1.0, 2.0], mask=[0, 1]), "MaskedArray, whose mask"),
+    "matrix": (np.eye(2).view(sys.modules["numpy.matrixlib"].matrix), "np.matrix"),
     "objects": (np.array([1.0, None]), "an array of object"), "structured": (np.zeros(2, [("a", float)]), r"an array of \[\('a'"),
 }
 
