@@ -13,7 +13,7 @@ from . import driving
 from .adaptive import PID, Adaptive
 from .compiled import Backend
 from .engine import tree
-from .engine.tensor import Tensor, is_float, value_of
+from .engine.tensor import Tensor, innermost, is_float, value_of
 from .gradients import Direct, Reversible
 from .methods import Coupled
 from .methods.custom import UserMethod
@@ -101,6 +101,8 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
             problem.adaptive.stop_at(knots)
     if field is not no_field:
         check_field(problem, system, y, tree.map(value_of, params), control is not None)
+        if chosen is None and innermost(tree.flatten((initial, params))[0]) is not None:
+            look_elsewhere(problem, params, y)
     if interpretation not in ("stratonovich", "ito"):
         raise ValueError(f"solve: interpretation={interpretation!r}; it is 'stratonovich' or 'ito'")
     if diffusion is not None or noise is not None:
@@ -300,7 +302,9 @@ def check_field(problem: Problem, system: Any, y: Any, params: Any, controlled: 
     params = tree.map(read_only, params)
     t = problem.ts[0]
     evaluate = System.coefficients if not controlled else driving.ControlledSystem.coefficients
-    f, again = (evaluate(system, t, y, params)[0] for _ in range(2))
+    from .compiled.plans import look_again        # what makes programs is imported where it is used: import revode stays quick
+    f = evaluate(system, t, y, params)[0]
+    again = look_again(problem, system, t, y, params, f)
     stats.checks, stats.nfe = stats.checks + 2, stats.nfe - 2
     at = f"at t={t:.6g}"
     if type(f) is Tensor:
@@ -327,6 +331,12 @@ def check_field(problem: Problem, system: Any, y: Any, params: Any, controlled: 
     if not bool((f == again).all()):
         raise ValueError(f"solve: the field gave two different values for the same input {at}; a vector field is a pure "
                          "function, so draw random numbers outside it and pass them in params")
+
+
+def look_elsewhere(problem: Problem, params: Any, y: Any) -> None:
+    """What the tape is to follow: the field at another time of the grid, of arrays and of tensors."""
+    from .compiled.plans import look_elsewhere
+    look_elsewhere(problem, params, y)
 
 
 def read_only(x: Any) -> Any:

@@ -47,6 +47,8 @@ class Stats:
     peak_states: int = 0         # states of the solve held at one time, the current one included
     defect: float = 0.0          # largest |y1 - Phi_h(y0)| of one undone step, for methods that are nearly reversible
     roundtrip: RoundTrip | None = None
+    traces: int = 0              # programs traced in this solve: none where only data have changed since one like it
+    compilations: int = 0        # runners built for programs: one for each thread that uses them
     backend: str = "eager"       # who ran the steps; of the reverse sweep, where that was another
 
 
@@ -82,7 +84,7 @@ class Problem:
     scales: dict = field(default_factory=dict)        # the largest |entry| of every part, entry by entry, as far as seen
     driver: Any = None           # makes the increments of noise or a control (driving.py); None for an ODE
     backend: Any = None          # makes programs of the steps (compiled/backend.py); None for the eager tape
-    key: Any = ...               # what those programs are made from, once it is known; None where that cannot be told
+    seen: Any = None             # the field as its trace shows it (compiled/fields.py), or why there is none
 
     @property
     def N(self) -> int:

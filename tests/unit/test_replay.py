@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import revode as rv
-from revode.compiled import backend
+from revode.compiled import backend, plans
 from revode.compiled.backend import Backend
 from tests import sde_cases
 from tests.method_cases import CASES as METHOD_CASES
@@ -33,8 +33,8 @@ net = field(np)
 @pytest.fixture(autouse=True)
 def no_programs(monkeypatch):
     """Programs of other tests are forgotten, and so is what the backend has told."""
-    monkeypatch.setattr(backend, "_cache", type(backend._cache)())
-    monkeypatch.setattr(backend, "_steps_seen", {})
+    monkeypatch.setattr(plans, "programs", plans.Programs())
+    plans.programs.strict = True
     monkeypatch.setattr(backend, "_told", set())
 
 
