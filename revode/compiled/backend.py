@@ -55,7 +55,9 @@ class Backend:
     def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """A runner for the steps of this problem; None where the tape has to do it."""
         from .plans import look_elsewhere
-        found = None if self.stands_back(direction, problem, parts, params) else self.planned(direction, steps, problem, parts, params)
+        known = getattr(problem.seen, "family", None) is not None              # the forward solve has been here already
+        aside = not known and self.stands_back(direction, problem, parts, params)
+        found = None if aside else self.planned(direction, steps, problem, parts, params)
         if found is None:
             look_elsewhere(problem, params, parts[problem.method.outputs[0]])
         return found
@@ -63,7 +65,7 @@ class Backend:
     def planned(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         from . import plans
         try:
-            key, family = self.family(problem, parts, params)
+            family = self.family(problem, parts, params)
         except Exception as error:
             return self.cannot(problem, error, self.pays(None, problem))
         if direction not in family.made and not self.pays(family, problem):
@@ -77,23 +79,22 @@ class Backend:
         except Exception as error:                    # whatever it is: the tape will say it in the user's own terms
             family.made[direction] = None
             if isinstance(error, plans.Disagreement):
-                plans.programs.forget(key)
+                plans.programs.forget(family.key)
                 if plans.programs.strict:
                     raise
             return self.cannot(problem, error)
         return runner
 
-    def family(self, problem: Problem, parts: dict, params: Any) -> tuple[Any, Any]:
-        """The programs of this kind of solve, and their key. Raises NotTraceable."""
+    def family(self, problem: Problem, parts: dict, params: Any) -> Any:
+        """The programs of this kind of solve. Raises NotTraceable."""
         from . import plans
         if isinstance(problem.seen, Exception):
             raise problem.seen
         if problem.seen is None or problem.seen.at[0] is not problem.system:
             plans.see(problem, parts, params)
-        key = plans.key_of(self.options, problem, parts, params)
         if problem.seen.family is None:
-            problem.seen.family = plans.programs.find(key, problem.seen.fixed)
-        return key, problem.seen.family
+            problem.seen.family = plans.programs.find(plans.key_of(self.options, problem, parts, params), problem.seen.fixed)
+        return problem.seen.family
 
     def make(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any, family: Any) -> Any:
         """Trace, and build the first runner."""

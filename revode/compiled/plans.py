@@ -6,8 +6,8 @@ The name of a program is the trace of its field (fields.py), the method, and the
 on. A number of the field is part of the name as long as it stays the same; where a second trace has the same operations and another
 number, that number becomes an input, and the programs are made once more, for the last time.
 
-In every solve one step is compared with the tape, from the state that the sweep begins with, at a place of the grid that moves from
-solve to solve. Each thread has runners of its own, whose memory nobody else sees.
+One step of a solve is compared with the tape, from the state that the sweep begins with, at a place of the grid that moves from
+solve to solve: in every solve where that costs little beside it, and else in as many as keep it to some percent. Each thread has runners of its own, whose memory nobody else sees.
 """
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ from .replay import CHUNK, Grid
 
 KEPT = 64                  # kinds of solves whose programs are kept
 GOLDEN = 0.6180339887498949
-BACK_EVERY = 8             # a step back on the tape costs a few forward: one is compared in every so many solves
+ALWAYS = 8                 # so many solves with a program are compared in any case
+BACK = 4                   # a step back on the tape costs so many forward
 
 
 class Disagreement(AssertionError):
@@ -61,14 +62,14 @@ class Made:
 class Family:
     """The programs of one kind of solve: all of them, whatever the numbers that are inputs."""
 
-    def __init__(self, numbers: tuple, lifted: tuple[int, ...], seen_steps: int = 0) -> None:
-        self.numbers, self.lifted, self.steps = numbers, lifted, seen_steps
+    def __init__(self, key: Any, numbers: tuple, lifted: tuple[int, ...] = (), steps: int = 0) -> None:
+        self.key, self.numbers, self.lifted, self.steps = key, numbers, lifted, steps
         self.made: dict[str, Made | None] = {}     # by direction; None: cannot be made
 
     def for_numbers(self, numbers: tuple) -> Family:
         """This family, or another one, in which the numbers that have changed are inputs."""
         changed = {m for m, (a, b) in enumerate(zip(self.numbers, numbers, strict=True)) if a != b and m not in self.lifted}
-        return self if not changed else Family(numbers, tuple(sorted({*self.lifted, *changed})), self.steps)
+        return self if not changed else Family(self.key, numbers, tuple(sorted({*self.lifted, *changed})), self.steps)
 
 
 class Programs:
@@ -112,7 +113,7 @@ class Programs:
     def find(self, key: Any, numbers: tuple) -> Family:
         """The family of a solve, a new one if need be."""
         before = self.get(key)
-        family = Family(numbers, ()) if before is None else before.for_numbers(numbers)
+        family = Family(key, numbers) if before is None else before.for_numbers(numbers)
         return family if family is before else self.put(key, family)
 
 
@@ -314,9 +315,10 @@ def irregular(shape: tuple[int, ...]) -> np.ndarray:
 
 def compared(made: Made, runner: Any, direction: str, problem: Problem, parts: dict, params: Any) -> None:
     """One step of this solve against the tape, at a place that moves from solve to solve."""
-    k = next(made.solves)
-    if problem.N and (direction == "forward" or problem.adaptive is not None or k % BACK_EVERY == 0):
-        agree(runner, direction, problem, parts, params, int(k * GOLDEN % 1 * problem.N))
+    k, N = next(made.solves), problem.N
+    every = 1 if problem.adaptive is not None else -(-runner.pays * (1 if direction == "forward" else BACK) // max(N, 1))
+    if N and (k < ALWAYS or k % every == 0):
+        agree(runner, direction, problem, parts, params, int(k * GOLDEN % 1 * N))
 
 
 def agree_elsewhere(runner: Any, direction: str, problem: Problem, parts: dict, params: Any) -> None:

@@ -387,7 +387,7 @@ class Grid:
         names = [program.values[i].op.name for i in self.order if program.values[i].op is not None]      # type: ignore[union-attr]
         self.controlled, self.looked_up = DERIVATIVE in names, LOOK_UP.name in names
         self.kept: dict[tuple, dict] = {}             # what was computed last, for at most KEPT steps
-        self.sizes: list[tuple[int, tuple]] = []
+        self.rows = 0                                 # of all of them
 
     def tables(self, problem: Problem, first: int, last: int) -> dict[int, Any]:
         """By value: an array with one row for every step first .. last - 1."""
@@ -398,8 +398,9 @@ class Grid:
         given = {"t0": ts[:-1], "t1": ts[1:], "h": h, "h_before": before}
         control = problem.system.control if self.controlled else None
         key = first, ts.tobytes(), hs.tobytes(), float(problem.h_before) if first == 0 else None, control
-        if key in self.kept and not self.looked_up:   # the same grid again, as in training
-            return self.kept[key]
+        if key in self.kept:                          # the same grid again, as in training
+            self.kept[key] = at = self.kept.pop(key)
+            return at
         at: dict[int, Any] = {}
         for i in self.order:
             x = self.program.values[i]
@@ -416,17 +417,18 @@ class Grid:
             else:
                 at[i] = np.stack([x.op.forward(*(at[a][k] if isinstance(a, V) else a for a in x.args), **x.options)
                                   for k in range(last - first)])
-        if sum(rows for rows, _ in self.sizes) + last - first > KEPT:
-            self.kept.clear()
-            self.sizes.clear()
-        self.kept[key] = at
-        self.sizes.append((last - first, key))
+        if not self.looked_up:
+            while self.kept and self.rows + last - first > KEPT:           # what has not been used for the longest time
+                self.rows -= self.kept.pop(next(iter(self.kept)))[-1]
+            self.kept[key] = {**at, -1: last - first}
+            self.rows += last - first
         return at
 
 
 class Replay:
     """The programs of one direction at work: the state lies in `store`, by role, and moves step by step."""
     looks = 128                # steps between looks at the state
+    pays = 200                 # so many steps take some fifty times as long as one on the tape
 
     def __init__(self, steps: Steps, parts: dict, merge: bool) -> None:
         self.steps, self.merge = steps, merge
