@@ -89,6 +89,8 @@ class Seen(Brought):
         self.kinds: list[str] = []                  # of the numbers, in words
         self.asked: list[Any] = []                  # the whole numbers that the field was handed
         self.asked_before: tuple[int, int] | None = None        # arrays and numbers before the first of them
+        self.pinned: dict[int, Any] = {}            # arrays of which those are made: these are part of the name
+        self.places: list[int] = []                 # of the arrays on the tape
         self.family: Any = None                     # the programs (plans.py)
         self.found: dict[bytes, Seen] = {}          # by the whole numbers: what the field brings along there
         self.tape: Any = Trace()
@@ -108,7 +110,9 @@ class Seen(Brought):
     def array(self, x: Any) -> Any:
         x = x.copy(order="K")                       # the field may fill its arrays anew
         self.arrays.append(x)
-        return self.tape.input(x)
+        tensor = self.tape.input(x)
+        self.places.append(tensor.slot)
+        return tensor
 
     def number(self, x: Any, tensors: list) -> Any:
         self.numbers.append(np.asarray(x, dtype_of(x, tensors)))
@@ -126,6 +130,9 @@ class Seen(Brought):
     def of_time(self, slot: int) -> bool:
         """Whether a value depends on the time, and at most on what the field brings along besides."""
         node = self.tape.nodes[slot]
+        if node is None and slot >= self.given:
+            k = self.places.index(slot)
+            self.pinned[k] = frozen(self.arrays[k])
         if node is None:
             return slot == self.time or slot >= self.given
         before = [node[1]] if len(node) == 4 else [node[1], node[2]] if len(node) == 6 else node[1]
@@ -152,7 +159,7 @@ class Seen(Brought):
                               frozen(options) if options else ()))
         lines += [x.slot if type(x) is Tensor else content(x) for x in outputs]
         return (self.given, self.time, tuple(lines), tuple((x.shape, x.dtype) for x in self.arrays), tuple(self.kinds),
-                self.asked_before, tuple((np.shape(x), np.asarray(x).dtype.str) for x in self.asked))
+                self.asked_before and (self.asked_before, self.fixed, tuple(sorted(self.pinned.items()))), tuple((np.shape(x), np.asarray(x).dtype.str) for x in self.asked))
 
     def again(self, t: Any) -> Seen:
         """The field at another time: the same operations on what it brings along there."""
@@ -232,7 +239,7 @@ class Following(Brought):
             return self.look_up("arrays", k, x)
         if not np.array_equal(to_host(x), to_host(known), equal_nan=x.dtype.kind == "f"):
             raise NotTraceable("a field whose arrays change from one evaluation to the next")
-        return self.tensors["param", self.first + k]
+        return x if k in self.seen.pinned else self.tensors["param", self.first + k]
 
     def number(self, x: Any, tensors: list) -> Any:
         m, self.m = self.m, self.m + 1
