@@ -18,7 +18,7 @@ from .compiled import Backend
 from .driving import ControlledSystem, Noise, NoisySystem, Path, SmoothlyControlledSystem
 from .engine import tree
 from .engine.derivatives import vjp
-from .engine.tensor import Tensor, beside, is_float, number, value_of
+from .engine.tensor import Tensor, beside, innermost, is_float, number, value_of
 from .gradients import Automatic, Direct, Reversible
 from .methods import EES, EES25, NearReversible
 from .methods.custom import UserMethod
@@ -43,6 +43,9 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     drive(problem, asked, ts, output_of(initial, method), tree.map(value_of, params))
     if problem.plain or getattr(chosen, "device", None) is not None:
         problem.backend = chosen
+    if chosen is None and innermost(tree.flatten((initial, params))[0]) is not None:
+        from .compiled.plans import look_elsewhere
+        look_elsewhere(problem, params, output_of(initial, method))
     return problem, initial, params, layout
 
 
@@ -531,7 +534,9 @@ def check_field(problem: Problem, y: Any, params: Any) -> None:
     """Evaluate the field twice at the start: right shape and dtype, finite, and the same both times."""
     system, stats, t = problem.system, problem.stats, problem.ts[0]
     params = tree.map(read_only, params)
-    f, again = system.coefficients(t, y, params)[0], system.coefficients(t, y, params)[0]
+    from .compiled.plans import look_again        # what makes programs is imported where it is used: import revode stays quick
+    f = system.coefficients(t, y, params)[0]
+    again = look_again(problem, system, t, y, params, f)
     stats.checks, stats.nfe = stats.checks + 2, stats.nfe - 2
     check_pure("field", f, again, t)
 

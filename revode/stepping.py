@@ -31,6 +31,8 @@ class Stats:
     defect: float = 0.0          # largest |y1 - Phi_h(y0)| of one undone step, for methods that are nearly reversible
     roundtrip: RoundTrip | None = None
     fallback: str | None = None  # the gradient mode that took over where the reverse sweep could not be trusted (Automatic)
+    traces: int = 0              # programs traced in this solve: none where only data have changed since one like it
+    compilations: int = 0        # runners built for programs: one for each thread that uses them
     backend: str = "eager"       # who ran the steps; of the reverse sweep, where that was another
 
 
@@ -69,7 +71,7 @@ class Problem:
     backend: Any = None          # makes programs of the steps (compiled/backend.py); None for the eager tape
     asked: dict = field(default_factory=lambda: {"y0": True, "params": True})      # whose gradients somebody wants
     parted: bool = False         # whether it has been said that the two copies of the solution part
-    key: Any = ...               # what those programs are made from, once it is known; None where that cannot be told
+    seen: Any = None             # the field as its trace shows it (compiled/fields.py), or why there is none
 
     @property
     def N(self) -> int:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..engine.tensor import RULES, NotTraceable, Op, Tape, Tensor
+from ..engine.tensor import MANY, RULES, NotTraceable, Op, Tape, Tensor, apply, is_float, value_of
 
 Role = tuple            # what an input or output is: ("part", "y"), ("cotangent", "y"), ("param", 3), ("step", "h"), ...
 
@@ -64,8 +64,81 @@ def brief(x: Any) -> str:
 
 
 class Trace(Tape):
-    """The tape of a program: below all tapes that are opened while it runs, so that their sweeps are recorded on it."""
+    """The tape of a program: below all tapes that are opened while it runs, so that their sweeps are recorded on it.
+
+    brought: what takes in the arrays and numbers that a field brings along (fields.py); None outside of fields.
+    """
     tracing = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.brought: Any = None
+
+    @property
+    def evaluating(self) -> bool:
+        return self.brought is not None
+
+    def lift(self, inputs: tuple) -> tuple:
+        return inputs if self.brought is None else self.brought.lift(inputs)
+
+    def ask(self, x: Tensor) -> Any:
+        """The plain whole number behind x, on which what the field brings along from here on may depend."""
+        if self.brought is None:
+            raise NotTraceable("a whole number made of a value, outside of the field")
+        return self.brought.ask(x)
+
+    def linear(self, outputs: list, pull: Callable) -> Callable:
+        """The pullback of a custom_vjp in a field, as operations."""
+        return pull if self.brought is None else Pull.of(pull, outputs)
+
+
+class Pull:
+    """The pullback of a custom_vjp, which is linear, as the operations that it carries out on the cotangents."""
+
+    def __init__(self, outputs: list, nodes: list, inputs: list, results: list) -> None:
+        self.outputs, self.nodes, self.inputs, self.results = outputs, nodes, inputs, results
+
+    @classmethod
+    def of(cls, pull: Callable, outputs: list) -> Pull:
+        """Recorded once, at cotangents of zero; what else it uses stands on the nodes as it is."""
+        tape: Any = Tape()
+        given = [tape.input(np.zeros_like(value_of(y))) if is_float(y) else None for y in outputs]
+        results = [(g.slot, None) if type(g) is Tensor and g.tape is tape else (-1, g) for g in pull(given)]
+        return cls(outputs, tape.nodes, [g.slot if g is not None else -1 for g in given], results)
+
+    def replaced(self, put: Callable) -> Pull:
+        """With put(x) in the place of every array x that it uses."""
+        nodes: list = []
+        for node in self.nodes:
+            if node is None:
+                nodes.append(None)
+                continue
+            if node[0] is MANY:
+                raise NotTraceable("a custom_vjp inside the pull of another")
+            op, slots, values, options, y = whole(node)
+            nodes.append((op, slots, [x if i >= 0 else put(x) for i, x in zip(slots, values, strict=True)], options, y))
+        return Pull([put(y) for y in self.outputs], nodes, self.inputs,
+                    [(i, g if i >= 0 or g is None else put(g)) for i, g in self.results])
+
+    def __call__(self, incoming: list) -> list:
+        at: dict[int, Any] = {i: np.zeros_like(value_of(y)) if g is None else g
+                              for i, g, y in zip(self.inputs, incoming, self.outputs, strict=True) if i >= 0}
+        for slot, node in enumerate(self.nodes):
+            if node is not None:
+                op, slots, values, options, _ = node
+                at[slot] = apply(op, *(at[i] if i >= 0 else x for i, x in zip(slots, values, strict=True)), **options)
+        return [at[i] if i >= 0 else g for i, g in self.results]
+
+
+def whole(node: tuple) -> tuple:
+    """A node of a tape in its long form."""
+    if len(node) == 4:
+        op, i, x, y = node
+        return op, [i], [x], {}, y
+    if len(node) == 6:
+        op, i, j, x, z, y = node
+        return op, [i, j], [x, z], {}, y
+    return node
 
 
 def trace(fn: Callable, examples: dict[Role, Any]) -> Program:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..engine import tree
 from ..stepping import Problem
+from .fields import DERIVATIVE, LOOK_UP
 from .program import Program, Role, V, Value, kinds
 from .steps import Steps
 
@@ -232,9 +233,11 @@ class Code:
             if source is None or int(x.args[0]) in self.collected:
                 self.names[f"f{int(i)}"], self.names[f"o{int(i)}"] = op.forward, x.options
                 self.line(f"v{int(i)} = f{int(i)}({self.name(x.args[0])}, **o{int(i)})")
-            else:
-                self.array[i] = self.names[f"v{int(i)}"] = view_of(x, source)
-            return
+                return
+            view = view_of(x, source)
+            if np.may_share_memory(view, source):               # reshape copies what it cannot see through strides
+                self.array[i] = self.names[f"v{int(i)}"] = view
+                return
         if i in self.collected:
             self.line(f"v{int(i)} = C{int(i)}[r]")
         else:
@@ -280,7 +283,7 @@ class Code:
             return f"concatenate(({', '.join(self.name(a) for a in x.args)},), {x.options.get('axis', 0)}, {out})"
         if op.name == "astype" or (op.name in VIEWS and is_view(x)):
             if op.name == "astype":
-                return f"copyto({out}, {self.name(x.args[0])})"
+                return f"copyto({out}, {self.name(x.args[0])}, 'unsafe')"
         self.names[f"f{int(i)}"], self.names[f"o{int(i)}"] = op.forward, x.options
         return f"copyto({out}, f{int(i)}({', '.join(map(self.as_given, x.args))}, **o{int(i)}))"
 
@@ -381,8 +384,10 @@ class Grid:
     def __init__(self, program: Program, found: list[str]) -> None:
         self.program, self.kinds = program, found
         self.order = [i for i, kind in enumerate(found) if kind == "step"]
+        names = [program.values[i].op.name for i in self.order if program.values[i].op is not None]      # type: ignore[union-attr]
+        self.controlled, self.looked_up = DERIVATIVE in names, LOOK_UP.name in names
         self.kept: dict[tuple, dict] = {}             # what was computed last, for at most KEPT steps
-        self.sizes: list[tuple[int, tuple]] = []
+        self.rows = 0                                 # of all of them
 
     def tables(self, problem: Problem, first: int, last: int) -> dict[int, Any]:
         """By value: an array with one row for every step first .. last - 1."""
@@ -391,9 +396,11 @@ class Grid:
         h = hs if first == 0 else hs[1:]
         before = np.concatenate([[problem.h_before], hs[:-1]]).astype(hs.dtype) if first == 0 else hs[:-1]
         given = {"t0": ts[:-1], "t1": ts[1:], "h": h, "h_before": before}
-        key = first, ts.tobytes(), hs.tobytes(), float(problem.h_before) if first == 0 else None
+        control = problem.system.control if self.controlled else None
+        key = first, ts.tobytes(), hs.tobytes(), float(problem.h_before) if first == 0 else None, control
         if key in self.kept:                          # the same grid again, as in training
-            return self.kept[key]
+            self.kept[key] = at = self.kept.pop(key)
+            return at
         at: dict[int, Any] = {}
         for i in self.order:
             x = self.program.values[i]
@@ -403,19 +410,25 @@ class Grid:
                 at[i] = x.op.forward(*(aligned(at[a], len(x.shape)) if isinstance(a, V) else a for a in x.args))
             elif x.op.name == "astype":
                 at[i] = at[x.args[0]].astype(x.dtype)
+            elif x.op is LOOK_UP:
+                at[i] = problem.seen.table(x.options, *(at[a] for a in x.args))
+            elif x.op.name == DERIVATIVE:
+                at[i] = control.derivative(at[x.args[0]])                                          # type: ignore[union-attr]
             else:
                 at[i] = np.stack([x.op.forward(*(at[a][k] if isinstance(a, V) else a for a in x.args), **x.options)
                                   for k in range(last - first)])
-        if sum(rows for rows, _ in self.sizes) + last - first > KEPT:
-            self.kept.clear()
-            self.sizes.clear()
-        self.kept[key] = at
-        self.sizes.append((last - first, key))
+        if not self.looked_up:
+            while self.kept and self.rows + last - first > KEPT:           # what has not been used for the longest time
+                self.rows -= self.kept.pop(next(iter(self.kept)))[-1]
+            self.kept[key] = {**at, -1: last - first}
+            self.rows += last - first
         return at
 
 
 class Replay:
     """The programs of one direction at work: the state lies in `store`, by role, and moves step by step."""
+    pays = 200                 # so many steps take some fifty times as long as one on the tape
+
     def __init__(self, steps: Steps, parts: dict, merge: bool) -> None:
         self.steps, self.merge = steps, merge
         self.store: dict[Role, np.ndarray] = {}
@@ -426,7 +439,7 @@ class Replay:
     def start(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
         """Begin a sweep from these parts (going back: and their cotangents)."""
         self.problem, self.stats = problem, problem.stats
-        leaves = tree.flatten(params)[0]
+        leaves = given(problem, params)
         self.bound = {name: prelude(code, leaves, self.merge) for name, code in self.codes.items()}
         self.collected, self.begins, self.landed = 0, True, False
         self.held: dict[str, tuple[int, list]] = {}
@@ -561,6 +574,11 @@ class Replay:
         if self.collected:
             self.codes["step"].flush(self.collected)
             self.collected = 0
+
+
+def given(problem: Problem, params: Any) -> list:
+    """What the inputs of programs are numbered by: the leaves of params, and what the field brings along."""
+    return [*tree.flatten(params)[0], *problem.seen.extras(problem.seen.family.lifted)]
 
 
 def in_order(roles: Iterable[Role], kind: str, problem: Problem) -> list[Role]:

@@ -9,18 +9,20 @@ method: the methods run as they are, on tensors of a trace.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..engine import tree
-from ..engine.tensor import MANY, NotTraceable, Tape, Tensor, is_float, value_of
-from ..methods.increment import Increment, Recorded, Recorder
-from ..methods.shears import Step, near_pullback, pullback
+from ..engine.tensor import MANY, NotTraceable, Op, Tape, Tensor, is_float, to_host, value_of
+from ..methods.increment import Increment, Recorded, Recorder, System
+from ..methods.shears import Step, Swap, near_pullback, pullback
 from ..stepping import Problem, Stats, one_step
-from .program import Program, Role, V, kinds, simplify, trace
+from .fields import Following
+from .program import Program, Role, V, frozen, kinds, simplify, trace
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Steps:
     end: Program | None = None
     land: Program | None = None          # a step that lands on a stored state (methods that are nearly reversible)
     counts: dict[str, Stats] = field(default_factory=dict)
+    asked: list[Program] = field(default_factory=list)       # the whole numbers made of times, where the field uses such
 
     @property
     def programs(self) -> dict[str, Program]:
@@ -40,25 +43,55 @@ class Steps:
         return {name: program for name, program in all_of_them.items() if program is not None and program.outputs}
 
 
+def following(system: System, brought: Any) -> System:
+    """A copy of the system with counters of its own, which evaluates the field for programs."""
+    own: Any = copy(system)
+    own.stats = Stats()
+    if getattr(own, "derivative", None) is not None:
+        own.derivative = own.control.derivative                   # on the host, where programs are made
+    evaluate = own.coefficients
+    own.coefficients = lambda t, y, params: brought.evaluate(evaluate, t, y, params)
+    return own
+
+
 class Symbols:
     """What the traced functions of one problem need: its system with counters of its own, and its roles."""
 
-    def __init__(self, problem: Problem, parts: dict, params: Any) -> None:
+    def __init__(self, problem: Problem, parts: dict, params: Any, brought: Any = None) -> None:
         self.problem, self.method = problem, problem.method
-        self.system = copy(problem.system)
-        self.system.stats = Stats()
         self.leaves, self.structure = tree.flatten(params)
+        self.brought = brought or Following(problem.seen, len(self.leaves), problem.seen.family.lifted)
+        self.system = following(problem.system, self.brought)
+        self.asked: list[Program] = []
         self.floats = [i for i, x in enumerate(self.leaves) if is_float(x)]
         dtype = value_of(next(iter(parts.values()))).dtype
         n = 0
         h = np.asarray(problem.hs[n], dtype)
         self.examples: dict[Role, Any] = {("part", name): np.asarray(x) for name, x in parts.items()}
         self.examples |= {("param", i): np.asarray(self.leaves[i]) for i in self.floats}
+        self.examples |= self.brought.examples
         self.examples |= {("step", "t0"): np.asarray(float(problem.ts[n])), ("step", "t1"): np.asarray(float(problem.ts[n + 1])),
                           ("step", "h"): h, ("step", "h_before"): h}
         if problem.driver is not None:
             given = problem.driver.given(n, problem.ts[n], problem.ts[n + 1], h, problem)
             self.examples |= {("drive", name): np.asarray(x) for name, x in given.items()}
+
+    def trace(self, fn: Callable, examples: dict[Role, Any]) -> Program:
+        """The program of fn, in which every field value finds what the field brings along."""
+        def run(T: dict) -> dict:
+            self.brought.begin(next(iter(T.values())).tape, T)
+            results = fn(T)
+            return {**results, **self.brought.evaluations}
+
+        whole = trace(run, examples)
+        asked = {role: v for role, v in whole.outputs.items() if role[0] == "asked"}
+        if asked:
+            alone = simplify(Program(whole.values, asked))
+            found = kinds(alone)
+            if any(not isinstance(v, V) or found[v] != "step" for v in alone.outputs.values()):
+                raise NotTraceable("whole numbers, made of more than the time, as an index or in Python")
+            self.asked.append(alone)
+        return Program(whole.values, {role: v for role, v in whole.outputs.items() if role not in asked}, whole.notes)
 
     def counted(self) -> Stats:
         """Begin to count evaluations."""
@@ -92,6 +125,46 @@ class Symbols:
         return {**self.examples, **more, **{("aparam", i): np.zeros_like(self.examples["param", i]) for i in self.floats}}
 
 
+FIELD = Op("field", lambda *args, **options: None, ())
+
+
+class Opaque:
+    """Stands for the field where only the method is looked at: its values are one operation."""
+    examples: ClassVar[dict] = {}
+    evaluations: ClassVar[dict] = {}
+
+    def __init__(self, values: list) -> None:
+        self.values = [np.asarray(to_host(x)) for x in values]
+
+    def begin(self, tape: Any, tensors: dict) -> None:
+        self.tape = tape
+
+    def evaluate(self, coefficients: Callable, t: Any, y: Any, params: Any) -> tuple:
+        inputs, found = [x for x in (t, y) if type(x) is Tensor], []
+        for j, x in enumerate(self.values):
+            self.tape.nodes.append((FIELD, [x.slot for x in inputs], [x._value for x in inputs], {"output": j}, x))
+            found.append(Tensor(x, self.tape, len(self.tape.nodes) - 1))
+        return tuple(found)
+
+
+def traced_method(problem: Problem, parts: dict, params: Any) -> Any:
+    """A method as its step shows it, for methods that are not the library's own: its operations, in a form that can be compared."""
+    S = Symbols(problem, parts, params, Opaque(problem.seen.values))
+    method, shape = S.method, []
+
+    def step(T: dict) -> dict:
+        at = S.step(T)
+        if hasattr(method, "word"):
+            shape.extend(tuple(x) if isinstance(x, Swap) else (x.target, x.reads, x.scale, x.about) for x in method.word(at))
+        return {("part", name): x for name, x in one_step(method, at, S.parts(T), Increment(S.system, S.params(T))).items()}
+
+    made = S.trace(step, S.examples)
+    lines = tuple((x.role, x.op, tuple(int(a) if isinstance(a, V) else ("constant", frozen(a)) for a in x.args), frozen(x.options),
+                   x.shape, x.dtype) for x in made.values)
+    outputs = tuple((role, int(v) if isinstance(v, V) else ("constant", frozen(v))) for role, v in made.outputs.items())
+    return (method.parts, method.outputs, getattr(method, "correct", None), tuple(shape), lines, outputs)
+
+
 def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
     """The programs of a step forward; parts: an example of the state."""
     S = Symbols(problem, parts, params)
@@ -118,13 +191,13 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
             found |= {("carry", name, j): f for j, f in enumerate(F.at(T["step", "t0"], y))}
         return found
 
-    trace(step, S.examples)
+    S.trace(step, S.examples)
     carried = {("carry", name, j): np.asarray(value_of(f)) for name, values in memo.items() for j, f in enumerate(values)}
     counts = {"step": S.counted()}
-    traced = trace(step, {**S.examples, **carried})
+    traced = S.trace(step, {**S.examples, **carried})
     counts["begin"] = S.counted()
-    first = trace(begin, S.examples)
-    return finished(Steps(first, traced, list(carried), counts=counts), merge)
+    first = S.trace(begin, S.examples)
+    return finished(Steps(first, traced, list(carried), counts=counts, asked=S.asked), merge)
 
 
 def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
@@ -186,28 +259,28 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
                 **{("aparam", i): a for i, a in zip(S.floats, R.aparams, strict=True)}}
 
     counts = {"step": S.counted()}
-    traced = trace(step, examples)
+    traced = S.trace(step, examples)
     pattern = {name: [g is not None for g in value.pending] for name, value in left.items() if name != "taken"}
     first, last, land = Program([], {}), None, None
     if pattern:
         alone = counts["step"]
         S.counted()
-        first = trace(begin, examples)
+        first = S.trace(begin, examples)
         carry = left["taken"]
         with_carry = {**examples, **carry.examples}
         counts["step"] = S.counted()
-        traced = trace(step, with_carry)
+        traced = S.trace(step, with_carry)
         # The first step back needs what a step needs that finds nothing pending; begin makes up the difference. (It evaluates
         # the field also where only its cotangent is carried, which is zero then: that evaluation and pullback do nothing.)
         counts["begin"] = Stats(nfe=alone.nfe - counts["step"].nfe, nvjp=alone.nvjp - counts["step"].nvjp)
         counts["end"] = S.counted()
-        last = trace(end, with_carry)
+        last = S.trace(end, with_carry)
     else:
         with_carry = examples
     if near:
         counts["land"] = S.counted()
-        land = trace(step, {**with_carry, ("known", "y"): examples["part", "y"]})
-    return finished(Steps(first, traced, list(carry.examples) if carry else [], last, land, counts), merge)
+        land = S.trace(step, {**with_carry, ("known", "y"): examples["part", "y"]})
+    return finished(Steps(first, traced, list(carry.examples) if carry else [], last, land, counts, S.asked), merge)
 
 
 class Carry:
@@ -238,7 +311,7 @@ class Carry:
                     continue
                 role = known.setdefault(x.slot, ("carry", name, where(value, k)))
                 if role[0] == "carry":
-                    self.outputs[role], self.examples[role] = x, np.asarray(x.value)
+                    self.outputs[role], self.examples[role] = x, np.asarray(x._value)
                 self.roles.append(role)
 
     def same_as(self, other: Carry) -> None:
@@ -275,7 +348,7 @@ def where(value: Recorded, k: int) -> str:
 def replaced(value: Recorded, put: Any) -> Recorded:
     """A copy of a recorded field value with put(x) in the place of every array x, in a fixed order."""
     tape: Any = Tape()
-    outputs = [(y.slot, put(y.value)) if type(y) is Tensor and y.tape is value.tape else (-1, put(y)) for y in value.outputs]
+    outputs = [(y.slot, put(y._value)) if type(y) is Tensor and y.tape is value.tape else (-1, put(y)) for y in value.outputs]
     pending = [put(g) for g in value.pending]
     nodes: list = []
     for node in value.tape.nodes:
@@ -290,7 +363,8 @@ def replaced(value: Recorded, put: Any) -> Recorded:
         else:
             op, slots, values, options, y = node
             if op is MANY:
-                raise NotTraceable("a custom_vjp in a field value that two steps share")
+                nodes.append((op, slots, [put(x) for x in values], {"pull": options["pull"].replaced(put)}, [put(x) for x in y]))
+                continue
             nodes.append((op, slots, [put(x) for x in values], options, put(y)))
     tape.nodes = nodes
     return Recorded(tape, value.inputs, [Tensor(y, tape, slot) if slot >= 0 else y for slot, y in outputs], pending)

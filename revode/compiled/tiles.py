@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ..engine import tree
 from ..stepping import Problem
 from .generate import Source
 from .lower import LANES, lower, prepared
 from .native import arguments, build, run_tiles
 from .program import V, kinds
-from .replay import Grid, in_order
+from .replay import Grid, given, in_order
 from .steps import Steps
 
 STEPS = 4096               # at most so many steps in one call; between calls Python is asked whether to stop
@@ -38,6 +37,7 @@ def tile_of(rows: int, dtype: Any) -> int:
 
 class Tiles:
     """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
+    pays = 8000                # so many steps take some fifty times as long as one on the tape
 
     def __init__(self, steps: Steps, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool = False,
                  threads: int | None = None, T: int | None = None, make: Callable | None = None) -> None:
@@ -74,7 +74,7 @@ class Tiles:
     def start(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
         """Begin a sweep from these parts (going back: and their cotangents)."""
         self.problem, self.stats = problem, problem.stats
-        leaves = tree.flatten(params)[0]
+        leaves = given(problem, params)
         size = self.source.size
         room = np.zeros(self.tiles * size + 16, self.dtype)
         skip = (-room.ctypes.data // room.itemsize) % 16

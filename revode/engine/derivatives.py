@@ -41,7 +41,7 @@ def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
         tape.release()                # the traceback would keep it, and what it keeps, for as long as somebody looks at it
         explain(error)
         raise
-    values = [tape.keep_output(y.value) if type(y) is Tensor and y.tape is tape else y for y in outputs]
+    values = [tape.keep_output(y._value) if type(y) is Tensor and y.tape is tape else y for y in outputs]
 
     def pull(cotangent: Any) -> tuple:
         try:
@@ -56,7 +56,7 @@ def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
         except ValueError as error:
             raise ValueError(f"pull: {error}; give a tree like the value, {tree.describe(tree.unflatten(out_structure, values))}"
                              ) from None
-        pairs = [(y.slot, seed_like(g, y.value)) for y, g in zip(outputs, seeds, strict=True)
+        pairs = [(y.slot, seed_like(g, y._value)) for y, g in zip(outputs, seeds, strict=True)
                  if type(y) is Tensor and y.tape is tape and g is not None]
         found = iter(tape.pull(pairs, slots))
         seen = {id(g) for _, g in pairs} | {id(g) for g in seeds}
@@ -177,7 +177,7 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
 def _lower(x: Any) -> Any:
     """The value of a tensor of a completed tape: plain, or a tensor of a surrounding one."""
     while type(x) is Tensor and completed(x.tape):
-        x = x.value
+        x = x._value
     return x
 
 

@@ -194,13 +194,17 @@ def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
 
 def apply(op: Op, *inputs: Any, **options: Any) -> Any:
     """Carry out one operation; record it on the innermost tape among its inputs, if there is any."""
+    return _record(op, lifted(inputs), options)
+
+
+def _record(op: Op, inputs: tuple, options: dict) -> Any:
     tape = innermost(inputs)
     if tape is None:
         return op.forward(*inputs, **options)
     slots = [x.slot if type(x) is Tensor and x.tape is tape else -1 for x in inputs]
-    values = [x.value if slot >= 0 else x for x, slot in zip(inputs, slots, strict=True)]
+    values = [x._value if slot >= 0 else x for x, slot in zip(inputs, slots, strict=True)]
     kept = [x if slot >= 0 or type(x) is Tensor else tape.keep(x) for x, slot in zip(values, slots, strict=True)]
-    y = apply(op, *values, **options)       # recorded again further out, if a value is a tensor of an outer tape
+    y = _record(op, tuple(values), options)       # recorded again further out, if a value is a tensor of an outer tape
     index = options.get("index")
     if type(index) not in POSITIONS:
         options["index"] = tape.keep_index(index)
@@ -211,7 +215,7 @@ def apply(op: Op, *inputs: Any, **options: Any) -> Any:
 
 def apply1(op: Op, x: Tensor) -> Any:
     """apply() for one input and no options, without the detours: this is where the time goes."""
-    value = x.value
+    value = x._value
     y = op.forward(value) if type(value) is not Tensor else apply(op, value)
     nodes = x.tape.nodes
     nodes.append((op, x.slot, value, y))
@@ -221,21 +225,23 @@ def apply1(op: Op, x: Tensor) -> Any:
 def apply2(op: Op, a: Any, b: Any) -> Any:
     """apply() for two inputs on one tape, or a tensor and what cannot change: a number, a step; one at least is a tensor."""
     if type(a) is Tensor:
-        tape, value_a, slot_a = a.tape, a.value, a.slot
+        tape, value_a, slot_a = a.tape, a._value, a.slot
         if type(b) is Tensor:
             if b.tape is not tape:
                 return apply(op, a, b)
-            value_b, slot_b = b.value, b.slot
+            value_b, slot_b = b._value, b.slot
         elif type(b) in STILL or (type(b) is ndarray and b.shape == () and not b.flags.writeable):
             value_b, slot_b = b, -1
         else:
             return apply_plain(op, a, b)
     elif type(a) in STILL or (type(a) is ndarray and a.shape == () and not a.flags.writeable):
-        tape, value_a, slot_a, value_b, slot_b = b.tape, a, -1, b.value, b.slot
+        tape, value_a, slot_a, value_b, slot_b = b.tape, a, -1, b._value, b.slot
     else:
         return apply_plain(op, a, b)
     nested = type(value_a) is Tensor or type(value_b) is Tensor
-    y = apply(op, value_a, value_b) if nested else op.forward(value_a, value_b)
+    if (nested or tape.tracing) and (slot_a < 0 or slot_b < 0):
+        return apply(op, value_a if slot_a < 0 else a, value_b if slot_b < 0 else b)
+    y = _record(op, (value_a, value_b), {}) if nested else op.forward(value_a, value_b)
     nodes = tape.nodes
     nodes.append((op, slot_a, slot_b, value_a, value_b, y))
     return Tensor(y, tape, len(nodes) - 1)
@@ -243,11 +249,14 @@ def apply2(op: Op, a: Any, b: Any) -> Any:
 
 def apply_plain(op: Op, a: Any, b: Any) -> Any:
     """apply() for a tensor and a plain value that the tape has to keep; computed from the value itself, so with its bits."""
-    tape = a.tape if type(a) is Tensor else b.tape
+    a, b = (np.asarray(x) if type(x) in (list, tuple) else x for x in (a, b))
+    x = a if type(a) is Tensor else b
+    if x.tape.tracing or type(x._value) is Tensor:
+        return apply(op, a, b)
+    tape = x.tape
     (value_a, kept_a, slot_a), (value_b, kept_b, slot_b) = (
-        (x.value, x.value, x.slot) if type(x) is Tensor else (x, tape.keep(x), -1) for x in (a, b))
-    nested = type(value_a) is Tensor or type(value_b) is Tensor
-    y = apply(op, value_a, value_b) if nested else op.forward(value_a, value_b)
+        (x._value, x._value, x.slot) if type(x) is Tensor else (x, tape.keep(x), -1) for x in (a, b))
+    y = op.forward(value_a, value_b)
     tape.nodes.append((op, slot_a, slot_b, kept_a, kept_b, y))
     return Tensor(y, tape, len(tape.nodes) - 1)
 
@@ -269,12 +278,17 @@ def record_many(inputs: list, run: Callable) -> list:
     """Record `outputs, pull = run(values)` as one entry; pull maps output cotangents (None: zero) to input ones."""
     tape = innermost(inputs)
     if tape is not None and tape.tracing:
-        return run(inputs)[0]               # a program has no entries but those of the table
+        outputs, pull = run(inputs)         # a program has no entries but those of the table
+        tape.linear(outputs, pull)                                                                 # type: ignore[attr-defined]
+        return outputs
     on_tape = [type(x) is Tensor and x.tape is tape for x in inputs]
-    values = [x.value if on else x for x, on in zip(inputs, on_tape, strict=True)]
+    values = [x._value if on else x for x, on in zip(inputs, on_tape, strict=True)]
     if tape is None:
         return run(values)[0]
     outputs, pull = run([read_only(x) if on else x for x, on in zip(values, on_tape, strict=True)])
+    root = next((r for x in inputs if type(x) is Tensor and (r := _root(x)).tape.tracing), None)
+    if root is not None:
+        pull = root.tape.linear(outputs, pull)                                                     # type: ignore[attr-defined]
     slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape, strict=True)]
     tape.nodes.append((MANY, slots, values, {"pull": pull}, outputs))
     return [tape.input(tape.keep_input(y)) if is_float(y) else y for y in outputs]
@@ -292,6 +306,23 @@ def _pull_many(cotangents: list, i: int, outputs: list, pull: Callable) -> list 
     slots = iter(range(i + 1, len(cotangents)))
     incoming = [cotangents[next(slots)] if is_float(y) else None for y in outputs]
     return None if all(g is None for g in incoming) else pull(incoming)
+
+
+def lifted(inputs: tuple) -> tuple:
+    """The inputs of an operation; what a field brings along becomes part of the program that is being traced beneath."""
+    for x in inputs:
+        if type(x) is Tensor:
+            root = _root(x)
+            if root.tape.tracing:
+                return root.tape.lift(inputs)             # type: ignore[attr-defined]
+    return inputs
+
+
+def _root(x: Tensor) -> Tensor:
+    """The tensor of the outermost tape behind one."""
+    while type(x._value) is Tensor:
+        x = x._value
+    return x
 
 
 def innermost(leaves: Any) -> Tape | None:
@@ -334,7 +365,7 @@ def beside(y: Any) -> Callable:
 def value_of(x: Any) -> Any:
     """The plain array behind a tensor of any level; everything else as it is."""
     while type(x) is Tensor:
-        x = x.value
+        x = x._value
     return x
 
 
@@ -349,7 +380,7 @@ def constant(function: Callable, *args: Any, **options: Any) -> Any:
 def _traced(x: Any) -> Any:
     """The plain array behind a tensor, or the tensor of a traced program behind it."""
     while type(x) is Tensor and not x.tape.tracing:
-        x = x.value
+        x = x._value
     return x
 
 
@@ -357,10 +388,39 @@ class NotTraceable(TypeError):
     """This cannot become part of a program: what happens depends on the values."""
 
 
-def _dropped(what: str, instead: str) -> Callable:
+def _whole(x: Tensor, dtype: np.dtype) -> Any:
+    """Whole numbers or bools of a value of the program that is traced, as NumPy makes them: cut off towards zero."""
+    if dtype.kind == "b":
+        return constant(np.not_equal, x, 0)
+    if dtype.kind not in "iu":
+        raise NotTraceable(f"a value as {dtype}")
+    return apply(RULES[np.ndarray.astype], constant(np.trunc, x) if x.dtype.kind == "f" else x, dtype=dtype)
+
+
+def _plain(x: Tensor, what: str) -> Any:
+    """The whole number (or bool) behind a value of the program that is traced: its constants from here on depend on it."""
+    root = _traced(x)
+    if type(root) is not Tensor or root.dtype.kind not in "biu":
+        raise TypeError(f"{what} would drop its gradient in silence; keep it an array, or read the plain value with x.value if no "
+                        "gradient is wanted")
+    return root.tape.ask(root)
+
+
+def _seen(x: Tensor) -> Any:
+    if type(_traced(x)) is Tensor:
+        raise NotTraceable("the text of a value (str, repr, format)")
+    return x._value
+
+
+def _dropped(what: str, instead: str, whole: Callable | None = None) -> Callable:
     def refuse(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        raise TypeError(f"{what} on a tensor would drop its gradient in silence; {instead}, or read the plain value "
-                        "with x.value if no gradient is wanted")
+        root = _traced(self)
+        if type(root) is Tensor:
+            if whole is not None and root.dtype.kind in "biu":
+                return whole(root.tape.ask(root))
+        raise (NotTraceable if type(root) is Tensor else TypeError)(
+            f"{what} on a tensor would drop its gradient in silence; {instead}, or read the plain value with x.value if no gradient is "
+            "wanted")
     return refuse
 
 
@@ -370,10 +430,17 @@ class Tensor:
     Tensors are immutable, so `x += y` makes a new one, and `x[i] = y` raises. Comparisons look at the values, so
     `if x > 0` takes the branch that the numbers take, as in plain NumPy.
     """
-    __slots__ = ("slot", "tape", "value")
+    __slots__ = ("_value", "slot", "tape")
 
     def __init__(self, value: Any, tape: Tape, slot: int) -> None:
-        self.value, self.tape, self.slot = value, tape, slot
+        self._value, self.tape, self.slot = value, tape, slot
+
+    @property
+    def value(self) -> Any:
+        """The plain array (of a gradient inside another: the tensor of the outer one)."""
+        if self.tape.tracing:
+            raise NotTraceable("x.value, which a program does not see")
+        return self._value
 
     # arithmetic: apply() knows the rest
     def __add__(self, other: Any) -> Any: return apply2(RULES[np.add], self, other)
@@ -411,7 +478,11 @@ class Tensor:
             raise NotTraceable("a branch on a value (if, while, and, or, max, min), which a program cannot follow; use np.where")
         return bool(value_of(self))
 
-    __hash__ = object.__hash__
+    def __hash__(self) -> int:
+        root = _root(self).tape
+        if root.tracing and root.evaluating:                  # type: ignore[attr-defined]
+            raise NotTraceable("a value as the key of a dict or the member of a set")
+        return object.__hash__(self)
 
     # a tensor is immutable, so it is its own copy; in a file it would have lost its tape
     def __copy__(self) -> Tensor: return self
@@ -472,6 +543,9 @@ class Tensor:
         dtype = np.dtype(dtype)
         if dtype in FLOATS:
             return apply(RULES[np.ndarray.astype], self, dtype=dtype)
+        traced = _traced(self)
+        if type(traced) is Tensor:
+            return _whole(traced, dtype)
         if dtype.kind not in "biuSU":                      # whole numbers, bools and text carry no gradient
             raise TypeError(f"x.astype({dtype}) would drop the gradient of a tensor: it flows in float64 and float32; stay with these, "
                             "or convert x.value if no gradient is wanted")
@@ -480,9 +554,9 @@ class Tensor:
     # what would lose the gradient
     __float__ = _dropped("float(x), or writing x into an entry of a plain array,",
                          "keep it an array, and build arrays with np.stack or np.concatenate")
-    __int__ = _dropped("int(x)", "keep it an array: NumPy functions take tensors")
+    __int__ = _dropped("int(x)", "keep it an array: NumPy functions take tensors", int)
     __array__ = _dropped("turning into a plain array (np.asarray, np.array([...]) or writing into one)",
-                         "join tensors with np.stack or np.concatenate")
+                         "join tensors with np.stack or np.concatenate", np.asarray)
     item = _dropped("x.item()", "keep it an array: NumPy functions take tensors")
     tolist = _dropped("x.tolist()", "keep it an array: NumPy functions take tensors")
 
@@ -519,6 +593,8 @@ class Tensor:
             return mine(*args, **kwargs)
         if function in CONSTANT:
             return constant(function, *args, **kwargs)
+        if function in RULES:
+            return apply(RULES[function], *args, **kwargs)
         if function in STATIC:
             return function(*tree.map(value_of, args), **tree.map(value_of, kwargs))
         raise TypeError(f"np.{function.__name__} is not differentiated here; {_offer()}")
@@ -527,11 +603,14 @@ class Tensor:
         raise AttributeError(f"a tensor has no attribute {name!r}; NumPy functions such as np.{name} may do, or "
                              "x.value is the plain array")
 
+    def __index__(self) -> int:
+        return _plain(self, "a tensor as an index, or as a number of times,").__index__()
+
     def __format__(self, spec: str) -> str:
-        return format(value_of(self), spec)
+        return format(_seen(self), spec)
 
     def __repr__(self) -> str:
-        return f"Tensor({self.value!r})"
+        return f"Tensor({_seen(self)!r})"
 
 
 def _offer() -> str:

@@ -136,7 +136,7 @@ class Recorded:
     @property
     def values(self) -> tuple:
         """The outputs, off the tape."""
-        return tuple(y.value if type(y) is Tensor and y.tape is self.tape else y for y in self.outputs)
+        return tuple(y._value if type(y) is Tensor and y.tape is self.tape else y for y in self.outputs)
 
 
 class Recorder(Increment):
@@ -191,7 +191,7 @@ class Recorder(Increment):
     def shared(self, value: Recorded) -> tuple:
         leaves = []
         for j, y in enumerate(value.outputs):
-            leaf = self.tape.input(y.value if type(y) is Tensor and y.tape is value.tape else y)      # else it depends on t alone
+            leaf = self.tape.input(y._value if type(y) is Tensor and y.tape is value.tape else y)      # else it depends on t alone
             self.shares.append((leaf.slot, value, j))
             leaves.append(leaf)
         return tuple(leaves)

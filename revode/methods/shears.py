@@ -114,7 +114,7 @@ def pullback(word: Word, parts: Parts, cotangent: Parts, R: Recorder) -> tuple[P
         reads = R.read(shear.reads, parts)
         total = increment(shear, R, reads)
         on_tape = type(total) is Tensor and total.tape is R.tape
-        value = total.value if on_tape else total
+        value = total._value if on_tape else total
         parts[shear.target] = unscaled(parts[shear.target] - value, shear.scale)
         a = cotangent[shear.target]
         if on_tape:
@@ -144,7 +144,7 @@ def near_pullback(method: Any, step: Step, parts: Parts, cotangent: Parts, R: Re
     y, = R.read(("y",), known or parts)
     after = method.flow(R, step.t0, step.t1, y, step.dx)
     g, = R.pull(after, cotangent["y"], [y])
-    return parts, {"y": g}, y1 - after.value
+    return parts, {"y": g}, y1 - after._value
 
 
 def _swap(pair: Swap, *dicts: dict) -> None:

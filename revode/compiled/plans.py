@@ -1,0 +1,330 @@
+"""Programs that are kept for the next solve, by what they are made from; and the check that they still are the field.
+
+    programs        visible, and emptied by programs.clear()
+
+The name of a program is the trace of its field (fields.py), the method, and the shapes, dtypes and options that its text depends
+on. A number of the field is part of the name as long as it stays the same; where a second trace has the same operations and another
+number, that number becomes an input, and the programs are made once more, for the last time.
+
+One step of a solve is compared with the tape, from the state that the sweep begins with, at a place of the grid that moves from
+solve to solve: in every solve where that costs little beside it, and else in as many as keep it to some percent. Each thread has runners of its own, whose memory nobody else sees.
+"""
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from copy import copy
+from dataclasses import fields, is_dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+
+from ..engine import tree
+from ..engine.tensor import Tape, is_float, value_of
+from ..methods.increment import Increment
+from ..stepping import Problem, Stats, one_step
+from ..watch import size
+from .fields import Seen
+from .program import kinds
+from .replay import CHUNK, Grid
+
+KEPT = 64                  # kinds of solves whose programs are kept
+GOLDEN = 0.6180339887498949
+ALWAYS = 8                 # so many solves with a program are compared in any case
+BACK = 4                   # a step back on the tape costs so many forward
+
+
+class Disagreement(AssertionError):
+    """A program is not the field: raised in tests, where programs.strict is set."""
+
+
+class Made:
+    """The programs of one direction, and a runner of them for each thread."""
+
+    def __init__(self, steps: Any) -> None:
+        self.steps = steps
+        self.here = threading.local()              # .runner: its memory belongs to one thread
+        self.solves = count()
+
+    def check_tables(self, problem: Problem) -> None:
+        """Evaluate the field where it looks up tables on this grid. Raises NotTraceable."""
+        for program in self.steps.asked:
+            grid = Grid(program, kinds(program))
+            for first in range(0, problem.N, CHUNK):
+                at = grid.tables(problem, first, min(first + CHUNK, problem.N))
+                values = {role[1:]: at[v] for role, v in program.outputs.items()}
+                for place in {place for place, _ in values}:
+                    rows = [x for (where, j), x in sorted(values.items(), key=lambda item: item[0][1]) if where == place]
+                    problem.seen.looked_up(rows[0], rows[1:])
+
+
+class Family:
+    """The programs of one kind of solve: all of them, whatever the numbers that are inputs."""
+
+    def __init__(self, key: Any, numbers: tuple, lifted: tuple[int, ...] = (), steps: int = 0) -> None:
+        self.key, self.numbers, self.lifted, self.steps = key, numbers, lifted, steps
+        self.made: dict[str, Made | None] = {}     # by direction; None: cannot be made
+
+    def for_numbers(self, numbers: tuple) -> Family:
+        """This family, or another one, in which the numbers that have changed are inputs."""
+        changed = {m for m, (a, b) in enumerate(zip(self.numbers, numbers, strict=True)) if a != b and m not in self.lifted}
+        return self if not changed else Family(self.key, numbers, tuple(sorted({*self.lifted, *changed})), self.steps)
+
+
+class Programs:
+    """Families of programs by their key, the least recently used forgotten first."""
+
+    def __init__(self, kept: int = KEPT) -> None:
+        self.kept, self.families, self.strict = kept, OrderedDict[Any, Family](), False
+        self.lock = threading.Lock()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.unlock)
+
+    def unlock(self) -> None:
+        self.lock = threading.Lock()               # a fork may have been made while another thread held it
+
+    def get(self, key: Any) -> Family | None:
+        with self.lock:
+            family = self.families.get(key)
+            if family is not None:
+                self.families.move_to_end(key)
+            return family
+
+    def put(self, key: Any, family: Family) -> Family:
+        with self.lock:
+            self.families[key] = family
+            self.families.move_to_end(key)
+            while len(self.families) > self.kept:
+                self.families.popitem(last=False)
+        return family
+
+    def forget(self, key: Any) -> None:
+        with self.lock:
+            self.families.pop(key, None)
+
+    def clear(self) -> None:
+        with self.lock:
+            self.families.clear()
+
+    def __len__(self) -> int:
+        return len(self.families)
+
+    def find(self, key: Any, numbers: tuple) -> Family:
+        """The family of a solve, a new one if need be."""
+        before = self.get(key)
+        family = Family(key, numbers) if before is None else before.for_numbers(numbers)
+        return family if family is before else self.put(key, family)
+
+
+programs = Programs()
+places = count()           # of the fields that are looked at on the tape
+
+
+# what a program is made from
+
+def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
+    """Everything that the programs of a solve are made from, but for the numbers of the field. Raises NotTraceable."""
+    seen, system, driver = problem.seen, problem.system, problem.driver
+    leaves = tuple((np.shape(x), x.dtype if hasattr(x, "dtype") else float) if is_float(x) else None for x in tree.flatten(params)[0])
+    values = getattr(getattr(driver, "control", None), "values", np.empty((0, 0)))
+    given = None if driver is None else (type(driver), inside(problem), getattr(driver, "shape", None), values.shape[:-2], values.shape[-1])
+    return (backend, declared(problem, parts, params), type(system), getattr(system, "general", None), seen.key, leaves,
+            tuple((name, x.shape, x.dtype) for name, x in parts.items()), given)
+
+
+def inside(problem: Problem) -> bool:
+    """Whether generated code makes the noise itself: that of Brownian, and of no other path."""
+    from ..paths import Brownian
+    return type(getattr(problem.driver, "path", None)) is Brownian
+
+
+def declared(problem: Problem, parts: dict, params: Any) -> Any:
+    """The method: its own numbers, for those of the library; the step that it makes, traced, for all others."""
+    method = problem.method
+    if type(method).__module__.startswith("revode.methods.") and type(method).__name__ != "UserMethod":
+        inner = [getattr(method, f.name) for f in fields(method)] if is_dataclass(method) else []
+        if all(not hasattr(x, "word") and not hasattr(x, "flow") or type(x).__module__.startswith("revode.methods.") for x in inner) \
+                and not any(type(x).__name__ == "UserMethod" for x in inner):
+            return method
+    from .steps import traced_method
+    return traced_method(problem, parts, params)
+
+
+# looking at the field
+
+def see(problem: Problem, parts: dict, params: Any) -> None:
+    """The trace of the field (and of the diffusion) at the start of the solve."""
+    system: Any = copy(problem.system)
+    system.stats = Stats()
+    problem.stats.checks += 1
+    y = parts[next(iter(parts))]
+    t = problem.ts[0]
+    problem.seen = Seen(system, np.asarray(t) if isinstance(y, np.ndarray) else t, y, params)
+    problem.seen.at = (problem.system, y, params)
+
+
+def look_again(problem: Problem, system: Any, t: Any, y: Any, params: Any, f: Any) -> Any:
+    """The field's value at (t, y) once more, of a trace where that can be had: f itself where only rounding differs.
+
+    Raises TypeError for a field that treats tensors otherwise than arrays.
+    """
+    checks = system.stats.nfe + 1
+    raw = raw_of(system)
+    try:
+        seen: Any = Seen(raw, np.asarray(t) if isinstance(y, np.ndarray) else t, y, params)
+        again = seen.values[0]
+        if raw is system:
+            problem.seen = seen
+    except Exception as error:                  # the tape will say it in the user's own terms, if it cannot do it either
+        problem.seen = error
+        again = on_tape(raw, t, y, params)
+    try:
+        if again is not None and not same(f, again):
+            other = raw.coefficients(t, y, params)[0]
+            if same(f, other):
+                raise unlike(t)
+            again = other                          # another value each time
+        elif again is not None:
+            share = isinstance(f, np.ndarray) and isinstance(again, np.ndarray) and np.may_share_memory(f, again)
+            return again if share or not isinstance(f, np.ndarray) else f.copy()
+        return raw.coefficients(t, y, params)[0] if again is None else again
+    finally:
+        system.stats.nfe = checks
+
+
+def raw_of(system: Any) -> Any:
+    """The system whose values are what the field returned."""
+    if not hasattr(system, "control") or getattr(system.control, "smooth", False) is False:
+        return system
+    from ..driving import ControlledSystem
+    raw = ControlledSystem(system.field, system.stats, scalar=system.scalar)
+    raw.control = system.control
+    return raw
+
+
+def on_tape(system: Any, t: Any, y: Any, params: Any) -> Any:
+    """The field's value where y and the parameters are tensors; None where it has none for them."""
+    tape = Tape()
+    try:
+        found = system.coefficients(t, tape.input(y), tree.map(lambda x: tape.input(x) if is_float(x) else x, params))[0]
+    except Exception:
+        return None
+    return value_of(found)
+
+
+def unlike(t: Any) -> TypeError:
+    return TypeError(f"solve: the field has one value for an array y and another one for a tensor (at t={t:.6g}), so that its gradient "
+                     "would be that of another field; it is written for whatever behaves like an array: no isinstance(y, np.ndarray), "
+                     "no type(y), but np.shape(y), y.shape and NumPy's functions")
+
+
+def same(f: Any, g: Any) -> bool:
+    """Whether two values of a field are the same, up to rounding."""
+    f, g = np.asarray(f) if not hasattr(f, "dtype") else f, np.asarray(g) if not hasattr(g, "dtype") else g
+    if f.shape != g.shape or f.dtype != g.dtype:
+        return False
+    if bool((f == g).all()):
+        return True
+    with np.errstate(all="ignore"):
+        eps, off = float(np.finfo(f.dtype).eps) if f.dtype.kind == "f" else 0.0, abs(f - g)
+        allowed = eps ** 0.5 * abs(f) + 1e3 * eps * abs(f).max()
+        return bool(((off <= allowed) | ((f != f) & (g != g)) | (f == g)).all())
+
+
+def look_elsewhere(problem: Problem, params: Any, y: Any) -> None:
+    """Compare arrays with tensors at a time of the grid that moves from solve to solve. Raises TypeError."""
+    system, N = copy(problem.system), problem.N
+    y = value_of(y)
+    if N < 1 or not isinstance(y, np.ndarray):
+        return
+    system.stats = Stats()
+    raw, t, plain = raw_of(system), problem.ts[int(next(places) * GOLDEN % 1 * (N + 1))], tree.map(value_of, params)
+    with np.errstate(all="ignore"):
+        try:
+            f = raw.coefficients(t, y, plain)
+            if not all(hasattr(x, "dtype") for x in f):
+                return
+        except Exception:                          # not defined there
+            return
+        g = on_tape(raw, t, y, plain)
+        if g is not None and not same(f[0], g) and same(f[0], raw.coefficients(t, y, plain)[0]):
+            raise unlike(t)
+
+
+# looking at a step
+
+def agree(runner: Any, direction: str, problem: Problem, parts: dict, params: Any, n: int) -> None:
+    """Raise NotTraceable if step n of the runner, from these parts, is not that of the tape."""
+    leaves = tree.flatten(params)[0]
+    floats = [i for i, x in enumerate(leaves) if is_float(x)]
+    own: Any = copy(problem)
+    own.__dict__.pop("saved", None)
+    own.save, own.stats, own.system, own.backend = (), Stats(), copy(problem.system), None
+    own.system.stats = own.stats
+    with np.errstate(all="ignore"):
+        seeds = {} if direction == "forward" else {name: np.asarray(0.5 + irregular(x.shape), x.dtype) for name, x in parts.items()}
+        try:
+            wanted = one_eagerly(own, direction, n, parts, seeds, params, floats)
+        except Exception:                         # not defined there: nothing to compare with
+            return
+        if direction == "forward":
+            runner.start(own, params, parts)
+            runner.forward(n, n + 1, tuple(np.empty((0, *x.shape), x.dtype) for x in own.output(parts)))
+        else:
+            runner.start(own, params, parts, seeds)
+            runner.back(n + 1, n, (), None, True)
+        for kind, arrays in wanted.items():
+            found = runner.get(kind)
+            largest = max((size(x) for x in arrays.values() if x.size), default=0.0)
+            if not np.isfinite(largest):
+                return
+            for name, x in arrays.items():
+                eps = float(np.finfo(x.dtype).eps)
+                step = abs(x - parts[name]) if kind == "part" else abs(x)
+                allowed = (1e-6 if eps < 1e-10 else 1e-3) * step + 1e4 * eps * largest
+                if not np.all(abs(found[name] - x) <= allowed):
+                    raise Disagreement(f"step {n} of the program is not that of the field ({kind} {name}), which uses values that a "
+                                       "program does not see (random numbers, or what changes from call to call)")
+
+
+def one_eagerly(problem: Problem, direction: str, n: int, parts: dict, cotangents: dict, params: Any, floats: list[int]) -> dict:
+    """What step n of the grid makes on the tape, by kind and name."""
+    if direction == "forward":
+        return {"part": one_step(problem.method, problem.step(n), parts, Increment(problem.system, params))}
+    from ..gradients.reversible import Sweep
+    tape = Sweep(problem)
+    tape.start(problem, params, parts, cotangents)
+    tape.back(n + 1, n, (), None, True)
+    return {"part": tape.get("part"), "cotangent": tape.get("cotangent"),
+            "aparam": dict(zip(floats, tape.R.aparams, strict=True))}
+
+
+def moved(x: Any, sign: float) -> Any:
+    """Numbers near those of x, or of the other sign, and not zero where those of x are."""
+    if not np.size(x):
+        return x
+    made = sign * x * (1 - 0.1 * irregular(np.shape(x))) + 0.01 * (size(np.asarray(x)) or 1.0)
+    return np.asarray(made, x.dtype) if hasattr(x, "dtype") else float(made)
+
+
+def irregular(shape: tuple[int, ...]) -> np.ndarray:
+    """Numbers in [0, 1), no two of them alike."""
+    return np.reshape(np.arange(int(np.prod(shape))) * GOLDEN % 1, shape)
+
+
+def compared(made: Made, runner: Any, direction: str, problem: Problem, parts: dict, params: Any) -> None:
+    """One step of this solve against the tape, at a place that moves from solve to solve."""
+    k, N = next(made.solves), problem.N
+    every = 1 if problem.adaptive is not None else -(-runner.pays * (1 if direction == "forward" else BACK) // max(N, 1))
+    if N and (k < ALWAYS or k % every == 0):
+        agree(runner, direction, problem, parts, params, int(k * GOLDEN % 1 * N))
+
+
+def agree_elsewhere(runner: Any, direction: str, problem: Problem, parts: dict, params: Any) -> None:
+    """A new program at its first solve: also at other states and parameters, for the branches that the trace did not see."""
+    leaves, structure = tree.flatten(params)
+    others = tree.unflatten(structure, [moved(x, 1.0) if is_float(x) else x for x in leaves])
+    for sign in (1.0, -0.7):
+        agree(runner, direction, problem, {name: moved(x, sign) for name, x in parts.items()}, others, problem.N - 1)
