@@ -199,7 +199,7 @@ def raw_of(system: Any) -> Any:
     if not hasattr(system, "control") or getattr(system.control, "smooth", False) is False:
         return system
     from ..driving import ControlledSystem
-    raw = ControlledSystem(system.field, system.stats, scalar=system.scalar)
+    raw = ControlledSystem(system.field, system.stats, scalar=system.scalar, refuse=system.refuse)
     raw.control = system.control
     return raw
 

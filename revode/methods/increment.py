@@ -68,7 +68,7 @@ def fits(f: Any, y: Any, tail: tuple[int, ...] = ()) -> bool:
     """Whether f is an array of y's dtype and of shape (*y.shape, *tail), and no tensor where y is none. Asked at every value."""
     try:
         return f.shape == (y.shape + tail if tail else y.shape) and f.dtype == y.dtype and (
-            type(f) is not Tensor or (type(y) is Tensor and (type(f.value) is not Tensor or type(y.value) is Tensor)))
+            type(f) is not Tensor or (type(y) is Tensor and (type(f._value) is not Tensor or type(y._value) is Tensor)))
     except AttributeError:
         return False
 
