@@ -544,7 +544,7 @@ def misfit(f: Any, t: Any, y: Any, params: Any, tail: tuple[int, ...], what: str
                   "A constant is made one by np.full_like(y, ...), or by + 0 * y.")
         kind = TypeError if what == "field" else ValueError
         raise kind(f"solve: the {what} returned {type(f).__name__} {at}; it returns an array of shape {shape}, at every time: an "
-                        f"array shaped like y{', with one more axis' if tail else ''}. {remedy}")
+                   f"array shaped like y{', with one more axis' if tail else ''}. {remedy}")
     if f.shape != shape:
         raise ValueError(f"solve: the {what} returned shape {f.shape} for y of shape {y.shape} {at}; " + (
             "a vector field returns an array shaped like y. Did you forget the batch axis?" if (what, tail) == ("field", ()) else
