@@ -22,7 +22,7 @@ from .engine.tensor import Tensor, beside, is_float, number, value_of
 from .gradients import Direct, Reversible
 from .methods import EES, EES25, NearReversible
 from .methods.custom import UserMethod
-from .methods.increment import System
+from .methods.increment import System, nested
 from .problem import Asked, Layout
 from .stepping import Problem, State, Stats
 
@@ -556,14 +556,6 @@ def misfit(f: Any, t: Any, y: Any, params: Any, tail: tuple[int, ...], what: str
     if nested(f) > max(map(nested, [y, *tree.flatten(params)[0]])):
         raise TypeError(f"solve: the {what} uses a tensor that it was not given (a variable from outside) {at}, so its gradient would "
                         "be lost; pass everything that is to be differentiated through params")
-
-
-def nested(x: Any) -> int:
-    """How many tapes x is on, one within another."""
-    depth = 0
-    while type(x) is Tensor:
-        x, depth = x.value, depth + 1
-    return depth
 
 
 def check_not_split(y0: Any, method: Any, error: Exception) -> None:
