@@ -415,8 +415,10 @@ RESOLVED, SEEN, FAR = 64.0, 1024.0, 16.0
 
 def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float = RESOLVED) -> None:
     """Whether times so large are told apart in y's dtype, in which the field gets them; steps: that an interval will have."""
-    spacing = np.spacing(np.maximum(abs(ts[1:]), abs(ts[:-1])).astype(dtype)).astype(np.float64)
     h = abs(np.diff(ts))
+    if float(np.finfo(dtype).eps) * max(abs(ts[0]), abs(ts[-1])) * spacings * steps <= h.min():
+        return                                           # as ever, and quickly told
+    spacing = np.spacing(np.maximum(abs(ts[1:]), abs(ts[:-1])).astype(dtype)).astype(np.float64)
     worst = int(np.argmax(spacing / h))
     if spacing[worst] * spacings * steps > h[worst]:
         raise ValueError(f"solve: near t={ts[worst + 1]:.10g} the numbers of {dtype}, in which the field gets its times, are "
