@@ -22,7 +22,7 @@ from .engine.tensor import Tensor, beside, innermost, is_float, number, value_of
 from .gradients import Automatic, Direct, Reversible
 from .methods import EES, EES25, NearReversible
 from .methods.custom import UserMethod
-from .methods.increment import System
+from .methods.increment import System, nested
 from .problem import Asked, Layout
 from .stepping import Problem, State, Stats
 
@@ -419,8 +419,10 @@ RESOLVED, SEEN, FAR = 64.0, 1024.0, 16.0
 
 def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float = RESOLVED) -> None:
     """Whether times so large are told apart in y's dtype, in which the field gets them; steps: that an interval will have."""
-    spacing = np.spacing(np.maximum(abs(ts[1:]), abs(ts[:-1])).astype(dtype)).astype(np.float64)
     h = abs(np.diff(ts))
+    if float(np.finfo(dtype).eps) * max(abs(ts[0]), abs(ts[-1])) * spacings * steps <= h.min():
+        return                                           # as ever, and quickly told
+    spacing = np.spacing(np.maximum(abs(ts[1:]), abs(ts[:-1])).astype(dtype)).astype(np.float64)
     worst = int(np.argmax(spacing / h))
     if spacing[worst] * spacings * steps > h[worst]:
         raise ValueError(f"solve: near t={ts[worst + 1]:.10g} the numbers of {dtype}, in which the field gets its times, are "
@@ -550,7 +552,7 @@ def misfit(f: Any, t: Any, y: Any, params: Any, tail: tuple[int, ...], what: str
                   "A constant is made one by np.full_like(y, ...), or by + 0 * y.")
         kind = TypeError if what == "field" else ValueError
         raise kind(f"solve: the {what} returned {type(f).__name__} {at}; it returns an array of shape {shape}, at every time: an "
-                        f"array shaped like y{', with one more axis' if tail else ''}. {remedy}")
+                   f"array shaped like y{', with one more axis' if tail else ''}. {remedy}")
     if f.shape != shape:
         raise ValueError(f"solve: the {what} returned shape {f.shape} for y of shape {y.shape} {at}; " + (
             "a vector field returns an array shaped like y. Did you forget the batch axis?" if (what, tail) == ("field", ()) else
@@ -562,14 +564,6 @@ def misfit(f: Any, t: Any, y: Any, params: Any, tail: tuple[int, ...], what: str
     if nested(f) > max(map(nested, [y, *tree.flatten(params)[0]])):
         raise TypeError(f"solve: the {what} uses a tensor that it was not given (a variable from outside) {at}, so its gradient would "
                         "be lost; pass everything that is to be differentiated through params")
-
-
-def nested(x: Any) -> int:
-    """How many tapes x is on, one within another."""
-    depth = 0
-    while type(x) is Tensor:
-        x, depth = x._value, depth + 1
-    return depth
 
 
 def check_not_split(y0: Any, method: Any, error: Exception) -> None:

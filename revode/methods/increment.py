@@ -16,7 +16,7 @@ from typing import Any
 
 from ..engine import tree
 from ..engine.derivatives import explain
-from ..engine.tensor import Tape, Tensor, is_float
+from ..engine.tensor import Tape, Tensor, is_float, value_of
 
 
 class System:
@@ -37,14 +37,17 @@ class System:
 
     def value(self, of: Any, t: Any, y: Any, params: Any, tail: tuple[int, ...] = (), what: str = "field") -> Any:
         """of(t, y, params) as one array, of y's dtype and of shape (*y.shape, *tail)."""
-        t = self.time(t)
-        if type(y) is not Tensor and hasattr(y, "setflags"):
+        t = t if self.scalar is None else self.time(t)
+        kind = type(y)
+        if kind is not Tensor and hasattr(y, "setflags"):
             y.setflags(write=False)          # the field reads; a write into y raises
         try:
             f = of(t, y, params) if self.unpack is None else self.pack(of(t, self.unpack(y), params), t)
         except ValueError as error:
             explain(error)
             raise
+        if type(f) is kind and kind is not Tensor and f.dtype is y.dtype and f.shape == y.shape and not tail:
+            return f                         # as ever, and quickly told
         if self.refuse is not None and not fits(f, y, tail):
             self.refuse(f, t, y, params, tail, what)
         return f
@@ -66,11 +69,23 @@ class System:
 
 def fits(f: Any, y: Any, tail: tuple[int, ...] = ()) -> bool:
     """Whether f is an array of y's dtype and of shape (*y.shape, *tail), and no tensor where y is none. Asked at every value."""
+    a, b = value_of(f), value_of(y)
     try:
-        return f.shape == (y.shape + tail if tail else y.shape) and f.dtype == y.dtype and (
-            type(f) is not Tensor or (type(y) is Tensor and (type(f._value) is not Tensor or type(y._value) is Tensor)))
+        return a.shape == (b.shape + tail if tail else b.shape) and a.dtype == b.dtype and (
+            type(f) is not Tensor or (type(y) is Tensor and nested(f) <= nested(y)))
     except AttributeError:
         return False
+
+
+def nested(x: Any) -> int:
+    """How many tapes x is on, one within another."""
+    depth = 0
+    while type(x) is Tensor:
+        depth += 1
+        if x.tape.tracing:
+            break
+        x = x.value
+    return depth
 
 
 class Increment:
