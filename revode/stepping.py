@@ -204,7 +204,7 @@ def leap(problem: Problem, parts: Parts, params: Any, runner: Any, visit: Callab
                 watch.see(looks, runner.forward(n, stop, ys, looks))
                 n, parts = stop, runner.get("part")
             else:
-                watch.look(0, parts)
+                watch.see([0], {name: part[None] for name, part in parts.items()})
             if visit is not None and n % every == 0:
                 visit(n, parts)
     problem.stats.steps, problem.stats.nfe_forward = N, problem.stats.nfe
