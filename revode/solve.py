@@ -13,6 +13,7 @@ from .engine import tree
 from .engine.derivatives import custom_vjp
 from .engine.tensor import innermost, value_of
 from .gradients import Direct, Reversible
+from .gradients.finite import guarded
 from .gradients.reversible import pull_start, spread, step_back, zeros
 from .methods import Coupled
 from .methods.increment import Recorder
@@ -102,12 +103,14 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
         ys, parts = march(problem, initial, params)
         problem.stats.peak_states = 1
     else:
+        problem.asked = {name: innermost(tree.flatten(part)[0]) is not None for name, part in (("y0", initial), ("params", params))}
+
         def operation(initial: Any, params: Any) -> tuple:
             if innermost(tree.flatten((initial, params))[0]) is not None and not isinstance(gradient, Direct):
                 raise TypeError(f"solve: a derivative of a derivative was asked through {gradient!r}, which gives first "
                                 "derivatives only; use gradient=Direct(), which gives every order (or, in check_vjp, order=1)")
             initial = tree.map(lambda x: x.view() if isinstance(x, np.ndarray) else x, initial)     # yours stays writeable
-            return gradient.solve(problem, initial, params)
+            return guarded(problem, initial, params, gradient.solve(problem, initial, params))
 
         ys, parts = custom_vjp(operation)(initial, params)
     save = problem.save

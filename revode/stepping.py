@@ -66,6 +66,7 @@ class Problem:
     backend: Any = None          # makes programs of the steps (compiled/backend.py); None for the eager tape
     asked: dict = field(default_factory=lambda: {"y0": True, "params": True})      # whose gradients somebody wants
     parted: bool = False         # whether it has been said that the two copies of the solution part
+    lost: bool = False           # or that the reverse sweep did not find its way back
     key: Any = ...               # what those programs are made from, once it is known; None where that cannot be told
 
     @property

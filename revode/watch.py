@@ -101,6 +101,8 @@ def report(problem: Any, verdict: Verdict) -> None:
 def complain(problem: Any, complaint: Complaint) -> None:
     """Warn at the first caller outside of this package; raise, with the numbers, if strict."""
     category, text, details = complaint
+    problem.parted |= category is ParasiteWarning
+    problem.lost |= category is ReconstructionWarning
     if problem.strict:
         numbers = ", ".join(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
                             for name, value in details.items())
@@ -272,17 +274,15 @@ class Ahead:
         if pairs.data.velocity:
             gap = gap * column([abs(float(problem.hs[ns[i]])) for i in middle], gap)
         # what starts at zero has no size yet
-        G = np.where(abs(t[middle] - float(problem.ts[0])) >= 0.05 * self.span, size_of_each(gap / s[middle]), 0.0)
+        allowed, scale = pairs.data.allowed if problem.driver is None else pairs.data.driven, s[middle]
+        if problem.adaptive is not None:                                 # here the user has said how far it may be off
+            allowed, wanted = OF_TOLERANCE, problem.adaptive.controller
+            scale = wanted.atol + wanted.rtol * scale
+        G = np.where(abs(t[middle] - float(problem.ts[0])) >= 0.05 * self.span, size_of_each(gap / scale), 0.0)
         self.G = max(self.G, float(np.max(G)))
-        allowed = pairs.data.allowed if problem.driver is None else pairs.data.driven
-        if problem.adaptive is not None and self.G <= allowed:           # the controller's user asked for more
-            wanted = problem.adaptive.controller
-            G = np.where(G > 0.0, size_of_each(gap / (wanted.atol + wanted.rtol * s[middle])), 0.0)
-            allowed = OF_TOLERANCE
-        if np.max(G) > allowed:
-            problem.parted = True
+        if self.G > allowed:
             n = ns[middle[int(np.argmax(G > allowed))]]
-            complain(problem, parted_copies(problem, pairs, {"step": n, "t": float(problem.ts[n]), "G": float(np.max(G)), "allowed": allowed}))
+            complain(problem, parted_copies(problem, pairs, {"step": n, "t": float(problem.ts[n]), "G": self.G, "allowed": allowed}))
 
     @property
     def span(self) -> float:
@@ -343,6 +343,7 @@ class Back:
         self.scales = {name: np.maximum(problem.scales[name], largest(y)) for name, y in self.ys.items()}
         self.W_p: dict[str, Any] = {}
         self.W_y = 0.0
+        self.broken = False                          # whether a cotangent is not finite though the state is
         self.sums: list[tuple] = []                  # |b e|, |a dy| and |a y|, by window and member
         # a loss that looks at the companion itself has a cotangent there which is no parasite
         self.aside = any(bool(np.any(a)) for name, a in a_parts.items() if name not in outputs)
@@ -386,6 +387,8 @@ class Back:
                 scale = self.scales[name]
                 floor = float(self.info.eps) ** 0.25 * size(scale) + float(self.info.tiny)
                 self.W_y = max(self.W_y, finite(size(off / np.maximum(scale, floor))))
+        self.broken = self.broken or (finite(float(np.max(absolute))) < math.inf and not all(
+            np.isfinite(size(a)) for a in cotangents.values()))
         self.trips += [(n, finite(float(x)), float(y)) for n, x, y in zip(ns, absolute, size_of_x, strict=True)]
 
     def numbers(self, weighed: Any) -> dict[str, float]:
@@ -414,6 +417,8 @@ class Back:
         of_params = max(found["W_p"], found.get("E", 0.0))
         estimate = {"y0": max(found["W_y"], of_params), "params": of_params}
         wrong = [name for name, value in estimate.items() if value > self.tol and problem.asked[name]]
+        if self.broken:                              # then it is not the reconstruction
+            return Verdict(estimate, [], found)
         details = {**found, "allowed": self.tol, "error": trip.absolute, "step": trip.step, "t": float(problem.ts[trip.step])}
         complaints = []
         if wrong:
@@ -455,7 +460,7 @@ def finite(x: float) -> float:
 
 TOL = 1e-3            # estimated relative error of the gradient from which a sweep is not trusted
 S_P, S_Y = 0.005, 0.1
-OF_TOLERANCE = 100.0  # times what the tolerances of a controller allow an error to be, for the gap of an adaptive solve
+OF_TOLERANCE = 30.0   # times what the tolerances of a controller allow an error to be, for the gap of an adaptive solve
 
 SMALLER, OTHER = "smaller steps", "the default method (method=None), which has no second copy"
 STORED = "Reversible(resync=K), which stores a state every K steps; Checkpointed(n) or Direct()"
