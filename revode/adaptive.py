@@ -20,6 +20,7 @@ import numpy as np
 
 from .engine import tree
 from .engine.tensor import beside, number, value_of
+from .methods.companion import injected, neutral, weighted
 from .methods.increment import Increment
 from .methods.shears import Parts, Step
 from .stepping import Problem
@@ -111,6 +112,7 @@ class Adaptive:
         self.last_only = last_only
         self.norms: list[float] = []               # of the accepted steps before, newest first
         self.tries = 0
+        self.parting = False                       # whether it was the gap of two copies that limited the last step
 
     def stop_at(self, times: list[float]) -> None:
         """Make further times grid points, such as the corners of a control."""
@@ -131,6 +133,7 @@ class Adaptive:
         if not self.h:
             self.h = first_step(problem, parts, F, self.t1 - t0, controller)
         flows = not hasattr(method, "word")
+        companion = getattr(method, "companion", None)
         memo = {name: dict(values) for name, values in F.memo.items()}
         scalar = value_of(problem.output(parts)[0]).dtype.type
         limit = controller.min_step or max(10 * np.spacing(max(abs(t0), abs(self.t1))), 10 * float(np.spacing(scalar(abs(t0)))))
@@ -144,6 +147,10 @@ class Adaptive:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):      # what overflows is rejected
                 after, error = attempt(method, step, parts, F)
             norm = error_norm(controller, error, problem.output(parts), problem.output(after))
+            if companion is not None:
+                apart = error_norm(controller, parting(companion, method, step, parts, after), problem.output(parts),
+                                   problem.output(after))
+                self.parting, norm = apart > norm, max(norm, apart)
             factor = self.factor(norm, method.error_order)
             if norm <= 1:
                 problem.ts.append(t1)
@@ -191,8 +198,10 @@ class Adaptive:
         norm = max(size(value_of(y)) for y in problem.output(parts))
         raise FloatingPointError(
             f"solve: the controller {what} at t = {problem.ts[-1]:.6g} (h = {abs(self.h):.3g}, largest entry of y {norm:.3g}, "
-            f"{problem.N} steps accepted, {problem.stats.rejected} rejected). The problem may be stiff or singular there; raise "
-            "rtol and atol, or look at the field.")
+            f"{problem.N} steps accepted, {problem.stats.rejected} rejected). " + (
+                f"Its steps have to keep {problem.method.companion.what.rstrip(',')} together, because the solution contracts faster "
+                f"than {problem.method!r} follows; give it a smaller lam, or use the default method (method=None)."
+                if self.parting else "The problem may be stiff or singular there; raise rtol and atol, or look at the field."))
 
 
 def as_step(h: Any, problem: Problem) -> Any:
@@ -207,6 +216,11 @@ def attempt(method: Any, step: Step, parts: Parts, F: Increment) -> tuple[Parts,
     y, = F.read(("y",), parts)
     after = {"y": method.flow(F, step.t0, step.t1, y, step.dx, errors)}
     return after, errors[0]
+
+
+def parting(companion: Any, method: Any, step: Step, parts: Parts, after: Parts) -> Any:
+    """What the step put between the two copies of the solution. (Not the gap itself, which no smaller step would make less.)"""
+    return injected([weighted(companion.D, parts), weighted(companion.D, after)], neutral(method.word(step)))
 
 
 def error_norm(controller: PID, error: Any, before: tuple, after: tuple) -> float:

@@ -14,6 +14,7 @@ from .engine import tree
 from .engine.derivatives import custom_vjp
 from .engine.tensor import innermost, value_of
 from .gradients import Automatic, Direct, Reversible
+from .gradients.finite import guarded
 from .gradients.reversible import pull_start, spread, step_back, zeros
 from .methods.increment import Recorder
 from .problem import Asked, Layout
@@ -104,6 +105,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
         ys, parts = march(problem, initial, params)
         problem.stats.peak_states = 1
     else:
+        problem.asked = {name: innermost(tree.flatten(part)[0]) is not None for name, part in (("y0", initial), ("params", params))}
+
         def operation(initial: Any, params: Any) -> tuple:
             again = innermost(tree.flatten((initial, params))[0]) is not None
             if again and not isinstance(gradient, (Automatic, Direct)):
@@ -111,7 +114,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
                                 "derivatives only; use gradient=Direct(), which gives every order (or, in check_vjp, order=1)")
             initial = tree.map(lambda x: x.view() if isinstance(x, np.ndarray) else x, initial)     # yours stays writeable
             mode = gradient.higher(problem) if again and isinstance(gradient, Automatic) else gradient
-            return mode.solve(problem, initial, params)
+            return guarded(problem, initial, params, mode.solve(problem, initial, params))
 
         ys, parts = custom_vjp(operation)(initial, params)
     save = problem.save

@@ -71,6 +71,7 @@ class Problem:
     backend: Any = None          # makes programs of the steps (compiled/backend.py); None for the eager tape
     asked: dict = field(default_factory=lambda: {"y0": True, "params": True})      # whose gradients somebody wants
     parted: bool = False         # whether it has been said that the two copies of the solution part
+    lost: bool = False           # or that the reverse sweep did not find its way back
     seen: Any = None             # the field as its trace shows it (compiled/fields.py), or why there is none
 
     @property
@@ -209,7 +210,7 @@ def leap(problem: Problem, parts: Parts, params: Any, runner: Any, visit: Callab
                 watch.see(looks, runner.forward(n, stop, ys, looks))
                 n, parts = stop, runner.get("part")
             else:
-                watch.look(0, parts)
+                watch.see([0], {name: part[None] for name, part in parts.items()})
             if visit is not None and n % every == 0:
                 visit(n, parts)
     problem.stats.steps, problem.stats.nfe_forward = N, problem.stats.nfe

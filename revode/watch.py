@@ -14,8 +14,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -102,6 +101,8 @@ def report(problem: Any, verdict: Verdict) -> None:
 def complain(problem: Any, complaint: Complaint) -> None:
     """Warn at the first caller outside of this package; raise, with the numbers, if strict."""
     category, text, details = complaint
+    problem.parted |= category is ParasiteWarning
+    problem.lost |= category is ReconstructionWarning
     if problem.strict:
         numbers = ", ".join(f"{name} = {value:.4g}" if isinstance(value, float) else f"{name} = {value}"
                             for name, value in details.items())
@@ -128,28 +129,40 @@ LOOKS = 16            # places at which a march, forward or back, is looked at
 ROOM = 1 << 18        # bytes of states that are held to be judged together
 
 
-def places(N: int, width: int, stretch: int | None = None) -> list[int]:
+@lru_cache(64)
+def places(N: int, width: int, stretch: int | None = None) -> tuple[int, ...]:
     """The first of `width` neighbouring grid points each: up to LOOKS windows spread over 0 .. N, which share no point.
 
     stretch: a sweep starts anew at its multiples, so that no window may reach across one.
     """
     last, count = N + 1 - width, min(LOOKS, (N + 1) // width)
     if count < 1 or (stretch is not None and stretch < width):
-        return []
+        return ()
     starts = [round(k * last / max(1, count - 1)) for k in range(count)]
     if stretch is not None:
         starts = [n - max(0, n % stretch - (stretch - width)) for n in starts]
-    return [n for k, n in enumerate(starts) if not k or n >= starts[k - 1] + width]
+    return tuple(n for k, n in enumerate(starts) if not k or n >= starts[k - 1] + width)
 
 
-def runs(ns: Sequence[int], width: int) -> list[int]:
-    """Where in ns, one after another, `width` neighbouring grid points stand."""
-    return [i for i in range(len(ns) + 1 - width) if abs(ns[i + width - 1] - ns[i]) == width - 1]
+@lru_cache(64)
+def looks(N: int, width: int, stretch: int | None = None) -> tuple[int, ...]:
+    """Every point of those windows."""
+    return tuple(n + i for n in places(N, width, stretch) for i in range(width))
+
+
+@lru_cache(64)
+def runs(ns: tuple[int, ...], width: int) -> np.ndarray:
+    """Where in ns `width` neighbouring grid points stand one after another: (width, windows) positions, earliest time first."""
+    at = np.asarray([i for i in range(len(ns) + 1 - width) if abs(ns[i + width - 1] - ns[i]) == width - 1], np.intp)
+    found = at + np.arange(width)[:, None]
+    return found[::-1] if len(ns) > 1 and ns[1] < ns[0] else found
 
 
 def grouped(ns: list[int], width: int, nbytes: int) -> list[list[int]]:
     """ns in lists as long as there is room for, one at least, none of which ends between neighbours; nbytes: of one look."""
     most = max(1, ROOM // max(1, nbytes))
+    if len(ns) <= most:
+        return [ns]
     found: list[list[int]] = [[]]
     for n in ns:
         if len(found[-1]) >= most and (width == 1 or abs(n - found[-1][-1]) > 1):
@@ -207,7 +220,7 @@ class Ahead:
         """The grid points to look at, on a grid that is known."""
         N = self.problem.N
         width = 3 if N and self.pairs.smooth else 1
-        return sorted({N, *(n + i for n in places(N, width) for i in range(width))})
+        return sorted({N, *looks(N, width)})
 
     def groups(self, first: int, last: int, parts: Parts) -> list[list[int]]:
         """The looks at first + 1 .. last, as many together as there is room for."""
@@ -250,23 +263,25 @@ class Ahead:
         if pairs.data is None or problem.parted or not problem.N:
             return
         width = 3 if pairs.smooth else 1
-        at = runs(ns, width)
+        at = runs(tuple(ns), width)
         y = abs(parts[problem.method.outputs[0]])
         t, s = self.fading(ns, y)
         gap = pairs.gap(parts)
-        # what starts at zero has no size yet
-        late = [i for i in at if abs(t[i + width // 2] - float(problem.ts[0])) >= 0.05 * self.span]
-        if not late:
+        if not at.size:
             return
-        gap = abs(parted([gap[[i + j for i in late]] for j in range(width)], pairs.k))
+        middle = at[width // 2]
+        gap = abs(parted([gap[i] for i in at], pairs.k))
         if pairs.data.velocity:
-            gap = gap * abs(np.diff(np.asarray(problem.ts, float)))[[ns[i] for i in late]].reshape(-1, *[1] * (gap.ndim - 1))
-        G = size_of_each(gap / s[[i + width // 2 for i in late]])
+            gap = gap * column([abs(float(problem.hs[ns[i]])) for i in middle], gap)
+        # what starts at zero has no size yet
+        allowed, scale = pairs.data.allowed if problem.driver is None else pairs.data.driven, s[middle]
+        if problem.adaptive is not None:                                 # here the user has said how far it may be off
+            allowed, wanted = OF_TOLERANCE, problem.adaptive.controller
+            scale = wanted.atol + wanted.rtol * scale
+        G = np.where(abs(t[middle] - float(problem.ts[0])) >= 0.05 * self.span, size_of_each(gap / scale), 0.0)
         self.G = max(self.G, float(np.max(G)))
-        allowed = pairs.data.allowed if problem.driver is None else pairs.data.driven
         if self.G > allowed:
-            problem.parted = True
-            n = ns[late[int(np.argmax(G > allowed))] + width // 2]
+            n = ns[middle[int(np.argmax(G > allowed))]]
             complain(problem, parted_copies(problem, pairs, {"step": n, "t": float(problem.ts[n]), "G": self.G, "allowed": allowed}))
 
     @property
@@ -274,13 +289,12 @@ class Ahead:
         end = self.problem.ts[-1] if self.problem.adaptive is None else self.problem.adaptive.t1
         return abs(float(end - self.problem.ts[0])) or 1.0
 
-    def fading(self, ns: list[int], y: Any) -> tuple[list[float], Any]:
+    def fading(self, ns: list[int], y: Any) -> tuple[np.ndarray, Any]:
         """The times, and s there; never far below the largest entry of a member."""
-        t = [float(self.problem.ts[n]) for n in ns]
-        rise = np.exp(np.minimum(20.0 * abs(np.asarray(t) - self.t) / self.span, 60.0)).reshape(-1, *[1] * (y.ndim - 1))
-        rise = beside(y)(rise)
+        t = np.asarray([self.problem.ts[n] for n in ns], float)
+        rise = column(np.exp(np.minimum(20.0 * abs(t - self.t) / self.span, 60.0)), y)
         s = np.maximum(np.maximum.accumulate(y * rise), self.s) / rise
-        self.s, self.t = s[-1], t[-1]
+        self.s, self.t = s[-1], float(t[-1])
         info = np.finfo(y.dtype)
         return t, np.maximum(s, float(info.eps) ** 0.5 * np.max(s, axis=-1, keepdims=True) if s.ndim > 1 else 0.0) + float(info.tiny)
 
@@ -320,8 +334,7 @@ class Back:
         self.pairs, self.compared = Pairs(problem), compared
         outputs = problem.method.outputs
         self.width = 1 if self.pairs.data is None else 4 if self.pairs.smooth else 2
-        self.starts = places(problem.N - 1, self.width, problem.resync)
-        self.looks = sorted({*compared, *(n + i for n in self.starts for i in range(self.width))}, reverse=True)
+        self.looks = sorted({*compared, *looks(problem.N - 1, self.width, problem.resync)}, reverse=True)
         self.at = {n: k for k, n in enumerate(problem.save)}
         self.ys = dict(zip(outputs, ys, strict=True))
         self.trips: list[tuple[int, float, float]] = []
@@ -330,6 +343,7 @@ class Back:
         self.scales = {name: np.maximum(problem.scales[name], largest(y)) for name, y in self.ys.items()}
         self.W_p: dict[str, Any] = {}
         self.W_y = 0.0
+        self.broken = False                          # whether a cotangent is not finite though the state is
         self.sums: list[tuple] = []                  # |b e|, |a dy| and |a y|, by window and member
         # a loss that looks at the companion itself has a cotangent there which is no parasite
         self.aside = any(bool(np.any(a)) for name, a in a_parts.items() if name not in outputs)
@@ -346,19 +360,19 @@ class Back:
                          {name: y[[self.at[ns[i]] for i in chosen]] for name, y in self.ys.items()},
                          {name: a[chosen] for name, a in cotangents.items()})
         data, width = self.pairs.data, self.width
-        at = runs(ns, width)
-        if not at:
+        at = runs(tuple(ns), width)
+        if not at.size:
             return
-        # the sweep goes down: the last one of a window is the earliest
-        rows = [{name: x[[i + width - 1 - j for i in at]] for name, x in parts.items()} for j in range(width)]
-        a = {name: x[[i + width - 1 - width // 2 for i in at]] for name, x in cotangents.items()}
+        y = {name: parts[name][at[width // 2]] for name in self.ys}
+        a = {name: x[at[width // 2]] for name, x in cotangents.items()}
         for name in self.ys:
             a_y = a[name] if data is None else weighted(data.a, a)
-            ay = abs(a_y * rows[width // 2][name])
+            ay = abs(a_y * y[name])
             self.A[name] = np.maximum(self.A[name], np.max(ay, axis=0))
         if data is not None:
-            e = injected([self.pairs.gap(parts) for parts in rows], self.pairs.k)
-            moved = a_y * (rows[width // 2][name] - rows[width // 2 - 1][name])
+            D = self.pairs.gap(parts)
+            e = injected([D[i] for i in at], self.pairs.k)
+            moved = a_y * (y[name] - parts[name][at[width // 2 - 1]])
             self.sums.append((members(weighted(data.b, a) * e), members(moved), members(ay)))
 
     def compare(self, ns: list[int], parts: Parts, truth: Parts, cotangents: Parts) -> None:
@@ -373,6 +387,8 @@ class Back:
                 scale = self.scales[name]
                 floor = float(self.info.eps) ** 0.25 * size(scale) + float(self.info.tiny)
                 self.W_y = max(self.W_y, finite(size(off / np.maximum(scale, floor))))
+        self.broken = self.broken or (finite(float(np.max(absolute))) < math.inf and not all(
+            np.isfinite(size(a)) for a in cotangents.values()))
         self.trips += [(n, finite(float(x)), float(y)) for n, x, y in zip(ns, absolute, size_of_x, strict=True)]
 
     def numbers(self, weighed: Any) -> dict[str, float]:
@@ -401,6 +417,8 @@ class Back:
         of_params = max(found["W_p"], found.get("E", 0.0))
         estimate = {"y0": max(found["W_y"], of_params), "params": of_params}
         wrong = [name for name, value in estimate.items() if value > self.tol and problem.asked[name]]
+        if self.broken:                              # then it is not the reconstruction
+            return Verdict(estimate, [], found)
         details = {**found, "allowed": self.tol, "error": trip.absolute, "step": trip.step, "t": float(problem.ts[trip.step])}
         complaints = []
         if wrong:
@@ -416,6 +434,11 @@ class Back:
                 for _, off, largest in self.trips]
         n, off, _ = max(self.trips, key=lambda trip: trip[1])
         return RoundTrip(off, max(ulps), n)
+
+
+def column(values: Any, like: Any) -> Any:
+    """One number for each row of `like`, where that is and shaped to go with it."""
+    return beside(like)(np.reshape(values, (-1, *[1] * (like.ndim - 1))).astype(like.dtype))
 
 
 def largest(x: Any) -> Any:
@@ -437,6 +460,7 @@ def finite(x: float) -> float:
 
 TOL = 1e-3            # estimated relative error of the gradient from which a sweep is not trusted
 S_P, S_Y = 0.005, 0.1
+OF_TOLERANCE = 30.0   # times what the tolerances of a controller allow an error to be, for the gap of an adaptive solve
 
 SMALLER, OTHER = "smaller steps", "the default method (method=None), which has no second copy"
 STORED = "Reversible(resync=K), which stores a state every K steps; Checkpointed(n) or Direct()"

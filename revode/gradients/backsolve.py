@@ -20,12 +20,22 @@ from ..engine.derivatives import vjp
 from ..engine.tensor import is_float
 from ..methods.runge_kutta import increment_of
 from ..stepping import Problem, march
+from ..watch import AdjointWarning, Complaint, complain, size
 from .reversible import spread
 
 
 @dataclass(frozen=True)
 class Backsolve:
-    """The continuous adjoint. Constant memory, approximate gradient: its error falls with the step size only."""
+    """The continuous adjoint. Constant memory, approximate gradient: its error falls with the step size only.
+
+    Parameters
+    ----------
+    tol : how far its y may be from what was saved (and from y0), relative to the largest value of the entry, before an
+        AdjointWarning says so.
+    strict : raise AdjointError instead.
+    """
+    tol: float = 1e-2
+    strict: bool = False
 
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
         if getattr(problem.system, "euler_maruyama", False):
@@ -35,11 +45,12 @@ class Backsolve:
         problem.stats.peak_states = 1
 
         def pull(cotangent: Any) -> tuple:
-            return self.sweep(problem, params, parts, cotangent)
+            with np.errstate(over="ignore", invalid="ignore"):        # the comparison says it better
+                return self.sweep(problem, initial, params, ys, parts, cotangent)
 
         return (ys, parts), pull
 
-    def sweep(self, problem: Problem, params: Any, parts: dict, cotangent: Any) -> tuple:
+    def sweep(self, problem: Problem, initial: Any, params: Any, ys: tuple, parts: dict, cotangent: Any) -> tuple:
         a_ys, a_parts = cotangent
         method, system = problem.method, problem.system
         if problem.resumed or any(np.any(a) for name, a in a_parts.items() if name not in method.outputs):
@@ -66,7 +77,10 @@ class Backsolve:
         psi = increment_of(getattr(method, "base", "midpoint"))
         at = {n: k for k, n in enumerate(problem.save)}
         u = tree.ravel([*y, *(a_parts[name] for name in method.outputs), *(0 * leaves[i] for i in floats)])[0]
+        first = (initial,) if n_outputs == 1 else initial
         for n in range(problem.N, -1, -1):
+            if n < problem.N and (n in at or n == 0):
+                self.compare(problem, n, unravel(u)[:n_outputs], [y[at[n]] for y in ys] if n in at else first)
             if n in at:
                 bump = [a[at[n]] for a in a_ys]
                 u = u + tree.ravel([*(0 * x for x in bump), *bump, *(0 * leaves[i] for i in floats)])[0]
@@ -76,3 +90,17 @@ class Backsolve:
         result = unravel(u)
         ay = result[n_outputs:2 * n_outputs]
         return ay[0] if n_outputs == 1 else tuple(ay), spread(params, result[2 * n_outputs:])
+
+    def compare(self, problem: Problem, n: int, back: Any, truth: Any) -> None:
+        """The adjoint belongs to the path that y takes on the way back, which is to be the one that was saved."""
+        for name, y, x in zip(problem.method.outputs, back, truth, strict=True):
+            scale = np.maximum(problem.scales[name], abs(x))
+            floor = float(np.finfo(y.dtype).eps) ** 0.25 * size(scale) + float(np.finfo(y.dtype).tiny)
+            off = size((y - x) / np.maximum(scale, floor))
+            if not off <= self.tol and not problem.lost:
+                complain(problem, Complaint(
+                    AdjointWarning, "Backsolve: integrated backwards, y left what had been saved, so the gradient is that of another "
+                    "path. Likely cause: the solution contracts, and expands on the way back. Remedies: the default gradient "
+                    "(gradient=None); Reversible(), with a method that can be run backwards; Checkpointed(n) or Direct().",
+                    {"step": n, "t": float(problem.ts[n]), "error": off, "allowed": self.tol}))
+                problem.lost = True

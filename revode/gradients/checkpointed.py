@@ -57,8 +57,11 @@ class Checkpointed:
         if not isinstance(self.n, int) or self.n < 1:
             raise ValueError(f"Checkpointed: n={self.n!r}; the number of states to keep, 1 or more")
 
-    def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
-        """The first sweep keeps its checkpoints and tapes the last step, so that nothing is done twice."""
+    def solve(self, problem: Problem, initial: Any, params: Any, look: Callable | None = None) -> tuple[tuple, Callable]:
+        """The first sweep keeps its checkpoints and tapes the last step, so that nothing is done twice.
+
+        look(n, before, after, a_params) sees the cotangents before and after the pullback of each step.
+        """
         if problem.adaptive is not None:
             return self.solve_online(problem, initial, params)
         N, stats = problem.N, problem.stats
@@ -81,7 +84,7 @@ class Checkpointed:
         stats.peak_states = len(kept) + 1
 
         def pull(cotangent: Any) -> tuple:
-            return self.sweep(problem, initial, params, kept, tapes, cotangent)      # called again, it starts from y0
+            return self.sweep(problem, initial, params, kept, tapes, cotangent, look)      # called again, it starts from y0
 
         return result, pull
 
@@ -104,7 +107,8 @@ class Checkpointed:
 
         return result, pull
 
-    def sweep(self, problem: Problem, initial: Any, params: Any, kept: dict, tapes: dict, cotangent: Any) -> tuple:
+    def sweep(self, problem: Problem, initial: Any, params: Any, kept: dict, tapes: dict, cotangent: Any,
+              look: Callable | None = None) -> tuple:
         """The reverse sweep: the last step that is left is taped from its state, which is reached from the nearest one kept."""
         a_ys, a = cotangent
         at = {n: k for k, n in enumerate(problem.save)}
@@ -117,7 +121,9 @@ class Checkpointed:
                 tapes[n] = record(problem, n, kept[n], params)[1]
             taped = tapes.pop(n)
             nvjp = problem.stats.nvjp
-            a, a_params = taped.pull(a)
+            before, (a, a_params) = a, taped.pull(a)
+            if look is not None:
+                look(n, before, a, a_params)
             problem.stats.nvjp = nvjp + taped.nfe
             add(sums, a_params)
             kept.pop(n, None) if n else None

@@ -98,11 +98,11 @@ class Reversible:
             settles = hasattr(problem.method, "word") or stop == 0
             watch.see(looks, *back.back(n, stop, a_ys, kept[stop], settles, looks))
             n = stop
-            rows = [{name: x[None] for name, x in parts.items()} for parts in (back.get("part"), kept[n], back.get("cotangent"))]
-            watch.compare([n], *rows)
+            a = back.get("cotangent")
+            watch.compare([n], *({name: x[None] for name, x in parts.items()} for parts in (back.get("part"), kept[n], a)))
             if n:
                 back.restart(kept[n])
-        a_initial, a_params = pull_start(problem, initial, params, back.get("cotangent"))
+        a_initial, a_params = pull_start(problem, initial, params, a)
         sums = list(back.get("aparam").values())
         accumulate(sums, [g for g in tree.flatten(a_params)[0] if g is not None])
         return (a_initial, spread(params, sums)), watch.verdict(**back.get("missed"))

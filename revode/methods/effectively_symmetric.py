@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from math import isfinite, pi, sin, sqrt
+from math import fsum, isfinite, pi, sin, sqrt
 from numbers import Real
 from typing import Any
 
@@ -127,7 +127,45 @@ def EES(stages: int, correct: int = 0) -> LowStorage:
     A = (0.0, *(-sine(2 * i - 1) / sine(2 * i + 1) for i in range(1, stages)))
     B = (*(2 * sine(1) * sine(2 * i - 1) for i in range(1, stages)), sine(1) ** 2)
     name = f"EES(stages={stages})" if not correct else f"EES(stages={stages}, correct={correct})"
-    return LowStorage(name, A, B, 2, 2 * stages - 1, correct)
+    return LowStorage(name, A, B, 2, 2 * stages - 1, correct, error_weights(A, B))
+
+
+def error_weights(A: tuple[float, ...], B: tuple[float, ...]) -> tuple[float, ...] | None:
+    """The shortest weights e of the stage increments that estimate the local error; None with fewer than three stages.
+
+        sum e = 0,     e . c = 0,     e . A c = b . A c - 1/6          c: the stage times, A c: what the stages make of f = t
+
+    so that of the two third-order terms it is the one of f' f' f that is matched: on linear problems the estimate is the local
+    error to leading order. (The other one has no weights of its own: c^2 lies in the span of 1, c and A c.) Solved by Gram and
+    Schmidt, 1 and c being taken off A c.
+    """
+    if len(A) < 3:
+        return None
+
+    def run(values: list[float]) -> tuple[list[float], float]:
+        """What the scheme has at its stages, and in the end, of the field that takes these values there."""
+        at, y, d = [], 0.0, 0.0
+        for a, b, value in zip(A, B, values, strict=True):
+            at.append(y)
+            d = a * d + value
+            y += b * d
+        return at, y
+
+    def dot(u: list[float], v: list[float]) -> float:
+        return fsum(x * y for x, y in zip(u, v, strict=True))
+
+    ones = [1.0] * len(A)
+    c, _ = run(ones)
+    Ac, _ = run(c)
+    _, wanted = run(Ac)
+    basis: list[list[float]] = []
+    for vector in (ones, c, Ac):
+        rest = vector
+        for u in basis:
+            rest = [x - dot(u, rest) / dot(u, u) * y for x, y in zip(rest, u, strict=True)]
+        basis.append(rest)
+    last = basis[-1]
+    return tuple((wanted - 1 / 6) * x / dot(last, Ac) for x in last)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def nested(x: Any) -> int:
         depth += 1
         if x.tape.tracing:
             break
-        x = x.value
+        x = x._value
     return depth
 
 
