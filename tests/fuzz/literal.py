@@ -103,7 +103,8 @@ def revnet(drive: Drive, t: Any, t1: Any, state: tuple) -> tuple:
     return y, z + drive.F(t1, y)
 
 
-REVNET = rv.shears(lambda t0, t1, h: [rv.Shear("y", ("z",), lambda F, z: F(t0, z, h)), rv.Shear("z", ("y",), lambda F, y: F(t1, y, h))])
+REVNET = rv.shears(lambda t0, t1, h: [rv.Shear("y", ("z",), lambda F, z: F(t0, z, h)),
+                                      rv.Shear("z", ("y",), lambda F, y: F(t1, y, h))])
 
 
 def low_storage(scheme: Any) -> Callable:
@@ -200,7 +201,8 @@ def random_literal(rng: np.random.Generator, kind: str) -> Literal:
     if of == "ees":
         return random_ees(rng, int(rng.integers(4)), kind == "adaptive")
     near = of == "near"
-    return Literal(rv.NearReversible(base) if near else rv.RungeKutta(base), ("y",), alone, runge_kutta(base), near=near, reversible=near)
+    method = rv.NearReversible(base) if near else rv.RungeKutta(base)
+    return Literal(method, ("y",), alone, runge_kutta(base), near=near, reversible=near)
 
 
 # ----------------------------------------------------------------------------------------------------------------- gradients

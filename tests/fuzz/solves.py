@@ -78,7 +78,8 @@ def drawn(kind: str, seed: int, rng: np.random.Generator) -> Random:
     {"sde": with_noise, "cde": with_control, "adaptive": with_controller}.get(kind, lambda case, rows: None)(case, rows)
     N = len(case.ts) - 1
     if kind in ("ode", "sde", "cde"):
-        case.save = (None, [-1], [0], [0, -1], slice(None, None, 3), [], list(range(0, N + 1, 2)), np.array([N], np.int32))[rng.integers(8)]
+        case.save = (None, [-1], [0], [0, -1], slice(None, None, 3), [], list(range(0, N + 1, 2)),
+                     np.array([N], np.int32))[rng.integers(8)]
     case.reads_state = bool(rng.random() < 0.3)
     return case
 
@@ -107,7 +108,9 @@ def with_noise(case: Random, rows: fields.Rows) -> None:
     case.diffusion = lambda p: lambda t, y: g(t, y, p)
     if form == "ito":
         case.options["interpretation"] = "ito"
-        case.drift = lambda p: lambda t, y: f(p)(t, y) - 0.5 * g(t, y, p) * (0.3 * np.cos(y * p["scale"]) * p["scale"] - 0.1 * np.sin(y))
+        def slope(y: Any, p: dict) -> Any:
+            return 0.3 * np.cos(y * p["scale"]) * p["scale"] - 0.1 * np.sin(y)
+        case.drift = lambda p: lambda t, y: f(p)(t, y) - 0.5 * g(t, y, p) * slope(y, p)
 
 
 def with_control(case: Random, rows: fields.Rows) -> None:
