@@ -21,7 +21,8 @@ from .found import Finding, command
 
 SOLVES = ("ode", "sde", "cde", "adaptive", "chain")
 KINDS: dict[str, Callable] = {kind: functools.partial(solves.run, kind) for kind in SOLVES} | {
-    f.__name__: f for f in (programs.closures, programs.windows, programs.threads, programs.minibatch, programs.buffers, contract.contract)}
+    f.__name__: f for f in (programs.closures, programs.windows, programs.threads, programs.minibatch, programs.buffers,
+                            contract.contract)}
 
 
 def findings(kind: str, seed: int, native: bool = False) -> Iterator[Finding]:

@@ -116,7 +116,8 @@ def random_params(rng: np.random.Generator, d: int, dtype: Any) -> dict:
     def normal(*shape: int) -> Any:
         return (rng.normal(size=shape) / np.sqrt(shape[0] if shape else 1)).astype(dtype)
     net = {"W": normal(d, d), "b": normal(d), "deep": [normal(d, 3), normal(3, d), (normal(3), normal(d))]}
-    return {"net": net, "scale": normal(d), "s": dtype(rng.normal()), "s0": np.asarray(rng.normal(), dtype), "Wt": normal(d + 1, d), "name": "x", "k": 3, "flag": True,
+    return {"net": net, "scale": normal(d),
+            "s": dtype(rng.normal()), "s0": np.asarray(rng.normal(), dtype), "Wt": normal(d + 1, d), "name": "x", "k": 3, "flag": True,
             "none": None, "float": float(rng.normal()), "unused": normal(2)}
 
 

@@ -198,7 +198,8 @@ def closures(seed: int, rng: np.random.Generator) -> Iterator[Finding]:
     way, method, ts, backend = WAYS[seed % len(WAYS)], some_method(rng), long_grid(rng), BACKENDS[rng.integers(2)]
     d = int(rng.integers(1, 4))
     y0, p = rng.normal(size=d), np.asarray(rng.uniform(0.5, 1.5))
-    one: Callable = (lambda: float(rng.uniform(-1.5, 1.5)), lambda: rng.uniform(-1.5, 1.5, d), lambda: int(rng.integers(-3, 4)))[rng.integers(3)]
+    one: Callable = (lambda: float(rng.uniform(-1.5, 1.5)), lambda: rng.uniform(-1.5, 1.5, d),
+                     lambda: int(rng.integers(-3, 4)))[rng.integers(3)]
     values = [one() for _ in range(3)]
     for i in (0, 1, 2, 0):
         loop = by_closure(values[i])
@@ -294,9 +295,9 @@ def minibatch(seed: int, rng: np.random.Generator) -> Iterator[Finding]:
         control = (rv.HermiteCubic if smooth else rv.LinearPath)(ts, np.moveaxis(values, 0, -2))
         task = Task(steered, steered, y0, ts, W, control, np.diff(values, axis=0))
         if smooth:
-            def along(t: Any, y: Any, p: dict, slope: Callable = hermite(ts, values)) -> Any:
+            def along(t: Any, y: Any, p: dict, slope: Callable) -> Any:
                 return np.sum(steered(t, y, p) * slope(t)[..., None, :], axis=-1)
-            task = task._replace(loop=along, increments=None)
+            task = task._replace(loop=functools.partial(along, slope=hermite(ts, values)), increments=None)
         if closed:
             data = values[-1] @ rng.normal(size=(2, d))
             task = Task(*2 * [lambda t, y, p, data=data: np.tanh(y @ p["W"][:, :d]) + data * np.sin(t)], y0, ts, W)
