@@ -51,7 +51,8 @@ def half_order(t: float) -> np.ndarray:
 PROBLEMS = [
     Detest("A1", "decay", lambda t, y, p: -p[0] * y, (1.0,), (1.0,), lambda t: np.array([math.exp(-t)])),
     Detest("A2", "Riccati", lambda t, y, p: -p[0] * y ** 3, (1.0,), (0.5,), lambda t: np.array([(t + 1) ** -0.5])),
-    Detest("A3", "oscillating rate", lambda t, y, p: p[0] * y * np.cos(t), (1.0,), (1.0,), lambda t: np.array([math.exp(math.sin(t))])),
+    Detest("A3", "oscillating rate", lambda t, y, p: p[0] * y * np.cos(t), (1.0,), (1.0,),
+           lambda t: np.array([math.exp(math.sin(t))])),
     Detest("A4", "logistic", lambda t, y, p: p[0] * y * (1 - y / p[1]), (1.0,), (0.25, 20.0),
            lambda t: np.array([20 / (1 + 19 * math.exp(-t / 4))])),
     Detest("A5", "spiral", lambda t, y, p: (y - p[0] * t) / (y + t), (4.0,), (1.0,)),
@@ -109,7 +110,8 @@ def result(problem: Detest, method: Any, named: str, mode: Any) -> dict:
     row["said"] = ", ".join(sorted({w.category.__name__ for w in heard if issubclass(w.category, WARNING)}))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        plain = rv.solve(problem.field, np.array(problem.y0), (0.0, T1), np.array(problem.params), method=method, controller=CONTROLLER)
+        y0, params = np.array(problem.y0), np.array(problem.params)
+        plain = rv.solve(problem.field, y0, (0.0, T1), params, method=method, controller=CONTROLLER)
         direct = [gradients(problem, rv.Direct(), method, save)[0] for save in (None, [-1])]
     row["error"] = error(plain.ts, plain.ys, true)
     row["nfe_forward"] = int(plain.stats.nfe_forward)
@@ -134,9 +136,9 @@ def rows(found: list[dict]) -> list[list[str]]:
         return "-" if x is None else f"{x:.1e}" if isinstance(x, float) else str(x)
 
     head = ["problem", "method", "error", "RK45's", "evaluations", "RK45's", "gradient off", "said", "bars"]
-    return [head, *([f"{r['problem']} {r['about']}", r["method"], number(r["error"]), number(r["rk45_error"]), number(r["nfe_forward"]),
-                     number(r["rk45_nfev"]), number(r["off"]), r["said"].split(":")[0] or "-", "kept" if r["kept"] else "NOT KEPT"]
-                    for r in found)]
+    numbers = ("error", "rk45_error", "nfe_forward", "rk45_nfev", "off")
+    return [head, *([f"{r['problem']} {r['about']}", r["method"], *(number(r[name]) for name in numbers),
+                     r["said"].split(":")[0] or "-", "kept" if r["kept"] else "NOT KEPT"] for r in found)]
 
 
 if __name__ == "__main__":

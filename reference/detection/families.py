@@ -55,11 +55,10 @@ def growth(rng: Rng) -> Drawn:
 def sign(rng: Rng) -> Drawn:
     """Rates that change sign: what contracts on one stretch expands on the next."""
     d = int(rng.integers(1, 4))
-    y0, w, phase = rng.uniform(0.5, 1.5, d), rates(rng, d), rng.uniform(0, 6, d)
+    y0, params = rng.uniform(0.5, 1.5, d), {"k": 2 * rates(rng, d), "w": rates(rng, d), "phase": rng.uniform(0, 6, d)}
     if rng.random() < 0.5:
-        return Drawn(lambda t, y, p: p["k"] * np.cos(p["w"] * t + p["phase"]) * y, y0, {"k": 2 * rates(rng, d), "w": w, "phase": phase})
-    return Drawn(lambda t, y, p: p["k"] * np.sin(p["w"] * t + p["phase"]) * y - 0.1 * y ** 3, y0,
-                 {"k": 2 * rates(rng, d), "w": w, "phase": phase})
+        return Drawn(lambda t, y, p: p["k"] * np.cos(p["w"] * t + p["phase"]) * y, y0, params)
+    return Drawn(lambda t, y, p: p["k"] * np.sin(p["w"] * t + p["phase"]) * y - 0.1 * y ** 3, y0, params)
 
 
 def weights(rng: Rng, d: int, width: int) -> dict:
@@ -115,7 +114,8 @@ def oscillation(rng: Rng) -> Drawn:
     if which == 0:
         return Drawn(lambda t, y, p: np.stack([y[1], -p["w"] ** 2 * y[0]]), y0, {"w": w})
     if which == 1:
-        return Drawn(lambda t, y, p: np.stack([y[1], -p["w"] ** 2 * np.sin(y[0]) - p["c"] * y[1]]), y0, {"w": w, "c": 0.3 * rates(rng)[()]})
+        return Drawn(lambda t, y, p: np.stack([y[1], -p["w"] ** 2 * np.sin(y[0]) - p["c"] * y[1]]), y0,
+                     {"w": w, "c": 0.3 * rates(rng)[()]})
     if which == 2:
         return Drawn(lambda t, y, p: np.stack([y[1], p["m"] * (1 - y[0] ** 2) * y[1] - y[0]]), y0, {"m": rates(rng)[()]})
     return Drawn(lambda t, y, p: np.stack([y[0] * (p["a"] - p["b"] * y[1]), y[1] * (p["c"] * y[0] - p["d"])]),

@@ -26,6 +26,7 @@ import revode as rv
 from .cases import FINER, Case, Recorded, bridged, finer
 
 WARNING = getattr(rv, "RevodeWarning", rv.ReconstructionWarning)
+MOST_TRIES = 2000        # of adaptive steps: hundreds suffice, and a solve that wants more has gone wrong and is to say so
 REFUSALS = (ArithmeticError, ValueError)
 
 
@@ -73,7 +74,7 @@ def truth(case: Case, ts: np.ndarray) -> list[np.ndarray]:
         smallest = float(np.min(abs(case.problem.y0[case.problem.y0 != 0])))
         times = ts[-1:] if case.ends else ts[1:]
         return gradient(case, ts[[0, -1]], np.float64, method=rv.RungeKutta("dopri5"), gradient=rv.Direct(),
-                        controller=rv.PID(1e-7, 1e-9 * smallest), save_at=list(times))[0]
+                        controller=rv.PID(1e-7, 1e-9 * smallest, max_steps=10 * MOST_TRIES), save_at=list(times))[0]
     fine = finer(ts, FINER)
     rows = [len(fine) - 1] if case.ends else list(range(FINER, len(fine), FINER))
     how: dict = {"method": rv.RungeKutta("heun2" if case.kind == "sde" else "rk4"), "gradient": rv.Direct()}
@@ -104,14 +105,11 @@ def attempt(make: Callable) -> Any:
 
 def numbers(thing: Any) -> dict:
     """The numbers that an object holds, one level deep: what thresholds can be studied with."""
-    def number(x: Any) -> Any:
-        return float(x) if isinstance(x, (bool, int, float, np.number)) else None
-    found: dict = {}
-    items = thing.items() if isinstance(thing, dict) else vars(thing).items()
-    for name, x in items:
-        inner = x._asdict() if hasattr(x, "_asdict") else x if isinstance(x, dict) else {}
-        found |= {name: number(x)} if number(x) is not None else {f"{name}.{k}": number(v) for k, v in inner.items() if number(v) is not None}
-    return found
+    flat: dict = {}
+    for name, x in (thing if isinstance(thing, dict) else vars(thing)).items():
+        inner = x._asdict() if hasattr(x, "_asdict") else x if isinstance(x, dict) else None
+        flat |= {name: x} if inner is None else {f"{name}.{k}": v for k, v in inner.items()}
+    return {name: float(x) for name, x in flat.items() if isinstance(x, (bool, int, float, np.number))}
 
 
 def measured(case: Case) -> dict:
@@ -121,7 +119,7 @@ def measured(case: Case) -> dict:
     if case.method is not None:
         how |= {"method": case.method, "gradient": rv.Reversible()}
     if case.kind == "adaptive":
-        how["controller"] = rv.PID(case.tol, case.tol / 100)
+        how["controller"] = rv.PID(case.tol, case.tol / 100, max_steps=MOST_TRIES)
     if case.kind == "sde":
         how["noise"] = rv.Brownian(seed=case.seed)
     with warnings.catch_warnings(record=True) as heard:

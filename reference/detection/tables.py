@@ -65,7 +65,8 @@ def bars(records: Sequence[dict]) -> list[tuple[str, float, float, bool]]:
             ("the same of those off by more than 10 %", named["missed big"] / max(1, named["big"]), BARS["missed big"]),
             ("false alarms, of the good", named["false"] / max(1, named["good"]), BARS["false"])]
     checked = [(what, value, bar, value <= bar) for what, value, bar in rows]
-    checked.append(("truly bad, of all (at least)", named["bad"] / max(1, named["solves"]), 0.15, named["bad"] >= 0.15 * named["solves"]))
+    hard = named["bad"] / max(1, named["solves"])
+    checked.append(("truly bad, of all (at least)", hard, 0.15, hard >= 0.15))
     wrong = sum(judged(r)["bad"] or bool(r["words"]) or (r["refused"] is not None and not r.get("by direct too")) for r in records
                 if r["row"] == DEFAULT)
     checked.append((f"defaults, of {default['solves']}: bad, warned or refused", float(wrong), 0.0, wrong == 0))
