@@ -216,7 +216,7 @@ class Lowering:
                 return self.concatenate(x)
             if name == "scatter_add":
                 return self.scatter(x)
-            if name == "matmul":
+            if name in ("matmul", "dot"):
                 return self.matmul(x)
             if name == "einsum":
                 return self.einsum(x)

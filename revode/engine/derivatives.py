@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import functions, primitives, tree  # noqa: F401 (they fill the tables)
+from . import arrays, functions, linalg, primitives, tree  # noqa: F401 (they fill the tables)
 from .tensor import Tape, Tensor, beside, completed, is_float, number, record_many, value_of
 
 
@@ -105,8 +105,8 @@ def like(g: Any, x: Any, seen: set) -> Any:
     """The cotangent of an input: its dtype, an array of its own; zeros where nothing flowed."""
     if g is None:
         return np.zeros_like(x)
-    dtype = getattr(x, "dtype", None)
-    if dtype is not None and g.dtype != dtype:
+    dtype = getattr(x, "dtype", np.float64)            # a Python float has 64 bits
+    if g.dtype != dtype:
         return g.astype(dtype)
     if id(g) in seen or (hasattr(g, "base") and (g.base is not None or not getattr(g.flags, "writeable", True))):
         return g if type(g) is Tensor else g.copy()

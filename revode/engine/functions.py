@@ -1,219 +1,440 @@
-"""NumPy's other functions on tensors, in terms of the operations of the table.
+"""NumPy's other functions on tensors, in terms of the operations of the table: reductions, choosing, elementwise ones.
 
-Each has NumPy's signature as far as it is differentiated here; another keyword is a TypeError, as for any function.
+Each has NumPy's signature as far as it is differentiated here; another keyword is a TypeError, as for any function. Values are
+NumPy's to the bit: the function does what NumPy's does, operation by operation, or (`numpys`) NumPy's own computes the value
+and the composition here gives the derivative alone. Axes are normalised by NumPy, so that what it refuses is refused.
 """
 from __future__ import annotations
 
+from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import numpy as np
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from .tensor import FUNCTIONS, RULES, apply
+from . import primitives, tree  # noqa: F401 (the table is filled first)
+from .kept import FLOATS
+from .tensor import FUNCTIONS, METHODS, RULES, Each, Op, Tape, Tensor, apply, constant, value_of
 
 
-def _axis(a: Any, axis: Any) -> Any:
-    """An axis or several as non-negative numbers, or None."""
+def numpys(function: Callable) -> Callable:
+    """Decorates a composition: NumPy's function computes the value, the composition, evaluated again, its derivative."""
+    def decorate(composed: Callable) -> Callable:
+        allowed = signature(composed)
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            allowed.bind(*args, **kwargs)
+            leaves, structure = tree.flatten((args, kwargs))
+            places = [i for i, x in enumerate(leaves) if type(x) is Tensor or (hasattr(x, "__array_function__") and not isinstance(x, (type, np.generic)))]
+
+            def on(given: Callable, arrays: Any) -> Any:
+                full = list(leaves)
+                for i, x in zip(places, arrays, strict=True):
+                    full[i] = x
+                positional, named = tree.unflatten(structure, full)
+                return given(*positional, **named)
+
+            def rule(i: int, g: Any, y: Any, *arrays: Any) -> Any:
+                tape = Tape()
+                x = tape.input(arrays[i])
+                result = on(composed, [*arrays[:i], x, *arrays[i + 1:]])
+                return tape.pull([(result.slot, g)], [x.slot])[0] if type(result) is Tensor and result.tape is tape else None
+
+            op = Op(function.__name__, lambda *arrays: on(function, arrays), Each(rule))
+            y = apply(op, *(leaves[i] for i in places))
+            dtype = np.dtype(getattr(y, "dtype", float))
+            if dtype in FLOATS:
+                return y
+            if dtype.kind in "biu":                      # whole numbers carry no gradient
+                return value_of(y)
+            raise TypeError(f"np.{function.__name__} would give {dtype}, in which no gradient flows; stay with float64 or float32")
+
+        call.__signature__ = allowed                                                                  # type: ignore[attr-defined]
+        FUNCTIONS[function] = call
+        return call
+    return decorate
+
+
+def array(x: Any) -> Any:
+    """A tensor or an array as it is; lists and numbers as NumPy takes them."""
+    return x if type(x) is Tensor or hasattr(x, "dtype") else np.asarray(x)
+
+
+# Reductions ------------------------------------------------------------------------------------------------------------
+def axes_of(a: Any, axis: Any) -> tuple[int, ...] | None:
+    """An axis or several as non-negative numbers, or None; what a reduction of NumPy refuses is refused."""
     if axis is None:
         return None
-    axes = tuple(i % np.ndim(a) for i in (axis if isinstance(axis, (tuple, list)) else (axis,)))
-    return axes
+    if isinstance(axis, list):
+        raise TypeError("'list' object cannot be interpreted as an integer")
+    if np.ndim(a) == 0 and axis in (0, -1) and type(axis) is int:          # NumPy lets this pass
+        return ()
+    return normalize_axis_tuple(axis, np.ndim(a), allow_duplicate=False)
 
 
-def sum(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return apply(RULES[np.sum], a, axis=_axis(a, axis), keepdims=keepdims)
+def reduction(function: Callable, neutral: float, join: Callable) -> Callable:
+    """The reduction by this function; with dtype=, initial= or where=, which change the bits, as NumPy's own does it."""
+    op = RULES[function]
+
+    def reduce(a: Any, axis: Any = None, *, dtype: Any = None, keepdims: bool = False, initial: Any = None, where: Any = None) -> Any:
+        options = {k: x for k, x in (("dtype", dtype), ("initial", initial), ("where", where)) if x is not None}
+        if options:
+            return with_options(a, axis, keepdims=keepdims, **options)
+        return apply(op, a, axis=axes_of(a, axis), keepdims=bool(keepdims))
+
+    def composed(a: Any, axis: Any = None, *, dtype: Any = None, keepdims: bool = False, initial: Any = None, where: Any = None) -> Any:
+        a = a if where is None else np.where(where, a, neutral)
+        y = reduce(a if dtype is None else a.astype(dtype), axis, keepdims=keepdims)
+        return y if initial is None else join(y, initial)
+
+    with_options = numpys(function)(composed)
+    return reduce
 
 
-def max(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return apply(RULES[np.max], a, axis=_axis(a, axis), keepdims=keepdims)
+sum, prod = reduction(np.sum, 0.0, np.add), reduction(np.prod, 1.0, np.multiply)
+max, min = reduction(np.max, -np.inf, np.maximum), reduction(np.min, np.inf, np.minimum)
 
 
-def min(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    return apply(RULES[np.min], a, axis=_axis(a, axis), keepdims=keepdims)
+def count(a: Any, axis: Any) -> int:
+    """How many entries are reduced to one."""
+    axes = range(np.ndim(a)) if axis is None else normalize_axis_tuple(axis, np.ndim(a))
+    return int(np.prod([np.shape(a)[i] for i in axes]))
 
 
-def mean(a: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    total = sum(a, axis, keepdims)
-    return total * (_size(total) / _size(a))
+def mean(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    n = count(a, axis)
+    return sum(a, axis, keepdims=keepdims) / n
 
 
-def _size(a: Any) -> int:
-    return int(np.prod(np.shape(a)))
-
-
-def var(a: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Any:
+def var(a: Any, axis: Any = None, *, ddof: float = 0, correction: float | None = None, keepdims: bool = False) -> Any:
+    if correction is not None and ddof:
+        raise ValueError("ddof and correction can't be provided simultaneously.")
+    n = count(a, axis)
     squares = np.square(a - mean(a, axis, keepdims=True))
-    total = sum(squares, axis, keepdims)
-    return total / (_size(a) / _size(total) - ddof)
+    left = n - (ddof if correction is None else correction)
+    return sum(squares, axis, keepdims=keepdims) / (left if left > 0 else 0)
 
 
-def std(a: Any, axis: Any = None, ddof: int = 0, keepdims: bool = False) -> Any:
-    return np.sqrt(var(a, axis, ddof, keepdims))
+def std(a: Any, axis: Any = None, *, ddof: float = 0, correction: float | None = None, keepdims: bool = False) -> Any:
+    return np.sqrt(var(a, axis, ddof=ddof, correction=correction, keepdims=keepdims))
 
 
-def cumsum(a: Any, axis: int | None = None) -> Any:
-    return apply(RULES[np.cumsum], np.reshape(a, (-1,)) if axis is None else a, axis=axis or 0)
+def accumulation(function: Callable) -> Callable:
+    def accumulate(a: Any, axis: int | None = None) -> Any:
+        if axis is None or np.ndim(a) == 0:
+            axis = None if axis is None else normalize_axis_index(axis, 1)
+            return apply(RULES[function], np.reshape(a, (-1,)), axis=0)
+        return apply(RULES[function], a, axis=normalize_axis_index(axis, np.ndim(a)))
+    return accumulate
 
 
-def where(condition: Any, a: Any, b: Any) -> Any:
+cumsum, cumprod = accumulation(np.cumsum), accumulation(np.cumprod)
+
+
+def ptp(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    return max(a, axis, keepdims=keepdims) - min(a, axis, keepdims=keepdims)
+
+
+def without_nan(reduce: Callable, fill: float) -> Callable:
+    def ignoring(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+        return reduce(np.where(np.isnan(a), fill, a), axis, keepdims=keepdims)
+    return ignoring
+
+
+for function, reduce, fill in ((np.nanmax, max, -np.inf), (np.nanmin, min, np.inf)):
+    numpys(function)(without_nan(reduce, fill))
+
+
+@numpys(np.nanmean)
+def nanmean(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    known = ~np.isnan(value_of(a))
+    return sum(np.where(known, a, 0.0), axis, keepdims=keepdims) / np.sum(known, axis=axis, keepdims=keepdims)
+
+
+@numpys(np.nanvar)
+def nanvar(a: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
+    known = ~np.isnan(value_of(a))
+    squares = np.where(known, np.square(np.where(known, a, 0.0) - nanmean(a, axis, keepdims=True)), 0.0)
+    return sum(squares, axis, keepdims=keepdims) / (np.sum(known, axis=axis, keepdims=keepdims) - ddof)
+
+
+@numpys(np.nanstd)
+def nanstd(a: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
+    return np.sqrt(nanvar(a, axis, ddof=ddof, keepdims=keepdims))
+
+
+@numpys(np.average)
+def average(a: Any, axis: Any = None, weights: Any = None, *, keepdims: bool = False) -> Any:
+    if weights is None:
+        return mean(a, axis, keepdims=keepdims)
+    a, weights = array(a), array(weights)
+    if a.shape != weights.shape:
+        axes = normalize_axis_tuple(axis, a.ndim)
+        weights = np.transpose(weights, tuple(int(i) for i in np.argsort(axes)))
+        weights = np.reshape(weights, tuple(n if i in axes else 1 for i, n in enumerate(a.shape)))
+        return sum(a * weights, axis, keepdims=keepdims) / sum(weights, axis, keepdims=keepdims)
+    return sum(a * weights, axis, keepdims=keepdims) / sum(weights, axis, keepdims=keepdims)
+
+
+@numpys(np.median)
+def median(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    return quantile(a, 0.5, axis, keepdims=keepdims)
+
+
+def last_axis(a: Any, axis: Any) -> Any:
+    """a with these axes as one, the last (None: all of them)."""
+    axes = tuple(range(a.ndim)) if axis is None else normalize_axis_tuple(axis, a.ndim)
+    rest = tuple(i for i in range(a.ndim) if i not in axes)
+    return np.reshape(np.transpose(a, rest + axes), (*(a.shape[i] for i in rest), -1))
+
+
+@numpys(np.quantile)
+def quantile(a: Any, q: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    flat = np.sort(last_axis(a, axis), axis=-1)
+    n = flat.shape[-1]
+    at = np.asarray(q, float) * (n - 1)
+    low = np.minimum(np.floor(at).astype(int), n - 1)
+    high = np.minimum(low + 1, n - 1)
+    weight = (at - low).astype(flat.dtype)
+    value = flat[..., low] + weight * (flat[..., high] - flat[..., low])
+    value = np.moveaxis(value, tuple(range(flat.ndim - 1, value.ndim)), tuple(range(np.ndim(q)))) if np.ndim(q) else value
+    if not keepdims:
+        return value
+    axes = range(a.ndim) if axis is None else normalize_axis_tuple(axis, a.ndim)
+    return np.reshape(value, np.shape(q) + tuple(1 if i in axes else m for i, m in enumerate(a.shape)))
+
+
+@numpys(np.percentile)
+def percentile(a: Any, q: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    return quantile(a, np.asarray(q) / 100, axis, keepdims=keepdims)
+
+
+@numpys(np.cov)
+def cov(m: Any, y: Any = None, rowvar: bool = True, *, ddof: int = 1) -> Any:
+    m = np.atleast_2d(m) if rowvar else np.atleast_2d(m).T if np.ndim(m) > 1 else np.atleast_2d(m)
+    if y is not None:
+        y = np.atleast_2d(y) if rowvar or np.ndim(y) < 2 else y.T
+        m = np.concatenate([m, y], 0)
+    m = m - mean(m, 1, keepdims=True)
+    return np.squeeze(np.matmul(m, m.T) / (m.shape[1] - ddof))
+
+
+@numpys(np.corrcoef)
+def corrcoef(x: Any, y: Any = None, rowvar: bool = True) -> Any:
+    c = cov(x, y, rowvar)
+    if c.ndim == 0:
+        return c / c
+    d = np.sqrt(np.diagonal(c))
+    return c / d[:, None] / d
+
+
+# Choosing --------------------------------------------------------------------------------------------------------------
+def where(condition: Any, *choices: Any) -> Any:
+    if not choices:
+        return np.nonzero(condition)
+    a, b = choices
     return apply(RULES[np.where], condition, a, b)
 
 
-def clip(a: Any, a_min: Any = None, a_max: Any = None) -> Any:
-    a = a if a_min is None else np.where(a < a_min, a_min, a)
-    return a if a_max is None else np.where(a > a_max, a_max, a)
+def _between(g: Any, y: Any, a: Any, low: Any, high: Any) -> Any:
+    return g * ((a >= low) & (a <= high))
 
 
-def concatenate(arrays: Any, axis: int | None = 0) -> Any:
-    parts = [np.reshape(x, (-1,)) for x in arrays] if axis is None else list(arrays)
-    return apply(RULES[np.concatenate], *parts, axis=axis or 0)
+LEAST = Op("at_least", np.maximum, (lambda g, y, a, low: g * (a >= low), lambda g, y, a, low: g * (a < low)),
+           "{0} >= {1} || {0} != {0} ? {0} : {1}")
+MOST = Op("at_most", np.minimum, (lambda g, y, a, high: g * (a <= high), lambda g, y, a, high: g * (a > high)),
+          "{0} <= {1} || {0} != {0} ? {0} : {1}")
+CLIP = Op("clip", np.clip, (
+    _between, lambda g, y, a, low, high: g * ((a < low) & (low <= high)), lambda g, y, a, low, high: g * (np.maximum(a, low) > high)),
+    "{0} != {0} ? {0} : ({0} > {1} ? {0} : {1}) < {2} ? ({0} > {1} ? {0} : {1}) : {2}")
 
 
-def stack(arrays: Any, axis: int = 0) -> Any:
-    arrays = list(arrays)
-    axis = axis % (np.ndim(arrays[0]) + 1)
-    return concatenate([np.expand_dims(x, axis) for x in arrays], axis)
+def clip(a: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
+    low, high = a_min if min is None else min, a_max if max is None else max
+    if (a_min is not None and min is not None) or (a_max is not None and max is not None):
+        raise ValueError("np.clip: the bounds were given twice, as a_min, a_max and as min, max")
+    if low is None or high is None:
+        return np.positive(a) if low is high else apply(LEAST, a, low) if high is None else apply(MOST, a, high)
+    return apply(CLIP, a, low, high)
 
 
-def split(a: Any, indices_or_sections: Any, axis: int = 0) -> list:
-    n = a.shape[axis]
-    if isinstance(indices_or_sections, int):
-        if n % indices_or_sections:
-            raise ValueError(f"np.split: an axis of length {n} does not divide into {indices_or_sections} equal parts")
-        cuts = list(range(0, n, n // indices_or_sections))[1:]
-    else:
-        cuts = list(indices_or_sections)
-    lead = (slice(None),) * (axis % a.ndim)
-    return [a[(*lead, slice(i, j))] for i, j in zip([None, *cuts], [*cuts, None], strict=True)]
+@numpys(np.select)
+def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
+    result = default
+    for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
+        result = np.where(condition, choice, result)
+    return result
 
 
-def reshape(a: Any, /, shape: Any) -> Any:
-    return apply(RULES[np.reshape], a, shape=shape)
+@numpys(np.nan_to_num)
+def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
+    return np.where(np.isfinite(value_of(x)), x, 0.0)               # what replaces the others is a constant
 
 
-def ravel(a: Any) -> Any:
-    return reshape(a, (-1,))
-
-
-def transpose(a: Any, axes: Any = None) -> Any:
-    return apply(RULES[np.transpose], a, axes=None if axes is None else _axis(a, axes))
-
-
-def swapaxes(a: Any, axis1: int, axis2: int) -> Any:
-    axes = list(range(np.ndim(a)))
-    axes[axis1], axes[axis2] = axes[axis2], axes[axis1]
-    return transpose(a, axes)
-
-
-def moveaxis(a: Any, source: Any, destination: Any) -> Any:
-    source, destination = _axis(a, source), _axis(a, destination)
-    axes = [i for i in range(np.ndim(a)) if i not in source]
-    for to, i in sorted(zip(destination, source, strict=True)):
-        axes.insert(to, i)
-    return transpose(a, axes)
-
-
-def expand_dims(a: Any, axis: Any) -> Any:
-    axes = axis if isinstance(axis, (tuple, list)) else (axis,)
-    n = np.ndim(a) + len(axes)
-    new = {i % n for i in axes}
-    rest = iter(np.shape(a))
-    return reshape(a, tuple(1 if i in new else next(rest) for i in range(n)))
-
-
-def squeeze(a: Any, axis: Any = None) -> Any:
-    shape = np.shape(a)
-    axes = _axis(a, axis) if axis is not None else [i for i, n in enumerate(shape) if n == 1]
-    if any(shape[i] != 1 for i in axes):
-        raise ValueError(f"np.squeeze: an axis among {axis} of shape {shape} is longer than one")
-    return reshape(a, tuple(n for i, n in enumerate(shape) if i not in axes))
-
-
-def broadcast_to(array: Any, shape: Any) -> Any:
-    return apply(RULES[np.broadcast_to], array, shape=tuple(shape) if np.iterable(shape) else (shape,))
-
-
-def flip(m: Any, axis: Any = None) -> Any:
-    return apply(RULES[np.flip], m, axis=_axis(m, axis))
-
-
-def roll(a: Any, shift: int, axis: int) -> Any:
-    return np.take(a, (np.arange(a.shape[axis]) - shift) % a.shape[axis], axis=axis)
-
-
-def take(a: Any, indices: Any, axis: int | None = None) -> Any:
-    a, axis = (np.reshape(a, (-1,)), 0) if axis is None else (a, axis % np.ndim(a))
-    return a[(slice(None),) * axis + (indices,)]
-
-
-def repeat(a: Any, repeats: int, axis: int | None = None) -> Any:
+@numpys(np.sort)
+def sort(a: Any, axis: int | None = -1, *, kind: Any = None) -> Any:
     a, axis = (np.reshape(a, (-1,)), 0) if axis is None else (a, axis)
-    return take(a, np.arange(a.shape[axis] * repeats) // repeats, axis)
+    return np.take_along_axis(a, constant(np.argsort, a, axis=axis, kind=kind), axis)
 
 
-def dot(a: Any, b: Any) -> Any:
-    if np.ndim(a) == 0 or np.ndim(b) == 0:
-        return a * b
-    if np.ndim(b) > 2:
-        raise TypeError("np.dot of a tensor with an array of more than two axes is not differentiated here; use np.matmul "
-                        "or np.einsum")
-    return np.matmul(a, b)
+# Elementwise -----------------------------------------------------------------------------------------------------------
+def _sinc_slope(a: Any) -> Any:
+    """d sin(y) / y / da, y = pi a: (y cos y - sin y) / y^2, and near 0, where that cancels, its series."""
+    y = np.pi * a
+    near = np.abs(value_of(y)) < 0.1
+    far, square = np.where(near, 1.0, y), np.square(np.where(near, y, 0.0))
+    series = np.where(near, y, 0.0) * (-1 / 3 + square * (1 / 30 + square * (-1 / 840 + square / 45360)))
+    return np.pi * np.where(near, series, (np.cos(far) - np.sin(far) / far) / far)
 
 
-def outer(a: Any, b: Any) -> Any:
-    return np.reshape(a, (-1, 1)) * np.reshape(b, (1, -1))
+SINC = Op("sinc", np.sinc, (lambda g, y, a: g * _sinc_slope(a),))
 
 
-def tensordot(a: Any, b: Any, axes: Any = 2) -> Any:
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    left, right = (range(np.ndim(a) - axes, np.ndim(a)), range(axes)) if isinstance(axes, int) else axes
-    left, right = _axis(a, tuple(left) if np.iterable(left) else left), _axis(b, tuple(right) if np.iterable(
-        right) else right)
-    names = list(letters[:np.ndim(a)])
-    others = list(letters[np.ndim(a):np.ndim(a) + np.ndim(b)])
-    for i, j in zip(left, right, strict=True):
-        others[j] = names[i]
-    free = [c for i, c in enumerate(names) if i not in left] + [c for j, c in enumerate(others) if j not in right]
-    return einsum("".join(names) + "," + "".join(others) + "->" + "".join(free), a, b)
+def float_power(a: Any, b: Any) -> Any:
+    """In float64, as NumPy does."""
+    return np.power(*(array(x).astype(np.float64) for x in (a, b)))
 
 
-def einsum(subscripts: str, *operands: Any) -> Any:
-    if type(subscripts) is not str or "." in subscripts:
-        raise TypeError("np.einsum on tensors takes explicit letters, as in 'bij,jk->bik'; write the batch axes as "
-                        "letters instead of '...'")
-    left, arrow, output = subscripts.replace(" ", "").partition("->")
-    inputs = tuple(left.split(","))
-    if not arrow:
-        letters = left.replace(",", "")
-        output = "".join(sorted(c for c in set(letters) if letters.count(c) == 1))
-    if any(len(set(s)) < len(s) for s in inputs):
-        raise TypeError(f"np.einsum({subscripts!r}): a letter twice in one operand (a diagonal) is not differentiated "
-                        "here; take the diagonal by indexing first")
-    return apply(RULES[np.einsum], *operands, inputs=inputs, output=output)
+def full_like(a: Any, fill_value: Any, *, shape: Any = None) -> Any:
+    shape = np.shape(a) if shape is None else shape
+    return np.broadcast_to(array(fill_value), shape).astype(a.dtype)
 
 
-def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    if ord not in (None, 2) or (ord == 2 and axis is None and np.ndim(x) > 1):
-        raise TypeError(f"np.linalg.norm with ord={ord!r} is not differentiated here; only the Euclidean norm is")
-    return np.sqrt(sum(np.square(x), axis, keepdims))
+@numpys(np.interp)
+def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None) -> Any:
+    x, xp, fp = (array(v) for v in (x, xp, fp))
+    x, xp, fp = (v.astype(np.float64) for v in (x, xp, fp))
+    at = value_of(x)
+    knots = value_of(xp)
+    n = len(knots)
+    j = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, n - 2 if n > 1 else 0)
+    value = fp[j] if n == 1 else fp[j] + (fp[j + 1] - fp[j]) / (xp[j + 1] - xp[j]) * (x - xp[j])
+    value = np.where(at < knots[0], fp[0] if left is None else left, value)
+    return np.where(at > knots[-1], fp[-1] if right is None else right, value)
 
 
-FUNCTIONS.update({
-    np.sum: sum, np.max: max, np.min: min, np.amax: max, np.amin: min, np.mean: mean, np.var: var, np.std: std,
-    np.cumsum: cumsum, np.where: where, np.clip: clip, np.concatenate: concatenate, np.stack: stack,
-    np.vstack: lambda tup: concatenate([x if np.ndim(x) > 1 else np.reshape(x, (1, -1)) for x in tup], 0),
-    np.hstack: lambda tup: concatenate(tup, 1 if np.ndim(tup[0]) > 1 else 0),
-    np.split: split, np.reshape: reshape, np.ravel: ravel, np.transpose: transpose, np.swapaxes: swapaxes,
-    np.moveaxis: moveaxis, np.expand_dims: expand_dims, np.squeeze: squeeze, np.broadcast_to: broadcast_to,
-    np.flip: flip, np.roll: roll, np.take: take, np.repeat: repeat, np.dot: dot, np.inner: lambda a, b: dot(
-        a, np.transpose(b)), np.outer: outer, np.tensordot: tensordot, np.einsum: einsum, np.linalg.norm: norm,
-    np.full_like: lambda a, fill_value: np.ones_like(a) * fill_value, np.copy: lambda a: a, np.positive: lambda a: a,
-    np.float_power: lambda a, b: np.power(a, b),
-    np.trace: lambda a: sum(a[np.arange(min_side(a)), np.arange(min_side(a))]),
-    np.diagonal: lambda a: a[np.arange(min_side(a)), np.arange(min_side(a))],
+@numpys(np.linspace)
+def linspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, *, axis: int = 0) -> Any:
+    start, stop = array(start), array(stop)
+    n = num - 1 if endpoint else num
+    s = np.reshape(np.arange(num) / (n or 1), (-1,) + (1,) * np.ndim(start - stop)).astype(np.result_type(start, stop))
+    y = start * (1 - s) + stop * s
+    return np.moveaxis(y, 0, axis) if axis else y
+
+
+def diff(a: Any, n: int = 1, axis: int = -1, prepend: Any = None, append: Any = None) -> Any:
+    if n == 0:
+        return a
+    if n < 0:
+        raise ValueError("order must be non-negative but got " + repr(n))
+    if np.ndim(a) == 0:
+        raise ValueError("diff requires input that is at least one dimensional")
+    axis = normalize_axis_index(axis, np.ndim(a))
+    parts = [array(x) for x in (prepend, a, append) if x is not None]
+    edge = tuple(1 if i == axis else m for i, m in enumerate(np.shape(a)))
+    parts = [np.broadcast_to(x, edge) if np.ndim(x) == 0 else x for x in parts]
+    a = np.concatenate(parts, axis) if len(parts) > 1 else a
+    lead = (slice(None),) * axis
+    for _ in range(n):
+        a = a[(*lead, slice(1, None))] - a[(*lead, slice(None, -1))]
+    return a
+
+
+@numpys(np.trapezoid)
+def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
+    y, d = array(y), dx
+    axis = normalize_axis_index(axis, np.ndim(y))
+    if x is not None:
+        x = array(x)
+        d = diff(x) if np.ndim(x) == 1 else diff(x, axis=axis)
+        d = np.reshape(d, tuple(-1 if i == axis else 1 for i in range(np.ndim(y)))) if np.ndim(x) == 1 else d
+    lead = (slice(None),) * axis
+    return sum(d * (y[(*lead, slice(1, None))] + y[(*lead, slice(None, -1))]) / 2.0, axis)
+
+
+@numpys(np.gradient)
+def gradient(f: Any, *spacing: float, axis: int | None = None) -> Any:
+    if np.ndim(f) != 1 and axis is None:
+        raise TypeError("np.gradient of a tensor along several axes at once is not differentiated here; give axis=")
+    if any(np.ndim(value_of(h)) for h in spacing):
+        raise TypeError("np.gradient with coordinates is not differentiated here; give one spacing, a number")
+    axis = normalize_axis_index(axis or 0, np.ndim(f))
+    h = spacing[0] if spacing else 1.0
+    at = (slice(None),) * axis
+    inner = (f[(*at, slice(2, None))] - f[(*at, slice(None, -2))]) / (2 * h)
+    ends = [(f[(*at, slice(j, j + 1 or None))] - f[(*at, slice(i, i + 1 or None))]) / h for i, j in ((0, 1), (-2, -1))]
+    return np.concatenate([ends[0], inner, ends[1]], axis)
+
+
+@numpys(np.polyval)
+def polyval(p: Any, x: Any) -> Any:
+    y = 0 * x
+    for coefficient in p:
+        y = y * x + coefficient
+    return y
+
+
+@numpys(np.vander)
+def vander(x: Any, N: int | None = None, increasing: bool = False) -> Any:
+    powers = range(len(x) if N is None else N)
+    return np.stack([x ** k for k in (powers if increasing else reversed(powers))], 1)
+
+
+@numpys(np.ediff1d)
+def ediff1d(ary: Any, to_end: Any = None, to_begin: Any = None) -> Any:
+    parts = [x for x in (to_begin, diff(np.ravel(ary)), to_end) if x is not None]
+    return np.concatenate([np.ravel(array(x)) for x in parts])
+
+
+@numpys(np.partition)
+def partition(a: Any, kth: Any, axis: int = -1) -> Any:
+    return np.take_along_axis(a, constant(np.argpartition, a, kth, axis=axis), axis)
+
+
+@numpys(np.bincount)
+def bincount(x: Any, weights: Any = None, minlength: int = 0) -> Any:
+    places = np.asarray(x)
+    n = len(np.bincount(places, minlength=minlength))
+    return apply(primitives.SCATTER, weights.astype(np.float64), index=places, shape=(n,))
+
+
+@numpys(np.convolve)
+def convolve(a: Any, v: Any, mode: str = "full") -> Any:
+    a, v = (v, a) if len(v) > len(a) else (a, v)
+    n, m = len(a), len(v)
+    rows = np.concatenate([np.zeros_like(v, shape=(m - 1,)), a, np.zeros_like(v, shape=(m - 1,))]) if m > 1 else a
+    full = np.matmul(rows[np.arange(n + m - 1)[:, None] + np.arange(m)], v[::-1])
+    return full if mode == "full" else full[(m - 1) // 2:(m - 1) // 2 + n] if mode == "same" else full[m - 1:n]
+
+
+@numpys(np.correlate)
+def correlate(a: Any, v: Any, mode: str = "valid") -> Any:
+    if len(v) > len(a):
+        return convolve(v, a[::-1], mode)[::-1]
+    return convolve(a, v[::-1], mode)
+
+
+def with_axes(a: Any) -> Any:
+    if np.ndim(a) == 0:
+        raise TypeError("cannot accumulate on a scalar")
+    return a
+
+
+METHODS.update({
+    (np.add, "reduce"): lambda a, axis=0, keepdims=False: sum(a, axis, keepdims=keepdims),
+    (np.multiply, "reduce"): lambda a, axis=0, keepdims=False: prod(a, axis, keepdims=keepdims),
+    (np.maximum, "reduce"): lambda a, axis=0, keepdims=False: max(a, axis, keepdims=keepdims),
+    (np.minimum, "reduce"): lambda a, axis=0, keepdims=False: min(a, axis, keepdims=keepdims),
+    (np.add, "accumulate"): lambda array, axis=0: cumsum(with_axes(array), axis),
+    (np.multiply, "accumulate"): lambda array, axis=0: cumprod(with_axes(array), axis),
 })
-
-
-def min_side(a: Any) -> int:
-    """The length of the main diagonal of a matrix."""
-    rows, columns = a.shape
-    return rows if rows < columns else columns
+FUNCTIONS.update({
+    np.sum: sum, np.max: max, np.min: min, np.amax: max, np.amin: min, np.prod: prod, np.mean: mean, np.var: var, np.std: std,
+    np.cumsum: cumsum, np.cumprod: cumprod, np.ptp: ptp, np.nansum: without_nan(sum, 0.0), np.nanprod: without_nan(prod, 1.0),
+    np.where: where, np.clip: clip, np.diff: diff, np.full_like: full_like,
+    np.copy: lambda a: a, np.positive: lambda a: a, np.float_power: float_power,
+    np.sinc: lambda x: apply(SINC, x), np.conjugate: lambda x: x, np.real: lambda val: val, np.real_if_close: lambda a: a,
+    np.imag: lambda val: np.zeros_like(value_of(val)), np.divmod: lambda a, b: (constant(np.floor_divide, a, b), np.remainder(a, b)),
+    np.nancumsum: lambda a, axis=None: cumsum(np.where(np.isnan(a), 0.0, a), axis),
+})

@@ -58,19 +58,52 @@ def _extreme(g: Any, y: Any, a: Any, axis: Any = None, keepdims: bool = False) -
     return _unreduce(g, shape, axis, keepdims) * chosen / np.sum(chosen, axis=axis, keepdims=True)
 
 
+def _each_without(a: Any) -> Any:
+    """(..., i, j): a[..., j] with 1 in the place of entry i."""
+    n = a.shape[-1]
+    return np.where(np.eye(n, dtype=bool), 1.0, np.expand_dims(a, -2))
+
+
+def _prod(g: Any, y: Any, a: Any, axis: Any = None, keepdims: bool = False) -> Any:
+    """Each entry's factor is the product of all others, zeros or not: of those before it and of those after it."""
+    shape = np.shape(a)
+    axes = tuple(range(len(shape))) if axis is None else axis
+    order = (*(i for i in range(len(shape)) if i not in axes), *axes)
+    flat = np.reshape(np.transpose(a, order), (*(shape[i] for i in order[:len(shape) - len(axes)]), -1))
+    one = np.ones_like(flat[..., :1])
+    before = np.cumprod(np.concatenate([one, flat[..., :-1]], -1), axis=-1)
+    after = np.flip(np.cumprod(np.concatenate([one, np.flip(flat, -1)[..., :-1]], -1), axis=-1), -1)
+    others = np.transpose(np.reshape(before * after, tuple(shape[i] for i in order)), tuple(int(i) for i in np.argsort(order)))
+    return _unreduce(g, shape, axis, keepdims) * others
+
+
+def _cumprod(g: Any, y: Any, a: Any, axis: int) -> Any:
+    """sum_j>=i g_j prod_k<=j, k!=i a_k: right where entries are 0 too, at n^2 products."""
+    a, g = np.moveaxis(a, axis, -1), np.moveaxis(g, axis, -1)
+    products = np.triu(np.cumprod(_each_without(a), axis=-1))
+    return np.moveaxis(np.sum(products * np.expand_dims(g, -2), axis=-1), -1, axis)
+
+
 def _concatenate(i: int, g: Any, y: Any, *parts: Any, axis: int = 0) -> Any:
     before = sum(np.shape(part)[axis] for part in parts[:i])
     return g[(slice(None),) * (axis % y.ndim) + (slice(before, before + np.shape(parts[i])[axis]),)]
 
 
-def _einsum(i: int, g: Any, y: Any, *operands: Any, inputs: tuple[str, ...], output: str) -> Any:
-    """The cotangent of operand i: the same product with g in its place; an index found nowhere else is summed over."""
+def _einsum(i: int, g: Any, y: Any, *operands: Any, inputs: tuple[str, ...], output: str, optimize: Any = False) -> Any:
+    """The cotangent of operand i: the same product with g in its place; an index found nowhere else is summed over.
+
+    A letter that the operand has twice stands for its diagonal, to which the cotangent goes back.
+    """
     others = [(s, x) for j, (s, x) in enumerate(zip(inputs, operands, strict=True)) if j != i]
     known = set(output).union(*(s for s, _ in others))
-    ones = [(c, np.ones_like(g, shape=(n,))) for c, n in zip(inputs[i], operands[i].shape, strict=True)
-            if c not in known]
+    sizes = dict(zip(inputs[i], np.shape(operands[i]), strict=True))
+    ones = [(c, np.ones_like(g, shape=(n,))) for c, n in sizes.items() if c not in known]
     factors = [(output, g), *others, *ones]
-    return np.einsum(",".join(s for s, _ in factors) + "->" + inputs[i], *(x for _, x in factors))
+    found = np.einsum(",".join(s for s, _ in factors) + "->" + "".join(sizes), *(x for _, x in factors))
+    if len(sizes) == len(inputs[i]):
+        return found
+    at = dict(zip(sizes, np.ix_(*map(np.arange, sizes.values())), strict=True))
+    return apply(SCATTER, found, index=tuple(at[c] for c in inputs[i]), shape=np.shape(operands[i]))
 
 
 def _scatter(x: Any, index: Any, shape: tuple[int, ...]) -> Any:
@@ -106,10 +139,22 @@ for row in (
     (np.arctan2,     "rv_arctan2({0}, {1})",  lambda g, y, a, b: g * b / (a * a + b * b),
                      lambda g, y, a, b: -g * a / (a * a + b * b)),
     (np.remainder,   "rv_remainder({0}, {1})", lambda g, y, a, b: g, lambda g, y, a, b: -g * np.floor_divide(a, b)),
+    (np.fmod,        None,                    lambda g, y, a, b: g, lambda g, y, a, b: -g * np.trunc(a / b)),
+    (np.fmax,        "{0} >= {1} || {1} != {1} ? {0} : {1}", lambda g, y, a, b: g * ((a > b) + 0.5 * (a == b) + np.isnan(b)),
+                     lambda g, y, a, b: g * ((b > a) + 0.5 * (a == b) + np.isnan(a))),
+    (np.fmin,        "{0} <= {1} || {1} != {1} ? {0} : {1}", lambda g, y, a, b: g * ((a < b) + 0.5 * (a == b) + np.isnan(b)),
+                     lambda g, y, a, b: g * ((b < a) + 0.5 * (a == b) + np.isnan(a))),
+    (np.copysign,    None,                    lambda g, y, a, b: g * np.sign(a) * np.sign(y), lambda g, y, a, b: g * 0.0),
+    (np.logaddexp2,  None,                    lambda g, y, a, b: g * np.exp2(a - y), lambda g, y, a, b: g * np.exp2(b - y)),
     (np.hypot,       "rv_hypot({0}, {1})",    lambda g, y, a, b: g * a / y, lambda g, y, a, b: g * b / y),
     (np.matmul,      None,                    _matmul_left,                        _matmul_right),
     (np.negative,    "-{0}",                  lambda g, y, a: -g),
     (np.absolute,    "rv_abs({0})",           lambda g, y, a: g * np.sign(a)),
+    (np.fabs,        "rv_abs({0})",           lambda g, y, a: g * np.sign(a)),
+    (np.degrees,     None,                    lambda g, y, a: g * (180 / np.pi)),
+    (np.rad2deg,     None,                    lambda g, y, a: g * (180 / np.pi)),
+    (np.radians,     None,                    lambda g, y, a: g * (np.pi / 180)),
+    (np.deg2rad,     None,                    lambda g, y, a: g * (np.pi / 180)),
     (np.square,      "{0} * {0}",             lambda g, y, a: g * (2 * a)),
     (np.sqrt,        "rv_sqrt({0})",          lambda g, y, a: g * 0.5 / y),
     (np.cbrt,        "rv_cbrt({0})",          lambda g, y, a: g / (3 * y * y)),
@@ -140,14 +185,16 @@ for row in (
 RULES[np.sum] = Op("sum", np.sum, (_sum,))
 RULES[np.max] = Op("max", np.max, (_extreme,))
 RULES[np.min] = Op("min", np.min, (_extreme,))
+RULES[np.prod] = Op("prod", np.prod, (_prod,))
+RULES[np.cumprod] = Op("cumprod", np.cumprod, (_cumprod,))
 RULES[np.cumsum] = Op("cumsum", np.cumsum, (
     lambda g, y, a, axis: np.flip(np.cumsum(np.flip(g, axis), axis=axis), axis),))
 RULES[np.where] = Op("where", np.where, (
     lambda g, y, c, a, b: None, lambda g, y, c, a, b: np.where(c, g, 0.), lambda g, y, c, a, b: np.where(c, 0., g)),
     "{0} != 0 ? {1} : {2}")
 RULES[np.concatenate] = Op("concatenate", lambda *parts, axis=0: np.concatenate(parts, axis=axis), Each(_concatenate))
-RULES[np.einsum] = Op("einsum", lambda *operands, inputs, output: np.einsum(
-    ",".join(inputs) + "->" + output, *operands), Each(_einsum))
+RULES[np.einsum] = Op("einsum", lambda *operands, inputs, output, optimize=False: np.einsum(
+    ",".join(inputs) + "->" + output, *operands, optimize=optimize), Each(_einsum))
 RULES[np.reshape] = Op("reshape", lambda a, shape: np.reshape(a, shape), (
     lambda g, y, a, shape: np.reshape(g, np.shape(a)),))
 RULES[np.transpose] = Op("transpose", lambda a, axes: np.transpose(a, axes), (
@@ -156,7 +203,8 @@ RULES[np.broadcast_to] = Op("broadcast_to", lambda a, shape: np.broadcast_to(a, 
 RULES[np.flip] = Op("flip", lambda a, axis: np.flip(a, axis), (lambda g, y, a, axis: np.flip(g, axis),))
 RULES[np.ndarray.__getitem__] = Op("getitem", lambda a, index: a[index], (
     lambda g, y, a, index: apply(SCATTER, g, index=index, shape=np.shape(a)),))
-RULES[np.ndarray.astype] = Op("astype", lambda a, dtype: a.astype(dtype), (lambda g, y, a, dtype: g.astype(a.dtype),), "{0}")
+RULES[np.ndarray.astype] = Op("astype", lambda a, dtype: a.astype(dtype) if hasattr(a, "dtype") else dtype.type(a), (
+    lambda g, y, a, dtype: g.astype(getattr(a, "dtype", np.float64)),), "{0}")
 
 # In C, true is 1 and false is 0, as in NumPy's arithmetic.
 IN_C: dict[Any, str] = {np.greater: "{0} > {1}", np.greater_equal: "{0} >= {1}", np.less: "{0} < {1}", np.less_equal: "{0} <= {1}",
@@ -170,7 +218,8 @@ for function in (
     np.greater, np.greater_equal, np.less, np.less_equal, np.equal, np.not_equal, np.isfinite, np.isnan, np.isinf,
     np.sign, np.signbit, np.floor, np.ceil, np.rint, np.trunc, np.logical_and, np.logical_or, np.logical_not, np.floor_divide,
     np.argmax, np.argmin, np.argsort, np.round, np.array_equal, np.allclose, np.isclose, np.any, np.all, np.count_nonzero,
-    np.nonzero, np.searchsorted,
+    np.nonzero, np.searchsorted, np.isposinf, np.isneginf, np.fix, np.nanargmax, np.nanargmin, np.argpartition, np.flatnonzero,
+    np.argwhere, np.logical_xor, np.invert, np.isreal, np.iscomplex, np.digitize, np.lexsort, np.heaviside, np.linalg.matrix_rank,
 ):
     CONSTANT[function] = Op(function.__name__, function, (), IN_C.get(function))
 STATIC.update({np.shape, np.ndim, np.size, np.zeros_like, np.ones_like, np.empty_like, np.result_type, np.can_cast,

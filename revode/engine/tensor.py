@@ -10,6 +10,7 @@ derivatives. What each operation computes and how it is pulled back stands in pr
 """
 from __future__ import annotations
 
+import operator
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -40,6 +41,7 @@ POSITIONS = frozenset({int, slice, type(None), type(Ellipsis)})       # indices 
 RULES: dict[Callable, Op] = {}        # NumPy function -> Op, filled by primitives.py
 FUNCTIONS: dict[Callable, Callable] = {}   # NumPy function -> the same in terms of primitives, filled by functions.py
 CONSTANT: dict[Callable, Op] = {}     # NumPy functions whose result carries no gradient (comparisons, floor, ...)
+METHODS: dict[tuple, Callable] = {}   # (ufunc, "reduce" or "accumulate") -> the same in terms of primitives
 STATIC: set[Callable] = set()         # NumPy functions that look at shapes and dtypes alone
 
 
@@ -274,6 +276,11 @@ class Each:
 MANY = Op("many", lambda: None, Each(lambda i, g, y, *inputs, **options: g[i]))
 
 
+# A power of scalars: ** of theirs, not that of arrays.
+POWER_OF_SCALARS = Op("power", operator.pow, (lambda *a: RULES[np.power].vjps[0](*a), lambda *a: RULES[np.power].vjps[1](*a)),  # type: ignore[index]
+                      "rv_power({0}, {1})")
+
+
 def record_many(inputs: list, run: Callable) -> list:
     """Record `outputs, pull = run(values)` as one entry; pull maps output cotangents (None: zero) to input ones."""
     tape = innermost(inputs)
@@ -462,7 +469,15 @@ class Tensor:
     def __rfloordiv__(self, other: Any) -> Any: return constant(np.floor_divide, other, self)
     def __rpow__(self, other: Any) -> Any: return apply2(RULES[np.power], other, self)
 
+    def __divmod__(self, other: Any) -> Any: return self // other, self % other
+    def __rdivmod__(self, other: Any) -> Any: return other // self, other % self
+    def __invert__(self) -> Any: return constant(np.invert, self)
+    def __round__(self, ndigits: int = 0) -> Any: return constant(np.round, self, ndigits)
+
     def __pow__(self, other: Any) -> Any:
+        scalar = isinstance(value_of(self), (float, np.generic)) and np.ndim(value_of(other)) == 0
+        if scalar:                             # Python's and NumPy's scalars have a power of their own, in other bits
+            return apply2(POWER_OF_SCALARS, self, other)
         return apply1(RULES[np.square], self) if type(other) is int and other == 2 else apply2(
             RULES[np.power], self, other)
 
@@ -517,24 +532,30 @@ class Tensor:
                             "or a plain array")
         return apply(RULES[np.ndarray.__getitem__], self, index=index)
 
-    # NumPy's methods, through NumPy's functions
-    def sum(self, axis: Any = None, **kw: Any) -> Any: return np.sum(self, axis=axis, **kw)
-    def mean(self, axis: Any = None, **kw: Any) -> Any: return np.mean(self, axis=axis, **kw)
-    def var(self, axis: Any = None, **kw: Any) -> Any: return np.var(self, axis=axis, **kw)
-    def std(self, axis: Any = None, **kw: Any) -> Any: return np.std(self, axis=axis, **kw)
-    def max(self, axis: Any = None, **kw: Any) -> Any: return np.max(self, axis=axis, **kw)
-    def min(self, axis: Any = None, **kw: Any) -> Any: return np.min(self, axis=axis, **kw)
-    def cumsum(self, axis: Any = None) -> Any: return np.cumsum(self, axis=axis)
-    def clip(self, low: Any = None, high: Any = None) -> Any: return np.clip(self, low, high)
-    def dot(self, other: Any) -> Any: return np.dot(self, other)
-    def squeeze(self, axis: Any = None) -> Any: return np.squeeze(self, axis=axis)
-    def swapaxes(self, a: int, b: int) -> Any: return np.swapaxes(self, a, b)
-    def ravel(self) -> Any: return np.reshape(self, (-1,))
-    def flatten(self) -> Any: return np.reshape(self, (-1,))
-    def copy(self) -> Any: return self
+    @property
+    def mT(self) -> Any: return np.matrix_transpose(self)
+    @property
+    def real(self) -> Any: return self
+    @property
+    def imag(self) -> Any: return np.imag(self)
+    @property
+    def nbytes(self) -> int: return self.size * self.itemsize
+    @property
+    def itemsize(self) -> int: return int(self.dtype.itemsize)
+    @property
+    def flat(self) -> Any: return iter(np.reshape(self, (-1,)))
 
-    def reshape(self, *shape: Any) -> Any:
-        return np.reshape(self, shape[0] if len(shape) == 1 else shape)
+    # NumPy's methods, through NumPy's functions
+    def clip(self, min: Any = None, max: Any = None) -> Any: return np.clip(self, min, max)
+    def dot(self, other: Any) -> Any: return np.dot(self, other)
+    def ravel(self, order: str = "C") -> Any: return np.ravel(self, order)
+    def flatten(self, order: str = "C") -> Any: return np.ravel(self, order)
+    def copy(self, order: str = "C") -> Any: return self
+    def conj(self) -> Any: return self
+    def conjugate(self) -> Any: return self
+
+    def reshape(self, *shape: Any, order: str = "C") -> Any:
+        return np.reshape(self, shape[0] if len(shape) == 1 else shape, order=order)
 
     def transpose(self, *axes: Any) -> Any:
         return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
@@ -573,22 +594,29 @@ class Tensor:
                 return constant(ufunc, *inputs)
             if ufunc in FUNCTIONS:
                 return FUNCTIONS[ufunc](*inputs)
+        name = name_of(ufunc)
         if "out" in options:
-            raise TypeError(f"np.{ufunc.__name__} would write a tensor into an existing array (out= or an in-place "
+            raise TypeError(f"{name} would write a tensor into an existing array (out= or an in-place "
                             "operator such as +=); assign the result to a new name instead")
+        if method == "outer" and ufunc in RULES and not options:
+            a, b = inputs
+            return ufunc(np.reshape(a, np.shape(a) + (1,) * np.ndim(b)), b)
         if method != "__call__":
-            raise TypeError(f"np.{ufunc.__name__}.{method} is not differentiated here; {_offer()}")
+            mine = METHODS.get((ufunc, method))
+            if mine is None or not set(options) <= set(signature(mine).parameters):
+                raise TypeError(f"{name}.{method} {'with these options ' if mine else ''}is not differentiated here; {_offer(name)}")
+            return mine(*inputs, **options)
         if options:
-            raise TypeError(f"np.{ufunc.__name__} with {', '.join(options)}= is not differentiated here; leave it out, "
+            raise TypeError(f"{name} with {', '.join(options)}= is not differentiated here; leave it out, "
                             "or use np.where and x.astype")
-        raise TypeError(f"np.{ufunc.__name__} is not differentiated here; {_offer()}")
+        raise TypeError(f"{name} is not differentiated here; {_offer(name)}")
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
-        if function in FUNCTIONS:
-            mine = FUNCTIONS[function]
+        mine = FUNCTIONS.get(function)
+        if mine is not None:
             unknown = set(kwargs) - set(signature(mine).parameters) if kwargs else ()
             if unknown:
-                raise TypeError(f"np.{function.__name__} with {', '.join(sorted(unknown))}= is not differentiated here; leave it "
+                raise TypeError(f"{name_of(function)} with {', '.join(sorted(unknown))}= is not differentiated here; leave it "
                                 "out" + (", and assign the result to a new name" if "out" in unknown else ""))
             return mine(*args, **kwargs)
         if function in CONSTANT:
@@ -597,11 +625,16 @@ class Tensor:
             return apply(RULES[function], *args, **kwargs)
         if function in STATIC:
             return function(*tree.map(value_of, args), **tree.map(value_of, kwargs))
-        raise TypeError(f"np.{function.__name__} is not differentiated here; {_offer()}")
+        if function in RULES:                              # a row of a function that needs no preparation
+            return apply(RULES[function], *args, **kwargs)
+        name = name_of(function)
+        raise TypeError(f"{name} is not differentiated here; {_offer(name)}")
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"a tensor has no attribute {name!r}; NumPy functions such as np.{name} may do, or "
-                             "x.value is the plain array")
+        function = getattr(np, name, None)
+        offered = function in FUNCTIONS or function in RULES or function in CONSTANT
+        raise AttributeError(f"a tensor has no attribute {name!r}; " + (f"np.{name} does the same, and " if offered else "")
+                             + "x.value is the plain array")
 
     def __index__(self) -> int:
         return _plain(self, "a tensor as an index, or as a number of times,").__index__()
@@ -613,7 +646,35 @@ class Tensor:
         return f"Tensor({_seen(self)!r})"
 
 
-def _offer() -> str:
-    return ("write it with the operations in revode/engine/primitives.py (elementwise functions, matmul, einsum, sums, "
-            "indexing, where, concatenate, reshape), give it a rule with rv.custom_vjp, or apply it to x.value if no "
-            "gradient is wanted")
+def _method(name: str) -> Callable:
+    """NumPy's method of this name, through the function of the same name."""
+    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
+        return getattr(np, name)(self, *args, **kwargs)
+    return method
+
+
+for _name in ("sum", "prod", "mean", "var", "std", "max", "min", "cumsum", "cumprod", "squeeze", "swapaxes", "repeat", "take", "trace",
+              "diagonal", "round", "argmax", "argmin", "argsort", "argpartition", "any", "all", "nonzero", "searchsorted", "compress"):
+    setattr(Tensor, _name, _method(_name))
+
+
+def name_of(function: Any) -> str:
+    """A function as people write it: np.linalg.solve, scipy.special.expit."""
+    name, module = function.__name__, getattr(function, "__module__", None)
+    if module is None:                                     # ufuncs of other libraries do not say where they live
+        special = sys.modules.get("scipy.special")
+        module = "scipy.special" if getattr(special, name, None) is function else "numpy"
+    return f"{module.replace('numpy', 'np', 1)}.{name}"
+
+
+INSTEAD = {"scipy.special.expit": "rv.nn.sigmoid", "scipy.special.erf": "rv.nn.erf", "scipy.special.log_expit": "-rv.nn.softplus(-x)",
+           "scipy.special.xlogy": "x * np.log(y)", "np.linalg.lstsq": "np.linalg.solve(A.T @ A, A.T @ b)",
+           "np.linalg.eig": "np.linalg.eigh of a symmetric matrix", "np.linalg.eigvals": "np.linalg.eigvalsh of a symmetric matrix",
+           "np.add.at": "rv.nn.scatter_add", "np.copyto": "np.where", "np.put": "np.where", "np.fill_diagonal": "np.where",
+           "np.insert": "np.concatenate", "np.piecewise": "np.where or np.select", "np.choose": "np.select"}
+
+
+def _offer(name: str) -> str:
+    instead = f"{INSTEAD[name]} does the same; or " if name in INSTEAD else ""
+    return (f"{instead}write it with functions that are (elementwise ones, matmul, einsum, sums, indexing, where, concatenate, reshape: "
+            "see revode/engine), give it a rule with rv.custom_vjp, or apply it to x.value if no gradient is wanted")
