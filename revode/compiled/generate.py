@@ -9,8 +9,9 @@ x[k T + r] for feature k of lane r; P holds what comes from the parameters, G a 
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,14 @@ from .lower import LANES, TILE, Loop, Lowered, Read, Slot
 from .program import ADD, Role, V, frozen
 
 ALIGN = 16                  # numbers to which the start of every stored value is aligned
+# An elementary function is dozens of operations, and a compiler takes about 20 ms for a loop with one. So there are
+INLINE = 8                  # of them in one loop at most, and where a direction has more than
+CALLS = 32                  # of them, each is a call of a function over a stretch of memory, which is compiled once
+TOGETHER = 64               # operations in one loop at most, so that what one loop leaves for the next stays in the cache
+SHORT = 8                   # terms of a sum that shares a loop with other operations
+AHEAD = 512                 # operations among which those for one loop are looked for
+PART = 100                  # loops in one function at most: what a compiler takes for a function grows faster than its length
+ELEMENTWISE = ("map", "gather", "contract", "reduce")
 ORDER = ("begin", "step", "land", "end")
 
 
@@ -56,38 +65,67 @@ def fused(lowered: Lowered) -> Lowered:
     return Lowered(loops, lowered.inputs, lowered.outputs, lowered.steps, lowered.params, lowered.program)
 
 
+def elementary_call(loop: Loop) -> bool:
+    return loop.kind == "map" and loop.text.startswith("rv_") and loop.op is not None and loop.op.name in elementary.NAMES
+
+
+def set_apart(lowered: Lowered) -> Lowered:
+    """Elementary functions as loops of their own, from one value in the memory of the tile to another."""
+    stored = set(lowered.inputs.values())
+    loops: list[Loop] = []
+    for loop in lowered.loops:
+        if elementary_call(loop):
+            reads = []
+            for slot, index, number in loop.reads:
+                if slot is None or index is not None or (slot.kind == LANES) != (loop.out.kind == LANES) or slot not in stored:
+                    copy = Slot(loop.out.kind, loop.out.F)
+                    loops.append(Loop("map", copy, [Read(slot, index, number)], text="{0}"))
+                    slot = copy
+                reads.append(Read(slot))
+            loop = replace(loop, reads=reads, apart=True)
+        stored.add(loop.out)
+        loops.append(loop)
+    return replace(lowered, loops=loops)
+
+
+def joins(loop: Loop, group: list[Loop]) -> bool:
+    """Whether an operation may stand in one loop over elements with these."""
+    first = group[0]
+    return (sociable(loop) and sociable(first) and loop.out.F == first.out.F and (loop.out.kind == LANES) == (first.out.kind == LANES)
+            and len(group) < TOGETHER and (not elementary_call(loop) or sum(map(elementary_call, group)) < INLINE))
+
+
+def sociable(loop: Loop) -> bool:
+    """Whether an operation may share a loop over elements: those that are not called apart, and of sums the short ones."""
+    return loop.kind in ELEMENTWISE and not loop.apart and all(table.shape[1] <= SHORT for table in loop.tables)
+
+
 def phases(lowered: Lowered) -> list[list[Loop]]:
     """The loops in an order that respects who reads what, elementwise ones over the same elements gathered into one."""
-    made = {loop.out: loop for loop in lowered.loops}
-    waiting = list(lowered.loops)
+    made = {loop.out for loop in lowered.loops}
     done: set[Slot] = set()
-    found: list[list[Loop]] = []
+    waiting = lowered.loops
+    groups: list[list[Loop]] = []
 
-    def ready(loop: Loop, group: Sequence[Loop] = ()) -> bool:
-        own = {other.out for other in group}
-        for read in loop.reads:
-            if read.slot in made and read.slot not in done and not (read.slot in own and read.map is None):
-                return False
-        return True
+    def ready(loop: Loop, own: Container[Slot] = ()) -> bool:
+        return all(slot not in made or slot in done or (slot in own and index is None and loop.kind == "map")
+                   for slot, index, _ in loop.reads)
 
     while waiting:
-        first = next(loop for loop in waiting if ready(loop))
-        group = [first]
-        waiting.remove(first)
-        if first.kind == "map":
-            grew = True
-            while grew:
-                grew = False
-                for loop in waiting:
-                    if loop.kind == "map" and loop.out.F == first.out.F and (loop.out.kind == LANES) == (first.out.kind == LANES) \
-                            and ready(loop, group):
-                        group.append(loop)
-                        waiting.remove(loop)
-                        grew = True
-                        break
-        done |= {loop.out for loop in group}
-        found.append(group)
-    return found
+        found = [loop for loop in waiting[:AHEAD] if ready(loop)]
+        new = [[loop] for loop in found if not sociable(loop)]                      # first, for then what they read is forgotten
+        if not new:
+            new = [[found[0]]]
+            own = {found[0].out}
+            for loop in waiting[:AHEAD]:             # they stand in an order in which they could be done: one pass is enough
+                if loop is not found[0] and joins(loop, new[0]) and ready(loop, own):
+                    new[0].append(loop)
+                    own.add(loop.out)
+        groups += new
+        taken = {loop.out for group in new for loop in group}
+        done |= taken
+        waiting = [loop for loop in waiting if loop.out not in taken]
+    return groups
 
 
 def meaning(program: Any, a: Any) -> Any:
@@ -114,6 +152,8 @@ class Source:
                  brownian: bool, constants_from: int = 0) -> None:
         self.T, self.dtype, self.direction, self.outputs, self.brownian = T, np.dtype(dtype), direction, outputs, brownian
         self.lowered = {name: fused(x) for name, x in lowered.items()}
+        if sum(elementary_call(loop) for x in self.lowered.values() for loop in x.loops) > CALLS:
+            self.lowered = {name: set_apart(x) for name, x in self.lowered.items()}
         self.places: dict[Role, tuple[int, int, str]] = {}
         self.size = 0
         inputs = [item for x in self.lowered.values() for item in x.inputs.items()]
@@ -128,7 +168,7 @@ class Source:
         self.tables: dict[bytes, str] = {}
         self.table_lines: list[str] = []
         self.functions: set[str] = set()
-        self.templates: list[str] = []
+        self.stretches: set[str] = set()            # functions that are called for a stretch of memory
         offset, before = 0, {}
         for name, x in self.lowered.items():
             for v in x.params:
@@ -177,7 +217,7 @@ class Source:
         head = [f"#define T {self.T}", f"#define MEMORY {self.size}", f"#define PERSISTENT {self.persistent}",
                 f"#define PARAMS {self.param_size}"]
         functions = elementary.c_source(sorted(self.functions & set(elementary.NAMES)), self.dtype)
-        parts = [functions, *head, TILE_FUNCTIONS]
+        parts = [functions, *head, TILE_FUNCTIONS, *sorted(self.stretches)]
         if self.brownian:
             from . import noise
             parts.append(noise.SOURCE)
@@ -247,14 +287,25 @@ class Body:
         self.store(base)
         self.lines: list[str] = []
         self.busy: tuple[list[tuple], list[tuple]] = ([], [])          # what was read and written since the last barrier
+        starts = []
         for n, group in enumerate(self.groups):
             self.barrier(group)
-            self.print(n, group)
+            if n % PART == 0:
+                starts.append(len(self.lines))
+            self.print(group)
         self.finish()
-        used = self.source.layout.columns.get(name, [])
+        parts = [self.lines[a:b] for a, b in pairwise([*starts, None])] if len(starts) > 1 else [self.lines]
+        names = [f"step_{name}_{i}" for i in range(len(parts))] if len(parts) > 1 else [f"step_{name}"]
+        if len(parts) > 1:
+            parts.append([f"  {part}(S, P, G, R);" for part in names])
+            names.append(f"step_{name}")
+        self.text = "\n".join(map(self.function, names, parts))
+
+    def function(self, name: str, lines: list[str]) -> str:
+        used = self.source.layout.columns.get(self.name, [])
         scalars = [f"  const real s{int(v)} = (real)G[{offset}];" for v, offset, n in used if n == 1]
-        self.text = "\n".join([f"STEP void step_{name}(real* RESTRICT S, const real* RESTRICT P, const double* RESTRICT G, int R) {{",
-                               "  (void)P; (void)G; (void)R;", *scalars, *self.lines, "}"])
+        return "\n".join([f"STEP void {name}(real* RESTRICT S, const real* RESTRICT P, const double* RESTRICT G, int R) {{",
+                          "  (void)P; (void)G; (void)R;", *scalars, *lines, "}"])
 
     def bind(self) -> None:
         """Slots that exist before: inputs, values of the grid and of the parameters, constants."""
@@ -284,7 +335,7 @@ class Body:
                 for read in loop.reads:
                     if read.slot is not None:
                         last[read.slot] = n
-                        if read.map is not None or loop.kind != "map":
+                        if read.map is not None or loop.kind != "map" or loop.apart:
                             strange.setdefault(read.slot, set()).add(n)
         end = len(self.groups)
         inside = {role: slot for role, slot in self.lowered.inputs.items()}
@@ -322,7 +373,7 @@ class Body:
                 if slot in targets:
                     self.offsets[slot] = targets[slot]
                     continue
-                if last.get(slot, -1) == n and loop.kind == "map" and slot not in outputs:
+                if last.get(slot, -1) == n and loop.kind in ELEMENTWISE and slot not in outputs:
                     self.local.add(slot)                 # read in its own loop alone: it never leaves a register
                     continue
                 sums = {"outer": 2, "rows": 1}.get(loop.kind, 99)           # reads before the running sum
@@ -361,7 +412,7 @@ class Body:
     def touched(self, group: list[Loop]) -> tuple[list[tuple], list[tuple]]:
         """What loops read and write of S: (start, end, how the elements are dealt out to the threads, or None)."""
         reads, writes = [], []
-        inside = {loop.out for loop in group} if group[0].kind == "map" else set()
+        inside = {loop.out for loop in group} if group[0].kind in ELEMENTWISE else set()
         for loop in group:
             lanes, F = loop.out.kind == LANES, loop.out.F
             own = (loop.kind, *loop.shape) if loop.shape else (loop.kind if loop.kind == "rows" else lanes, F)
@@ -415,7 +466,7 @@ class Body:
         if slot is None:
             return self.number(read.number)
         if slot in self.local:
-            return f"v{self.names[slot]}"
+            return self.names[slot]
         feature = self.index(read.map, k)
         return self.address(slot, feature)
 
@@ -444,89 +495,95 @@ class Body:
         return self.address(slot, "0").removesuffix(" * T + r]").replace("[", " + ", 1).replace("(0)", "0").removesuffix("]") \
             if slot.kind == LANES else self.address(slot, "0").replace("[", " + ", 1).removesuffix("]")
 
-    def print(self, n: int, group: list[Loop]) -> None:
-        first = group[0]
-        each = "EACH" if first.out.kind == LANES else "ONCE"
+    def print(self, group: list[Loop]) -> None:
         says = dict.fromkeys(loop.source for loop in group if loop.source)
         self.lines.append(f"  // op: {', '.join(says) or 'copy'}")
-        if first.kind == "map":
-            self.names = {loop.out: j for j, loop in enumerate(group)}
-            inner, stores = [], []                   # all is read before any is written: outputs lie where inputs do
-            written: set[Slot] = set()
-            for j, loop in enumerate(group):
-                # what this group has made is in a register, whether or not it is stored as well
-                reads = [f"v{self.names[read.slot]}" if read.slot in written and read.map is None else self.element(read)
-                         for read in loop.reads]
-                self.need(loop.text)
-                inner.append(f"const real v{j} = {loop.text.format(*reads)};")
-                if loop.out not in self.local:
-                    stores.append(f"{self.address(loop.out, 'k')} = v{j};")
-                written.add(loop.out)
-            body = "\n    ".join([*inner, *stores])
+        first = group[0]
+        if first.apart:
+            self.lines.append(f"  {self.stretch(first)}\n  SYNC;")
+        elif first.kind in ELEMENTWISE:
+            each = "EACH" if first.out.kind == LANES else "ONCE"
+            counter = ["int c;"] if any(loop.tables for loop in group) else []
+            body = "\n    ".join([*counter, *self.elements(group)])
             self.lines.append(f"  {each}({first.out.F}) {{\n    {body}\n  }}\n  SYNC;")
-            return
-        loop = first
-        out = self.address(loop.out, "k")
-        if loop.kind == "gather":
-            text = self.number(0.0)
-            for read in reversed(loop.reads):
-                where = np.flatnonzero(read.map >= 0)                                              # type: ignore[operator]
-                if not len(where):
-                    continue
-                a, b = int(where[0]), int(where[-1]) + 1
-                if b - a == len(where):
-                    condition = f"k >= {a} && k < {b}"
-                    full = np.zeros(loop.out.F, int)
-                    full[a:b] = read.map[a:b]                                                      # type: ignore[index]
-                    line = full[a:b]
-                    if len(line) == 1 or np.array_equal(line, line[0] + (line[1] - line[0]) * np.arange(len(line))):
-                        step = int(line[1] - line[0]) if len(line) > 1 else 0
-                        feature = f"(k - {a}) * {step} + {int(line[0])}"
-                    else:
-                        feature = f"{self.source.table(full)}[k]"
-                else:
-                    name = self.source.table(read.map)                                             # type: ignore[arg-type]
-                    condition, feature = f"{name}[k] >= 0", f"{name}[k]"
-                value = self.number(read.number) if read.slot is None else self.address(read.slot, feature)
-                text = f"{condition} ? {value} : {text}"
-            self.lines.append(f"  {each}({loop.out.F}) {out} = {text};\n  SYNC;")
-        elif loop.kind == "linear":
-            p, inner_size, m = loop.shape
-            x, w = (self.pointer(read.slot) for read in loop.reads)                                # type: ignore[arg-type]
-            self.lines.append(f"  rv_linear<{p}, {inner_size}, {m}>({self.pointer(loop.out)}, {x}, {w});\n  SYNC;")
-        elif loop.kind == "outer":
-            n_x, m = loop.shape
-            x, g = (self.pointer(read.slot) for read in loop.reads[:2])                            # type: ignore[arg-type]
-            total = self.pointer(loop.reads[2].slot) if len(loop.reads) > 2 else "(const real*)0"  # type: ignore[arg-type]
-            self.lines.append(f"  rv_outer<{n_x}, {m}>({self.pointer(loop.out)}, {x}, {g}, {total}, R);\n  SYNC;")
-        elif loop.kind == "rows":
-            x = self.pointer(loop.reads[0].slot)                                                   # type: ignore[arg-type]
-            total = self.pointer(loop.reads[1].slot) if len(loop.reads) > 1 else "(const real*)0"  # type: ignore[arg-type]
-            name = "rv_rows_max" if loop.op is not None else "rv_rows"
-            self.lines.append(f"  {name}<{loop.out.F}>({self.pointer(loop.out)}, {x}, {total}, R);\n  SYNC;")
-        elif loop.kind == "contract":
-            left, right = (self.address(read.slot, self.entry(t))                                  # type: ignore[arg-type]
-                           for read, t in zip(loop.reads, loop.tables, strict=True))
-            C = loop.tables[0].shape[1]
-            self.lines.append(
-                f"  {each}({loop.out.F}) {{\n    int c = 0;\n    real sum = {left} * {right};\n    for (c = 1; c < {C}; c++) "
-                f"sum = sum + {left} * {right};\n    {out} = sum;\n  }}\n  SYNC;")
-        elif loop.kind == "reduce":
-            table = loop.tables[0]
-            entry = self.address(loop.reads[0].slot, self.entry(table))                            # type: ignore[arg-type]
-            name = loop.op.name if loop.op is not None else "sum"
-            combine = {"sum": "sum + x", "max": "x > sum || x != x ? x : sum", "min": "x < sum || x != x ? x : sum"}[name]
-            if (table < 0).any():
-                test = f"if ({self.source.table(table)}[k * {table.shape[1]} + c] >= 0) "
-                start, begin = self.number(0.0), "0"
-            else:
-                test, start, begin = "", entry, "1"
-            C = table.shape[1]
-            self.lines.append(
-                f"  {each}({loop.out.F}) {{\n    int c = 0;\n    real sum = {start};\n    for (c = {begin}; c < {C}; c++) "
-                f"{test}{{ const real x = {entry}; sum = {combine}; }}\n    {out} = sum;\n  }}\n  SYNC;")
         else:
-            raise AssertionError(loop.kind)
+            self.lines.append(f"  {self.product(first)}\n  SYNC;")
+
+    def stretch(self, loop: Loop) -> str:
+        """The call of an elementary function for all features and lanes."""
+        name = loop.text.split("(")[0]
+        self.need(loop.text)
+        self.source.stretches.add(f"STRETCH{len(loop.reads)}({name})")
+        places = ", ".join(self.pointer(slot) for slot in (loop.out, *(read.slot for read in loop.reads)) if slot is not None)
+        return f"{name}_stretch({places}, {loop.out.F}{' * T' if loop.out.kind == LANES else ''});"
+
+    def elements(self, group: list[Loop]) -> list[str]:
+        """What is done for element k (of lane r). All is read before any is written: outputs lie where inputs do."""
+        self.names = {loop.out: f"v{j}" for j, loop in enumerate(group)}
+        self.written: set[Slot] = set()              # what this group has made is in a register, whether or not it is stored as well
+        lines = []
+        for loop in group:
+            lines.append(getattr(self, loop.kind)(loop, self.names[loop.out]))
+            self.written.add(loop.out)
+        return lines + [f"{self.address(loop.out, 'k')} = {self.names[loop.out]};" for loop in group if loop.out not in self.local]
+
+    def map(self, loop: Loop, name: str) -> str:
+        reads = [self.names[read.slot] if read.slot in self.written and read.map is None else self.element(read)
+                 for read in loop.reads]
+        self.need(loop.text)
+        return f"const real {name} = {loop.text.format(*reads)};"
+
+    def gather(self, loop: Loop, name: str) -> str:
+        text = self.number(0.0)
+        for read in reversed(loop.reads):
+            where = np.flatnonzero(read.map >= 0)                                                  # type: ignore[operator]
+            if not len(where):
+                continue
+            a, b = int(where[0]), int(where[-1]) + 1
+            if b - a == len(where):
+                condition = f"k >= {a} && k < {b}"
+                full = np.zeros(loop.out.F, int)
+                full[a:b] = read.map[a:b]                                                          # type: ignore[index]
+                line = full[a:b]
+                if len(line) == 1 or np.array_equal(line, line[0] + (line[1] - line[0]) * np.arange(len(line))):
+                    step = int(line[1] - line[0]) if len(line) > 1 else 0
+                    feature = f"(k - {a}) * {step} + {int(line[0])}"
+                else:
+                    feature = f"{self.source.table(full)}[k]"
+            else:
+                table = self.source.table(read.map)                                                # type: ignore[arg-type]
+                condition, feature = f"{table}[k] >= 0", f"{table}[k]"
+            value = self.number(read.number) if read.slot is None else self.address(read.slot, feature)
+            text = f"{condition} ? {value} : {text}"
+        return f"const real {name} = {text};"
+
+    def contract(self, loop: Loop, name: str) -> str:
+        left, right = (self.address(read.slot, self.entry(t))                                      # type: ignore[arg-type]
+                       for read, t in zip(loop.reads, loop.tables, strict=True))
+        return (f"c = 0;\n    real {name} = {left} * {right};\n    for (c = 1; c < {loop.tables[0].shape[1]}; c++) "
+                f"{name} = {name} + {left} * {right};")
+
+    def reduce(self, loop: Loop, name: str) -> str:
+        table = loop.tables[0]
+        entry = self.address(loop.reads[0].slot, self.entry(table))                                # type: ignore[arg-type]
+        op = loop.op.name if loop.op is not None else "sum"
+        combine = {"sum": "{0} + x", "max": "x > {0} || x != x ? x : {0}", "min": "x < {0} || x != x ? x : {0}"}[op].format(name)
+        if (table < 0).any():
+            test = f"if ({self.source.table(table)}[k * {table.shape[1]} + c] >= 0) "
+            start, begin = self.number(0.0), "0"
+        else:
+            test, start, begin = "", entry, "1"
+        return (f"c = 0;\n    real {name} = {start};\n    for (c = {begin}; c < {table.shape[1]}; c++) "
+                f"{test}{{ const real x = {entry}; {name} = {combine}; }}")
+
+    def product(self, loop: Loop) -> str:
+        """A product with a shared matrix, or a sum over the lanes: linear, outer or rows."""
+        out, x, *more = (self.pointer(slot) for slot in (loop.out, *(read.slot for read in loop.reads)) if slot is not None)
+        if loop.kind == "linear":
+            return f"rv_linear<{', '.join(map(str, loop.shape))}>({out}, {x}, {more[0]});"
+        g, total = (f"{more[0]}, ", more[1:]) if loop.kind == "outer" else ("", more)
+        name = "rv_rows_max" if loop.op is not None else f"rv_{loop.kind}"
+        return f"{name}<{', '.join(map(str, loop.shape or (loop.out.F,)))}>({out}, {x}, {g}{total[0] if total else '(const real*)0'}, R);"
 
     def entry(self, table: np.ndarray) -> str:
         """An expression in k and c for a table of features."""
@@ -585,6 +642,9 @@ TILE_FUNCTIONS = r"""
 #define TABLE alignas(16) __device__ const
 #define RESTRICT __restrict__
 #define STEP static __device__ __forceinline__
+#define APART static __device__ __noinline__
+#define OUTLINE FUNCTION
+#define WHOLE(n) (n)
 #define EACH(F) for (int i_ = TID; i_ < (F) * T; i_ += NT) for (int k = i_ / T, r = i_ % T, once_ = 1; once_; once_ = 0)
 #define ONCE(F) for (int k = TID; k < (F); k += NT)
 #ifndef SYNC
@@ -629,6 +689,9 @@ TILE_FUNCTIONS = r"""
 #define TABLE static const
 #define RESTRICT __restrict
 #define STEP static __attribute__((noinline))
+#define APART static __attribute__((noinline))
+#define OUTLINE APART
+#define WHOLE(n) (((n) + WIDE - 1) / WIDE * WIDE)
 #define EACH(F) for (int k = 0; k < (F); k++) for (int r = 0; r < T; r++)
 #define ONCE(F) for (int k = 0; k < (F); k++)
 #define TILE_MEMORY(M) real* const S = (M) + (INDEX)tile * MEMORY
@@ -788,7 +851,12 @@ template <int n, int m> static inline void rv_outer(real* out, const real* x, co
 }
 #endif
 #endif
-template <int n> FUNCTION void rv_rows(real* out, const real* x, const real* total, int R) {
+// An elementary function of n numbers; on the host of whole vectors: every value has that much room.
+#define STRETCH1(f) APART void f##_stretch(real* RESTRICT out, const real* RESTRICT x, int n) { \
+  for (int i = TID; i < WHOLE(n); i += NT) out[i] = f(x[i]); }
+#define STRETCH2(f) APART void f##_stretch(real* RESTRICT out, const real* RESTRICT x, const real* RESTRICT y, int n) { \
+  for (int i = TID; i < WHOLE(n); i += NT) out[i] = f(x[i], y[i]); }
+template <int n> OUTLINE void rv_rows(real* out, const real* x, const real* total, int R) {
 #ifdef __CUDACC__
   constexpr int V = T % 4 ? T % 2 ? 1 : 2 : 4;          // several at a time: neighbours in x are in the same bank of the memory
   for (int k = TID; k < n; k += NT) {
@@ -806,7 +874,7 @@ template <int n> FUNCTION void rv_rows(real* out, const real* x, const real* tot
     out[k] = total ? total[k] + sum : sum;
   }
 }
-template <int n> FUNCTION void rv_rows_max(real* out, const real* x, const real*, int R) {
+template <int n> OUTLINE void rv_rows_max(real* out, const real* x, const real*, int R) {
   for (int k = TID; k < n; k += NT) {
     real sum = x[k * T];
     for (int r = 1; r < R; r++) { const real y = x[k * T + r]; sum = y > sum || y != y ? y : sum; }

@@ -60,6 +60,7 @@ class Loop:
     shape: tuple[int, ...] = ()             # linear: (p, n, m);  outer: (n, m)
     tables: tuple[np.ndarray, ...] = ()     # contract, reduce: (F, C) indices of features
     source: str = ""                        # what the user would recognise
+    apart: bool = False                     # map: a loop of its own, over values that are stored
 
 
 @dataclass
