@@ -20,7 +20,7 @@ from .engine import tree
 from .engine.derivatives import vjp
 from .engine.tensor import Tensor, beside, innermost, is_float, number, value_of
 from .gradients import Automatic, Direct, Reversible
-from .methods import EES, EES25, NearReversible
+from .methods import EES, EES25, TABLEAUX, NearReversible
 from .methods.custom import UserMethod
 from .methods.increment import System, nested
 from .problem import Asked, Layout
@@ -183,8 +183,10 @@ def check_method(asked: Asked) -> Any:
     if method is None:
         return default_method(asked)
     if isinstance(method, (str, type)) or not hasattr(method, "start"):
+        name = {"rk45": "dopri5", "rk23": "bosh3"}.get(str(method).lower(), str(method).lower())
+        hint = f" (by that name there are RungeKutta({name!r}), NearReversible and Coupled)" if name in TABLEAUX else ""
         raise TypeError(f"solve: method={method!r}; pass a method such as Coupled('midpoint'), RungeKutta('rk4') or "
-                        "ReversibleHeun()")
+                        f"ReversibleHeun(){hint}")
     if isinstance(getattr(method, "lam", None), str):
         raise ValueError(f"solve: {method!r} has a lam that only solve() asks the advisor for, on a fixed grid from y0; choose lam "
                          "yourself (rv.advise helps)")
