@@ -270,11 +270,11 @@ class Ahead:
         if not at.size:
             return
         middle = at[width // 2]
-        gap = abs(parted([gap[i] for i in at], pairs.k))
+        gap = abs(parted([gap[beside(gap)(at[j])] for j in range(width)], pairs.k))
         if pairs.data.velocity:
             gap = gap * column([abs(float(problem.hs[ns[i]])) for i in middle], gap)
         # what starts at zero has no size yet
-        allowed, scale = pairs.data.allowed if problem.driver is None else pairs.data.driven, s[middle]
+        allowed, scale = pairs.data.allowed if problem.driver is None else pairs.data.driven, s[beside(s)(middle)]
         if problem.adaptive is not None:                                 # here the user has said how far it may be off
             allowed, wanted = OF_TOLERANCE, problem.adaptive.controller
             scale = wanted.atol + wanted.rtol * scale
@@ -293,7 +293,10 @@ class Ahead:
         """The times, and s there; never far below the largest entry of a member."""
         t = np.asarray([self.problem.ts[n] for n in ns], float)
         rise = column(np.exp(np.minimum(20.0 * abs(t - self.t) / self.span, 60.0)), y)
-        s = np.maximum(np.maximum.accumulate(y * rise), self.s) / rise
+        s = np.maximum(y * rise, self.s)
+        for k in (2 ** j for j in range((len(ns) - 1).bit_length())):      # the largest so far, by doubling
+            s = np.concatenate([s[:k], np.maximum(s[k:], s[:-k])])
+        s = s / rise
         self.s, self.t = s[-1], float(t[-1])
         info = np.finfo(y.dtype)
         return t, np.maximum(s, float(info.eps) ** 0.5 * np.max(s, axis=-1, keepdims=True) if s.ndim > 1 else 0.0) + float(info.tiny)
@@ -334,7 +337,10 @@ class Back:
         self.pairs, self.compared = Pairs(problem), compared
         outputs = problem.method.outputs
         self.width = 1 if self.pairs.data is None else 4 if self.pairs.smooth else 2
-        self.looks = sorted({*compared, *looks(problem.N - 1, self.width, problem.resync)}, reverse=True)
+        seen = looks(problem.N - 1, self.width, problem.resync)
+        if not hasattr(problem.method, "word"):      # where a state is kept these land on it: there is nothing to look at
+            seen = tuple(n for n in seen if n and (problem.resync is None or n % problem.resync))
+        self.looks = sorted({*compared, *seen}, reverse=True)
         self.at = {n: k for k, n in enumerate(problem.save)}
         self.ys = dict(zip(outputs, ys, strict=True))
         self.trips: list[tuple[int, float, float]] = []
@@ -356,13 +362,14 @@ class Back:
         """States and cotangents on the way back, in arrays with an axis of grid points first."""
         chosen = [i for i, n in enumerate(ns) if n in self.compared]
         if chosen:
+            saved = [self.at[ns[i]] for i in chosen]
             self.compare([ns[i] for i in chosen], {name: parts[name][chosen] for name in self.ys},
-                         {name: y[[self.at[ns[i]] for i in chosen]] for name, y in self.ys.items()},
-                         {name: a[chosen] for name, a in cotangents.items()})
+                         {name: y[saved] for name, y in self.ys.items()}, {name: a[chosen] for name, a in cotangents.items()})
         data, width = self.pairs.data, self.width
         at = runs(tuple(ns), width)
         if not at.size:
             return
+        at = beside(parts[next(iter(self.ys))])(at)
         y = {name: parts[name][at[width // 2]] for name in self.ys}
         a = {name: x[at[width // 2]] for name, x in cotangents.items()}
         for name in self.ys:
@@ -371,8 +378,9 @@ class Back:
             self.A[name] = np.maximum(self.A[name], np.max(ay, axis=0))
         if data is not None:
             D = self.pairs.gap(parts)
-            e = injected([D[i] for i in at], self.pairs.k)
+            e = injected([D[at[j]] for j in range(width)], self.pairs.k)
             moved = a_y * (y[name] - parts[name][at[width // 2 - 1]])
+            ay = np.maximum(ay, 1e-3 * abs(a_y) * self.scales[name])               # a state at zero has no size of its own
             self.sums.append((members(weighted(data.b, a) * e), members(moved), members(ay)))
 
     def compare(self, ns: list[int], parts: Parts, truth: Parts, cotangents: Parts) -> None:
@@ -384,6 +392,7 @@ class Back:
             absolute, size_of_x = np.maximum(absolute, size_of_each(off)), np.maximum(size_of_x, size_of_each(x))
             self.W_p[name] = np.maximum(self.W_p.get(name, 0.0), np.max(abs(cotangents[name]) * off, axis=0))
             if name in self.ys:
+                self.A[name] = np.maximum(self.A[name], largest(cotangents[name] * x))
                 scale = self.scales[name]
                 floor = float(self.info.eps) ** 0.25 * size(scale) + float(self.info.tiny)
                 self.W_y = max(self.W_y, finite(size(off / np.maximum(scale, floor))))
@@ -400,11 +409,9 @@ class Back:
             found["E"] = finite(size(weighed / (self.A[first] + tiny)))
         if self.sums and not self.aside:
             be, moved, ay = (np.concatenate(column) for column in zip(*self.sums, strict=True))
-            # what rounding puts into the gap of a state at rest is no parasite, and a state at zero has no size
-            moved = moved + 1024 * float(self.info.eps) * ay
-            ay = np.maximum(ay, 1e-3 * np.max(ay, axis=0)) + tiny
+            moved = moved + 1024 * float(self.info.eps) * ay     # what rounding does to a state at rest is no parasite
             found |= {"S_p": finite(size(np.sum(be, axis=0) / (np.sum(moved, axis=0) + tiny))),
-                      "S_y": finite(size(np.sum(be / ay, axis=0))) * self.problem.N / len(be)}
+                      "S_y": finite(size(np.sum(be / (ay + tiny), axis=0))) * self.problem.N / len(be)}
         return found
 
     def verdict(self, largest: Any = None, weighed: Any = None) -> Verdict:

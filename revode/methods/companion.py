@@ -30,7 +30,7 @@ class Companion(NamedTuple):
     b: dict[str, float]
     velocity: bool = False          # D is one: times h it is as large as y
     allowed: float = 0.03           # the largest gap, relative to y, that is no parting
-    driven: float = 1.0             # the same under noise or a rough control, where the gap is O(sqrt(h))
+    driven: float = 0.3             # the same under noise or a rough control, where the gap is O(sqrt(h))
 
 
 def weighted(weights: dict[str, float], parts: dict) -> Any:

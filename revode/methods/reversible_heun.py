@@ -25,7 +25,7 @@ class ReversibleHeun:
     outputs = ("y",)
     noise = True
     companion = Companion("the two copies of the solution, y and z,", D={"y": 1.0, "z": -1.0}, a={"y": 1.0, "z": 1.0}, b={"z": -1.0},
-                          allowed=0.2)
+                          allowed=0.2, driven=1.0)
     base = "heun2"          # what Backsolve integrates the adjoint equation with
     order = 2
     error_order = 2

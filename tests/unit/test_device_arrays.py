@@ -18,7 +18,7 @@ import revode as rv
 from revode import nn, optim, tree
 from revode.analysis import gulp, rulp, scaled_ulps
 from revode.engine.tensor import value_of
-from revode.stepping import CHECK_EVERY
+from revode.watch import LOOKS
 
 rng = np.random.default_rng(3)
 BATCH, D, M, CHANNELS = 2, 3, 2, 2
@@ -157,7 +157,8 @@ def test_every_increment_arrives_once_a_step() -> None:
     finally:
         module.asarray = original
     # 2 looks of 2 arrays; 8 steps there and 8 back; the step before a look of the watch at the end, and that of the start: 2 or 3
-    assert 4 + 16 <= len(copies) <= 4 + 16 + 4 and set(copies) == {(BATCH, D)}
+    increments = [shape for shape in copies if shape == (BATCH, D)]          # the monitor brings indices, and times
+    assert 4 + 16 <= len(increments) <= 4 + 16 + 4 and len(copies) - len(increments) <= 8
 
 
 # ------------------------------------------------------------------ controls
@@ -262,9 +263,10 @@ def test_no_step_waits_for_the_device(method: Any) -> None:
         ts = np.linspace(0.0, 1.0, N + 1)
         return lambda: rv.grad(lambda y: np.sum(solve(field, y, ts, params, method=method, save=[-1]).y1))(y0)
 
-    few, many = waits(run(8 * CHECK_EVERY)), waits(run(24 * CHECK_EVERY))
-    assert (many - few) == 16 * 3, (few, many)
-    assert few <= 8 * 3 + 30                                       # the checks before and after
+    few, many = waits(run(128)), waits(run(384))
+    assert many == few, (few, many)
+    # going forward a look waits for each part, and for what is judged of them; windows of three neighbours at most
+    assert few <= 3 * LOOKS * 3 + 60
 
 
 # ------------------------------------------------------------------ optimisers
