@@ -42,8 +42,8 @@ def markdown(about: dict, records: Sequence[dict], problems: Sequence[dict]) -> 
         f"Non-stiff problems of Hull, Enright, Fellen & Sedgwick (1972), PID({detest.RTOL:.0e}, {detest.ATOL:.0e}), against SciPy's "
         f"RK45 at the same tolerances. Bars for the defaults: error at most {detest.WORSE:.0f} times RK45's or {detest.FLOOR:.0f} "
         f"(atol + rtol max|y|), at most {detest.DEARER} times its evaluations, the gradient within {detest.NEAR:.0e} of Direct on the "
-        "same grid (for a loss over all accepted steps, and over the last alone), no warning. Coupled has to be as accurate, or to say "
-        "that it is not.")
+        "same grid (for a loss over all accepted steps, and over the last alone), no warning. Coupled has to be as accurate, or to "
+        "say that it is not.")
     parts = ["# Is a bad gradient ever returned without a word?", f"    {about['command']}", solves,
              "What is measured, and what the words of the tables mean:", f"```\n{meaning}\n```", table(kept),
              "## Methods chosen by name", *(table(rows) for rows in tables(records)[:3]),
