@@ -10,8 +10,8 @@ import numpy as np
 from .families import FAMILIES, Drawn
 from .methods import drawn, group
 
-MOST_STEPS = 200
-FINER = 8               # pieces of an interval in the reference solve of what is driven by noise or a control
+MOST_STEPS = 160
+FINER = {"sde": 8, "cde": 4}      # pieces of an interval in the reference solve, by heun2 and by rk4
 
 
 @dataclass

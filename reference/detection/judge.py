@@ -26,7 +26,7 @@ import revode as rv
 from .cases import FINER, Case, Recorded, bridged, finer
 
 WARNING = getattr(rv, "RevodeWarning", rv.ReconstructionWarning)
-MOST_TRIES = 2000        # of adaptive steps: hundreds suffice, and a solve that wants more has gone wrong and is to say so
+MOST_TRIES = 1000        # of adaptive steps: hundreds suffice, and a solve that wants more has gone wrong and is to say so
 REFUSALS = (ArithmeticError, ValueError)
 
 
@@ -75,12 +75,13 @@ def truth(case: Case, ts: np.ndarray) -> list[np.ndarray]:
         times = ts[-1:] if case.ends else ts[1:]
         return gradient(case, ts[[0, -1]], np.float64, method=rv.RungeKutta("dopri5"), gradient=rv.Direct(),
                         controller=rv.PID(1e-7, 1e-9 * smallest, max_steps=10 * MOST_TRIES), save_at=list(times))[0]
-    fine = finer(ts, FINER)
-    rows = [len(fine) - 1] if case.ends else list(range(FINER, len(fine), FINER))
+    pieces = FINER[case.kind]
+    fine = finer(ts, pieces)
+    rows = [len(fine) - 1] if case.ends else list(range(pieces, len(fine), pieces))
     how: dict = {"method": rv.RungeKutta("heun2" if case.kind == "sde" else "rk4"), "gradient": rv.Direct()}
     if case.kind == "sde":
         dW = np.stack([step_noise(case, ts)(n) for n in range(len(ts) - 1)])
-        how["noise"] = Recorded(bridged(dW, np.diff(ts), FINER, case.seed))
+        how["noise"] = Recorded(bridged(dW, np.diff(ts), pieces, case.seed))
     return gradient(case, fine, np.float64, rows=rows, **how)[0]
 
 

@@ -34,21 +34,20 @@ def markdown(about: dict, records: Sequence[dict], problems: Sequence[dict]) -> 
             f"{bar:.1%}" if "defaults" not in what else f"{bar:.0f}", "kept" if held else "NOT KEPT"]
             for what, value, bar, held in bars(records))]
     meaning = (judge.__doc__ or "").split("\n", 1)[1].strip("\n")
-    parts = [
-        "# Is a bad gradient ever returned without a word?", f"    {about['command']}", paragraph(
-            f"{about['machine']}; revode {about['version']}, {about['date']}. {len(records)} random solves of nine families: "
-            "constant, jittered and adaptive grids, SDEs and CDEs, float32 and float64, save=[-1] and save=None, the tape or replay behind "
-            "them. Every solve can be made again: `python -m reference.detection --only SEED`. Its record stands in the JSON beside this "
-            "page."),
-        "What is measured, and what the words of the tables mean:", f"```\n{meaning}\n```", table(kept),
-        "## Methods chosen by name", *(table(rows) for rows in tables(records)[:3]),
-        "## The defaults", *(table(rows) for rows in tables(records)[3:]),
-        "## DETEST", paragraph(
-            f"Non-stiff problems of Hull, Enright, Fellen & Sedgwick (1972), PID({detest.RTOL:.0e}, {detest.ATOL:.0e}), against "
-            f"SciPy's RK45 at the same tolerances. Bars for the defaults: error at most {detest.WORSE:.0f} times RK45's or {detest.FLOOR:.0f} "
-            f"(atol + rtol max|y|), at most {detest.DEARER} times its evaluations, the gradient within {detest.NEAR:.0e} of Direct "
-            "on the same grid (for a loss over all accepted steps, and over the last alone), no warning. Coupled has to be as accurate, "
-            "or to say that it is not."), table(detest.rows(list(problems)))]
+    solves = paragraph(
+        f"{about['machine']}; revode {about['version']}, {about['date']}. {len(records)} random solves of nine families: constant, "
+        "jittered and adaptive grids, SDEs and CDEs, float32 and float64, save=[-1] and save=None, the tape or replay behind them. "
+        "Every solve can be made again: `python -m reference.detection --only SEED`. Its record stands in the JSON beside this page.")
+    hull = paragraph(
+        f"Non-stiff problems of Hull, Enright, Fellen & Sedgwick (1972), PID({detest.RTOL:.0e}, {detest.ATOL:.0e}), against SciPy's "
+        f"RK45 at the same tolerances. Bars for the defaults: error at most {detest.WORSE:.0f} times RK45's or {detest.FLOOR:.0f} "
+        f"(atol + rtol max|y|), at most {detest.DEARER} times its evaluations, the gradient within {detest.NEAR:.0e} of Direct on the "
+        "same grid (for a loss over all accepted steps, and over the last alone), no warning. Coupled has to be as accurate, or to "
+        "say that it is not.")
+    parts = ["# Is a bad gradient ever returned without a word?", f"    {about['command']}", solves,
+             "What is measured, and what the words of the tables mean:", f"```\n{meaning}\n```", table(kept),
+             "## Methods chosen by name", *(table(rows) for rows in tables(records)[:3]),
+             "## The defaults", *(table(rows) for rows in tables(records)[3:]), "## DETEST", hull, table(detest.rows(list(problems)))]
     return "\n\n".join(parts) + "\n"
 
 
