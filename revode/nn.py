@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from .engine.primitives import SCATTER
 from .engine.tensor import Op, apply, number
 
 
@@ -43,6 +44,19 @@ def erf(x: Any) -> Any:
 def stop_gradient(x: Any) -> Any:
     """x itself, through which no gradient flows."""
     return apply(STOP, x)
+
+
+def scatter_add(x: Any, index: Any, values: Any) -> Any:
+    """x with values added at x[index], as np.add.at does; a place that is named twice is added to twice.
+
+    index: whole numbers, slices or plain arrays of them, as in x[index]; values of the shape of x[index].
+
+    Example
+    -------
+    >>> scatter_add(np.zeros(3), [0, 2, 2], np.array([1.0, 2.0, 3.0])).tolist()
+    [1.0, 0.0, 5.0]
+    """
+    return x + apply(SCATTER, values, index=index, shape=np.shape(x))
 
 
 # Activations ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from . import tree
 from .functions import array
-from .tensor import FUNCTIONS, RULES, apply, value_of
+from .tensor import FUNCTIONS, RULES, Tensor, apply, value_of
 
 
 def moved(function: Callable, first: int = 0) -> Callable:
@@ -108,7 +108,8 @@ def broadcast_arrays(*args: Any) -> tuple:
 
 
 def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = "xy") -> tuple:
-    shapes = [x.shape for x in np.meshgrid(*(np.broadcast_to(False, np.shape(x)) for x in xi), sparse=True, indexing=indexing)]
+    order: Any = indexing
+    shapes = [x.shape for x in np.meshgrid(*map(dummy, xi), sparse=True, indexing=order)]
     grids = tuple(np.reshape(array(x), shape) for x, shape in zip(xi, shapes, strict=True))
     return grids if sparse else broadcast_arrays(*grids)
 
@@ -156,8 +157,9 @@ def take_with(a: Any, indices: Any, axis: Any = None, *, mode: str = "raise") ->
 def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
     a, axis = flat_or(arr, axis)
     index: list = [np.arange(n).reshape((-1,) + (1,) * (a.ndim - i - 1)) for i, n in enumerate(a.shape)]
-    index[axis] = value_of(indices)
-    np.take_along_axis(np.broadcast_to(False, a.shape), value_of(indices), axis)
+    index[axis] = indices
+    if type(indices) is not Tensor:                           # a tensor is refused as an index in our words
+        np.take_along_axis(np.broadcast_to(False, a.shape), indices, axis)
     return a[tuple(index)]
 
 
@@ -278,7 +280,7 @@ def pad(array: Any, pad_width: Any, mode: str = "constant", *, constant_values: 
 
 
 def extract(condition: Any, arr: Any) -> Any:
-    return np.ravel(arr)[np.nonzero(np.ravel(value_of(condition)))[0]]
+    return np.ravel(arr)[np.nonzero(np.ravel(condition))[0]]
 
 
 def compress(condition: Any, a: Any, axis: Any = None) -> Any:

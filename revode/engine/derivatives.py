@@ -131,9 +131,9 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
     >>> float(value), grads["a"].tolist()
     (5.0, [2.0, 4.0])
     """
-    numbers = (argnums,) if isinstance(argnums, int) else argnums
-    if not isinstance(numbers, (tuple, list)) or not all(isinstance(i, int) for i in numbers):
-        raise TypeError(f"value_and_grad: argnums={argnums!r}; it is the position of an argument, counted from 0, or a tuple of them")
+    numbers: Any = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
+    if not all(isinstance(i, (int, np.integer)) for i in numbers):
+        raise TypeError(f"value_and_grad: argnums={argnums!r}; give the position of an argument, a whole number, or a tuple of them")
 
     def with_gradient(*args: Any, **kwargs: Any) -> tuple:
         if len({i % max(len(args), 1) for i in numbers}) < len(numbers) or not all(-len(args) <= i < len(args) for i in numbers):
@@ -166,7 +166,7 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
 
         value, pull = vjp(call, *chosen)
         grads = pull(np.ones_like(value))
-        grads = grads[0] if isinstance(argnums, int) else grads
+        grads = grads if isinstance(argnums, (tuple, list)) else grads[0]
         if not has_aux:
             return value, grads
         return (value, tree.map(_lower, aux[0])), grads

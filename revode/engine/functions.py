@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
-from . import primitives, tree  # noqa: F401 (the table is filled first)
+from . import primitives, tree
 from .kept import FLOATS
-from .tensor import FUNCTIONS, METHODS, RULES, Each, Op, Tape, Tensor, apply, constant, value_of
+from .tensor import FUNCTIONS, METHODS, RULES, Each, Op, Tape, Tensor, _traced, apply, constant, value_of
 
 
 def numpys(function: Callable) -> Callable:
@@ -26,7 +26,7 @@ def numpys(function: Callable) -> Callable:
         def call(*args: Any, **kwargs: Any) -> Any:
             allowed.bind(*args, **kwargs)
             leaves, structure = tree.flatten((args, kwargs))
-            places = [i for i, x in enumerate(leaves) if type(x) is Tensor or (hasattr(x, "__array_function__") and not isinstance(x, (type, np.generic)))]
+            places = [i for i, x in enumerate(leaves) if hasattr(x, "__array_function__") and not isinstance(x, (type, np.generic))]
 
             def on(given: Callable, arrays: Any) -> Any:
                 full = list(leaves)
@@ -41,13 +41,13 @@ def numpys(function: Callable) -> Callable:
                 result = on(composed, [*arrays[:i], x, *arrays[i + 1:]])
                 return tape.pull([(result.slot, g)], [x.slot])[0] if type(result) is Tensor and result.tape is tape else None
 
-            op = Op(function.__name__, lambda *arrays: on(function, arrays), Each(rule))
+            op = Op(f"np.{function.__name__}", lambda *arrays: on(function, arrays), Each(rule))
             y = apply(op, *(leaves[i] for i in places))
             dtype = np.dtype(getattr(y, "dtype", float))
             if dtype in FLOATS:
                 return y
             if dtype.kind in "biu":                      # whole numbers carry no gradient
-                return value_of(y)
+                return _traced(y)
             raise TypeError(f"np.{function.__name__} would give {dtype}, in which no gradient flows; stay with float64 or float32")
 
         call.__signature__ = allowed                                                                  # type: ignore[attr-defined]
@@ -77,13 +77,15 @@ def reduction(function: Callable, neutral: float, join: Callable) -> Callable:
     """The reduction by this function; with dtype=, initial= or where=, which change the bits, as NumPy's own does it."""
     op = RULES[function]
 
-    def reduce(a: Any, axis: Any = None, *, dtype: Any = None, keepdims: bool = False, initial: Any = None, where: Any = None) -> Any:
+    def reduce(a: Any, axis: Any = None, *, dtype: Any = None, keepdims: bool = False, initial: Any = None,
+               where: Any = None) -> Any:
         options = {k: x for k, x in (("dtype", dtype), ("initial", initial), ("where", where)) if x is not None}
         if options:
             return with_options(a, axis, keepdims=keepdims, **options)
         return apply(op, a, axis=axes_of(a, axis), keepdims=bool(keepdims))
 
-    def composed(a: Any, axis: Any = None, *, dtype: Any = None, keepdims: bool = False, initial: Any = None, where: Any = None) -> Any:
+    def composed(a: Any, axis: Any = None, *, dtype: Any = None, keepdims: bool = False, initial: Any = None,
+                 where: Any = None) -> Any:
         a = a if where is None else np.where(where, a, neutral)
         y = reduce(a if dtype is None else a.astype(dtype), axis, keepdims=keepdims)
         return y if initial is None else join(y, initial)
@@ -148,13 +150,13 @@ for function, reduce, fill in ((np.nanmax, max, -np.inf), (np.nanmin, min, np.in
 
 @numpys(np.nanmean)
 def nanmean(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
-    known = ~np.isnan(value_of(a))
+    known = np.logical_not(np.isnan(a))
     return sum(np.where(known, a, 0.0), axis, keepdims=keepdims) / np.sum(known, axis=axis, keepdims=keepdims)
 
 
 @numpys(np.nanvar)
 def nanvar(a: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
-    known = ~np.isnan(value_of(a))
+    known = np.logical_not(np.isnan(a))
     squares = np.where(known, np.square(np.where(known, a, 0.0) - nanmean(a, axis, keepdims=True)), 0.0)
     return sum(squares, axis, keepdims=keepdims) / (np.sum(known, axis=axis, keepdims=keepdims) - ddof)
 
@@ -238,15 +240,17 @@ def where(condition: Any, *choices: Any) -> Any:
 
 
 def _between(g: Any, y: Any, a: Any, low: Any, high: Any) -> Any:
-    return g * ((a >= low) & (a <= high))
+    return g * np.logical_and(a >= low, a <= high)
 
 
-LEAST = Op("at_least", np.maximum, (lambda g, y, a, low: g * (a >= low), lambda g, y, a, low: g * (a < low)),
+LEAST = Op("at_least", lambda a, low: np.maximum(a, low), (lambda g, y, a, low: g * (a >= low), lambda g, y, a, low: g * (a < low)),
            "{0} >= {1} || {0} != {0} ? {0} : {1}")
-MOST = Op("at_most", np.minimum, (lambda g, y, a, high: g * (a <= high), lambda g, y, a, high: g * (a > high)),
+MOST = Op("at_most", lambda a, high: np.minimum(a, high),
+    (lambda g, y, a, high: g * (a <= high), lambda g, y, a, high: g * (a > high)),
           "{0} <= {1} || {0} != {0} ? {0} : {1}")
 CLIP = Op("clip", np.clip, (
-    _between, lambda g, y, a, low, high: g * ((a < low) & (low <= high)), lambda g, y, a, low, high: g * (np.maximum(a, low) > high)),
+    _between, lambda g, y, a, low, high: g * np.logical_and(a < low, low <= high), lambda g, y, a, low,
+    high: g * (np.maximum(a, low) > high)),
     "{0} != {0} ? {0} : ({0} > {1} ? {0} : {1}) < {2} ? ({0} > {1} ? {0} : {1}) : {2}")
 
 
@@ -269,7 +273,7 @@ def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
 
 @numpys(np.nan_to_num)
 def nan_to_num(x: Any, copy: bool = True, nan: float = 0.0, posinf: Any = None, neginf: Any = None) -> Any:
-    return np.where(np.isfinite(value_of(x)), x, 0.0)               # what replaces the others is a constant
+    return np.where(np.isfinite(x), x, 0.0)               # what replaces the others is a constant
 
 
 @numpys(np.sort)
@@ -282,18 +286,14 @@ def sort(a: Any, axis: int | None = -1, *, kind: Any = None) -> Any:
 def _sinc_slope(a: Any) -> Any:
     """d sin(y) / y / da, y = pi a: (y cos y - sin y) / y^2, and near 0, where that cancels, its series."""
     y = np.pi * a
-    near = np.abs(value_of(y)) < 0.1
+    near = abs(y) < 0.1
     far, square = np.where(near, 1.0, y), np.square(np.where(near, y, 0.0))
     series = np.where(near, y, 0.0) * (-1 / 3 + square * (1 / 30 + square * (-1 / 840 + square / 45360)))
     return np.pi * np.where(near, series, (np.cos(far) - np.sin(far) / far) / far)
 
 
+FLOAT_POWER = Op("float_power", np.float_power, RULES[np.power].vjps)
 SINC = Op("sinc", np.sinc, (lambda g, y, a: g * _sinc_slope(a),))
-
-
-def float_power(a: Any, b: Any) -> Any:
-    """In float64, as NumPy does."""
-    return np.power(*(array(x).astype(np.float64) for x in (a, b)))
 
 
 def full_like(a: Any, fill_value: Any, *, shape: Any = None) -> Any:
@@ -305,13 +305,11 @@ def full_like(a: Any, fill_value: Any, *, shape: Any = None) -> Any:
 def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None) -> Any:
     x, xp, fp = (array(v) for v in (x, xp, fp))
     x, xp, fp = (v.astype(np.float64) for v in (x, xp, fp))
-    at = value_of(x)
-    knots = value_of(xp)
-    n = len(knots)
-    j = np.clip(np.searchsorted(knots, at, side="right") - 1, 0, n - 2 if n > 1 else 0)
+    n = len(xp)
+    j = np.clip(np.searchsorted(xp, x, side="right") - 1, 0, n - 2 if n > 1 else 0)
     value = fp[j] if n == 1 else fp[j] + (fp[j + 1] - fp[j]) / (xp[j + 1] - xp[j]) * (x - xp[j])
-    value = np.where(at < knots[0], fp[0] if left is None else left, value)
-    return np.where(at > knots[-1], fp[-1] if right is None else right, value)
+    value = np.where(x < xp[0], fp[0] if left is None else left, value)
+    return np.where(x > xp[-1], fp[-1] if right is None else right, value)
 
 
 @numpys(np.linspace)
@@ -421,20 +419,27 @@ def with_axes(a: Any) -> Any:
     return a
 
 
+def over_first(reduce: Callable) -> Callable:
+    """ufunc.reduce, whose axis is 0 if none is given."""
+    return lambda array, axis=0, keepdims=False: reduce(array, axis, keepdims=keepdims)
+
+
+def accumulated(accumulate: Callable) -> Callable:
+    return lambda array, axis=0: accumulate(with_axes(array), axis)
+
+
 METHODS.update({
-    (np.add, "reduce"): lambda a, axis=0, keepdims=False: sum(a, axis, keepdims=keepdims),
-    (np.multiply, "reduce"): lambda a, axis=0, keepdims=False: prod(a, axis, keepdims=keepdims),
-    (np.maximum, "reduce"): lambda a, axis=0, keepdims=False: max(a, axis, keepdims=keepdims),
-    (np.minimum, "reduce"): lambda a, axis=0, keepdims=False: min(a, axis, keepdims=keepdims),
-    (np.add, "accumulate"): lambda array, axis=0: cumsum(with_axes(array), axis),
-    (np.multiply, "accumulate"): lambda array, axis=0: cumprod(with_axes(array), axis),
+    (np.add, "reduce"): over_first(sum), (np.multiply, "reduce"): over_first(prod), (np.maximum, "reduce"): over_first(max),
+    (np.minimum, "reduce"): over_first(min), (np.add, "accumulate"): accumulated(cumsum),
+    (np.multiply, "accumulate"): accumulated(cumprod),
 })
 FUNCTIONS.update({
     np.sum: sum, np.max: max, np.min: min, np.amax: max, np.amin: min, np.prod: prod, np.mean: mean, np.var: var, np.std: std,
     np.cumsum: cumsum, np.cumprod: cumprod, np.ptp: ptp, np.nansum: without_nan(sum, 0.0), np.nanprod: without_nan(prod, 1.0),
     np.where: where, np.clip: clip, np.diff: diff, np.full_like: full_like,
-    np.copy: lambda a: a, np.positive: lambda a: a, np.float_power: float_power,
+    np.copy: lambda a: a, np.positive: lambda a: a, np.float_power: lambda a, b: apply(FLOAT_POWER, a, b),
     np.sinc: lambda x: apply(SINC, x), np.conjugate: lambda x: x, np.real: lambda val: val, np.real_if_close: lambda a: a,
-    np.imag: lambda val: np.zeros_like(value_of(val)), np.divmod: lambda a, b: (constant(np.floor_divide, a, b), np.remainder(a, b)),
+    np.imag: lambda val: np.zeros_like(value_of(val)), np.divmod: lambda a,
+    b: (constant(np.floor_divide, a, b), np.remainder(a, b)),
     np.nancumsum: lambda a, axis=None: cumsum(np.where(np.isnan(a), 0.0, a), axis),
 })

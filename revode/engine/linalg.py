@@ -287,7 +287,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> A
 @numpys(np.linalg.norm)
 def any_norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
     axes = tuple(range(x.ndim)) if axis is None else axis if isinstance(axis, tuple) else (axis,)
-    kept = {"keepdims": keepdims}
+    kept: Any = {"keepdims": keepdims}
     if ord in (None, "fro", "f") or (ord == 2 and len(axes) == 1):
         return np.sqrt(np.sum(np.square(x), axis=axes, **kept))
     if len(axes) == 1:
@@ -313,7 +313,7 @@ def vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any
 
 @numpys(np.linalg.vector_norm)
 def plain_vector_norm(x: Any, /, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Any:
-    axes = tuple(range(x.ndim)) if axis is None else axes_of(x, axis)
+    axes: Any = tuple(range(x.ndim)) if axis is None else axes_of(x, axis)
     flat = np.moveaxis(x, axes, range(len(axes)))
     value = any_norm(np.reshape(flat, (-1, *flat.shape[len(axes):])), ord, 0)
     return np.expand_dims(value, axes) if keepdims else value
@@ -363,7 +363,8 @@ def multi_dot(arrays: Any) -> Any:
 
 FUNCTIONS.update({
     np.dot: dot, np.outer: outer, np.einsum: einsum, np.linalg.norm: norm, np.trace: trace,
-    np.vecdot: lambda a, b: apply(VDOT, a, b), np.matvec: lambda a, b: apply(MATVEC, a, b), np.vecmat: lambda a, b: apply(VECMAT, a, b),
+    np.vecdot: lambda a, b: apply(VDOT, a, b), np.matvec: lambda a, b: apply(MATVEC, a, b),
+    np.vecmat: lambda a, b: apply(VECMAT, a, b),
     np.linalg.solve: lambda a, b: apply(SOLVE, array(a), array(b)), np.linalg.inv: lambda a: apply(INV, a),
     np.linalg.det: lambda a: apply(DET, a),
     np.linalg.slogdet: lambda a: like_numpys(np.linalg.slogdet, apply(SIGN, a), apply(LOGDET, a)),

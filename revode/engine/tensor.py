@@ -277,8 +277,7 @@ MANY = Op("many", lambda: None, Each(lambda i, g, y, *inputs, **options: g[i]))
 
 
 # A power of scalars: ** of theirs, not that of arrays.
-POWER_OF_SCALARS = Op("power", operator.pow, (lambda *a: RULES[np.power].vjps[0](*a), lambda *a: RULES[np.power].vjps[1](*a)),  # type: ignore[index]
-                      "rv_power({0}, {1})")
+POWER_OF_SCALARS = Op("power", operator.pow, Each(lambda i, *args: tuple(RULES[np.power].vjps)[i](*args)), "rv_power({0}, {1})")
 
 
 def record_many(inputs: list, run: Callable) -> list:
@@ -504,8 +503,8 @@ class Tensor:
     def __deepcopy__(self, memo: dict) -> Tensor: return self
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError("a tensor cannot be pickled: its tape stays behind; return it from the function (has_aux=True), or pickle "
-                        "x.value")
+        raise TypeError("a tensor cannot be pickled: its tape stays behind; return it from the function (has_aux=True), or "
+                        "pickle x.value")
 
     # shape
     @property
@@ -548,13 +547,13 @@ class Tensor:
     # NumPy's methods, through NumPy's functions
     def clip(self, min: Any = None, max: Any = None) -> Any: return np.clip(self, min, max)
     def dot(self, other: Any) -> Any: return np.dot(self, other)
-    def ravel(self, order: str = "C") -> Any: return np.ravel(self, order)
-    def flatten(self, order: str = "C") -> Any: return np.ravel(self, order)
+    def ravel(self, order: Any = "C") -> Any: return np.ravel(self, order)      # type: ignore[call-overload]
+    def flatten(self, order: Any = "C") -> Any: return np.ravel(self, order)    # type: ignore[call-overload]
     def copy(self, order: str = "C") -> Any: return self
     def conj(self) -> Any: return self
     def conjugate(self) -> Any: return self
 
-    def reshape(self, *shape: Any, order: str = "C") -> Any:
+    def reshape(self, *shape: Any, order: Any = "C") -> Any:
         return np.reshape(self, shape[0] if len(shape) == 1 else shape, order=order)
 
     def transpose(self, *axes: Any) -> Any:
@@ -568,8 +567,8 @@ class Tensor:
         if type(traced) is Tensor:
             return _whole(traced, dtype)
         if dtype.kind not in "biuSU":                      # whole numbers, bools and text carry no gradient
-            raise TypeError(f"x.astype({dtype}) would drop the gradient of a tensor: it flows in float64 and float32; stay with these, "
-                            "or convert x.value if no gradient is wanted")
+            raise TypeError(f"x.astype({dtype}) would drop the gradient of a tensor: it flows in float64 and float32; stay with "
+                            "these, or convert x.value if no gradient is wanted")
         return value_of(self).astype(dtype)
 
     # what would lose the gradient
@@ -604,7 +603,9 @@ class Tensor:
         if method != "__call__":
             mine = METHODS.get((ufunc, method))
             if mine is None or not set(options) <= set(signature(mine).parameters):
-                raise TypeError(f"{name}.{method} {'with these options ' if mine else ''}is not differentiated here; {_offer(name)}")
+                how = "with these options " if mine else ""
+                raise TypeError(f"{name}.{method} {how}is not differentiated here; "
+                                f"{_offer(f'{name}.{method}')}")
             return mine(*inputs, **options)
         if options:
             raise TypeError(f"{name} with {', '.join(options)}= is not differentiated here; leave it out, "
@@ -676,5 +677,5 @@ INSTEAD = {"scipy.special.expit": "rv.nn.sigmoid", "scipy.special.erf": "rv.nn.e
 
 def _offer(name: str) -> str:
     instead = f"{INSTEAD[name]} does the same; or " if name in INSTEAD else ""
-    return (f"{instead}write it with functions that are (elementwise ones, matmul, einsum, sums, indexing, where, concatenate, reshape: "
-            "see revode/engine), give it a rule with rv.custom_vjp, or apply it to x.value if no gradient is wanted")
+    return (f"{instead}write it with functions that are (elementwise ones, matmul, einsum, sums, indexing, where, concatenate, "
+            "reshape: see revode/engine), give it a rule with rv.custom_vjp, or apply it to x.value if no gradient is wanted")

@@ -55,12 +55,12 @@ def _unusual(tree: Any, kind: type) -> tuple[Any, list] | None:
     attributes = getattr(tree, "__dict__", None)
     if attributes and attributes is not tree:
         return None
-    again: Any
     try:
         again = _build(kind, keys, children, getattr(tree, "default_factory", None))
+        fits = isinstance(again, (dict, list, tuple)) and type(again) is kind and len(again) == len(children)
     except Exception:               # a class that takes its items in another way
-        return None
-    return (keys, children) if type(again) is kind and len(again) == len(children) else None
+        fits = False
+    return (keys, children) if fits else None
 
 
 def _build(kind: Any, keys: Any, items: list, factory: Any = None) -> Any:

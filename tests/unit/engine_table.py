@@ -26,7 +26,8 @@ CASES: list[Case] = []
 
 
 def case(key: Any, fn: Callable, *args: Any, formula: Callable | None = None, note: str = "") -> None:
-    name = getattr(key, "__name__", str(key)) + (f"-{note}" if note else "")
+    linalg = "linalg." if "linalg" in str(getattr(key, "__module__", "")) else ""
+    name = linalg + getattr(key, "__name__", str(key)) + (f"-{note}" if note else "")
     CASES.append(Case(name, key, fn, tuple(np.asarray(a, dtype=float) for a in args), formula or fn))
 
 
@@ -180,7 +181,7 @@ case(np.reshape, lambda a: a.reshape((4, 6)), x234, note="method-tuple")
 case(np.reshape, lambda a: np.reshape(a, -1), x234, note="flat")
 case(np.ravel, np.ravel, x23)
 case(np.ravel, lambda a: a.ravel() * a.flatten(), x23, note="method")
-case(np.transpose, np.transpose, x234)
+case(np.transpose, np.transpose, x234, note="reversed")
 case(np.transpose, lambda a: np.transpose(a, (2, 0, 1)), x234, note="axes")
 case(np.transpose, lambda a: np.transpose(a, (-1, 0, 1)), x234, note="negative")
 case(np.transpose, lambda a: a.transpose(1, 2, 0), x234, note="method")
@@ -214,6 +215,270 @@ case(np.copy, np.copy, x23)
 case(np.copy, lambda a: a.copy() * a, x23, note="method")
 case(np.full_like, lambda a: np.full_like(a, a[0, 0]) * a, x23, note="tensor-fill",
      formula=lambda a: np.full_like(a, a[0, 0]) * a)
+
+mask_23 = np.array([[True, False, True], [True, True, False]])
+# ------------------------------------------------------------------ products and accumulated products, zeros among the factors
+some_zeros = np.array([[0.5, 0.0, 2.0], [0.0, -1.0, 0.0]])
+for axis, note in ((None, "all"), (0, "0"), (-1, "last"), ((0, 1), "both")):
+    case(np.prod, lambda a, axis=axis: np.prod(a, axis=axis), x23, note=note)
+    case(np.prod, lambda a, axis=axis: np.prod(a, axis=axis, keepdims=True), some_zeros, note=f"{note}-zeros")
+for axis, note in ((None, "all"), (0, "0"), (-1, "last")):
+    case(np.cumprod, lambda a, axis=axis: np.cumprod(a, axis=axis), x23, note=note)
+    case(np.cumprod, lambda a, axis=axis: np.cumprod(a, axis=axis), some_zeros, note=f"{note}-zeros")
+case(np.prod, lambda a: a.prod(1) + a.cumprod(0)[0, 0], x23, note="method")
+case(np.sum, lambda a: np.sum(a, axis=0, where=mask_23, initial=2.0), x23, note="where")
+case(np.prod, lambda a: np.prod(a, axis=1, where=mask_23, initial=2.0), x23, note="where")
+case(np.max, lambda a: np.max(a, axis=0, initial=0.3), x23, note="initial")
+case(np.sum, lambda a: np.sum(a, axis=1, dtype=a.dtype), x23, note="dtype")
+case(np.sum, lambda a: np.add.reduce(a) + np.multiply.reduce(a) + np.maximum.reduce(a) + np.minimum.reduce(a), x23,
+    note="ufunc.reduce")
+case(np.cumsum, lambda a: np.add.accumulate(a) + np.multiply.accumulate(a, axis=0), x23, note="ufunc.accumulate")
+case(np.subtract, lambda a, b: np.subtract.outer(a, b), row3, vec, note="ufunc.outer")
+case(np.ptp, lambda a: np.ptp(a, axis=1), x23)
+case(np.nansum, lambda a: np.nansum(a, axis=0), x23)
+case(np.nanprod, lambda a: np.nanprod(a, axis=0), x23)
+case(np.nancumsum, lambda a: np.nancumsum(a, axis=0), x23)
+case(np.nanmax, lambda a: np.nanmax(a, axis=0), x23, formula=lambda a: np.max(a, axis=0))
+case(np.nanmin, lambda a: np.nanmin(a, axis=0), x23, formula=lambda a: np.min(a, axis=0))
+case(np.nanmean, lambda a: np.nanmean(a, axis=0), x23)
+case(np.nanvar, lambda a: np.nanvar(a, axis=1), x23, formula=lambda a: np.mean((a - np.mean(a, 1)[:, None]) ** 2, 1))
+case(np.nanstd, lambda a: np.nanstd(a, axis=1), x23, formula=lambda a: np.sqrt(np.mean((a - np.mean(a, 1)[:, None]) ** 2, 1)))
+case(np.average, lambda a, b: np.average(a, weights=b), x23, pos23)
+case(np.average, lambda a, b: np.average(a, axis=-1, weights=b), x23, pos3, note="axis", formula=lambda a, b: a @ b / np.sum(b))
+case(np.average, lambda a: np.average(a, axis=0), x23, note="plain")
+case(np.median, np.median, x23, formula=lambda a: np.mean(np.sort(np.ravel(a))[2:4]))
+case(np.median, lambda a: np.median(a, axis=1), x23, note="odd", formula=lambda a: np.sort(a, 1)[:, 1])
+case(np.quantile, lambda a: np.quantile(a, 0.3, axis=1), x23,
+    formula=lambda a: 0.4 * np.sort(a, 1)[:, 0] + 0.6 * np.sort(a, 1)[:, 1])
+case(np.quantile, lambda a: np.quantile(a, [0.25, 0.75], axis=0, keepdims=True), x23, note="two",
+     formula=lambda a: np.stack([0.75 * np.sort(a, 0)[:1] + 0.25 * np.sort(a, 0)[1:],
+     0.25 * np.sort(a, 0)[:1] + 0.75 * np.sort(a, 0)[1:]]))
+case(np.percentile, lambda a: np.percentile(a, 30, axis=1), x23,
+    formula=lambda a: 0.4 * np.sort(a, 1)[:, 0] + 0.6 * np.sort(a, 1)[:, 1])
+case(np.var, lambda a: np.var(a, correction=1), x23, formula=lambda a: np.sum((a - np.mean(a)) ** 2) / 5, note="correction")
+
+
+def covariance(a: Any) -> Any:
+    d = a - np.mean(a, axis=1, keepdims=True)
+    return d @ d.T / (a.shape[1] - 1)
+
+
+case(np.cov, np.cov, x23, formula=covariance)
+case(np.cov, lambda a: np.cov(a, rowvar=False), x23, note="columns", formula=lambda a: covariance(a.T))
+case(np.corrcoef, np.corrcoef, x23,
+    formula=lambda a: covariance(a) / np.sqrt(np.outer(np.diag(covariance(a)), np.diag(covariance(a)))))
+
+# ------------------------------------------------------------------ more elementwise ones
+case(np.fmod, np.fmod, x23, pos3, formula=lambda a, b: a - np.trunc(x23 / pos3) * b)
+case(np.fmax, np.fmax, x23, y23)
+case(np.fmin, np.fmin, x23, y23)
+case(np.copysign, np.copysign, signs * pos23, y23, formula=lambda a, b: a * signs * np.sign(y23))
+case(np.logaddexp2, np.logaddexp2, x23, row3, formula=lambda a,
+    b: np.log(np.exp(a * np.log(2)) + np.exp(b * np.log(2))) / np.log(2))
+case(np.fabs, np.fabs, signs * pos23, formula=lambda a: signs * a)
+for key in (np.degrees, np.rad2deg):
+    case(key, key, x23, formula=lambda a: a * (180 / np.pi))
+for key in (np.radians, np.deg2rad):
+    case(key, key, x23, formula=lambda a: a * (np.pi / 180))
+case(np.sinc, np.sinc, x23)
+case(np.sinc, np.sinc, np.array([0.0, 1e-9, -0.01, 0.031, 0.033]), note="near-0",          # 1 - y^2/6 + ..., y = pi a: to y^12
+     formula=lambda a: sum((-1) ** k * (np.pi * a) ** (2 * k) / float(np.prod(np.arange(1.0, 2 * k + 2))) for k in range(7)))
+case(np.nan_to_num, np.nan_to_num, x23)
+case(np.positive, lambda a: np.positive(a) * a, x23, note="squared")
+case(np.conjugate, lambda a: np.conj(a) * a.conj() * a.real * np.real(a), x23, formula=lambda a: a ** 4)
+case(np.real, lambda a: np.real(a) * a, x23, formula=lambda a: a * a)
+case(np.real_if_close, lambda a: np.real_if_close(a) * a, x23, formula=lambda a: a * a)
+case(np.imag, lambda a: np.imag(a) + a.imag + a * a, x23, formula=lambda a: a * a)
+case(np.divmod, lambda a: np.divmod(a, 0.4)[1] + divmod(a, 0.4)[0] * a, x23,
+     formula=lambda a: a - np.floor(x23 / 0.4) * 0.4 + np.floor(x23 / 0.4) * a)
+case(np.select, lambda a, b: np.select([y23 > 0.5, y23 > 0], [a * a, b * a], 0.0), x23, row3)
+case(np.sort, lambda a: np.sort(a, axis=0), x23)
+case(np.sort, lambda a: np.sort(a, axis=None), x23, note="all")
+case(np.partition, lambda a: np.sort(np.partition(a, 1, axis=1)[:, :2], 1), x23)
+case(np.interp, lambda a, b: np.interp(a, [-2.0, 0.0, 2.0], b), x23, row3,
+     formula=lambda a, b: np.where(x23 < 0, b[0] + (b[1] - b[0]) * (a + 2) / 2, b[1] + (b[2] - b[1]) * a / 2))
+case(np.interp, lambda a: np.interp(0.3, a, [1.0, 3.0, -1.0]), away3, note="knots",
+     formula=lambda a: 1.0 + 2.0 * (0.3 - a[0]) / (a[1] - a[0]))
+case(np.interp, lambda a, b: np.interp(a, [-0.1, 0.4], b), x23, np.array([0.5, 1.5]), note="ends",
+     formula=lambda a, b: np.where(x23 < -0.1, b[0], np.where(x23 > 0.4, b[1], b[0] + (b[1] - b[0]) * (a + 0.1) / 0.5)))
+case(np.linspace, lambda a, b: np.linspace(a, b, 5), 0.3, 0.9)
+case(np.linspace, lambda a, b: np.linspace(a, b, 4, endpoint=False, axis=-1), row3, 0.9, note="open")
+case(np.trapezoid, lambda y, x: np.trapezoid(y, x), x23, away3)
+case(np.trapezoid, lambda y: np.trapezoid(y, dx=0.3, axis=0), x23, note="dx")
+case(np.gradient, lambda a: np.gradient(a, 0.3, axis=1), x234)
+case(np.gradient, lambda a: np.gradient(a), vec, note="1d")
+case(np.convolve, np.convolve, vec, row3, note="full")
+for mode in ("same", "valid"):
+    case(np.convolve, lambda a, b, m=mode: np.convolve(a, b, m), row3, vec, note=mode)
+case(np.correlate, lambda a, b: np.correlate(a, b, "full"), vec, row3, formula=lambda a, b: np.convolve(a, b[::-1], "full"))
+case(np.correlate, lambda a, b: np.correlate(a, b), vec, row3, note="valid", formula=lambda a, b: np.convolve(a, b[::-1], "valid"))
+case(np.polyval, np.polyval, row3, x23)
+case(np.vander, np.vander, vec)
+case(np.ediff1d, lambda a: np.ediff1d(a, to_end=1.0), x23)
+case(np.bincount, lambda a: np.bincount([0, 2, 2, 0], a), vec, formula=lambda a: np.stack([a[0] + a[3], 0 * a[0], a[1] + a[2]]))
+for n, options in ((1, {}), (2, {}), (1, {"axis": 0}), (1, {"prepend": 0.5}), (1, {"append": np.ones((2, 2))})):
+    case(np.diff, lambda a, n=n, o=options: np.diff(a, n, **o), x23, note=f"{n}-{sorted(options)}")
+case(np.clip, lambda a: np.clip(a, min=-0.2, max=0.4) + a.clip(min=0.1) + a.clip(max=0.1), x23, note="min-max")
+
+# ------------------------------------------------------------------ entries that move
+for key, fn in {
+    np.diag: lambda a: np.diag(a, 1), np.tril: lambda a: np.tril(a, -1), np.triu: lambda a: np.triu(a, 1),
+    np.diagflat: lambda a: np.diagflat(a),
+    np.tile: lambda a: np.tile(a, (2, 1, 2)), np.rot90: lambda a: np.rot90(a, 3), np.fliplr: np.fliplr, np.flipud: np.flipud,
+    np.atleast_1d: np.atleast_1d, np.atleast_2d: np.atleast_2d, np.atleast_3d: np.atleast_3d,
+    np.permute_dims: lambda a: np.permute_dims(a, (1, 0)),
+    np.matrix_transpose: np.matrix_transpose, np.rollaxis: lambda a: np.rollaxis(a, 1), np.delete: lambda a: np.delete(a, 1, 1),
+    np.array_split: lambda a: np.array_split(a, 2, axis=1)[0], np.hsplit: lambda a: np.hsplit(a, 3)[1],
+    np.vsplit: lambda a: np.vsplit(a, 2)[1],
+    np.unstack: lambda a: np.unstack(a)[1] * np.unstack(a, axis=0)[0], np.column_stack: lambda a: np.column_stack([a, a[:, 0]]),
+    np.dstack: lambda a: np.dstack([a, 2 * a]), np.append: lambda a: np.append(a, 3.0),
+    np.block: lambda a: np.block([[a, a], [2 * a, a]]),
+    np.compress: lambda a: np.compress([True, False, True], a, axis=1), np.extract: lambda a: np.extract(mask_23, a),
+    np.broadcast_arrays: lambda a: np.broadcast_arrays(a[:1], np.ones((2, 3)))[0],
+    np.meshgrid: lambda a: np.meshgrid(a[0], a[1])[1],
+    np.take_along_axis: lambda a: np.take_along_axis(a, np.array([[0, 0], [2, 1]]), 1),
+    np.lib.stride_tricks.sliding_window_view: lambda a: np.lib.stride_tricks.sliding_window_view(a, 2, 1),
+}.items():
+    case(key, fn, x23)
+case(np.dsplit, lambda a: np.dsplit(a, [1, 3])[1], x234)
+case(np.diag, lambda a: np.diag(a, -1), row3, note="of-a-vector")
+case(np.append, lambda a, b: np.append(a, b, axis=0), x23, y23, note="axis")
+case(np.hstack, lambda a, b: np.hstack([a, 1.0, b, -a]), 0.3, row3, note="numbers")
+case(np.vstack, lambda a, b: np.vstack([a, b]), 0.3, 0.7, note="numbers")
+case(np.roll, lambda a: np.roll(a, 4), x23, note="no-axis")
+case(np.roll, lambda a: np.roll(a, (1, 2), axis=(0, 1)), x23, note="two-axes")
+case(np.repeat, lambda a: np.repeat(a, [1, 0, 2], axis=1), x23, note="counts")
+case(np.take, lambda a: np.take(a, [7, -1], axis=1, mode="wrap"), x23, note="wrap")
+case(np.diagonal, lambda a: np.diagonal(a, 1, 1, 2), x234, note="axes")
+case(np.trace, lambda a: np.trace(a, 1, 2, 1), x234, note="axes")
+case(np.reshape, lambda a: np.reshape(a, (3, 2), order="F") + a.reshape(3, 2, order="F"), x23, note="F")
+case(np.ravel, lambda a: a.ravel("F") * a.flatten("F"), x23, note="F")
+for mode in ("constant", "edge", "wrap", "reflect", "symmetric"):
+    case(np.pad, lambda a, m=mode: np.pad(a, ((1, 0), (2, 1)), mode=m), x23, note=mode)
+case(np.pad, lambda a: np.pad(a, 1, constant_values=2.5), x23, note="value")
+case(np.trace, lambda a: a.trace() + a.diagonal()[1] + a.take([0, 4])[1] + a.repeat(2)[3] + a.mT[0, 1], x23, note="methods",
+     formula=lambda a: a[0, 0] + 3 * a[1, 1] + a[0, 1] + a[1, 0])
+case(np.sum, lambda a: sum(x * x for x in a.flat), x23, note="flat")
+
+# ------------------------------------------------------------------ products and linear algebra
+square = draw(3, 3) + 3 * np.eye(3)
+symmetric = square + square.T + np.diag([0.0, 2.0, 5.0])
+tall, stacked = draw(4, 3) + 2 * np.eye(4, 3), draw(2, 3, 3) + 3 * np.eye(3)
+LA = np.linalg
+case(np.dot, np.dot, draw(2, 4), draw(3, 4, 2), note="2d-3d")
+case(np.inner, np.inner, x234, draw(2, 4), note="3d")
+case(np.inner, np.inner, 0.7, x23, note="number")
+case(np.tensordot, lambda a, b: np.tensordot(a, b, 0), row3, 0.7, note="0")
+case(np.tensordot, lambda a: np.tensordot(a, 2.0, 0), row3, note="number")
+for text, args in {"...ij,jk->...ik": (x234, draw(4, 2)), "ii": (square,), "ii->i": (square,), "iij->j": (draw(2, 2, 3),),
+    "ij,ii->j": (square, stacked[0]),
+                   "...i,...i": (x234, draw(3, 4)), "ba": (x23,), "i...->...": (x234,),}.items():
+    case(np.einsum, lambda *a, text=text: np.einsum(text, *a), *args, note=text)
+case(np.einsum, lambda a, b: np.einsum("ij,jk->ik", a, b, optimize=True), x23, square, note="optimize")
+case(np.einsum, lambda a, b: np.einsum(a, [0, 1], b, [1, 2], [2, 0]), x23, square, note="lists")
+case(np.einsum, lambda a: np.einsum("i,->i", a, 2.0), row3, note="number")
+case(np.vdot, np.vdot, x23, y23, formula=lambda a, b: np.sum(a * b))
+case(np.kron, np.kron, x23, y23)
+case(np.kron, np.kron, row3, x23, note="1d-2d")
+case(np.cross, np.cross, row3, draw(3, seed=4))
+case(np.cross, lambda a, b: np.cross(a, b, axisa=0), draw(3, 2), draw(2, 3), note="axes")
+for key in (np.vecdot, LA.vecdot):
+    case(key, key, x23, row3, formula=lambda a, b: np.sum(a * b, -1))
+case(np.matvec, np.matvec, x234, vec)
+case(np.vecmat, np.vecmat, row3, x234, formula=lambda a, b: np.einsum("i,bij->bj", a, b))
+case(LA.solve, LA.solve, square, draw(3, 2))
+case(LA.solve, LA.solve, square, row3, note="vector")
+case(LA.solve, LA.solve, stacked, draw(2, 3, 1), note="stacked")
+case(LA.inv, LA.inv, stacked)
+case(LA.det, LA.det, stacked)
+case(LA.slogdet, lambda a: LA.slogdet(a)[1] * LA.slogdet(a).sign, stacked, formula=lambda a: np.log(LA.det(a)))
+case(LA.pinv, LA.pinv, tall, formula=lambda a: LA.solve(a.T @ a, a.T))
+case(LA.pinv, LA.pinv, tall.T, note="wide", formula=lambda a: a.T @ LA.inv(a @ a.T))
+case(LA.matrix_power, lambda a: LA.matrix_power(a, 5) + LA.matrix_power(a, -2) + LA.matrix_power(a, 0), square)
+case(LA.multi_dot, lambda a, b, c: LA.multi_dot([a, b, c]), x23, square, row3)
+case(LA.cond, LA.cond, symmetric, formula=lambda a: np.sqrt(spectrum(a.T @ a)[-1] / spectrum(a.T @ a)[0]))
+case(LA.cond, lambda a: LA.cond(a, "fro"), square, note="fro", formula=lambda a: np.sqrt(np.sum(a * a) * np.sum(LA.inv(a) ** 2)))
+
+
+def lower_of(a: Any) -> Any:
+    """The symmetric matrix whose lower triangle this is."""
+    return np.tril(a) + np.tril(a, -1).T
+
+
+def spectrum(a: Any) -> Any:
+    """The eigenvalues of a matrix that is symmetric but for the complex step, in order: analytic in its entries."""
+    w = LA.eigvals(a)
+    return w[np.argsort(w.real)]
+
+
+def projectors(a: Any) -> list:
+    """v v^T of each eigenvector, as polynomials of the matrix (Sylvester)."""
+    w, eye = spectrum(a), np.eye(len(a))
+    factors = lambda i: [(a - w[j] * eye) / (w[i] - w[j]) for j in range(len(w)) if j != i]
+    return [LA.multi_dot([eye, *factors(i), eye]) for i in range(len(w))]
+
+
+def literal_cholesky(a: Any) -> Any:
+    L = np.zeros_like(a)
+    for i in range(len(a)):
+        for j in range(i + 1):
+            left = a[i, j] - np.sum(L[i, :j] * L[j, :j])
+            L[i, j] = np.sqrt(left) if i == j else left / L[j, j]
+    return L
+
+
+def literal_qr(a: Any) -> Any:
+    """Q + R stacked, by Gram and Schmidt, with the signs that NumPy's reflections give."""
+    Q, signs = np.zeros_like(a), np.sign(np.diag(LA.qr(a.real)[1]))
+    for j in range(a.shape[1]):
+        v = a[:, j] - Q[:, :j] @ (Q[:, :j].T @ a[:, j])
+        Q[:, j] = signs[j] * v / np.sqrt(np.sum(v * v))
+    return np.concatenate([Q, np.triu(Q.T @ a)])
+
+
+case(LA.cholesky, LA.cholesky, symmetric + 4 * np.eye(3), formula=literal_cholesky)
+case(LA.cholesky, lambda a: LA.cholesky(a, upper=True), symmetric + 4 * np.eye(3), note="upper",
+    formula=lambda a: literal_cholesky(a.T).T)
+case(LA.eigvalsh, LA.eigvalsh, symmetric, formula=lambda a: spectrum(lower_of(a)))
+case(LA.eigvalsh, lambda a: LA.eigvalsh(a, "U"), symmetric, note="U", formula=lambda a: spectrum(lower_of(a.T)))
+case(LA.eigh, lambda a: LA.eigh(a).eigenvalues ** 2, symmetric, formula=lambda a: spectrum(lower_of(a)) ** 2)
+case(LA.eigh, lambda a: (LA.eigh(a)[1] * np.array([1.0, -2.0, 0.5], a.dtype)) @ LA.eigh(a)[1].T, symmetric, note="vectors",
+     formula=lambda a: sum(c * P for c, P in zip((1.0, -2.0, 0.5), projectors(lower_of(a)), strict=True)))
+case(LA.svdvals, LA.svdvals, tall, formula=lambda a: np.sqrt(spectrum(a.T @ a))[::-1])
+case(LA.svd, lambda a: LA.svd(a, compute_uv=False), tall.T, note="wide", formula=lambda a: np.sqrt(spectrum(a @ a.T))[::-1])
+
+
+def turned(a: Any) -> Any:
+    U, s, Vt = LA.svd(a, full_matrices=False)
+    return (U * np.array([1.0, -2.0, 0.5], a.dtype) * s) @ Vt
+
+
+case(LA.svd, turned, tall, note="vectors",           # U diag(c s) V^T = A sum_i c_i v_i v_i^T, the largest first
+     formula=lambda a: a @ sum(c * P for c, P in zip((0.5, -2.0, 1.0), projectors(a.T @ a), strict=True)))
+case(LA.svd, lambda a: turned(a.T).T, tall.T, note="vectors-wide",
+     formula=lambda a: (a.T @ sum(c * P for c, P in zip((0.5, -2.0, 1.0), projectors(a @ a.T), strict=True))).T)
+case(LA.qr, lambda a: np.concatenate(LA.qr(a)), tall, formula=literal_qr)
+case(LA.qr, lambda a: LA.qr(a, "r"), square, note="r", formula=lambda a: literal_qr(a)[3:])
+for ord_, formula in {1: lambda a: np.max(np.sum(a, 0)), np.inf: lambda a: np.max(np.sum(a, 1)),
+    -1: lambda a: np.min(np.sum(a, 0)), "fro": lambda a: np.sqrt(np.sum(a * a)),
+                      2: lambda a: np.sqrt(spectrum(a @ a.T)[-1]), "nuc": lambda a: np.sum(np.sqrt(spectrum(a @ a.T))),
+                      -2: lambda a: np.sqrt(spectrum(a @ a.T)[0])}.items():
+    case(LA.norm, lambda a, o=ord_: LA.norm(a, o), pos23, formula=formula, note=f"matrix-{ord_}")
+    if ord_ != -2:
+        case(LA.matrix_norm, lambda a, o=ord_: LA.matrix_norm(a, ord=o), pos23, formula=formula, note=str(ord_))
+for ord_, formula in {1: lambda a: np.sum(a, 1), 3: lambda a: np.sum(a ** 3, 1) ** (1 / 3), np.inf: lambda a: np.max(a, 1),
+    -np.inf: lambda a: np.min(a, 1),
+                      -1: lambda a: 1 / np.sum(1 / a, 1), 2: lambda a: np.sqrt(np.sum(a * a, 1))}.items():
+    case(LA.norm, lambda a, o=ord_: LA.norm(a, o, axis=1), pos23, formula=formula, note=f"vector-{ord_}")
+    case(LA.vector_norm, lambda a, o=ord_: LA.vector_norm(a, ord=o, axis=1), pos23, formula=formula, note=str(ord_))
+case(LA.norm, lambda a: LA.norm(a, axis=(0, 2)), x234, formula=lambda a: np.sqrt(np.sum(a * a, (0, 2))), note="pair")
+case(LA.norm, lambda a: LA.norm(a.T), x23, formula=lambda a: np.sqrt(np.sum(a * a)), note="transposed")
+for key, fn in {LA.matmul: lambda a: LA.matmul(a, a.T), LA.outer: lambda a: LA.outer(a[0], a[1]),
+    LA.trace: lambda a: LA.trace(a, offset=1),
+                LA.diagonal: LA.diagonal, LA.matrix_transpose: LA.matrix_transpose, LA.cross: lambda a: LA.cross(a[0], a[1]),
+                LA.tensordot: lambda a: LA.tensordot(a, a, axes=((0,), (0,)))}.items():
+    case(key, fn, x23)
+
 
 # ------------------------------------------------------------------ indexing: plain, and with repeats
 mask = np.array([[True, False, True], [False, False, True]])

@@ -1,8 +1,11 @@
 """What the engine refuses, and that the sentence says what to do instead."""
+import fractions
 import math
+import pickle
 
 import numpy as np
 import pytest
+import scipy.special
 
 import revode as rv
 
@@ -33,7 +36,7 @@ def write_into_tensor(x):
 
 
 DROPS = "would drop its gradient in silence"
-OFFER = "write it with the operations in .*custom_vjp.*x.value if no gradient is wanted"
+OFFER = "write it with functions that are .*custom_vjp.*x.value if no gradient is wanted"
 REFUSALS = {
     "float": (lambda x: float(x[0]), TypeError, rf"float.*{DROPS}; keep it an array.*x.value"),
     "math": (lambda x: math.sin(x[0]), TypeError, rf"{DROPS}; keep it an array"),
@@ -49,30 +52,66 @@ REFUSALS = {
     "out": (lambda x: np.exp(x, out=np.zeros(3)), TypeError, r"np.exp would write .*out=.*assign the result to a new name"),
     "out-of-sum": (lambda x: np.sum(x, out=np.zeros(())), TypeError, r"np.sum with out=.*assign the result to a new name"),
     "where=": (lambda x: np.sum(np.divide(x, 2, where=X > 1)), TypeError, r"np.divide with where=.*use np.where"),
-    "dtype=": (lambda x: np.sum(x, dtype=np.float32), TypeError, r"np.sum with dtype=.*leave it out"),
-    "initial=": (lambda x: np.max(x, initial=0.0), TypeError, r"np.max with initial=.*leave it out"),
-    "reduce": (lambda x: np.add.reduce(x), TypeError, rf"np.add.reduce is not differentiated here; {OFFER}"),
-    "accumulate": (lambda x: np.multiply.accumulate(x)[0], TypeError, rf"np.multiply.accumulate is not .*; {OFFER}"),
-    "outer": (lambda x: np.sum(np.subtract.outer(x, x)), TypeError, rf"np.subtract.outer is not .*; {OFFER}"),
-    "at": (lambda x: np.add.at(np.zeros(3), [0, 1, 2], x), TypeError, rf"np.add.at is not differentiated here; {OFFER}"),
-    "function": (lambda x: np.sum(np.sort(x)), TypeError, rf"np.sort is not differentiated here; {OFFER}"),
-    "ufunc": (lambda x: np.sum(np.heaviside(x, 0.5)), TypeError, rf"np.heaviside is not differentiated here; {OFFER}"),
-    "linalg": (lambda x: np.linalg.det(x * np.eye(3)), TypeError, rf"np.det is not differentiated here; {OFFER}"),
+    "dtype=": (lambda x: np.mean(x, dtype=np.float32), TypeError, r"np.mean with dtype=.*leave it out"),
+    "half": (lambda x: np.sum(x, dtype=np.float16), TypeError, r"np.sum would give float16, in which no gradient flows"),
+    "reduce": (lambda x: np.subtract.reduce(x), TypeError, rf"np.subtract.reduce is not differentiated here; {OFFER}"),
+    "accumulate": (lambda x: np.maximum.accumulate(x)[0], TypeError, rf"np.maximum.accumulate is not .*; {OFFER}"),
+    "reduce-options": (lambda x: np.add.reduce(x, where=X > 1), TypeError,
+    r"np.add.reduce with these options is not differentiated"),
+    "at": (lambda x: np.add.at(np.zeros(3), [0, 1, 2], x), TypeError,
+    rf"np.add.at is not differentiated here; rv.nn.scatter_add .*{OFFER}"),
+    "function": (lambda x: np.sum(np.unique(x)), TypeError, rf"np.unique is not differentiated here; {OFFER}"),
+    "ufunc": (lambda x: np.sum(np.spacing(x)), TypeError, rf"np.spacing is not differentiated here; {OFFER}"),
+    "linalg": (lambda x: np.linalg.lstsq(x * np.eye(3), X)[0][0], TypeError,
+               r"np.linalg.lstsq is not differentiated here; np.linalg.solve\(A.T @ A, A.T @ b\) does"),
+    "eig": (lambda x: np.linalg.eig(x * np.eye(3))[0][0], TypeError, "np.linalg.eig is not differentiated here; np.linalg.eigh"),
+    "fft": (lambda x: np.fft.fft(x)[0].real, TypeError, "np.fft.fft is not differentiated here"),
+    "scipy": (lambda x: np.sum(scipy.special.expit(x)), TypeError,
+    "scipy.special.expit is not differentiated here; rv.nn.sigmoid does"),
     "two-outputs": (lambda x: np.modf(x)[0][0], TypeError, rf"np.modf is not differentiated here; {OFFER}"),
-    "attribute": (lambda x: x.real, AttributeError, r"a tensor has no attribute 'real'; .*np.real.*x.value"),
+    "attribute": (lambda x: x.sort(), AttributeError, r"a tensor has no attribute 'sort'; np.sort does the same, and x.value"),
+    "attribute-refused": (lambda x: x.unique(), AttributeError, r"a tensor has no attribute 'unique'; x.value is the plain array"),
     "tensor-index": (lambda x: x[x], TypeError, r"a tensor cannot be an index: .*index with integers, slices or a plain array"),
     "tensor-in-index": (lambda x: (x * np.eye(3))[0, x[0]], TypeError, "a tensor cannot be an index"),
     "len": (lambda x: len(x[0]), TypeError, "a tensor without axes"),
     "iterate-0d": (lambda x: next(iter(x[0])), TypeError, "a tensor without axes"),
-    "dot-3d": (lambda x: np.sum(np.dot(X, x * np.ones((2, 3, 3)))), TypeError,
-               r"np.dot .*more than two axes.*use np.matmul or np.einsum"),
-    "einsum-dots": (lambda x: np.einsum("...i->...", x), TypeError, r"explicit letters.*write the batch axes as letters"),
-    "einsum-lists": (lambda x: np.einsum(x, [0], []), TypeError, r"explicit letters, as in 'bij,jk->bik'"),
-    "einsum-diagonal": (lambda x: np.einsum("ii->", x * np.eye(3)), TypeError, r"a diagonal.*take the diagonal by indexing"),
-    "norm-1": (lambda x: np.linalg.norm(x, 1), TypeError, "ord=1 is not differentiated here; only the Euclidean norm"),
-    "norm-matrix-2": (lambda x: np.linalg.norm(x * np.eye(3), 2), TypeError, "ord=2 is not differentiated here"),
-    "split": (lambda x: np.sum(np.split(x, 2)[0]), ValueError, "an axis of length 3 does not divide into 2 equal parts"),
-    "squeeze": (lambda x: np.sum(np.squeeze(x, 0)), ValueError, "longer than one"),
+    "einsum-letters": (lambda x: np.einsum("ij->", x), ValueError,
+    r"einsum: the subscripts 'ij->' do not fit operands of \[1\] axes"),
+    "einsum-operands": (lambda x: np.einsum("i,i->", x), ValueError, "einsum: 2 subscripts for 1 operands"),
+    "clip-twice": (lambda x: np.sum(np.clip(x, 0.0, 1.0, min=0.5)), ValueError, "bounds were given twice"),
+    "pad-mode": (lambda x: np.sum(np.pad(x, 1, mode="mean")), TypeError,
+    "mode='mean' is not differentiated here; 'constant', 'edge'"),
+    "reshape-order": (lambda x: np.sum(np.reshape(x, (3, 1), order="A")), TypeError,
+    "depends on its place in memory; use 'C' or 'F'"),
+    "svd-full": (lambda x: np.linalg.svd(x * np.ones((2, 3)))[1][0], TypeError, "full_matrices=True.*give full_matrices=False"),
+    "qr-mode": (lambda x: np.linalg.qr(x * np.eye(3), "raw")[0][0], TypeError, "mode='raw' is not differentiated here"),
+    "qr-wide": (lambda x: np.sum(np.linalg.qr(x * np.ones((2, 3)) + np.eye(2, 3))[1]), TypeError, "more columns than rows"),
+    "gradient": (lambda x: np.gradient(x * np.eye(3))[0][0, 0], TypeError, "along several axes at once.*give axis="),
+    "complex-number": (lambda x: np.abs(1j * x)[0], TypeError, "a tensor meets a complex number; complex values have no gradient"),
+    "complex-array": (lambda x: np.sum(x * np.ones(3, complex)), TypeError, "a tensor meets an array of complex128"),
+    "complex-loss": (lambda x: np.sum(x + 0j), TypeError, "a tensor meets a complex number"),
+    "astype-half": (lambda x: np.sum(x.astype(np.float16)), TypeError, r"x.astype\(float16\) would drop the gradient"),
+    "astype-long": (lambda x: np.sum(x.astype(np.longdouble)), TypeError, "would drop the gradient of a tensor"),
+    "astype-swapped": (lambda x: np.sum(x.astype(">f8")), TypeError, r"x.astype\(>f8\) would drop"),
+    "astype-object": (lambda x: np.sum(x.astype(object)), TypeError, r"x.astype\(object\) would drop"),
+    "astype-complex": (lambda x: np.sum(x.astype(complex).real), TypeError, r"x.astype\(complex128\) would drop"),
+    "half-array": (lambda x: np.sum(x * np.ones(3, np.float16)), TypeError, "a tensor meets an array of float16; .*x.astype"),
+    "long-number": (lambda x: np.sum(x * np.longdouble(2)), TypeError,
+    "a tensor meets an array of .*; gradients flow in float64 and float32"),
+    "swapped-array": (lambda x: np.sum(np.where(X > 1, x, np.ones(3, ">f8"))), TypeError, "a tensor meets an array of >f8"),
+    "objects": (lambda x: np.sum(x + np.array([1.0, 2.0, 3.0], object)), TypeError, "a tensor meets an array of object"),
+    "fraction": (lambda x: np.sum(x * fractions.Fraction(1, 3)), TypeError,
+    "a tensor meets a fractions.Fraction, which is no number"),
+    "none": (lambda x: np.sum(np.where(X > 1, x, None)), TypeError, "a tensor meets a NoneType, which is no number and no array"),
+    "text": (lambda x: x + "a", TypeError, "a tensor meets a str, which is no number and no array"),
+    "masked": (lambda x: np.sum(x * np.ma.array(X, mask=[0, 1, 0])), TypeError, "a tensor meets a MaskedArray, whose mask"),
+    "masked-left": (lambda x: np.sum(np.ma.array(X, mask=[0, 1, 0]) * x), TypeError, DROPS),
+    "pickle": (lambda x: pickle.dumps(x), TypeError, r"a tensor cannot be pickled: its tape stays behind; .*has_aux=True.*x.value"),
+    "pickle-inside": (lambda x: pickle.dumps({"a": [x]}), TypeError, "a tensor cannot be pickled"),
+    "custom-half": (lambda x: rv.custom_vjp(lambda a: (a.astype(np.float16), lambda g: (g,)))(x)[0], TypeError,
+    "an array of float16 was given"),
+    "custom-complex": (lambda x: rv.custom_vjp(lambda a: (a * 1j, lambda g: (g,)))(x)[0], TypeError,
+    "complex values have no gradient"),
     "array-output": (lambda x: x * 2, TypeError, r"returned float64\[3\]; a gradient is of one number.*np.sum or np.mean"),
     "no-output": (lambda x: None, TypeError, "returned NoneType; a gradient is of one number"),
     "int-output": (lambda x: 3, TypeError, "returned int; a gradient is of one number"),
@@ -93,6 +132,39 @@ def test_writing_one_entry_of_a_plain_array_shows_what_to_do():
         rv.grad(write_entry)(X)
     assert "writing x into an entry of a plain array" in str(caught.value.__cause__)
     assert "build arrays with np.stack or np.concatenate" in str(caught.value.__cause__)
+    assert any("np.stack([y[1], -y[0]])" in note for note in caught.value.__notes__)
+
+
+def test_writing_in_the_reverse_sweep_of_a_solve_shows_it_too():
+    def field(t, y, p):
+        out = np.zeros(2)
+        out[0] = y[1]
+        return out * p
+    for gradient in (rv.Direct(), rv.Reversible(), rv.Checkpointed(3)):
+        with pytest.raises(ValueError, match="array element") as caught:
+            rv.grad(lambda p: np.sum(rv.solve(field, np.ones(2), np.linspace(0, 1, 5), p, method=rv.Coupled("rk4"),
+                gradient=gradient,
+                                              backend="eager").y1))(0.5)
+        assert any("np.stack([y[1], -y[0]])" in note for note in caught.value.__notes__)
+
+
+def test_a_field_that_writes_into_y_is_told_why_it_cannot():
+    def field(t, y, p):
+        y *= 2
+        return y * p
+    solve = lambda p: rv.solve(field, np.ones(2), np.linspace(0, 1, 5), p, method=rv.Coupled("rk4"))
+    for run in (solve, lambda p: rv.grad(lambda p: np.sum(solve(p).y1))(p)):
+        with pytest.raises(ValueError, match="read-only") as caught:
+            run(0.5)
+        assert any("y = 2 * y, not y *= 2" in note for note in caught.value.__notes__)
+
+
+def test_a_tensor_that_a_field_uses_late_is_told_the_way_through_params():
+    def loss(k):
+        field = lambda t, y, p: -y * (p if t < 0.5 else k)
+        return np.sum(rv.solve(field, np.ones(2), np.linspace(0, 1, 9), 0.5 * k, method=rv.Coupled("rk4"), backend="eager").y1)
+    with pytest.raises((RuntimeError, TypeError), match="params"):
+        rv.grad(loss)(0.7)
 
 
 @pytest.mark.parametrize("argument, sentence", [
@@ -119,6 +191,12 @@ def test_check_vjp_says_how_far_off_and_how_much_is_allowed():
 def test_vjp_refuses_complex_beside_floats():
     with pytest.raises(TypeError, match="complex values have no gradient"):
         rv.vjp(lambda x, z: x, 1.0, np.ones(2, complex))
+
+
+@pytest.mark.parametrize("argnums", ["x", 1.0, None, ("x",), [0.5]])
+def test_argnums_are_whole_numbers(argnums):
+    with pytest.raises(TypeError, match=r"argnums.*whole number.*or a tuple of them"):
+        rv.grad(lambda x, y: x * y, argnums=argnums)
 
 
 @pytest.mark.parametrize("argnums", [2, -3, (0, 0), (0, -2), (0, 5)])

@@ -286,3 +286,17 @@ def test_cross_entropy(shape):
 def test_cross_entropy_errors(labels, error, message):
     with pytest.raises(error, match=message):
         nn.cross_entropy(np.zeros((2, 5)), labels)
+
+
+def test_scatter_add_is_what_add_at_does_with_both_gradients():
+    rng = np.random.default_rng(3)
+    x, values, index = rng.standard_normal((4, 2)), rng.standard_normal((3, 2)), np.array([1, 3, 1])
+    expected = x.copy()
+    np.add.at(expected, index, values)
+    value, pull = rv.vjp(lambda x, v: rv.nn.scatter_add(x, index, v), x, values)
+    np.testing.assert_allclose(value, expected, rtol=1e-15, atol=1e-15)       # two sums of three numbers, in two orders
+    g = rng.standard_normal(x.shape)
+    ax, av = pull(g)
+    np.testing.assert_array_equal(ax, g)
+    np.testing.assert_array_equal(av, g[index])           # each added value reaches the place where it went
+    rv.check_vjp(lambda x, v: rv.nn.scatter_add(x, ([0, 2], 1), v) ** 2, x, values[:2, 0])

