@@ -3,7 +3,8 @@
     python -m reference.elementary            writes docs/measurements/elementary.md (about two minutes)
     python -m reference.elementary --fit      prints the coefficients of revode/compiled/elementary.py
 
-Errors: the C functions, strict and fast, on random points; long double arithmetic finds the worst points, mpmath judges them.
+Errors: the C functions, strict and fast, on random points; long double arithmetic (for erf, SciPy) finds the worst points, mpmath
+judges them.
 """
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import mpmath
 import numpy as np
+import scipy.special
 
 from revode.compiled import elementary, native, noise
 
@@ -60,6 +62,10 @@ def coefficients(single: bool) -> dict:
             "cos": (of_square(lambda r: (mpmath.cos(r) - 1 + r ** 2 / 2) / r ** 4), 0, quarter, 3 if single else 5),
             "arctan": (of_square(lambda t: (mpmath.atan(t) / t - 1) / t ** 2), 0, eighth, 4 if single else 10),
             "arcsin": (of_square(lambda x: (mpmath.asin(x) / x - 1) / x ** 2), 0, mpmath.mpf(1) / 4, 5 if single else 12)}
+        erf_rest = lambda x: mpmath.erf(x) / x - 1 if x > 1e-20 else 2 / mpmath.sqrt(mpmath.pi) - 1
+        erfcx = lambda s: mpmath.erfc(2 * (1 + s) / (1 - s)) * mpmath.exp((2 * (1 + s) / (1 - s)) ** 2)
+        far = mpmath.mpf(2 if single else 4) / (6 if single else 8)             # s = (x - 2)/(x + 2) where erf is 1: x = 4, x = 6
+        rows |= {"erf": (of_square(erf_rest), 0, 1, 6 if single else 11), "erfc": (erfcx, -mpmath.mpf(1) / 3, far, 6 if single else 14)}
         rounded = lambda cs: tuple(float(np.float32(float(c))) if single else float(c) for c in cs)
         table = {name: rounded(interpolated(*row)) for name, row in rows.items()}
         return table | {"tanh": tuple(map(rounded, tanh_quotient(*((1, 1) if single else (2, 2)))))}
@@ -68,6 +74,7 @@ def coefficients(single: bool) -> dict:
 # ------------------------------------------------------------------------------------------------------------ the oracle
 
 EXACT = {
+    "erf": mpmath.erf,
     "exp2": lambda x: mpmath.power(2, x), "log2": lambda x: mpmath.log(x) / mpmath.log(2), "arcsinh": mpmath.asinh,
     "arccosh": mpmath.acosh, "arctanh": mpmath.atanh, "arctan": mpmath.atan, "arcsin": mpmath.asin, "arccos": mpmath.acos,
     "cbrt": lambda x: mpmath.sign(x) * mpmath.cbrt(abs(x)), "arctan2": mpmath.atan2, "sign": mpmath.sign,
@@ -111,7 +118,7 @@ def points(name, dtype, n, seed=0) -> tuple:
         "arcsinh": [wide(-60, top - 1), u(-3, 3)], "arccosh": [1.0 + np.abs(wide(-40, 10)), np.abs(wide(0, top - 1)), u(1, 3)],
         "arctanh": [u(-1, 1), wide(-60, -0.01)], "arcsin": unit, "arccos": unit,
         "arctan": [u(-5, 5), wide(-60, 60), *near(np.tan(np.pi / 8)), *near(np.tan(3 * np.pi / 8))], "cbrt": [wide(-top, top - 1)],
-        "sign": [u(-1, 1)]}
+        "erf": [u(-1.3, 1.3), u(-7, 7), wide(-60, 3), *near(1.0)], "sign": [u(-1, 1)]}
     if name in one:
         return (np.concatenate(one[name]).astype(dtype),)
     if name == "power":
@@ -191,7 +198,7 @@ def worst(name, found, x, judged=30) -> float:
     else:
         wide = [a.astype(np.longdouble) for a in x]
         with np.errstate(all="ignore"):
-            exact = getattr(np, name)(*wide)
+            exact = scipy.special.erf(x[0].astype(float)) if name == "erf" else getattr(np, name)(*wide)
             size = np.maximum(np.abs(exact), np.maximum(*np.abs(wide))) if name == "logaddexp" else np.abs(exact)
             error = np.nan_to_num(np.abs(found - exact) / np.spacing(size.astype(found.dtype)), nan=0.0, posinf=0.0)
         picked = np.argsort(error)[-judged:]

@@ -32,7 +32,7 @@ def _erf(x: Any) -> Any:
     return erf(x)
 
 
-ERF = Op("erf", _erf, (lambda g, y, a: g * np.exp(-np.square(a)) * (2 / math.sqrt(math.pi)),))
+ERF = Op("erf", _erf, (lambda g, y, a: g * np.exp(-np.square(a)) * (2 / math.sqrt(math.pi)),), "rv_erf({0})")
 STOP = Op("stop_gradient", lambda x: x, (lambda g, y, a: None,), "{0}")
 
 

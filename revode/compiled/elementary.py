@@ -38,7 +38,7 @@ fromhex = float.fromhex
 
 DOUBLE = SimpleNamespace(
     real="double", integer="unsigned long long", suffix="", digits=52, bias=1023, minimum=2.0 ** -1022, scale=1100.0, tanh_one=20.0,
-    stage=24,
+    erf_one=6.0, stage=24,
     ln2=(fromhex("0x1.62e42feep-1"), fromhex("0x1.a39ef35793c76p-33")),
     log10_2=(fromhex("0x1.34413508p-2"), fromhex("0x1.f79fef311f12bp-34")),
     half_pi=(fromhex("0x1.921fb544p+0"), fromhex("0x1.0b4611a6p-34"), fromhex("0x1.3198a2e037073p-69")),
@@ -61,9 +61,16 @@ DOUBLE = SimpleNamespace(
     arcsin=(0.16666666666666669, 0.07499999999998433, 0.04464285714635543, 0.030381944138531247, 0.02237217294214989,
             0.017352392720869973, 0.013971212973552933, 0.011479177415184906, 0.01032281435018578, 0.005457506718640358,
             0.01740087944269402, -0.014851887071247204, 0.028757851367421566),
-    tanh=((0.11110148078681238, 0.0010575593807133554), (0.44443481412014507, 0.01586916408811706)))
+    tanh=((0.11110148078681238, 0.0010575593807133554), (0.44443481412014507, 0.01586916408811706)),
+    erf=(0.12837916709551256, -0.37612638903183543, 0.11283791670945006, -0.02686617064323777, 0.0052239776071164225,
+         -0.0008548325975389692, 0.00012055294904839707, -1.492473690741966e-05, 1.6447424703317362e-06, -1.6208483801871705e-07,
+         1.3720064546777686e-08, -7.795898827002142e-10),
+    erfc=(0.25539567631050575, -0.4271858474139579, 0.24165819424246987, -0.07897858101585253, 0.00373289240349224,
+          0.006997461747753573, -0.0008471431980760424, -0.0009819773208131022, 4.3554202452705896e-05, 0.00017436697232946864,
+          2.754312818566672e-05, -2.7647305443610053e-05, -1.4067532694582058e-05, 1.820143195975009e-06, 3.917059299925389e-06))
 SINGLE = SimpleNamespace(
-    real="float", integer="unsigned int", suffix="f", digits=23, bias=127, minimum=2.0 ** -126, scale=160.0, tanh_one=10.0, stage=10,
+    real="float", integer="unsigned int", suffix="f", digits=23, bias=127, minimum=2.0 ** -126, scale=160.0, tanh_one=10.0,
+    erf_one=4.0, stage=10,
     ln2=(fromhex("0x1.62e4p-1"), fromhex("0x1.7f7d1cp-20")),
     log10_2=(fromhex("0x1.344p-2"), fromhex("0x1.3509f8p-18")),
     half_pi=(fromhex("0x1.92p+0"), fromhex("0x1.fap-12"), fromhex("0x1.54p-20"), fromhex("0x1.1p-30"),
@@ -79,7 +86,11 @@ SINGLE = SimpleNamespace(
     arctan=(-0.3333333134651184, 0.19999539852142334, -0.14263956248760223, 0.10743731260299683, -0.06451927870512009),
     arcsin=(0.1666666567325592, 0.07500094175338745, 0.04459940269589424, 0.031100662425160408, 0.017149237915873528,
             0.03369084745645523),
-    tanh=((0.06660952419042587,), (0.3999427855014801,)))
+    tanh=((0.06660952419042587,), (0.3999427855014801,)),
+    erf=(0.12837916612625122, -0.3761262595653534, 0.11283594369888306, -0.02685421146452427, 0.005189087241888046,
+         -0.000801686430349946, 7.875874871388078e-05),
+    erfc=(0.25539568066596985, -0.427185982465744, 0.24165819585323334, -0.07896830886602402, 0.0037323718424886465,
+          0.006811140105128288, -0.0008379754144698381))
 FORMATS = {np.dtype(np.float64): DOUBLE, np.dtype(np.float32): SINGLE}
 
 
@@ -177,6 +188,16 @@ def cosh(m: Any, x: Any) -> Any:
     u, c = large_power(m, n - 1.0)
     h = (u * (1.0 + q)) * c
     return h + 0.25 / h
+
+
+def erf(m: Any, x: Any) -> Any:
+    """x + x P(x^2) below 1, and above it 1 - e^-x^2 Q((x - 2)/(x + 2)), which is so near 1 that an ulp of e^-x^2 is a part of one."""
+    y = m.abs(x)
+    y = m.where(y > m.k.erf_one, m.k.erf_one, y)
+    z = y * y
+    n, q = exp_parts(m, -z)
+    far = 1.0 - (m.power_of_two(n) * (1.0 + q)) * polynomial(m.k.erfc, (y - 2.0) / (y + 2.0))
+    return m.copysign(m.where(y < 1.0, y + y * polynomial(m.k.erf, z), far), x)
 
 
 # --------------------------------------------- logarithms: x = (1 + f) 2^e, s = f/(2 + f) = tanh(log(1 + f)/2)
@@ -444,8 +465,8 @@ def sign(m: Any, x: Any) -> Any:
 # Units in the last place, at most, float64 and float32, strict and fast; sin, cos, tan up to 1e5. Measured ones, a good deal
 # lower, are in docs/measurements/elementary.md. logaddexp: of the larger of the result and the arguments.
 MAX_ULP = {
-    "exp": 1.2, "exp2": 1.2, "expm1": 2.5, "tanh": 3.2, "sinh": 3.0, "cosh": 1.6, "log": 1.0, "log2": 2.0, "log10": 2.2, "log1p": 1.0,
-    "logaddexp": 2.0, "arcsinh": 2.0, "arccosh": 3.0, "arctanh": 2.0, "sin": 1.5, "cos": 1.5, "tan": 3.0, "arctan": 2.0,
+    "exp": 1.2, "exp2": 1.2, "expm1": 2.5, "tanh": 3.2, "sinh": 3.0, "cosh": 1.6, "erf": 1.5, "log": 1.0, "log2": 2.0,
+    "log10": 2.2, "log1p": 1.0, "logaddexp": 2.0, "arcsinh": 2.0, "arccosh": 3.0, "arctanh": 2.0, "sin": 1.5, "cos": 1.5, "tan": 3.0, "arctan": 2.0,
     "arctan2": 2.5, "arcsin": 1.5, "arccos": 1.5, "cbrt": 1.0, "power": 1.2, "hypot": 2.2, "remainder": 0.5, "floor_divide": 1.5,
     "sign": 0.0}
 NAMES = tuple(MAX_ULP)

@@ -583,7 +583,8 @@ class Body:
             return f"rv_linear<{', '.join(map(str, loop.shape))}>({out}, {x}, {more[0]});"
         g, total = (f"{more[0]}, ", more[1:]) if loop.kind == "outer" else ("", more)
         name = "rv_rows_max" if loop.op is not None else f"rv_{loop.kind}"
-        return f"{name}<{', '.join(map(str, loop.shape or (loop.out.F,)))}>({out}, {x}, {g}{total[0] if total else '(const real*)0'}, R);"
+        sizes = ", ".join(map(str, loop.shape or (loop.out.F,)))
+        return f"{name}<{sizes}>({out}, {x}, {g}{total[0] if total else '(const real*)0'}, R);"
 
     def entry(self, table: np.ndarray) -> str:
         """An expression in k and c for a table of features."""

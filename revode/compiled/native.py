@@ -15,6 +15,7 @@ import hashlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -41,6 +42,7 @@ INSTALL = {"darwin": "run xcode-select --install", "win32": "install MinGW-w64 a
     sys.platform, "install g++ or clang++ with the system's package manager")
 
 _loaded: dict[str, ctypes.CDLL] = {}
+_refused: dict[str, str] = {}        # sources that the compiler did not take, and what it said: asked once
 _building = threading.Lock()
 
 
@@ -85,10 +87,18 @@ def _probe(path: str) -> Compiler | None:
 
 
 def _compile(source: str, flags: Iterable[str], out: Path, found: Compiler) -> None:
-    done = subprocess.run([found.path, *flags, "-o", str(out), "-x", "c++", "-"], input=source, capture_output=True, text=True,
-                          env={**os.environ, "LC_ALL": "C"})
-    if done.returncode:
-        raise CompileError(_explained(source, done.stderr, found))
+    """In a session of its own, so that Ctrl-C in a terminal is no failed compile; whatever ends the wait for it ends it whole."""
+    command = [found.path, *flags, "-o", str(out), "-x", "c++", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          env={**os.environ, "LC_ALL": "C"}, start_new_session=True) as child:
+        try:
+            _, said = child.communicate(source)
+        except BaseException:
+            with suppress(OSError):
+                os.killpg(child.pid, signal.SIGKILL) if hasattr(os, "killpg") else child.kill()
+            raise
+    if child.returncode:
+        raise CompileError(_explained(source, said, found))
 
 
 def _explained(source: str, said: str, found: Compiler) -> str:
@@ -119,6 +129,8 @@ def build(source: str, strict: bool, extra_strict_source: str | None = None) -> 
     flags = (*FLAGS, *found.target, STRICT if strict else CLANG_FAST if "clang" in found.version_text.lower() else FAST)
     key = _hash("\0".join((source, extra_strict_source or "", *flags, found.path, found.version_text, found.features)))
     with _building:
+        if key in _refused:
+            raise CompileError(_refused[key])
         if key not in _loaded:
             _loaded[key] = _from_folders(key, source, flags, extra_strict_source, found)
         return _loaded[key]
@@ -172,9 +184,13 @@ def _store(folder: Path, key: str, source: str, flags: tuple[str, ...], extra: s
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="building-", dir=folder, ignore_cleanup_errors=True) as name:
         made, part = Path(name, f"library{ENDING}"), Path(name, "strict.o")
-        if extra is not None:
-            _compile(extra, (*flags, STRICT, "-c", *SHARED[1:]), part, found)
-        _compile(source, (*flags, *SHARED, *([str(part)] if extra is not None else [])), made, found)
+        try:
+            if extra is not None:
+                _compile(extra, (*flags, STRICT, "-c", *SHARED[1:]), part, found)
+            _compile(source, (*flags, *SHARED, *([str(part)] if extra is not None else [])), made, found)
+        except CompileError as error:
+            _refused[key] = str(error)
+            raise
         path = folder / f"{key}-{_hash(made.read_bytes())}{ENDING}"
         os.replace(made, path)
     _tidy(folder)

@@ -20,8 +20,9 @@ from .program import V, kinds
 from .replay import Grid, given, in_order
 from .steps import Steps
 
-STEPS = 4096               # at most so many steps in one call; between calls Python is asked whether to stop
-WORK = 2e9                 # about so many operations in one call, a second or so
+STEPS = 4096               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
+WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
+ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
 NOWHERE = np.asarray([-1], np.int64)
 WIDEST = 256               # matrices from this size on are better left to the BLAS: see `worth`
 
@@ -62,24 +63,27 @@ class Tiles:
         """Choose the size of a tile, and build."""
         self.T, self.tiles = T, -(-self.rows // T)
         self.source = Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
-        work = sum(2.0 * loop.out.F * (loop.shape[1] if loop.kind == "linear" else self.T if loop.kind == "outer" else 4)
-                   for loop in self.lowered["step"].loops) * self.rows
-        self.chunk = int(min(STEPS, max(16, WORK / max(1.0, work))))
+        self.chunk = int(min(STEPS, max(1, WORK / max(1.0, self.work()))))
         if make is None:
             self.function = build(self.source.text, self.strict).run
             self.function.restype = None
         else:
             self.function = make(self.source)
 
+    def work(self) -> float:
+        """About how many operations a step of a tile takes."""
+        loops = [loop.out.F * (loop.shape[1] if loop.kind == "linear" else loop.tables[0].shape[1] if loop.tables else
+                               ELEMENTARY if loop.text.startswith("rv_") else 1) for loop in self.lowered["step"].loops]
+        noise = sum(NORMAL * F for role, (_, F, _) in self.source.places.items() if role[0] == "drive") if self.brownian else 0
+        return 2.0 * self.T * (sum(loops) + noise)
+
     def start(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
         """Begin a sweep from these parts (going back: and their cotangents)."""
         self.problem, self.stats = problem, problem.stats
         leaves = given(problem, params)
         size = self.source.size
-        room = np.zeros(self.tiles * size + 16, self.dtype)
-        skip = (-room.ctypes.data // room.itemsize) % 16
-        self.memory = room[skip:skip + self.tiles * size]
-        self.P = np.zeros(self.source.param_size + 1, self.dtype)
+        self.memory = aligned(self.tiles * size, self.dtype)
+        self.P = aligned(self.source.param_size + 1, self.dtype)
         self.pack_params(leaves)
         self.begins, self.landed = True, False
         self.put("part", parts)
@@ -248,6 +252,13 @@ class Tiles:
         """Go on from these parts. Where the last step landed on them, the field values at hand are theirs already."""
         self.put("part", parts)
         self.begins, self.landed = "land" not in self.lowered, False
+
+
+def aligned(n: int, dtype: Any) -> np.ndarray:
+    """n zeros that begin at the start of a cache line, as the widest vectors like it."""
+    room = np.zeros(n + 16, dtype)
+    skip = -room.ctypes.data % 64 // room.itemsize
+    return room[skip:skip + n]
 
 
 def tree_sum(x: np.ndarray) -> np.ndarray:
