@@ -298,11 +298,12 @@ def check_adaptive(method: Any, ts: np.ndarray, controller: PID, dt0: Any, save:
 
 def check_field(problem: Problem, system: Any, y: Any, params: Any, controlled: bool) -> None:
     """Evaluate the field twice at the start: right shape and dtype, finite, and the same both times."""
+    from .compiled.plans import look_again
+
     stats = problem.stats
     params = tree.map(read_only, params)
     t = problem.ts[0]
     evaluate = System.coefficients if not controlled else driving.ControlledSystem.coefficients
-    from .compiled.plans import look_again        # what makes programs is imported where it is used: import revode stays quick
     f = evaluate(system, t, y, params)[0]
     again = look_again(problem, system, t, y, params, f)
     stats.checks, stats.nfe = stats.checks + 2, stats.nfe - 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ..compiled.backend import inside
+from ..compiled.plans import inside
 from ..compiled.program import Program
 from ..compiled.replay import Replay
 from ..compiled.steps import backward_steps, forward_steps
