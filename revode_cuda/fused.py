@@ -16,17 +16,16 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
-from threading import get_ident
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from revode.checks import prepare
-from revode.compiled import backend as kept
-from revode.compiled.backend import Backend, inside
+from revode.compiled import plans
+from revode.compiled.backend import Backend
 from revode.compiled.generate import Source
 from revode.compiled.program import V
-from revode.compiled.replay import Replay, in_order
+from revode.compiled.replay import Replay, given, in_order
 from revode.compiled.steps import backward_steps, forward_steps
 from revode.compiled.tiles import Tiles, tree_sum
 from revode.engine import tree
@@ -133,7 +132,7 @@ class Fused(Tiles):
         self.problem, self.stats = on_host(problem), problem.stats
         self.moves = isinstance(next(iter(parts.values())), (np.ndarray, np.generic)) and xp is not np
         self.memory = xp.zeros(self.tiles * self.stride, self.dtype)
-        self.pack_params(tree.flatten(params)[0])
+        self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
@@ -254,47 +253,46 @@ class Fusing(Backend):
     device: Any = None
     given: Any = None              # what the user has decided of the plan, as pairs
 
-    def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
-        leaves = tree.flatten((parts, params))[0]
-        if any(type(x) is Tensor for x in leaves):
-            return self.refuse("this gradient mode records every operation on a tape; use Reversible()")
-        if problem.adaptive is not None and direction == "forward":
-            return None                                  # the controller decides step by step; the way back is fused
-        if problem.key is ...:
-            problem.key = self.key(problem, *tree.map(shape_alone, (parts, params)))
-        key = None if problem.key is None else (direction, get_ident(), problem.key)       # a runner serves one thread
-        if key is not None and key in kept._cache:
-            kept._cache.move_to_end(key)
-            return kept._cache[key]
-        if self.auto and not self.pays(key, problem):
-            return None
-        made = None
-        try:
-            parts, params = tree.map(to_host, (parts, params))
-            home = on_host(problem)
-            programs = steps(home, parts, params, self.merge)
-            kept.agree(Replay(programs, parts, False), direction, home, parts, params)     # nothing was baked into the trace
-            made = self.make(programs, problem, parts, direction)
-        except CannotBeFused:
-            if not self.auto:
-                raise
-        except NotTraceable as error:
-            if not self.auto:
-                raise CannotBeFused(f"solve: this solve cannot be fused: {error}; use backend='eager', or 'auto'") from error
-            self.tell(problem, error)
-        except Exception as error:                   # what is wrong with the field the tape says in the user's own terms
-            if not self.auto or self.given:
-                raise
-            self.tell(problem, error)
-        if key is not None:
-            kept._cache[key] = made
-            while len(kept._cache) > kept.KEPT:
-                kept._cache.popitem(last=False)
+    @property
+    def options(self) -> tuple:
+        return (*super().options, self.device.name, self.device.arch, self.device.function, self.given)
+
+    def stands_back(self, direction: str, problem: Problem, parts: dict, params: Any) -> bool:
+        if any(type(x) is Tensor for x in tree.flatten((parts, params))[0]):
+            self.refuse("this gradient mode records every operation on a tape; use Reversible()")
+            return True
+        return problem.adaptive is not None and direction == "forward"       # step by step; the way back is fused
+
+    def make(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any, family: Any) -> Any:
+        problem.stats.traces += 1
+        home = on_host(problem)
+        there, values = tree.map(to_host, (parts, params))
+        made = plans.Made(steps(home, there, values, self.merge))
+        made.check_tables(home)
+        replay = Replay(made.steps, there, False)                            # nothing was baked into the trace
+        plans.agree_elsewhere(replay, direction, home, there, values)
+        plans.agree(replay, direction, home, there, values, problem.N // 2)
+        self.runner_of(made, problem, there, direction)
+        family.made[direction] = made
         return made
 
-    def make(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Fused:
-        return Fused(steps, parts, problem.method.outputs, direction, inside(problem), self.strict,
+    def compare(self, made: Any, runner: Any, direction: str, problem: Problem, parts: dict, params: Any) -> None:
+        """A step op by op on the device costs many launches: the host has compared the programs when they were made."""
+        made.check_tables(on_host(problem))
+
+    def build(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Fused:
+        return Fused(steps, parts, problem.method.outputs, direction, plans.inside(problem), self.strict,
                      self.device, dict(self.given or ()))
+
+    def cannot(self, problem: Problem, error: Exception, tell: bool = True) -> None:
+        if self.auto and isinstance(error, CannotBeFused):
+            return
+        if isinstance(error, NotTraceable) and not self.auto:
+            raise CannotBeFused(f"solve: this solve cannot be fused: {error}; use backend='eager', or 'auto'") from error
+        if not self.auto or (self.given and not isinstance(error, NotTraceable)):
+            raise error                          # what is wrong with the field the tape says in the user's own terms
+        if tell:
+            self.tell(problem, error)
 
     def refuse(self, why: str) -> None:
         if not self.auto:
@@ -303,13 +301,6 @@ class Fusing(Backend):
 
 def to_host(x: Any) -> Any:
     return x.get() if hasattr(x, "get") and is_float(x) else x
-
-
-def shape_alone(x: Any) -> Any:
-    """What stands for an array of the device where only its shape and type are asked for."""
-    if not hasattr(x, "get"):
-        return x
-    return np.broadcast_to(np.zeros((), x.dtype), x.shape) if is_float(x) else x.get()
 
 
 def on_host(problem: Problem) -> Problem:
@@ -339,7 +330,8 @@ def planned(field: Callable, y0: Any, ts: Any, params: Any, device: Device, arit
             found.append(None)
             continue
         try:
-            made = backend.make(steps(problem, parts, params, True), problem, parts, direction)
+            backend.family(problem, parts, params)
+            made = backend.build(steps(problem, parts, params, True), problem, parts, direction)
         except NotTraceable as error:
             raise CannotBeFused(f"plan_of: this solve cannot be fused: {error}") from error
         found.append(made.compiled() if compiled else made.plan)

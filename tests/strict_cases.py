@@ -1,7 +1,6 @@
 """The same solve in native strict code and in its NumPy mirror: what tests of the bits share."""
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 import revode as rv
-from revode.compiled import backend, native, tiles
+from revode.compiled import native, plans, tiles
 
 try:
     native.compiler()
@@ -37,7 +36,7 @@ TOLERANCE = {np.float64: 1e-11, np.float32: 3e-3}
 def tiles_of(T: int | None) -> Iterator[None]:
     """Solves with tiles of T trajectories, and no program of an earlier solve."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backend, "_cache", OrderedDict())
+        patch.setattr(plans, "programs", plans.Programs())
         if T is not None:
             patch.setattr(tiles, "tile_of", lambda rows, dtype: T if rows > 1 else 1)
         yield
@@ -81,7 +80,8 @@ def compare(field: Callable, y0: Any, params: Any, method: Any, T: int | None = 
     with tiles_of(T):
         found = results(field, y0, params, method, "native", **more)
         assert_same_bits(results(field, y0, params, method, "replay", **more), found)
-        made = [type(runner.function).__name__ for runner in backend._cache.values()]
+        made = [type(made.here.runner.function).__name__ for family in plans.programs.families.values()
+                for made in family.made.values()]
         assert sorted(made) == ["Mirror", "Mirror", "_FuncPtr", "_FuncPtr"], "another runner than those that are compared"
         assert_same_bits(results(field, y0, params, method, "native", **more, threads=2), found)
     if eager:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..checks import prepare
-from ..compiled.backend import inside
+from ..compiled.plans import inside
 from ..compiled.program import Program
 from ..compiled.replay import Replay
 from ..compiled.steps import backward_steps, forward_steps

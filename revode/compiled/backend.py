@@ -77,24 +77,25 @@ class Backend:
             runner = self.runner_of(made, problem, parts, direction)
             self.compare(made, runner, direction, problem, parts, params)
         except Exception as error:                    # whatever it is: the tape will say it in the user's own terms
-            family.made[direction] = None
             if isinstance(error, plans.Disagreement):
                 plans.programs.forget(family.key)
+                family.made[direction] = None
                 if plans.programs.strict:
                     raise
-            return self.cannot(problem, error)
+            self.cannot(problem, error)
+            family.made.setdefault(direction, None)       # what has been made may do for another solve
+            return None
         return runner
 
     def family(self, problem: Problem, parts: dict, params: Any) -> Any:
         """The programs of this kind of solve. Raises NotTraceable."""
         from . import plans
-        if isinstance(problem.seen, Exception):
-            raise problem.seen
-        if problem.seen is None or problem.seen.at[0] is not problem.system:
-            plans.see(problem, parts, params)
-        if problem.seen.family is None:
-            problem.seen.family = plans.programs.find(plans.key_of(self.options, problem, parts, params), problem.seen.fixed)
-        return problem.seen.family
+        from .fields import seen_in
+        seen = seen_in(problem, parts, params)
+        if seen.family is None:
+            seen.family = plans.programs.find(plans.key_of(self.options, problem, parts, params), seen.fixed)
+            seen.lifted = seen.family.lifted
+        return seen.family
 
     def make(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any, family: Any) -> Any:
         """Trace, and build the first runner."""

@@ -21,8 +21,8 @@ import numpy as np
 
 from ..engine import tree
 from ..engine.tensor import RULES, NotTraceable, Op, Tensor, apply, is_float, number, to_host, value_of
-from ..stepping import Stats
-from .program import Program, Role, Trace, V, frozen, kinds, simplify
+from ..stepping import Problem, Stats
+from .program import Role, Trace, frozen
 
 LOOK_UP = Op("look up", lambda *args, **options: _refuse(), ())         # what the field brings along at whole numbers of a time
 DERIVATIVE = "derivative"                       # the operation that a smooth control makes of a time (driving.py)
@@ -92,6 +92,7 @@ class Seen(Brought):
         self.pinned: dict[int, Any] = {}            # arrays of which those are made: these are part of the name
         self.places: list[int] = []                 # of the arrays on the tape
         self.family: Any = None                     # the programs (plans.py)
+        self.lifted: tuple[int, ...] = ()           # which numbers are inputs of them
         self.found: dict[bytes, Seen] = {}          # by the whole numbers: what the field brings along there
         self.tape: Any = Trace()
         leaves, structure = tree.flatten(params)
@@ -158,8 +159,9 @@ class Seen(Brought):
                              (op, *(i if i >= 0 else content(x) for i, x in zip(slots, inputs, strict=True)),
                               frozen(options) if options else ()))
         lines += [x.slot if type(x) is Tensor else content(x) for x in outputs]
-        return (self.given, self.time, tuple(lines), tuple((x.shape, x.dtype) for x in self.arrays), tuple(self.kinds),
-                self.asked_before and (self.asked_before, self.fixed, tuple(sorted(self.pinned.items()))), tuple((np.shape(x), np.asarray(x).dtype.str) for x in self.asked))
+        asked = None if self.asked_before is None else (
+            self.asked_before, self.fixed, tuple(sorted(self.pinned.items())), tuple((np.shape(x), x.dtype) for x in self.asked))
+        return self.given, self.time, tuple(lines), tuple((x.shape, x.dtype) for x in self.arrays), tuple(self.kinds), asked
 
     def again(self, t: Any) -> Seen:
         """The field at another time: the same operations on what it brings along there."""
@@ -184,15 +186,30 @@ class Seen(Brought):
         found, which = self.looked_up(t, list(asked))
         return np.stack([getattr(seen, options["kind"])[options["number"]] for seen in found])[which]
 
-    def extras(self, lifted: tuple[int, ...]) -> list:
+    @property
+    def extras(self) -> list:
         """What programs get besides the parameters."""
-        return [*self.arrays, *(self.numbers[m] for m in lifted)]
+        return [*self.arrays, *(self.numbers[m] for m in self.lifted)]
 
     @property
     def fixed(self) -> tuple:
         """The numbers that do not depend on the time, in bits; None for the others."""
         n = len(self.numbers) if self.asked_before is None else self.asked_before[1]
         return tuple(x.tobytes() if m < n else None for m, x in enumerate(self.numbers))
+
+
+def seen_in(problem: Problem, parts: dict, params: Any) -> Seen:
+    """The trace of the field (and of the diffusion) of a solve. Raises what stood in its way."""
+    if isinstance(problem.seen, Exception):
+        raise problem.seen
+    if problem.seen is None or problem.seen.at[0] is not problem.system:
+        system = copy(problem.system)
+        system.stats = Stats()
+        problem.stats.checks += 1
+        y, t = parts[next(iter(parts))], problem.ts[0]
+        problem.seen = Seen(system, np.asarray(t) if isinstance(y, np.ndarray) else t, y, params)
+        problem.seen.at = (problem.system, y, params)
+    return problem.seen
 
 
 def content(x: Any) -> Any:
@@ -202,13 +219,13 @@ def content(x: Any) -> Any:
 class Following(Brought):
     """The same field in the trace of a step: what it brings along are inputs, or looked up.
 
-    first : the number of parameters; what is brought along follows them. lifted : which numbers are inputs.
+    first : the number of parameters; what is brought along follows them.
     """
 
-    def __init__(self, seen: Seen, first: int, lifted: tuple[int, ...]) -> None:
+    def __init__(self, seen: Seen, first: int) -> None:
         super().__init__(seen.batch)
-        self.seen, self.lifted = seen, lifted
-        self.examples: dict[Role, Any] = {("param", first + k): to_host(x) for k, x in enumerate(seen.extras(lifted))}
+        self.seen, self.lifted = seen, seen.lifted
+        self.examples: dict[Role, Any] = {("param", first + k): to_host(x) for k, x in enumerate(seen.extras)}
         self.first, self.asking = first, False
         self.evaluations: dict[Role, Any] = {}       # times, and the whole numbers made of them
 
@@ -217,7 +234,8 @@ class Following(Brought):
         self.tape, self.tensors, self.evaluations = tape, tensors, {}
 
     def evaluate(self, coefficients: Callable, t: Any, y: Any, params: Any) -> tuple:
-        self.k, self.m, self.time, self.asked = 0, 0, t, []
+        self.k, self.m, self.time = 0, 0, t
+        self.asked: list[Tensor] = []
         self.tape.brought = self
         try:
             outputs = tuple(self.result(x) for x in coefficients(t, y, params))

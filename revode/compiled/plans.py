@@ -7,7 +7,8 @@ on. A number of the field is part of the name as long as it stays the same; wher
 number, that number becomes an input, and the programs are made once more, for the last time.
 
 One step of a solve is compared with the tape, from the state that the sweep begins with, at a place of the grid that moves from
-solve to solve: in every solve where that costs little beside it, and else in as many as keep it to some percent. Each thread has runners of its own, whose memory nobody else sees.
+solve to solve: in every solve where that costs little beside it, and else in as many as keep it to some percent.
+Each thread has runners of its own, whose memory nobody else sees.
 """
 from __future__ import annotations
 
@@ -29,6 +30,7 @@ from ..watch import size
 from .fields import Seen
 from .program import kinds
 from .replay import CHUNK, Grid
+from .steps import traced_method
 
 KEPT = 64                  # kinds of solves whose programs are kept
 GOLDEN = 0.6180339887498949
@@ -129,7 +131,8 @@ def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
     seen, system, driver = problem.seen, problem.system, problem.driver
     leaves = tuple((np.shape(x), x.dtype if hasattr(x, "dtype") else float) if is_float(x) else None for x in tree.flatten(params)[0])
     values = getattr(getattr(driver, "control", None), "values", np.empty((0, 0)))
-    given = None if driver is None else (type(driver), inside(problem), getattr(driver, "shape", None), values.shape[:-2], values.shape[-1])
+    shapes = getattr(driver, "shape", None), values.shape[:-2], values.shape[-1]
+    given = None if driver is None else (type(driver), inside(problem), shapes)
     return (backend, declared(problem, parts, params), type(system), getattr(system, "general", None), seen.key, leaves,
             tuple((name, x.shape, x.dtype) for name, x in parts.items()), given)
 
@@ -142,28 +145,19 @@ def inside(problem: Problem) -> bool:
 
 def declared(problem: Problem, parts: dict, params: Any) -> Any:
     """The method: its own numbers, for those of the library; the step that it makes, traced, for all others."""
-    method = problem.method
-    if type(method).__module__.startswith("revode.methods.") and type(method).__name__ != "UserMethod":
-        inner = [getattr(method, f.name) for f in fields(method)] if is_dataclass(method) else []
-        if all(not hasattr(x, "word") and not hasattr(x, "flow") or type(x).__module__.startswith("revode.methods.") for x in inner) \
-                and not any(type(x).__name__ == "UserMethod" for x in inner):
-            return method
-    from .steps import traced_method
-    return traced_method(problem, parts, params)
+    return problem.method if own(problem.method) else traced_method(problem, parts, params)
+
+
+def own(x: Any) -> bool:
+    """Whether a method, and what it is made of, is the library's."""
+    if isinstance(x, (list, dict, np.ndarray)) or callable(x):
+        return False
+    if not is_dataclass(x):
+        return True
+    return type(x).__module__.startswith("revode.methods.") and all(own(getattr(x, field.name)) for field in fields(x))
 
 
 # looking at the field
-
-def see(problem: Problem, parts: dict, params: Any) -> None:
-    """The trace of the field (and of the diffusion) at the start of the solve."""
-    system: Any = copy(problem.system)
-    system.stats = Stats()
-    problem.stats.checks += 1
-    y = parts[next(iter(parts))]
-    t = problem.ts[0]
-    problem.seen = Seen(system, np.asarray(t) if isinstance(y, np.ndarray) else t, y, params)
-    problem.seen.at = (problem.system, y, params)
-
 
 def look_again(problem: Problem, system: Any, t: Any, y: Any, params: Any, f: Any) -> Any:
     """The field's value at (t, y) once more, of a trace where that can be had: f itself where only rounding differs.
@@ -185,11 +179,10 @@ def look_again(problem: Problem, system: Any, t: Any, y: Any, params: Any, f: An
             other = raw.coefficients(t, y, params)[0]
             if same(f, other):
                 raise unlike(t)
-            again = other                          # another value each time
-        elif again is not None:
-            share = isinstance(f, np.ndarray) and isinstance(again, np.ndarray) and np.may_share_memory(f, again)
-            return again if share or not isinstance(f, np.ndarray) else f.copy()
-        return raw.coefficients(t, y, params)[0] if again is None else again
+            return other                           # another value each time
+        if again is None:
+            return raw.coefficients(t, y, params)[0]
+        return f if not isinstance(f, np.ndarray) else again if np.may_share_memory(f, again) else f.copy()
     finally:
         system.stats.nfe = checks
 
@@ -215,9 +208,9 @@ def on_tape(system: Any, t: Any, y: Any, params: Any) -> Any:
 
 
 def unlike(t: Any) -> TypeError:
-    return TypeError(f"solve: the field has one value for an array y and another one for a tensor (at t={t:.6g}), so that its gradient "
-                     "would be that of another field; it is written for whatever behaves like an array: no isinstance(y, np.ndarray), "
-                     "no type(y), but np.shape(y), y.shape and NumPy's functions")
+    return TypeError(f"solve: the field has one value for an array y and another one for a tensor (at t={t:.6g}), so that its "
+                     "gradient would be that of another field; write it for whatever behaves like an array, without "
+                     "isinstance(y, np.ndarray) or type(y): y.shape, np.shape(y) and NumPy's functions do")
 
 
 def same(f: Any, g: Any) -> bool:

@@ -396,11 +396,11 @@ class Grid:
         h = hs if first == 0 else hs[1:]
         before = np.concatenate([[problem.h_before], hs[:-1]]).astype(hs.dtype) if first == 0 else hs[:-1]
         given = {"t0": ts[:-1], "t1": ts[1:], "h": h, "h_before": before}
-        control = problem.system.control if self.controlled else None
+        control: Any = getattr(problem.system, "control", None) if self.controlled else None
         key = first, ts.tobytes(), hs.tobytes(), float(problem.h_before) if first == 0 else None, control
         if key in self.kept:                          # the same grid again, as in training
-            self.kept[key] = at = self.kept.pop(key)
-            return at
+            self.kept[key] = self.kept.pop(key)
+            return self.kept[key]
         at: dict[int, Any] = {}
         for i in self.order:
             x = self.program.values[i]
@@ -413,7 +413,7 @@ class Grid:
             elif x.op is LOOK_UP:
                 at[i] = problem.seen.table(x.options, *(at[a] for a in x.args))
             elif x.op.name == DERIVATIVE:
-                at[i] = control.derivative(at[x.args[0]])                                          # type: ignore[union-attr]
+                at[i] = control.derivative(at[x.args[0]])
             else:
                 at[i] = np.stack([x.op.forward(*(at[a][k] if isinstance(a, V) else a for a in x.args), **x.options)
                                   for k in range(last - first)])
@@ -578,7 +578,7 @@ class Replay:
 
 def given(problem: Problem, params: Any) -> list:
     """What the inputs of programs are numbered by: the leaves of params, and what the field brings along."""
-    return [*tree.flatten(params)[0], *problem.seen.extras(problem.seen.family.lifted)]
+    return [*tree.flatten(params)[0], *problem.seen.extras]
 
 
 def in_order(roles: Iterable[Role], kind: str, problem: Problem) -> list[Role]:

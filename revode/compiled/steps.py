@@ -21,7 +21,7 @@ from ..engine.tensor import MANY, NotTraceable, Op, Tape, Tensor, is_float, to_h
 from ..methods.increment import Increment, Recorded, Recorder, System
 from ..methods.shears import Step, Swap, near_pullback, pullback
 from ..stepping import Problem, Stats, one_step
-from .fields import Following
+from .fields import Following, seen_in
 from .program import Program, Role, V, frozen, kinds, simplify, trace
 
 
@@ -60,7 +60,7 @@ class Symbols:
     def __init__(self, problem: Problem, parts: dict, params: Any, brought: Any = None) -> None:
         self.problem, self.method = problem, problem.method
         self.leaves, self.structure = tree.flatten(params)
-        self.brought = brought or Following(problem.seen, len(self.leaves), problem.seen.family.lifted)
+        self.brought = brought or Following(seen_in(problem, parts, params), len(self.leaves))
         self.system = following(problem.system, self.brought)
         self.asked: list[Program] = []
         self.floats = [i for i, x in enumerate(self.leaves) if is_float(x)]
@@ -150,7 +150,8 @@ class Opaque:
 def traced_method(problem: Problem, parts: dict, params: Any) -> Any:
     """A method as its step shows it, for methods that are not the library's own: its operations, in a form that can be compared."""
     S = Symbols(problem, parts, params, Opaque(problem.seen.values))
-    method, shape = S.method, []
+    method = S.method
+    shape: list[tuple] = []
 
     def step(T: dict) -> dict:
         at = S.step(T)

@@ -409,7 +409,7 @@ def _plain(x: Tensor, what: str) -> Any:
     if type(root) is not Tensor or root.dtype.kind not in "biu":
         raise TypeError(f"{what} would drop its gradient in silence; keep it an array, or read the plain value with x.value if no "
                         "gradient is wanted")
-    return root.tape.ask(root)
+    return root.tape.ask(root)                                                                     # type: ignore[attr-defined]
 
 
 def _seen(x: Tensor) -> Any:
@@ -423,10 +423,10 @@ def _dropped(what: str, instead: str, whole: Callable | None = None) -> Callable
         root = _traced(self)
         if type(root) is Tensor:
             if whole is not None and root.dtype.kind in "biu":
-                return whole(root.tape.ask(root))
+                return whole(root.tape.ask(root))                                                  # type: ignore[attr-defined]
         raise (NotTraceable if type(root) is Tensor else TypeError)(
-            f"{what} on a tensor would drop its gradient in silence; {instead}, or read the plain value with x.value if no gradient is "
-            "wanted")
+            f"{what} on a tensor would drop its gradient in silence; {instead}, or read the plain value with x.value if no "
+            "gradient is wanted")
     return refuse
 
 

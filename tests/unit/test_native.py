@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import revode as rv
-from revode.compiled import backend, native
+from revode.compiled import native, plans
 from revode.compiled.lower import NotFusable
 from revode.engine.tensor import RULES
 from tests import sde_cases
@@ -323,4 +323,4 @@ def test_without_a_compiler(monkeypatch, caplog):
     monkeypatch.setattr(native, "compiler", none)
     with pytest.raises(native.NoCompiler, match="replay"), caplog.at_level(logging.WARNING, "revode"):
         rv.solve(net, start((5, 3)), TS, make_params(), backend="native")
-    assert not backend._cache or None not in backend._cache.values()
+    assert not any(made is None for family in plans.programs.families.values() for made in family.made.values())
