@@ -307,7 +307,13 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None) -> Any
     x, xp, fp = (v.astype(np.float64) for v in (x, xp, fp))
     n = len(xp)
     j = np.clip(np.searchsorted(xp, x, side="right") - 1, 0, n - 2 if n > 1 else 0)
-    value = fp[j] if n == 1 else fp[j] + (fp[j + 1] - fp[j]) / (xp[j + 1] - xp[j]) * (x - xp[j])
+    j = np.reshape(j, (-1,))
+
+    def at(knots: Any, j: Any) -> Any:
+        return np.reshape(np.take_along_axis(knots, j, 0), np.shape(x))
+
+    left_x, left_f = at(xp, j), at(fp, j)
+    value = left_f if n == 1 else left_f + (at(fp, j + 1) - left_f) / (at(xp, j + 1) - left_x) * (x - left_x)
     value = np.where(x < xp[0], fp[0] if left is None else left, value)
     return np.where(x > xp[-1], fp[-1] if right is None else right, value)
 

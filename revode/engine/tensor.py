@@ -268,7 +268,8 @@ MANY = Op("many", lambda: None, Each(lambda i, g, y, *inputs, **options: g[i]))
 
 
 # A power of scalars: ** of theirs, not that of arrays.
-POWER_OF_SCALARS = Op("power", operator.pow, Each(lambda i, *args: tuple(RULES[np.power].vjps)[i](*args)), "rv_power({0}, {1})")
+POWER_OF_SCALARS = Op("power", operator.pow, tuple(
+    partial(lambda i, *args: list(RULES[np.power].vjps)[i](*args), i) for i in (0, 1)), "rv_power({0}, {1})")
 
 
 def record_many(inputs: list, run: Callable) -> list:
