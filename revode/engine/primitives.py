@@ -7,6 +7,12 @@ the shape that broadcasting gives: the tape sums a cotangent down to the shape o
 conventions hold: |x|' = 0 at 0, ties in maximum, minimum, max and min share the cotangent equally, x**0 has derivative
 0, and the derivative of a**b in b is taken as 0 where a = 0. Norms
 (np.linalg.norm, np.hypot, np.sqrt) have no derivative at 0 and give NaN.
+
+np.where(x > 0, np.sqrt(x), 0.) has that NaN too: the branch that is not taken is evaluated, and 0 times infinity is NaN. Choose
+twice, so that the root never sees what it cannot take:
+
+    safe = np.where(x > 0, x, 1.)
+    y = np.where(x > 0, np.sqrt(safe), 0.)
 """
 from __future__ import annotations
 

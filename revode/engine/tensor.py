@@ -594,7 +594,7 @@ INSTEAD = {"scipy.special.expit": "rv.nn.sigmoid", "scipy.special.erf": "rv.nn.e
            "scipy.special.xlogy": "x * np.log(y)", "np.linalg.lstsq": "np.linalg.solve(A.T @ A, A.T @ b)",
            "np.linalg.eig": "np.linalg.eigh of a symmetric matrix", "np.linalg.eigvals": "np.linalg.eigvalsh of a symmetric matrix",
            "np.add.at": "rv.nn.scatter_add", "np.copyto": "np.where", "np.put": "np.where", "np.fill_diagonal": "np.where",
-           "np.insert": "np.concatenate", "np.piecewise": "np.where or np.select", "np.choose": "np.select"}
+           "np.insert": "np.concatenate", "np.choose": "np.select"}
 
 
 def _offer(name: str) -> str:
