@@ -115,11 +115,11 @@ def _einsum(i: int, g: Any, y: Any, *operands: Any, inputs: tuple[str, ...], out
 def _scatter(x: Any, index: Any, shape: tuple[int, ...]) -> Any:
     """Zeros of this shape, with x added at index; an entry that is named twice is added twice."""
     # CuPy takes shape=() for "not given".
-    out = np.zeros_like(x, shape=shape) if shape else np.reshape(np.zeros_like(x, shape=(1,)), ())
+    out: Any = np.zeros_like(x, shape=shape) if shape else np.reshape(np.zeros_like(x, shape=(1,)), ())
     parts = index if type(index) is tuple else (index,)
     if all(i is None or i is Ellipsis or isinstance(i, (int, np.integer, slice)) for i in parts):
         out[index] = x
-    elif isinstance(out, np.ndarray):
+    elif type(out) is np.ndarray:
         np.add.at(out, index, x)
     else:
         out.scatter_add(index, x)     # CuPy's own name for it

@@ -111,7 +111,7 @@ class Tape:
             return tuple(self.keep_index(i) for i in index)
         if type(index) is list:
             return np.array(index) if index else np.zeros(0, np.intp)
-        return self.keep(index) if isinstance(index, np.ndarray) else index
+        return self.keep(index) if type(index) is ndarray else index
 
     def release(self) -> None:
         """Let go of the arrays that it keeps."""
@@ -289,7 +289,7 @@ def record_many(inputs: list, run: Callable) -> list:
 
 def read_only(x: Any) -> Any:
     """A view that cannot be written to, of what a tape holds."""
-    if isinstance(x, ndarray):
+    if type(x) is not Tensor and isinstance(x, ndarray):
         x = x.view()
         x.flags.writeable = False
     return x
@@ -381,6 +381,11 @@ class Tensor:
 
     def __init__(self, value: Any, tape: Tape, slot: int) -> None:
         self.value, self.tape, self.slot = value, tape, slot
+
+    @property
+    def __class__(self) -> Any:                                                                # type: ignore[misc]
+        """isinstance says of a tensor what it says of its array: a field that asks has one branch, forward and back."""
+        return type(value_of(self))
 
     # arithmetic: apply() knows the rest
     def __add__(self, other: Any) -> Any: return apply2(RULES[np.add], self, other)
