@@ -571,7 +571,7 @@ def test_direct_refuses_what_will_not_fit(monkeypatch: pytest.MonkeyPatch) -> No
     def run(N: int) -> Any:
         calls.clear()
         return rv.grad(lambda p: np.sum(rv.solve(field, np.ones(1000), np.linspace(0, 1, N + 1), p, save=[-1], gradient=rv.Direct(),
-                                                 method=rv.RungeKutta("rk4")).y1))(np.array(1.0))
+                                                 method=rv.RungeKutta("rk4"), backend="eager").y1))(np.array(1.0))
 
     monkeypatch.setattr(memory, "free", lambda: 1e8)
     with pytest.raises(MemoryError, match=r"Direct\(\) would hold 3000 steps, about .*Reversible\(\).*Checkpointed\(55\)"):
