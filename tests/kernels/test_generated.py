@@ -306,7 +306,7 @@ def test_compiles_for_every_architecture(name, arch):
 
 def plans(w: int, rows: int = 99, arch: str = "sm_90", dtype: Any = np.float32, arithmetic: str = "strict", **more: Any) -> Any:
     p = {key: x.astype(dtype) for key, x in weights(2, w).items()}
-    return plan_of(net, np.ones((rows, 2), dtype), TS, p, arch=arch, arithmetic=arithmetic, **more)
+    return plan_of(net, np.ones((rows, 2), dtype), TS, p, arch=arch, arithmetic=arithmetic, method=rv.Coupled(), **more)
 
 
 def test_plans_go_with_the_width():
