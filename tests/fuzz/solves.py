@@ -65,7 +65,7 @@ def drawn(kind: str, seed: int, rng: np.random.Generator) -> Random:
     method = literal.random_literal(rng, {"chain": "ode"}.get(kind, kind))
     tree = kind in ("ode", "chain") and not method.split and rng.random() < 0.15
     d = 3 if tree else int(rng.integers(1, 5))
-    shape = (3,) if tree else (*((), (1,), (3,), (2, 2), (5,))[rng.integers(5)], d)
+    shape = (3,) if tree else (*((), (), (1,), (3,), (2, 2), (5,))[rng.integers(6)], d)
     rows, params = fields.random_rows(rng), fields.random_params(rng, d, dtype)
     y0 = LAYOUTS[rng.integers(4)]((0.7 * rng.normal(size=shape)).astype(dtype))
     real, complex_ = fields.field(rows, fields.Real), fields.field(rows, fields.Complex)
