@@ -245,6 +245,8 @@ def apply2(op: Op, a: Any, b: Any) -> Any:
 
 def apply_plain(op: Op, a: Any, b: Any) -> Any:
     """apply() for a tensor and a plain value that the tape has to keep; computed from the value itself, so with its bits."""
+    if hasattr(type(a), "meet") or hasattr(type(b), "meet"):             # a spectrum (spectrum.py)
+        return (a if hasattr(type(a), "meet") else b).meet(op.forward, a, b)
     tape = a.tape if type(a) is Tensor else b.tape
     (value_a, kept_a, slot_a), (value_b, kept_b, slot_b) = (
         (x.value, x.value, x.slot) if type(x) is Tensor else (x, tape.keep(x), -1) for x in (a, b))
@@ -382,8 +384,8 @@ class Tensor:
     def __init__(self, value: Any, tape: Tape, slot: int) -> None:
         self.value, self.tape, self.slot = value, tape, slot
 
-    @property
-    def __class__(self) -> Any:                                                                # type: ignore[misc]
+    @property                                                                                  # type: ignore[misc]
+    def __class__(self) -> Any:
         """isinstance says of a tensor what it says of its array: a field that asks has one branch, forward and back."""
         return type(value_of(self))
 
