@@ -185,7 +185,7 @@ def solves() -> None:
                 ("noise", network, 21, rv.ReversibleHeun(), {"diffusion": gusts, "noise": rv.Brownian(2 ** 63 + 5, offset=7)})):
             y0 = (0.5 * rng.standard_normal((rows, 3))).astype(dtype)
             Crossed.what = f"{name}, {np.dtype(dtype).name}"
-            rv.grad(lambda y0, p: np.sum(rv.solve(field, y0, np.linspace(0.0, 0.5, 9), p, method=method, save=[3, 8],   # noqa: B023
+            rv.grad(lambda y0, p: np.sum(rv.solve(field, y0, np.linspace(0.0, 0.5, 9), p, method=method, save=[3, 8],
                                                   backend="replay", arithmetic="strict", **more).ys ** 2), argnums=(0, 1))(y0, params)
 
 
@@ -197,7 +197,8 @@ def functions(folder: Path) -> None:
             i, inputs = len(values), range(len(x))
             text += measured.LOOP.format(name=name, declared=", ".join(f"const real* __restrict a{k}" for k in inputs),
                                          used=", ".join(f"a{k}[i]" for k in inputs))
-            calls.append(f"loop_{name}({len(x[0])}, (real*)v[{i}].array, " + ", ".join(f"(real*)v[{i + 1 + k}].array" for k in inputs) + ");")
+            places = ", ".join(f"(real*)v[{i + k}].array" for k in range(len(x) + 1))
+            calls.append(f"loop_{name}({len(x[0])}, {places});")
             values += [elementary.evaluate(name, *x), *x]
             blank += [np.zeros_like(x[0]), *x]
         for target in TARGETS:

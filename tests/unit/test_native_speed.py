@@ -157,9 +157,8 @@ def alone(name, function):
         return lambda t, y, p: p * (y * t).astype(y.dtype)
     if name == "where":
         return lambda t, y, p: 0.3 * np.where(y > p, y * p, y * y - t)
-    inside = {"arccosh": lambda x: 1.5 + x * x, "reciprocal": lambda x: 1.5 + x, "arcsin": np.tanh, "arccos": np.tanh,
-              "arctanh": np.tanh}.get(name, (lambda x: 0.5 + x * x) if name in ("sqrt", "cbrt", "log", "log2", "log10", "power",
-                                                                                  "divide", "remainder", "floor_divide") else lambda x: x)
+    inside = (np.tanh if name in ("arcsin", "arccos", "arctanh") else lambda x: 1.5 + x * x if name in (
+        "arccosh", "reciprocal", "sqrt", "cbrt", "log", "log2", "log10", "power", "divide", "remainder", "floor_divide") else x)
     if isinstance(function, np.ufunc) and function.nin == 2:
         return lambda t, y, p: 0.2 * function(inside(p * y), inside(p + 0.3 * y + t)) * 1.0 + 0.1 * y
     return lambda t, y, p: 0.2 * function(inside(p * y + t)) * 1.0 + 0.1 * y
