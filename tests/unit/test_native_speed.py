@@ -154,7 +154,9 @@ def alone(name, function):
     if name == "erf":
         return lambda t, y, p: 0.3 * rv.nn.erf(p * y + t)
     if name == "astype":
-        return lambda t, y, p: p * (y * t).astype(y.dtype)
+        return lambda t, y, p: p * y * (y > t).astype(y.dtype)
+    if name == "negative":                             # elsewhere it becomes the sign of a factor
+        return lambda t, y, p: np.exp(-y) * p
     if name == "where":
         return lambda t, y, p: 0.3 * np.where(y > p, y * p, y * y - t)
     inside = (np.tanh if name in ("arcsin", "arccos", "arctanh") else lambda x: 1.5 + x * x if name in (
