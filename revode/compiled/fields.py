@@ -54,9 +54,14 @@ class Brought:
                      for x in inputs)
 
     def whole(self, x: Any) -> Any:
-        """An array; one row of it where the rows are the same for all trajectories."""
+        """An array; one row of it where the rows are the same for all trajectories.
+
+        Ones and zeros along the trajectories, as rules of the engine make them, stay as they are: sums over them have a form.
+        """
         n = len(self.batch)
-        if n and x.ndim > n and x.shape[:n] == self.batch and bool(number((x == x[(slice(0, 1),) * n]).all())):
+        if n and self.batch[0] in x.shape[1:] and isinstance(x, np.ndarray) and x.flat[0] in (0, 1) and (x == x.flat[0]).all():
+            return x
+        if n and x.ndim >= n and x.shape[:n] == self.batch and bool(number((x == x[(slice(0, 1),) * n]).all())):
             return apply(RULES[np.broadcast_to], self.array(x[(0,) * n]), shape=x.shape)
         return self.array(x)
 

@@ -38,9 +38,10 @@ class Steps:
 
     @property
     def programs(self) -> dict[str, Program]:
-        """By name, without those that do nothing."""
+        """By name, without those that neither do anything nor stand for an evaluation."""
         all_of_them = {"begin": self.begin, "step": self.step, "land": self.land, "end": self.end}
-        return {name: program for name, program in all_of_them.items() if program is not None and program.outputs}
+        return {name: program for name, program in all_of_them.items()
+                if program is not None and (program.outputs or getattr(self.counts.get(name), "nfe", 0) > 0)}
 
 
 def following(system: System, brought: Any) -> System:
