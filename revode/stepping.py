@@ -107,6 +107,7 @@ class Problem:
 
     def start(self, F: Increment, initial: Any) -> Parts:
         """The parts at ts[0]; the initial map y0 -> parts belongs to the method and is differentiated."""
+        initial = tree.map(in_rows, initial)
         if self.resumed:
             return dict(initial)
         t0 = self.ts[0]
@@ -139,6 +140,11 @@ class Problem:
 
     def output(self, parts: Parts) -> tuple:
         return tuple(parts[name] for name in self.method.outputs)
+
+
+def in_rows(x: Any) -> Any:
+    """An array with its entries in the order of its axes, as programs keep them, so that products round alike everywhere."""
+    return np.ascontiguousarray(x) if isinstance(x, np.ndarray) and not x.flags.c_contiguous else x
 
 
 def one_step(method: Any, step: Step, parts: Parts, F: Increment) -> Parts:
