@@ -101,7 +101,8 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
             problem.adaptive.stop_at(knots)
     if field is not no_field:
         check_field(problem, system, y, tree.map(value_of, params), control is not None)
-        if chosen is None and innermost(tree.flatten((initial, params))[0]) is not None:
+        problem.differentiated = innermost(tree.flatten((initial, params))[0]) is not None
+        if chosen is None and problem.differentiated:
             look_elsewhere(problem, params, y)
     if interpretation not in ("stratonovich", "ito"):
         raise ValueError(f"solve: interpretation={interpretation!r}; it is 'stratonovich' or 'ito'")

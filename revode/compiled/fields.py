@@ -22,7 +22,7 @@ import numpy as np
 from ..engine import tree
 from ..engine.tensor import RULES, NotTraceable, Op, Tensor, apply, is_float, number, to_host, value_of
 from ..stepping import Problem, Stats
-from .program import Role, Trace, frozen
+from .program import Pull, Role, Trace, frozen
 
 LOOK_UP = Op("look up", lambda *args, **options: _refuse(), ())         # what the field brings along at whole numbers of a time
 DERIVATIVE = "derivative"                       # the operation that a smooth control makes of a time (driving.py)
@@ -71,6 +71,10 @@ class Brought:
     def number(self, x: Any, tensors: list) -> Any:
         raise NotImplementedError
 
+    def linear(self, outputs: list, pull: Callable) -> Callable:
+        """The pullback of a custom_vjp, which may bring along arrays and numbers of its own."""
+        return Pull.of(pull, outputs)
+
     def result(self, x: Any) -> Any:
         """What the field returned; an array without a tensor in it was brought along as well."""
         return self.whole(x) if is_array(x) else self.number(x, []) if is_number(x) else x
@@ -84,11 +88,15 @@ def dtype_of(x: Any, tensors: list) -> np.dtype:
 
 
 class Seen(Brought):
-    """One evaluation of the field on a trace of its own."""
+    """One evaluation of the field on a trace of its own.
 
-    def __init__(self, system: Any, t: Any, y: Any, params: Any) -> None:
+    pulls: also of the pullbacks of a custom_vjp in it, which programs need, and which a look at the field leaves alone.
+    """
+
+    def __init__(self, system: Any, t: Any, y: Any, params: Any, pulls: bool = False) -> None:
         super().__init__(np.shape(y)[:-1])
         self.at: tuple = (system, y, params)
+        self.pulls, self.unseen = pulls, False
         self.arrays: list[Any] = []
         self.numbers: list[np.ndarray] = []
         self.kinds: list[str] = []                  # of the numbers, in words
@@ -124,6 +132,10 @@ class Seen(Brought):
         self.numbers.append(np.asarray(x, dtype_of(x, tensors)))
         self.kinds.append(f"{type(x).__name__} {self.numbers[-1].dtype.str}")
         return x
+
+    def linear(self, outputs: list, pull: Callable) -> Callable:
+        self.unseen = not self.pulls
+        return super().linear(outputs, pull) if self.pulls else pull
 
     def ask(self, x: Tensor) -> Any:
         if not self.of_time(x.slot):
@@ -170,9 +182,9 @@ class Seen(Brought):
 
     def again(self, t: Any) -> Seen:
         """The field at another time: the same operations on what it brings along there."""
-        system = copy(self.at[0])
+        system, y, params = copy(self.at[0]), *self.at[1:]
         system.stats = Stats()
-        other = Seen(system, np.asarray(t), *self.at[1:])
+        other = Seen(system, np.asarray(t), y, params, self.pulls)
         if other.key != self.key:
             raise NotTraceable("a field whose operations depend on whole numbers made of the time")
         return other
@@ -207,12 +219,12 @@ def seen_in(problem: Problem, parts: dict, params: Any) -> Seen:
     """The trace of the field (and of the diffusion) of a solve. Raises what stood in its way."""
     if isinstance(problem.seen, Exception):
         raise problem.seen
-    if problem.seen is None or problem.seen.at[0] is not problem.system:
+    if problem.seen is None or problem.seen.at[0] is not problem.system or problem.seen.unseen:
         system = copy(problem.system)
         system.stats = Stats()
         problem.stats.checks += 1
         y, t = parts[next(iter(parts))], problem.ts[0]
-        problem.seen = Seen(system, np.asarray(t) if isinstance(y, np.ndarray) else t, y, params)
+        problem.seen = Seen(system, np.asarray(t) if isinstance(y, np.ndarray) else t, y, params, pulls=True)
         problem.seen.at = (problem.system, y, params)
     return problem.seen
 

@@ -280,7 +280,7 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
     if near:
         counts["land"] = S.counted()
         land = S.trace(step, {**with_carry, ("known", "y"): examples["part", "y"]})
-    return finished(Steps(first, traced, list(carry.examples) if carry else [], last, land, counts, S.asked), merge)
+    return finished(Steps(first, traced, list(carry.examples) if carry else [], last, land, counts, asked=S.asked), merge)
 
 
 class Carry:

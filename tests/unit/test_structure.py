@@ -28,7 +28,8 @@ ORDER = ["engine", "archive", "methods", "stepping", "exact", "paths", "adaptive
 BUDGET = {"engine": 920, "archive": 60, "methods": 810, "gradients": 395, "stepping": 290, "compiled": 3900, "problem": 335,
           "solve": 107, "adaptive": 170, "driving": 200, "paths": 425, "advise": 300, "analysis": 155, "nn": 110, "optim": 90,
           "plotting": 90, "experiments": 2350}     # experiments: fifteen commands, one file each, on any backend
-CORE, CORE_BUDGET = ("engine", "methods", "gradients", "solve"), 2000       # DESIGN section 2 names these four
+# DESIGN section 2 names these four; tensors of a program say what it cannot see (astype, .value, hash, text, whole numbers): 60 lines
+CORE, CORE_BUDGET = ("engine", "methods", "gradients", "solve"), 2060
 
 
 def room_of(path: Path) -> str:
