@@ -43,7 +43,8 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     drive(problem, asked, ts, output_of(initial, method), tree.map(value_of, params))
     if problem.plain or getattr(chosen, "device", None) is not None:
         problem.backend = chosen
-    if chosen is None and innermost(tree.flatten((initial, params))[0]) is not None:
+    problem.asked = {name: innermost(tree.flatten(part)[0]) is not None for name, part in (("y0", initial), ("params", params))}
+    if chosen is None and problem.differentiated:
         from .compiled.plans import look_elsewhere
         look_elsewhere(problem, params, output_of(initial, method))
     return problem, initial, params, layout

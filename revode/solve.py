@@ -105,8 +105,6 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
         ys, parts = march(problem, initial, params)
         problem.stats.peak_states = 1
     else:
-        problem.asked = {name: innermost(tree.flatten(part)[0]) is not None for name, part in (("y0", initial), ("params", params))}
-
         def operation(initial: Any, params: Any) -> tuple:
             again = innermost(tree.flatten((initial, params))[0]) is not None
             if again and not isinstance(gradient, (Automatic, Direct)):

@@ -240,9 +240,9 @@ class Lowering:
         """`found`, where what is stretched over the batch counts as the state: each trajectory computes its own row of it."""
         kinds = list(found)
         for i, x in enumerate(self.values):
-            if kinds[i] != "state" and x.op is not None and self.over_batch(x.shape) and (
-                    x.op.name == "broadcast_to" or any(kinds[a] == "state" if isinstance(a, V) else self.over_batch(np.shape(a))
-                                                       for a in x.args)):
+            own = any(isinstance(a, V) and kinds[a] == "state" for a in x.args)
+            if kinds[i] != "state" and x.op is not None and (own or (self.over_batch(x.shape) and (
+                    x.op.name == "broadcast_to" or any(self.over_batch(np.shape(a)) for a in x.args if not isinstance(a, V))))):
                 kinds[i] = "state"
         return kinds
 
