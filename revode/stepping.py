@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from .engine import tree
 from .methods.increment import Increment, System
 from .methods.shears import Parts, Step, forward
 from .watch import Ahead, RoundTrip
