@@ -20,7 +20,7 @@ from .engine import tree
 from .engine.derivatives import vjp
 from .engine.tensor import Tensor, beside, innermost, is_float, number, value_of
 from .gradients import Automatic, Direct, Reversible
-from .methods import EES, EES25, TABLEAUX, NearReversible
+from .methods import EES, TABLEAUX, NearReversible
 from .methods.custom import UserMethod
 from .methods.increment import System, nested
 from .problem import Asked, Layout
@@ -198,7 +198,7 @@ def default_method(asked: Asked) -> Any:
     """What method=None means. A grid that a control or a plain field drives: RK4 run backwards, or Tsit5 where an error has to be
     estimated. With noise no order above one can be had, and the symmetry of EES serves the way back."""
     if asked.diffusion is not None or asked.noise is not None:
-        return EES(stages=4) if asked.controller is None else EES25()
+        return EES(stages=4)
     return NearReversible("rk4" if asked.controller is None else "tsit5")
 
 

@@ -137,7 +137,7 @@ class Problem:
 
 def in_rows(x: Any) -> Any:
     """An array with its entries in the order of its axes, as programs keep them, so that products round alike everywhere."""
-    return np.ascontiguousarray(x) if isinstance(x, np.ndarray) and not x.flags.c_contiguous else x
+    return np.ascontiguousarray(x) if type(x) is np.ndarray and not x.flags.c_contiguous else x
 
 
 def one_step(method: Any, step: Step, parts: Parts, F: Increment) -> Parts:
