@@ -687,3 +687,6 @@ def _offer(name: str) -> str:
     instead = f"{INSTEAD[name]} does the same; or " if name in INSTEAD else ""
     return (f"{instead}write it with functions that are (elementwise ones, matmul, einsum, sums, indexing, where, concatenate, "
             "reshape: see revode/engine), give it a rule with rv.custom_vjp, or apply it to x.value if no gradient is wanted")
+
+
+tree.PLAIN.add(Tensor)
