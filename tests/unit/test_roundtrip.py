@@ -103,8 +103,9 @@ FINE_DECAY = np.linspace(0.0, 10.0, 1001)             # h = .01: fine enough for
 def test_strict_raises_forward_and_backward() -> None:
     with pytest.raises(rv.ParasiteError, match=r"two copies.*Remedies.*G = "):
         gradient_and_stats(decay, np.ones(2), TS_DECAY, 5.0, CONTRACTING, rv.Reversible(strict=True))
-    # the gap falls like lam / R = .88 exp(.05) a step, faster than y, so only the sweep is at fault: .88^-1000 = 1e55
-    method = rv.Coupled("midpoint", lam=0.88)
+    # the gap falls like lam / R = .85 exp(.05) a step, faster than y, so only the sweep is at fault: rounding of y1 = exp(-50),
+    # 4e-38, grows by R / lam, 1000 times: to 1e10
+    method = rv.Coupled("midpoint", lam=0.85)
     with pytest.raises(rv.ReconstructionError, match=r"did not find its way back.*divides by its scales.*Remedies.*step = 0"):
         gradient_and_stats(decay, np.ones(2), FINE_DECAY, 5.0, method, rv.Reversible(strict=True))
     with pytest.warns(rv.ReconstructionWarning, match="reverse sweep"):
