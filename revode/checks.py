@@ -538,7 +538,7 @@ def check_field(problem: Problem, y: Any, params: Any) -> None:
     """Evaluate the field twice at the start: right shape and dtype, finite, and the same both times."""
     system, stats, t = problem.system, problem.stats, problem.ts[0]
     params = tree.map(read_only, params)
-    from .compiled.plans import look_again, raw_of      # what makes programs is imported where it is used: import revode stays quick
+    from .compiled.plans import look_again, raw_of  # what makes programs is imported where it is used: import revode stays quick
     f = raw_of(system).coefficients(t, y, params)[0]
     again = look_again(problem, system, t, y, params, f)
     stats.checks, stats.nfe = stats.checks + 2, stats.nfe - 2

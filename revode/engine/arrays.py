@@ -14,7 +14,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from . import tree
 from .functions import array
-from .tensor import FUNCTIONS, RULES, Tensor, apply, value_of
+from .tensor import FUNCTIONS, RULES, Op, apply, value_of
 
 
 def moved(function: Callable, first: int = 0) -> Callable:
@@ -154,13 +154,26 @@ def take_with(a: Any, indices: Any, axis: Any = None, *, mode: str = "raise") ->
     return take(a, indices, axis, mode=mode)
 
 
+def _spread(x: Any, indices: Any, shape: tuple[int, ...], axis: int) -> Any:
+    """Zeros of this shape with x added at these places along an axis."""
+    index: list = [np.arange(n).reshape((-1,) + (1,) * (len(shape) - i - 1)) for i, n in enumerate(shape)]
+    index[axis] = indices
+    out = np.zeros_like(x, shape=shape)
+    np.add.at(out, tuple(index), x)
+    return out
+
+
+# The places are an input, not an option: they may be computed, and a program computes them anew.
+PICK: Op
+SPREAD = Op("spread_along_axis", _spread, (
+    lambda g, y, x, i, shape, axis: apply(PICK, g, i, axis=axis), lambda *args, **options: None))
+PICK = Op("take_along_axis", lambda a, i, axis: np.take_along_axis(a, i, axis), (
+    lambda g, y, a, i, axis: apply(SPREAD, g, i, shape=np.shape(a), axis=axis), lambda *args, **options: None))
+
+
 def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:
     a, axis = flat_or(arr, axis)
-    index: list = [np.arange(n).reshape((-1,) + (1,) * (a.ndim - i - 1)) for i, n in enumerate(a.shape)]
-    index[axis] = indices
-    if type(indices) is not Tensor:                           # a tensor is refused as an index in our words
-        np.take_along_axis(np.broadcast_to(False, a.shape), indices, axis)
-    return a[tuple(index)]
+    return apply(PICK, a, indices, axis=axis)
 
 
 def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:

@@ -243,14 +243,14 @@ def _between(g: Any, y: Any, a: Any, low: Any, high: Any) -> Any:
     return g * np.logical_and(a >= low, a <= high)
 
 
-LEAST = Op("at_least", lambda a, low: np.maximum(a, low), (lambda g, y, a, low: g * (a >= low), lambda g, y, a, low: g * (a < low)),
-           "{0} >= {1} || {0} != {0} ? {0} : {1}")
-MOST = Op("at_most", lambda a, high: np.minimum(a, high),
-    (lambda g, y, a, high: g * (a <= high), lambda g, y, a, high: g * (a > high)),
-          "{0} <= {1} || {0} != {0} ? {0} : {1}")
+LEAST = Op("at_least", lambda a, low: np.maximum(a, low), (
+    lambda g, y, a, low: g * (a >= low), lambda g, y, a, low: g * (a < low)), "{0} >= {1} || {0} != {0} ? {0} : {1}")
+MOST = Op("at_most", lambda a, high: np.minimum(a, high), (
+    lambda g, y, a, high: g * (a <= high), lambda g, y, a, high: g * (a > high)), "{0} <= {1} || {0} != {0} ? {0} : {1}")
 CLIP = Op("clip", np.clip, (
-    _between, lambda g, y, a, low, high: g * np.logical_and(a < low, low <= high), lambda g, y, a, low,
-    high: g * (np.maximum(a, low) > high)),
+    _between,
+    lambda g, y, a, low, high: g * np.logical_and(a < low, low <= high),
+    lambda g, y, a, low, high: g * (np.maximum(a, low) > high)),
     "{0} != {0} ? {0} : ({0} > {1} ? {0} : {1}) < {2} ? ({0} > {1} ? {0} : {1}) : {2}")
 
 
@@ -269,6 +269,18 @@ def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
     for condition, choice in zip(reversed(condlist), reversed(choicelist), strict=True):
         result = np.where(condition, choice, result)
     return result
+
+
+@numpys(np.piecewise)
+def piecewise(x: Any, condlist: Any, funclist: Any) -> Any:
+    conditions = [np.asarray(c) for c in condlist]
+    if len(funclist) == len(conditions) + 1:
+        conditions.append(np.logical_not(np.any(np.stack(conditions), axis=0)))
+    total = 0.0 * x
+    for condition, piece in zip(conditions, funclist, strict=True):            # each function sees its own entries alone
+        inside = piece(x[condition]) if callable(piece) else piece + 0.0 * x[condition]
+        total = total + apply(primitives.SCATTER, inside, index=condition, shape=np.shape(x))
+    return total
 
 
 @numpys(np.nan_to_num)
@@ -292,6 +304,7 @@ def _sinc_slope(a: Any) -> Any:
     return np.pi * np.where(near, series, (np.cos(far) - np.sin(far) / far) / far)
 
 
+FRACTION = Op("fraction", lambda a: np.modf(a)[0], (lambda g, y, a: g,))
 FLOAT_POWER = Op("float_power", np.float_power, RULES[np.power].vjps)
 SINC = Op("sinc", np.sinc, (lambda g, y, a: g * _sinc_slope(a),))
 
@@ -307,7 +320,13 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None) -> Any
     x, xp, fp = (v.astype(np.float64) for v in (x, xp, fp))
     n = len(xp)
     j = np.clip(np.searchsorted(xp, x, side="right") - 1, 0, n - 2 if n > 1 else 0)
-    value = fp[j] if n == 1 else fp[j] + (fp[j + 1] - fp[j]) / (xp[j + 1] - xp[j]) * (x - xp[j])
+    j = np.reshape(j, (-1,))
+
+    def at(knots: Any, j: Any) -> Any:
+        return np.reshape(np.take_along_axis(knots, j, 0), np.shape(x))
+
+    left_x, left_f = at(xp, j), at(fp, j)
+    value = left_f if n == 1 else left_f + (at(fp, j + 1) - left_f) / (at(xp, j + 1) - left_x) * (x - left_x)
     value = np.where(x < xp[0], fp[0] if left is None else left, value)
     return np.where(x > xp[-1], fp[-1] if right is None else right, value)
 
@@ -428,7 +447,11 @@ def accumulated(accumulate: Callable) -> Callable:
     return lambda array, axis=0: accumulate(with_axes(array), axis)
 
 
+LOGADDEXP = Op("logaddexp.reduce", lambda a, axis: np.logaddexp.reduce(a, axis), (
+    lambda g, y, a, axis: np.expand_dims(g, axis) * np.exp(a - np.expand_dims(y, axis)),))
+
 METHODS.update({
+    (np.logaddexp, "reduce"): lambda array, axis=0: apply(LOGADDEXP, array, axis=normalize_axis_index(axis, np.ndim(array))),
     (np.add, "reduce"): over_first(sum), (np.multiply, "reduce"): over_first(prod), (np.maximum, "reduce"): over_first(max),
     (np.minimum, "reduce"): over_first(min), (np.add, "accumulate"): accumulated(cumsum),
     (np.multiply, "accumulate"): accumulated(cumprod),
@@ -439,7 +462,7 @@ FUNCTIONS.update({
     np.where: where, np.clip: clip, np.diff: diff, np.full_like: full_like,
     np.copy: lambda a: a, np.positive: lambda a: a, np.float_power: lambda a, b: apply(FLOAT_POWER, a, b),
     np.sinc: lambda x: apply(SINC, x), np.conjugate: lambda x: x, np.real: lambda val: val, np.real_if_close: lambda a: a,
-    np.imag: lambda val: np.zeros_like(value_of(val)), np.divmod: lambda a,
-    b: (constant(np.floor_divide, a, b), np.remainder(a, b)),
+    np.imag: lambda val: np.zeros_like(value_of(val)), np.modf: lambda x: (apply(FRACTION, x), constant(np.trunc, x)),
+    np.divmod: lambda a, b: (constant(np.floor_divide, a, b), np.remainder(a, b)),
     np.nancumsum: lambda a, axis=None: cumsum(np.where(np.isnan(a), 0.0, a), axis),
 })

@@ -7,6 +7,12 @@ the shape that broadcasting gives: the tape sums a cotangent down to the shape o
 conventions hold: |x|' = 0 at 0, ties in maximum, minimum, max and min share the cotangent equally, x**0 has derivative
 0, and the derivative of a**b in b is taken as 0 where a = 0. Norms
 (np.linalg.norm, np.hypot, np.sqrt) have no derivative at 0 and give NaN.
+
+np.where(x > 0, np.sqrt(x), 0.) has that NaN too: the branch that is not taken is evaluated, and 0 times infinity is NaN. Choose
+twice, so that the root never sees what it cannot take:
+
+    safe = np.where(x > 0, x, 1.)
+    y = np.where(x > 0, np.sqrt(safe), 0.)
 """
 from __future__ import annotations
 
@@ -109,11 +115,11 @@ def _einsum(i: int, g: Any, y: Any, *operands: Any, inputs: tuple[str, ...], out
 def _scatter(x: Any, index: Any, shape: tuple[int, ...]) -> Any:
     """Zeros of this shape, with x added at index; an entry that is named twice is added twice."""
     # CuPy takes shape=() for "not given".
-    out = np.zeros_like(x, shape=shape) if shape else np.reshape(np.zeros_like(x, shape=(1,)), ())
+    out: Any = np.zeros_like(x, shape=shape) if shape else np.reshape(np.zeros_like(x, shape=(1,)), ())
     parts = index if type(index) is tuple else (index,)
     if all(i is None or i is Ellipsis or isinstance(i, (int, np.integer, slice)) for i in parts):
         out[index] = x
-    elif isinstance(out, np.ndarray):
+    elif type(out) is np.ndarray:
         np.add.at(out, index, x)
     else:
         out.scatter_add(index, x)     # CuPy's own name for it

@@ -111,7 +111,7 @@ class Tape:
             return tuple(self.keep_index(i) for i in index)
         if type(index) is list:
             return np.array(index) if index else np.zeros(0, np.intp)
-        return self.keep(index) if isinstance(index, np.ndarray) else index
+        return self.keep(index) if type(index) is ndarray else index
 
     def release(self) -> None:
         """Let go of the arrays that it keeps."""
@@ -277,7 +277,8 @@ MANY = Op("many", lambda: None, Each(lambda i, g, y, *inputs, **options: g[i]))
 
 
 # A power of scalars: ** of theirs, not that of arrays.
-POWER_OF_SCALARS = Op("power", operator.pow, Each(lambda i, *args: tuple(RULES[np.power].vjps)[i](*args)), "rv_power({0}, {1})")
+POWER_OF_SCALARS = Op("power", operator.pow, tuple(
+    partial(lambda i, *args: list(RULES[np.power].vjps)[i](*args), i) for i in (0, 1)), "rv_power({0}, {1})")
 
 
 def record_many(inputs: list, run: Callable) -> list:
@@ -302,7 +303,7 @@ def record_many(inputs: list, run: Callable) -> list:
 
 def read_only(x: Any) -> Any:
     """A view that cannot be written to, of what a tape holds."""
-    if isinstance(x, ndarray):
+    if type(x) is not Tensor and isinstance(x, ndarray):
         x = x.view()
         x.flags.writeable = False
     return x
@@ -447,6 +448,11 @@ class Tensor:
         if self.tape.tracing:
             raise NotTraceable("x.value, which a program does not see")
         return self._value
+
+    @property
+    def __class__(self) -> Any:                                                                # type: ignore[misc]
+        """isinstance says of a tensor what it says of its array: a field that asks has one branch, forward and back."""
+        return type(value_of(self))
 
     # arithmetic: apply() knows the rest
     def __add__(self, other: Any) -> Any: return apply2(RULES[np.add], self, other)
@@ -672,7 +678,7 @@ INSTEAD = {"scipy.special.expit": "rv.nn.sigmoid", "scipy.special.erf": "rv.nn.e
            "scipy.special.xlogy": "x * np.log(y)", "np.linalg.lstsq": "np.linalg.solve(A.T @ A, A.T @ b)",
            "np.linalg.eig": "np.linalg.eigh of a symmetric matrix", "np.linalg.eigvals": "np.linalg.eigvalsh of a symmetric matrix",
            "np.add.at": "rv.nn.scatter_add", "np.copyto": "np.where", "np.put": "np.where", "np.fill_diagonal": "np.where",
-           "np.insert": "np.concatenate", "np.piecewise": "np.where or np.select", "np.choose": "np.select"}
+           "np.insert": "np.concatenate", "np.choose": "np.select"}
 
 
 def _offer(name: str) -> str:

@@ -273,8 +273,8 @@ case(np.fmod, np.fmod, x23, pos3, formula=lambda a, b: a - np.trunc(x23 / pos3) 
 case(np.fmax, np.fmax, x23, y23)
 case(np.fmin, np.fmin, x23, y23)
 case(np.copysign, np.copysign, signs * pos23, y23, formula=lambda a, b: a * signs * np.sign(y23))
-case(np.logaddexp2, np.logaddexp2, x23, row3, formula=lambda a,
-    b: np.log(np.exp(a * np.log(2)) + np.exp(b * np.log(2))) / np.log(2))
+case(np.logaddexp2, np.logaddexp2, x23, row3,
+     formula=lambda a, b: np.log(np.exp(a * np.log(2)) + np.exp(b * np.log(2))) / np.log(2))
 case(np.fabs, np.fabs, signs * pos23, formula=lambda a: signs * a)
 for key in (np.degrees, np.rad2deg):
     case(key, key, x23, formula=lambda a: a * (180 / np.pi))
@@ -295,6 +295,10 @@ case(np.select, lambda a, b: np.select([y23 > 0.5, y23 > 0], [a * a, b * a], 0.0
 case(np.sort, lambda a: np.sort(a, axis=0), x23)
 case(np.sort, lambda a: np.sort(a, axis=None), x23, note="all")
 case(np.partition, lambda a: np.sort(np.partition(a, 1, axis=1)[:, :2], 1), x23)
+case(np.piecewise, lambda a: np.piecewise(a, [y23 > 0, y23 < -0.5], [lambda x: x * x, np.exp, 2.0]), x23,
+     formula=lambda a: np.where(y23 > 0, a * a, np.where(y23 < -0.5, np.exp(a), 2.0 + 0 * a)))
+case(np.modf, lambda a: np.modf(a)[0] * a + np.modf(a)[1], x23, formula=lambda a: (a - np.trunc(x23)) * a + np.trunc(x23))
+case(np.logaddexp, lambda a: np.logaddexp.reduce(a, 1), x23, note="reduce", formula=lambda a: np.log(np.sum(np.exp(a), 1)))
 case(np.interp, lambda a, b: np.interp(a, [-2.0, 0.0, 2.0], b), x23, row3,
      formula=lambda a, b: np.where(x23 < 0, b[0] + (b[1] - b[0]) * (a + 2) / 2, b[1] + (b[2] - b[1]) * a / 2))
 case(np.interp, lambda a: np.interp(0.3, a, [1.0, 3.0, -1.0]), away3, note="knots",

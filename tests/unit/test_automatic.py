@@ -56,7 +56,7 @@ def test_where_it_fails_the_gradient_is_computed_again(problem, backend, caplog)
 
 
 def test_in_float32_the_tolerance_is_that_of_float32():
-    field, y0, ts, params = VAN_DER_POL
+    field, y0, ts, _ = VAN_DER_POL
     single = field, y0.astype(np.float32), ts, {"mu": np.float32(2.0)}
     (_, sol), found = gradients(single, method=rv.NearReversible("rk4"), save=[-1])
     _, wanted = gradients(single, method=rv.NearReversible("rk4"), save=[-1], gradient=rv.Direct())

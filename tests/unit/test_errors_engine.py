@@ -68,7 +68,7 @@ REFUSALS = {
     "fft": (lambda x: np.fft.fft(x)[0].real, TypeError, "np.fft.fft is not differentiated here"),
     "scipy": (lambda x: np.sum(scipy.special.expit(x)), TypeError,
     "scipy.special.expit is not differentiated here; rv.nn.sigmoid does"),
-    "two-outputs": (lambda x: np.modf(x)[0][0], TypeError, rf"np.modf is not differentiated here; {OFFER}"),
+    "two-outputs": (lambda x: np.frexp(x)[0][0], TypeError, rf"np.frexp is not differentiated here; {OFFER}"),
     "attribute": (lambda x: x.sort(), AttributeError, r"a tensor has no attribute 'sort'; np.sort does the same, and x.value"),
     "attribute-refused": (lambda x: x.unique(), AttributeError, r"a tensor has no attribute 'unique'; x.value is the plain array"),
     "tensor-index": (lambda x: x[x], TypeError, r"a tensor cannot be an index: .*index with integers, slices or a plain array"),

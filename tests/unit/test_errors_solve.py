@@ -162,7 +162,7 @@ ROWS: list[tuple[str, Callable, type, str, str, str]] = [
     # gradients
     ("gradient by name", lambda: solve(gradient="reversible"), TypeError, "'reversible'", "Direct(), Checkpointed(n)",
      "parentheses"),
-    ("gradient without parentheses", lambda: solve(gradient=rv.Reversible), TypeError, "Reversible", "one of Direct()",
+    ("gradient without parentheses", lambda: solve(gradient=rv.Reversible), TypeError, "Reversible", "one of Automatic()",
      "parentheses"),
     ("reversible of a one-way method", lambda: solve(method=rv.RungeKutta("rk4"), gradient=rv.Reversible()), TypeError,
      "RungeKutta(base='rk4')", "Coupled(base)", "Checkpointed(n)"),
