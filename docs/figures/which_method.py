@@ -55,8 +55,11 @@ TASKS = {
     "chaotic": Task(lorenz, (1.0, 1.0, 25.0), {"s": 10.0, "r": 28.0, "b": 8 / 3}, 1.0, 1920),
 }
 
-# The rows: what to type, and the method.
+# The rows: what to type, and the method. The first three are the defaults: of a fixed grid, adaptive steps, and noise.
 METHODS: dict[str, Any] = {
+    'NearReversible("rk4")': rv.NearReversible("rk4"),
+    'NearReversible("tsit5")': rv.NearReversible("tsit5"),
+    "EES(stages=4)": rv.EES(stages=4),
     'Coupled("midpoint")': rv.Coupled("midpoint"),
     'Coupled("rk4")': rv.Coupled("rk4"),
     'Coupled("rk4", lam="auto")': rv.Coupled("rk4", lam="auto"),
@@ -68,10 +71,11 @@ METHODS: dict[str, Any] = {
     "EES25()": rv.EES25(),
     "EES27()": rv.EES27(),
     "EES(stages=6)": rv.EES(stages=6),
-    'NearReversible("rk4")': rv.NearReversible("rk4"),
 }
 
 MODES: dict[str, Any] = {
+    "none named: `Automatic()`, with `NearReversible(\"rk4\")`": (rv.NearReversible("rk4"), None),
+    '`Reversible()`, with the same': (rv.NearReversible("rk4"), rv.Reversible()),
     "`Direct()`": (rv.RungeKutta("rk4"), rv.Direct()),
     "`Checkpointed(20)`": (rv.RungeKutta("rk4"), rv.Checkpointed(20)),
     "`Backsolve()`": (rv.RungeKutta("rk4"), rv.Backsolve()),
@@ -92,7 +96,7 @@ def gradient(task: Task, method: Any, mode: Any, each: int) -> tuple[rv.Solution
         return 0.5 * sum(np.sum(y**2) for y in (sol.y1 if split else (sol.y1,))), sol
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rv.ReconstructionWarning)               # the table says it
+        warnings.simplefilter("ignore", rv.RevodeWarning)                       # the table says it
         (_, sol), grads = rv.value_and_grad(loss, has_aux=True)(task.params)
     return sol, grads
 

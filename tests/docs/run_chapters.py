@@ -1,13 +1,13 @@
 """Run the book: every ```python block of a chapter, in order, in one fresh namespace.
 
     python -m tests.docs.run_chapters              run all chapters, say where the book and the machine disagree
-    python -m tests.docs.run_chapters 00 08        only these (backends: the page of that name)
+    python -m tests.docs.run_chapters 00 08        only these (backends, warnings, which-method: the pages of those names)
     python -m tests.docs.run_chapters --write      run, and put what was really printed into the ```text blocks
     python -m tests.docs.run_chapters --script 00  print the chapter's code as one script
 
 What a block prints must stand in a ```text block right after it. A block opened with ```python raises must raise; the
-error counts as printed. A warning counts as printed too. Inside warnings and errors numbers are not compared, because
-a message may quote a size that rounding decides.
+error counts as printed. A warning counts as printed too, once for each text in a block: Python itself shows it once for
+each place. Inside warnings and errors numbers are not compared, because a message may quote a size that rounding decides.
 """
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NamedTuple, TextIO
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
+PAGES = ("which-method", "warnings", "backends")
 WIDTH = 112          # messages are wrapped, so that a page needs no scrolling
 NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?|\binf\b|\bnan\b")
 MESSAGE = re.compile(r"^(\w+\.)*\w*(Error|Warning): ")
@@ -42,8 +43,8 @@ def chapters() -> list[Path]:
 
 
 def pages() -> list[Path]:
-    """The chapters, and the page that is run like them."""
-    return [*chapters(), DOCS / "backends.md"]
+    """The chapters, and the pages that are run like them."""
+    return [*chapters(), *(DOCS / f"{name}.md" for name in PAGES)]
 
 
 def blocks(lines: list[str]) -> list[Block]:
@@ -89,10 +90,14 @@ def worded(error: BaseException | Warning) -> str:
 def execute(code: str, namespace: dict, filename: str, raises: bool) -> str:
     """Run one block; what it printed, its warnings and its error included, in the order in which they came."""
     out = io.StringIO()
+    said = set()
 
     def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, file: TextIO | None = None,
              line: str | None = None) -> None:
-        print(worded(message) if isinstance(message, Warning) else message, file=out)
+        text = worded(message) if isinstance(message, Warning) else message
+        if text not in said:
+            print(text, file=out)
+        said.add(text)
 
     with warnings.catch_warnings(), redirect_stdout(out):
         warnings.simplefilter("always")
@@ -157,6 +162,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--write", action="store_true", help="refresh the text blocks")
     parser.add_argument("--script", action="store_true", help="print the code, run nothing")
     options = parser.parse_args(arguments)
+    unknown = [name for name in options.chapter if not any(path.name.startswith(name) for path in pages())]
+    if unknown:
+        parser.error(f"no chapter begins with {', '.join(unknown)}; there are {', '.join(path.stem for path in pages())}")
     bad = 0
     for path in pages():
         if options.chapter and not any(path.name.startswith(name) for name in options.chapter):
