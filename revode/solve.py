@@ -12,8 +12,8 @@ from .advise import coupling
 from .engine import tree
 from .engine.derivatives import custom_vjp
 from .engine.tensor import innermost, value_of
+from .finite import guarded
 from .gradients import Direct, Reversible
-from .gradients.finite import guarded
 from .gradients.reversible import pull_start, spread, step_back, zeros
 from .methods import Coupled
 from .methods.increment import Recorder

@@ -18,17 +18,18 @@ import revode as rv
 ROOT = Path(rv.__file__).parent
 HOUSE = ROOT.parent
 # From the ground up; a room may import rooms below it and itself. Files of one name stand for rooms.
-ORDER = ["engine", "archive", "methods", "stepping", "exact", "paths", "adaptive", "gradients", "compiled", "driving", "problem",
-         "advise", "solve", "nn", "optim", "analysis", "equilibrium", "plotting", "experiments", "__init__",
+ORDER = ["engine", "archive", "methods", "watch", "stepping", "exact", "paths", "adaptive", "gradients", "finite", "compiled",
+         "driving", "problem", "advise", "solve", "nn", "optim", "analysis", "equilibrium", "plotting", "experiments", "__init__",
          "__main__"]
 # Lines of code without docstrings, comments and blank lines; about 15 % above what they were when this was written.
 # Raise a number only with the reason in the commit. The core together: what can be read in an afternoon.
 # compiled: a program, its replay, C from it, elementary functions, the native host; one file each. stepping: it leaps with a
 # compiled backend. analysis: it prints programs.
-BUDGET = {"engine": 920, "archive": 60, "methods": 810, "gradients": 395, "stepping": 290, "compiled": 3900, "problem": 335,
+BUDGET = {"engine": 920, "archive": 60, "methods": 810, "gradients": 395, "stepping": 200, "watch": 370, "finite": 75, "compiled": 3900, "problem": 335,
           "solve": 107, "adaptive": 170, "driving": 200, "paths": 425, "advise": 300, "analysis": 155, "nn": 110, "optim": 90,
           "plotting": 90, "experiments": 2350}     # experiments: fifteen commands, one file each, on any backend
-CORE, CORE_BUDGET = ("engine", "methods", "gradients", "solve"), 2000       # DESIGN section 2 names these four
+# DESIGN section 2 names these four; methods hold what the monitor reads of them, and the error weights of EES.
+CORE, CORE_BUDGET = ("engine", "methods", "gradients", "solve"), 2060
 
 
 def room_of(path: Path) -> str:
