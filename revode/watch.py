@@ -512,6 +512,6 @@ def lost(problem: Any, wrong: list[str], details: dict) -> Complaint:
         cause, remedies = followed(problem)
     else:
         cause = "the solution contracts, or the steps are too large for their reversal, so that an error grows on the way back"
-    what = " and ".join("dL/d" + name for name in wrong)
-    return Complaint(ReconstructionWarning, f"Reversible: the reverse sweep did not find its way back, so {what} is wrong. "
+    what = " and ".join("dL/d" + name for name in wrong) + (" are" if len(wrong) > 1 else " is")
+    return Complaint(ReconstructionWarning, f"Reversible: the reverse sweep did not find its way back, so {what} wrong. "
                      f"Likely cause: {cause}. Remedies: {'; '.join([*remedies, STORED])}.", details)
