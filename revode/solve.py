@@ -13,8 +13,8 @@ from .checks import check_reached, checked_gradient, hinted, method_of, prepare
 from .engine import tree
 from .engine.derivatives import custom_vjp
 from .engine.tensor import innermost, read_only, value_of
+from .finite import guarded
 from .gradients import Automatic, Direct, Reversible
-from .gradients.finite import guarded
 from .gradients.reversible import pull_start, spread, step_back, zeros
 from .methods.increment import Recorder
 from .problem import Asked, Layout
