@@ -386,8 +386,11 @@ class Tensor:
 
     @property                                                                                  # type: ignore[misc]
     def __class__(self) -> Any:
-        """isinstance says of a tensor what it says of its array: a field that asks has one branch, forward and back."""
-        return type(value_of(self))
+        """isinstance says of a tensor of an array that it is an array: a field that asks has one branch, forward and back.
+
+        Of numbers and of arrays of a device it does not: their libraries ask, and would take a tensor for their own.
+        """
+        return ndarray if type(value_of(self)) is ndarray else Tensor
 
     # arithmetic: apply() knows the rest
     def __add__(self, other: Any) -> Any: return apply2(RULES[np.add], self, other)

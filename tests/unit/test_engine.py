@@ -3,7 +3,6 @@
 The single operations are in test_numpy_functions.py, the refusals in test_errors_engine.py.
 """
 import gc
-import numbers
 import tracemalloc
 import weakref
 from typing import NamedTuple
@@ -411,17 +410,15 @@ def test_the_backward_sweep_lets_cotangents_go():
     assert peak < 8 * size
 
 
-def test_isinstance_says_of_a_tensor_what_it_says_of_its_array():
+def test_isinstance_says_of_a_tensor_of_an_array_that_it_is_one():
     seen = []
 
-    def fn(x, y, n):
-        seen.append([isinstance(x, np.ndarray), isinstance(x, float), isinstance(y, float), isinstance(n, np.float32),
-                     isinstance(x, rv.Tensor), isinstance(y, rv.Tensor), isinstance(y, numbers.Number)])
-        return np.sum(x) * y * n
-    rv.grad(fn, argnums=(0, 1, 2))(np.ones(2), 0.5, np.float32(2))
-    rv.grad(lambda x: np.sum(rv.grad(fn, argnums=0)(x, 0.5, np.float32(2))))(np.ones(2))
-    assert seen[0] == [True, False, True, True, True, True, True]
-    assert seen[1][:2] == [True, False] and seen[1][4]
+    def fn(x, y):
+        seen.append([isinstance(x, np.ndarray), isinstance(x, rv.Tensor), isinstance(y, np.ndarray), isinstance(y, rv.Tensor)])
+        return np.sum(x) * y
+    rv.grad(fn, argnums=(0, 1))(np.ones(2), 0.5)
+    rv.grad(lambda x: np.sum(rv.grad(fn)(x, 0.5)))(np.ones(2))
+    assert seen == [[True, True, False, True], [True, True, False, False]]
 
 
 @pytest.mark.parametrize("gradient", [rv.Direct(), rv.Reversible(), rv.Checkpointed(4)], ids=repr)
