@@ -11,7 +11,7 @@ from .adaptive import PID
 from .advise import coupling
 from .engine import tree
 from .engine.derivatives import custom_vjp
-from .engine.tensor import innermost, read_only, value_of
+from .engine.tensor import innermost, value_of
 from .gradients import Direct, Reversible
 from .gradients.reversible import pull_start, spread, step_back, zeros
 from .methods import Coupled
@@ -106,7 +106,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
             if innermost(tree.flatten((initial, params))[0]) is not None and not isinstance(gradient, Direct):
                 raise TypeError(f"solve: a derivative of a derivative was asked through {gradient!r}, which gives first "
                                 "derivatives only; use gradient=Direct(), which gives every order (or, in check_vjp, order=1)")
-            initial = tree.map(read_only, initial)                                   # yours stays writeable
+            initial = tree.map(lambda x: x.view() if isinstance(x, np.ndarray) else x, initial)     # yours stays writeable
             return gradient.solve(problem, initial, params)
 
         ys, parts = custom_vjp(operation)(initial, params)

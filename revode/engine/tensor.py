@@ -291,7 +291,7 @@ def record_many(inputs: list, run: Callable) -> list:
 
 def read_only(x: Any) -> Any:
     """A view that cannot be written to, of what a tape holds."""
-    if type(x) is not Tensor and isinstance(x, ndarray):
+    if isinstance(x, ndarray):
         x = x.view()
         x.flags.writeable = False
     return x
@@ -383,14 +383,6 @@ class Tensor:
 
     def __init__(self, value: Any, tape: Tape, slot: int) -> None:
         self.value, self.tape, self.slot = value, tape, slot
-
-    @property                                                                                  # type: ignore[misc]
-    def __class__(self) -> Any:
-        """isinstance says of a tensor of an array that it is an array: a field that asks has one branch, forward and back.
-
-        Of numbers and of arrays of a device it does not: their libraries ask, and would take a tensor for their own.
-        """
-        return ndarray if type(value_of(self)) is ndarray else Tensor
 
     # arithmetic: apply() knows the rest
     def __add__(self, other: Any) -> Any: return apply2(RULES[np.add], self, other)
