@@ -99,10 +99,11 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
         system = problem.system
         if problem.adaptive is not None:
             problem.adaptive.stop_at(knots)
+    problem.backend = chosen if plain or getattr(chosen, "device", None) is not None else None
     if field is not no_field:
         check_field(problem, system, y, tree.map(value_of, params), control is not None)
-        problem.differentiated = innermost(tree.flatten((initial, params))[0]) is not None
-        if chosen is None and problem.differentiated:
+        asked = innermost(tree.flatten((initial, params))[0]) is not None
+        if asked and (problem.backend is None or problem.backend.auto):      # another backend compares a step with the tape
             look_elsewhere(problem, params, y)
     if interpretation not in ("stratonovich", "ito"):
         raise ValueError(f"solve: interpretation={interpretation!r}; it is 'stratonovich' or 'ito'")
@@ -114,7 +115,6 @@ def prepare(field: Callable, y0: Any, ts: Any, params: Any, method: Any, save: A
         if controller is not None and problem.driver.by_step:
             raise TypeError("solve: adaptive steps ask for noise at times that are not known beforehand; pass "
                             "noise=BrownianTree(seed, t0, t1)")
-    problem.backend = chosen if plain or getattr(chosen, "device", None) is not None else None
     return problem, initial, params, layout
 
 

@@ -84,7 +84,6 @@ class Problem:
     scales: dict = field(default_factory=dict)        # the largest |entry| of every part, entry by entry, as far as seen
     driver: Any = None           # makes the increments of noise or a control (driving.py); None for an ODE
     backend: Any = None          # makes programs of the steps (compiled/backend.py); None for the eager tape
-    differentiated: bool = False         # whether a gradient is asked for
     seen: Any = None             # the field as its trace shows it (compiled/fields.py), or why there is none
 
     @property
