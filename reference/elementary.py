@@ -65,7 +65,8 @@ def coefficients(single: bool) -> dict:
         erf_rest = lambda x: mpmath.erf(x) / x - 1 if x > 1e-20 else 2 / mpmath.sqrt(mpmath.pi) - 1
         erfcx = lambda s: mpmath.erfc(2 * (1 + s) / (1 - s)) * mpmath.exp((2 * (1 + s) / (1 - s)) ** 2)
         far = mpmath.mpf(2 if single else 4) / (6 if single else 8)             # s = (x - 2)/(x + 2) where erf is 1: x = 4, x = 6
-        rows |= {"erf": (of_square(erf_rest), 0, 1, 6 if single else 11), "erfc": (erfcx, -mpmath.mpf(1) / 3, far, 6 if single else 14)}
+        rows |= {"erf": (of_square(erf_rest), 0, 1, 6 if single else 11),
+                 "erfc": (erfcx, -mpmath.mpf(1) / 3, far, 6 if single else 14)}
         rounded = lambda cs: tuple(float(np.float32(float(c))) if single else float(c) for c in cs)
         table = {name: rounded(interpolated(*row)) for name, row in rows.items()}
         return table | {"tanh": tuple(map(rounded, tanh_quotient(*((1, 1) if single else (2, 2)))))}

@@ -134,6 +134,8 @@ class Adaptive:
             self.h = first_step(problem, parts, F, self.t1 - t0, controller)
         flows = not hasattr(method, "word")
         companion = getattr(method, "companion", None)
+        if companion is not None and neutral(method.word(Step(t0, t0, 0.0, 0.0))) < 0:
+            companion = None                       # reversible Heun: what a step puts into its gap is its error already
         memo = {name: dict(values) for name, values in F.memo.items()}
         scalar = value_of(problem.output(parts)[0]).dtype.type
         limit = controller.min_step or max(10 * np.spacing(max(abs(t0), abs(self.t1))), 10 * float(np.spacing(scalar(abs(t0)))))
@@ -201,7 +203,8 @@ class Adaptive:
             f"{problem.N} steps accepted, {problem.stats.rejected} rejected). " + (
                 f"Its steps have to keep {problem.method.companion.what.rstrip(',')} together, because the solution contracts faster "
                 f"than {problem.method!r} follows; give it a smaller lam, or use the default method (method=None)."
-                if self.parting else "The problem may be stiff or singular there; raise rtol and atol, or look at the field."))
+                if self.parting and problem.parted else
+                "The problem may be stiff or singular there; raise rtol and atol, or look at the field."))
 
 
 def as_step(h: Any, problem: Problem) -> Any:

@@ -20,7 +20,7 @@ from .engine import tree
 from .engine.derivatives import vjp
 from .engine.tensor import Tensor, beside, innermost, is_float, number, value_of
 from .gradients import Automatic, Direct, Reversible
-from .methods import EES, EES25, TABLEAUX, NearReversible
+from .methods import EES, TABLEAUX, NearReversible
 from .methods.custom import UserMethod
 from .methods.increment import System, nested
 from .problem import Asked, Layout
@@ -43,7 +43,8 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     drive(problem, asked, ts, output_of(initial, method), tree.map(value_of, params))
     if problem.plain or getattr(chosen, "device", None) is not None:
         problem.backend = chosen
-    if chosen is None and innermost(tree.flatten((initial, params))[0]) is not None:
+    problem.asked = {name: innermost(tree.flatten(part)[0]) is not None for name, part in (("y0", initial), ("params", params))}
+    if chosen is None and problem.differentiated:
         from .compiled.plans import look_elsewhere
         look_elsewhere(problem, params, output_of(initial, method))
     return problem, initial, params, layout
@@ -197,7 +198,7 @@ def default_method(asked: Asked) -> Any:
     """What method=None means. A grid that a control or a plain field drives: RK4 run backwards, or Tsit5 where an error has to be
     estimated. With noise no order above one can be had, and the symmetry of EES serves the way back."""
     if asked.diffusion is not None or asked.noise is not None:
-        return EES(stages=4) if asked.controller is None else EES25()
+        return EES(stages=4)
     return NearReversible("rk4" if asked.controller is None else "tsit5")
 
 
@@ -382,8 +383,12 @@ def check_params(params: Any, y: Any) -> Any:
     """Params with Python floats in y's dtype; refuses what is not finite, or lives on another device than y."""
     leaves, structure = tree.flatten(params)
     checked = []
-    for x, name in zip(leaves, tree.paths(params), strict=True):
+    for i, x in enumerate(leaves):
         plain = value_of(x)
+        if type(plain) is np.ndarray is type(y) and plain.dtype == y.dtype and np.isfinite(plain).all():   # as ever
+            checked.append(x)
+            continue
+        name = tree.paths(params)[i]
         check_leaf(plain, f"solve: params{name} is")
         if type(plain) is float:
             # A Python float, or a tensor of one, in y's dtype (np.ones_like of CuPy cannot make an array without axes).

@@ -1,4 +1,4 @@
-"""What a tape through all steps will hold, predicted from its second step, and whether there is room for it."""
+"""What a tape through all steps will hold, predicted from its third and fourth, and whether there is room for it."""
 from __future__ import annotations
 
 import os
@@ -15,16 +15,16 @@ ENTRY = 250            # bytes of one entry of a tape besides its arrays: a tupl
 
 
 def within_memory(problem: Problem) -> Callable[[int, Parts], None]:
-    """visit(n, parts) for `march`: MemoryError after two steps if all of them, N of one kind, will not fit into what is free."""
+    """visit(n, parts) for `march`: MemoryError after four steps if all of them, N of one kind, will not fit into what is free."""
     mark = 0
 
     def visit(n: int, parts: Parts) -> None:
         nonlocal mark
-        if n not in (1, 2) or problem.adaptive is not None or not problem.plain:
+        if n not in (2, 4) or problem.adaptive is not None or not problem.plain:
             return                                         # how many steps there will be, or what is free, is not known
         nodes: list = next((x.tape.nodes for x in parts.values() if type(x) is Tensor), [])
-        if n == 2:
-            needed = problem.N * held(nodes, mark)
+        if n == 4:
+            needed = problem.N * held(nodes, mark) / 2
             if needed > 2**26 and needed > free():         # looking it up costs as much as a step
                 raise MemoryError(f"solve: Direct() would hold {problem.N} steps, about {needed / 1e9:.3g} GB, but {free() / 1e9:.3g} "
                                   "GB of memory are free; Reversible() holds one state, and "

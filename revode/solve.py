@@ -47,7 +47,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     params : tree of arrays that the field uses. Float leaves are differentiated; a Python float takes y's dtype;
         integers, bools, None and strings pass through.
     method : by default NearReversible("rk4"), RK4 run backwards; with a controller NearReversible("tsit5"); with noise
-        EES(stages=4) (EES25() if a controller chooses its steps); from state0 the method that made it.
+        EES(stages=4); from state0 the method that made it.
     gradient : Automatic(tol), Reversible(), Direct(), Checkpointed(n) or Backsolve(). Default: Automatic() for a method that can
         be run backwards (the reverse sweep, and Checkpointed where it cannot be trusted), else Direct().
     save : which grid points to return: None for all, a slice, or increasing indices. In long runs, save=[-1].
@@ -105,8 +105,6 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
         ys, parts = march(problem, initial, params)
         problem.stats.peak_states = 1
     else:
-        problem.asked = {name: innermost(tree.flatten(part)[0]) is not None for name, part in (("y0", initial), ("params", params))}
-
         def operation(initial: Any, params: Any) -> tuple:
             again = innermost(tree.flatten((initial, params))[0]) is not None
             if again and not isinstance(gradient, (Automatic, Direct)):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from .engine import tree
 from .methods.increment import Increment, System
 from .methods.shears import Parts, Step, forward
 from .watch import Ahead, RoundTrip
@@ -69,10 +70,14 @@ class Problem:
     scales: dict = field(default_factory=dict)        # the largest |entry| of every part, entry by entry, as far as seen
     driver: Any = None           # makes the increments of noise or a control (driving.py); None for an ODE
     backend: Any = None          # makes programs of the steps (compiled/backend.py); None for the eager tape
-    asked: dict = field(default_factory=lambda: {"y0": True, "params": True})      # whose gradients somebody wants
+    asked: dict = field(default_factory=dict)      # whether somebody wants the gradient of "y0", of "params"
     parted: bool = False         # whether it has been said that the two copies of the solution part
     lost: bool = False           # or that the reverse sweep did not find its way back
     seen: Any = None             # the field as its trace shows it (compiled/fields.py), or why there is none
+
+    @property
+    def differentiated(self) -> bool:
+        return any(self.asked.values())
 
     @property
     def N(self) -> int:
@@ -95,6 +100,7 @@ class Problem:
 
     def start(self, F: Increment, initial: Any) -> Parts:
         """The parts at ts[0]; the initial map y0 -> parts belongs to the method and is differentiated."""
+        initial = tree.map(in_rows, initial)
         if self.resumed:
             return dict(initial)
         t0 = self.ts[0]
@@ -127,6 +133,11 @@ class Problem:
 
     def output(self, parts: Parts) -> tuple:
         return tuple(parts[name] for name in self.method.outputs)
+
+
+def in_rows(x: Any) -> Any:
+    """An array with its entries in the order of its axes, as programs keep them, so that products round alike everywhere."""
+    return np.ascontiguousarray(x) if type(x) is np.ndarray and not x.flags.c_contiguous else x
 
 
 def one_step(method: Any, step: Step, parts: Parts, F: Increment) -> Parts:

@@ -380,7 +380,7 @@ class Back:
             D = self.pairs.gap(parts)
             e = injected([D[at[j]] for j in range(width)], self.pairs.k)
             moved = a_y * (y[name] - parts[name][at[width // 2 - 1]])
-            ay = np.maximum(ay, 1e-3 * abs(a_y) * self.scales[name])               # a state at zero has no size of its own
+            ay = np.maximum(ay, 1e-2 * abs(a_y) * self.scales[name])               # a state at zero has no size of its own
             self.sums.append((members(weighted(data.b, a) * e), members(moved), members(ay)))
 
     def compare(self, ns: list[int], parts: Parts, truth: Parts, cotangents: Parts) -> None:
@@ -474,13 +474,14 @@ STORED = "Reversible(resync=K), which stores a state every K steps; Checkpointed
 
 
 def followed(problem: Any) -> tuple[str, list[str]]:
-    """Cause and remedies where the copies part."""
+    """Cause and remedies where the copies part. (A gap falls by lam / R a step where the solution falls by R: from lam = R^2 on it
+    keeps up.)"""
     method = problem.method
     if hasattr(method, "lam"):
         return (f"the solution contracts faster than {method!r} follows at this step size",
-                ["lam = exp(-c h) with c above the contraction rate", SMALLER, OTHER])
+                ["lam = exp(-c h) with c above twice the contraction rate", SMALLER, OTHER])
     return (f"the solution contracts, and {method!r} follows {'little' if getattr(method, 'eta', 1.0) < 1 else 'no'} contraction",
-            ["a method that bears contraction: Coupled with lam = exp(-c h), c above the contraction rate", SMALLER, OTHER])
+            ["a method that bears contraction: Coupled with lam = exp(-c h), c above twice the contraction rate", SMALLER, OTHER])
 
 
 def parted_copies(problem: Any, pairs: Pairs, details: dict) -> Complaint:

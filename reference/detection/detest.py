@@ -135,9 +135,9 @@ def rows(found: list[dict]) -> list[list[str]]:
     def number(x: Any) -> str:
         return "-" if x is None else f"{x:.1e}" if isinstance(x, float) else str(x)
 
-    head = ["problem", "method", "error", "RK45's", "evaluations", "RK45's", "gradient off", "said", "bars"]
+    head = ["problem", "method", "error", "RK45's", "nfe", "RK45's", "off", "said", "bars"]
     numbers = ("error", "rk45_error", "nfe_forward", "rk45_nfev", "off")
-    return [head, *([f"{r['problem']} {r['about']}", r["method"], *(number(r[name]) for name in numbers),
+    return [head, *([r["problem"], r["method"], *(number(r[name]) for name in numbers),
                      r["said"].split(":")[0] or "-", "kept" if r["kept"] else "NOT KEPT"] for r in found)]
 
 

@@ -43,7 +43,8 @@ def markdown(about: dict, records: Sequence[dict], problems: Sequence[dict]) -> 
         f"RK45 at the same tolerances. Bars for the defaults: error at most {detest.WORSE:.0f} times RK45's or {detest.FLOOR:.0f} "
         f"(atol + rtol max|y|), at most {detest.DEARER} times its evaluations, the gradient within {detest.NEAR:.0e} of Direct on the "
         "same grid (for a loss over all accepted steps, and over the last alone), no warning. Coupled has to be as accurate, or to "
-        "say that it is not.")
+        "say that it is not. nfe: evaluations of the forward solve. "
+        + ", ".join(f"{p.name} {p.about}" for p in detest.PROBLEMS) + ".")
     parts = ["# Is a bad gradient ever returned without a word?", f"    {about['command']}", solves,
              "What is measured, and what the words of the tables mean:", f"```\n{meaning}\n```", table(kept),
              "## Methods chosen by name", *(table(rows) for rows in tables(records)[:3]),

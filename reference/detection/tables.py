@@ -18,7 +18,7 @@ def counted(records: Sequence[dict]) -> dict[str, int]:
 
 
 def share(part: int, whole: int) -> str:
-    return f"{part} ({100 * part / whole:.1f} %)" if whole else "0"
+    return f"{part} ({100 * part / whole:.1f}%)" if whole else "0"
 
 
 def cells(count: dict[str, int]) -> list[str]:
@@ -34,7 +34,7 @@ def lines(records: Sequence[dict], key: Any, title: str) -> list[list[str]]:
 
 
 def kind(record: dict) -> str:
-    return f"{record['kind']}, {'float32' if record['float32'] else 'float64'}, save {'[-1]' if record['ends'] else 'None'}"
+    return f"{record['kind']}, {'float32' if record['float32'] else 'float64'}, {'[-1]' if record['ends'] else 'all'}"
 
 
 def tables(records: Sequence[dict]) -> list[list[list[str]]]:

@@ -112,12 +112,16 @@ def runge_kutta(tableau):
 
 
 def coupled(tableau, lam):
-    """y' = lam y + ((1 - lam) z + Psi_h(t, z)),  z' = z - Psi_{-h}(t1, y'); the error is that of the second call."""
+    """y' = lam y + ((1 - lam) z + Psi_h(t, z)),  z' = z - Psi_{-h}(t1, y').
+
+    The error is that of the second call, or what the step put between the copies, y' - z' - lam (y - z): the larger one.
+    """
     def step(f, t, t1, h, state):
         y, z = state
         y1 = lam * y + ((1 - lam) * z + _psi(tableau, f, t, t1, h, z)[0])
         psi, error = _psi(tableau, f, t1, t, -h, y1)
-        return (y1, z - psi), error
+        z1 = z - psi
+        return (y1, z1), max(error, (y1 - z1) - lam * (y - z), key=abs)
     return step
 
 

@@ -465,10 +465,10 @@ def sign(m: Any, x: Any) -> Any:
 # Units in the last place, at most, float64 and float32, strict and fast; sin, cos, tan up to 1e5. Measured ones, a good deal
 # lower, are in docs/measurements/elementary.md. logaddexp: of the larger of the result and the arguments.
 MAX_ULP = {
-    "exp": 1.2, "exp2": 1.2, "expm1": 2.5, "tanh": 3.2, "sinh": 3.0, "cosh": 1.6, "erf": 1.5, "log": 1.0, "log2": 2.0,
-    "log10": 2.2, "log1p": 1.0, "logaddexp": 2.0, "arcsinh": 2.0, "arccosh": 3.0, "arctanh": 2.0, "sin": 1.5, "cos": 1.5, "tan": 3.0, "arctan": 2.0,
-    "arctan2": 2.5, "arcsin": 1.5, "arccos": 1.5, "cbrt": 1.0, "power": 1.2, "hypot": 2.2, "remainder": 0.5, "floor_divide": 1.5,
-    "sign": 0.0}
+    "exp": 1.2, "exp2": 1.2, "expm1": 2.5, "tanh": 3.2, "sinh": 3.0, "cosh": 1.6, "erf": 1.5, "log": 1.0, "log2": 2.0, "log10": 2.2,
+    "log1p": 1.0, "logaddexp": 2.0, "arcsinh": 2.0, "arccosh": 3.0, "arctanh": 2.0, "sin": 1.5, "cos": 1.5, "tan": 3.0, "arctan":
+    2.0, "arctan2": 2.5, "arcsin": 1.5, "arccos": 1.5, "cbrt": 1.0, "power": 1.2, "hypot": 2.2, "remainder": 0.5, "floor_divide":
+    1.5, "sign": 0.0}
 NAMES = tuple(MAX_ULP)
 FUNCTIONS: dict[str, Callable] = {name: globals()[name] for name in NAMES}
 

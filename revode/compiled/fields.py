@@ -22,7 +22,7 @@ import numpy as np
 from ..engine import tree
 from ..engine.tensor import RULES, NotTraceable, Op, Tensor, apply, is_float, number, to_host, value_of
 from ..stepping import Problem, Stats
-from .program import Role, Trace, frozen
+from .program import Pull, Role, Trace, frozen
 
 LOOK_UP = Op("look up", lambda *args, **options: _refuse(), ())         # what the field brings along at whole numbers of a time
 DERIVATIVE = "derivative"                       # the operation that a smooth control makes of a time (driving.py)
@@ -54,9 +54,14 @@ class Brought:
                      for x in inputs)
 
     def whole(self, x: Any) -> Any:
-        """An array; one row of it where the rows are the same for all trajectories."""
+        """An array; one row of it where the rows are the same for all trajectories.
+
+        Ones and zeros along the trajectories, as rules of the engine make them, stay as they are: sums over them have a form.
+        """
         n = len(self.batch)
-        if n and x.ndim > n and x.shape[:n] == self.batch and bool(number((x == x[(slice(0, 1),) * n]).all())):
+        if n and self.batch[0] in x.shape[1:] and isinstance(x, np.ndarray) and x.flat[0] in (0, 1) and (x == x.flat[0]).all():
+            return x
+        if n and x.ndim >= n and x.shape[:n] == self.batch and bool(number((x == x[(slice(0, 1),) * n]).all())):
             return apply(RULES[np.broadcast_to], self.array(x[(0,) * n]), shape=x.shape)
         return self.array(x)
 
@@ -65,6 +70,10 @@ class Brought:
 
     def number(self, x: Any, tensors: list) -> Any:
         raise NotImplementedError
+
+    def linear(self, outputs: list, pull: Callable) -> Callable:
+        """The pullback of a custom_vjp, which may bring along arrays and numbers of its own."""
+        return Pull.of(pull, outputs)
 
     def result(self, x: Any) -> Any:
         """What the field returned; an array without a tensor in it was brought along as well."""
@@ -79,11 +88,15 @@ def dtype_of(x: Any, tensors: list) -> np.dtype:
 
 
 class Seen(Brought):
-    """One evaluation of the field on a trace of its own."""
+    """One evaluation of the field on a trace of its own.
 
-    def __init__(self, system: Any, t: Any, y: Any, params: Any) -> None:
+    pulls: also of the pullbacks of a custom_vjp in it, which programs need, and which a look at the field leaves alone.
+    """
+
+    def __init__(self, system: Any, t: Any, y: Any, params: Any, pulls: bool = False) -> None:
         super().__init__(np.shape(y)[:-1])
         self.at: tuple = (system, y, params)
+        self.pulls, self.unseen = pulls, False
         self.arrays: list[Any] = []
         self.numbers: list[np.ndarray] = []
         self.kinds: list[str] = []                  # of the numbers, in words
@@ -119,6 +132,10 @@ class Seen(Brought):
         self.numbers.append(np.asarray(x, dtype_of(x, tensors)))
         self.kinds.append(f"{type(x).__name__} {self.numbers[-1].dtype.str}")
         return x
+
+    def linear(self, outputs: list, pull: Callable) -> Callable:
+        self.unseen = not self.pulls
+        return super().linear(outputs, pull) if self.pulls else pull
 
     def ask(self, x: Tensor) -> Any:
         if not self.of_time(x.slot):
@@ -165,9 +182,9 @@ class Seen(Brought):
 
     def again(self, t: Any) -> Seen:
         """The field at another time: the same operations on what it brings along there."""
-        system = copy(self.at[0])
+        system, y, params = copy(self.at[0]), *self.at[1:]
         system.stats = Stats()
-        other = Seen(system, np.asarray(t), *self.at[1:])
+        other = Seen(system, np.asarray(t), y, params, self.pulls)
         if other.key != self.key:
             raise NotTraceable("a field whose operations depend on whole numbers made of the time")
         return other
@@ -202,12 +219,12 @@ def seen_in(problem: Problem, parts: dict, params: Any) -> Seen:
     """The trace of the field (and of the diffusion) of a solve. Raises what stood in its way."""
     if isinstance(problem.seen, Exception):
         raise problem.seen
-    if problem.seen is None or problem.seen.at[0] is not problem.system:
+    if problem.seen is None or problem.seen.at[0] is not problem.system or problem.seen.unseen:
         system = copy(problem.system)
         system.stats = Stats()
         problem.stats.checks += 1
         y, t = parts[next(iter(parts))], problem.ts[0]
-        problem.seen = Seen(system, np.asarray(t) if isinstance(y, np.ndarray) else t, y, params)
+        problem.seen = Seen(system, np.asarray(t) if isinstance(y, np.ndarray) else t, y, params, pulls=True)
         problem.seen.at = (problem.system, y, params)
     return problem.seen
 

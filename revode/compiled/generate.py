@@ -105,6 +105,7 @@ def phases(lowered: Lowered) -> list[list[Loop]]:
     made = {loop.out for loop in lowered.loops}
     done: set[Slot] = set()
     waiting = lowered.loops
+    many = any(loop.apart for loop in waiting)
     groups: list[list[Loop]] = []
 
     def ready(loop: Loop, own: Container[Slot] = ()) -> bool:
@@ -113,7 +114,7 @@ def phases(lowered: Lowered) -> list[list[Loop]]:
 
     while waiting:
         found = [loop for loop in waiting[:AHEAD] if ready(loop)]
-        new = [[loop] for loop in found if not sociable(loop)]                      # first, for then what they read is forgotten
+        new = [[loop] for loop in found if many and not sociable(loop)]             # first: what they read can be forgotten
         if not new:
             new = [[found[0]]]
             own = {found[0].out}

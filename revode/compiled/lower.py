@@ -225,6 +225,8 @@ class Lowering:
                 return self.reduce(x)
             if name == "cumsum":
                 return self.cumsum(x)
+            if name == "astype" and {x.dtype.kind, self.dtype_of(x.args[0]).kind} == {"f"}:
+                raise NotFusable(f"from {self.dtype_of(x.args[0])} to {x.dtype}; loops compute in one precision throughout")
             if x.op.c is not None:
                 return self.elementwise(x)
         except NotFusable as error:
@@ -238,9 +240,9 @@ class Lowering:
         """`found`, where what is stretched over the batch counts as the state: each trajectory computes its own row of it."""
         kinds = list(found)
         for i, x in enumerate(self.values):
-            if kinds[i] != "state" and x.op is not None and self.over_batch(x.shape) and (
-                    x.op.name == "broadcast_to" or any(kinds[a] == "state" if isinstance(a, V) else self.over_batch(np.shape(a))
-                                                       for a in x.args)):
+            own = any(isinstance(a, V) and kinds[a] == "state" for a in x.args)
+            if kinds[i] != "state" and x.op is not None and (own or (self.over_batch(x.shape) and (
+                    x.op.name == "broadcast_to" or any(self.over_batch(np.shape(a)) for a in x.args if not isinstance(a, V))))):
                 kinds[i] = "state"
         return kinds
 
@@ -347,6 +349,9 @@ class Lowering:
         if kinds >= {LANES, TILE}:
             raise NotFusable("a sum over the trajectories that goes back into each of them")
         return LANES if LANES in kinds else TILE if TILE in kinds else SHARED
+
+    def dtype_of(self, a: Any) -> np.dtype:
+        return self.values[a].dtype if isinstance(a, V) else np.asarray(a).dtype
 
     def shape_of(self, a: Any) -> tuple[int, ...]:
         return self.values[a].shape if isinstance(a, V) else np.shape(a)

@@ -96,6 +96,7 @@ def _compile(source: str, flags: Iterable[str], out: Path, found: Compiler) -> N
         except BaseException:
             with suppress(OSError):
                 os.killpg(child.pid, signal.SIGKILL) if hasattr(os, "killpg") else child.kill()
+            child.wait()
             raise
     if child.returncode:
         raise CompileError(_explained(source, said, found))

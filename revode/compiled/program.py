@@ -89,7 +89,7 @@ class Trace(Tape):
 
     def linear(self, outputs: list, pull: Callable) -> Callable:
         """The pullback of a custom_vjp in a field, as operations."""
-        return pull if self.brought is None else Pull.of(pull, outputs)
+        return pull if self.brought is None else self.brought.linear(outputs, pull)
 
 
 class Pull:

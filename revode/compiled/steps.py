@@ -22,7 +22,7 @@ from ..methods.increment import Increment, Recorded, Recorder, System
 from ..methods.shears import Step, Swap, near_pullback, pullback
 from ..stepping import Problem, Stats, one_step
 from .fields import Following, seen_in
-from .program import Program, Role, V, frozen, kinds, simplify, trace
+from .program import Program, Role, V, frozen, kinds, simplify, trace, without_dead
 
 
 @dataclass
@@ -34,13 +34,15 @@ class Steps:
     end: Program | None = None
     land: Program | None = None          # a step that lands on a stored state (methods that are nearly reversible)
     counts: dict[str, Stats] = field(default_factory=dict)
+    begins: bool = False                 # whether the first step finds a field value, be it one of the parameters alone
     asked: list[Program] = field(default_factory=list)       # the whole numbers made of times, where the field uses such
 
     @property
     def programs(self) -> dict[str, Program]:
-        """By name, without those that do nothing."""
+        """By name, without those that neither do anything nor stand for an evaluation."""
         all_of_them = {"begin": self.begin, "step": self.step, "land": self.land, "end": self.end}
-        return {name: program for name, program in all_of_them.items() if program is not None and program.outputs}
+        return {name: program for name, program in all_of_them.items()
+                if program is not None and (program.outputs or (name == "begin" and self.begins))}
 
 
 def following(system: System, brought: Any) -> System:
@@ -281,7 +283,7 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
     if near:
         counts["land"] = S.counted()
         land = S.trace(step, {**with_carry, ("known", "y"): examples["part", "y"]})
-    return finished(Steps(first, traced, list(carry.examples) if carry else [], last, land, counts, S.asked), merge)
+    return finished(Steps(first, traced, list(carry.examples) if carry else [], last, land, counts, asked=S.asked), merge)
 
 
 class Carry:
@@ -396,6 +398,8 @@ def recompute(steps: Steps) -> None:
     source, found = steps.step.values, kinds(steps.step)
     fixed = {role: v for role in steps.carried if isinstance(v := steps.step.outputs.get(role), V) and found[v] == "param"}
     needed = {int(v) for v in fixed.values()}
+    read = without_dead(without(steps.step, [])).inputs
+    steps.begins = any(role in read for role in fixed)
     for i in range(len(source) - 1, -1, -1):
         if i in needed:
             needed.update(int(a) for a in source[i].args if isinstance(a, V))

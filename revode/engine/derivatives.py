@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import arrays, functions, linalg, primitives, tree  # noqa: F401 (they fill the tables)
+from . import arrays, functions, linalg, primitives, spectrum, tree  # noqa: F401 (they fill the tables)
 from .tensor import Tape, Tensor, beside, completed, is_float, number, record_many, value_of
 
 

@@ -251,6 +251,8 @@ def apply2(op: Op, a: Any, b: Any) -> Any:
 
 def apply_plain(op: Op, a: Any, b: Any) -> Any:
     """apply() for a tensor and a plain value that the tape has to keep; computed from the value itself, so with its bits."""
+    if hasattr(type(a), "meet") or hasattr(type(b), "meet"):             # a spectrum (spectrum.py)
+        return (a if hasattr(type(a), "meet") else b).meet(op.forward, a, b)
     a, b = (np.asarray(x) if type(x) in (list, tuple) else x for x in (a, b))
     x = a if type(a) is Tensor else b
     if x.tape.tracing or type(x._value) is Tensor:
@@ -449,8 +451,8 @@ class Tensor:
             raise NotTraceable("x.value, which a program does not see")
         return self._value
 
-    @property
-    def __class__(self) -> Any:                                                                # type: ignore[misc]
+    @property                                                                                  # type: ignore[misc]
+    def __class__(self) -> Any:
         """isinstance says of a tensor what it says of its array: a field that asks has one branch, forward and back."""
         return type(value_of(self))
 
@@ -685,3 +687,6 @@ def _offer(name: str) -> str:
     instead = f"{INSTEAD[name]} does the same; or " if name in INSTEAD else ""
     return (f"{instead}write it with functions that are (elementwise ones, matmul, einsum, sums, indexing, where, concatenate, "
             "reshape: see revode/engine), give it a rule with rv.custom_vjp, or apply it to x.value if no gradient is wanted")
+
+
+tree.PLAIN.add(Tensor)

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+PLAIN = {np.ndarray, np.float64, np.float32, float, int, bool, str, type(None)}      # leaves that are told quickly; tensors too
 LEAF = None   # the structure of a leaf; a container's structure is (container type, keys, children, default_factory)
 
 
@@ -27,6 +28,9 @@ def flatten(tree: Any) -> tuple[list, Any]:
 
 def _flatten(tree: Any, leaves: list) -> Any:
     kind = type(tree)
+    if kind in PLAIN:
+        leaves.append(tree)
+        return LEAF
     if kind is dict:
         return dict, tuple(tree), [_flatten(child, leaves) for child in tree.values()], None
     if kind is list or kind is tuple:
@@ -167,10 +171,12 @@ def check_leaves(tree: Any, what: str) -> None:
 
     what: how the message calls the tree, as in "solve: params".
     """
-    for x, path in zip(flatten(tree)[0], paths(tree), strict=True):
+    for i, x in enumerate(flatten(tree)[0]):
+        if type(x) in PLAIN and (type(x) is not np.ndarray or x.dtype.kind in "fiub"):
+            continue
         reason = refused(x)
         if reason:
-            raise TypeError(f"{what}{path} is {reason}")
+            raise TypeError(f"{what}{paths(tree)[i]} is {reason}")
 
 
 def refused(x: Any) -> str:

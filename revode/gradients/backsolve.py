@@ -17,7 +17,7 @@ import numpy as np
 
 from ..engine import tree
 from ..engine.derivatives import vjp
-from ..engine.tensor import is_float
+from ..engine.tensor import is_float, value_of
 from ..methods.runge_kutta import increment_of
 from ..stepping import Problem, march
 from ..watch import AdjointWarning, Complaint, complain, size
@@ -93,7 +93,7 @@ class Backsolve:
 
     def compare(self, problem: Problem, n: int, back: Any, truth: Any) -> None:
         """The adjoint belongs to the path that y takes on the way back, which is to be the one that was saved."""
-        for name, y, x in zip(problem.method.outputs, back, truth, strict=True):
+        for name, y, x in zip(problem.method.outputs, map(value_of, back), map(value_of, truth), strict=True):
             scale = np.maximum(problem.scales[name], abs(x))
             floor = float(np.finfo(y.dtype).eps) ** 0.25 * size(scale) + float(np.finfo(y.dtype).tiny)
             off = size((y - x) / np.maximum(scale, floor))

@@ -14,11 +14,11 @@ from ..stepping import Problem, march
 class Direct:
     """Full backpropagation. Exact for the discrete solve, any method, any order of derivative; memory grows with N.
 
-    Raises MemoryError, after two steps of a fixed grid, where all of them will not fit into what is free.
+    Raises MemoryError, after four steps of a fixed grid, where all of them will not fit into what is free.
     """
 
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
-        result, pull = vjp(lambda initial, params: march(problem, initial, params, within_memory(problem)), initial, params)
+        result, pull = vjp(lambda initial, params: march(problem, initial, params, within_memory(problem), every=2), initial, params)
         problem.stats.peak_states = problem.N + 1
 
         def counted(cotangent: Any) -> tuple:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..engine import tree
 from ..engine.derivatives import vjp
-from ..engine.tensor import is_float
+from ..engine.tensor import is_float, value_of
 from ..methods.increment import Increment, Recorder, accumulate
 from ..methods.shears import near_pullback, pullback
 from ..stepping import Problem, march
@@ -86,7 +86,7 @@ class Reversible:
         compared = set(problem.save[::-(-len(problem.save) // COMPARED) or 1]) - {N}
         a = enter(a_parts, outputs, a_ys, at[N]) if N in at else a_parts
         back.start(problem, params, final, a)
-        watch = Back(problem, self.tol, compared - set(kept), ys, a_ys, a_parts)
+        watch = Back(problem, self.tol, compared - set(kept), ys, *tree.map(value_of, (a_ys, a_parts)))
         n = N
         for stop in sorted(set(kept) - {N}, reverse=True):
             *groups, looks = watch.groups(n, stop, final)
@@ -99,7 +99,7 @@ class Reversible:
             watch.see(looks, *back.back(n, stop, a_ys, kept[stop], settles, looks))
             n = stop
             a = back.get("cotangent")
-            watch.compare([n], *({name: x[None] for name, x in parts.items()} for parts in (back.get("part"), kept[n], a)))
+            watch.compare([n], *({name: value_of(x)[None] for name, x in parts.items()} for parts in (back.get("part"), kept[n], a)))
             if n:
                 back.restart(kept[n])
         a_initial, a_params = pull_start(problem, initial, params, a)
@@ -134,7 +134,7 @@ class Sweep:
             if n in self.at:
                 self.cotangents = enter(self.cotangents, self.problem.method.outputs, a_ys, self.at[n])
             if n in looks:
-                seen.append((self.parts, dict(self.cotangents)))
+                seen.append(tree.map(value_of, (self.parts, self.cotangents)))
         if settles:
             self.R.flush_all(self.cotangents)
         first_seen, second_seen = ({name: np.stack([row[j][name] for row in seen]) for name in seen[0][j]} if seen else {}
@@ -169,7 +169,7 @@ def step_back(problem: Problem, n: int, parts: dict, cotangent: dict, R: Recorde
     if known is None and missed is not None:
         off = abs(defect)
         missed["largest"] = np.maximum(missed.get("largest", 0.0), off)
-        missed["weighed"] = missed.get("weighed", 0.0) + abs(a) * off
+        missed["weighed"] = missed.get("weighed", 0.0) + abs(value_of(a)) * off
     return parts, cotangent
 
 

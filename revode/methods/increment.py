@@ -79,13 +79,7 @@ def fits(f: Any, y: Any, tail: tuple[int, ...] = ()) -> bool:
 
 def nested(x: Any) -> int:
     """How many tapes x is on, one within another."""
-    depth = 0
-    while type(x) is Tensor:
-        depth += 1
-        if x.tape.tracing:
-            break
-        x = x._value
-    return depth
+    return 0 if type(x) is not Tensor else 1 if x.tape.tracing else 1 + nested(x._value)
 
 
 class Increment:

@@ -86,6 +86,8 @@ TABLE: dict[str, tuple[int, Callable]] = {
     "outer": (1, lambda m, t, p, x: 0.3 * np.sum(x[..., :, None] * np.tanh(x)[..., None, :], axis=-1)),
     "transpose": (1, lambda m, t, p, x: np.swapaxes(np.tanh(np.swapaxes(x, 0, -1)), 0, -1)),
     "reshape": (1, lambda m, t, p, x: np.reshape(np.reshape(np.swapaxes(x, 0, -1), (-1,)), x.shape)),
+    "entries": (1, lambda m, t, p, x: np.stack([np.tanh(x[..., i]) ** 2 - 0.3 * x[..., i - 1] for i in range(x.shape[-1])], axis=-1)),
+    "first": (1, lambda m, t, p, x: x * (1.5 + np.tanh(x[..., :1])) ** p["float"] / (1 + x[..., 0].sum() ** 2)),
     "add": (2, lambda m, t, p, x, z: x + z), "sub": (2, lambda m, t, p, x, z: x - z), "mul": (2, lambda m, t, p, x, z: np.tanh(x) * z),
     "div": (2, lambda m, t, p, x, z: x / (1 + z * z)), "max": (2, lambda m, t, p, x, z: m.maximum(x, z)),
     "min": (2, lambda m, t, p, x, z: m.minimum(x, z)), "logaddexp": (2, lambda m, t, p, x, z: m.logaddexp(np.tanh(x), np.tanh(z))),

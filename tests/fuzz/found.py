@@ -9,6 +9,7 @@ import revode as rv
 
 WARNING = getattr(rv, "RevodeWarning", rv.ReconstructionWarning)
 REFUSED = (ArithmeticError,)                              # what a solve may say in place of an answer
+NOT_COMPILED = {"NotTraceable", "NoCompiler", "CompileError"}      # what it may say where a backend was asked for by name
 
 
 class Finding(NamedTuple):
@@ -42,7 +43,8 @@ def judged(where: str, got: Tried, off: Callable, bounds: tuple[float, float], r
     """off(answer) -> (of the value, of the gradient), which are to be below the bounds, or something has to be said."""
     if got.error is not None:
         said = f"{type(got.error).__name__}: {str(got.error)[:300]}"
-        return Finding("loud" if isinstance(got.error, refusals) else "FAIL", where, said)
+        named = NOT_COMPILED & {c.__name__ for c in type(got.error).__mro__}
+        return Finding("loud" if named or isinstance(got.error, refusals) else "FAIL", where, said)
     found = off(got.answer)
     detail = f"value off {found[0]:.1e} (bound {bounds[0]:.0e}), gradient off {found[1]:.1e} (bound {bounds[1]:.0e})"
     if all(x <= bound for x, bound in zip(found, bounds, strict=True)):

@@ -6,6 +6,7 @@ loop of its own values.
 """
 from __future__ import annotations
 
+import contextvars
 import dataclasses
 import functools
 import types
@@ -189,8 +190,52 @@ def by_iterator(k: Any) -> Callable:
     return lambda t, y, p: -next(source) * p * y + np.sin(k * t)
 
 
-WAYS = (by_closure, by_default, by_keyword, by_partial, by_dataclass, by_redefinition, by_class, by_property, by_slots, by_module,
-        by_global, by_named_tuple, by_list, by_objects, by_function, by_method, by_iterator)
+def by_hidden_attribute(k: Any) -> Callable:
+    """An attribute of a dataclass that is none of its fields."""
+    @dataclasses.dataclass
+    class Field:
+        unit: float = 1.0
+
+        def __post_init__(self) -> None: self.rate = k
+
+        def __call__(self, t: Any, y: Any, p: Any) -> Any: return self.unit * (-self.rate * p * y + np.sin(self.rate * t))
+    return Field()
+
+
+def by_class_in_default(k: Any) -> Callable:
+    class Holder:
+        rate = k
+    return lambda t, y, p, Holder=Holder: -Holder.rate * p * y + np.sin(Holder.rate * t)
+
+
+def by_module_in_partial(k: Any) -> Callable:
+    module = types.ModuleType("settings")
+    module.rate = k
+    return functools.partial(lambda m, t, y, p: -m.rate * p * y + np.sin(m.rate * t), module)
+
+
+def by_class_of_class(k: Any) -> Callable:
+    class Inner:
+        rate = k
+
+    class Outer:
+        inner = Inner
+    return lambda t, y, p: -Outer.inner.rate * p * y + np.sin(Outer.inner.rate * t)
+
+
+def by_cached_function(k: Any) -> Callable:
+    rate = functools.lru_cache(lambda: k)
+    return lambda t, y, p: -rate() * p * y + np.sin(rate() * t)
+
+
+def by_context(k: Any) -> Callable:
+    setting = contextvars.ContextVar("setting", default=k)
+    return lambda t, y, p: -setting.get() * p * y + np.sin(setting.get() * t)
+
+
+WAYS = (by_hidden_attribute, by_class_in_default, by_module_in_partial, by_class_of_class, by_cached_function, by_context,
+        by_closure, by_default, by_keyword, by_partial, by_dataclass, by_redefinition, by_class, by_property, by_slots,
+        by_module, by_global, by_named_tuple, by_list, by_objects, by_function, by_method, by_iterator)
 
 
 def closures(seed: int, rng: np.random.Generator) -> Iterator[Finding]:
@@ -204,11 +249,16 @@ def closures(seed: int, rng: np.random.Generator) -> Iterator[Finding]:
     for i in (0, 1, 2, 0):
         loop = by_closure(values[i])
         yield compared(f"{way.__name__} {values[i]}", Task(way(values[i]), loop, y0, ts, p), method, {"backend": backend}, seed)
-    held = {"k": values[0]}
+    held, array = {"k": values[0]}, np.array(values[0], float)
+
+    def looked_up(t: Any, y: Any, p: Any) -> Any: return by_closure(held["k"])(t, y, p)
+
+    def filled(t: Any, y: Any, p: Any) -> Any: return -array * p * y + np.sin(array * t)
     for value in values:           # one and the same field, whose setting is changed between solves
-        held["k"] = value
-        task = Task(lambda t, y, p: by_closure(held["k"])(t, y, p), by_closure(value), y0, ts, p)
-        yield compared(f"changed in place to {value}", task, method, {"backend": backend}, seed)
+        held["k"], array[...] = value, value
+        for field in (looked_up, filled):
+            task = Task(field, by_closure(value), y0, ts, p)
+            yield compared(f"{field.__name__}, changed in place to {value}", task, method, {"backend": backend}, seed)
 
 
 # ------------------------------------------------------------------------------------------------------------------- windows
@@ -363,14 +413,23 @@ def scratch(which: int, d: int) -> tuple[Callable, Callable]:
              lambda t, y, p: sum(np.sin(y * c * t * k) * p for k in (1, 2, 3)), lambda t, y, p: y * c * t * p,
              lambda t, y, p: p * y[::-1] + 0.5 * y, lambda t, y, p: np.where(c * t > 0.7, p * y, np.sin(y)),
              lambda t, y, p: np.sin(2 * c * c * y * p))
-    return (out, filled, summed, row, turned, masked, local)[which], plain[which]
+    def large(t: Any, y: Any, p: Any) -> Any:
+        """Too large a buffer to be copied for every use of it."""
+        huge[:, :] = np.cos(c * t)
+        f = -p * y * huge[0]
+        huge[:, :] = 1.0
+        return f
+
+    huge = np.zeros((10_000, d))
+    fields = (out, filled, summed, row, turned, masked, local, large)
+    return fields[which], (*plain, plain[1])[which]
 
 
 def buffers(seed: int, rng: np.random.Generator) -> Iterator[Finding]:
     """Scratch arrays in a field, in each mode; then y0 and params that are overwritten before the pullback."""
     d, method = int(rng.integers(1, 4)), some_method(rng)
     ts = np.linspace(0.1, 1.0, int(rng.choice([21, 206])))
-    which = seed % 7
+    which = seed % 8
     field, plain = scratch(which, d)
     y0, p = rng.normal(size=d), np.asarray(rng.uniform(0.5, 1.5))
     task = Task(field, plain, y0, ts, p)

@@ -4,6 +4,7 @@ All of them have to give the loss and the gradient of the literal loop (of adapt
 """
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,7 +40,7 @@ class Random:
     tree: bool = False
     diffusion: Callable | None = None    # (params) -> g(t, y), in complex numbers; of a CDE its field
     general: bool = False
-    increments: Any = None               # (N, ...) of noise or of the control
+    increments: Callable | None = None   # (ts) -> (N, ...) of noise or of the control
     options: dict = field(default_factory=dict)      # of solve
     save: Any = None
     reads_state: bool = False
@@ -64,7 +65,7 @@ def drawn(kind: str, seed: int, rng: np.random.Generator) -> Random:
     method = literal.random_literal(rng, {"chain": "ode"}.get(kind, kind))
     tree = kind in ("ode", "chain") and not method.split and rng.random() < 0.15
     d = 3 if tree else int(rng.integers(1, 5))
-    shape = (3,) if tree else (*((), (1,), (3,), (2, 2), (5,))[rng.integers(5)], d)
+    shape = (3,) if tree else (*((), (), (1,), (3,), (2, 2), (5,))[rng.integers(6)], d)
     rows, params = fields.random_rows(rng), fields.random_params(rng, d, dtype)
     y0 = LAYOUTS[rng.integers(4)]((0.7 * rng.normal(size=shape)).astype(dtype))
     real, complex_ = fields.field(rows, fields.Real), fields.field(rows, fields.Complex)
@@ -89,7 +90,10 @@ def as_tree(y: Any) -> dict:
 
 
 def with_noise(case: Random, rows: fields.Rows) -> None:
-    """Diagonal, general or additive noise, or diagonal noise read as Ito's, whose drift the oracle corrects by hand."""
+    """Diagonal, general or additive noise, or diagonal noise read as Ito's, whose drift the oracle corrects by hand.
+
+    Its path is known by steps, or (and always with adaptive steps) by times.
+    """
     rng, form = case.rng, str(case.rng.choice(["diagonal", "diagonal", "general", "additive", "ito"]))
     other = fields.random_rows(rng)
 
@@ -100,10 +104,15 @@ def with_noise(case: Random, rows: fields.Rows) -> None:
                 "general": lambda t, y, p: np.stack([0.3 * np.tanh(fields.value(other, m, t, y, p)), 0.2 * np.sin(y)], axis=-1)}[form]
 
     case.general = form == "general"
-    noise, hs = rv.Brownian(seed=case.seed % 1000), np.diff(case.ts)
     wide = (*case.shape[:-1], CHANNELS) if case.general else case.shape
-    case.increments = np.array([noise.increments(n, wide, h=case.dtype(h), dtype=case.dtype) for n, h in enumerate(hs)], float)
-    case.options = {"diffusion": diffusion(fields.Real), "noise": noise}
+    if case.kind == "adaptive" or rng.random() < 0.25:
+        noise = rv.BrownianTree(case.seed % 1000, *sorted((float(case.ts[0]), float(case.ts[-1]))))
+        case.increments = lambda ts: np.array([noise.increments(s, t, wide, case.dtype) for s, t in itertools.pairwise(ts)], float)
+    else:
+        noise = rv.Brownian(seed=case.seed % 1000)
+        case.increments = lambda ts: np.array([noise.increments(n, wide, h=case.dtype(h), dtype=case.dtype)
+                                               for n, h in enumerate(np.diff(ts))], float)
+    case.options |= {"diffusion": diffusion(fields.Real), "noise": noise}
     f, g = case.drift, diffusion(fields.Complex)
     case.diffusion = lambda p: lambda t, y: g(t, y, p)
     if form == "ito":
@@ -118,7 +127,7 @@ def with_control(case: Random, rows: fields.Rows) -> None:
     values = np.cumsum(0.3 * case.rng.normal(size=(len(case.ts), CHANNELS)), axis=0).astype(case.dtype)
     order = np.argsort(case.ts)
     case.options = {"control": rv.LinearPath(case.ts[order], values[order])}
-    case.increments, case.general = np.diff(values.astype(float), axis=0), True
+    case.increments, case.general = lambda ts: np.diff(values.astype(float), axis=0), True
 
     def of(m: Any) -> Callable:
         return lambda t, y, p: np.stack([0.5 * np.tanh(fields.value(rows, m, t, y, p)), 0.3 * np.sin(y * p["scale"])], axis=-1)
@@ -129,6 +138,8 @@ def with_control(case: Random, rows: fields.Rows) -> None:
 def with_controller(case: Random, rows: fields.Rows) -> None:
     tol = float(case.rng.choice([1e-2, 1e-3, 1e-5]))
     case.ts, case.options = case.ts[[0, -1]], {"controller": rv.PID(rtol=tol, atol=tol)}
+    if case.rng.random() < 0.25:
+        with_noise(case, rows)
 
 
 # ------------------------------------------------------------------------------------------------------------------- the loss
@@ -184,7 +195,7 @@ def by_loop(case: Random, theta: Any, ts: np.ndarray, w: np.ndarray) -> Any:
     y0, params = theta
     start = tuple(y0) if case.method.split else joined(case, y0)
     f, g = (of(params) if of else None for of in (case.drift, case.diffusion))
-    increments = [None] * (len(ts) - 1) if case.increments is None else case.increments
+    increments = [None] * (len(ts) - 1) if case.increments is None else case.increments(ts)
     path = case.method.path([Drive(f, g, h, dW, case.general) for h, dW in zip(np.diff(ts), increments, strict=True)], ts, start)
     rows = [np.concatenate(state, axis=-1) if case.method.split else state[0] for state in path]
     last, parts = rows[-1], list(path[-1][:len(case.method.parts)]) if case.reads_state else []

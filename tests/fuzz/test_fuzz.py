@@ -8,8 +8,8 @@ from tests.fuzz import literal, solves
 from tests.fuzz.__main__ import KINDS, findings
 from tests.fuzz.found import command
 
-SEEDS = {"ode": 8, "sde": 5, "cde": 4, "adaptive": 5, "chain": 5, "closures": 17, "windows": 11, "threads": 4, "minibatch": 4,
-         "buffers": 7, "contract": 10}        # closures, windows, buffers: each way once
+SEEDS = {"ode": 8, "sde": 5, "cde": 4, "adaptive": 5, "chain": 5, "closures": 23, "windows": 11, "threads": 4, "minibatch": 4,
+         "buffers": 8, "contract": 10}        # closures, windows, buffers: each way once
 
 
 @pytest.mark.parametrize(("kind", "seed"), [(kind, seed) for kind in KINDS for seed in range(SEEDS[kind])])

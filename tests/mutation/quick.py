@@ -314,7 +314,8 @@ def check_reports(rv: Any) -> None:
     """A contracting problem is reported forwards and on the way back; the declared properties are those of the papers."""
     decay = lambda t, y, p: -5.0 * y
     ts = np.linspace(0.0, 10.0, 101)
-    run = lambda gradient: rv.grad(lambda y: np.sum(rv.solve(decay, y, ts, gradient=gradient, save=[-1]).y1))(np.ones(1))
+    run = lambda gradient: rv.grad(lambda y: np.sum(rv.solve(decay, y, ts, gradient=gradient, save=[-1],
+                                                             method=rv.Coupled()).y1))(np.ones(1))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run(rv.Reversible())

@@ -484,6 +484,75 @@ for key, fn in {LA.matmul: lambda a: LA.matmul(a, a.T), LA.outer: lambda a: LA.o
     case(key, fn, x23)
 
 
+# ------------------------------------------------------------------ Fourier transforms, against sums over the definition
+
+
+def dft(a: Any, n: int | None = None, axis: int = -1, sign: int = -1) -> tuple:
+    """The real and the imaginary part of sum_j a_j exp(sign 2 pi i j k / n), as two real sums: analytic in a."""
+    a = np.moveaxis(a, axis, -1)
+    n = n or a.shape[-1]
+    a = np.concatenate([a, np.zeros((*a.shape[:-1], n))], -1)[..., :n]
+    angle = 2 * np.pi * np.outer(np.arange(n), np.arange(n)) / n
+    return np.moveaxis(a @ np.cos(angle), -1, axis), np.moveaxis(a @ (sign * np.sin(angle)), -1, axis)
+
+
+FT = np.fft
+five, waves = draw(5), np.array([1.0, 0.5, -2.0])
+for note, n in (("", None), ("padded", 8), ("cropped", 3)):
+    case(FT.fft, lambda a, n=n: FT.fft(a, n).real + 2 * FT.fft(a, n).imag, five, note=note, formula=lambda a,
+        n=n: dft(a, n)[0] + 2 * dft(a, n)[1])
+    case(FT.rfft, lambda a, n=n: FT.rfft(a, n).imag - FT.rfft(a, n).real, five, note=note,
+         formula=lambda a, n=n: (dft(a, n)[1] - dft(a, n)[0])[:(n or 5) // 2 + 1])
+    case(FT.ifft, lambda a, n=n: FT.ifft(a, n).real, five, note=note, formula=lambda a, n=n: dft(a, n)[0] / (n or 5))
+for norm, factor in (("ortho", 1 / np.sqrt(5)), ("forward", 1 / 5)):
+    case(FT.fft, lambda a, norm=norm: FT.fft(a, norm=norm).imag, five, note=norm, formula=lambda a, f=factor: dft(a)[1] * f)
+    case(FT.rfft, lambda a, norm=norm: FT.rfft(a, norm=norm).real, five, note=norm, formula=lambda a, f=factor: dft(a)[0][:3] * f)
+    case(FT.irfft, lambda a, norm=norm: FT.irfft(FT.rfft(a, norm=norm), 5, norm=norm), five, note=norm, formula=lambda a: a + 0)
+case(FT.fft, lambda a: np.abs(FT.fft(a)) ** 2, five, note="power", formula=lambda a: dft(a)[0] ** 2 + dft(a)[1] ** 2)
+case(FT.fft, lambda a: FT.fft(a, axis=0).real, x23, note="axis", formula=lambda a: dft(a, axis=0)[0])
+
+
+def filtered(a: Any, weights: np.ndarray) -> Any:
+    """Each frequency times a real weight: a circular convolution, as a sum over its definition."""
+    n = a.shape[-1]
+    whole = np.concatenate([weights, weights[1:(n + 1) // 2][::-1]])
+    kernel = np.cos(2 * np.pi * np.outer(np.arange(n), np.arange(n)) / n) @ whole / n
+    return a @ kernel[(np.arange(n)[None, :] - np.arange(n)[:, None]) % n]
+
+
+case(FT.irfft, lambda a: FT.irfft(FT.rfft(a) * waves, 5), five, note="filter", formula=lambda a: filtered(a, waves))
+case(FT.irfft, lambda a: FT.irfft(-FT.rfft(a) * np.array([0.0, 1.0, 4.0]) / 2.0, 4), vec, note="even",
+     formula=lambda a: filtered(a, np.array([0.0, -0.5, -2.0])))
+case(FT.irfft, lambda a, w: FT.irfft(FT.rfft(a) * w, 5), five, waves, note="weights",
+     formula=lambda a, w: sum(w[k] * filtered(a, np.eye(3)[k]) for k in range(3)))
+case(FT.irfft, lambda a: FT.irfft(np.conj(FT.rfft(a)) * FT.rfft(a), 5), five, note="correlation",
+     formula=lambda a: np.stack([np.sum(a * np.roll(a, -k)) for k in range(5)]))
+case(FT.ifft, lambda a, b: FT.ifft(FT.fft(a) * FT.fft(b)).real, five, draw(5, seed=1), note="convolution",
+     formula=lambda a, b: np.stack([np.sum(a * np.roll(b[::-1], k + 1)) for k in range(5)]))
+case(FT.ifft, lambda a: FT.ifft(FT.fft(a) * 1j).imag + (1 - FT.fft(a) - 2j + FT.fft(a)).real, five, note="complex-numbers",
+     formula=lambda a: a + 1)
+case(FT.ifft, lambda a: (FT.fft(a) / (FT.fft(a) + 9.0)).real + (1.0 / (FT.fft(a) + 9.0)).imag + FT.fft(a)[1].real, five,
+    note="division",
+     formula=lambda a: ((dft(a)[0] * (dft(a)[0] + 9) + dft(a)[1] ** 2 - dft(a)[1]) / ((dft(a)[0] + 9) ** 2 + dft(a)[1] ** 2)
+                        + dft(a)[0][1]))
+
+
+def dft2(a: Any) -> tuple:
+    (re, im), (re_im, im_im) = (dft(x, axis=0) for x in dft(a))
+    return re - im_im, im + re_im
+
+
+for key in (FT.fft2, FT.fftn):
+    case(key, lambda a, key=key: key(a).real - key(a).imag, x23, formula=lambda a: dft2(a)[0] - dft2(a)[1])
+for key in (FT.rfft2, FT.rfftn):
+    case(key, lambda a, key=key: key(a).real - key(a).imag, x23, formula=lambda a: (dft2(a)[0] - dft2(a)[1])[:, :2])
+for key in (FT.ifft2, FT.ifftn):
+    case(key, lambda a, key=key: key(a).real, x23, formula=lambda a: dft2(a)[0] / 6)
+for key, forward in ((FT.irfft2, FT.rfft2), (FT.irfftn, FT.rfftn)):
+    case(key, lambda a, key=key, forward=forward: key(forward(a), s=(2, 3), axes=(0, 1)), x23, formula=lambda a: a + 0)
+case(FT.fftshift, lambda a: FT.fftshift(a) + FT.fftshift(FT.fft2(a)).real * 0, x23, formula=lambda a: np.roll(a, (1, 1), (0, 1)))
+case(FT.ifftshift, lambda a: FT.ifftshift(a, 1), x23, formula=lambda a: np.roll(a, -1, 1))
+
 # ------------------------------------------------------------------ indexing: plain, and with repeats
 mask = np.array([[True, False, True], [False, False, True]])
 places = np.array([1, 0, 1, 1])

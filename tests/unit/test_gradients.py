@@ -273,12 +273,12 @@ def test_y0_as_a_tree(mode: Any) -> None:
         return np.concatenate([f["angle"], f["speed"][0], f["drift"]])
 
     def tree_loss(y0: dict, p: dict) -> Any:
-        sol = rv.solve(tree_field, y0, ts, p, gradient=mode)
+        sol = rv.solve(tree_field, y0, ts, p, gradient=mode, method=rv.Coupled())
         assert sol.ys["speed"].shape == (9, 1, 2) and sol.y1["drift"].shape == (1,)
         return np.sum(sol.ys["angle"] ** 2) + 2 * np.sum(sol.ys["speed"] ** 2) + 3 * np.sum(sol.y1["drift"] ** 2)
 
     def vector_loss(y0: Any, p: dict) -> Any:
-        ys = rv.solve(vector_field, y0, ts, p, gradient=rv.Direct()).ys
+        ys = rv.solve(vector_field, y0, ts, p, gradient=rv.Direct(), method=rv.Coupled()).ys
         return np.sum(ys[:, :2] ** 2) + 2 * np.sum(ys[:, 2:4] ** 2) + 3 * np.sum(ys[-1, 4:] ** 2)
 
     value, (ay, ap) = rv.value_and_grad(tree_loss, (0, 1))(y0, p)
@@ -296,11 +296,11 @@ def test_a_tree_is_continued_as_a_tree(mode: Any) -> None:
     ts = np.linspace(0.0, 1.0, 11)
 
     def in_two(y0: dict, p: Any) -> Any:
-        head = rv.solve(f, y0, ts[:5], p, gradient=mode)
+        head = rv.solve(f, y0, ts[:5], p, gradient=mode, method=rv.Coupled())
         return np.sum(rv.solve(f, None, ts[4:], p, gradient=mode, state0=head.state).y1["b"] ** 2)
 
     def in_one(y0: dict, p: Any) -> Any:
-        return np.sum(rv.solve(f, y0, ts, p, gradient=rv.Direct()).y1["b"] ** 2)
+        return np.sum(rv.solve(f, y0, ts, p, gradient=rv.Direct(), method=rv.Coupled()).y1["b"] ** 2)
 
     p = np.array(1.3)
     (ay, ap), (by, bp) = rv.grad(in_two, (0, 1))(y0, p), rv.grad(in_one, (0, 1))(y0, p)
@@ -325,7 +325,7 @@ def test_params_of_every_kind(mode: Any, dtype: type) -> None:
     sol_dtype = []
 
     def loss(p: dict) -> Any:
-        sol = rv.solve(f, y0, ts, p, gradient=mode)
+        sol = rv.solve(f, y0, ts, p, gradient=mode, method=rv.Coupled())
         sol_dtype.append(sol.y1.dtype)
         return np.sum(sol.ys)
 
@@ -428,7 +428,7 @@ def test_a_mixed_second_derivative_is_right_or_names_direct(mode: Any) -> None:
     f = lambda t, y, p: np.sin(y) * p
 
     def mixed(mode: Any) -> Any:
-        inner = lambda p, w: np.sum(w * rv.solve(f, y0, ts, p, gradient=mode, save=[-1]).ys)
+        inner = lambda p, w: np.sum(w * rv.solve(f, y0, ts, p, gradient=mode, save=[-1], method=rv.Coupled()).ys)
         return rv.grad(lambda w: np.sum(rv.grad(inner)(np.ones(2), w) ** 2))(np.array([1.0, 2.0]))
 
     try:
@@ -473,8 +473,8 @@ def test_backsolve_refuses_what_the_continuous_adjoint_cannot_know() -> None:
     ts, y0 = np.linspace(0.0, 1.0, 6), np.array([0.5, 1.0])
     f = lambda t, y, p: np.sin(y) * p
     with pytest.raises(TypeError, match=r"knows y alone.*Reversible, Checkpointed\(n\) or Direct"):
-        rv.grad(lambda p: np.sum(rv.solve(f, y0, ts, p, gradient=rv.Backsolve()).state.parts["z"]))(np.ones(2))
-    head = rv.solve(f, y0, ts, np.ones(2))
+        rv.grad(lambda p: np.sum(rv.solve(f, y0, ts, p, gradient=rv.Backsolve(), method=rv.Coupled()).state.parts["z"]))(np.ones(2))
+    head = rv.solve(f, y0, ts, np.ones(2), method=rv.Coupled())
     with pytest.raises(TypeError, match="state0="):
         rv.grad(lambda p: np.sum(rv.solve(f, None, ts + 1.0, p, gradient=rv.Backsolve(),
                                           state0=head.state).y1))(np.ones(2))
@@ -487,7 +487,8 @@ def test_a_derivative_with_respect_to_weights_outside_the_solve(gradient: Any) -
 
     def first(w: Any, mode: Any) -> Any:
         def loss(p: Any) -> Any:
-            return np.sum(w * rv.solve(lambda t, y, p: np.sin(p * y), np.array([0.5, 1.0]), ts, p, gradient=mode).ys)
+            return np.sum(w * rv.solve(lambda t, y, p: np.sin(p * y), np.array([0.5, 1.0]), ts, p, gradient=mode,
+                                       method=rv.Coupled()).ys)
         return np.sum(rv.grad(loss)(np.array([0.7, -0.4])) ** 2)
 
     w = np.linspace(0.5, 1.5, 18).reshape(9, 2)

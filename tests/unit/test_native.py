@@ -298,7 +298,8 @@ ROWS = np.random.default_rng(4).normal(size=(5, 3))
     (lambda t, y, p: np.cumsum(y, 0), "np.cumsum.*batch"),
     (lambda t, y, p: 0.1 * (p @ p.T) @ y, "np.matmul.*over the trajectories"),
     (lambda t, y, p: np.concatenate([y[1:], y[:1]], 0), "np.getitem.*trajectories"),
-], ids=range(12))
+    (lambda t, y, p: np.sin(y.astype(np.float32)).astype(np.float64), "np.astype.*from float64 to float32.*one precision"),
+], ids=range(13))
 def test_what_has_no_form_is_named(f, says):
     """And runs elsewhere with backend="replay"."""
     y0 = start((5, 3))

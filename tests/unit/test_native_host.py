@@ -39,11 +39,20 @@ def folder(tmp_path, monkeypatch):
     """An empty cache folder, and nothing loaded."""
     monkeypatch.setattr(native, "cache_folder", lambda: tmp_path / "cache")
     monkeypatch.setattr(native, "_loaded", {})
+    monkeypatch.setattr(native, "_refused", {})
     yield tmp_path / "cache"
     native._probe.cache_clear()
     if native._temporary_folder.cache_info().currsize:
         native._temporary_folder().cleanup()
         native._temporary_folder.cache_clear()
+
+
+@pytest.fixture
+def interruptible():
+    """Who starts the tests may have SIGINT ignored, as a shell does for a job in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def files(folder):
@@ -269,6 +278,51 @@ def test_a_compiler_that_does_nothing_is_passed_over(tmp_path, monkeypatch):
     assert native.compiler() == found
 
 
+@posix
+def test_the_compiler_is_out_of_reach_of_the_terminal(tmp_path, monkeypatch):
+    """Ctrl-C goes to the group in the foreground; a compile that it reached would look like one that failed."""
+    real, seen = native.compiler().path, tmp_path / "groups"
+    stand_in(tmp_path, monkeypatch, "g++", f"""{sys.executable} -c 'import os; print(os.getpgrp())' >> {seen}\nexec {real} "$@"\n""")
+    seen.unlink(missing_ok=True)
+    native.build(SOURCE, strict=True)
+    assert os.getpgrp() != int(seen.read_text().split()[-1])
+
+
+@posix
+def test_ctrl_c_ends_a_compile_and_what_it_has_started(tmp_path, monkeypatch, interruptible):
+    """The next build is one as if nothing had been; the process behind the compiler's own front is gone as well."""
+    seen, real = tmp_path / "child", native.compiler()
+    path = stand_in(tmp_path, monkeypatch, "g++", f"sleep 60 & echo $! > {seen}\nwait\n")
+    monkeypatch.setattr(native, "compiler", lambda: real._replace(path=path))
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        native.build(SOURCE, strict=True)
+    for _ in range(100):                             # until the system has done it
+        try:
+            os.kill(int(seen.read_text()), 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.05)
+    else:
+        raise AssertionError("the compiler lives on")
+    monkeypatch.setattr(native, "compiler", lambda: real)
+    x, y = axpb(native.build(SOURCE, strict=True))
+    assert (y == 0.1 * x + 0.3).all()
+
+
+@needs_compiler
+def test_a_source_that_was_refused_is_not_compiled_again(monkeypatch):
+    asked, run = [], native._compile
+    monkeypatch.setattr(native, "_compile", lambda *rest: asked.append(rest) or run(*rest))
+    said = []
+    for _ in range(3):
+        with pytest.raises(native.CompileError, match="refused_once") as error:
+            native.build("// op: none\nint a = refused_once;\n", strict=True)
+        said.append(str(error.value))
+    assert len(asked) == 1 and len(set(said)) == 1
+
+
 # Arguments --------------------------------------------------------------------------------------------------------------
 @needs_compiler
 @pytest.mark.parametrize("dtype", calls.DTYPES, ids=str)
@@ -361,7 +415,7 @@ def test_an_exception_reaches_the_caller_and_stops_the_rest(threads, where):
 
 @posix
 @pytest.mark.parametrize("threads", [1, 3])
-def test_ctrl_c(threads):
+def test_ctrl_c(threads, interruptible):
     started, ended = [], []
 
     def slow(tile):
@@ -382,7 +436,7 @@ def test_ctrl_c(threads):
 
 
 @posix
-def test_ctrl_c_while_only_others_work():
+def test_ctrl_c_while_only_others_work(interruptible):
     """The main thread has done its share and waits."""
     ended = []
 

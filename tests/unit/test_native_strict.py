@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import revode as rv
-from revode.compiled import backend, generate, mirror, tiles
+from revode.compiled import generate, mirror, plans, tiles
 from revode.compiled.lower import NotFusable
 from tests.strict_cases import METHODS, NOISY, TS, assert_same_bits, compare, layers, needs_compiler, network, results, start, tiles_of
 
@@ -180,7 +180,7 @@ def test_a_generator_that_is_wrong_is_found(what, monkeypatch):
     text, count = re.subn(pattern, instead, generate.TILE_FUNCTIONS)
     assert count
     monkeypatch.setattr(generate, "TILE_FUNCTIONS", text)
-    monkeypatch.setattr(backend, "agree", lambda *rest: None)         # which compares with the tape, roughly, and sees it too
+    monkeypatch.setattr(plans, "agree", lambda *rest: None)         # which compares with the tape, roughly, and sees it too
     rng = np.random.default_rng(7)
     y0, params = start(rv.Coupled("midpoint"), (7,), 5, np.float64, rng), network(5, 16, 1, np.float64, rng)
     with pytest.raises(AssertionError, match=r"\[0\]|params"):

@@ -7,6 +7,7 @@ import revode as rv
 from revode.engine.tensor import FUNCTIONS, RULES
 
 NAMES = [case.name for case in CASES]
+PRODUCTS_OF_SPECTRA = ("ifft-convolution", "ifft-division", "irfft-correlation")
 
 
 def loss_of(fn, weights):
@@ -31,7 +32,10 @@ def test_the_value_is_that_of_numpy(case):
     value, _ = rv.vjp(case.fn, *case.args)
     expected = case.fn(*case.args)
     assert np.shape(value) == np.shape(expected)
-    assert np.asarray(value).tobytes() == np.asarray(expected).tobytes()          # more of these in test_numpy_values.py
+    if case.name in PRODUCTS_OF_SPECTRA:       # four real products, where NumPy may fuse two: one unit of the largest term, twice
+        np.testing.assert_allclose(value, expected, rtol=0, atol=2 * np.spacing(np.abs(expected).max()))
+    else:
+        assert np.asarray(value).tobytes() == np.asarray(expected).tobytes()          # more of these in test_numpy_values.py
 
 
 @pytest.mark.parametrize("case", CASES, ids=NAMES)

@@ -208,6 +208,16 @@ on("eigh U", lambda a: np.linalg.eigh(a, "U"), ["square"])
 for n in (-2, -1, 0, 1, 2, 3, 5, 8, 1.5):
     on(f"matrix_power {n}", lambda a, n=n: np.linalg.matrix_power(a, n), ["1d", "2d", "square"])
 on("multi_dot", lambda a: np.linalg.multi_dot([a, a.T, a, a.T]), ["1d", "2d", "2d-F", "3d"])
+for name in ("fft", "ifft", "rfft", "fft2", "fftn",
+    "rfftn"):                  # transforms themselves; products have a bound in ulps
+    for norm in (None, "ortho", "forward", "bad"):
+        f = getattr(np.fft, name)
+        on(f"fft.{name} {norm}", lambda a, f=f, norm=norm: (f(a, norm=norm).real, f(a, norm=norm).imag),
+            ["0d", "1d", "2d", "2d-T", "3d", "f32"])
+for n in (None, 3, 8, 0):
+    on(f"fft.irfft {n}", lambda a, n=n: np.fft.irfft(np.fft.rfft(a), n), ["1d", "2d", "3d", "f32"])
+    on(f"fft.fft n={n} axis=0", lambda a, n=n: np.fft.fft(a, n, 0).real, ["1d", "2d", "2d-T"])
+    on(f"fft.rfft n={n} axis=5", lambda a, n=n: np.fft.rfft(a, n, 5).real, ["1d", "2d"])
 on("cross", lambda a: np.cross(a, a[::-1] + 1), ["0d", "2d", "square", "zeros"])
 on("cross axis", lambda a: np.cross(a, a + 1, axis=0), ["1d", "2d", "square"])
 

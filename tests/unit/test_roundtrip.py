@@ -39,12 +39,12 @@ def gradient_and_stats(field: Callable, y0: Any, ts: Any, p: Any, method: Any, m
 
 
 def warned(field: Callable, y0: Any, ts: Any, p: Any, method: Any, mode: Any = None, save: Any = (-1,)) -> tuple:
-    """(gradient, stats, messages of the ReconstructionWarnings); any other warning fails."""
+    """(gradient, stats, messages about the copies that part or the way back); any other warning fails."""
     with warnings.catch_warnings(record=True) as found:
         warnings.simplefilter("always")
         gradient, stats = gradient_and_stats(field, y0, ts, p, method, mode or rv.Reversible(), save)
-    assert {w.category for w in found} <= {rv.ReconstructionWarning}, [str(w.message) for w in found]
-    return gradient, stats, [str(w.message) for w in found]
+    assert {w.category for w in found} <= {rv.ReconstructionWarning, rv.ParasiteWarning}, [str(w.message) for w in found]
+    return gradient, stats, [w.message for w in found]
 
 
 # --------------------------------------------------------------------------------------------------- contraction is
@@ -54,57 +54,73 @@ CONTRACTING = rv.Coupled("midpoint", lam=0.999)       # y' = -5y with h = .1: |h
 
 
 def test_the_forward_solve_says_that_the_copies_part() -> None:
-    """In a plain solve, before any gradient: |y - z| passes a tenth of the solution. One warning, at the first look."""
-    with pytest.warns(rv.ReconstructionWarning) as found:
-        rv.solve(decay, np.array([1.0, 0.5]), TS_DECAY, 5.0, method=CONTRACTING)
-    assert len(found) == 1
-    message = str(found[0].message)
-    step = int(message.split("at step ")[1].split()[0])
-    assert 0 < step <= 96 and f"(t = {0.1 * step:.6g})" in message and "of 100" in message
-    assert "copies of the solution, y and z, differ by" in message and "while |y| was at most" in message
-    assert "contracts faster than 0.01 per unit of time" in message       # -ln(.999)/.1
-    assert "Remedies:" in message and "smaller steps" in message and "lam = exp(-c h)" in message
+    """In a plain solve, before any gradient: the gap passes .03 of the solution. One warning, with text that never changes."""
+    with pytest.warns(rv.ParasiteWarning) as found:
+        for rate in (5.0, 4.0):
+            rv.solve(decay, np.array([1.0, 0.5]), TS_DECAY, rate, method=CONTRACTING)
+    assert len(found) == 2 and str(found[0].message) == str(found[1].message)
+    message, details = str(found[0].message), found[0].message.details
+    assert details != found[1].message.details
+    assert 0 < details["step"] < 100 and details["t"] == TS_DECAY[details["step"]] and details["G"] > details["allowed"] == 0.03
+    assert message.startswith("solve: the two copies of the solution, y and z, part") and not any(c.isdigit() for c in
+                                                                                              message.replace("lam=0.999", ""))
+    assert "contracts faster than Coupled(base='midpoint', lam=0.999) follows" in message
+    assert "Remedies:" in message and "smaller steps" in message and "lam = exp(-c h)" in message and "method=None" in message
     assert found[0].filename == __file__                                  # the caller's line, not one of the library's
+
+
+def test_pythons_default_filter_shows_it_once_a_place() -> None:
+    """A training loop prints it once: same text, category and line, whatever the numbers are."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("default")
+        for rate in np.linspace(4.0, 5.0, 5):
+            rv.solve(decay, np.array([1.0, 0.5]), TS_DECAY, rate, method=CONTRACTING)
+    assert len(found) == 1
 
 
 def test_the_reverse_sweep_says_where_and_how_much() -> None:
     gradient, stats, messages = warned(decay, np.array([1.0, 0.5]), TS_DECAY, 5.0, CONTRACTING, save=None)
     forward, backward = messages
-    assert "two copies" in forward
-    step = int(backward.split("came to step ")[1].split()[0])
-    assert 0 <= step < 100 and f"(t = {0.1 * step:.6g})" in backward and "of 100" in backward
-    assert "allowed: 1.5e-08)" in backward                                # sqrt(eps), of the largest value of the entry
-    assert f"{stats.roundtrip.absolute:.3g}" in backward and "the gradient is wrong" in backward
-    assert "contracts faster than 0.01 per unit of time" in backward and "lam=0.999" in backward
+    assert type(forward) is rv.ParasiteWarning and type(backward) is rv.ReconstructionWarning
+    details = backward.details
+    assert 0 <= details["step"] < 100 and details["t"] == TS_DECAY[details["step"]] and details["allowed"] == 1e-3
+    assert details["error"] == stats.roundtrip.absolute and details["W_p"] > 1e-3
+    assert "did not find its way back, so dL/dy0 and dL/dparams is wrong" in str(backward)
+    assert "contracts faster" in str(backward) and "lam=0.999" in str(backward)
     for remedy in ("smaller steps", "lam = exp(-c h)", "Reversible(resync=K)", "Checkpointed(n)", "Direct()"):
-        assert remedy in backward.split("Remedies:")[1]
+        assert remedy in str(backward).split("Remedies:")[1]
     assert stats.roundtrip.absolute > 1 and stats.roundtrip.ulps > 1e12
     # and it is true: against Direct
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rv.ReconstructionWarning)
+        warnings.simplefilter("ignore", rv.RevodeWarning)
         desired, _ = gradient_and_stats(decay, np.array([1.0, 0.5]), TS_DECAY, 5.0, CONTRACTING, rv.Direct(), None)
     assert distance(gradient[1], desired[1]) > 1e-3
 
 
+FINE_DECAY = np.linspace(0.0, 10.0, 1001)             # h = .01: fine enough for the copies to keep together
+
+
 def test_strict_raises_forward_and_backward() -> None:
-    with pytest.raises(rv.ReconstructionError, match=r"two copies.*Remedies"):
+    with pytest.raises(rv.ParasiteError, match=r"two copies.*Remedies.*G = "):
         gradient_and_stats(decay, np.ones(2), TS_DECAY, 5.0, CONTRACTING, rv.Reversible(strict=True))
-    # lam = .5 follows the contraction, so only the sweep is at fault
-    method = rv.Coupled("midpoint", lam=0.5)
-    with pytest.raises(rv.ReconstructionError, match=r"reverse sweep came to step 0 of 100 \(t = 0\).*Remedies"):
-        gradient_and_stats(decay, np.ones(2), TS_DECAY, 5.0, method, rv.Reversible(strict=True))
+    # the gap falls like lam / R = .85 exp(.05) a step, faster than y, so only the sweep is at fault: rounding of y1 = exp(-50),
+    # 4e-38, grows by R / lam, 1000 times: to 1e10
+    method = rv.Coupled("midpoint", lam=0.85)
+    with pytest.raises(rv.ReconstructionError, match=r"did not find its way back.*divides by its scales.*Remedies.*step = 0"):
+        gradient_and_stats(decay, np.ones(2), FINE_DECAY, 5.0, method, rv.Reversible(strict=True))
     with pytest.warns(rv.ReconstructionWarning, match="reverse sweep"):
-        gradient_and_stats(decay, np.ones(2), TS_DECAY, 5.0, method, rv.Reversible())
+        gradient_and_stats(decay, np.ones(2), FINE_DECAY, 5.0, method, rv.Reversible())
 
 
 def test_a_sweep_that_overflows_gives_our_warning_and_no_other() -> None:
-    """300 halvings more than float64 has room for: the reconstruction is infinite, and nothing of NumPy's is shown."""
-    ts = np.linspace(0.0, 120.0, 1201)
-    _, stats, messages = warned(lambda t, y, p: -p * y**3, np.ones(2), ts, 5.0, rv.Coupled("midpoint", lam=0.5))
-    assert stats.roundtrip.absolute == np.inf and any("reverse sweep" in m and "inf" in m for m in messages)
+    """3000 halvings more than float64 has room for: the reconstruction is infinite, and nothing of NumPy's is shown."""
+    ts = np.linspace(0.0, 120.0, 12001)[:3001]
+    method = rv.Coupled("midpoint", lam=0.5)
+    _, stats, messages = warned(lambda t, y, p: -p * y**3, np.ones(2), ts, 5.0, method)
+    assert stats.roundtrip.absolute == np.inf and [type(m) for m in messages] == [rv.ReconstructionWarning]
+    assert messages[0].details["W_p"] == np.inf
     with pytest.raises(rv.ReconstructionError, match="reverse sweep"):
-        gradient_and_stats(lambda t, y, p: -p * y**3, np.ones(2), ts, 5.0, rv.Coupled("midpoint", lam=0.5),
-                           rv.Reversible(strict=True))
+        gradient_and_stats(lambda t, y, p: -p * y**3, np.ones(2), ts, 5.0, method, rv.Reversible(strict=True))
 
 
 @pytest.mark.parametrize("method", [rv.ReversibleHeun(), rv.AsynchronousLeapfrog(), rv.AsynchronousLeapfrog(0.9),
@@ -114,10 +130,10 @@ def test_other_methods_on_a_contraction_are_flagged(method: Any) -> None:
     flagged: the parasitic solution grows like exp(8 t) or exp(5.8 t), from round-off to 1e20 or 1e15 of it."""
     _, stats, messages = warned(decay, np.array([1.0, 0.5]), np.linspace(0, 6, 61), 8.0, method)
     # there, and on the way back
-    assert len(messages) == 2 and "so neither the solution nor its gradient" in messages[0]
-    assert "reverse sweep" in messages[1] and stats.roundtrip.ulps > 1e8
-    cause = "contracts faster than 2.23" if method == rv.AsynchronousLeapfrog(0.9) else "follows no contraction at all"
-    assert all(cause in message for message in messages)
+    assert [type(m) for m in messages] == [rv.ParasiteWarning, rv.ReconstructionWarning]
+    assert "so neither the solution nor its gradient" in str(messages[0]) and stats.roundtrip.ulps > 1e8
+    cause = "follows little contraction" if method == rv.AsynchronousLeapfrog(0.9) else "follows no contraction"
+    assert cause in str(messages[0])
 
 
 def test_a_small_part_of_a_large_state_is_not_overlooked() -> None:
@@ -158,12 +174,12 @@ def test_resync_repairs_van_der_pol() -> None:
 
 
 def test_resync_repairs_the_contraction_with_lam_below_it() -> None:
-    """y' = -5y, h = .1: lam = exp(-.6) follows. Ten steps expand by exp(6) = 400: 400 * eps * 10 roundings."""
-    method = rv.Coupled("midpoint", lam=float(np.exp(-0.6)))
-    gradient, stats, messages = warned(decay, np.array([1.0, 0.5]), TS_DECAY, 5.0, method, rv.Reversible(resync=10),
+    """y' = -5y, h = .01: lam = exp(-.12) follows. Forty steps expand by exp(4.8) = 120: 120 * eps * 40 roundings."""
+    method = rv.Coupled("midpoint", lam=float(np.exp(-0.12)))
+    gradient, stats, messages = warned(decay, np.array([1.0, 0.5]), FINE_DECAY, 5.0, method, rv.Reversible(resync=40),
                                        None)
-    desired, _ = gradient_and_stats(decay, np.array([1.0, 0.5]), TS_DECAY, 5.0, method, rv.Direct(), None)
-    assert not messages and stats.roundtrip.absolute < 4000 * EPS
+    desired, _ = gradient_and_stats(decay, np.array([1.0, 0.5]), FINE_DECAY, 5.0, method, rv.Direct(), None)
+    assert not messages and stats.roundtrip.absolute < 4800 * EPS
     for actual, exact in zip(gradient, desired, strict=True):
         assert distance(actual, exact) < 1e-10
 
@@ -173,8 +189,8 @@ def test_tol_moves_the_line() -> None:
     _, stats, messages = warned(pendulum, y0, ts, 2.0, rv.Coupled(lam=0.99))
     assert not messages and 1e-13 < stats.roundtrip.absolute < 1e-8
     _, _, messages = warned(pendulum, y0, ts, 2.0, rv.Coupled(lam=0.99), rv.Reversible(tol=1e-14))
-    assert len(messages) == 1 and "allowed: 1e-14" in messages[0]
-    _, _, messages = warned(decay, np.ones(2), TS_DECAY, 5.0, rv.Coupled(lam=0.5), rv.Reversible(tol=1e300))
+    assert len(messages) == 1 and messages[0].details["allowed"] == 1e-14
+    _, _, messages = warned(decay, np.ones(2), FINE_DECAY, 5.0, rv.Coupled(lam=0.88), rv.Reversible(tol=1e300))
     assert not messages
 
 
@@ -262,6 +278,10 @@ def test_no_false_alarm(method: Any, dtype: type) -> None:
         y0 = np.array(y0, dtype)
         if name == "decay, but short" and dtype is np.float32:
             continue        # exp(3) of 24 bits leaves 19, and the pair's expansion more: near the line
+        if name == "growth" and dtype is np.float32:
+            ts = ts[:126]   # the parasite of the way back grows by exp(10) over the whole of it: .1 to 1e-4 off
+        if method is FLAT["leapfrog"] and name in ("decay, but short", "large numbers"):
+            continue        # contractions, by exp(3) each: y is 5 % off
         for save in ((-1,), None):
             actual, stats, messages = warned(field, y0, ts, p, method, save=save)
             assert not messages, (name, save, messages)

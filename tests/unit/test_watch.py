@@ -1,0 +1,366 @@
+"""The monitor: what is wrong is said, on every engine alike, and what is said names the cause. Truths are closed forms, or SciPy's."""
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from scipy.integrate import solve_ivp
+
+import revode as rv
+from revode.methods.companion import Companion, injected, neutral, parted
+from revode.methods.shears import Step
+from revode.watch import LOOKS, grouped, looks, places, runs
+
+ENGINES = ("eager", "replay", "native")
+
+
+def decay(t: Any, y: Any, p: Any) -> Any:
+    return -p * y
+
+
+def cubic(t: Any, y: Any, p: Any) -> Any:
+    return -p * y ** 3
+
+
+def logistic(t: Any, y: Any, p: Any) -> Any:
+    return p * y * (1 - y)
+
+
+def sir(t: Any, y: Any, p: Any) -> Any:
+    return np.stack([-p[0] * y[0] * y[1], p[0] * y[0] * y[1] - p[1] * y[1], p[1] * y[1]])
+
+
+def enzyme(t: Any, y: Any, p: Any) -> Any:
+    return -p[0] * y / (p[1] + y)
+
+
+def swing(t: Any, y: Any, p: Any) -> Any:
+    return p * np.cos(t) * y
+
+
+def pendulum(t: Any, y: Any, p: Any) -> Any:
+    return np.stack([y[1], -p * np.sin(y[0])])
+
+
+def tank(t: Any, y: Any, p: Any) -> Any:
+    return -p * np.sqrt(np.maximum(y, 0.0))
+
+
+def own_copies(t0: Any, t1: Any, h: Any) -> list:
+    """Coupled euler, written by a user."""
+    return [rv.Shear("y", ("z",), lambda F, z: F(t0, z, h), scale=0.999, about="z"), rv.Shear("z", ("y",), lambda F, y: -F(t1, y, -h))]
+
+
+class Case(NamedTuple):
+    field: Callable
+    y0: Any
+    ts: np.ndarray
+    p: Any
+    method: Any
+
+
+def array(x: Any) -> np.ndarray:
+    return np.array(x, float)
+
+
+TEN = np.linspace(0.0, 10.0, 101)
+PARTED = {
+    "decay": Case(decay, array([1.0]), TEN, array(0.7), rv.Coupled()),
+    "cubic decay": Case(cubic, array([1.0]), np.linspace(0, 20, 101), array(0.5), rv.Coupled()),
+    "logistic growth": Case(logistic, array([0.1]), np.linspace(0, 20, 201), array(1.0), rv.Coupled()),
+    "an epidemic": Case(sir, array([0.99, 0.01, 0.0]), np.linspace(0, 60, 301), array([0.6, 0.2]), rv.Coupled()),
+    "an enzyme": Case(enzyme, array([2.0]), np.linspace(0, 12, 121), array([1.0, 0.4]), rv.Coupled()),
+    "a small member of a batch": Case(decay, array([[1.0], [100.0]]), TEN, array([[1.0], [0.0]]), rv.Coupled()),
+    "a small entry": Case(decay, array([1.0, 1e6]), TEN, array([1.0, 0.0]), rv.Coupled()),
+    "a small member, reversible Heun": Case(decay, array([[1e-3], [1e3]]), TEN, array([[1.0], [0.0]]), rv.ReversibleHeun()),
+    "fourth order": Case(decay, array([1.0]), np.linspace(0, 8, 801), array(2.0), rv.Coupled("rk4")),
+    "ALF": Case(decay, array([0.5, 15.0, 150.0]), TEN, array([1.0, 0.1, 0.0]), rv.AsynchronousLeapfrog()),
+    "leapfrog": Case(decay, array([1.0, 3.0, 30.0]), TEN, array([1.0, 0.1, 0.0]), rv.LeapfrogMidpoint()),
+    "a user's copies": Case(decay, array([1.0]), TEN, array(0.7), rv.shears(own_copies, twin=("y", "z"))),
+}
+NATIVELY = {"decay", "a small entry", "ALF"}          # compiling each takes a second
+
+
+def said(case: Case, engine: str, save: Any = (-1,), gradient: Any = None) -> tuple:
+    """(y1, gradients, warnings) of a solve and the sum of squares of what it saves."""
+    def loss(y0: Any, p: Any) -> tuple:
+        sol = rv.solve(case.field, y0, case.ts, p, method=case.method, gradient=gradient or rv.Reversible(),
+                       save=None if save is None else list(save), backend=engine)
+        return np.sum(sol.ys ** 2), sol.y1
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        (_, y1), gradients = rv.value_and_grad(loss, (0, 1), has_aux=True)(case.y0, case.p)
+    return np.asarray(y1), gradients, [w.message for w in found]
+
+
+def truth(case: Case) -> np.ndarray:
+    shape = case.y0.shape
+    return solve_ivp(lambda t, y: case.field(t, y.reshape(shape), case.p).ravel(), (case.ts[0], case.ts[-1]), case.y0.ravel(),
+                     method="DOP853", rtol=1e-11, atol=1e-16).y[:, -1].reshape(shape)
+
+
+@pytest.mark.parametrize("name", PARTED)
+def test_copies_that_part_are_told_by_every_engine(name: str) -> None:
+    """Each of these is wrong by more than a tenth in some entry, with a perfect round trip, and says so: in words that do not
+    differ, at the same place."""
+    case = PARTED[name]
+    found = {engine: said(case, engine) for engine in ENGINES[:3 if name in NATIVELY else 2]}
+    exact = truth(case)
+    for y1, _, messages in found.values():
+        assert np.max(abs(y1 - exact) / abs(exact)) > 0.1
+        assert type(messages[0]) is rv.ParasiteWarning and not any(c.isdigit() for c in str(messages[0]).split("Likely")[0])
+    first = found["eager"][2]
+    for _, _, messages in found.values():
+        assert [(type(m), str(m), m.details["step"]) for m in messages] == [(type(m), str(m), m.details["step"]) for m in first]
+
+
+@pytest.mark.parametrize("name", ["decay", "a small entry", "ALF"])
+def test_a_plain_solve_tells_it_too(name: str) -> None:
+    case = PARTED[name]
+    for engine in ENGINES:
+        with pytest.warns(rv.ParasiteWarning):
+            rv.solve(case.field, case.y0, case.ts, case.p, method=case.method, save=[-1], backend=engine)
+
+
+SOUND = {
+    "pendulum": Case(pendulum, array([1.0, 0.5]), np.linspace(0, 10, 1001), array(9.81), rv.Coupled()),
+    "pendulum, reversible Heun": Case(pendulum, array([1.0, 0.5]), np.linspace(0, 10, 1001), array(9.81), rv.ReversibleHeun()),
+    "growth, ALF": Case(lambda t, y, p: p * y, array([1.0, 0.2]), np.linspace(0, 5, 201), array(0.7), rv.AsynchronousLeapfrog()),
+    "a slow decay, leapfrog": Case(decay, array([1.0, 1e3]), np.linspace(0, 2, 201), array([0.1, 0.2]), rv.LeapfrogMidpoint()),
+    "lam that follows": Case(decay, array([1.0, 1e-3]), np.linspace(0, 4, 401), array(0.7), rv.Coupled("midpoint", 0.98)),
+    "a member at rest": Case(decay, array([[1.0], [3.0]]), np.linspace(0, 1, 201), array([[0.01], [0.0]]), rv.Coupled()),
+}
+
+
+@pytest.mark.parametrize("save", [(-1,), None])
+@pytest.mark.parametrize("name", SOUND)
+def test_what_is_sound_is_not_told(name: str, save: Any) -> None:
+    case = SOUND[name]
+    for engine in ENGINES[:2]:
+        y1, _, messages = said(case, engine, save)
+        assert not messages, [(str(m), m.details) for m in messages]
+        assert np.max(abs(y1 - truth(case)) / abs(truth(case))) < 1e-2          # second order: (h rate)^2 T and less
+
+
+# the reconstruction
+
+LOST = {
+    "a rate that changes sign": Case(swing, array([1.0]), np.linspace(0, 20, 61), array(3.0), rv.EES25()),
+    "a quicker one, RK4": Case(swing, array([1.0]), np.linspace(0, 12, 41), array(4.0), rv.NearReversible("rk4")),
+    "two rates": Case(swing, array([1.0, 2.0]), np.linspace(0, 20, 61), array([3.0, 0.1]), rv.EES25()),
+}
+
+
+@pytest.mark.parametrize("save", [(-1,), None])
+@pytest.mark.parametrize("name", LOST)
+def test_nearly_reversible_methods_tell_when_they_are_lost(name: str, save: Any) -> None:
+    """The gradient over p is off by more than 1e-2, of which the way back to y0 alone shows little: the defects do."""
+    case = LOST[name]
+    _, exact, _ = said(case, "eager", save, rv.Direct())
+    numbers = []
+    for engine in ENGINES:
+        _, gradients, messages = said(case, engine, save)
+        off = max(np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(gradients, exact, strict=True))
+        assert off > 1e-2 and [type(m) for m in messages] == [rv.ReconstructionWarning]
+        details = messages[0].details
+        assert max(details["W_p"], details["E"]) > off / 30        # the estimate is no bound; it was within 30 of the error
+        numbers.append([details[key] for key in ("W_y", "W_p", "E")])
+    assert np.allclose(numbers[0], numbers[1], rtol=1e-3) and np.allclose(numbers[0], numbers[2], rtol=1e-3)
+
+
+def test_a_gradient_over_parameters_alone_is_judged_alone() -> None:
+    """A contraction by exp(-20) in each of two entries: y0 cannot be rebuilt, and nobody asks for its gradient; the one over p
+    comes from the end, where all is well."""
+    ts, y0, method = np.linspace(0, 4, 401), array([1.0, 0.5]), rv.NearReversible("rk4")
+    field = lambda t, y, p: -5.0 * (y - p)
+    loss = lambda y0, p: np.sum(rv.solve(field, y0, ts, p, method=method, gradient=rv.Reversible(tol=1e-6), save=[-1]).y1 ** 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        over_p = rv.grad(loss, 1)(y0, array(1.0))
+    assert abs(over_p - 2 * 2 * (1 - np.exp(-20.0))) < 1e-7           # y1 = p for either entry, but for exp(-20)
+
+
+def test_a_dead_entry_does_not_hide_another() -> None:
+    """An entry of 1e8 in which the loss takes no interest, beside one whose reconstruction fails."""
+    field = lambda t, y, p: np.stack([0.0 * y[0], p * np.cos(t) * y[1]])
+    case = Case(field, array([1e8, 1.0]), np.linspace(0, 20, 61), array(3.0), rv.EES25())
+    for weight in (0.0, 1e-8):
+        loss = lambda y0, p, weight=weight: (lambda y: weight * y[0] + np.sum(y[1] ** 2))(rv.solve(
+            case.field, y0, case.ts, p, method=case.method, gradient=rv.Reversible(), save=[-1]).y1)
+        with pytest.warns(rv.ReconstructionWarning):
+            rv.grad(loss, (0, 1))(case.y0, case.p)
+
+
+def test_the_cause_is_the_word_where_its_scales_amplify() -> None:
+    """A pure rotation by a user's word whose scales have the product .86: the way back divides by it, and nothing contracts."""
+    def word(t0: Any, t1: Any, h: Any) -> list:
+        return [rv.Shear("y", ("z",), lambda F, z: F(t0, z, h), scale=0.93, about="z"),
+                rv.Shear("z", ("y",), lambda F, y: F(t1, y, h), scale=0.93, about="y")]
+
+    method = rv.shears(word)
+    rotation = lambda t, y, p: p * np.stack([y[1], -y[0]])
+    assert neutral(method.word(Step(0.0, 1.0, np.asarray(1.0), None))) == pytest.approx(0.93 ** 2)
+    with pytest.warns(rv.ReconstructionWarning, match="divides by its scales") as found:
+        rv.grad(lambda p: np.sum(rv.solve(rotation, array([1.0, 0.0]), np.linspace(0, 5, 401), p, method=method, save=[-1]).y1))(1.0)
+    assert "contracts" not in str(found[0].message) and found[0].message.details["growth"] == pytest.approx(0.93 ** -2)
+
+
+# adaptive steps
+
+@pytest.mark.parametrize("method", [rv.Coupled("dopri5"), rv.Coupled("bosh3"), rv.Coupled("tsit5", lam=0.5),
+                                    rv.Coupled("dopri5", lam=0.9)], ids=str)
+@pytest.mark.parametrize("tol", [1e-4, 1e-6])
+def test_adaptive_copies_keep_their_tolerance_or_tell(method: Any, tol: float) -> None:
+    """y' = -y^3/2 from 1 to T = 20: y1 = 21^-1/2 and dL/dy0 of L = y1 is 21^-3/2. Told, or within 30 tolerances of y, and within
+    1000 of the gradient, which is small."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        y1, gradient = rv.value_and_grad(lambda y0: rv.solve(cubic, y0, (0.0, 20.0), 0.5, method=method, save=[-1],
+                                                             controller=rv.PID(tol, tol / 100)).y1[0])(array([1.0]))
+    if method.lam == 0.999:
+        assert any(issubclass(w.category, rv.ParasiteWarning) for w in found)
+    if not found:
+        assert abs(y1 / 21 ** -0.5 - 1) < 30 * tol and abs(gradient[0] / 21 ** -1.5 - 1) < 1000 * tol
+
+
+def test_a_sine_backwards_keeps_its_tolerance() -> None:
+    """A carried gap must not enter the norm, which no step could then meet; what a step adds must."""
+    sol = rv.solve(lambda t, y, p: np.cos(t) + 0.0 * y, array([0.0]), (0.0, -10.0), method=rv.Coupled("dopri5"), save=[-1],
+                   controller=rv.PID(1e-7, 1e-9))
+    assert abs(sol.y1[0] - np.sin(-10.0)) < 30 * 1e-7 and sol.stats.steps < 400
+
+
+def test_stiff_is_said_only_of_what_is() -> None:
+    """DETEST B3 contracts by one per unit of time, which is nothing to dopri5, and too much for lam = .999."""
+    field = lambda t, y, p: np.stack([-y[0], y[0] - y[1] ** 2, y[1] ** 2])
+    with pytest.warns(rv.ParasiteWarning), pytest.raises(FloatingPointError, match=r"keep the two copies .* together.*lam") as found:
+        rv.solve(field, array([1.0, 0.0, 0.0]), (0.0, 20.0), method=rv.Coupled("dopri5"),
+                 controller=rv.PID(1e-6, 1e-8, max_steps=1500))
+    assert "stiff" not in str(found.value)
+    with pytest.raises(FloatingPointError, match="stiff or singular"):
+        rv.solve(lambda t, y, p: y ** 2, array([1.0]), (0.0, 2.0), method=rv.RungeKutta("dopri5"), controller=rv.PID(1e-6, 1e-8))
+
+
+# what is not finite, and the continuous adjoint
+
+@pytest.mark.parametrize("mode", [rv.Direct(), rv.Checkpointed(5), rv.Reversible()], ids=str)
+def test_a_root_at_zero_is_named(mode: Any) -> None:
+    """An empty tank: sqrt(0) has an infinite slope, and np.maximum does not keep it out."""
+    loss = lambda p: np.sum(rv.solve(tank, array([1.0]), np.linspace(0, 3, 301), p["k"], method=rv.Coupled("rk4", 0.5),
+                                     gradient=mode).ys)
+    with pytest.warns(rv.NonFiniteWarning, match=r"params is not finite.*root.*np\.where\(x > 0, np\.sqrt\(np\.where") as found:
+        gradient = rv.grad(loss)({"k": array(1.0)})
+    assert np.isnan(gradient["k"]) and found[0].message.details["step"] == 299 and len(found) == 1
+
+
+def test_the_remedy_helps() -> None:
+    """dL/dp by central differences of the same solve, 1e-5 apart: h^2 of them, over a state that ends at 0."""
+    guarded = lambda t, y, p: -p * np.where(y > 0, np.sqrt(np.where(y > 0, y, 1.0)), 0.0)
+    loss = lambda p: np.sum(rv.solve(guarded, array([1.0]), np.linspace(0, 1.9, 191), p, method=rv.RungeKutta("rk4")).ys)
+    gradient = rv.grad(loss)(array(1.0))
+    assert gradient == pytest.approx((loss(1.0 + 1e-5) - loss(1.0 - 1e-5)) / 2e-5, rel=1e-6)
+
+
+def test_one_zero_row_under_a_norm_is_named() -> None:
+    field = lambda t, y, p: -p["w"] * y / (1.0 + np.linalg.norm(y, axis=-1, keepdims=True))
+    y0, method = array([[1.0, 2.0], [0.0, 0.0]]), rv.RungeKutta("rk4")
+    loss = lambda p: np.sum(rv.solve(field, y0, np.linspace(0, 1, 11), p, method=method).ys ** 2)
+    with pytest.warns(rv.NonFiniteWarning, match=r"params\['w'\] is not finite.*a norm"):
+        rv.grad(loss)({"w": array(1.0)})
+
+
+def test_a_loss_that_is_not_finite_is_named() -> None:
+    with pytest.warns(rv.NonFiniteWarning, match="the loss"), np.errstate(all="ignore"):
+        rv.grad(lambda p: np.sqrt(np.sum(0.0 * rv.solve(decay, array([1.0]), TEN, p, method=rv.RungeKutta("rk4")).ys)))(array(0.1))
+
+
+def test_strict_raises_what_is_not_finite() -> None:
+    with pytest.raises(rv.NonFiniteError, match="step = 299"):
+        rv.grad(lambda p: np.sum(rv.solve(tank, array([1.0]), np.linspace(0, 3, 301), p, method=rv.Coupled("rk4", 0.5),
+                                          gradient=rv.Reversible(strict=True)).ys))(array(1.0))
+
+
+@pytest.mark.parametrize("rates", [(1.0, 2.0), (3.0, 0.5)])
+def test_backsolve_tells_when_its_y_leaves_the_path(rates: Any) -> None:
+    """Backwards a decay explodes: by exp(20) and more."""
+    field = lambda t, y, p: np.stack([2 - p[0] * y[0], y[0] - p[1] * y[1], 0.0 * y[2]])
+    loss = lambda p, **how: np.sum(rv.solve(field, np.ones(3), (0.0, 20.0), p, method=rv.RungeKutta("dopri5"),
+                                            save_at=[0, 0.5, 0.75, 20], controller=rv.PID(1e-8, 1e-8),
+                                            gradient=rv.Backsolve(**how)).ys)
+    with pytest.warns(rv.AdjointWarning, match="left what had been saved"):
+        rv.grad(loss)(array(rates))
+    with pytest.raises(rv.AdjointError):
+        rv.grad(lambda p: loss(p, strict=True))(array(rates))
+
+
+def test_backsolve_is_silent_where_it_is_near() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rv.grad(lambda p: np.sum(rv.solve(pendulum, array([1.0, 0.3]), np.linspace(0, 5, 501), p, method=rv.RungeKutta("rk4"),
+                                          gradient=rv.Backsolve()).ys))(array(2.0))
+
+
+# the parts
+
+@pytest.mark.parametrize("N", [0, 1, 2, 5, 17, 48, 100, 1000])
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_places_share_no_point_and_stay_inside(N: int, width: int) -> None:
+    for stretch in (None, 4, 7):
+        at = places(N, width, stretch)
+        points = looks(N, width, stretch)
+        assert len(at) <= LOOKS and len(set(points)) == len(points) == width * len(at) and set(points) <= set(range(N + 1))
+        if stretch is not None:
+            assert all(n // stretch == (n + width - 1) // stretch for n in at)
+        assert sorted(points) == list(points) and len(at) >= min(LOOKS, (N + 1) // width) * (stretch is None)
+
+
+def test_runs_are_neighbours_in_the_order_of_time() -> None:
+    assert runs((1, 2, 3, 7, 8, 9, 10), 3).T.tolist() == [[0, 1, 2], [3, 4, 5], [4, 5, 6]]
+    assert runs((10, 9, 8, 3, 2), 2).T.tolist() == [[1, 0], [2, 1], [4, 3]]
+    assert grouped([1, 2, 5, 6, 9, 10], 2, 1 << 30) == [[1, 2], [5, 6], [9, 10]] and grouped([], 2, 1) == [[]]
+
+
+def test_a_smooth_gap_is_taken_off() -> None:
+    """v = f for a field that is linear in time, seen half a step away from v, is no parasite; what alternates is, all of it."""
+    t = 0.1 * np.arange(4)
+    for alternating in (0.0, 1e-3):
+        D = [3 + 2 * x + alternating * (-1) ** n for n, x in enumerate(t)]
+        assert injected(D, -1.0) == pytest.approx(0.0, abs=1e-15)                   # it goes on as it was: nothing was put in
+        assert parted(D[:3], -1.0) == pytest.approx(-alternating, abs=1e-15)
+    assert injected([1.0, 0.5], 0.9) == pytest.approx(-0.4)
+
+
+@pytest.mark.filterwarnings("ignore::revode.ParasiteWarning")      # this gap is meant
+@pytest.mark.parametrize("method, k", [(rv.Coupled(lam=0.9), 0.9), (rv.ReversibleHeun(), -1.0), (rv.AsynchronousLeapfrog(0.8), -0.6),
+                                       (rv.LeapfrogMidpoint(), -1.0), (rv.Composition(rv.ReversibleHeun()), -1.0)], ids=str)
+def test_the_gap_is_multiplied_by_k_where_there_is_no_field(method: Any, k: float) -> None:
+    """By a solve of y' = 0 from a state whose gap is not zero; the eigenvector that `b` reads along is the same gap."""
+    companion = method.companion
+    assert isinstance(companion, Companion) and neutral(method.word(Step(0.0, 1.0, 1.0, 1.0))) == pytest.approx(k)
+    sol = rv.solve(lambda t, y, p: 0.0 * y, array([2.0]), [0.0, 1.0], method=method)
+    parts = {name: array([2.0 if name != "v" else 0.0]) + weight * 0.25 for name, weight in
+             {name: companion.b.get(name, 0.0) for name in method.parts}.items()}
+    before = sum(w * parts[name] for name, w in companion.D.items())
+    after = rv.solve(lambda t, y, p: 0.0 * y, None, [1.0, 2.0], method=method, state0=sol.state._replace(parts=parts)).state.parts
+    gap = sum(w * after[name] for name, w in companion.D.items())
+    assert before[0] == pytest.approx(0.25) and gap[0] == pytest.approx(k * 0.25, abs=1e-15)
+
+
+def test_the_error_weights_of_ees_are_those_of_its_definition() -> None:
+    """sum e = 0, e . c = 0, and on y' = y the estimate is the local error to leading order, e . A c = b . A c - 1/6: by the literal
+    scheme on indicator values of each stage."""
+    for stages in range(3, 9):
+        method = rv.EES(stages)
+        A, d, y = np.zeros((stages, stages)), np.zeros(stages), np.zeros(stages)
+        for i in range(stages):
+            A[i] = y
+            d = method.A[i] * d + np.eye(stages)[i]
+            y = y + method.B[i] * d
+        e, c = np.array(method.error_weights), A.sum(1)
+        assert abs(e.sum()) < 1e-14 and abs(e @ c) < 1e-14 and e @ A @ c == pytest.approx(y @ A @ c - 1 / 6, abs=1e-14)
+    assert rv.EES(2).error_weights is None and rv.EES(2).error_order is None
+    assert np.allclose(rv.EES(4).error_weights, (2 ** 0.5 - 1) / 6 * np.array([-1, 1, 1, -1]), atol=1e-15)
