@@ -12,9 +12,9 @@ from .advise import coupling
 from .checks import check_reached, checked_gradient, hinted, method_of, prepare
 from .engine import tree
 from .engine.derivatives import custom_vjp
-from .engine.tensor import innermost, read_only, value_of
+from .engine.tensor import innermost, value_of
+from .finite import guarded
 from .gradients import Automatic, Direct, Reversible
-from .gradients.finite import guarded
 from .gradients.reversible import pull_start, spread, step_back, zeros
 from .methods.increment import Recorder
 from .problem import Asked, Layout
@@ -110,7 +110,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
             if again and not isinstance(gradient, (Automatic, Direct)):
                 raise TypeError(f"solve: a derivative of a derivative was asked through {gradient!r}, which gives first "
                                 "derivatives only; use gradient=Direct(), which gives every order (or, in check_vjp, order=1)")
-            initial = tree.map(read_only, initial)                                   # yours stays writeable
+            initial = tree.map(lambda x: x.view() if isinstance(x, np.ndarray) else x, initial)     # yours stays writeable
             mode = gradient.higher(problem) if again and isinstance(gradient, Automatic) else gradient
             return guarded(problem, initial, params, mode.solve(problem, initial, params))
 

@@ -126,7 +126,7 @@ def size(x: Any) -> float:
 # where to look, and at what
 
 LOOKS = 16            # places at which a march, forward or back, is looked at
-ROOM = 1 << 18        # bytes of states that are held to be judged together
+ROOM = 1 << 15        # bytes of states that are held to be judged together
 
 
 @lru_cache(64)
@@ -169,6 +169,13 @@ def grouped(ns: list[int], width: int, nbytes: int) -> list[list[int]]:
             found.append([])
         found[-1].append(n)
     return found
+
+
+def stacked(rows: list[Parts]) -> Parts:
+    """Many states as one, with an axis of grid points first."""
+    if len(rows) == 1:
+        return {name: x[None] for name, x in rows[0].items()}
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 def members(x: Any) -> Any:
@@ -237,7 +244,7 @@ class Ahead:
         self.rows.append(plain)
         if len(self.rows) >= 64 or len(self.rows) * sum(x.nbytes for x in plain.values()) > ROOM or self.problem.done(n):
             width = 3 if n and self.pairs.smooth else 1
-            self.judge(self.ns, {name: np.stack([row[name] for row in self.rows]) for name in plain})
+            self.judge(self.ns, stacked(self.rows))
             self.ns, self.rows = self.ns[len(self.ns) + 1 - width:], self.rows[len(self.rows) + 1 - width:]
 
     def see(self, ns: list[int], parts: Parts) -> None:
@@ -304,7 +311,7 @@ class Ahead:
     def overflow(self, n: int) -> None:
         """Find the step at which the state stopped being finite, and say so."""
         if self.rows:
-            self.judge(self.ns, {name: np.stack([row[name] for row in self.rows]) for name in self.rows[0]})
+            self.judge(self.ns, stacked(self.rows))
         at, parts = self.before
         F = Increment(self.problem.system, tree.map(value_of, self.params))
         norm = max((size(part) for part in parts.values()), default=float("nan"))
@@ -505,6 +512,6 @@ def lost(problem: Any, wrong: list[str], details: dict) -> Complaint:
         cause, remedies = followed(problem)
     else:
         cause = "the solution contracts, or the steps are too large for their reversal, so that an error grows on the way back"
-    what = " and ".join("dL/d" + name for name in wrong)
-    return Complaint(ReconstructionWarning, f"Reversible: the reverse sweep did not find its way back, so {what} is wrong. "
+    what = " and ".join("dL/d" + name for name in wrong) + (" are" if len(wrong) > 1 else " is")
+    return Complaint(ReconstructionWarning, f"Reversible: the reverse sweep did not find its way back, so {what} wrong. "
                      f"Likely cause: {cause}. Remedies: {'; '.join([*remedies, STORED])}.", details)

@@ -182,9 +182,9 @@ def check_leaves(tree: Any, what: str) -> None:
 def refused(x: Any) -> str:
     """Why x can be no leaf where gradients are taken, and what to do; empty if it can."""
     name = type(x).__name__
-    if issubclass(type(x), STATIC) or issubclass(type(x), FUNCTIONS):
+    if isinstance(x, STATIC) or isinstance(x, FUNCTIONS):
         return ""
-    if issubclass(type(x), np.ndarray):           # of the type: a tensor says that it is one
+    if isinstance(x, np.ndarray):
         if isinstance(x, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
             return f"a {name}, whose mask the gradient would not know; fill it and multiply by the mask as a plain array"
         if isinstance(x, getattr(sys.modules.get("numpy.matrixlib"), "matrix", ())):

@@ -21,7 +21,7 @@ from ..engine.tensor import is_float, value_of
 from ..methods.increment import Increment, Recorder, accumulate
 from ..methods.shears import near_pullback, pullback
 from ..stepping import Problem, march
-from ..watch import Back, Verdict, report
+from ..watch import Back, Verdict, report, stacked
 
 COMPARED = 16      # at most so many saved states are compared on the way back
 
@@ -137,9 +137,9 @@ class Sweep:
                 seen.append(tree.map(value_of, (self.parts, self.cotangents)))
         if settles:
             self.R.flush_all(self.cotangents)
-        first_seen, second_seen = ({name: np.stack([row[j][name] for row in seen]) for name in seen[0][j]} if seen else {}
-                                   for j in (0, 1))
-        return first_seen, second_seen
+        if not seen:
+            return {}, {}
+        return stacked([parts for parts, _ in seen]), stacked([cotangents for _, cotangents in seen])
 
     def restart(self, parts: dict) -> None:
         """Go on from these parts."""

@@ -55,6 +55,11 @@ def mixed(t, y, p):
     return 0.05 * outer / (1.0 + np.max(y, axis=-1, keepdims=True) ** 2) + p["c"] * t
 
 
+def waves(t, y, p):
+    """So many elementary functions that each is called apart, for a stretch of memory."""
+    return sum(0.02 * np.sin(k * y + t) * np.exp(-y * y) + np.arctan2(p["c"] * y, 1.0 + k) for k in range(12))
+
+
 def gusts(t, y, p):
     return 0.3 * np.cos(y) * p["c"]
 
@@ -78,6 +83,7 @@ CASES: dict[str, tuple] = {
     "bare": (lambda t, y, p: np.cos(t) - y, 2, 4, {}, rv.Coupled("midpoint"), {}, np.float64),
     "verlet": (pendulum, 1, 40, {"k": np.array([2.0]), "c": np.array([0.3])}, rv.VelocityVerlet(), {}, np.float32),
     "mixed": (mixed, 3, 9, C, rv.ReversibleHeun(), {}, np.float64),
+    "waves": (waves, 3, 9, C, rv.ReversibleHeun(), {}, np.float64),
     "diagonal": (mixed, 3, 20, C, rv.ReversibleHeun(), {"diffusion": gusts, "noise": rv.Brownian(3, offset=5)}, np.float32),
     "general": (gusts, 3, 11, C, rv.Coupled("heun2"), {"diffusion": general, "noise": rv.Brownian(2**63 + 3)}, np.float64),
     "control": (driven, 3, 11, C, rv.ReversibleHeun(), {"control": rv.LinearPath(np.linspace(0.0, 0.5, 5), SERIES)}, np.float64),

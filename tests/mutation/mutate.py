@@ -38,7 +38,7 @@ SUITES = {"engine": ENGINE_TESTS,
                       "tests/unit/test_ees.py", "tests/unit/test_errors_solve.py"],
           "gradients": ["tests/unit/test_checkpointing.py", "tests/unit/test_checkpointing_online.py",
                         "tests/unit/test_gradients.py", "tests/unit/test_solve.py", "tests/unit/test_ees.py",
-                        "tests/unit/test_errors_solve.py", "tests/unit/test_roundtrip.py"]}
+                        "tests/unit/test_errors_solve.py", "tests/unit/test_roundtrip.py", "tests/unit/test_watch.py"]}
 LIMIT = {"battery": 20, "suite": 180}                   # seconds
 
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.Mod: ast.Mult,

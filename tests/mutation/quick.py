@@ -341,12 +341,12 @@ def check_reports(rv: Any) -> None:
 
 def check_monitors(rv: Any) -> None:
     """What the methods say about themselves: limits, growth, the gap that is watched, the error that a controller sees."""
+    from revode.methods.companion import injected, neutral, parted, weighted
     from revode.methods.increment import Increment, System
     from revode.methods.shears import Step
     from revode.stepping import Stats
     h, z = 0.1, 0.7 * Y0
     step, F = Step(0.3, 0.4, np.asarray(h), np.asarray(h)), Increment(System(field, Stats()), PARAMS)
-    f = field(0.3, Y0, PARAMS)
     coupled, damped = rv.Coupled("heun2", lam=0.8), rv.AsynchronousLeapfrog(eta=0.9)
     close([coupled.contraction_limit(h), damped.contraction_limit(h)], [-np.log(0.8) / h] * 2, 1e-14, "contraction_limit")
     close([coupled.reverse_growth, damped.reverse_growth], [1.25, 1.25], 1e-14, "reverse_growth")
@@ -354,19 +354,27 @@ def check_monitors(rv: Any) -> None:
     assert rv.LeapfrogMidpoint().contraction_limit(h) == 0.0 and (damped.order, rv.NearReversible("rk4").reversal_order) == (1, 5)
     assert (rv.EES(stages=5).reversal_order, rv.EES27().reversal_order, rv.EES25().reversal_order) == (9, 7, 5)
     assert rv.EES25().error_weights == (1 / 5, -1 / 3, 2 / 15) and rv.EES25(x=0.25).error_weights is None
-    for method, parts, gap in ((coupled, {"y": Y0, "z": z}, Y0 - z), (rv.ReversibleHeun(), {"y": Y0, "z": z}, Y0 - z),
-                               (damped, {"y": Y0, "v": z}, h * (z - f)),
-                               (rv.LeapfrogMidpoint(), {"y_prev": z, "y": Y0}, z + h * f - Y0)):
-        close(method.gap(F, 0.3, np.asarray(h), parts), gap, 1e-14, f"gap of {method}")
-        F.memo.clear()
+    user = rv.shears(lambda t0, t1, h: [], twin=("y", "z"))
+    y = Y0
+    for method, parts, gap, a, b in ((coupled, {"y": y, "z": z}, y - z, y + z, y),
+                                     (rv.ReversibleHeun(), {"y": y, "z": z}, y - z, y + z, -z),
+                                     (damped, {"y": y, "v": z}, z, y, z), (user, {"y": y, "z": z}, y - z, y + z, (y - z) / 2),
+                                     (rv.LeapfrogMidpoint(), {"y_prev": z, "y": y}, y - z, y + z, (y - z) / 2)):
+        for weights, wanted in zip(method.companion[1:4], (gap, a, b), strict=True):
+            close(weighted(weights, parts), wanted, 1e-14, f"companion of {method}")
+    D = [np.array([1.0, 2.0]) * x for x in (1.0, 0.3, -0.2, 0.7)]
+    close(neutral(damped.word(step)), -0.8, 1e-14, "neutral")
+    close(injected(D[:2], 0.9), D[1] - 0.9 * D[0], 1e-14, "injected")
+    g = [D[n + 1] + D[n] for n in range(3)]
+    close(injected(D, -1.0), (2 * g[1] - g[0] - g[2]) / 4, 1e-14, "injected, smooth part off")
+    close(parted(D[:3], -1.0), D[1] - (g[0] + g[1]) / 4, 1e-14, "parted")
+    close(rv.EES(stages=4).error_weights, (2 ** 0.5 - 1) / 6 * np.array([-1, 1, 1, -1]), 1e-14, "error weights")
     from revode.methods.runge_kutta import TABLEAUX
     assert rv.RungeKutta(TABLEAUX["rk4"]).order == 4 and rv.Coupled(TABLEAUX["bosh3"]).order == 3
     (_, trip), _ = rv.value_and_grad(lambda y: (lambda sol: (np.sum(sol.y1), sol.stats))(rv.solve(
         field, y, TS, PARAMS, method=rv.EES25(), save=[-1])), has_aux=True)(Y0)
     assert trip.roundtrip.step == 0 and trip.roundtrip.absolute > 0          # one state is compared: the first
     close(trip.roundtrip.ulps * np.spacing(np.abs(Y0).max()) / trip.roundtrip.absolute, 1.0, 1e-12, "ulps")
-    user = rv.shears(lambda t0, t1, h: [], twin=("y", "z"))
-    close(user.gap(F, 0.3, h, {"y": Y0, "z": z}), Y0 - z, 1e-15, "gap of a user's method")
     assert (rv.EES25().error_order, rv.ReversibleHeun().error_order, rv.Coupled("bosh3").error_order) == (3, 2, 3)
     assert (rv.EES25().correct, rv.EES27().correct, rv.EES(stages=4).correct, rv.NearReversible().correct) == (0, 0, 0, 0)
     after, error = rv.ReversibleHeun().attempt(step, {"y": Y0, "z": z}, F)

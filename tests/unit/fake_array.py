@@ -27,7 +27,9 @@ FUNCTIONS = {                      # NumPy functions that CuPy has under the sam
     np.sum, np.max, np.min, np.mean, np.cumsum, np.where, np.concatenate, np.stack, np.einsum, np.reshape, np.transpose,
     np.broadcast_to, np.flip, np.swapaxes, np.moveaxis, np.expand_dims, np.squeeze, np.ravel, np.zeros_like, np.ones_like,
     np.full_like, np.empty_like, np.any, np.all, np.shape, np.ndim, np.size, np.argmax, np.argmin, np.argsort, np.clip,
-    np.copy, np.take, np.count_nonzero, np.may_share_memory,
+    np.copy, np.take, np.count_nonzero, np.dot, np.prod, np.cumprod, np.tensordot, np.inner, np.vdot, np.kron,
+    np.linalg.solve, np.linalg.inv, np.linalg.det, np.linalg.pinv, np.linalg.cholesky, np.linalg.eigvalsh, np.linalg.matrix_power,
+    np.nan_to_num, np.may_share_memory,
 }
 MISSING = {np.spacing, np.vecdot, np.matvec, np.vecmat} if hasattr(np, "vecmat") else {np.spacing}
 

@@ -3,7 +3,6 @@
 The single operations are in test_numpy_functions.py, the refusals in test_errors_engine.py.
 """
 import gc
-import numbers
 import tracemalloc
 import weakref
 from typing import NamedTuple
@@ -409,33 +408,3 @@ def test_the_backward_sweep_lets_cotangents_go():
         tracemalloc.stop()
     # A handful of arrays and a list of n entries; held cotangents would make it n arrays.
     assert peak < 8 * size
-
-
-def test_isinstance_says_of_a_tensor_what_it_says_of_its_array():
-    seen = []
-
-    def fn(x, y, n):
-        seen.append([isinstance(x, np.ndarray), isinstance(x, float), isinstance(y, float), isinstance(n, np.float32),
-                     isinstance(x, rv.Tensor), isinstance(y, rv.Tensor), isinstance(y, numbers.Number)])
-        return np.sum(x) * y * n
-    rv.grad(fn, argnums=(0, 1, 2))(np.ones(2), 0.5, np.float32(2))
-    rv.grad(lambda x: np.sum(rv.grad(fn, argnums=0)(x, 0.5, np.float32(2))))(np.ones(2))
-    assert seen[0] == [True, False, True, True, True, True, True]
-    assert seen[1][:2] == [True, False] and seen[1][4]
-
-
-@pytest.mark.parametrize("gradient", [rv.Direct(), rv.Reversible(), rv.Checkpointed(4)], ids=repr)
-@pytest.mark.parametrize("backend", ["eager", "auto"])
-def test_a_field_that_asks_for_arrays_takes_one_branch_forward_and_back(gradient, backend):
-    def field(t, y, p):
-        if isinstance(y, np.ndarray) and isinstance(p, np.ndarray):
-            return -p * y
-        return 3 * p * y * y
-
-    def loss(field, y, p):
-        return np.sum(rv.solve(field, y, np.linspace(0, 1, 301), p, method=rv.Coupled("rk4"), gradient=gradient, backend=backend,
-                               save=[-1]).y1)
-    ay, ap = rv.grad(lambda y, p: loss(field, y, p), argnums=(0, 1))(np.ones(2), np.array(0.7))
-    # y = exp(-p t): rk4 at h = 1/300 is right to h^4 / 120 = 1e-12
-    np.testing.assert_allclose(ay, np.exp(-0.7) * np.ones(2), rtol=1e-10)
-    np.testing.assert_allclose(ap, -2 * np.exp(-0.7), rtol=1e-10)

@@ -85,7 +85,7 @@ def test_the_reverse_sweep_says_where_and_how_much() -> None:
     details = backward.details
     assert 0 <= details["step"] < 100 and details["t"] == TS_DECAY[details["step"]] and details["allowed"] == 1e-3
     assert details["error"] == stats.roundtrip.absolute and details["W_p"] > 1e-3
-    assert "did not find its way back, so dL/dy0 and dL/dparams is wrong" in str(backward)
+    assert "did not find its way back, so dL/dy0 and dL/dparams are wrong" in str(backward)
     assert "contracts faster" in str(backward) and "lam=0.999" in str(backward)
     for remedy in ("smaller steps", "lam = exp(-c h)", "Reversible(resync=K)", "Checkpointed(n)", "Direct()"):
         assert remedy in str(backward).split("Remedies:")[1]

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from ..engine import tree
-from ..engine.tensor import Tensor, number
-from ..stepping import Problem, Stats, states
-from ..watch import Complaint, NonFiniteWarning, complain
-from .checkpointed import Checkpointed, record
+from .engine import tree
+from .engine.tensor import Tensor, number
+from .gradients.checkpointed import Checkpointed, record
+from .stepping import Problem, Stats, states
+from .watch import Complaint, NonFiniteWarning, complain
 
 KINK = ("the derivative of a root, a norm, a logarithm or a division at zero, which is infinite",
         "guard it twice, as in np.where(x > 0, np.sqrt(np.where(x > 0, x, 1.0)), 0.0): np.where alone still differentiates "
