@@ -4,9 +4,10 @@ import re
 import shutil
 
 import pytest
-from run_chapters import DOCS, blocks, chapters, code_of, comparable, differences, run, worded, written
+from run_chapters import DOCS, PAGES, blocks, chapters, code_of, comparable, differences, main, run, worded, written
 
 from revode.compiled import backend
+from revode.compiled.plans import programs
 
 WIDTH = 120        # characters: a page is read without scrolling
 TYPED = 40         # lines of functions and classes that a chapter types in front of the reader (STYLE.md)
@@ -34,12 +35,15 @@ def test_a_chapter_is_short_and_whole(path):
     assert typed <= TYPED
 
 
-@pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler")
-def test_the_page_of_backends_shows_what_its_code_prints(monkeypatch):
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_shows_what_its_code_prints(name, monkeypatch):
+    if name == "backends" and shutil.which("g++") is None and shutil.which("clang++") is None:
+        pytest.skip("no C++ compiler")
     monkeypatch.setattr(backend, "_told", set())               # a fallback is told once for each field and process
-    page = DOCS / "backends.md"
+    programs.clear()                                           # and programs are kept for the next solve
+    page = DOCS / f"{name}.md"
     wrong = differences(page)
-    assert not wrong, "\n\n".join([*wrong, "If the new output is right: python -m tests.docs.run_chapters backends --write"])
+    assert not wrong, "\n\n".join([*wrong, f"If the new output is right: python -m tests.docs.run_chapters {name} --write"])
     text = page.read_text()
     assert [line for line in text.splitlines() if len(line) > WIDTH and not line.startswith("|")] == []
     assert f"]({page.name})" in (DOCS / "index.md").read_text()
@@ -101,6 +105,19 @@ def test_what_is_compared(tmp_path, old, new, fault):
     path.write_text(CHAPTER.replace("\n3\n", "\n2\n").replace(old, new, 1))
     found = differences(path)
     assert len(found) == 1 and fault in found[0]
+
+
+def test_a_warning_counts_once_for_each_text(tmp_path):
+    path = tmp_path / "99-warned.md"
+    path.write_text("```python\nimport warnings\nfor text in ('one', 'one', 'two'):\n    warnings.warn(text)\n```\n\n"
+                    "```text\nUserWarning: one\nUserWarning: two\n```\n")
+    assert differences(path) == []
+
+
+def test_a_name_that_no_page_has_is_refused(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["backend", "88"])
+    assert "no chapter begins with 88" in capsys.readouterr().err
 
 
 def test_a_block_that_should_raise_and_does_not_is_an_error(tmp_path):

@@ -15,7 +15,9 @@ def test_the_code_runs(capsys):
     for block in re.findall(r"```python\n(.*?)```", README, re.S):
         exec(compile(block, "README.md", "exec"), names)
     out = capsys.readouterr().out
-    assert re.fullmatch(r"loss 0\.\d{6}, states held 2, round trip \de-1[3-9]\n", out), out
+    found = re.fullmatch(r"loss 0\.541824, states held 2, round trip (\de[-+]\d\d)\n", out)         # the start and the end
+    # RK4 is undone to O(h^5) a step: at most 1000 * .005**5 = 3e-9 for a field of size 1, and this one is small and smooth
+    assert found and float(found[1]) < 3e-9, out
 
 
 def test_the_gpu_example_runs_on_the_host(capsys, monkeypatch):
