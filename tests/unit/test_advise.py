@@ -142,9 +142,9 @@ def test_van_der_pol_works_with_lam_exp_minus_2h_and_resync():
     for g, e in ((grads[0], exact[0]), (grads[1]["mu"], exact[1]["mu"])):
         # The error of a state enters a gradient through the second derivative of the flow, of order |y|, T e^(rate T) here.
         assert_allclose(g, e, rtol=1e-9, atol=1e-9 * np.max(abs(exact[0])))
-    # Without resync the digits run out (by t = 20 none is left), and the gradient says so.
+    # Without resync the digits run out: by t = 20 none is left, and the gradient says so.
     with pytest.warns(rv.ReconstructionWarning, match="the reverse sweep"):
-        gradients(args, method, rv.Reversible())
+        gradients(problem("van der Pol", 2000), method, rv.Reversible())
     advice = advise(*args, method=method)
     assert advice.suits and not advice.ok and advice.roundtrip > 1e-4
 
