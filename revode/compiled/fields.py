@@ -73,7 +73,7 @@ class Brought:
 
     def linear(self, outputs: list, pull: Callable) -> Callable:
         """The pullback of a custom_vjp, which may bring along arrays and numbers of its own."""
-        return Pull.of(pull, outputs)
+        return Pull.of(pull, outputs, self.array)
 
     def result(self, x: Any) -> Any:
         """What the field returned; an array without a tensor in it was brought along as well."""
