@@ -129,12 +129,12 @@ places = count()           # of the fields that are looked at on the tape
 def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
     """Everything that the programs of a solve are made from, but for the numbers of the field. Raises NotTraceable."""
     seen, system, driver = problem.seen, problem.system, problem.driver
-    leaves = tuple((np.shape(x), x.dtype if hasattr(x, "dtype") else float) if is_float(x) else None for x in tree.flatten(params)[0])
-    values = getattr(getattr(driver, "control", None), "values", np.empty((0, 0)))
-    shapes = getattr(driver, "shape", None), values.shape[:-2], values.shape[-1]
-    given = None if driver is None else (type(driver), inside(problem), shapes)
-    return (backend, declared(problem, parts, params), type(system), getattr(system, "general", None), seen.key, leaves,
-            tuple((name, x.shape, x.dtype) for name, x in parts.items()), given)
+    driven = None
+    if driver is not None:
+        path = np.shape(getattr(getattr(driver, "control", None), "values", ((),)))
+        driven = type(driver), inside(problem), getattr(driver, "shape", None), path[:-2], path[-1]
+    return (backend, declared(problem, parts, params), type(system), getattr(system, "general", None), seen.key,
+            tuple((name, x.shape, x.dtype) for name, x in parts.items()), driven)
 
 
 def inside(problem: Problem) -> bool:

@@ -37,7 +37,7 @@ def tile_of(rows: int, dtype: Any) -> int:
 class Tiles:
     """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
     looks = 1 << 62            # the state is looked at in the middle and at the end
-    pays = 8000                # so many steps take some fifty times as long as one on the tape
+    pays = 40000               # so many steps take some fifty times as long as one on the tape
     compared = 16              # saved states that the reverse sweep is compared with: a stop costs as much as some 100 steps
 
     def __init__(self, steps: Steps, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool = False,
