@@ -74,7 +74,7 @@ METHODS: dict[str, Any] = {
 }
 
 MODES: dict[str, Any] = {
-    "none named: `Automatic()`, with `NearReversible(\"rk4\")`": (rv.NearReversible("rk4"), None),
+    'none named: `Automatic()`, with `NearReversible("rk4")`': (rv.NearReversible("rk4"), None),
     '`Reversible()`, with the same': (rv.NearReversible("rk4"), rv.Reversible()),
     "`Direct()`": (rv.RungeKutta("rk4"), rv.Direct()),
     "`Checkpointed(20)`": (rv.RungeKutta("rk4"), rv.Checkpointed(20)),
