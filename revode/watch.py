@@ -247,7 +247,8 @@ class Ahead:
         self.before = n, plain
         self.ns.append(n)
         self.rows.append(plain)
-        if self.pairs.data is None or len(self.rows) >= 64 or len(self.rows) * sum(x.nbytes for x in plain.values()) > ROOM or self.problem.done(n):
+        held = len(self.rows) * sum(x.nbytes for x in plain.values())
+        if self.pairs.data is None or len(self.rows) >= 64 or held > ROOM or self.problem.done(n):
             width = 3 if self.problem.N and self.pairs.smooth else 1
             self.judge(self.ns, stacked(self.rows))
             self.ns, self.rows = self.ns[len(self.ns) + 1 - width:], self.rows[len(self.rows) + 1 - width:]
