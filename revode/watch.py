@@ -247,8 +247,9 @@ class Ahead:
         self.before = n, plain
         self.ns.append(n)
         self.rows.append(plain)
-        if len(self.rows) >= 64 or len(self.rows) * sum(x.nbytes for x in plain.values()) > ROOM or self.problem.done(n):
-            width = 3 if n and self.pairs.smooth else 1
+        held = len(self.rows) * sum(x.nbytes for x in plain.values())
+        if self.pairs.data is None or len(self.rows) >= 64 or held > ROOM or self.problem.done(n):
+            width = 3 if self.problem.N and self.pairs.smooth else 1
             self.judge(self.ns, stacked(self.rows))
             self.ns, self.rows = self.ns[len(self.ns) + 1 - width:], self.rows[len(self.rows) + 1 - width:]
 
@@ -327,9 +328,9 @@ class Ahead:
             parts, norm = after, max(norms)
         raise FloatingPointError(
             f"solve: the state is no longer finite at step {at} of {self.problem.N} (t = {self.problem.ts[at]:.6g}); its "
-            f"largest entry was {norm:.3g} one step before. " + (
-                "Its two copies of the solution had parted long before: see the warning about that, and its remedies."
-                if self.problem.parted else "Take smaller steps, or look at the field there."))
+            f"largest entry was {norm:.3g} one step before. Take smaller steps, or look at the field there." + (
+                " Its two copies of the solution had parted before: see the warning about that, and its remedies."
+                if self.problem.parted else ""))
 
 
 class Back:
