@@ -21,8 +21,9 @@ Source: the two roots R and lam / R of the coupled pair, McCallum & Foster 2024 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,14 +31,14 @@ import numpy as np
 from .checks import prepare
 from .engine import tree
 from .engine.tensor import beside, number, to_host, value_of
-from .methods import Coupled, RungeKutta
+from .methods import Coupled, NearReversible, RungeKutta
 from .methods.increment import Increment
 from .methods.runge_kutta import Tableau, increment_of
 from .methods.shears import Parts, inverse
 from .problem import Asked
 from .stepping import one_step
 from .watch import TOL as NEAR
-from .watch import size
+from .watch import Ahead, ParasiteWarning, size
 
 PARTING = 100.0     # the copies may part this many times further than one step brings them before the method is unsuited
 MARGIN = 1.1        # the recommended lam bears this many times the contraction rate that was found
@@ -109,7 +110,7 @@ def advise(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any
     Parameters
     ----------
     field, y0, ts, params : as for `solve`; after an adaptive solve, ts = sol.ts.
-    method : a method that can be run backwards; Coupled("midpoint") by default.
+    method : a method that can be run backwards; by default that of `solve`, NearReversible("rk4").
     tol : largest acceptable error of the round trip, each entry relative to its largest value; default that of
         Reversible, sqrt(eps) for exactly reversible methods.
 
@@ -131,22 +132,19 @@ def advise(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any
         raise ValueError(f"advise: tol={tol!r}; a positive number, or None for what Reversible allows")
     if getattr(method, "lam", None) == "auto":
         method = Coupled(method.base, coupling(field, y0, ts, params, method.base))
-    trial = Trial(field, y0, ts, params, Coupled() if method is None else method)
+    trial = Trial(field, y0, ts, params, NearReversible("rk4") if method is None else method)
     method = trial.method
     limit = tol if tol is not None else trial.eps ** 0.5 if hasattr(method, "word") else NEAR
     kappa = parasite(method, trial)
     parting = 1.0 if kappa is None else partings(trial.contracting, kappa)
     path = trial.rehearse(method)
     diverges = path is None
-    suits = parting <= PARTING and not diverges
+    suits = parting <= PARTING and path is not None and not path.parted
     found = path.sweep() if path else Swept(math.inf, math.inf, None, 1.0)
     recommended, resync, better = method, None, found
     if not (suits and found.relative <= limit):
         if not suits or isinstance(method, Coupled):
-            lam = gentlest(trial.contracting)
-            base = method.base if isinstance(method, Coupled) else "midpoint"
-            recommended = Coupled(base, max(lam, method.lam) if suits else lam)
-            path = trial.rehearse(recommended)
+            recommended, path = followed(trial, method, suits)
         if path:
             better = path.sweep(restart=limit / RESERVE)
             resync = better.stretch
@@ -165,6 +163,21 @@ def advise(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any
         lam_below=math.exp(-max(contraction * h, 0.0)) if trial.rated else math.nan,
         amplification=found.error / found.local if found.local else 1.0, roundtrip=found.error, relative=found.relative,
         recommended=recommended, resync=resync, recommended_roundtrip=better.error)
+
+
+def followed(trial: Trial, method: Any, suits: bool) -> tuple[Any, Path | None]:
+    """A method whose rehearsal stays on the solution: coupled, or else the default, which has no second copy.
+
+    The copies' difference falls like (lam / R)^n beside R^n, so where the solution itself decays, lam has to be below R^2.
+    """
+    lam = gentlest(trial.contracting)
+    base = method.base if isinstance(method, Coupled) else "midpoint"
+    lams = [max(lam, method.lam) if suits else lam, round(lam * lam, 6)]
+    for candidate in (*(Coupled(base, lam) for lam in lams if 0 < lam), NearReversible("rk4")):
+        path = trial.rehearse(candidate)
+        if path is not None and not path.parted:
+            break
+    return candidate, path
 
 
 def coupling(field: Callable, y0: Any, ts: Any, params: Any = None, base: str | Tableau = "midpoint") -> float:
@@ -288,12 +301,22 @@ class Path:
         self.stride = math.isqrt(self.problem.N) + 1
         self.kept: dict[int, Parts] = {}
         self.scales: Parts = {}
+        rehearsal = replace(trial.problem, method=method, scales={}, parted=False, strict=False)
+        ahead = Ahead(rehearsal, trial.params)
+        stops = set(ahead.stops)
         for n, before, after in trial.walk(method):
             if n % self.stride == 0:
                 self.kept[n] = before
+            if n == 0:
+                ahead.look(0, before)
+            if n + 1 in stops:
+                with warnings.catch_warnings():                            # the advice says it
+                    warnings.simplefilter("ignore", ParasiteWarning)
+                    ahead.look(n + 1, after)
             self.scales = {name: np.maximum(np.maximum(self.scales.get(name, 0.0), abs(before[name])), abs(x))
                            for name, x in after.items()}
         self.scale = max(size(self.scales[name]) for name in method.outputs)
+        self.parted = rehearsal.parted                                     # a solve by this method would warn of its copies
 
     def backwards(self) -> Iterator[tuple[int, Parts, Parts]]:
         """(n, parts before, parts after) for every step, last first."""

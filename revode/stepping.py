@@ -221,7 +221,7 @@ def leap(problem: Problem, parts: Parts, params: Any, runner: Any, visit: Callab
                 watch.see(looks, runner.forward(n, stop, ys, looks))
                 n, parts = stop, runner.get("part")
             else:
-                watch.see([0], {name: part[None] for name, part in parts.items()})
+                watch.begin(parts)
             if visit is not None and n % every == 0:
                 visit(n, parts)
     problem.stats.steps, problem.stats.nfe_forward = N, problem.stats.nfe

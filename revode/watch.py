@@ -234,6 +234,11 @@ class Ahead:
         width = 3 if self.pairs.smooth else 1
         return grouped([n for n in self.stops if first < n <= last], width, sum(x.nbytes for x in parts.values()))
 
+    def begin(self, parts: Parts) -> None:
+        """The state at the start, of which there is nothing to judge."""
+        self.before = 0, parts
+        self.problem.scales.update({name: abs(part) for name, part in parts.items()})
+
     def look(self, n: int, parts: Parts) -> None:
         """One state; judged with others, or when there is no room for more."""
         plain = {name: value_of(part) for name, part in parts.items()}
@@ -271,21 +276,19 @@ class Ahead:
             return
         width = 3 if pairs.smooth else 1
         at = runs(tuple(ns), width)
-        y = abs(parts[problem.method.outputs[0]])
-        t, s = self.fading(ns, y)
-        gap = pairs.gap(parts)
         if not at.size:
             return
-        middle = at[width // 2]
+        middle, gap, y = at[width // 2], pairs.gap(parts), parts[problem.method.outputs[0]]
+        t, scale = self.fading([ns[i] for i in middle], abs(y[beside(y)(middle)]))
         gap = abs(parted([gap[beside(gap)(at[j])] for j in range(width)], pairs.k))
         if pairs.data.velocity:
             gap = gap * column([abs(float(problem.hs[ns[i]])) for i in middle], gap)
         # what starts at zero has no size yet
-        allowed, scale = pairs.data.allowed if problem.driver is None else pairs.data.driven, s[beside(s)(middle)]
+        allowed = pairs.data.allowed if problem.driver is None else pairs.data.driven
         if problem.adaptive is not None:                                 # here the user has said how far it may be off
             allowed, wanted = OF_TOLERANCE, problem.adaptive.controller
             scale = wanted.atol + wanted.rtol * scale
-        G = np.where(abs(t[middle] - float(problem.ts[0])) >= 0.05 * self.span, size_of_each(gap / scale), 0.0)
+        G = np.where(abs(t - float(problem.ts[0])) >= 0.05 * self.span, size_of_each(gap / scale), 0.0)
         self.G = max(self.G, float(np.max(G)))
         if self.G > allowed:
             n = ns[middle[int(np.argmax(G > allowed))]]

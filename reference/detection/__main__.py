@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from . import detest, page, tables
 from .cases import random_case
@@ -21,6 +22,20 @@ OUT = Path(__file__).parents[2] / "docs" / "measurements" / "detection.json"
 def progress(done: int, of: int, start: float) -> None:
     spent = time.monotonic() - start
     print(f"\r{done} of {of} solves, {spent:.0f} s, {spent / done * (of - done):.0f} s to go ", end="", file=sys.stderr, flush=True)
+
+
+def saved(about: dict, records: list[dict], problems: list[dict]) -> str:
+    """JSON with a line for each record, and numbers of four digits."""
+    def short(x: Any) -> Any:
+        if isinstance(x, float):
+            return float(f"{x:.4g}")
+        if isinstance(x, dict):
+            return {name: short(v) for name, v in x.items()}
+        return [short(v) for v in x] if isinstance(x, list) else x
+
+    def lines(rows: list[dict]) -> str:
+        return ",\n".join(json.dumps(short(row), default=str) for row in rows)
+    return f'{{"about": {json.dumps(about)},\n"records": [\n{lines(records)}],\n"detest": [\n{lines(problems)}]}}\n'
 
 
 def main() -> None:
@@ -43,11 +58,13 @@ def main() -> None:
     for rows in tables.tables(records):
         print(tables.text(rows) + "\n")
     problems = detest.results()
-    print(tables.text(detest.rows(problems)))
+    print(tables.text(detest.rows(problems)) + "\n")
+    for what, value, bar, held in tables.bars(records):
+        print(f"{what:45} {value:8.4g} (bar {bar:g}) {'kept' if held else 'NOT KEPT'}")
     command = f"python -m reference.detection --solves {asked.solves} --seed {asked.seed}"
     about = {"command": command, **page.machine()}
     asked.out.parent.mkdir(parents=True, exist_ok=True)
-    asked.out.write_text(json.dumps({**about, "records": records, "detest": problems}, default=str, indent=None) + "\n")
+    asked.out.write_text(saved(about, records, problems))
     (asked.page or asked.out.with_suffix(".md")).write_text(page.markdown(about, records, problems))
 
 

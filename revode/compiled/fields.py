@@ -73,7 +73,7 @@ class Brought:
 
     def linear(self, outputs: list, pull: Callable) -> Callable:
         """The pullback of a custom_vjp, which may bring along arrays and numbers of its own."""
-        return Pull.of(pull, outputs)
+        return Pull.of(pull, outputs, self.array)
 
     def result(self, x: Any) -> Any:
         """What the field returned; an array without a tensor in it was brought along as well."""
@@ -109,6 +109,7 @@ class Seen(Brought):
         self.found: dict[bytes, Seen] = {}          # by the whole numbers: what the field brings along there
         self.tape: Any = Trace()
         leaves, structure = tree.flatten(params)
+        self.leaves = tuple((getattr(x, "shape", ()), getattr(x, "dtype", float)) if is_float(x) else None for x in leaves)
         leaves = [self.tape.input(x) if is_float(x) else x for x in leaves]
         time, state = self.tape.input(t), self.tape.input(y)
         self.given, self.time = len(self.tape.nodes), time.slot
@@ -178,7 +179,8 @@ class Seen(Brought):
         lines += [x.slot if type(x) is Tensor else content(x) for x in outputs]
         asked = None if self.asked_before is None else (
             self.asked_before, self.fixed, tuple(sorted(self.pinned.items())), tuple((np.shape(x), x.dtype) for x in self.asked))
-        return self.given, self.time, tuple(lines), tuple((x.shape, x.dtype) for x in self.arrays), tuple(self.kinds), asked
+        arrays = tuple((x.shape, x.dtype) for x in self.arrays)
+        return self.leaves, self.given, self.time, tuple(lines), arrays, tuple(self.kinds), asked
 
     def again(self, t: Any) -> Seen:
         """The field at another time: the same operations on what it brings along there."""

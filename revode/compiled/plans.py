@@ -29,8 +29,8 @@ from ..methods.increment import Increment
 from ..stepping import Problem, Stats, one_step
 from ..watch import size
 from .fields import Seen
-from .program import kinds
-from .replay import CHUNK, Grid
+from .program import interpret, kinds
+from .replay import CHUNK, Grid, given
 from .steps import traced_method
 
 KEPT = 64                  # kinds of solves whose programs are kept
@@ -130,12 +130,12 @@ places = count()           # of the fields that are looked at on the tape
 def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
     """Everything that the programs of a solve are made from, but for the numbers of the field. Raises NotTraceable."""
     seen, system, driver = problem.seen, problem.system, problem.driver
-    leaves = tuple((np.shape(x), x.dtype if hasattr(x, "dtype") else float) if is_float(x) else None for x in tree.flatten(params)[0])
-    values = getattr(getattr(driver, "control", None), "values", np.empty((0, 0)))
-    shapes = getattr(driver, "shape", None), values.shape[:-2], values.shape[-1]
-    given = None if driver is None else (type(driver), inside(problem), shapes)
-    return (backend, declared(problem, parts, params), type(system), getattr(system, "general", None), seen.key, leaves,
-            tuple((name, x.shape, x.dtype) for name, x in parts.items()), given)
+    driven = None
+    if driver is not None:
+        path = np.shape(getattr(getattr(driver, "control", None), "values", ((),)))
+        driven = type(driver), inside(problem), getattr(driver, "shape", None), path[:-2], path[-1]
+    return (backend, declared(problem, parts, params), type(system), getattr(system, "general", None), seen.key,
+            tuple((name, x.shape, x.dtype) for name, x in parts.items()), driven)
 
 
 def inside(problem: Problem) -> bool:
@@ -280,8 +280,32 @@ def agree(runner: Any, direction: str, problem: Problem, parts: dict, params: An
                 step = abs(x - parts[name]) if kind == "part" else abs(x)
                 allowed = (1e-6 if eps < 1e-10 else 1e-3) * step + 1e4 * eps * largest
                 if not np.all(abs(found[name] - x) <= allowed):
+                    if program_is_right(runner.steps, direction, problem, parts, seeds, params, n, wanted):
+                        raise Disagreement(f"step {n} of what was generated is not that of its program ({kind} {name}), which is the "
+                                           "field; this is a fault of revode's, so please report it")
                     raise Disagreement(f"step {n} of the program is not that of the field ({kind} {name}), which uses values that a "
                                        "program does not see (random numbers, or what changes from call to call)")
+
+
+def program_is_right(steps: Any, direction: str, problem: Problem, parts: dict, seeds: dict, params: Any, n: int,
+                     wanted: dict) -> bool:
+    """Whether the programs, operation by operation, give the parts that the tape gave: then what was generated is at fault."""
+    h, edge = problem.h(n), direction == "forward"
+    at: dict = {("part", name): x for name, x in parts.items()} | {("cotangent", name): x for name, x in seeds.items()}
+    at |= {("param", i): x for i, x in enumerate(given(problem, params))}
+    at |= {("aparam", i): np.zeros_like(x) for i, x in enumerate(tree.flatten(params)[0]) if is_float(x)}
+    at |= {("step", "t0"): problem.ts[n], ("step", "t1"): problem.ts[n + 1], ("step", "h"): h, ("defect",): np.zeros_like(h),
+           ("step", "h_before"): problem.h(n - 1) if n else problem.h_before}
+    if problem.driver is not None:
+        given_here = problem.driver.given(n, problem.ts[n], problem.ts[n + 1], h, problem)
+        at |= {("drive", name): x for name, x in given_here.items()}
+    try:
+        for name in ("begin", "step") if edge else ("begin", "step", "end"):
+            if name in steps.programs:
+                at |= interpret(steps.programs[name], at)
+        return all(same(x, at["part", name]) for name, x in wanted["part"].items())
+    except Exception:                              # a table that is looked up, say
+        return False
 
 
 def one_eagerly(problem: Problem, direction: str, n: int, parts: dict, cotangents: dict, params: Any, floats: list[int]) -> dict:

@@ -99,12 +99,12 @@ class Pull:
         self.outputs, self.nodes, self.inputs, self.results = outputs, nodes, inputs, results
 
     @classmethod
-    def of(cls, pull: Callable, outputs: list) -> Pull:
-        """Recorded once, at cotangents of zero; what else it uses stands on the nodes as it is."""
+    def of(cls, pull: Callable, outputs: list, lift: Callable) -> Pull:
+        """Recorded once, at cotangents of zero, which lift makes part of the program; what else it uses stands on the nodes."""
         tape: Any = Tape()
-        given = [tape.input(np.zeros_like(value_of(y))) if is_float(y) else None for y in outputs]
+        given = [tape.input(lift(np.zeros_like(value_of(y)))) if is_float(y) else None for y in outputs]
         results = [(g.slot, None) if type(g) is Tensor and g.tape is tape else (-1, g) for g in pull(given)]
-        return cls(outputs, tape.nodes, [g.slot if g is not None else -1 for g in given], results)
+        return cls(outputs, [node and whole(node) for node in tape.nodes], [g.slot if g is not None else -1 for g in given], results)
 
     def replaced(self, put: Callable) -> Pull:
         """With put(x) in the place of every array x that it uses."""
@@ -115,7 +115,7 @@ class Pull:
                 continue
             if node[0] is MANY:
                 raise NotTraceable("a custom_vjp inside the pull of another")
-            op, slots, values, options, y = whole(node)
+            op, slots, values, options, y = node
             nodes.append((op, slots, [x if i >= 0 else put(x) for i, x in zip(slots, values, strict=True)], options, y))
         return Pull([put(y) for y in self.outputs], nodes, self.inputs,
                     [(i, g if i >= 0 or g is None else put(g)) for i, g in self.results])

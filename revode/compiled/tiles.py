@@ -38,7 +38,7 @@ def tile_of(rows: int, dtype: Any) -> int:
 
 class Tiles:
     """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
-    pays = 8000                # so many steps take some fifty times as long as one on the tape
+    pays = 40000               # so many steps take some fifty times as long as one on the tape
 
     def __init__(self, steps: Steps, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool = False,
                  threads: int | None = None, T: int | None = None, make: Callable | None = None) -> None:

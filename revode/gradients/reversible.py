@@ -3,7 +3,7 @@
     for n = N-1 .. 0:   (parts_n, cotangent_n) <- pullback of the word of step n at (parts_{n+1}, cotangent_{n+1})
 
 Memory O(1) states. The gradient is that of the discrete solve, up to the error of the reconstruction; that error is
-always measured against the saved states and the initial one, and a warning says when it is too large.
+always measured against some of the saved states and the initial one, and a warning says when it is too large (watch.py).
 """
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Reversible:
     Parameters
     ----------
     resync : store the state every `resync` steps and restart the reconstruction from it (memory N / resync); None: never.
-    strict : raise ReconstructionError instead of warning.
-        An entry more than eps^(-1/4) (8000 in float64) times smaller than the largest one of the state is judged less
-        strictly: scale the equations where such entries matter.
-    tol : largest error of the reconstruction that is not reported, relative to the largest entry of the solution;
-        default sqrt(eps), half of the digits; 1e-3 for methods that are nearly reversible.
+    strict : raise ReconstructionError (ParasiteError, NonFiniteError) instead of warning.
+    tol : the estimated relative error of the gradient from which a ReconstructionWarning says so, default 1e-3. dL/dy0 and
+        dL/dparams are judged apart, and only where they are asked for. The estimate (watch.py) weighs what came back wrong with
+        the cotangent that is there, entry by entry: mostly above the true error, for exact words by a factor of ten and more;
+        from thirty times below it to above it for nearly reversible methods.
     """
     resync: int | None = None
     strict: bool = False
@@ -48,7 +48,7 @@ class Reversible:
             raise ValueError(f"Reversible: resync={self.resync!r}; a number of steps, 1 or more, or None")
         if self.tol is not None and not (isinstance(self.tol, Real) and self.tol > 0):
             kind = ValueError if isinstance(self.tol, Real) else TypeError
-            raise kind(f"Reversible: tol={self.tol!r}; a positive number, or None for sqrt(eps)")
+            raise kind(f"Reversible: tol={self.tol!r}; a positive number, or None for 1e-3")
 
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
         result, judged, _ = self.begin(problem, initial, params)

@@ -65,7 +65,7 @@ def gradients(args, method, gradient):
 def measured(args, method, resync=None):
     """The round trip of a gradient."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", rv.ReconstructionWarning)       # rows with a large error warn, as they should
+        warnings.simplefilter("ignore", rv.RevodeWarning)       # rows with a large error warn, as they should
         return gradients(args, method, rv.Reversible(resync=resync))[1].roundtrip.absolute
 
 
@@ -119,7 +119,7 @@ def test_round_off_that_merely_adds_up_is_not_underestimated():
 
 @pytest.mark.parametrize("lam", [1.0, 0.999, 0.99])
 def test_van_der_pol_diverges_with_a_coupling_near_one(lam):
-    with pytest.warns(rv.ReconstructionWarning, match="two copies of the solution"), pytest.raises(
+    with pytest.warns(rv.ParasiteWarning, match="two copies of the solution"), pytest.raises(
             FloatingPointError, match="no longer finite"):
         rv.solve(*problem("van der Pol", 2000), method=coupled(lam))
 
@@ -142,9 +142,9 @@ def test_van_der_pol_works_with_lam_exp_minus_2h_and_resync():
     for g, e in ((grads[0], exact[0]), (grads[1]["mu"], exact[1]["mu"])):
         # The error of a state enters a gradient through the second derivative of the flow, of order |y|, T e^(rate T) here.
         assert_allclose(g, e, rtol=1e-9, atol=1e-9 * np.max(abs(exact[0])))
-    # Without resync the digits run out (by t = 20 none is left), and the gradient says so.
+    # Without resync the digits run out: by t = 20 none is left, and the gradient says so.
     with pytest.warns(rv.ReconstructionWarning, match="the reverse sweep"):
-        gradients(args, method, rv.Reversible())
+        gradients(problem("van der Pol", 2000), method, rv.Reversible())
     advice = advise(*args, method=method)
     assert advice.suits and not advice.ok and advice.roundtrip > 1e-4
 
@@ -162,7 +162,7 @@ def test_lorenz_needs_a_coupling_below_its_contraction():
     assert partings(trial.contracting, -math.log(0.99)) > 1e10
     sol = rv.solve(*args, method=coupled(0.98), save=[-1])
     assert np.max(abs(sol.state.parts["y"] - sol.state.parts["z"])) < 1e-4
-    with pytest.warns(rv.ReconstructionWarning, match="two copies"), pytest.raises(FloatingPointError):
+    with pytest.warns(rv.ParasiteWarning, match="two copies"), pytest.raises(FloatingPointError):
         rv.solve(*args, method=coupled(0.99), save=[-1])
 
 
@@ -181,7 +181,7 @@ def test_what_is_recommended_works(name, N, method):
     advice = advise(*args, method=method)
     assert not advice.ok and "better" in str(advice)
     with warnings.catch_warnings():
-        warnings.simplefilter("error")              # no ReconstructionWarning: the copies stay, and sqrt(eps) is kept
+        warnings.simplefilter("error")              # no warning: the copies stay, and sqrt(eps) is kept
         _, stats = gradients(args, advice.recommended, rv.Reversible(resync=advice.resync))
     assert stats.roundtrip.absolute < 10 * advice.recommended_roundtrip < advice.tol * 10 * advice.scale
 

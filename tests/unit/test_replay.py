@@ -10,6 +10,7 @@ import gc
 import logging
 import tracemalloc
 import types
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import pytest
 import revode as rv
 from revode.compiled import backend, plans
 from revode.compiled.backend import Backend
+from revode.engine.tensor import RULES, Op
 from tests import sde_cases
 from tests.method_cases import CASES as METHOD_CASES
 from tests.method_cases import field, make_params, make_y0
@@ -156,6 +158,13 @@ def test_states_without_axes_or_features():
             assert_same(lambda t, y, p: -p * y * np.sin(t) + 0.1 * t, y0, np.array(0.4), method=method)
 
 
+@rv.custom_vjp
+def halved(x):
+    """sin(x), whose gradient is half of what it is, by a number and an array of its own."""
+    c, half = np.cos(x), np.full(x.shape[-1], 0.5)
+    return np.sin(x), lambda g: (1.0 * g * half * c,)
+
+
 AWKWARD = {
     "where on time": lambda t, y, p: np.where(t > 0.5, p["a"] * y, -0.3) + np.where(y > 0.1, 1.0, y),
     "bools": lambda t, y, p: (y > 0) * y * p["a"] - 2 * (y <= 0.2) + np.logical_and(y > 0, t > 0.4) * t,
@@ -171,12 +180,19 @@ AWKWARD = {
     "time alone": lambda t, y, p: np.sin(t) * np.ones_like(y),
     "place of the largest": lambda t, y, p: y * p["a"] * (np.argmax(y, -1)[..., None] + 1),
     "carried": lambda t, y, p: np.tanh(y * np.sin(t)) * np.exp(p["a"] * 0.3),
+    "reshaped transposes": lambda t, y, p: p["a"] * np.reshape(np.reshape(y.T, (-1,))[::-1], y.shape),
+    "ravelled flips": lambda t, y, p: -np.reshape(np.flip(y, 0).T.ravel(), y.shape) * p["a"],
+    "reshaped slices": lambda t, y, p: np.reshape(np.concatenate([y, y], -1)[:, ::2].T, (4, 3)) * p["a"],
+    "reshaped broadcasts": lambda t, y, p: np.reshape(np.broadcast_to(y[:, None], (4, 2, 3)), (8, 3))[::2] * p["a"],
+    "custom vjp": lambda t, y, p: -halved(y) * p["a"],
+    "a stopped gradient": lambda t, y, p: -y * p["a"] * rv.engine.derivatives.stop_gradient(np.sin(y)),
+    "counts": lambda t, y, p: -p["a"] * y * (3 * y).astype(int) + (y > 0.2).astype(float) * 0.1,
     "numbers for an array": lambda t, y, p: np.where(True, y, 0.0) * p["a"] + np.where(np.arange(3), y, 0.5),
 }
 
 
 # NumPy makes float64 of float32 and whole numbers there
-WIDENING = {"bools", "joined", "sorted", "numbers for an array", "place of the largest"}
+WIDENING = {"bools", "counts", "custom vjp", "joined", "sorted", "numbers for an array", "place of the largest"}
 
 
 @pytest.mark.parametrize(("name", "dtype"), [*((name, np.float64) for name in AWKWARD),
@@ -185,6 +201,79 @@ def test_awkward_fields(name, dtype):
     params = {"a": np.array([0.4, -0.3, 0.2], dtype), "W": (0.3 * np.random.default_rng(0).normal(size=(3, 3))).astype(dtype)}
     for method in (rv.ReversibleHeun(), rv.Coupled("midpoint", 0.9)):
         assert_same(AWKWARD[name], (0.5 * np.random.default_rng(1).normal(size=(4, 3))).astype(dtype), params, method=method)
+
+
+def held_inputs(f, y0, p, ts, lam=0.999):
+    """A literal loop of Coupled("rk4"), and the derivative of sum(y1^2) by p with a complex step: f(t, y, p) on plain arrays."""
+    def rk4(t, y, p, h):
+        k1 = f(t, y, p)
+        k2 = f(t + h / 2, y + h / 2 * k1, p)
+        k3 = f(t + h / 2, y + h / 2 * k2, p)
+        k4 = f(t + h, y + h * k3, p)
+        return h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+    def value(p):
+        y = z = y0 + 0j
+        for t0, t1 in pairwise(ts.tolist()):
+            h = t1 - t0
+            y = lam * y + (1 - lam) * z + rk4(t0, z, p, h)
+            z = z - rk4(t1, y, p, -h)
+        return np.sum(y * y)
+
+    return value(p).real, value(p + 1e-30j).imag / 1e-30
+
+
+LEVELS, ROWS = np.array([0.0, 1.0, 2.0, 1.0, 0.0, 0.0]), np.arange(12.0).reshape(6, 2) / 10
+TABLES = {
+    "a vector": lambda t, y, p: -p * y + LEVELS[np.floor(t / 0.4).astype(int)],
+    "rows": lambda t, y, p: -p * y + ROWS[np.floor(t / 0.4).astype(int)],
+    "take": lambda t, y, p: -p * y + np.take(ROWS, np.floor(t / 0.4).astype(int), axis=0),
+    "searched": lambda t, y, p: -p * y + LEVELS[np.searchsorted(np.array([0.33, 0.7, 1.41]), t)],
+    "between": lambda t, y, p: -p * y + 0.3 * np.logical_and(t > 0.51, t < 1.01).astype(int),
+    "a dict": lambda t, y, p: -p * y * {0: 1.0, 1: 2.0}.get(int(np.floor(t * 1.01).astype(int)), 0.5),
+    "a loop": lambda t, y, p: -p * y * sum(0.5 for _ in range(1 + int(np.floor(2.01 * t).astype(int)))),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_that_are_looked_up_at_a_time(name):
+    """Inputs held between samples, against a literal loop with a complex step: 400 steps of some 100 roundings, 1e-11."""
+    y0, ts, p = np.array([1.0, 0.5]), np.linspace(0.0, 2.0, 401), np.array(0.9)
+    value, slope = held_inputs(TABLES[name], y0, 0.9, ts)
+    for how in ("auto", EXACT, MERGED):
+        def loss(p, how=how):
+            sol = rv.solve(TABLES[name], y0, ts, p, method=rv.Coupled("rk4"), backend=how, save=[-1])
+            assert sol.stats.backend == "replay"
+            return np.sum(sol.y1 ** 2)
+
+        found, gradient = rv.value_and_grad(loss)(p)
+        np.testing.assert_allclose([found, gradient], [value, slope], rtol=1e-11)
+
+
+def test_another_table_is_looked_up(monkeypatch):
+    """The same programs, another table; and a window of which the table is another part."""
+    made = count_programs(monkeypatch)
+    for table, start in ((LEVELS, 0.0), (LEVELS ** 2 + 0.5, 0.0), (LEVELS, 0.7)):
+        monkeypatch.setitem(globals(), "LEVELS", table)
+        y0, ts = np.array([1.0, 0.5]), start + np.linspace(0.0, 1.0, 201)
+        value, slope = held_inputs(TABLES["a vector"], y0, 0.9, ts)
+        found, gradient = rv.value_and_grad(lambda p, ts=ts, y0=y0: np.sum(rv.solve(
+            TABLES["a vector"], y0, ts, p, method=rv.Coupled("rk4"), backend=EXACT, save=[-1]).y1 ** 2))(np.array(0.9))
+        np.testing.assert_allclose([found, gradient], [value, slope], rtol=1e-11)
+    assert len(made) == 2
+
+
+def test_a_row_of_the_table_that_is_no_ufunc(monkeypatch):
+    """A function that NumPy dispatches, with a rule of its own, is found on the tape and in programs."""
+    monkeypatch.setitem(RULES, np.sinc, Op("sinc", np.sinc, (lambda g, y, a: g * (np.cos(np.pi * a) - y) / a,)))
+    assert_same(lambda t, y, p: -np.sinc(y) * p, np.full((2, 3), 0.7), np.array(0.4), method=rv.ReversibleHeun())
+
+
+def test_rows_in_the_order_of_columns():
+    """A y0 in Fortran's order gives the bits that it gives on the tape."""
+    y0 = np.asfortranarray(np.random.default_rng(0).normal(size=(4, 3)))
+    for method in (rv.ReversibleHeun(), rv.Coupled("midpoint")):
+        assert_same(net, y0, make_params(), how="auto", ts=np.linspace(0.0, 1.0, 251), method=method)
 
 
 # Noise, controls, gradients inside, adaptive grids, resumed solves ----------------------------------------------------
