@@ -28,8 +28,8 @@ def area(t, y, p):
 def strong(f, g) -> list[float]:
     """Root mean square distance at t = 1 to a solve with MANY steps on the same 500 paths."""
     tree = rv.BrownianTree(seed=11, t0=0.0, t1=1.0, tol=1 / MANY)
-    *ends, truth = (rv.solve(f, np.tile([1.0, 0.5], (500, 1)), np.linspace(0.0, 1.0, N + 1), method=rv.ReversibleHeun(),
-                             diffusion=g, noise=tree, save=[-1]).y1 for N in (*NS, MANY))
+    *ends, truth = (rv.solve(f, np.tile([1.0, 0.5], (500, 1)), np.linspace(0.0, 1.0, N + 1), diffusion=g, noise=tree,
+                             save=[-1]).y1 for N in (*NS, MANY))
     return [float(np.sqrt(np.mean(np.sum((y - truth) ** 2, axis=-1)))) for y in ends]
 
 

@@ -616,7 +616,8 @@ def same_cell(shown: str, measured: str) -> bool:
 @pytest.mark.parametrize("name, label", [
     ("methods", 'Coupled("rk4")'), ("methods", "ReversibleHeun()"), ("methods", "EES(stages=6)"),
     ("methods", 'NearReversible("rk4")'),
-    ("modes", "none named: `Automatic()`, with `NearReversible(\"rk4\")`"), ("modes", "`Backsolve()`"), ("modes", "`Reversible(resync=20)`, with the same"),
+    ("modes", 'none named: `Automatic()`, with `NearReversible("rk4")`'), ("modes", "`Backsolve()`"),
+    ("modes", "`Reversible(resync=20)`, with the same"),
     ("traits", 'Coupled("midpoint")'), ("traits", "AsynchronousLeapfrog()"), ("traits", "EES27()")])
 def test_which_method_is_what_its_script_measures(name, label):
     script = figure("which_method")
