@@ -63,7 +63,7 @@ class Reversible:
     def begin(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable, dict]:
         """The march, the sweep as a function from the cotangent to (gradients, verdict), and the states kept, that at 0 among them."""
         kept: dict[int, dict] = {}
-        problem.resync = self.resync
+        problem.resync, problem.swept = self.resync, True
         (ys, final) = march(problem, initial, params, visit=kept.__setitem__, every=self.resync or sys.maxsize)
         problem.stats.peak_states = len(kept) + 1
 
