@@ -50,7 +50,7 @@ def finite(gradients: Any) -> bool:
     with np.errstate(over="ignore", invalid="ignore"):
         for x in tree.flatten(gradients)[0]:
             if x is not None and type(x) is not Tensor:
-                total = total + np.add.reduce(x, axis=None)
+                total = total + np.sum(x)
     return type(total) is Tensor or isfinite(number(total)) or all(map(whole, tree.flatten(gradients)[0]))
 
 

@@ -3,7 +3,7 @@
     forward    gap          G    the companion's gap, entry by entry, against the size of y                 (two-copy methods)
     back       parasite     S_p, S_y    what each step put into the gap, weighted with the cotangents       (two-copy methods)
                round trip   W_p, W_y    what came back beside what had been there, weighted likewise
-               defects      E    what each undone step missed, weighted with the cotangent behind it        (nlate reversible)
+               defects      E    what each undone step missed, weighted with the cotangent behind it        (nearly reversible)
 
 Everything is made of states and cotangents that the march has at hand: no evaluation of the field, nothing stored. They are
 looked at in a few places (`places`), which depend on the grid alone, so that the verdict does not depend on who ran the steps.
@@ -247,8 +247,9 @@ class Ahead:
         self.before = n, plain
         self.ns.append(n)
         self.rows.append(plain)
-        if len(self.rows) >= 64 or len(self.rows) * sum(x.nbytes for x in plain.values()) > ROOM or self.problem.done(n):
-            width = 3 if n and self.pairs.smooth else 1
+        held = len(self.rows) * sum(x.nbytes for x in plain.values())
+        if self.pairs.data is None or len(self.rows) >= 64 or held > ROOM or self.problem.done(n):
+            width = 3 if self.problem.N and self.pairs.smooth else 1
             self.judge(self.ns, stacked(self.rows))
             self.ns, self.rows = self.ns[len(self.ns) + 1 - width:], self.rows[len(self.rows) + 1 - width:]
 
@@ -327,9 +328,9 @@ class Ahead:
             parts, norm = after, max(norms)
         raise FloatingPointError(
             f"solve: the state is no longer finite at step {at} of {self.problem.N} (t = {self.problem.ts[at]:.6g}); its "
-            f"largest entry was {norm:.3g} one step before. " + (
-                "Its two copies of the solution had parted long before: see the warning about that, and its remedies."
-                if self.problem.parted else "Take smaller steps, or look at the field there."))
+            f"largest entry was {norm:.3g} one step before. Take smaller steps, or look at the field there." + (
+                " Its two copies of the solution had parted before: see the warning about that, and its remedies."
+                if self.problem.parted else ""))
 
 
 class Back:
@@ -338,7 +339,7 @@ class Back:
         A   = max over saved and seen n of |a_n y_n|                                             what there is, entry by entry
         W_p = max over compared n of |a_n (yhat_n - y_n)| / A                                    for dL/dparams
         W_y = max over compared n of |yhat_n - y_n| / (largest |y|)                              for dL/dy0
-        E   = sum over n of |a_{n+1} r_n| / A,      r_n = y_{n+1} - Phi_h(yhat_n)                nlate reversible methods
+        E   = sum over n of |a_{n+1} r_n| / A,      r_n = y_{n+1} - Phi_h(yhat_n)                nearly reversible methods
         S_p = sum |b e| / sum |a_{n+1} (y_{n+1} - y_n)|,      S_y = sum over n of sum |b e| / sum |a y|          the parasite
     """
 
@@ -425,7 +426,7 @@ class Back:
         return found
 
     def verdict(self, largest: Any = None, weighed: Any = None) -> Verdict:
-        """The judgement. Of methods that are nlate reversible also, entry by entry, max |r_n| and sum |a_{n+1} r_n|."""
+        """The judgement. Of methods that are nearly reversible also, entry by entry, max |r_n| and sum |a_{n+1} r_n|."""
         problem = self.problem
         if largest is not None:
             problem.stats.defect = size(largest)

@@ -1,4 +1,4 @@
-"""A reverse-mode engine in four short files: the tape, THE table of rules, derivatives, trees. It knows no solver."""
+"""A reverse-mode engine: the tape, THE table of rules, derivatives, trees, and the functions of NumPy. It knows no solver."""
 from .derivatives import check_vjp, custom_vjp, grad, stop_gradient, value_and_grad, vjp
 from .tensor import Tensor
 

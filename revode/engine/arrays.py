@@ -14,7 +14,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from . import tree
 from .functions import array
-from .tensor import FUNCTIONS, RULES, Op, apply, value_of
+from .tensor import FUNCTIONS, METHODS, RULES, Op, apply, constant, value_of
 
 
 def moved(function: Callable, first: int = 0) -> Callable:
@@ -169,6 +169,20 @@ SPREAD = Op("spread_along_axis", _spread, (
     lambda g, y, x, i, shape, axis: apply(PICK, g, i, axis=axis), lambda *args, **options: None))
 PICK = Op("take_along_axis", lambda a, i, axis: np.take_along_axis(a, i, axis), (
     lambda g, y, a, i, axis: apply(SPREAD, g, i, shape=np.shape(a), axis=axis), lambda *args, **options: None))
+
+
+def running(ufunc: np.ufunc) -> Callable:
+    """maximum.accumulate and minimum.accumulate: each result is one entry, the last of equal ones, which gets its cotangent."""
+    def back(g: Any, y: Any, a: Any, axis: int) -> Any:
+        numbers = np.arange(a.shape[axis]).reshape((-1,) + (1,) * (a.ndim - axis - 1))
+        places = constant(np.maximum.accumulate, np.where(a == y, numbers, 0), axis=axis)
+        return apply(SPREAD, g, places, shape=a.shape, axis=axis)
+
+    op = Op(f"{ufunc.__name__}.accumulate", lambda a, axis: ufunc.accumulate(a, axis), (back,))
+    return lambda array, axis=0: apply(op, array, axis=normalize_axis_index(axis, np.ndim(array)))
+
+
+METHODS.update({(ufunc, "accumulate"): running(ufunc) for ufunc in (np.maximum, np.minimum)})
 
 
 def take_along_axis(arr: Any, indices: Any, axis: int | None = -1) -> Any:

@@ -30,9 +30,18 @@ def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
     (12.0, [4.0, 3.0])
     """
     tree.check_leaves(args, "vjp: args")
+    return vjp_of_own(fn, *args, own=False)
+
+
+def vjp_of_own(fn: Callable, *args: Any, own: bool = True) -> tuple[Any, Callable]:
+    """vjp for a caller that writes neither to the arguments nor to the value before it pulls: nothing of them is copied."""
     leaves, structure = tree.flatten(args)
     tape = Tape()
-    inputs = [tape.input(tape.keep_input(checked(x))) if is_float(x) else checked(x) for x in leaves]
+
+    def kept(x: Any) -> Any:
+        return x if own else tape.keep_input(x)
+
+    inputs = [tape.input(kept(checked(x))) if is_float(x) else checked(x) for x in leaves]
     slots = [x.slot for x in inputs if type(x) is Tensor and x.tape is tape]
     try:
         outputs, out_structure = tree.flatten(fn(*tree.unflatten(structure, inputs)))
@@ -41,7 +50,8 @@ def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
         tape.release()                # the traceback would keep it, and what it keeps, for as long as somebody looks at it
         explain(error)
         raise
-    values = [tape.keep_output(y._value) if type(y) is Tensor and y.tape is tape else y for y in outputs]
+    returned = (lambda y: y) if own else tape.keep_output
+    values = [returned(y._value) if type(y) is Tensor and y.tape is tape else y for y in outputs]
 
     def pull(cotangent: Any) -> tuple:
         try:

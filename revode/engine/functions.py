@@ -104,7 +104,15 @@ def count(a: Any, axis: Any) -> int:
     return int(np.prod([np.shape(a)[i] for i in axes]))
 
 
-def mean(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+def own_dtype(a: Any, dtype: Any, name: str) -> None:
+    """TypeError for a dtype= that is not that of a: it changes how NumPy adds up."""
+    if dtype is not None and np.dtype(dtype) != a.dtype:
+        raise TypeError(f"np.{name} of a tensor of {a.dtype} with dtype={np.dtype(dtype)} is not differentiated here; leave it "
+                        "out, or use x.astype first")
+
+
+def mean(a: Any, axis: Any = None, *, dtype: Any = None, keepdims: bool = False) -> Any:
+    own_dtype(a, dtype, "mean")
     n = count(a, axis)
     return sum(a, axis, keepdims=keepdims) / n
 
@@ -271,6 +279,12 @@ def select(condlist: Any, choicelist: Any, default: Any = 0) -> Any:
     return result
 
 
+@numpys(np.choose)
+def choose(a: Any, choices: Any) -> Any:
+    which = array(a)
+    return np.select([which == k for k in range(len(choices))], list(choices))
+
+
 @numpys(np.piecewise)
 def piecewise(x: Any, condlist: Any, funclist: Any) -> Any:
     conditions = [np.asarray(c) for c in condlist]
@@ -304,6 +318,7 @@ def _sinc_slope(a: Any) -> Any:
     return np.pi * np.where(near, series, (np.cos(far) - np.sin(far) / far) / far)
 
 
+LDEXP = Op("ldexp", np.ldexp, (lambda g, y, a, i: np.ldexp(g, i), lambda g, y, a, i: None))
 FRACTION = Op("fraction", lambda a: np.modf(a)[0], (lambda g, y, a: g,))
 FLOAT_POWER = Op("float_power", np.float_power, RULES[np.power].vjps)
 SINC = Op("sinc", np.sinc, (lambda g, y, a: g * _sinc_slope(a),))
@@ -462,7 +477,8 @@ FUNCTIONS.update({
     np.where: where, np.clip: clip, np.diff: diff, np.full_like: full_like,
     np.copy: lambda a: a, np.positive: lambda a: a, np.float_power: lambda a, b: apply(FLOAT_POWER, a, b),
     np.sinc: lambda x: apply(SINC, x), np.conjugate: lambda x: x, np.real: lambda val: val, np.real_if_close: lambda a: a,
-    np.imag: lambda val: np.zeros_like(value_of(val)), np.modf: lambda x: (apply(FRACTION, x), constant(np.trunc, x)),
+    np.imag: lambda val: np.zeros_like(value_of(val)), np.ldexp: lambda x1, x2: apply(LDEXP, x1, x2),
+    np.modf: lambda x: (apply(FRACTION, x), constant(np.trunc, x)),
     np.divmod: lambda a, b: (constant(np.floor_divide, a, b), np.remainder(a, b)),
     np.nancumsum: lambda a, axis=None: cumsum(np.where(np.isnan(a), 0.0, a), axis),
 })

@@ -553,6 +553,7 @@ class Tensor:
     def ravel(self, order: Any = "C") -> Any: return np.ravel(self, order)      # type: ignore[call-overload]
     def flatten(self, order: Any = "C") -> Any: return np.ravel(self, order)    # type: ignore[call-overload]
     def copy(self, order: str = "C") -> Any: return self
+    def view(self) -> Any: return self
     def conj(self) -> Any: return self
     def conjugate(self) -> Any: return self
 
@@ -675,7 +676,7 @@ INSTEAD = {"scipy.special.expit": "rv.nn.sigmoid", "scipy.special.erf": "rv.nn.e
            "scipy.special.xlogy": "x * np.log(y)", "np.linalg.lstsq": "np.linalg.solve(A.T @ A, A.T @ b)",
            "np.linalg.eig": "np.linalg.eigh of a symmetric matrix", "np.linalg.eigvals": "np.linalg.eigvalsh of a symmetric matrix",
            "np.add.at": "rv.nn.scatter_add", "np.copyto": "np.where", "np.put": "np.where", "np.fill_diagonal": "np.where",
-           "np.insert": "np.concatenate", "np.choose": "np.select"}
+           "np.insert": "np.concatenate"}
 
 
 def _offer(name: str) -> str:

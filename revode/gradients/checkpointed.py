@@ -16,7 +16,7 @@ from math import comb
 from typing import Any, NamedTuple
 
 from ..engine import tree
-from ..engine.derivatives import vjp
+from ..engine.derivatives import vjp_of_own as vjp
 from ..methods.increment import Increment, accumulate
 from ..stepping import Problem, march
 from .reversible import enter, pull_start, spread, zeros

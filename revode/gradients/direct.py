@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ..engine.derivatives import vjp
+from ..engine.derivatives import vjp_of_own as vjp
 from ..memory import within_memory
 from ..stepping import Problem, march
 

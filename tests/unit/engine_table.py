@@ -295,6 +295,14 @@ case(np.select, lambda a, b: np.select([y23 > 0.5, y23 > 0], [a * a, b * a], 0.0
 case(np.sort, lambda a: np.sort(a, axis=0), x23)
 case(np.sort, lambda a: np.sort(a, axis=None), x23, note="all")
 case(np.partition, lambda a: np.sort(np.partition(a, 1, axis=1)[:, :2], 1), x23)
+case(np.ldexp, lambda a: np.ldexp(a, [1, 2, -1]), x23, formula=lambda a: a * np.array([2.0, 4.0, 0.5]))
+case(np.choose, lambda a, b: np.choose([0, 1, 0], [a * a, b]), row3, away3, formula=lambda a,
+    b: np.stack([a[0] ** 2, b[1], a[2] ** 2]))
+case(np.maximum, lambda a: np.maximum.accumulate(a, 1), x23, note="accumulate", formula=lambda a: np.stack(
+    [a[:, 0], np.max(a[:, :2], 1), np.max(a, 1)], 1))
+case(np.minimum, lambda a: np.minimum.accumulate(a) * a.view(), x23, note="accumulate",
+     formula=lambda a: np.stack([a[0], np.min(a, 0)]) * a)
+case(np.mean, lambda a: np.mean(a, dtype=a.dtype), x23, note="dtype", formula=np.mean)
 case(np.piecewise, lambda a: np.piecewise(a, [y23 > 0, y23 < -0.5], [lambda x: x * x, np.exp, 2.0]), x23,
      formula=lambda a: np.where(y23 > 0, a * a, np.where(y23 < -0.5, np.exp(a), 2.0 + 0 * a)))
 case(np.modf, lambda a: np.modf(a)[0] * a + np.modf(a)[1], x23, formula=lambda a: (a - np.trunc(x23)) * a + np.trunc(x23))

@@ -191,6 +191,7 @@ for text, f in {"2.0 **": lambda a: 2.0 ** a, "2 **": lambda a: 2 ** a, "%": lam
                 "compress": lambda a: np.compress([True, False, True], a, axis=0), "extract": lambda a: np.extract(a > 0, a),
                 "delete": lambda a: np.delete(a, 1, 0),
                 "roll method": lambda a: a.repeat(2), "add.reduce": np.add.reduce, "multiply.accumulate": np.multiply.accumulate,
+                "maximum.accumulate": np.maximum.accumulate,
                 "subtract.outer": lambda a: np.subtract.outer(a, a),
                 "windows": lambda a: np.lib.stride_tricks.sliding_window_view(a, 2, -1),
                 "bincount": lambda a: np.bincount([0, 1, 1, 0, 2], a, minlength=5)}.items():

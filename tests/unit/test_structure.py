@@ -26,7 +26,7 @@ ORDER = ["engine", "archive", "conditions", "methods", "watch", "stepping", "mem
 # compiled: a program, its replay, C from it, elementary functions, the native host; one file each. stepping: it leaps with a
 # compiled backend. analysis: it prints programs.
 # engine: the tape, the table, and (in files of their own, to look things up in) the functions of NumPy that people reach for.
-BUDGET = {"engine": 2120, "archive": 60, "conditions": 65, "methods": 860, "gradients": 430, "stepping": 220, "watch": 400,
+BUDGET = {"engine": 2150, "archive": 60, "conditions": 65, "methods": 860, "gradients": 430, "stepping": 220, "watch": 400,
           "finite": 85, "memory": 55, "compiled": 4500, "problem": 70, "checks": 700, "solve": 115, "adaptive": 200, "driving": 100,
           "paths": 425, "advise": 320, "analysis": 155, "nn": 110, "optim": 90, "plotting": 90,
           "experiments": 2350}                       # fifteen commands, one file each, on any backend
