@@ -294,7 +294,7 @@ class Ahead:
         if self.G > allowed:
             n = ns[middle[int(np.argmax(G > allowed))]]
             problem.suspicion = parted_copies(problem, pairs, {"step": n, "t": float(problem.ts[n]), "G": self.G, "allowed": allowed})
-            if not problem.swept:
+            if not problem.swept or problem.adaptive is not None:         # a sweep knows nothing of tolerances
                 complain(problem, problem.suspicion)
 
     @property
