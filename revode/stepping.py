@@ -71,7 +71,7 @@ class Problem:
     driver: Any = None           # makes the increments of noise or a control (driving.py); None for an ODE
     backend: Any = None          # makes programs of the steps (compiled/backend.py); None for the eager tape
     asked: dict = field(default_factory=dict)      # whether somebody wants the gradient of "y0", of "params"
-    swept: bool = False          # whether a reverse sweep will follow, which knows better whether the two copies part
+    swept: bool = False          # whether a reverse sweep will follow, which on a given grid knows better whether the copies part
     suspicion: Any = None        # what the march would say of that
     parted: bool = False         # whether it has been said
     lost: bool = False           # or that the reverse sweep did not find its way back

@@ -295,7 +295,7 @@ class Ahead:
             n = ns[middle[int(np.argmax(G > allowed))]]
             first = problem.suspicion.details if problem.suspicion else {"step": n, "t": float(problem.ts[n])}
             problem.suspicion = parted_copies(problem, pairs, {**first, "G": self.G, "allowed": allowed})
-            if not problem.swept:
+            if not problem.swept or problem.adaptive is not None:         # a sweep knows nothing of tolerances
                 complain(problem, problem.suspicion)
 
     @property
@@ -528,7 +528,8 @@ def lost(problem: Any, wrong: list[str], details: dict) -> Complaint:
     growth = abs(1.0 / neutral(method.word(problem.step(0)))) if hasattr(method, "word") else 1.0
     stretch = problem.resync or problem.N
     details = {**details, "growth": growth, "steps": stretch}
-    grown = float(np.finfo(problem.hs[0]).eps) * growth ** min(stretch, 700 / max(math.log(growth), 1e-9)) if growth > 1 else 0.0
+    eps = float(np.finfo(next(iter(problem.scales.values())).dtype).eps)
+    grown = eps * growth ** min(stretch, 700 / max(math.log(growth), 1e-9)) if growth > 1 else 0.0
     remedies = [SMALLER]
     if grown > 0.1 * details["allowed"]:
         cause = f"each step back of {method!r} divides by its scales, so that rounding grows until nothing is left"
