@@ -512,7 +512,8 @@ def followed(problem: Any) -> tuple[str, list[str]]:
     if hasattr(method, "lam"):
         return (f"the solution contracts faster than {method!r} follows at this step size",
                 ["lam = exp(-c h) with c above twice the contraction rate", SMALLER, OTHER])
-    return (f"the solution contracts, and {method!r} follows {'little' if getattr(method, 'eta', 1.0) < 1 else 'no'} contraction",
+    follows = "little" if abs(neutral(method.word(problem.step(0)))) < 1 else "no"
+    return (f"the solution contracts, and {method!r} follows {follows} contraction",
             ["a method that bears contraction: Coupled with lam = exp(-c h), c above twice the contraction rate", SMALLER, OTHER])
 
 
