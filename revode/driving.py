@@ -75,12 +75,16 @@ class Noise:
         self.path, self.shape, self.dtype, self.place = path, shape, dtype, place       # place: from the host to where y is
         self.by_step = hasattr(path, "along")              # Brownian goes by steps, a BrownianTree by times
         self.reader: Any = None
+        self.grid: Any = None                              # the same for a grid that is known
 
     def given(self, n: int, t0: Any, t1: Any, h: Any, problem: Any) -> dict[str, Any]:
         """The increment of step n of this solve, which is step n_before + n of the path."""
         if self.by_step:
             self.reader = self.reader or self.path.along(problem.hs, self.shape, self.dtype, problem.n_before)
             return {"dW": self.place(self.reader(n))}
+        if hasattr(self.path, "over") and (problem.adaptive is None or problem.adaptive.arrived(problem)):
+            self.grid = self.grid or self.path.over(problem.ts, self.shape, self.dtype)
+            return {"dW": self.place(self.grid(n))}
         self.reader = self.reader or self.path.walk(self.shape, self.dtype)
         return {"dW": self.place(self.reader.increments(t0, t1))}
 

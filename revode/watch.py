@@ -273,7 +273,7 @@ class Ahead:
         for name, part in parts.items():
             largest, before = np.max(abs(part), axis=0), problem.scales.get(name)
             problem.scales[name] = largest if before is None else np.maximum(before, largest)
-        if pairs.data is None or problem.parted or problem.suspicion or not problem.N:
+        if pairs.data is None or problem.parted or not problem.N:
             return
         width = 3 if pairs.smooth else 1
         at = runs(tuple(ns), width)
@@ -293,7 +293,8 @@ class Ahead:
         self.G = max(self.G, float(np.max(G)))
         if self.G > allowed:
             n = ns[middle[int(np.argmax(G > allowed))]]
-            problem.suspicion = parted_copies(problem, pairs, {"step": n, "t": float(problem.ts[n]), "G": self.G, "allowed": allowed})
+            first = problem.suspicion.details if problem.suspicion else {"step": n, "t": float(problem.ts[n])}
+            problem.suspicion = parted_copies(problem, pairs, {**first, "G": self.G, "allowed": allowed})
             if not problem.swept or problem.adaptive is not None:         # a sweep knows nothing of tolerances
                 complain(problem, problem.suspicion)
 
@@ -441,7 +442,9 @@ class Back:
         found = self.numbers(weighed)
         of_params = max(found["W_p"], found.get("E", 0.0))
         estimate = {"y0": max(found["W_y"], of_params), "params": of_params}
-        wrong = [name for name, value in estimate.items() if value > self.tol and problem.asked[name]]
+        telling = self.tol if hasattr(problem.method, "word") else NEARLY * self.tol
+        wrong = [name for name, off in (("y0", of_params > self.tol or found["W_y"] > telling), ("params", of_params > self.tol))
+                 if off and problem.asked[name]]
         if self.broken:                              # then it is not the reconstruction
             return Verdict(estimate, [], found)
         details = {**found, "allowed": self.tol, "error": trip.absolute, "step": trip.step, "t": float(problem.ts[trip.step])}
@@ -455,9 +458,10 @@ class Back:
         return Verdict(estimate, complaints, found)
 
     def parts(self, found: dict[str, float]) -> bool:
-        """Whether the two copies part; less is needed for it where the march has seen a gap."""
-        share = SUSPECTED if self.problem.suspicion else 1.0
-        return found.get("S_p", 0.0) > share * S_P or found.get("S_y", 0.0) > share * S_Y
+        """Whether the two copies part: by what the steps put between them, or by a gap that nothing explains any more."""
+        share, seen = 1.0 if self.problem.adaptive is None else 0.5, self.problem.suspicion
+        return (found.get("S_p", 0.0) > share * S_P or found.get("S_y", 0.0) > share * S_Y
+                or (seen is not None and seen.details["G"] > BEYOND * seen.details["allowed"]))
 
     def roundtrip(self) -> RoundTrip:
         if not self.trips:
@@ -491,8 +495,10 @@ def finite(x: float) -> float:
 # causes and remedies
 
 TOL = 1e-3            # estimated relative error of the gradient from which a sweep is not trusted
-S_P, S_Y = 0.005, 0.1
-SUSPECTED = 0.2       # of them are enough where the march has seen a gap
+# python -m reference.detection, 1000 solves: 1.3 % missed, none of those that are off by more than 10 %, 7.6 % false.
+S_P, S_Y = 0.005, 0.2  # half of it on adaptive grids
+BEYOND = 30.0         # times the gap allowed in a march, from which on it needs no sweep to confirm it
+NEARLY = 100.0        # times tol, from which on W_y alone speaks against dL/dy0 of a nearly reversible method: it overestimates
 OF_TOLERANCE = 30.0   # times what the tolerances of a controller allow an error to be, for the gap of an adaptive solve
 
 SMALLER, OTHER = "smaller steps", "the default method (method=None), which has no second copy"
@@ -506,7 +512,8 @@ def followed(problem: Any) -> tuple[str, list[str]]:
     if hasattr(method, "lam"):
         return (f"the solution contracts faster than {method!r} follows at this step size",
                 ["lam = exp(-c h) with c above twice the contraction rate", SMALLER, OTHER])
-    return (f"the solution contracts, and {method!r} follows {'little' if getattr(method, 'eta', 1.0) < 1 else 'no'} contraction",
+    follows = "little" if abs(neutral(method.word(problem.step(0)))) < 1 else "no"
+    return (f"the solution contracts, and {method!r} follows {follows} contraction",
             ["a method that bears contraction: Coupled with lam = exp(-c h), c above twice the contraction rate", SMALLER, OTHER])
 
 
@@ -522,7 +529,8 @@ def lost(problem: Any, wrong: list[str], details: dict) -> Complaint:
     growth = abs(1.0 / neutral(method.word(problem.step(0)))) if hasattr(method, "word") else 1.0
     stretch = problem.resync or problem.N
     details = {**details, "growth": growth, "steps": stretch}
-    grown = float(np.finfo(problem.hs[0]).eps) * growth ** min(stretch, 700 / max(math.log(growth), 1e-9)) if growth > 1 else 0.0
+    eps = float(np.finfo(next(iter(problem.scales.values())).dtype).eps)
+    grown = eps * growth ** min(stretch, 700 / max(math.log(growth), 1e-9)) if growth > 1 else 0.0
     remedies = [SMALLER]
     if grown > 0.1 * details["allowed"]:
         cause = f"each step back of {method!r} divides by its scales, so that rounding grows until nothing is left"

@@ -52,7 +52,12 @@ def main() -> None:
         return
     start, records = time.monotonic(), []
     for k in range(asked.solves):
-        records.append(measured(random_case(1_000_000 * asked.seed + k)))
+        seed = 1_000_000 * asked.seed + k
+        try:
+            records.append(measured(random_case(seed)))
+        except Exception as crash:
+            crash.add_note(f"in the case that `python -m reference.detection --only {seed}` makes again")
+            raise
         progress(k + 1, asked.solves, start)
     print(file=sys.stderr)
     for rows in tables.tables(records):

@@ -7,7 +7,7 @@ each for dL/dy0 and for dL/dparams by itself, and for each member of a batch by 
 
     bad     off > 1e-2, or miss > 20 mid + 1e-2, or a gradient that is not finite
     big     bad, and off or that miss > 10 %
-    said    a warning of the library, or a refusal (ArithmeticError, ValueError: the solve says that it cannot)
+    said    a warning of the library, or a refusal (an ArithmeticError, or a ValueError of solve: it says that it cannot)
     missed  bad, and nothing said
     good    off < 1e-4, and (miss < 3 mid or miss < 1e-3)
     false   good, and yet something was said
@@ -97,11 +97,13 @@ def apart(a: list, b: list) -> list[float]:
 
 
 def attempt(make: Callable) -> Any:
-    """make(), or the exception with which a solve was refused."""
+    """make(), or the exception with which a solve was refused; a ValueError that the library did not write is a crash."""
     try:
         return make()
     except REFUSALS as refusal:
-        return refusal
+        if isinstance(refusal, ArithmeticError) or str(refusal).startswith("solve: "):
+            return refusal
+        raise
 
 
 def numbers(thing: Any) -> dict:

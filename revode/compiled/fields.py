@@ -110,7 +110,8 @@ class Seen(Brought):
         self.tape: Any = Trace()
         leaves, structure = tree.flatten(params)
         self.leaves = tuple((getattr(x, "shape", ()), getattr(x, "dtype", float)) if is_float(x) else None for x in leaves)
-        leaves = [self.tape.input(x) if is_float(x) else x for x in leaves]
+        # A program knows numbers as arrays without axes, whose powers are not those of scalars.
+        leaves = [self.tape.input(np.asarray(x) if isinstance(x, (float, np.generic)) else x) if is_float(x) else x for x in leaves]
         time, state = self.tape.input(t), self.tape.input(y)
         self.given, self.time = len(self.tape.nodes), time.slot
         self.tape.brought = self

@@ -230,7 +230,8 @@ def rewrite(program: Program, merge: bool) -> Program:
         return out[a] if isinstance(a, V) and out[a].op is not None and out[a].op.name == name else None   # type: ignore[union-attr]
 
     def number(a: Any) -> bool:
-        return small[a] if isinstance(a, V) else np.ndim(a) == 0
+        """Whether a is one number that may be negated and multiplied: no bool."""
+        return (small[a] and out[a].dtype.kind == "f") if isinstance(a, V) else np.ndim(a) == 0 and np.asarray(a).dtype.kind != "b"
 
     def build(x: Value, op: Op, args: tuple) -> Any:
         """x's operation on new arguments, after the rules that apply to it."""

@@ -22,6 +22,9 @@ class UserMethod:
     order: int | None = None
     noise = True             # the word gets dx, and F takes it
 
+    def __repr__(self) -> str:
+        return f"shears({getattr(self.step, '__qualname__', type(self.step).__name__)})"          # no address: warnings stay the same
+
     @property
     def companion(self) -> Companion | None:
         """The twins: half of their difference is put into each."""
