@@ -20,7 +20,7 @@ EXAMPLES_TRAIN = """examples:
   revode train ou --plot ou.png                                SDEs (ou, stochastic-volatility), a flow, a controlled
                                                                equation (cde): options of their own, revode train ou --help
 
-gradient modes: reversible, reversible:100 (store a state every 100 steps), direct, checkpointed:8, backsolve
+gradient modes: reversible, reversible:100 (store a state every 100 steps), automatic, direct, checkpointed:8, backsolve
 methods:        coupled:midpoint:0.999 (base and lam), reversible-heun, alf:1.0 (eta), leapfrog-midpoint, ees25:0.1 (x),
                 ees27, ees:6 (stages), near-reversible:rk4, runge-kutta:rk4 (not reversible)
 bases:          euler, midpoint, heun2, ralston3, bosh3, rk4, dopri5, tsit5

@@ -111,8 +111,8 @@ def advise(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any
     ----------
     field, y0, ts, params : as for `solve`; after an adaptive solve, ts = sol.ts.
     method : a method that can be run backwards; by default that of `solve`, NearReversible("rk4").
-    tol : largest acceptable error of the round trip, each entry relative to its largest value; default that of
-        Reversible, sqrt(eps) for exactly reversible methods.
+    tol : largest acceptable error of the round trip, each entry relative to its largest value; by default
+        sqrt(eps) for exactly reversible methods, and that of Reversible for nearly reversible ones.
 
     Returns an Advice; print it. Its predictions hold within a factor of about 10 while errors are small compared with y;
     larger ones mean that all digits are gone.

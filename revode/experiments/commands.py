@@ -21,7 +21,7 @@ from .. import __version__
 from ..archive import save
 from ..checks import checked_gradient
 from ..compiled import native
-from ..gradients import Reversible
+from ..gradients import Automatic, Reversible
 from ..watch import RevodeWarning
 from . import EXPERIMENTS, names, tables
 from .engines import EAGER, Engine
@@ -177,9 +177,11 @@ def prepare(args: Namespace, gradient: Any, engine: Engine) -> tuple[Experiment,
         raise UserError(f"{args.experiment} takes adaptive steps, and {method!r} has no error estimate to choose them "
                         "by; take another, such as coupled:bosh3:0.999 or reversible-heun")
     try:
-        return experiment, method, checked_gradient(gradient, method)
+        mode = checked_gradient(gradient, method)
     except TypeError as error:
         raise UserError(str(error).removeprefix("solve: ")) from None
+    # what is published is the sweep itself, not what the library falls back to
+    return experiment, method, Reversible() if gradient is None and isinstance(mode, Automatic) else mode
 
 
 def introduce(report: Report, args: Namespace) -> None:
@@ -217,8 +219,8 @@ def machine() -> dict:
 
 @contextmanager
 def spoken_warnings(notes: list[str]) -> Iterator[None]:
-    """Say the first ReconstructionWarning in one line when it comes, count the others, and note both at the end."""
-    seen: list[str] = []
+    """Say the first RevodeWarning of each kind in one line when it comes, count the others, and note both at the end."""
+    seen: dict[str, list[str]] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("always", RevodeWarning)
         usual = warnings.showwarning
@@ -227,14 +229,14 @@ def spoken_warnings(notes: list[str]) -> Iterator[None]:
             if not issubclass(category, RevodeWarning):
                 usual(message, category, *rest, **options)
                 return
-            seen.append(str(message))
-            if len(seen) == 1:
+            alike = seen.setdefault(category.__name__, [])
+            alike.append(str(message))
+            if len(alike) == 1:
                 print(f"\nWarning: {message}", file=sys.stderr)
 
         warnings.showwarning = show
         yield
-    if seen:
-        notes.append(f"{len(seen)} solves gave a ReconstructionWarning; the first: {seen[0]}")
+    notes += [f"{len(alike)} solves gave a {kind}; the first: {alike[0]}" for kind, alike in seen.items()]
 
 
 def finish(report: Report, args: Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..gradients import Backsolve, Checkpointed, Direct, Reversible
+from ..gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
 from ..methods import (
     EES,
     EES25,
@@ -33,6 +33,7 @@ METHODS: Table = {
 }
 GRADIENTS: Table = {
     "reversible": (Reversible, (int,), "reversible"),
+    "automatic": (Automatic, (), "automatic"),
     "direct": (Direct, (), "direct"),
     "checkpointed": (Checkpointed, (int,), "checkpointed:8"),
     "backsolve": (Backsolve, (), "backsolve"),

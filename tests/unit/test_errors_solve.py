@@ -171,7 +171,7 @@ ROWS: list[tuple[str, Callable, type, str, str, str]] = [
      "Coupled(base)", "Checkpointed(n)"),
     ("resync 0", lambda: rv.Reversible(resync=0), ValueError, "resync=0", "1 or more", "None"),
     ("resync a fraction", lambda: rv.Reversible(resync=2.5), ValueError, "resync=2.5", "number of steps", "None"),
-    ("tol 0", lambda: rv.Reversible(tol=0), ValueError, "tol=0", "positive number", "sqrt(eps)"),
+    ("tol 0", lambda: rv.Reversible(tol=0), ValueError, "tol=0", "positive number", "1e-3"),
     # states
     ("state of another method", lambda: rv.solve(f, None, TS, state0=OTHER, method=rv.Coupled()), ValueError,
      "['y', 'v']",

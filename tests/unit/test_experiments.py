@@ -137,7 +137,7 @@ def test_a_stop_keeps_what_was_reached(reason, said):
 def test_what_is_not_finite_ends_training(spoil, message):
     e = white_dwarf.experiment(N)
     spoiled = dataclasses.replace(e, loss=lambda ys, target: spoil(e.loss(ys, target)))
-    with pytest.raises(FloatingPointError, match=message):
+    with pytest.raises(FloatingPointError, match=message), pytest.warns(rv.NonFiniteWarning):
         training.train(spoiled, rv.Direct(), iterations=2)
 
 
@@ -443,7 +443,7 @@ def test_examples_among_the_names_build():
 
 @pytest.mark.parametrize("mode, text", [
     (rv.Reversible(), "reversible"), (rv.Reversible(resync=100), "reversible:100"), (rv.Direct(), "direct"),
-    (rv.Checkpointed(8), "checkpointed:8"), (rv.Backsolve(), "backsolve")])
+    (rv.Checkpointed(8), "checkpointed:8"), (rv.Backsolve(), "backsolve"), (rv.Automatic(), "automatic")])
 def test_gradient_modes_by_name_and_back(mode, text):
     assert names.spell(mode) == text and names.gradient(text) == mode
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import revode as rv
+from revode.watch import ROOM
 from tests.method_cases import make_params, plain_field
 
 Y0 = np.array([[0.4, -0.2, 1.0]] * 8)
@@ -76,12 +77,13 @@ def test_reversible_is_flat_to_ten_thousand_steps() -> None:
 
 def test_direct_grows_with_the_steps_and_reversible_is_below_it() -> None:
     """A step of the tape holds at least the two states and the two hidden layers of one evaluation; and it is linear:
-    the second 200 steps cost what the first 200 did, within the 5 % that lists over-allocate."""
+    the second 200 steps cost what the first 200 did, within the 5 % that lists over-allocate. What the monitor looks at together
+    is no matter of N: watch.ROOM bytes of states and cotangents, as many again stacked, and what it makes of them."""
     method = rv.ReversibleHeun()
     a, b, c = (peak_bytes(gradient_of(N, rv.Direct(), method)) for N in (100, 300, 500))
     assert (b - a) / 200 >= 4 * Y0.nbytes
     assert abs((c - b) / (b - a) - 1) < 0.05, (a, b, c)
-    assert peak_bytes(gradient_of(500, rv.Reversible(), method)) < c / 20
+    assert peak_bytes(gradient_of(500, rv.Reversible(), method)) < c / 20 + 3 * ROOM
 
 
 def test_checkpointed_grows_with_its_checkpoints() -> None:

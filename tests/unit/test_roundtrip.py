@@ -271,7 +271,7 @@ FLAT = {"coupled": rv.Coupled("midpoint"), "alf": rv.AsynchronousLeapfrog(),
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("method", FLAT.values(), ids=FLAT)
 def test_no_false_alarm(method: Any, dtype: type) -> None:
-    """The gradient is right to a hundredth of the line that a warning draws (sqrt(eps)), and there is no warning. In
+    """The gradient is right to a hundredth of sqrt(eps), far below the line that a warning draws, and there is no warning. In
     float32 half of the digits are three, so the longer problems have few to lose: the line itself, 3.5e-4, times 10."""
     for name, (field, y0, ts, p) in FINE.items():
         ts = ts if dtype is np.float64 or len(ts) < 300 else ts[:len(ts) // 5]
