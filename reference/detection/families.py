@@ -20,6 +20,7 @@ class Drawn(NamedTuple):
     longest: float = 15.0
     diffusion: Callable | None = None
     members: int = 0         # y0, and params if they have this many rows, hold so many problems of their own
+    together: bool = False   # the members are components of one array, not of a batch
 
 
 def rates(rng: Rng, *shape: int) -> np.ndarray:
@@ -147,8 +148,8 @@ def unlike(rng: Rng) -> Drawn:
     if rng.random() < 0.5:      # components of one problem
         y0, params, members = y0.reshape(-1), {name: x.reshape(-1) for name, x in params.items()}, y0.size
     if rng.random() < 0.5:
-        return Drawn(lambda t, y, p: p["k"] * y, y0, {"k": params["k"]}, members=members)
-    return Drawn(lambda t, y, p: p["k"] * y + p["b"] * np.sin(p["w"] * t), y0, params, members=members)
+        return Drawn(lambda t, y, p: p["k"] * y, y0, {"k": params["k"]}, members=members, together=y0.ndim == 1)
+    return Drawn(lambda t, y, p: p["k"] * y + p["b"] * np.sin(p["w"] * t), y0, params, members=members, together=y0.ndim == 1)
 
 
 FAMILIES = {"contraction": contraction, "growth": growth, "sign": sign, "networks": networks, "decay nets": networks_with_decay,

@@ -3,7 +3,8 @@
     off     |g - Direct| / |Direct|               on the same grid by the same method
     miss    |g - truth| / |truth|                 truth: a reference solve that is much finer
     mid     |midpoint - truth| / |truth|          RungeKutta("midpoint") on the same grid
-each for dL/dy0 and for dL/dparams by itself, and for each member of a batch by itself where they are separate problems.
+each for dL/dy0 and for dL/dparams by itself, and for each member of a batch by itself where they are separate problems. Components
+of unlike size in one array: bad by the norm of all, good only if each is.
 
     bad     off > 1e-2, or miss > 20 mid + 1e-2, or a gradient that is not finite
     big     bad, and off or that miss > 10 %
@@ -152,7 +153,15 @@ def measured(case: Case) -> dict:
                               ("mid", mid, true)):
         if not (isinstance(of, Exception) or isinstance(against, Exception)):
             record[name] = apart(of, against)
+            if case.problem.together:
+                record[f"{name} of all"] = apart(joined(of), joined(against))
     return record
+
+
+def joined(vectors: list[np.ndarray]) -> list[np.ndarray]:
+    """dL/dy0 and dL/dparams, each in one: the first half of the members' vectors, and the second."""
+    half = len(vectors) // 2
+    return [np.concatenate(vectors[:half]), np.concatenate(vectors[half:])]
 
 
 def accepted(case: Case, how: dict) -> np.ndarray:
@@ -164,11 +173,12 @@ def accepted(case: Case, how: dict) -> np.ndarray:
 
 def judged(record: dict) -> dict[str, bool]:
     """bad, big, said, missed, good, false of a record."""
-    off, miss, mid = (record[name] for name in ("off", "miss", "mid"))
+    off, miss, mid = (record.get(f"{name} of all", record[name]) for name in ("off", "miss", "mid"))
     said = bool(record["words"]) or record["refused"] is not None
     far = [m for m, at in zip(miss or [], mid or [math.inf, math.inf], strict=False) if m > 20 * at + 1e-2]
     bad = max(off or [0.0]) > 1e-2 or bool(far)
     big = bad and max([*(off or [0.0]), *far]) > 0.1
+    off, miss, mid = (record[name] for name in ("off", "miss", "mid"))
     near = miss is None or all(m < 1e-3 or m < 3 * at for m, at in zip(miss, mid or [math.inf, math.inf], strict=True))
     good = off is not None and max(off) < 1e-4 and near and not bad
     return {"bad": bad, "big": big, "said": said, "missed": bad and not said, "missed big": big and not said, "good": good,
