@@ -455,12 +455,12 @@ class Back:
             return Verdict(estimate, [], found)
         details = {**found, "allowed": self.tol, "error": trip.absolute, "step": trip.step, "t": float(problem.ts[trip.step])}
         complaints = []
+        if problem.suspicion and not problem.parted and (wrong or "S_p" not in found):
+            complaints.append(problem.suspicion)                       # the sweep cannot tell
         if wrong:
             complaints.append(lost(problem, wrong, details))
         elif self.parts(found) and not problem.parted:
             complaints.append(parted_copies(problem, self.pairs, details))
-        if problem.suspicion and not problem.parted and (wrong or "S_p" not in found):
-            complaints.append(problem.suspicion)                       # the sweep cannot tell
         return Verdict(estimate, complaints, found)
 
     def parts(self, found: dict[str, float]) -> bool:

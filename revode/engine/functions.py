@@ -204,7 +204,7 @@ def quantile(a: Any, q: Any, axis: Any = None, *, keepdims: bool = False) -> Any
     flat = np.sort(last_axis(a, axis), axis=-1)
     n = flat.shape[-1]
     at = np.asarray(q, float) * (n - 1)
-    low = np.minimum(np.floor(at).astype(int), n - 1)
+    low = np.floor(at).astype(int)
     high = np.minimum(low + 1, n - 1)
     weight = (at - low).astype(flat.dtype)
     value = flat[..., low] + weight * (flat[..., high] - flat[..., low])
