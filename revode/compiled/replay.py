@@ -393,14 +393,14 @@ class Grid:
         """By value: an array with one row for every step first .. last - 1."""
         ts = np.asarray(problem.ts[first:last + 1], np.float64)
         hs = np.asarray(problem.hs[max(first - 1, 0):last])
-        h = hs if first == 0 else hs[1:]
-        before = np.concatenate([[problem.h_before], hs[:-1]]).astype(hs.dtype) if first == 0 else hs[:-1]
-        given = {"t0": ts[:-1], "t1": ts[1:], "h": h, "h_before": before}
         control: Any = getattr(problem.system, "control", None) if self.controlled else None
         key = first, ts.tobytes(), hs.tobytes(), float(problem.h_before) if first == 0 else None, control
         if key in self.kept:                          # the same grid again, as in training
             self.kept[key] = self.kept.pop(key)
             return self.kept[key]
+        h = hs if first == 0 else hs[1:]
+        before = np.concatenate([[problem.h_before], hs[:-1]]).astype(hs.dtype) if first == 0 else hs[:-1]
+        given = {"t0": ts[:-1], "t1": ts[1:], "h": h, "h_before": before}
         at: dict[int, Any] = {}
         for i in self.order:
             x = self.program.values[i]
