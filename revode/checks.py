@@ -371,8 +371,8 @@ def check_times(asked: Asked) -> np.ndarray:
     if ts.ndim != 1 or len(ts) < 2:
         raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of at least two times, such as "
                          "np.linspace(0, 1, 101)")
-    h = np.diff(ts)
-    if not (h > 0).all() and not (h < 0).all():
+    h = ts[1:] - ts[:-1]
+    if not h.min() > 0 and not h.max() < 0:
         n = int(np.argmax((h > 0) != (h[0] > 0))) if h[0] else 0
         raise ValueError(f"solve: ts goes from {ts[n]:.6g} to {ts[n + 1]:.6g} at index {n}; a grid is strictly increasing, or "
                          "strictly decreasing to run backwards in time")
@@ -409,7 +409,7 @@ def check_params(params: Any, y: Any) -> Any:
 
 def check_steps(ts: np.ndarray, dtype: Any) -> np.ndarray:
     """(N,) the steps of a fixed grid, in y's dtype."""
-    hs = np.diff(ts).astype(dtype)
+    hs = (ts[1:] - ts[:-1]).astype(dtype)
     hs.flags.writeable = False           # a step of it may then meet tensors as it is
     if not hs.all():
         n = int(np.argmin(hs != 0))
@@ -426,7 +426,7 @@ RESOLVED, SEEN, FAR = 64.0, 1024.0, 16.0
 
 def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float = RESOLVED) -> None:
     """Whether times so large are told apart in y's dtype, in which the field gets them; steps: that an interval will have."""
-    h = abs(np.diff(ts))
+    h = abs(ts[1:] - ts[:-1])
     if float(np.finfo(dtype).eps) * max(abs(ts[0]), abs(ts[-1])) * spacings * steps <= h.min():
         return                                           # as ever, and quickly told
     spacing = np.spacing(np.maximum(abs(ts[1:]), abs(ts[:-1])).astype(dtype)).astype(np.float64)

@@ -50,7 +50,7 @@ def finite(gradients: Any) -> bool:
     with np.errstate(over="ignore", invalid="ignore"):
         for x in tree.flatten(gradients)[0]:
             if x is not None and type(x) is not Tensor:
-                total = total + np.sum(x)
+                total = total + (x.sum() if hasattr(x, "sum") else x)
     return type(total) is Tensor or isfinite(number(total)) or all(map(whole, tree.flatten(gradients)[0]))
 
 

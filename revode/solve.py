@@ -194,7 +194,7 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
         ay0 = None
         if n == 0 and y0 is not None:
             a_initial, a_params = pull_start(problem, initial, params, cotangent)
-            R.collect([g for g in tree.flatten(a_params)[0] if g is not None])
+            R.collect(a_params)
             ay0 = layout.unpack(a_initial if isinstance(a_initial, tuple) else (a_initial,))
         aparams = spread(params, [1 * a for a in R.aparams])
         yield Back(float(problem.ts[n]), state_after(problem, layout, parts, n), cotangent, aparams, ay0)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .engine import tree
+from .methods.companion import neutral
 from .methods.increment import Increment, System
 from .methods.shears import Parts, Step, forward
 from .watch import Ahead, RoundTrip
@@ -128,6 +129,11 @@ class Problem:
 
     def saves(self, n: int) -> bool:
         return n in self.saved if self.adaptive is None else self.adaptive.saves(self, n)
+
+    @cached_property
+    def neutral(self) -> float:
+        """What a step makes of the gap between two copies where there is no field (methods/companion.py)."""
+        return neutral(self.method.word(self.step(0)))
 
     @cached_property
     def saved(self) -> Any:

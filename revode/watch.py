@@ -14,14 +14,14 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from .engine import tree
 from .engine.tensor import beside, number, to_host, value_of
-from .methods.companion import injected, neutral, parted, weighted
+from .methods.companion import injected, parted, weighted
 from .methods.increment import Increment
 from .methods.shears import Parts
 
@@ -123,6 +123,11 @@ def size(x: Any) -> float:
     return number(abs(x).max())
 
 
+def highest(x: Any) -> Any:
+    """The largest |x| of each entry over the grid points of the first axis."""
+    return abs(x).max(axis=0)
+
+
 # where to look, and at what
 
 LOOKS = 16            # places at which a march, forward or back, is looked at
@@ -148,6 +153,21 @@ def places(N: int, width: int, stretch: int | None = None) -> tuple[int, ...]:
 def looks(N: int, width: int, stretch: int | None = None) -> tuple[int, ...]:
     """Every point of those windows."""
     return tuple(n + i for n in places(N, width, stretch) for i in range(width))
+
+
+@lru_cache(64)
+def stops_of(N: int, width: int) -> tuple[int, ...]:
+    """The grid points to look at on the way forward, the last among them."""
+    return tuple(sorted({N, *looks(N, width)}))
+
+
+@lru_cache(64)
+def back_from(N: int, width: int, resync: int | None, inner: bool, compared: frozenset[int]) -> tuple[int, ...]:
+    """The grid points to look at on the way back, last first; inner: not those that are landed on."""
+    seen = looks(N - 1, width, resync)
+    if inner:
+        seen = tuple(n for n in seen if n and (resync is None or n % resync))
+    return tuple(sorted({*compared, *seen}, reverse=True))
 
 
 @lru_cache(64)
@@ -181,7 +201,7 @@ def stacked(rows: list[Parts]) -> Parts:
 def members(x: Any) -> Any:
     """The sum of |entries| of each member of a batch; x has an axis of grid points before those of the state."""
     x = abs(x)
-    return np.sum(x, axis=-1) if x.ndim > 1 else x
+    return x.sum(axis=-1) if x.ndim > 1 else x
 
 
 class Pairs:
@@ -191,9 +211,9 @@ class Pairs:
         self.problem = problem
         self.data: Any = getattr(problem.method, "companion", None)
 
-    @cached_property
+    @property
     def k(self) -> float:
-        return neutral(self.problem.method.word(self.problem.step(0)))
+        return self.problem.neutral
 
     @cached_property
     def smooth(self) -> bool:
@@ -228,17 +248,19 @@ class Ahead:
         self.t = float(problem.ts[0])
         self.G = 0.0
 
+    @property
+    def width(self) -> int:
+        """Neighbouring grid points of one look."""
+        return 3 if self.problem.N and self.pairs.smooth else 1
+
     @cached_property
-    def stops(self) -> list[int]:
+    def stops(self) -> tuple[int, ...]:
         """The grid points to look at, on a grid that is known."""
-        N = self.problem.N
-        width = 3 if N and self.pairs.smooth else 1
-        return sorted({N, *looks(N, width)})
+        return stops_of(self.problem.N, self.width)
 
     def groups(self, first: int, last: int, parts: Parts) -> list[list[int]]:
         """The looks at first + 1 .. last, as many together as there is room for."""
-        width = 3 if self.pairs.smooth else 1
-        return grouped([n for n in self.stops if first < n <= last], width, sum(x.nbytes for x in parts.values()))
+        return grouped([n for n in self.stops if first < n <= last], self.width, sum(x.nbytes for x in parts.values()))
 
     def begin(self, parts: Parts) -> None:
         """The state at the start, of which there is nothing to judge."""
@@ -255,15 +277,16 @@ class Ahead:
         self.rows.append(plain)
         held = len(self.rows) * sum(x.nbytes for x in plain.values())
         if self.pairs.data is None or len(self.rows) >= 64 or held > ROOM or self.problem.done(n):
-            width = 3 if self.problem.N and self.pairs.smooth else 1
-            self.judge(self.ns, stacked(self.rows))
-            self.ns, self.rows = self.ns[len(self.ns) + 1 - width:], self.rows[len(self.rows) + 1 - width:]
+            parts, kept = stacked(self.rows), len(self.ns) + 1 - self.width
+            self.widen(parts)
+            self.judge(self.ns, parts)
+            self.ns, self.rows = self.ns[kept:], self.rows[kept:]
 
     def see(self, ns: list[int], parts: Parts) -> None:
         """Many states, in arrays with an axis of grid points first."""
         if not ns:
             return
-        if not all(np.isfinite(size(part)) for part in parts.values()):
+        if not all(math.isfinite(number(x.max())) for x in self.widen(parts)):
             whole = np.all([np.isfinite(size_of_each(part)) for part in parts.values()], axis=0)
             k = int(np.argmin(whole))
             if k:
@@ -273,15 +296,18 @@ class Ahead:
         self.before = ns[-1], {name: x[-1] for name, x in parts.items()}
         self.judge(ns, parts)
 
+    def widen(self, parts: Parts) -> list:
+        """The scales of the problem, with these states; returns those of these states alone."""
+        found, scales = {name: highest(part) for name, part in parts.items()}, self.problem.scales
+        scales.update({name: np.maximum(scales[name], x) if name in scales else x for name, x in found.items()})
+        return list(found.values())
+
     def judge(self, ns: list[int], parts: Parts) -> None:
         """The largest G among these states; where a smooth part is taken off, among those with both neighbours."""
         problem, pairs = self.problem, self.pairs
-        for name, part in parts.items():
-            largest, before = np.max(abs(part), axis=0), problem.scales.get(name)
-            problem.scales[name] = largest if before is None else np.maximum(before, largest)
         if pairs.data is None or problem.parted or not problem.N:
             return
-        width = 3 if pairs.smooth else 1
+        width = self.width
         at = runs(tuple(ns), width)
         if not at.size:
             return
@@ -311,13 +337,12 @@ class Ahead:
 
     def fading(self, ns: list[int], y: Any) -> tuple[np.ndarray, Any]:
         """The times, and s there; never far below the largest entry of a member."""
-        t = np.asarray([self.problem.ts[n] for n in ns], float)
+        ts = self.problem.ts
+        t = np.asarray([ts[n] for n in ns], float) if type(ts) is list else ts[ns]
         rate = 20.0 if self.problem.adaptive is not None else min(20.0, 0.3 * self.problem.N)         # slow beside the steps, too
         rise = column(np.exp(np.minimum(rate * abs(t - self.t) / self.span, 60.0)), y)
         s = np.maximum(y * rise, self.s)
-        for k in (2 ** j for j in range((len(ns) - 1).bit_length())):      # the largest so far, by doubling
-            s = np.concatenate([s[:k], np.maximum(s[k:], s[:-k])])
-        s = s / rise
+        s = so_far(s) / rise
         self.s, self.t = s[-1], float(t[-1])
         if self.problem.driver is not None and s.ndim > 2:       # a path that noise brings near zero is no small solution
             s = np.maximum(s, np.sqrt(np.mean(s * s, axis=tuple(range(1, s.ndim - 1)), keepdims=True)))
@@ -362,14 +387,13 @@ class Back:
         self.pairs, self.compared = Pairs(problem), compared
         outputs = problem.method.outputs
         self.width = 1 if self.pairs.data is None else 4 if self.pairs.smooth else 2
-        seen = looks(problem.N - 1, self.width, problem.resync)
-        if not hasattr(problem.method, "word"):      # where a state is kept these land on it: there is nothing to look at
-            seen = tuple(n for n in seen if n and (problem.resync is None or n % problem.resync))
-        self.looks = sorted({*compared, *seen}, reverse=True)
+        # where a state is kept nearly reversible methods land on it: there is nothing to look at
+        self.looks = back_from(problem.N, self.width, problem.resync, not hasattr(problem.method, "word"), frozenset(compared))
         self.at = {n: k for k, n in enumerate(problem.save)}
         self.ys = dict(zip(outputs, ys, strict=True))
         self.trips: list[tuple[int, float, float]] = []
-        self.info = np.finfo(ys[0].dtype)
+        info = np.finfo(ys[0].dtype)
+        self.eps, self.tiny = float(info.eps), float(info.tiny)
         self.A = {name: largest(a * y) for name, a, y in zip(outputs, a_ys, ys, strict=True)}
         self.scales = {name: np.maximum(problem.scales[name], largest(y)) for name, y in self.ys.items()}
         self.W_p: dict[str, Any] = {}
@@ -400,7 +424,7 @@ class Back:
         for name in self.ys:
             a_y = a[name] if data is None else weighted(data.a, a)
             ay = abs(a_y * y[name])
-            self.A[name] = np.maximum(self.A[name], np.max(ay, axis=0))
+            self.A[name] = np.maximum(self.A[name], ay.max(axis=0))
         if data is not None:
             D = self.pairs.gap(parts)
             e = injected([D[at[j]] for j in range(width)], self.pairs.k)
@@ -410,33 +434,34 @@ class Back:
 
     def compare(self, ns: list[int], parts: Parts, truth: Parts, cotangents: Parts) -> None:
         """What came back at these steps beside what had been there."""
-        absolute: Any = 0.0
-        size_of_x: Any = 0.0
+        of_off, of_x = [], []
         for name, x in truth.items():
             off = abs(parts[name] - x)
-            absolute, size_of_x = np.maximum(absolute, size_of_each(off)), np.maximum(size_of_x, size_of_each(x))
-            self.W_p[name] = np.maximum(self.W_p.get(name, 0.0), np.max(abs(cotangents[name]) * off, axis=0))
+            of_off.append(size_of_each(off))
+            of_x.append(size_of_each(x))
+            self.W_p[name] = np.maximum(self.W_p.get(name, 0.0), (abs(cotangents[name]) * off).max(axis=0))
             if name in self.ys:
                 self.A[name] = np.maximum(self.A[name], largest(cotangents[name] * x))
                 scale = self.scales[name]
-                floor = float(self.info.eps) ** 0.25 * size(scale) + float(self.info.tiny)
+                floor = self.eps ** 0.25 * size(scale) + self.tiny
                 self.W_y = max(self.W_y, finite(size(off / np.maximum(scale, floor))))
-        self.broken = self.broken or (finite(float(np.max(absolute))) < math.inf and not all(
-            np.isfinite(size(a)) for a in cotangents.values()))
+        absolute, size_of_x = reduce(np.maximum, of_off), reduce(np.maximum, of_x)
+        self.broken = self.broken or (finite(float(absolute.max())) < math.inf and not all(
+            math.isfinite(size(a)) for a in cotangents.values()))
         self.trips += [(n, finite(float(x)), float(y)) for n, x, y in zip(ns, absolute, size_of_x, strict=True)]
 
     def numbers(self, weighed: Any) -> dict[str, float]:
         """Everything that was measured."""
-        tiny, first = float(self.info.tiny), self.problem.method.outputs[0]
+        tiny, first = self.tiny, self.problem.method.outputs[0]
         W_p = [size(x / (self.A.get(name, self.A[first]) + tiny)) for name, x in self.W_p.items()]
         found = {"W_y": self.W_y, "W_p": max(map(finite, W_p), default=0.0)}
         if weighed is not None:
             found["E"] = finite(size(weighed / (self.A[first] + tiny)))
         if self.sums and not self.aside:
-            be, moved, ay = (np.concatenate(column) for column in zip(*self.sums, strict=True))
-            moved = moved + 1024 * float(self.info.eps) * ay     # what rounding does to a state at rest is no parasite
-            found |= {"S_p": finite(size(np.sum(be, axis=0) / (np.sum(moved, axis=0) + tiny))),
-                      "S_y": finite(size(np.sum(be / (ay + tiny), axis=0))) * self.problem.N / len(be)}
+            be, moved, ay = (np.concatenate(column) for column in zip(*self.sums, strict=True)) if len(self.sums) > 1 else self.sums[0]
+            moved = moved + 1024 * self.eps * ay     # what rounding does to a state at rest is no parasite
+            found |= {"S_p": finite(size(be.sum(axis=0) / (moved.sum(axis=0) + tiny))),
+                      "S_y": finite(size((be / (ay + tiny)).sum(axis=0))) * self.problem.N / len(be)}
         return found
 
     def verdict(self, largest: Any = None, weighed: Any = None) -> Verdict:
@@ -475,7 +500,7 @@ class Back:
     def roundtrip(self) -> RoundTrip:
         if not self.trips:
             return RoundTrip(0.0, 0.0, 0)
-        ulps = [off / (float(self.info.eps) * 2.0 ** math.floor(math.log2(max(largest, float(self.info.tiny)))))
+        ulps = [off / (self.eps * 2.0 ** math.floor(math.log2(max(largest, self.tiny))))
                 for _, off, largest in self.trips]
         n, off, _ = max(self.trips, key=lambda trip: trip[1])
         return RoundTrip(off, max(ulps), n)
@@ -486,14 +511,23 @@ def column(values: Any, like: Any) -> Any:
     return beside(like)(np.reshape(values, (-1, *[1] * (like.ndim - 1))).astype(like.dtype))
 
 
+def so_far(x: Any) -> Any:
+    """The largest of each entry up to each row."""
+    if isinstance(x, np.ndarray):
+        return np.maximum.accumulate(x)
+    for k in (2 ** j for j in range((len(x) - 1).bit_length())):          # what devices offer: by doubling
+        x = np.concatenate([x[:k], np.maximum(x[k:], x[:-k])])
+    return x
+
+
 def largest(x: Any) -> Any:
-    """The largest |x| of each entry over the grid points of the first axis."""
-    return np.max(abs(x), axis=0) if len(x) else 0.0
+    """The same as highest(), of rows that there may be none of."""
+    return highest(x) if len(x) else 0.0
 
 
 def size_of_each(x: Any) -> np.ndarray:
     """The largest absolute entry of each row, on the host."""
-    return to_host(np.max(abs(x).reshape(len(x), -1), axis=1))
+    return to_host(abs(x).reshape(len(x), -1).max(axis=1))
 
 
 def finite(x: float) -> float:
@@ -522,7 +556,7 @@ def followed(problem: Any) -> tuple[str, list[str]]:
     if hasattr(method, "lam"):
         return (f"the solution contracts faster than {method!r} follows at this step size",
                 ["lam = exp(-c h) with c above twice the contraction rate", SMALLER, OTHER])
-    follows = "little" if abs(neutral(method.word(problem.step(0)))) < 1 else "no"
+    follows = "little" if abs(problem.neutral) < 1 else "no"
     return (f"the solution contracts, and {method!r} follows {follows} contraction",
             ["a method that bears contraction: Coupled with lam = exp(-c h), c above twice the contraction rate", SMALLER, OTHER])
 
@@ -536,7 +570,7 @@ def parted_copies(problem: Any, pairs: Pairs, details: dict) -> Complaint:
 def lost(problem: Any, wrong: list[str], details: dict) -> Complaint:
     """The reverse sweep did not find the way back."""
     method = problem.method
-    growth = abs(1.0 / neutral(method.word(problem.step(0)))) if hasattr(method, "word") else 1.0
+    growth = abs(1.0 / problem.neutral) if hasattr(method, "word") else 1.0
     stretch = problem.resync or problem.N
     details = {**details, "growth": growth, "steps": stretch}
     eps = float(np.finfo(next(iter(problem.scales.values())).dtype).eps)

@@ -20,6 +20,8 @@ OUT = Path(__file__).parents[2] / "docs" / "measurements" / "detection.json"
 
 
 def progress(done: int, of: int, start: float) -> None:
+    if not sys.stderr.isatty() and done % max(1, of // 20):
+        return                              # a line now and then for a file
     spent = time.monotonic() - start
     print(f"\r{done} of {of} solves, {spent:.0f} s, {spent / done * (of - done):.0f} s to go ", end="", file=sys.stderr, flush=True)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-DTYPES = tuple(map(np.dtype, ("float32", "float64", "int32", "int64", "uint64")))
+DTYPES = dict.fromkeys(map(np.dtype, ("float32", "float64", "int32", "int64", "uint64")))
 
 
 def arguments(*values: Any) -> tuple:
@@ -28,6 +28,8 @@ def arguments(*values: Any) -> tuple:
 
 
 def _argument(value: Any) -> Any:
+    if type(value) is int:
+        return ctypes.c_longlong(value)
     if isinstance(value, np.ndarray):
         if value.dtype not in DTYPES:
             raise TypeError(f"native: an array of dtype {value.dtype} cannot be passed to compiled code; it takes "

@@ -393,14 +393,14 @@ class Grid:
         """By value: an array with one row for every step first .. last - 1."""
         ts = np.asarray(problem.ts[first:last + 1], np.float64)
         hs = np.asarray(problem.hs[max(first - 1, 0):last])
-        h = hs if first == 0 else hs[1:]
-        before = np.concatenate([[problem.h_before], hs[:-1]]).astype(hs.dtype) if first == 0 else hs[:-1]
-        given = {"t0": ts[:-1], "t1": ts[1:], "h": h, "h_before": before}
         control: Any = getattr(problem.system, "control", None) if self.controlled else None
         key = first, ts.tobytes(), hs.tobytes(), float(problem.h_before) if first == 0 else None, control
         if key in self.kept:                          # the same grid again, as in training
             self.kept[key] = self.kept.pop(key)
             return self.kept[key]
+        h = hs if first == 0 else hs[1:]
+        before = np.concatenate([[problem.h_before], hs[:-1]]).astype(hs.dtype) if first == 0 else hs[:-1]
+        given = {"t0": ts[:-1], "t1": ts[1:], "h": h, "h_before": before}
         at: dict[int, Any] = {}
         for i in self.order:
             x = self.program.values[i]
@@ -537,27 +537,27 @@ class Replay:
 
     def run(self, name: str, ns: range) -> None:
         """Run a program for these steps, one after another."""
-        if name not in self.codes:
+        if name not in self.codes or not ns:
             return
-        code = self.codes[name]
+        code, step = self.codes[name], ns.step
         counts = self.steps.counts.get(name)
         if counts is not None:
             self.stats.nfe += counts.nfe * len(ns)
             self.stats.nvjp += counts.nvjp * len(ns)
         while ns:
             first = ns[0] // CHUNK * CHUNK
-            inside = sum(first <= n < first + CHUNK for n in (ns[-1],)) or None
-            some = ns if inside else ns[:ns[0] - first + 1] if ns.step < 0 else ns[:first + CHUNK - ns[0]]
-            ns = ns[len(some):]
+            k = ns[0] - first                                     # the place in its chunk
+            left = min(len(ns), CHUNK - k if step > 0 else k + 1)
+            ns = ns[left:]
             arguments = [*self.bound[name], *self.tables(name, first)]
-            while some:
-                room = code.count - self.collected if code.collected else len(some)
-                code.function([n - first for n in some[:room]], self.collected, *arguments)
+            while left:
+                some = min(left, code.count - self.collected) if code.collected else left
+                code.function(range(k, k + step * some, step), self.collected, *arguments)
                 if code.collected:
-                    self.collected += len(some[:room])
+                    self.collected += some
                     if self.collected == code.count:
                         self.flush()
-                some = some[room:]
+                k, left = k + step * some, left - some
 
     def tables(self, name: str, first: int) -> list:
         """For each value that depends on the grid: its arrays for the steps of this chunk."""

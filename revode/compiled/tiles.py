@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,9 @@ class Tiles:
             self.lowered[name] = lower(ready, batch, found)
             self.grids[name] = Grid(ready, found)
         self.outputs, self.brownian = outputs, brownian
+        self.memory: Any = None                           # of all tiles; P: what depends on the parameters alone
+        self.roles: dict[tuple, list] = {}
+        self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
         self.settle(T or tile_of(self.rows, self.dtype), make)
 
@@ -80,33 +84,44 @@ class Tiles:
     def start(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
         """Begin a sweep from these parts (going back: and their cotangents)."""
         self.problem, self.stats = problem, problem.stats
-        leaves = given(problem, params)
-        size = self.source.size
-        self.memory = aligned(self.tiles * size, self.dtype)
-        self.P = aligned(self.source.param_size + 1, self.dtype)
-        self.pack_params(leaves)
+        if self.memory is None:
+            self.allocate()
+        self.memory[...] = 0
+        self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
-        self.save = np.asarray([*problem.save, -1], np.int64)
+        self.save = ended(tuple(problem.save))
         self.drive = problem.driver
         self.seed = getattr(getattr(problem.driver, "path", None), "seed", 0)
         self.offset = getattr(getattr(problem.driver, "path", None), "offset", 0)
 
+    def allocate(self) -> None:
+        """The memory, which all solves of this thread use one after another, and where things go in it."""
+        self.memory = aligned(self.tiles * self.source.size, self.dtype)
+        self.P = aligned(self.source.param_size + 1, self.dtype)
+        self.views = {role: self.place(role) for role in self.source.places}
+        self.packed: list[tuple[np.ndarray, str, int]] = []        # where in P, and which value of which program
+        self.before: dict[str, list] = {}                          # by program: the values that those are made of, in order
+        known = set()
+        for name, v, offset, F in self.source.layout.params:
+            if offset in known:                                    # what several programs read
+                continue
+            known.add(offset)
+            values: Any = self.lowered[name].program.values                                        # type: ignore[union-attr]
+            self.packed.append((self.P[offset:offset + F].reshape(values[v].shape), name, int(v)))
+            self.before.setdefault(name, [(i, x) for i, x in enumerate(values) if self.grids[name].kinds[i] == "param"])
+
     def pack_params(self, leaves: list) -> None:
         """What depends on the parameters alone, in one array."""
         done: dict[str, dict[int, Any]] = {}
-        for name, v, offset, F in self.source.layout.params:
-            program = self.lowered[name].program
-            assert program is not None
-            if name not in done:
-                at = done[name] = {}
-                found = self.grids[name].kinds
-                for i, x in enumerate(program.values):
-                    if found[i] == "param":
-                        at[i] = leaves[x.role[1]] if x.op is None else x.op.forward(                # type: ignore[index]
-                            *(at[a] if isinstance(a, V) else a for a in x.args), **x.options)
-            self.P[offset:offset + F] = np.asarray(done[name][int(v)]).reshape(-1)
+        for name, values in self.before.items():
+            at = done[name] = {}
+            for i, x in values:
+                at[i] = leaves[x.role[1]] if x.op is None else x.op.forward(
+                    *(at[a] if isinstance(a, V) else a for a in x.args), **x.options)
+        for room, name, v in self.packed:
+            room[...] = done[name][v]
 
     def place(self, role: Any) -> np.ndarray:
         """Where a value lies: (tiles, F, T) or (tiles, F)."""
@@ -117,8 +132,8 @@ class Tiles:
 
     def put(self, kind: str, arrays: dict) -> None:
         for name, x in arrays.items():
-            if (kind, name) in self.source.places:
-                self.place((kind, name))[...] = self.tiled(x)
+            if (kind, name) in self.views:
+                self.views[kind, name][...] = self.tiled(x)
 
     def tiled(self, x: Any) -> np.ndarray:
         """(rows, features) as (tiles, features, lanes)."""
@@ -132,8 +147,8 @@ class Tiles:
         """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number)."""
         found = {}
         kind = "landed" if self.landed and kind == "part" else kind
-        for role in in_order(self.source.places, kind, self.problem):
-            x = self.place(role)
+        for role in self.roles_of(kind):
+            x = self.views[role]
             if kind == "aparam":
                 found[role[1]] = tree_sum(x).reshape(self.shapes[role])
             else:
@@ -141,14 +156,23 @@ class Tiles:
                 found[role[1]] = rows.reshape(self.shapes.get(role, self.shape)).copy()       # for one trajectory it would be a view
         return found
 
+    def roles_of(self, kind: str) -> list:
+        """in_order(), kept."""
+        key = kind, tuple(self.problem.method.parts)
+        if key not in self.roles:
+            self.roles[key] = in_order(self.source.places, kind, self.problem)
+        return self.roles[key]
+
     def columns(self, name: str, first: int, last: int) -> np.ndarray:
         """The grid values that a program reads, one row for each step."""
         columns = self.source.layout.columns.get(name, [])
+        at = self.grids[name].tables(self.problem, first, last) if columns else {}
+        if name in self.built and columns and self.built[name][0] is at:          # the same grid again
+            return self.built[name][1]
         table = np.empty((last - first, sum(n for _, _, n in columns)))
-        if columns:
-            at = self.grids[name].tables(self.problem, first, last)
-            for v, offset, n in columns:
-                table[:, offset:offset + n] = np.asarray(at[int(v)], np.float64).reshape(last - first, n)
+        for v, offset, n in columns:
+            table[:, offset:offset + n] = np.asarray(at[int(v)], np.float64).reshape(last - first, n)
+        self.built[name] = at, table
         return table
 
     def call(self, first: int, last: int, begins: bool = False, lands: bool = False, settles: bool = False, saved: int = 0,
@@ -210,12 +234,12 @@ class Tiles:
         """Where a call looks, and the room for what it sees there."""
         if not looks:
             return NOWHERE, None
-        return np.asarray([*looks, -1], np.int64), np.empty((len(looks), self.tiles, self.source.seen), self.dtype)
+        return ended(tuple(looks)), np.empty((len(looks), self.tiles, self.source.seen), self.dtype)
 
     def seen(self, kind: str, looks: Sequence[int], seen: Any) -> dict:
         """What was seen, in arrays with an axis of grid points first."""
         found = {}
-        for role in in_order(self.source.places, kind, self.problem) if looks else ():
+        for role in self.roles_of(kind) if looks else ():
             offset, F, _ = self.source.places[role]
             rows = seen[:, :, offset:offset + F * self.T].reshape(len(looks), self.tiles, F, self.T)
             rows = np.transpose(rows, (0, 1, 3, 2)).reshape(len(looks), self.tiles * self.T, F)[:, :self.rows]
@@ -252,6 +276,14 @@ class Tiles:
         """Go on from these parts. Where the last step landed on them, the field values at hand are theirs already."""
         self.put("part", parts)
         self.begins, self.landed = "land" not in self.lowered, False
+
+
+@lru_cache(64)
+def ended(ns: tuple[int, ...]) -> np.ndarray:
+    """Grid points as the generated code looks them up, with an end."""
+    found = np.asarray([*ns, -1], np.int64)
+    found.flags.writeable = False
+    return found
 
 
 def aligned(n: int, dtype: Any) -> np.ndarray:

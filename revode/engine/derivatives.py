@@ -248,6 +248,10 @@ stop_gradient = custom_vjp(lambda x: (x, lambda g: (None,)))
 """The value of a tree, as a constant: no gradient flows through it."""
 
 
+def shape_of(x: Any) -> tuple[int, ...]:
+    return x.shape if type(x) is np.ndarray else np.shape(value_of(x))
+
+
 def _match(result: Any, arg: Any) -> list:
     """The cotangent leaves for one argument of a custom operation, checked against its shapes."""
     leaves, structure = tree.flatten(arg)
@@ -257,7 +261,7 @@ def _match(result: Any, arg: Any) -> list:
         raise TypeError(f"custom_vjp: pull returned {tree.describe(result)} for an argument {tree.describe(arg)} ({error}); "
                         "return a tree like the argument") from None
     for g, x in zip(found, leaves, strict=True):
-        if g is not None and is_float(x) and np.shape(value_of(g)) != np.shape(value_of(x)):
+        if g is not None and is_float(x) and shape_of(g) != shape_of(x):
             raise ValueError(f"custom_vjp: pull returned a cotangent of shape {np.shape(value_of(g))} for an argument "
                              f"of shape {np.shape(value_of(x))}")
     return found

@@ -130,7 +130,7 @@ class Checkpointed:
             if n in at:
                 a = enter(a, problem.method.outputs, a_ys, at[n])
         a_initial, a_params = pull_start(problem, initial, params, a)
-        add(sums, a_params)
+        accumulate(sums, a_params)
         return a_initial, spread(params, sums)
 
     def reach(self, problem: Problem, kept: dict, n: int, params: Any) -> None:

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from ..engine import tree
-from ..engine.derivatives import vjp_of_own as vjp
-from ..engine.tensor import is_float, value_of
-from ..methods.increment import Increment, Recorder, accumulate
+from ..engine.tensor import Tensor, is_float, value_of
+from ..methods.increment import Recorder, accumulate
 from ..methods.shears import near_pullback, pullback
 from ..stepping import Problem, march
 from ..watch import Back, Verdict, report, stacked
@@ -104,7 +103,7 @@ class Reversible:
                 back.restart(kept[n])
         a_initial, a_params = pull_start(problem, initial, params, a)
         sums = list(back.get("aparam").values())
-        accumulate(sums, [g for g in tree.flatten(a_params)[0] if g is not None])
+        accumulate(sums, a_params)
         return (a_initial, spread(params, sums)), watch.verdict(**back.get("missed"))
 
 
@@ -191,10 +190,15 @@ def enter(cotangent: dict, outputs: tuple[str, ...], a_ys: tuple, k: int) -> dic
 
 
 def pull_start(problem: Problem, initial: Any, params: Any, cotangent: dict) -> tuple:
-    """Pull the cotangents of the initial parts back to y0 and params."""
+    """Pull the cotangents of the initial parts back to y0, and to the float leaves of params: None where nothing flows."""
+    R = Recorder(problem.system, params, [])
     if problem.resumed:
-        return cotangent, None
-    before = problem.stats.nfe
-    _, pull = vjp(lambda y, p: problem.method.start(Increment(problem.system, p), problem.step(0), y), initial, params)
+        return cotangent, [None] * len(R.floats)
+    leaves, structure = tree.flatten(initial)
+    inputs, before = [R.tape.input(x) for x in leaves], problem.stats.nfe
+    parts = problem.method.start(R, problem.step(0), tree.unflatten(structure, inputs))
     problem.stats.nvjp += problem.stats.nfe - before
-    return pull(cotangent)
+    seeds = [(part.slot, 1 * cotangent[name]) for name, part in parts.items() if type(part) is Tensor and part.tape is R.tape]
+    found = R.tape.pull(seeds, [*(x.slot for x in inputs), *R.slots])
+    a_initial = [np.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=False)]
+    return tree.unflatten(structure, a_initial), found[len(leaves):] or [None] * len(R.floats)
