@@ -311,9 +311,12 @@ class Ahead:
         at = runs(tuple(ns), width)
         if not at.size:
             return
-        middle, gap, y = at[width // 2], pairs.gap(parts), parts[problem.method.outputs[0]]
-        t, scale = self.fading([ns[i] for i in middle], abs(y[beside(y)(middle)]))
-        gap = abs(parted([gap[beside(gap)(at[j])] for j in range(width)], pairs.k))
+        middle, gap, y = at[width // 2].tolist(), pairs.gap(parts), parts[problem.method.outputs[0]]
+        if width > 1:
+            at = beside(y)(at)
+            gap, y = gap[at], y[at[width // 2]]
+        t, scale = self.fading([ns[i] for i in middle], abs(y))
+        gap = abs(parted(gap if width > 1 else [gap], pairs.k))
         if pairs.data.velocity:
             gap = gap * column([abs(float(problem.hs[ns[i]])) for i in middle], gap)
         # what starts at zero has no size yet
@@ -322,7 +325,7 @@ class Ahead:
             allowed, wanted = OF_TOLERANCE, problem.adaptive.controller
             scale = wanted.atol + wanted.rtol * scale
         G = np.where(abs(t - float(problem.ts[0])) >= 0.05 * self.span, size_of_each(gap / scale), 0.0)
-        self.G = max(self.G, float(np.max(G)))
+        self.G = max(self.G, float(G.max()))
         if self.G > allowed:
             n = ns[middle[int(np.argmax(G > allowed))]]
             first = problem.suspicion.details if problem.suspicion else {"step": n, "t": float(problem.ts[n])}
@@ -347,7 +350,7 @@ class Ahead:
         if self.problem.driver is not None and s.ndim > 2:       # a path that noise brings near zero is no small solution
             s = np.maximum(s, np.sqrt(np.mean(s * s, axis=tuple(range(1, s.ndim - 1)), keepdims=True)))
         info = np.finfo(y.dtype)
-        return t, np.maximum(s, float(info.eps) ** 0.5 * np.max(s, axis=-1, keepdims=True) if s.ndim > 1 else 0.0) + float(info.tiny)
+        return t, np.maximum(s, float(info.eps) ** 0.5 * s.max(axis=-1, keepdims=True) if s.ndim > 1 else 0.0) + float(info.tiny)
 
     def overflow(self, n: int) -> None:
         """Find the step at which the state stopped being finite, and say so."""
@@ -427,7 +430,7 @@ class Back:
             self.A[name] = np.maximum(self.A[name], ay.max(axis=0))
         if data is not None:
             D = self.pairs.gap(parts)
-            e = injected([D[at[j]] for j in range(width)], self.pairs.k)
+            e = injected(D[at], self.pairs.k)
             moved = a_y * (y[name] - parts[name][at[width // 2 - 1]])
             ay = np.maximum(ay, 1e-2 * abs(a_y) * self.scales[name])               # a state at zero has no size of its own
             self.sums.append((members(weighted(data.b, a) * e), members(moved), members(ay)))

@@ -427,7 +427,7 @@ class Grid:
 
 class Replay:
     """The programs of one direction at work: the state lies in `store`, by role, and moves step by step."""
-    pays = 200                 # so many steps take some fifty times as long as one on the tape
+    pays = 500                 # so many steps take some fifty times as long as comparing one with the tape
 
     def __init__(self, steps: Steps, parts: dict, merge: bool) -> None:
         self.steps, self.merge = steps, merge

@@ -32,15 +32,27 @@ def _flatten(tree: Any, leaves: list) -> Any:
         leaves.append(tree)
         return LEAF
     if kind is dict:
-        return dict, tuple(tree), [_flatten(child, leaves) for child in tree.values()], None
+        return dict, tuple(tree), _each(tree.values(), leaves), None
     if kind is list or kind is tuple:
-        return kind, None, [_flatten(child, leaves) for child in tree], None
+        return kind, None, _each(tree, leaves), None
     found = _unusual(tree, kind)
     if found is not None:
         keys, children = found
-        return kind, keys, [_flatten(child, leaves) for child in children], getattr(tree, "default_factory", None)
+        return kind, keys, _each(children, leaves), getattr(tree, "default_factory", None)
     leaves.append(tree)
     return LEAF
+
+
+def _each(children: Any, leaves: list) -> list:
+    """The structures of children; a plain leaf without a call of its own, for this is where the time of small trees goes."""
+    found: list = []
+    for child in children:
+        if type(child) in PLAIN:
+            leaves.append(child)
+            found.append(LEAF)
+        else:
+            found.append(_flatten(child, leaves))
+    return found
 
 
 def _unusual(tree: Any, kind: type) -> tuple[Any, list] | None:
@@ -97,7 +109,7 @@ def _unflatten(structure: Any, leaves: Any) -> Any:
     if structure is LEAF:
         return next(leaves)
     kind, keys, children, factory = structure
-    return _build(kind, keys, [_unflatten(child, leaves) for child in children], factory)
+    return _build(kind, keys, [next(leaves) if child is LEAF else _unflatten(child, leaves) for child in children], factory)
 
 
 def map(fn: Callable, tree: Any, *others: Any) -> Any:
