@@ -44,9 +44,6 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     if problem.plain or getattr(chosen, "device", None) is not None:
         problem.backend = chosen
     problem.asked = {name: innermost(tree.flatten(part)[0]) is not None for name, part in (("y0", initial), ("params", params))}
-    if problem.differentiated and (problem.backend is None or problem.backend.auto):      # another one compares a step with the tape
-        from .compiled.plans import look_elsewhere
-        look_elsewhere(problem, params, output_of(initial, method))
     return problem, initial, params, layout
 
 

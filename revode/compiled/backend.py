@@ -54,13 +54,9 @@ class Backend:
 
     def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """A runner for the steps of this problem; None where the tape has to do it."""
-        from . import plans
         known = getattr(problem.seen, "family", None) is not None              # the forward solve has been here already
         aside = not known and self.stands_back(direction, problem, parts, params)
-        found = None if aside else self.planned(direction, steps, problem, parts, params)
-        if found is None and not self.auto and direction == "forward":         # "auto" has looked already
-            plans.look_elsewhere(problem, params, parts[problem.method.outputs[0]])
-        return found
+        return None if aside else self.planned(direction, steps, problem, parts, params)
 
     def planned(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """runner(), for a solve that programs can do."""

@@ -210,6 +210,8 @@ class Lowering:
         if x.op is None:
             return self.input(x)
         name = x.op.name
+        if 0 in x.shape:
+            raise NotFusable(f"np.{name} of shape {x.shape}, which has no entries")
         try:
             if name in STRUCTURAL:
                 return self.structural(x)

@@ -227,24 +227,28 @@ def same(f: Any, g: Any) -> bool:
         return bool(((off <= allowed) | ((f != f) & (g != g)) | (f == g)).all())
 
 
-def look_elsewhere(problem: Problem, params: Any, y: Any) -> None:
-    """Compare arrays with tensors at a time of the grid that moves from solve to solve. Raises TypeError."""
-    system, N = copy(problem.system), problem.N
-    y = value_of(y)
-    if N < 1:
-        return
+def look_elsewhere(problem: Problem, params: Any, ys: tuple, parts: dict) -> None:
+    """Compare arrays with tensors at the end of a march, and at a saved state that moves from solve to solve. Raises TypeError."""
+    name, save = problem.method.outputs[0], problem.save
+    looks = [(problem.ts[-1], parts[name])]
+    if len(save) > 1:
+        k = 1 + int(next(places) * GOLDEN % 1 * (len(save) - 1))
+        looks.append((problem.ts[save[k]], ys[0][k]))
+    system, plain = copy(problem.system), tree.map(value_of, params)
     system.stats = Stats()
-    raw, t, plain = raw_of(system), problem.ts[int(next(places) * GOLDEN % 1 * (N + 1))], tree.map(value_of, params)
-    try:
-        with np.errstate(all="ignore"):
-            f = raw.coefficients(t, y, plain)[0]
-            g = on_tape(raw, t, y, plain)
-            differ = g is not None and hasattr(f, "dtype") and not same(f, g) and same(f, raw.coefficients(t, y, plain)[0])
-    except Exception:                              # not defined there
-        differ = False
+    raw = raw_of(system)
+    for t, y in looks:
+        y = value_of(y)
+        try:
+            with np.errstate(all="ignore"):
+                f = raw.coefficients(t, y, plain)[0]
+                g = on_tape(raw, t, y, plain)
+                differ = g is not None and hasattr(f, "dtype") and not same(f, g) and same(f, raw.coefficients(t, y, plain)[0])
+        except Exception:                          # not defined there
+            differ = False
+        if differ:
+            raise unlike(t)
     problem.stats.checks += system.stats.nfe
-    if differ:
-        raise unlike(t)
 
 
 # looking at a step

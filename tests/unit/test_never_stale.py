@@ -496,3 +496,17 @@ def test_rounding_of_another_order_is_no_reason():
     """np.mean on tensors may round as a sum and a quotient does."""
     found, _ = solved("replay", lambda t, y, p: -p * (y - np.mean(y, -1, keepdims=True)), method=rv.ReversibleHeun())
     assert np.isfinite(found[0])
+
+
+@pytest.mark.parametrize("backend", ["auto", "eager", "replay"])
+@pytest.mark.parametrize("gradient", [None, rv.Direct(), rv.Checkpointed(9)], ids=repr)
+def test_a_field_that_tells_them_apart_at_a_later_state_is_refused(backend, gradient):
+    """The first entry passes .8 at t = .56: at the start there is no difference to be seen, at the end there is."""
+    def field(t, y, p):
+        return -p * (np.clip(y, 0.8, 2.0) if isinstance(y, np.ndarray) else y)
+
+    def loss(p):
+        return rv.solve(field, np.array([1.0, 1.2]), np.linspace(0.0, 1.0, 251), p, backend=backend, gradient=gradient).y1[0]
+
+    with pytest.raises(TypeError, match="one value for an array y and another one for a tensor"):
+        rv.grad(loss)(0.4)
