@@ -509,5 +509,5 @@ def test_a_field_that_tells_them_apart_at_a_later_state_is_refused(backend, grad
         return rv.solve(field, np.array([1.0, 1.2]), np.linspace(0.0, 1.0, 251), p, backend=backend, gradient=gradient).y1[0]
 
     # in tests a program that is not the field is an error; elsewhere the tape takes over, and refuses
-    with pytest.raises((TypeError, AssertionError), match="one value for an array y and another one for a tensor|not that of the field"):
+    with pytest.raises((TypeError, AssertionError), match=r"another one for a tensor|not that of the field"):
         rv.grad(loss)(0.4)
