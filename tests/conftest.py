@@ -27,13 +27,3 @@ def native_cache(tmp_path_factory):
         patch.setattr(native, "cache_folder", lambda: folder)
         patch.setattr("revode_cuda.compile.cache_folder", lambda: folder)
         yield folder
-
-
-# GREENTEMP
-import os
-from revode import watch as _w
-_init = _w.RevodeWarning.__init__
-def _log(self, *a, **k):
-    with open("/tmp/green/complaints", "a") as f: f.write(type(self).__name__ + " " + os.environ.get("PYTEST_CURRENT_TEST", "?").split(" (")[0] + "\n")
-    _init(self, *a, **k)
-_w.RevodeWarning.__init__ = _log
