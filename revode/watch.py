@@ -350,7 +350,7 @@ class Ahead:
         if self.problem.driver is not None and s.ndim > 2:       # a path that noise brings near zero is no small solution
             s = np.maximum(s, np.sqrt(np.mean(s * s, axis=tuple(range(1, s.ndim - 1)), keepdims=True)))
         info = np.finfo(y.dtype)
-        return t, np.maximum(s, float(info.eps) ** 0.5 * s.max(axis=-1, keepdims=True) if s.ndim > 1 else 0.0) + float(info.tiny)
+        return t, np.maximum(s, float(info.eps) ** 0.5 * s.max(axis=-1)[..., None] if s.ndim > 1 else 0.0) + float(info.tiny)
 
     def overflow(self, n: int) -> None:
         """Find the step at which the state stopped being finite, and say so."""
@@ -430,7 +430,7 @@ class Back:
             self.A[name] = np.maximum(self.A[name], ay.max(axis=0))
         if data is not None:
             D = self.pairs.gap(parts)
-            e = injected(D[at], self.pairs.k)
+            e = injected([D[at[j]] for j in range(width)], self.pairs.k)
             moved = a_y * (y[name] - parts[name][at[width // 2 - 1]])
             ay = np.maximum(ay, 1e-2 * abs(a_y) * self.scales[name])               # a state at zero has no size of its own
             self.sums.append((members(weighted(data.b, a) * e), members(moved), members(ay)))
