@@ -388,6 +388,7 @@ class Grid:
         self.controlled, self.looked_up = DERIVATIVE in names, LOOK_UP.name in names
         self.kept: dict[tuple, dict] = {}             # what was computed last, for at most KEPT steps
         self.rows = 0                                 # of all of them
+        self.last: tuple = (None, {})                 # the one that was asked for last: to compare is quicker than to look up
 
     def tables(self, problem: Problem, first: int, last: int) -> dict[int, Any]:
         """By value: an array with one row for every step first .. last - 1."""
@@ -395,8 +396,11 @@ class Grid:
         hs = np.asarray(problem.hs[max(first - 1, 0):last])
         control: Any = getattr(problem.system, "control", None) if self.controlled else None
         key = first, ts.tobytes(), hs.tobytes(), float(problem.h_before) if first == 0 else None, control
-        if key in self.kept:                          # the same grid again, as in training
+        if key == self.last[0]:                       # the same grid again, as in training
+            return self.last[1]
+        if key in self.kept:
             self.kept[key] = self.kept.pop(key)
+            self.last = key, self.kept[key]
             return self.kept[key]
         h = hs if first == 0 else hs[1:]
         before = np.concatenate([[problem.h_before], hs[:-1]]).astype(hs.dtype) if first == 0 else hs[:-1]
@@ -422,6 +426,7 @@ class Grid:
                 self.rows -= self.kept.pop(next(iter(self.kept)))[-1]
             self.kept[key] = {**at, -1: last - first}
             self.rows += last - first
+            self.last = key, self.kept[key]
         return at
 
 

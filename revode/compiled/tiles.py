@@ -24,6 +24,7 @@ from .steps import Steps
 STEPS = 4096               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
 WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
 ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
+HEAD = 13                  # arguments of a call up to the grid points to save
 NOWHERE = np.asarray([-1], np.int64)
 WIDEST = 256               # matrices from this size on are better left to the BLAS: see `worth`
 
@@ -58,6 +59,7 @@ class Tiles:
             self.grids[name] = Grid(ready, found)
         self.outputs, self.brownian = outputs, brownian
         self.memory: Any = None                           # of all tiles; P: what depends on the parameters alone
+        self.passed: list[tuple] = []                     # the first arguments of the last call, and as C takes them
         self.roles: dict[tuple, list] = {}
         self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
@@ -193,8 +195,12 @@ class Tiles:
                  *self.counters(), looks, looked, seen)
 
     def run(self, *values: Any) -> None:
-        """Call the generated code for every tile."""
-        run_tiles(self.function, self.tiles, self.threads, arguments(*values))
+        """Call the generated code for every tile. Tables, memory and parameters are mostly those of the last call."""
+        head = values[:HEAD]
+        if len(self.passed) < HEAD:
+            self.passed = [*zip(head, arguments(*head), strict=True)]
+        self.passed = [(x, c if x is before else arguments(x)[0]) for x, (before, c) in zip(head, self.passed, strict=True)]
+        run_tiles(self.function, self.tiles, self.threads, (*(c for _, c in self.passed), *arguments(*values[HEAD:])))
 
     def counters(self) -> tuple[int, int, int]:
         return self.seed, self.offset, self.problem.n_before

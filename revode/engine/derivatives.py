@@ -261,7 +261,7 @@ def _match(result: Any, arg: Any) -> list:
         raise TypeError(f"custom_vjp: pull returned {tree.describe(result)} for an argument {tree.describe(arg)} ({error}); "
                         "return a tree like the argument") from None
     for g, x in zip(found, leaves, strict=True):
-        if g is not None and is_float(x) and shape_of(g) != shape_of(x):
+        if g is not None and shape_of(g) != shape_of(x) and is_float(x):
             raise ValueError(f"custom_vjp: pull returned a cotangent of shape {np.shape(value_of(g))} for an argument "
                              f"of shape {np.shape(value_of(x))}")
     return found
