@@ -34,8 +34,8 @@ def _refuse() -> Any:
 
 def is_number(x: Any) -> bool:
     """Whether x is one number, and no bool."""
-    return (type(x) in (int, float) or isinstance(x, (np.floating, np.integer))
-            or (isinstance(x, np.ndarray) and x.ndim == 0 and x.dtype.kind in "fiu"))
+    return type(x) is not Tensor and (type(x) in (int, float) or isinstance(x, (np.floating, np.integer))
+                                      or (isinstance(x, np.ndarray) and x.ndim == 0 and x.dtype.kind in "fiu"))
 
 
 def is_array(x: Any) -> bool:

@@ -467,8 +467,18 @@ def isinstance_field(t, y, p):
     return -p * y if isinstance(y, np.ndarray) else -2 * p * y
 
 
-def isinstance_later(t, y, p):
-    return -p * y if t < 0.3 or isinstance(y, np.ndarray) else -2 * p * y
+def isinstance_on_the_way(t, y, p):
+    """Where the difference shows in the middle of the path only."""
+    s = np.stack([y[1], -p * y[0]])
+    return np.where(y[0] > 0.9, 0.5 * s, s) if isinstance(y, np.ndarray) else s
+
+
+def type_of_state(t, y, p):
+    return -p * y if type(y) is np.ndarray else -2 * p * y
+
+
+def type_later(t, y, p):
+    return -p * y if t < 0.3 or type(y) is np.ndarray else -2 * p * y
 
 
 def type_of_params(t, y, p):
@@ -476,8 +486,21 @@ def type_of_params(t, y, p):
 
 
 @pytest.mark.parametrize("how", ["eager", "auto", "replay", "native"])
+@pytest.mark.parametrize("gradient", [None, rv.Direct(), rv.Checkpointed(9)], ids=repr)
+@pytest.mark.parametrize("f, plain", [(isinstance_field, lambda t, y, p: -p * y), (isinstance_on_the_way, lambda t, y, p: np.where(
+    y[0] > 0.9, 0.5 * np.stack([y[1], -p * y[0]]), np.stack([y[1], -p * y[0]])))], ids=["everywhere", "on the way"])
+def test_a_tensor_is_an_instance_of_what_its_value_is(f, plain, how, gradient):
+    """So the field has the branch of an array, forward and back: the numbers are those of that branch, bit for bit but on native."""
+    def run(field):
+        return rv.value_and_grad(lambda p: np.sum(rv.solve(field, np.array([0.0, 1.0]), np.linspace(0.0, 6.0, 301), p, gradient=gradient,
+                                                           backend=how if HERE else "replay").y1 ** 2))(np.array(1.2))
+
+    np.testing.assert_allclose(run(f), run(plain), rtol=1e-12)          # 300 steps, each rounded to 1e-16
+
+
+@pytest.mark.parametrize("how", ["eager", "auto", "replay", "native"])
 @pytest.mark.parametrize("gradient", [None, rv.Direct()], ids=["reversible", "direct"])
-@pytest.mark.parametrize("f", [isinstance_field, type_of_params], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("f", [type_of_state, type_of_params], ids=lambda f: f.__name__)
 def test_a_field_that_tells_arrays_from_tensors_is_refused(f, how, gradient):
     with pytest.raises(TypeError, match="isinstance"):
         solved(how, f, method=rv.ReversibleHeun(), gradient=gradient)
@@ -489,7 +512,7 @@ def test_also_where_it_does_so_later(how):
     """At the place of the grid that moves from solve to solve: within eight solves, most of the interval has been looked at."""
     with pytest.raises(TypeError, match="isinstance"):
         for _ in range(8):
-            solved(how, isinstance_later, method=rv.ReversibleHeun(), ts=np.linspace(0.0, 1.0, 301))
+            solved(how, type_later, method=rv.ReversibleHeun(), ts=np.linspace(0.0, 1.0, 301))
 
 
 def test_rounding_of_another_order_is_no_reason():
@@ -503,7 +526,7 @@ def test_rounding_of_another_order_is_no_reason():
 def test_a_field_that_tells_them_apart_at_a_later_state_is_refused(backend, gradient):
     """The first entry passes .8 at t = .56: at the start there is no difference to be seen, at the end there is."""
     def field(t, y, p):
-        return -p * (np.clip(y, 0.8, 2.0) if isinstance(y, np.ndarray) else y)
+        return -p * (np.clip(y, 0.8, 2.0) if type(y) is np.ndarray else y)
 
     def loss(p):
         return rv.solve(field, np.array([1.0, 1.2]), np.linspace(0.0, 1.0, 251), p, backend=backend, gradient=gradient).y1[0]
