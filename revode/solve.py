@@ -12,7 +12,7 @@ from .advise import coupling
 from .checks import check_reached, checked_gradient, hinted, method_of, prepare
 from .engine import tree
 from .engine.derivatives import custom_vjp
-from .engine.tensor import Tensor, innermost, value_of
+from .engine.tensor import innermost, value_of
 from .finite import guarded
 from .gradients import Automatic, Direct, Reversible
 from .gradients.reversible import pull_start, spread, step_back, zeros
@@ -110,7 +110,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
             if again and not isinstance(gradient, (Automatic, Direct)):
                 raise TypeError(f"solve: a derivative of a derivative was asked through {gradient!r}, which gives first "
                                 "derivatives only; use gradient=Direct(), which gives every order (or, in check_vjp, order=1)")
-            initial = tree.map(lambda x: x.view() if type(x) is not Tensor and isinstance(x, np.ndarray) else x, initial)     # yours stays writeable
+            initial = tree.map(lambda x: x.view() if issubclass(type(x), np.ndarray) else x, initial)        # yours stays writeable
             mode = gradient.higher(problem) if again and isinstance(gradient, Automatic) else gradient
             (ys, parts), pull = mode.solve(problem, initial, params)
             if problem.stats.backend == "eager" or problem.backend.auto:         # another one compares a step with the tape

@@ -26,7 +26,8 @@ def numpys(function: Callable) -> Callable:
         def call(*args: Any, **kwargs: Any) -> Any:
             allowed.bind(*args, **kwargs)
             leaves, structure = tree.flatten((args, kwargs))
-            places = [i for i, x in enumerate(leaves) if hasattr(x, "__array_function__") and not issubclass(type(x), (type, np.generic))]
+            places = [i for i, x in enumerate(leaves)
+                      if hasattr(x, "__array_function__") and not issubclass(type(x), (type, np.generic))]
 
             def on(given: Callable, arrays: Any) -> Any:
                 full = list(leaves)

@@ -492,7 +492,8 @@ def type_of_params(t, y, p):
 def test_a_tensor_is_an_instance_of_what_its_value_is(f, plain, how, gradient):
     """So the field has the branch of an array, forward and back: the numbers are those of that branch, bit for bit but on native."""
     def run(field):
-        y0, ts, options = np.array([0.0, 1.0]), np.linspace(0.0, 6.0, 301), {"gradient": gradient, "backend": how if HERE else "replay"}
+        y0, ts = np.array([0.0, 1.0]), np.linspace(0.0, 6.0, 301)
+        options = {"gradient": gradient, "backend": how if HERE else "replay"}
         return rv.value_and_grad(lambda p: np.sum(rv.solve(field, y0, ts, p, **options).y1 ** 2))(np.array(1.2))
 
     np.testing.assert_allclose(run(f), run(plain), rtol=1e-12)          # 300 steps, each rounded to 1e-16
