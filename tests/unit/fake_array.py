@@ -156,7 +156,7 @@ def strided(x: np.ndarray) -> tuple:
 def unwrap(x: Any) -> Any:
     if isinstance(x, FakeArray):
         return x._host
-    if issubclass(type(x), np.ndarray):
+    if isinstance(x, np.ndarray):
         raise TypeError("Unsupported type <class 'numpy.ndarray'>: a host array and a device array do not mix")
     return x
 
@@ -169,7 +169,7 @@ def unwrap_tree(x: Any) -> Any:
 
 def wrap(x: Any) -> Any:
     """Arrays and NumPy scalars that were computed are on the device; shapes, dtypes and the like are not."""
-    return FakeArray(np.asarray(x)) if issubclass(type(x), (np.ndarray, np.generic)) else x
+    return FakeArray(np.asarray(x)) if isinstance(x, (np.ndarray, np.generic)) else x
 
 
 def host_index(index: Any) -> Any:
