@@ -37,7 +37,7 @@ def markdown(about: dict, records: Sequence[dict], problems: Sequence[dict]) -> 
     solves = paragraph(
         f"{about['machine']}; revode {about['version']}, {about['date']}. {len(records)} random solves of nine families: constant, "
         "jittered and adaptive grids, SDEs and CDEs, float32 and float64, save=[-1] and save=None, the tape or replay behind them. "
-        "Every solve can be made again: `python -m reference.detection --only SEED`. Its record stands in the JSON beside this page.")
+        "Every solve can be made again: `python -m reference.detection --only SEED`. `--out` writes all records as JSON.")
     hull = paragraph(
         f"Non-stiff problems of Hull, Enright, Fellen & Sedgwick (1972), PID({detest.RTOL:.0e}, {detest.ATOL:.0e}), against SciPy's "
         f"RK45 at the same tolerances. Bars for the defaults: error at most {detest.WORSE:.0f} times RK45's or {detest.FLOOR:.0f} "
