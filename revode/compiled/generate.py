@@ -227,7 +227,7 @@ class Source:
     def entry(self) -> str:
         """The function that is called: steps first .. last - 1, forward or back."""
         columns = {name: sum(n for _, _, n in self.layout.columns.get(name, [])) for name in ORDER}
-        back = self.direction == "backward"
+        back, pulls = self.direction != "forward", self.direction == "pull"
         kind = "cotangent" if back else "part"
         outputs = [self.places[kind, name] for name in self.outputs]
         drives = [(role, place) for role, place in self.places.items() if role[0] == "drive"]
@@ -235,7 +235,8 @@ class Source:
             "INDEX first", "INDEX last", "int begins", "int lands", "int settles", "const double* GB", "const double* GS",
             "const double* GL", "const double* GE", "const real* P", "real* M", "INDEX rows", "const INDEX* save", "INDEX saved",
             *(f"real* Y{j}" for j in range(len(outputs))), "const real* D", "const double* width", "unsigned long long seed",
-            "unsigned trajectory", "unsigned step", "const INDEX* look", "INDEX looked", "real* L"]
+            "unsigned trajectory", "unsigned step", "const INDEX* look", "INDEX looked", "real* L",
+            *(["const real* K"] if pulls else [])]
         lines = [f"extern \"C\" KERNEL void run(TILE_ARGUMENT {', '.join(arguments)}) {{", "  TILE_MEMORY(M);",
                  "  const INDEX row = (INDEX)tile * T;", "  const int R = rows - row < T ? (int)(rows - row) : T;"]
         if "begin" in self.lowered:
@@ -251,6 +252,12 @@ class Source:
                              "+ k * T + r];\n    SYNC;")
             else:
                 lines.append(f"    ONCE({F}) S[{offset} + k] = D[(n - first) * {F} + k];\n    SYNC;")
+        given = [place for role, place in self.places.items() if role[0] == "state"]           # known states: a row for each step
+        whole, before = sum(F for _, F, _ in given) * self.T, 0
+        for offset, F, _ in given:
+            lines.append(f"    EACH({F}) S[{offset} + k * T + r] = K[((n - first) * ((rows + T - 1) / T) + tile) * {whole} + "
+                         f"{before} + k * T + r];\n    SYNC;")
+            before += F * self.T
         step = f"step_step(S, P, GS + (n - first) * {columns['step']}, R);"
         if "land" in self.lowered:
             step = f"if (lands && n == first) step_land(S, P, GL, R); else {step}"
