@@ -1,7 +1,7 @@
 """The tape: step by step, each operation by itself. Slow, and right for every solve; compiled engines are compared with it."""
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,10 +25,10 @@ class Eager:
     """
     name, looks_often = "eager", True
 
-    def __init__(self, look: Callable | None = None) -> None:
+    def __init__(self, look: Callable | None = None, tapes: dict[int, Taped] | None = None) -> None:
         self.look = look
-        self.keeps: tuple[int, ...] = ()
-        self.tapes: dict[int, Taped] = {}
+        self.keeps: Collection[int] = ()
+        self.tapes = {} if tapes is None else tapes
 
     def load(self, problem: Problem, params: Any, parts: Parts, cotangents: Parts | None = None) -> None:
         self.problem, self.params, self.parts = problem, params, parts

@@ -70,9 +70,9 @@ class Checkpointed:
         N, tapes = problem.N, None
         if problem.adaptive is not None:
             kept: Kept = Online(self.n)
-        elif isinstance(engine, Eager) and N and (look or isinstance(engine_of(problem, "pull", parts, params), Eager)):
+        elif isinstance(engine, Eager) and (look or isinstance(engine_of(problem, "pull", parts, params), Eager)):
             kept = Kept(schedule(N, self.n))
-            engine.keeps, tapes = (N - 1,), engine.tapes
+            engine.keeps, tapes = range(N - 1, N), engine.tapes
         else:
             kept = Kept({*schedule(N, self.n), N - 1})
         ys, final = onward(problem, params, parts, engine, kept)
@@ -90,9 +90,7 @@ class Checkpointed:
         """From the end to the start, stretch by stretch: each reaches from the last state that is kept to where the sweep is."""
         a_ys, a = at_the_end(problem, cotangent)
         ahead = engine_of(problem, "forward", kept[0], params)
-        back = Eager(look) if look is not None else engine_of(problem, "pull", kept[0], params)
-        if isinstance(back, Eager) and tapes:
-            back.tapes = tapes
+        back = Eager(look, tapes) if tapes is not None else engine_of(problem, "pull", kept[0], params)
         ahead.load(problem, params, kept[0])
         back.load(problem, params, kept[0], a)
         right = problem.N
