@@ -9,7 +9,8 @@ from . import nn, optim
 from .adaptive import PID
 from .advise import Advice, advise
 from .archive import load, save
-from .engine import Tensor, check_vjp, custom_vjp, grad, stop_gradient, tree, value_and_grad, vjp
+from .certify import Certificate, certify
+from .engine import Tensor, check_vjp, custom_vjp, grad, jvp, stop_gradient, tree, value_and_grad, vjp
 from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
 from .jacobians import hessian, hvp, jacobian
 from .methods import (
@@ -61,6 +62,7 @@ __all__ = [
     "Backsolve",
     "Brownian",
     "BrownianTree",
+    "Certificate",
     "Checkpointed",
     "Composition",
     "Coupled",
@@ -91,9 +93,11 @@ __all__ = [
     "Tensor",
     "VelocityVerlet",
     "advise",
+    "certify",
     "check_vjp",
     "custom_vjp",
     "grad",
+    "jvp",
     "hessian",
     "hvp",
     "jacobian",
