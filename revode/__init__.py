@@ -10,6 +10,7 @@ from .adaptive import PID
 from .advise import Advice, advise
 from .archive import load, save
 from .engine import Tensor, check_vjp, custom_vjp, grad, stop_gradient, tree, value_and_grad, vjp
+from .exact import Lattice
 from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
 from .methods import (
     EES,
@@ -65,6 +66,7 @@ __all__ = [
     "Coupled",
     "Direct",
     "HermiteCubic",
+    "Lattice",
     "LeapfrogMidpoint",
     "LinearPath",
     "NearReversible",

@@ -19,8 +19,9 @@ from .driving import ControlledSystem, Noise, NoisySystem, Path, SmoothlyControl
 from .engine import tree
 from .engine.derivatives import vjp_of_own as vjp
 from .engine.tensor import Tensor, beside, innermost, is_float, number, value_of
+from .exact import Exact, Flushed, Lattice, bits_for
 from .gradients import Automatic, Direct, Reversible
-from .methods import EES, TABLEAUX, NearReversible
+from .methods import EES, TABLEAUX, Coupled, NearReversible
 from .methods.custom import UserMethod
 from .methods.increment import System, nested
 from .problem import Asked, Layout
@@ -31,8 +32,12 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     """The problem, the initial value as the method takes it, the parameters, and how y is laid out."""
     chosen = check_backend(asked)
     method = check_method(asked)
+    lattice, method = check_exact(asked, method)
     field = check_callable(asked.field, method)
     initial, layout = begin(asked, method)
+    if lattice is not None:
+        method, initial = on_lattice(lattice, method, initial)
+        chosen = None
     first = value_of(tree.flatten(initial)[0][0])
     ts = check_times(asked)
     check_resumed(asked.state0, ts)
@@ -43,6 +48,7 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     drive(problem, asked, ts, output_of(initial, method), tree.map(value_of, params))
     if problem.plain or getattr(chosen, "device", None) is not None:
         problem.backend = chosen
+    problem.flushed = Flushed(method) if lattice is not None else None
     problem.asked = {name: innermost(tree.flatten(part)[0]) is not None for name, part in (("y0", initial), ("params", params))}
     return problem, initial, params, layout
 
@@ -96,6 +102,9 @@ def begin(asked: Asked, method: Any) -> tuple[Any, Layout]:
     y0, state0, split = asked.y0, asked.state0, len(method.outputs) > 1
     layout: Layout | None = None
     if state0 is not None:
+        if isinstance(state0, State) and isinstance(state0.method, Exact):
+            own = state0.method.inner
+            state0 = state0._replace(parts={name: state0.parts[name] for name in own.parts}, method=own)
         check_state(state0, method, "state0")
         if y0 is not None:
             raise ValueError("solve: y0 and state0 were both given, and a solve begins at one of them; pass y0=None to go on from "
@@ -191,9 +200,40 @@ def check_method(asked: Asked) -> Any:
     return method
 
 
+def check_exact(asked: Asked, method: Any) -> tuple[Lattice | None, Any]:
+    """The lattice of an exact solve, or None; and the method without it."""
+    exact, made = asked.exact, isinstance(method, Exact)
+    if exact is None and made:
+        exact = Lattice(method.bits)                         # a state of an exact solve goes on as it was
+    method = method.inner if made else method
+    if exact is None or exact is False:
+        return None, method
+    if exact is not True and not isinstance(exact, Lattice):
+        raise TypeError(f"solve: exact={exact!r}; it is True, or Lattice(bits)")
+    if not hasattr(method, "word"):
+        raise TypeError(f"solve: exact=True needs a method that is a word of shears, which {method!r} is not; use Coupled(base, lam), "
+                        "ReversibleHeun(), AsynchronousLeapfrog(), LeapfrogMidpoint(), VelocityVerlet() or shears(...)")
+    return (Lattice() if exact is True else exact), method
+
+
+def on_lattice(lattice: Lattice, method: Any, initial: Any) -> tuple[Exact, Any]:
+    """The exact form of a method, and what it begins with: parts that go on get buffers of their own."""
+    leaves = [value_of(x) for x in tree.flatten(initial)[0]]
+    if leaves[0].dtype != np.float64:
+        raise TypeError(f"solve: exact=True needs a state of float64, and y0 is {leaves[0].dtype}; convert it, as in "
+                        "y0.astype(np.float64)")
+    exact = Exact(method, bits_for(initial) if lattice.bits is None else lattice.bits)
+    _ = exact.contractions                                   # scales that are no ratio are refused here
+    if isinstance(initial, dict):
+        initial = exact.with_buffers({name: exact.round(initial[name]) for name in method.parts})
+    return exact, initial
+
+
 def default_method(asked: Asked) -> Any:
     """What method=None means. A grid that a control or a plain field drives: RK4 run backwards, or Tsit5 where an error has to be
     estimated. With noise no order above one can be had, and the symmetry of EES serves the way back."""
+    if asked.exact:
+        return Coupled("rk4" if asked.controller is None else "tsit5", lam=0.9)
     if asked.diffusion is not None or asked.noise is not None:
         return EES(stages=4)
     return NearReversible("rk4" if asked.controller is None else "tsit5")
@@ -525,6 +565,11 @@ def check_backend(asked: Asked) -> Backend | None:
 def checked_gradient(gradient: Any, method: Any) -> Any:
     """The gradient mode, or the default for this method; TypeError where the two do not go together."""
     reversible = getattr(method, "reversible", hasattr(method, "word"))
+    if isinstance(method, Exact):
+        if gradient is not None and not isinstance(gradient, Reversible):
+            raise TypeError(f"solve: exact=True is a way to run backwards, and {gradient!r} does not; use gradient=Reversible(), the "
+                            "default there, or leave exact out")
+        return gradient or Reversible()
     if gradient is None:
         return Automatic() if reversible else Direct()
     if isinstance(gradient, type) or not hasattr(gradient, "solve"):

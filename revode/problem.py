@@ -34,6 +34,7 @@ class Asked:
     backend: Any = "eager"
     threads: int | None = None
     arithmetic: str = "fast"
+    exact: Any = None
 
 
 class Layout:

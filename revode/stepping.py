@@ -35,6 +35,9 @@ class Stats:
     fallback: str | None = None  # the gradient mode that took over where the reverse sweep could not be trusted (Automatic)
     traces: int = 0              # programs traced in this solve: none where only data have changed since one like it
     compilations: int = 0        # runners built for programs: one for each thread that uses them
+    exact: bool = False          # every bit of the initial state has come back (exact.py)
+    bits_stored: float = 0       # that an exact solve holds, of all elements together
+    bits_bound: float = 0.0      # that its contractions destroyed
     backend: str = "eager"       # who ran the steps; of the reverse sweep, where that was another
 
 
@@ -46,6 +49,7 @@ class State(NamedTuple):
     n: int            # steps taken so far
     layout: Any       # how the parts make the user's y (problem.Layout)
     method: Any = None     # that made it, and that can go on from it; None where that is not known
+    bits: tuple = ()       # what has left the buffers of an exact solve (exact.py), for the way back
 
     def __repr__(self) -> str:
         return f"State(t={self.t:.6g}, n={self.n}, parts={list(self.parts)})"
@@ -76,6 +80,7 @@ class Problem:
     suspicion: Any = None        # what the march would say of that
     parted: bool = False         # whether it has been said
     lost: bool = False           # or that the reverse sweep did not find its way back
+    flushed: Any = None          # what has left the buffers of an exact solve (exact.py)
     seen: Any = None             # the field as its trace shows it (compiled/fields.py), or why there is none
 
     @property
@@ -111,6 +116,8 @@ class Problem:
 
     def advance(self, n: int, parts: Parts, F: Increment) -> Parts:
         """One step from ts[n]; where an adaptive grid ends, the controller finds the next point first."""
+        if self.flushed is not None:
+            parts = self.flushed.before(n, parts)
         if n == self.N:
             return self.adaptive.advance(self, parts, F)
         return one_step(self.method, self.step(n), parts, F)
@@ -201,6 +208,8 @@ def march(problem: Problem, initial: Any, params: Any, visit: Callable | None = 
             if problem.adaptive is not None or n in watch.stops:
                 watch.look(n, parts)
     problem.stats.steps, problem.stats.nfe_forward = problem.N, problem.stats.nfe
+    if problem.flushed is not None:
+        problem.flushed.account(problem.N, parts, problem.stats)
     problem.save = tuple(indices)
     if not saved:                                            # save=[]: arrays without rows
         return tuple(np.stack([y])[:0] for y in problem.output(parts)), parts

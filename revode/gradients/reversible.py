@@ -82,6 +82,8 @@ class Reversible:
         outputs, N = problem.method.outputs, problem.N
         at = {n: k for k, n in enumerate(problem.save)}
         back = problem.backward(final, params) or Sweep(problem)
+        if problem.flushed is not None:
+            problem.flushed.turn()
         compared = set(problem.save[::-(-len(problem.save) // COMPARED) or 1]) - {N}
         a = enter(a_parts, outputs, a_ys, at[N]) if N in at else a_parts
         back.start(problem, params, final, a)
@@ -101,6 +103,9 @@ class Reversible:
             watch.compare([n], *({name: value_of(x)[None] for name, x in parts.items()} for parts in (back.get("part"), kept[n], a)))
             if n:
                 back.restart(kept[n])
+        if problem.flushed is not None:
+            problem.flushed.certify(back.get("part"), kept[0])
+            problem.stats.exact = True
         a_initial, a_params = pull_start(problem, initial, params, a)
         sums = list(back.get("aparam").values())
         accumulate(sums, a_params)
@@ -162,7 +167,8 @@ def step_back(problem: Problem, n: int, parts: dict, cotangent: dict, R: Recorde
     if hasattr(method, "word"):
         cotangent = dict(cotangent)
         R.expire((step.t0, step.t1), cotangent)
-        return pullback(method.word(step), parts, cotangent, R)
+        parts, cotangent = pullback(method.word(step), parts, cotangent, R)
+        return (parts if problem.flushed is None else problem.flushed.after(n, parts)), cotangent
     a = cotangent["y"]
     parts, cotangent, defect = near_pullback(method, step, parts, cotangent, R, known)
     if known is None and missed is not None:
