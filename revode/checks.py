@@ -34,16 +34,17 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     method = check_method(asked)
     lattice, method = check_exact(asked, method)
     field = check_callable(asked.field, method)
-    initial, layout = begin(asked, method)
+    initial, layout = begin(asked, method, lattice is not None)
     if lattice is not None:
         method, initial = on_lattice(lattice, method, initial)
         chosen = None
     first = value_of(tree.flatten(initial)[0][0])
+    seen = np.float32 if layout.promoted else first.dtype
     ts = check_times(asked)
     check_resumed(asked.state0, ts)
-    params = check_params(asked.params, first)
-    system = System(field, Stats(), None if layout.alone else layout.pack, None if layout.alone else layout.open,
-                    None if first.dtype == np.float64 else first.dtype.type, misfit)
+    params = check_params(asked.params, first.astype(seen) if layout.promoted else first)
+    system = System(field, Stats(), None if layout.plain else layout.pack, None if layout.plain else layout.open,
+                    None if seen == np.float64 else np.dtype(seen).type, misfit)
     problem = gridded(asked, method, system, ts, first)
     drive(problem, asked, ts, output_of(initial, method), tree.map(value_of, params))
     if problem.plain or getattr(chosen, "device", None) is not None:
@@ -97,7 +98,7 @@ def hinted(function: Callable[Given, Found]) -> Callable[Given, Found]:
     return checked
 
 
-def begin(asked: Asked, method: Any) -> tuple[Any, Layout]:
+def begin(asked: Asked, method: Any, exact: bool = False) -> tuple[Any, Layout]:
     """y0 as the method takes it (the parts of state0, if a solve goes on), and its layout."""
     y0, state0, split = asked.y0, asked.state0, len(method.outputs) > 1
     layout: Layout | None = None
@@ -113,8 +114,8 @@ def begin(asked: Asked, method: Any) -> tuple[Any, Layout]:
         y0 = layout.unpack(tuple(state0.parts[name] for name in method.outputs))
     if split:
         check_pair(y0, method)
-    layout = layout or Layout(y0, split)
     check_y0(y0)
+    layout = layout or Layout(y0, split, exact and value_of(tree.flatten(y0)[0][0]).dtype == np.float32)
     if state0 is not None:
         return dict(state0.parts), layout
     y0 = tree.map(lambda x: x if type(x) is Tensor or not hasattr(x, "view") else x.view(), y0)   # not frozen for the user
@@ -218,10 +219,6 @@ def check_exact(asked: Asked, method: Any) -> tuple[Lattice | None, Any]:
 
 def on_lattice(lattice: Lattice, method: Any, initial: Any) -> tuple[Exact, Any]:
     """The exact form of a method, and what it begins with: parts that go on get buffers of their own."""
-    leaves = [value_of(x) for x in tree.flatten(initial)[0]]
-    if leaves[0].dtype != np.float64:
-        raise TypeError(f"solve: exact=True needs a state of float64, and y0 is {leaves[0].dtype}; convert it, as in "
-                        "y0.astype(np.float64)")
     exact = Exact(method, bits_for(initial) if lattice.bits is None else lattice.bits)
     _ = exact.contractions                                   # scales that are no ratio are refused here
     if isinstance(initial, dict):
