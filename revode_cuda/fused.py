@@ -41,11 +41,8 @@ from .plan import CannotBeFused, Plan, Plans
 STEPS = 1 << 16            # at most so many steps in one launch
 WORK = 4e12                # about so many operations in one launch, some seconds
 DRIVES = 1 << 28           # numbers of a control that are on the device at one time
-TYPES: dict[str, Any] = {"first": np.int64, "last": np.int64, "begins": np.int32, "lands": np.int32, "settles": np.int32,
-                         "rows": np.int64, "saved": np.int64, "seed": np.uint64, "trajectory": np.uint32, "step": np.uint32,
-                         "looked": np.int64}
-NAMES = ("first", "last", "begins", "lands", "settles", "GB", "GS", "GL", "GE", "P", "M", "rows", "save", "saved")
-LAST = ("D", "width", "seed", "trajectory", "step", "look", "looked", "L")
+# What a launch takes for the types of C; all others are pointers.
+TYPES: dict[str, Any] = {"INDEX": np.int64, "int": np.int32, "unsigned": np.uint32, "unsigned long long": np.uint64}
 
 
 class Device(NamedTuple):
@@ -235,12 +232,12 @@ class Fused(Tiles):
         return self.a_there
 
     def run(self, *values: Any) -> None:
-        names = (*NAMES, *(f"Y{j}" for j in range(len(self.outputs))), *LAST)
-        self.function(self.tiles, self.plan.threads, tuple(map(self.argument, names, values)))
+        types = (type for type, _ in self.arguments)
+        self.function(self.tiles, self.plan.threads, tuple(map(self.argument, types, values)))
 
-    def argument(self, name: str, value: Any) -> Any:
-        if name in TYPES:
-            return TYPES[name](value)
+    def argument(self, type: str, value: Any) -> Any:
+        if type in TYPES:
+            return TYPES[type](value)
         return self.device.null if value is None or value.size == 0 else self.device.xp.asarray(value)
 
 

@@ -30,6 +30,22 @@ AHEAD = 512                 # operations among which those for one loop are look
 PART = 100                  # loops in one function at most: what a compiler takes for a function grows faster than its length
 ELEMENTWISE = ("map", "gather", "contract", "reduce")
 ORDER = ("begin", "step", "land", "end")
+# What `run` is called with, in this order: the type in C, and the name. Y stands for an array for each output of the method.
+ARGUMENTS = (
+    ("INDEX", "first"), ("INDEX", "last"),                       # the steps of this call
+    ("int", "begins"), ("int", "lands"), ("int", "settles"),     # whether the programs of those names have a part in it
+    ("const double*", "GB"), ("const double*", "GS"), ("const double*", "GL"), ("const double*", "GE"),      # their grid values
+    ("const real*", "P"), ("real*", "M"), ("INDEX", "rows"),     # of the parameters; the memory of the tiles; trajectories
+    ("const INDEX*", "save"), ("INDEX", "saved"), ("real*", "Y"),                # grid points; the next of them; states, cotangents
+    ("const real*", "D"), ("const double*", "width"),            # increments; or the roots of the steps, to make them from
+    ("unsigned long long", "seed"), ("unsigned", "trajectory"), ("unsigned", "step"),
+    ("const INDEX*", "look"), ("INDEX", "looked"), ("real*", "L"))               # grid points; the next of them; what is seen there
+
+
+def arguments(outputs: int) -> list[tuple[str, str]]:
+    """ARGUMENTS for a method with so many outputs."""
+    return [(type, f"{name}{j}" if name == "Y" else name) for type, name in ARGUMENTS
+            for j in range(outputs if name == "Y" else 1)]
 
 
 def fused(lowered: Lowered) -> Lowered:
@@ -231,12 +247,8 @@ class Source:
         kind = "cotangent" if back else "part"
         outputs = [self.places[kind, name] for name in self.outputs]
         drives = [(role, place) for role, place in self.places.items() if role[0] == "drive"]
-        arguments = [
-            "INDEX first", "INDEX last", "int begins", "int lands", "int settles", "const double* GB", "const double* GS",
-            "const double* GL", "const double* GE", "const real* P", "real* M", "INDEX rows", "const INDEX* save", "INDEX saved",
-            *(f"real* Y{j}" for j in range(len(outputs))), "const real* D", "const double* width", "unsigned long long seed",
-            "unsigned trajectory", "unsigned step", "const INDEX* look", "INDEX looked", "real* L"]
-        lines = [f"extern \"C\" KERNEL void run(TILE_ARGUMENT {', '.join(arguments)}) {{", "  TILE_MEMORY(M);",
+        parameters = ", ".join(f"{type} {name}" for type, name in arguments(len(outputs)))
+        lines = [f"extern \"C\" KERNEL void run(TILE_ARGUMENT {parameters}) {{", "  TILE_MEMORY(M);",
                  "  const INDEX row = (INDEX)tile * T;", "  const int R = rows - row < T ? (int)(rows - row) : T;"]
         if "begin" in self.lowered:
             lines.append("  if (begins) step_begin(S, P, GB, R);")
