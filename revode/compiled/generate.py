@@ -44,7 +44,8 @@ ARGUMENTS = (
     ("const INDEX*", "save"), ("INDEX", "saved"), ("real*", "Y"),                # grid points; the next of them; states, cotangents
     ("const real*", "D"), ("const double*", "width"),            # increments; or the roots of the steps, to make them from
     ("unsigned long long", "seed"), ("unsigned", "trajectory"), ("unsigned", "step"),
-    ("const INDEX*", "look"), ("INDEX", "looked"), ("real*", "L"))               # grid points; the next of them; what is seen there
+    ("const INDEX*", "look"), ("INDEX", "looked"), ("real*", "L"),               # grid points; the next of them; what is seen there
+    ("const real*", "K"))                                        # known states, at which a pull takes place
 
 
 def arguments(outputs: int) -> list[tuple[str, str]]:
@@ -153,7 +154,7 @@ class Source:
     # the function that is called: steps first .. last - 1, forward or back
 
     def entry(self) -> str:
-        back = self.direction == "backward"
+        back = self.direction != "forward"
         at = "n" if back else "n + 1"                # where a step arrives
         parameters = ", ".join(f"{type} {name}" for type, name in arguments(len(self.outputs)))
         lines = [f'extern "C" KERNEL void run(TILE_ARGUMENT {parameters}) {{', "  TILE_MEMORY(M);",
@@ -161,7 +162,7 @@ class Source:
         if "begin" in self.lowered:
             lines.append("  if (begins) step_begin(S, P, GB, R);")
         lines += ["  for (INDEX n = last - 1; n >= first; n--) {" if back else "  for (INDEX n = first; n < last; n++) {",
-                  *self.driven(), self.stepped(), *self.exchanged(at), *self.looked_at(at), "  }"]
+                  *self.driven(), *self.known(), self.stepped(), *self.exchanged(at), *self.looked_at(at), "  }"]
         if "end" in self.lowered:
             lines.append("  if (settles) step_end(S, P, GE, R);")
         return "\n".join([*lines, "  TILE_RETURN(M);", "}"])
@@ -182,6 +183,16 @@ class Source:
                 lines.append(f"    ONCE({F}) S[{offset} + k] = D[(n - first) * {F} + k];\n    SYNC;")
         return lines
 
+    def known(self) -> list[str]:
+        """The parts at which a pull takes place, from a row of K for each step."""
+        given = [place for role, place in self.places.items() if role[0] == "state"]
+        whole, before, lines = sum(F for _, F, _ in given) * self.T, 0, []
+        for offset, F, _ in given:
+            lines.append(f"    EACH({F}) S[{offset} + k * T + r] = K[((n - first) * ((rows + T - 1) / T) + tile) * {whole} + "
+                         f"{before} + k * T + r];\n    SYNC;")
+            before += F * self.T
+        return lines
+
     def stepped(self) -> str:
         width = sum(n for _, _, n in self.layout.columns.get("step", []))
         step = f"step_step(S, P, GS + (n - first) * {width}, R);"
@@ -189,7 +200,7 @@ class Source:
 
     def exchanged(self, at: str) -> list[str]:
         """Saved states out; or the cotangents of saved states in, the last one also for lanes without a trajectory."""
-        back = self.direction == "backward"
+        back = self.direction != "forward"
         lines = [f"    if ({'saved >= 0 && ' if back else ''}save[saved] == {at}) {{"]
         for j, name in enumerate(self.outputs):
             offset, F, _ = self.places["cotangent" if back else "part", name]

@@ -51,8 +51,8 @@ class Mirror:
 
     def run(self, first: int, last: int, begins: int, lands: int, settles: int, GB: Any, GS: Any, GL: Any, GE: Any, P: Any,
             M: Any, rows: int, save: Any, saved: int, D: Any, width: Any, seed: int, trajectory: int, step: int, look: Any,
-            looked: int, L: Any, **Y: Any) -> None:
-        back = self.source.direction == "backward"
+            looked: int, L: Any, K: Any, **Y: Any) -> None:
+        back = self.source.direction != "forward"
         self.M, self.P, self.count = M.reshape(-1, self.source.size), P, rows
         self.R = np.clip(rows - self.T * np.arange(len(self.M)), 0, self.T)[:, None, None]
         if begins:

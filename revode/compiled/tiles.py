@@ -180,7 +180,7 @@ class Tiles:
         return table
 
     def call(self, first: int, last: int, begins: bool = False, lands: bool = False, settles: bool = False, saved: int = 0,
-             ys: Any = (), looks: Any = NOWHERE, looked: int = 0, seen: Any = None) -> None:
+             ys: Any = (), looks: Any = NOWHERE, looked: int = 0, seen: Any = None, known: Any = None) -> None:
         """Steps first .. last - 1, in the direction of this sweep."""
         N = self.problem.N
         edge = min(first, N - 1) if self.direction == "forward" else last - 1
@@ -196,7 +196,7 @@ class Tiles:
         given = {"first": first, "last": last, "begins": int(begins), "lands": int(lands), "settles": int(settles),
                  "GB": one["begin"], "GS": self.columns("step", first, last), "GL": one["land"], "GE": one["end"],
                  "P": self.P, "M": self.memory, "rows": self.rows, "save": self.save, "saved": saved, "D": D, "width": width,
-                 "seed": seed, "trajectory": trajectory, "step": step, "look": looks, "looked": looked, "L": seen,
+                 "seed": seed, "trajectory": trajectory, "step": step, "look": looks, "looked": looked, "L": seen, "K": known,
                  **{f"Y{j}": y for j, y in enumerate(ys or [None] * len(self.outputs))}}
         self.run(*(given[name] for _, name in self.arguments))
 
