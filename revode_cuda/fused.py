@@ -24,7 +24,7 @@ from revode.checks import prepare
 from revode.compiled import plans
 from revode.compiled.backend import Backend
 from revode.compiled.generate import Source
-from revode.compiled.program import V
+from revode.compiled.program import evaluate
 from revode.compiled.replay import Replay, given, in_order
 from revode.compiled.steps import backward_steps, forward_steps
 from revode.compiled.tiles import Tiles, tree_sum
@@ -145,21 +145,10 @@ class Fused(Tiles):
         pieces: dict[int, Any] = {}
         done: dict[str, dict[int, Any]] = {}
         for name, v, offset, _ in self.source.layout.params:
-            if offset in pieces:
-                continue
-            program = self.lowered[name].program
-            assert program is not None
-            at = done.setdefault(name, {})
-
-            def value(a: Any, at: dict = at, program: Any = program) -> Any:
-                if not isinstance(a, V):
-                    return a
-                if a not in at:
-                    x = program.values[a]
-                    at[a] = leaves[x.role[1]] if x.op is None else x.op.forward(*map(value, x.args), **x.options)
-                return at[a]
-
-            pieces[offset] = xp.asarray(value(v), self.dtype).reshape(-1)
+            if name not in done:
+                which = [i for i, kind in enumerate(self.grids[name].kinds) if kind == "param"]
+                done[name] = evaluate(self.lowered[name].program, lambda role: leaves[role[1]], which)   # type: ignore[arg-type]
+            pieces.setdefault(offset, xp.asarray(done[name][v], self.dtype).reshape(-1))
         whole, end = [], 0
         for offset in sorted(pieces):
             whole += [xp.zeros(offset - end, self.dtype), pieces[offset]]

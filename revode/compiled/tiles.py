@@ -15,11 +15,12 @@ import numpy as np
 
 from ..stepping import Problem
 from .generate import ARGUMENTS, Source, arguments
-from .lower import LANES, lower, prepared
+from .lower import LANES, lower
 from .native import arguments as as_c
 from .native import build, run_tiles
-from .program import V, kinds
+from .program import evaluate, kinds
 from .replay import Grid, given, in_order
+from .rules import prepared
 from .steps import Steps
 
 STEPS = 4096               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
@@ -106,7 +107,7 @@ class Tiles:
         self.P = aligned(self.source.param_size + 1, self.dtype)
         self.views = {role: self.place(role) for role in self.source.places}
         self.packed: list[tuple[np.ndarray, str, int]] = []        # where in P, and which value of which program
-        self.before: dict[str, list] = {}                          # by program: the values that those are made of, in order
+        self.before: dict[str, list[int]] = {}                     # by program: the values that depend on the parameters
         known = set()
         for name, v, offset, F in self.source.layout.params:
             if offset in known:                                    # what several programs read
@@ -114,16 +115,12 @@ class Tiles:
             known.add(offset)
             values: Any = self.lowered[name].program.values                                        # type: ignore[union-attr]
             self.packed.append((self.P[offset:offset + F].reshape(values[v].shape), name, int(v)))
-            self.before.setdefault(name, [(i, x) for i, x in enumerate(values) if self.grids[name].kinds[i] == "param"])
+            self.before.setdefault(name, [i for i, kind in enumerate(self.grids[name].kinds) if kind == "param"])
 
     def pack_params(self, leaves: list) -> None:
         """What depends on the parameters alone, in one array."""
-        done: dict[str, dict[int, Any]] = {}
-        for name, values in self.before.items():
-            at = done[name] = {}
-            for i, x in values:
-                at[i] = leaves[x.role[1]] if x.op is None else x.op.forward(
-                    *(at[a] if isinstance(a, V) else a for a in x.args), **x.options)
+        done = {name: evaluate(self.lowered[name].program, lambda role: leaves[role[1]], which)     # type: ignore[arg-type]
+                for name, which in self.before.items()}
         for room, name, v in self.packed:
             room[...] = done[name][v]
 
