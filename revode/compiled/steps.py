@@ -22,7 +22,8 @@ from ..methods.increment import Increment, Recorded, Recorder, System
 from ..methods.shears import Shear, Step, near_pullback, pullback
 from ..stepping import Problem, Stats, one_step
 from .fields import Following, seen_in
-from .program import Program, Role, V, frozen, kinds, simplify, trace, without_dead
+from .program import Program, Role, V, frozen, kinds, trace
+from .rules import simplify, without_dead
 
 
 @dataclass
