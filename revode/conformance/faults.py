@@ -21,6 +21,7 @@ GRID: tuple[Row, ...] = (
     ("grid", "h = ts[n + 1] - ts[n]\n", "h = (ts[N] - ts[0])/N\n", "the mean step is used for every step; h = ts[n+1] - ts[n]"),
     ("grid", "h = ts[n + 1] - ts[n]\n", "h = abs(ts[n + 1] - ts[n])\n", "the step is |ts[n+1] - ts[n]|; going back in time it is negative"),
     ("grid", "t = ts[n]\n", "t = 0.0\n", "time starts at 0 in every step; it is ts[n]"),
+    ("grid", "t = ts[n]\nt1 = ts[n + 1]", "t = ts[0]\nt1 = ts[0] + h", "every step starts at the time ts[0]; it starts at ts[n]"),
     ("grid", "t = ts[n]\nt1 = ts[n + 1]", "t = ts[n] - ts[0]\nt1 = ts[n + 1] - ts[0]", "time starts at 0; it starts at ts[0]"),
     ("grid", "t = ts[n]\nt1 = ts[n + 1]", "t = ts[n + 1]\nt1 = ts[n + 1] + h", "every time is one step late: a step starts at ts[n]"),
 )
@@ -275,8 +276,8 @@ class Fault(NamedTuple):
 def listed(method: dict, kind: str, back: bool = False) -> list[Fault]:
     """The faults that can be planted in this method on a problem of this kind: of the trajectory, or of the gradient."""
     name, driven = family(method), kind in ("diagonal", "general", "additive", "controlled")
-    rows: tuple = (*LOSS, *BACK[name]) if back else (*(() if kind == "fixed-point" else GRID), *(NOISY if driven else ()),
-                                                     *(() if kind == "controlled" else FIELD), *FORWARD[name])
+    rows: tuple = (*BACK[name], *LOSS) if back else (*FORWARD[name], *(() if kind == "fixed-point" else GRID), *(NOISY if driven else ()),
+                                                     *(() if kind == "controlled" else FIELD))
     _, known = texts(method, kind)
     found = []
     for text, old, new, says in rows:
