@@ -43,7 +43,8 @@ TABLEAU: tuple[Row, ...] = (
     ("psi", "t + c[i]*dx.h", "t + c[i]*abs(dx.h)", "the stage times of Psi_{-h} go forward; they are t + h - c h"),
     ("psi", "Y + A[i][j]*k[j]", "Y + (j == i - 1)*A[i][j]*k[j]", "a stage adds the stage before it alone; all of row a_ij belongs in it"),
     *(("option", "base", base, f"the base is {base}; another one is asked for")           # bosh3 is ralston3 with an error estimate
-      for base in ("euler", "midpoint", "heun2", "ralston3", "rk4", "dopri5", "tsit5")),
+      for base in ("euler", "midpoint", "heun2", "ralston3", "rk4", "dopri5", "tsit5", "the 3/8 rule", "Ralston's of order 2",
+                   "Heun's of order 3", "Kutta's of order 3", "SSPRK3")),
 )
 FORWARD: dict[str, tuple[Row, ...]] = {
     "RungeKutta": TABLEAU,

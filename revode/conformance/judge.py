@@ -110,11 +110,11 @@ def judge_trajectory(case: Case, found: Answer) -> Verdict:
     also = [f"{other} at step {m}" for other, m in first.items() if other != what]
     where = [f"{what}{component(a, b)} differs first at step {n} of {len(ts) - 1} (t = {ts[n]:.6g}): {distance(a, b):.1e} relative"
              + (f"; {', '.join(also)}" if also else "")]
-    evaluation = first_evaluation(case, found.evaluations)
+    evaluation, off = first_evaluation(case, found.evaluations)
     if evaluation:
         where.append(evaluation)
     explained = [fault.says for fault in listed(case.problem.method, case.problem.kind) if goes_the_same_way(case, found, fault)]
-    hint = "the numbers are float32 numbers, and the cases are float64" if found.single else small(measures["y"])
+    hint = "the numbers are float32 numbers, and the cases are float64" if found.single else small(max(measures["y"], off))
     return Verdict(name, "differs", measures, where, list(dict.fromkeys(explained)), hint)
 
 
@@ -133,8 +133,8 @@ def goes_the_same_way(case: Case, found: Answer, fault: Fault) -> bool:
                                    for mine, theirs in zip(found.states, states, strict=True) for part in theirs)
 
 
-def first_evaluation(case: Case, log: Any) -> str:
-    """The first evaluation of the field at a point where the reference has none."""
+def first_evaluation(case: Case, log: Any) -> tuple[str, float]:
+    """The first evaluation of the field at a point where the reference has none, and how far off that is."""
     wanted = case.evaluations
     points = [np.ravel(x) for x in log or () if np.size(x) == wanted.shape[1]]
     scale = np.concatenate([[1.0], np.full(wanted.shape[1] - 1, max(1.0, float(np.max(np.abs(wanted[:, 1:])))))])
@@ -146,10 +146,11 @@ def first_evaluation(case: Case, log: Any) -> str:
         if not any(same(point, row) for row in wanted):
             i = min(len(distinct), len(wanted) - 1)
             off = distance(point[1:], wanted[i][1:])
-            return (f"first evaluation that differs: no. {len(distinct) + 1}, at t = {point[0]:.6g}; the reference's is at t = "
+            text = (f"first evaluation that differs: no. {len(distinct) + 1}, at t = {point[0]:.6g}; the reference's is at t = "
                     f"{wanted[i][0]:.6g}, and y is " + (f"{off:.1e} off" if off > 1e-11 else "the same"))
+            return text, max(off, abs(float(point[0] - wanted[i][0])))
         distinct.append(point)
-    return ""
+    return "", 0.0
 
 
 # --------------------------------------------------------------------------------------------------------- going back
@@ -173,7 +174,7 @@ def judge_gradient(case: Case, found: Answer, implementation: Callable) -> Verdi
         where.append(step)
     explained = [says for says, gradient in wrong_gradients(case) if same_gradient(given, *gradient)]
     hint = ""
-    if not explained and case.problem.dWs is None and case.problem.kind != "fixed-point":
+    if not explained and case.problem.kind != "fixed-point":
         explained, hint = by_order(case, implementation)
     return Verdict(name, "differs", measures, where, explained, hint or small(max(off.values(), default=1.0)))
 
@@ -215,12 +216,13 @@ def same_gradient(given: dict, ay0: Any, aparams: dict) -> bool:
 
 
 def refined(problem: Problem, parts: int) -> Problem:
-    """The problem with every step cut into `parts`; its outputs enter the loss where they did."""
+    """The problem with every step cut into `parts`, noise and control evenly; its outputs enter the loss where they did."""
     ts = np.concatenate([*(np.linspace(a, b, parts, endpoint=False) for a, b in zip(problem.ts, problem.ts[1:], strict=False)),
                          problem.ts[-1:]])
     weights = np.zeros((len(ts), *problem.weights.shape[1:]))
     weights[::parts] = problem.weights
-    return replace(problem, ts=ts, weights=weights, log=[])
+    dWs = None if problem.dWs is None else np.repeat(problem.dWs / parts, parts, axis=0)
+    return replace(problem, ts=ts, weights=weights, dWs=dWs, log=[])
 
 
 def by_order(case: Case, implementation: Callable) -> tuple[list[str], str]:
