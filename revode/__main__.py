@@ -1,4 +1,4 @@
-"""The command line: train, compare, complexity, convergence, stability; `python -m revode` is the same as `revode`."""
+"""The command line: train, compare, complexity, convergence, stability, check; `python -m revode` is the same as `revode`."""
 from __future__ import annotations
 
 import argparse
@@ -38,11 +38,12 @@ Without --full, the modes other than reversible take a few iterations each, and 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. argv: the words after `revode`; None for those of the process."""
+    from .conformance import command
     from .experiments import complexity, convergence, fits, stability
     args = fits.parse(argv) or parser().parse_args(argv)
     from .experiments.commands import UserError, run_compare, run_train
     commands = {"train": run_train, "compare": run_compare, "complexity": complexity.main,
-                "convergence": convergence.main, "stability": stability.main}
+                "convergence": convergence.main, "stability": stability.main, "check": command.main}
     try:
         return getattr(args, "run", commands[args.command])(args)
     except UserError as error:
@@ -68,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """The arguments. Experiments are listed from revode/experiments, methods and gradient modes by name."""
+    from .conformance import command
     from .experiments import EXPERIMENTS, complexity, convergence, engines, fits, stability
     from .experiments.commands import COMPARE_ITERATIONS
     top = argparse.ArgumentParser(
@@ -98,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
             sub.add_argument("--gradient", type=named("gradient"), metavar="G", help="default: reversible")
         else:
             sub.add_argument("--full", action="store_true", help="train with every gradient mode")
-    for module in (complexity, convergence, stability):
+    for module in (complexity, convergence, stability, command):
         module.add_parser(commands)
     return top
 
