@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ..watch import MANY
 from . import elementary
 from .lower import LANES, TILE, Loop, Lowered, Read, Slot
 from .program import ADD, Role, V, frozen
@@ -158,7 +159,8 @@ class Source:
         self.places: dict[Role, tuple[int, int, str]] = {}
         self.size = 0
         inputs = [item for x in self.lowered.values() for item in x.inputs.items()]
-        for role, slot in sorted(inputs, key=lambda item: item[0][0] not in ("part", "cotangent")):
+        early = {"part": 0, "cotangent": 0, "aparam": 1}             # what a look takes comes first
+        for role, slot in sorted(inputs, key=lambda item: early.get(item[0][0], 2)):
             self.place(role, slot.F, slot.kind)
         for x in self.lowered.values():
             for role, read in x.outputs.items():
@@ -181,8 +183,13 @@ class Source:
                 self.layout.params.append((name, v, before[key], F))
         self.param_size = offset
         persistent = self.persistent = self.size
-        self.seen = max((offset + self.room(F, kind) for role, (offset, F, kind) in self.places.items()
-                         if role[0] in ("part", "cotangent")), default=0)          # what a look at the state takes
+        sums = sorted((offset, F) for role, (offset, F, _) in self.places.items() if role[0] == "aparam" and F)
+        few = 0 < sum(F for _, F in sums) <= MANY
+        # where the sums for the parameters lie, one beside another, and where each of them begins there
+        self.sums = slice(sums[0][0], sums[-1][0] + sums[-1][1]) if few else None
+        self.begins = np.asarray([offset - sums[0][0] for offset, _ in sums])
+        seen = ("part", "cotangent", *(["aparam"] if few else []))                 # what a look takes
+        self.seen = max((offset + self.room(F, kind) for role, (offset, F, kind) in self.places.items() if role[0] in seen), default=0)
         bodies = []
         top = persistent
         for name in ORDER:
