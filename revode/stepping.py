@@ -71,6 +71,7 @@ class Problem:
     scales: dict = field(default_factory=dict)        # the largest |entry| of every part, entry by entry, as far as seen
     driver: Any = None           # makes the increments of noise or a control (driving.py); None for an ODE
     backend: Any = None          # makes programs of the steps (compiled/backend.py); None for the eager tape
+    widths: tuple[int, ...] = ()                   # the entries of each leaf of y0, along y's last axis, where y0 is a tree
     asked: dict = field(default_factory=dict)      # whether somebody wants the gradient of "y0", of "params"
     swept: bool = False          # whether a reverse sweep will follow, which on a given grid knows better whether the copies part
     suspicion: Any = None        # what the march would say of that
