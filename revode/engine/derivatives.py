@@ -244,8 +244,12 @@ def custom_vjp(fn: Callable) -> Callable:
     return operation
 
 
-stop_gradient = custom_vjp(lambda x: (x, lambda g: (None,)))
-"""The value of a tree, as a constant: no gradient flows through it."""
+_constant = custom_vjp(lambda x: (x, lambda g: (None,)))
+
+
+def stop_gradient(x: Any) -> Any:
+    """The value of a tree, as a constant: no gradient flows through it."""
+    return _constant(x)
 
 
 def shape_of(x: Any) -> tuple[int, ...]:
