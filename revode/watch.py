@@ -28,7 +28,17 @@ from .methods.shears import Parts
 
 
 class RevodeWarning(UserWarning):
-    """The base of this library's warnings. The text stays the same from call to call; the numbers are in `details`."""
+    """The base of this library's warnings.
+
+    The text stays the same from call to call, so that Python shows it once for each place; what differs is in `details`.
+
+    Parameters
+    ----------
+    message : the cause and the remedies.
+    details : the numbers: step, t, sizes, what was allowed.
+
+    Raises: warnings.simplefilter("error", rv.RevodeWarning) makes errors of them, and so does strict=True of a gradient mode.
+    """
     error: type[ArithmeticError]
 
     def __init__(self, message: str = "", details: dict | None = None) -> None:
@@ -37,33 +47,44 @@ class RevodeWarning(UserWarning):
 
 
 class ReconstructionError(ArithmeticError):
-    """What a ReconstructionWarning says, as an error: strict=True."""
+    """What a ReconstructionWarning says, as an error: raised with strict=True."""
 
 
 class ParasiteError(ReconstructionError):
-    """What a ParasiteWarning says, as an error: strict=True."""
+    """What a ParasiteWarning says, as an error: raised with strict=True. It is a ReconstructionError, too."""
 
 
 class NonFiniteError(ArithmeticError):
-    """What a NonFiniteWarning says, as an error: strict=True."""
+    """What a NonFiniteWarning says, as an error: raised with strict=True."""
 
 
 class AdjointError(ArithmeticError):
-    """What an AdjointWarning says, as an error: strict=True."""
+    """What an AdjointWarning says, as an error: raised by Backsolve(strict=True)."""
 
 
 class ReconstructionWarning(RevodeWarning):
-    """The reverse sweep did not find the way back: the gradient is not that of the discrete solve."""
+    """The reverse sweep did not find the way back: the gradient is not that of the discrete solve.
+
+    Given by Reversible(), where the estimated error of its gradient passes `tol`. The default, Automatic(), computes the gradient
+    again by checkpoints instead.
+    """
     error = ReconstructionError
 
 
 class ParasiteWarning(RevodeWarning):
-    """The two copies of the solution part: the solution, or its gradient, is far from that of the equation."""
+    """The two copies of the solution part: the solution, or its gradient, is far from that of the equation.
+
+    Given by solve for methods with a second part that should agree with the first: Coupled, ReversibleHeun,
+    AsynchronousLeapfrog, LeapfrogMidpoint, and `shears` with a `twin`.
+    """
     error = ParasiteError
 
 
 class NonFiniteWarning(RevodeWarning):
-    """A gradient holds NaN or Inf."""
+    """A gradient holds NaN or Inf.
+
+    Given by every gradient mode; the details name the leaf, and the step at which it was first seen where that is known.
+    """
     error = NonFiniteError
 
 
@@ -73,7 +94,14 @@ class AdjointWarning(RevodeWarning):
 
 
 class RoundTrip(NamedTuple):
-    """How far the reverse sweep was from the states of the forward solve, at its worst."""
+    """How far the reverse sweep was from the states of the forward solve, at its worst; `sol.stats.roundtrip`.
+
+    Parameters
+    ----------
+    absolute : largest |reconstructed - forward| over the states compared, in the unit of y.
+    ulps : the same in units of the last place of the largest entry of the state.
+    step : where: the index into the grid.
+    """
     absolute: float      # largest |reconstructed - forward| over the states compared
     ulps: float          # the same in units of the last place of the largest entry of the state
     step: int            # where: the index into the grid
