@@ -124,6 +124,14 @@ class Problem:
         self.stats.backend = "eager" if runner is None else self.backend.name
         return runner
 
+    def worded(self, complaint: Any) -> Any:
+        """What the monitor has to say, in the words of this problem."""
+        return complaint
+
+    def pooled(self, x: Any) -> Any:
+        """What of a state is judged together by the monitor: each entry alone."""
+        return x
+
     def done(self, n: int) -> bool:
         return n == self.N and (self.adaptive is None or self.adaptive.arrived(self))
 

@@ -100,6 +100,7 @@ def report(problem: Any, verdict: Verdict) -> None:
 
 def complain(problem: Any, complaint: Complaint) -> None:
     """Warn at the first caller outside of this package; raise, with the numbers, if strict."""
+    complaint = problem.worded(complaint)
     category, text, details = complaint
     problem.parted |= category is ParasiteWarning
     problem.lost |= category is ReconstructionWarning
@@ -456,7 +457,8 @@ class Back:
     def numbers(self, weighed: Any) -> dict[str, float]:
         """Everything that was measured."""
         tiny, first = self.tiny, self.problem.method.outputs[0]
-        W_p = [size(x / (self.A.get(name, self.A[first]) + tiny)) for name, x in self.W_p.items()]
+        pooled = self.problem.pooled
+        W_p = [size(pooled(x) / (pooled(self.A.get(name, self.A[first])) + tiny)) for name, x in self.W_p.items()]
         found = {"W_y": self.W_y, "W_p": max(map(finite, W_p), default=0.0)}
         if weighed is not None:
             found["E"] = finite(size(weighed / (self.A[first] + tiny)))
