@@ -36,6 +36,7 @@ from .stepping import Stats as SolveStats
 from .watch import Complaint, ReconstructionWarning, RevodeWarning, complain, size
 
 TINY = 1e-300
+POOLED = 10.0          # seen in 500 sweeps (tests/unit/test_equilibrium.py has a sample): 9.5 at worst, 3 in the median
 
 
 class ConvergenceError(ArithmeticError):
@@ -138,7 +139,7 @@ def fixed_point(
         initial = layout.pack(z0)
         first = value_of(initial)
         like = first if compute is None else np.zeros(1, compute)
-        both = {"params": check_params(params, like), "x": check_params(x, like)}
+        both = check_params({"params": params, "x": x}, like)
         chosen = check_backend(Asked(f, z0, None, backend=backend))
     map_ = Map(f, compute, layout)
     stats = Stats()
@@ -201,9 +202,11 @@ def fixed_point(
 class Iterations(Problem):
     """A Problem whose times are the counts 0, 1, 2 .. of its iterations, and whose warnings speak of iterations."""
 
-    def pooled(self, x: Any) -> Any:
-        """What is judged together: the features of one place. (One entry alone has a cotangent near zero somewhere.)"""
-        return x.sum(axis=-1) if x.ndim else x
+    def relative(self, off: Any, there: Any, tiny: float) -> Any:
+        """What is off beside what is there, over the features of one place together (one entry alone has a cotangent near
+        zero somewhere), and times POOLED, which the sums lie below the true error by at most."""
+        off, there = (x.sum(axis=-1) if getattr(x, "ndim", 0) else x for x in (off, there))
+        return POOLED * off / (there + tiny)
 
     def worded(self, complaint: Complaint) -> Complaint:
         """A complaint of the monitor, in the words of an iteration."""

@@ -128,9 +128,9 @@ class Problem:
         """What the monitor has to say, in the words of this problem."""
         return complaint
 
-    def pooled(self, x: Any) -> Any:
-        """What of a state is judged together by the monitor: each entry alone."""
-        return x
+    def relative(self, off: Any, there: Any, tiny: float) -> Any:
+        """How the monitor compares what is off in a state with what is there: entry by entry."""
+        return off / (there + tiny)
 
     def done(self, n: int) -> bool:
         return n == self.N and (self.adaptive is None or self.adaptive.arrived(self))

@@ -457,8 +457,7 @@ class Back:
     def numbers(self, weighed: Any) -> dict[str, float]:
         """Everything that was measured."""
         tiny, first = self.tiny, self.problem.method.outputs[0]
-        pooled = self.problem.pooled
-        W_p = [size(pooled(x) / (pooled(self.A.get(name, self.A[first])) + tiny)) for name, x in self.W_p.items()]
+        W_p = [size(self.problem.relative(x, self.A.get(name, self.A[first]), tiny)) for name, x in self.W_p.items()]
         found = {"W_y": self.W_y, "W_p": max(map(finite, W_p), default=0.0)}
         if weighed is not None:
             found["E"] = finite(size(weighed / (self.A[first] + tiny)))
