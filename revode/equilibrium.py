@@ -126,7 +126,7 @@ def fixed_point(
     -------
     >>> found = fixed_point(lambda z, params, x: np.cos(params * z) + x, np.zeros(1), np.array(0.5), np.array(0.1), tol=1e-12)
     >>> print(f"{found.z[0]:.6f} after {found.steps} iterations")
-    0.979949 after 29 iterations
+    0.981888 after 32 iterations
     """
     method = RevDEQ() if method is None else method
     mode = checked(method, gradient, tol, atol, max_steps, compute)

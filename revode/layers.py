@@ -46,9 +46,9 @@ def _later(T: int, S: int, dtype: Any) -> Any:
 
 def _softmax_of(y: Any) -> Any:
     """softmax of y along the last axis, in place."""
-    y -= y.max(axis=-1, keepdims=True)
+    y -= np.max(y, axis=-1, keepdims=True)
     np.exp(y, out=y)
-    y /= y.sum(axis=-1, keepdims=True)
+    y /= np.sum(y, axis=-1, keepdims=True)
     return y
 
 
@@ -57,7 +57,7 @@ def _softmax_pull(g: Any, y: Any) -> Any:
     a = g * y
     flat, rows = a.reshape(-1, a.shape[-1]), y.reshape(-1, a.shape[-1])
     for i in _blocks(flat):
-        flat[i] -= rows[i] * flat[i].sum(axis=-1, keepdims=True)
+        flat[i] -= rows[i] * np.sum(flat[i], axis=-1, keepdims=True)
     return a
 
 
@@ -122,7 +122,7 @@ def softmax(x: Any) -> Any:
 
 # layer norm ----------------------------------------------------------------------------------------------------------
 def _centred(x: Any) -> Any:
-    return x - x.mean(axis=-1, keepdims=True)
+    return x - np.mean(x, axis=-1, keepdims=True)
 
 
 def _rate(x: Any, eps: float) -> Any:
@@ -147,7 +147,7 @@ def _normalise_pull(g: Any, y: Any, r: Any) -> Any:
     """r (g - mean(g) - y mean(g y)): the (symmetric) Jacobian times g."""
     a = y * (np.einsum("...i,...i->...", g, y)[..., None] / -g.shape[-1])
     a += g
-    a -= g.mean(axis=-1, keepdims=True)
+    a -= np.mean(g, axis=-1, keepdims=True)
     a *= r
     return a
 
@@ -246,19 +246,21 @@ def gelu_tanh(x: Any) -> Any:
 
 
 # cross entropy -------------------------------------------------------------------------------------------------------
+def _hot(x: Any, labels: Any) -> Any:
+    """(..., classes): whether it is the label."""
+    return np.reshape(labels, (*labels.shape, 1)) == beside(x)(np.arange(x.shape[-1]))
+
+
 def _cross_entropy(x: Any, labels: Any) -> Any:
-    x, labels = x.reshape(-1, x.shape[-1]), labels.reshape(-1)
-    top = x.max(axis=-1, keepdims=True)
-    of_all = np.log(np.exp(x - top).sum(axis=-1)) + top[:, 0]
-    return (of_all - x[np.arange(len(x)), labels]).mean()
+    top = np.max(x, axis=-1, keepdims=True)
+    of_all = np.log(np.sum(np.exp(x - top), axis=-1)) + top[..., 0]
+    return np.mean(of_all - np.sum(np.where(_hot(x, labels), x, 0.0), axis=-1))
 
 
 def _cross_entropy_pull(g: Any, y: Any, x: Any, labels: Any) -> Any:
     """(softmax - one at the label) g / rows."""
-    shape = (*labels.shape, x.shape[-1])
-    hot = np.zeros_like(value_of(x), shape=(labels.size, x.shape[-1]))
-    hot[np.arange(labels.size), labels.reshape(-1)] = 1.0
-    return (apply(SOFTMAX, x) - hot.reshape(shape)) * (g / labels.size)
+    hot = _hot(value_of(x), labels).astype(x.dtype)
+    return (apply(SOFTMAX, x) - hot) * (g / labels.size)
 
 
 CROSS_ENTROPY = Op(
@@ -290,6 +292,7 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
             f"cross_entropy: labels from {low:.0f} to {high:.0f} for {classes} "
             f"classes; labels run from 0 to {classes - 1}"
         )
+    labels = beside(logits)(labels) if isinstance(labels, np.ndarray) else labels
     return apply(CROSS_ENTROPY, logits, labels)
 
 
