@@ -12,6 +12,7 @@ from .archive import load, save
 from .engine import Tensor, check_vjp, custom_vjp, grad, stop_gradient, tree, value_and_grad, vjp
 from .equilibrium import ConvergenceError, ConvergenceWarning, FixedPoint, fixed_point
 from .gradients import Automatic, Backsolve, Checkpointed, Direct, Implicit, Phantom, Reversible
+from .jacobians import hessian, hvp, jacobian
 from .methods import (
     EES,
     EES25,
@@ -106,6 +107,9 @@ __all__ = [
     "custom_vjp",
     "fixed_point",
     "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
     "load",
     "nn",
     "optim",
