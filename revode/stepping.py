@@ -167,6 +167,14 @@ class Problem:
         self.stats.backend = "eager" if runner is None else self.backend.name
         return runner
 
+    def worded(self, complaint: Any) -> Any:
+        """What the monitor has to say, in the words of this problem."""
+        return complaint
+
+    def relative(self, off: Any, there: Any, tiny: float) -> Any:
+        """How the monitor compares what is off in a state with what is there: entry by entry."""
+        return off / (there + tiny)
+
     def done(self, n: int) -> bool:
         return n == self.N and (self.adaptive is None or self.adaptive.arrived(self))
 

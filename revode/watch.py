@@ -129,6 +129,7 @@ def report(problem: Any, verdict: Verdict) -> None:
 
 def complain(problem: Any, complaint: Complaint) -> None:
     """Warn at the first caller outside of this package; raise, with the numbers, if strict."""
+    complaint = problem.worded(complaint)
     category, text, details = complaint
     problem.parted |= category is ParasiteWarning
     problem.lost |= category is ReconstructionWarning
@@ -568,7 +569,7 @@ class Back:
     def numbers(self, weighed: Any) -> dict[str, float]:
         """Everything that was measured."""
         tiny, first = self.tiny, self.problem.method.outputs[0]
-        W_p = [size(x / (self.A.get(name, self.A[first]) + tiny)) for name, x in self.W_p.items()]
+        W_p = [size(self.problem.relative(x, self.A.get(name, self.A[first]), tiny)) for name, x in self.W_p.items()]
         found = {"W_y": self.W_y, "W_p": max(map(finite, W_p), default=0.0)}
         if weighed is not None:
             found["E"] = finite(size(weighed / (self.A[first] + tiny)))
