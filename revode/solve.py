@@ -13,12 +13,14 @@ from .checks import check_reached, checked_gradient, hinted, method_of, prepare
 from .engine import tree
 from .engine.derivatives import custom_vjp
 from .engine.tensor import innermost, value_of
+from .engines.eager import step_back, zeros
 from .finite import guarded
 from .gradients import Automatic, Direct, Reversible
-from .gradients.reversible import pull_start, spread, step_back, zeros
+from .gradients.cotangents import pull_start, spread
+from .march import march
 from .methods.increment import Recorder
 from .problem import Asked, Layout
-from .stepping import Problem, State, Stats, as_table, march, states
+from .stepping import Problem, State, Stats, as_table, states
 
 
 class Solution(NamedTuple):

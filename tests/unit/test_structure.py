@@ -23,7 +23,7 @@ ORDER = """
 engine jacobians archive conditions methods mixing
 watch
 stepping
-memory exact paths adaptive
+memory engines march exact paths adaptive
 gradients finite
 compiled
 driving problem checks advise
@@ -47,8 +47,10 @@ BUDGET = {
     "conditions": 65,
     "methods": 900,                  # protocol, words of iterations
     "gradients": 430,
-    "stepping": 220,
-    "watch": 400,
+    "stepping": 190,
+    "engines": 180,
+    "march": 115,
+    "watch": 450,
     "finite": 85,
     "memory": 55,
     "compiled": 4500,
