@@ -106,15 +106,14 @@ def count(a: Any, axis: Any) -> int:
     return int(np.prod([np.shape(a)[i] for i in axes]))
 
 
-def own_dtype(a: Any, dtype: Any, name: str) -> None:
-    """TypeError for a dtype= that is not that of a: it changes how NumPy adds up."""
-    if dtype is not None and np.dtype(dtype) != a.dtype:
-        raise TypeError(f"np.{name} of a tensor of {a.dtype} with dtype={np.dtype(dtype)} is not differentiated here; leave it "
-                        "out, or use x.astype first")
+@numpys(np.mean)
+def mean_in(a: Any, axis: Any = None, *, dtype: Any, keepdims: bool = False) -> Any:
+    return mean(a.astype(dtype), axis, keepdims=keepdims)
 
 
 def mean(a: Any, axis: Any = None, *, dtype: Any = None, keepdims: bool = False) -> Any:
-    own_dtype(a, dtype, "mean")
+    if dtype is not None and np.dtype(dtype) != a.dtype:
+        return mean_in(a, axis, dtype=dtype, keepdims=keepdims)
     n = count(a, axis)
     return sum(a, axis, keepdims=keepdims) / n
 

@@ -277,7 +277,8 @@ SINGULAR = Op("svdvals", lambda a: np.linalg.svd(a, compute_uv=False), (lambda g
 def _qr(i: int, g: Any, a: Any) -> Any:
     """a = Q R with full column rank: (g_Q + Q sym(M)) R^-T, M = R g_R^T - g_Q^T Q, sym from the lower triangle."""
     if a.shape[-2] < a.shape[-1]:
-        raise TypeError("np.linalg.qr of a matrix with more columns than rows is not differentiated here")
+        raise TypeError("np.linalg.qr of a matrix with more columns than rows is not differentiated here; "
+                        "factor its first columns, and multiply the others by Q.T")
     Q, R = (apply(part, a) for part in QR)
     M = -np.matmul(swap(g), Q) if i == 0 else np.matmul(R, swap(g))
     half = lower(M, 0.5)

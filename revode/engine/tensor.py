@@ -558,6 +558,7 @@ class Tensor:
     # NumPy's methods, through NumPy's functions
     def clip(self, min: Any = None, max: Any = None) -> Any: return np.clip(self, min, max)
     def dot(self, other: Any) -> Any: return np.dot(self, other)
+    def compress(self, condition: Any, axis: Any = None) -> Any: return np.compress(condition, self, axis)
     def ravel(self, order: Any = "C") -> Any: return np.ravel(self, order)      # type: ignore[call-overload]
     def flatten(self, order: Any = "C") -> Any: return np.ravel(self, order)    # type: ignore[call-overload]
     def copy(self, order: str = "C") -> Any: return self
@@ -699,7 +700,7 @@ def _method(name: str) -> Callable:
 
 
 for _name in ("sum", "prod", "mean", "var", "std", "max", "min", "cumsum", "cumprod", "squeeze", "swapaxes", "repeat", "take", "trace",
-              "diagonal", "round", "argmax", "argmin", "argsort", "argpartition", "any", "all", "nonzero", "searchsorted", "compress"):
+              "diagonal", "round", "argmax", "argmin", "argsort", "argpartition", "any", "all", "nonzero", "searchsorted"):
     setattr(Tensor, _name, _method(_name))
 
 

@@ -200,6 +200,10 @@ for name in ("nanmedian", "nancumprod", "cumulative_sum", "cumulative_prod"):
     f = getattr(np, name)
     for axis in (None, 0, -1, 5):
         on(f"{name} axis={axis}", lambda a, f=f, axis=axis: f(a, axis=axis), ["0d", "1d", "2d-T", "3d", "nan", "f32"])
+for dtype in (np.float32, np.float64):
+    on(f"mean dtype={dtype.__name__}", lambda a, d=dtype: np.mean(a, axis=-1, dtype=d, keepdims=True),
+       ["1d-long", "2d-T", "f32-long", "f32"])
+on("compress method", lambda a: a.compress([True, False, True], axis=0), ["1d", "2d-T", "3d"])
 on("nanquantile", lambda a: np.nanquantile(a, [0.1, 0.6], axis=0), ["1d", "2d", "2d-T", "nan"])
 on("gradient all", np.gradient, ["0d", "1d", "2d", "2d-T", "3d", "f32"])
 on("gradient spacing", lambda a: np.gradient(a, 0.5, [0.0, 0.1, 0.5, 2.0]), ["1d", "2d", "3d"])
