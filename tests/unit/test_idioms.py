@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 import pytest
-from reference import idioms
 
 import revode as rv
+from reference import idioms
 
 SUPPORTED = [(group, e) for group, text in idioms.SUPPORTED.items() for e in idioms.expressions(text)]
 REFUSED = [(reason, e) for reason, text in idioms.REFUSED.items() for e in idioms.expressions(text)]
