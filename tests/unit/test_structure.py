@@ -20,7 +20,7 @@ ROOT = Path(rv.__file__).parent
 HOUSE = ROOT.parent
 # From the ground up; a room may import rooms below it and itself. Files of one name stand for rooms.
 ORDER = """
-engine jacobians archive conditions methods
+engine jacobians archive conditions methods mixing
 watch
 stepping
 memory exact paths adaptive
@@ -28,7 +28,7 @@ gradients finite
 compiled
 driving problem checks advise
 solve
-nn optim analysis equilibrium plotting
+layers nn optim analysis equilibrium plotting
 conformance
 experiments
 __init__ __main__
@@ -46,7 +46,7 @@ BUDGET = {
     "jacobians": 65,
     "archive": 100,
     "conditions": 65,
-    "methods": 860,
+    "methods": 900,                  # protocol, words of iterations
     "gradients": 430,
     "stepping": 220,
     "watch": 400,
