@@ -12,7 +12,7 @@ from .advise import coupling
 from .checks import check_reached, checked_gradient, hinted, method_of, prepare
 from .engine import tree
 from .engine.derivatives import custom_vjp
-from .engine.tensor import innermost, value_of
+from .engine.tensor import innermost, joined_in, value_of
 from .engines.eager import step_back, zeros
 from .finite import guarded
 from .gradients import Automatic, Direct, Reversible
@@ -129,6 +129,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     0.367879
     """
     driven = any(x is not None for x in (controller, diffusion, control, state0))
+    y0, params = joined_in((y0, params))
     method = settled(method, field, y0, ts, params, driven)
     problem, initial, params, layout = prepare(Asked(
         field, y0, ts, params, method, save, state0, progress, controller, dt0, save_at, diffusion, noise, interpretation, control,
