@@ -16,7 +16,7 @@ import numpy as np
 from ..engines.protocol import Rows
 from ..stepping import Problem
 from .generate import ARGUMENTS, Source, arguments
-from .lower import LANES, lower
+from .lower import LANES, lower_all
 from .native import arguments as as_c
 from .native import build, run_tiles
 from .program import evaluate, kinds
@@ -56,13 +56,9 @@ class Tiles:
         batch = self.shape[:-1]
         self.rows = int(np.prod(batch))
         self.nb = len(batch) if self.rows > 1 else 0
-        self.lowered = {}
-        self.grids = {}
-        for name, program in steps.programs.items():
-            ready = prepared(program)
-            found = kinds(ready)
-            self.lowered[name] = lower(ready, batch, found)
-            self.grids[name] = Grid(ready, found)
+        ready = {name: prepared(program) for name, program in steps.programs.items()}
+        self.lowered = lower_all(ready, batch)
+        self.grids = {name: Grid(program, kinds(program)) for name, program in ready.items()}
         self.outputs, self.brownian = outputs, brownian
         self.arguments = arguments(len(outputs))
         self.memory: Any = None                           # of all tiles; P: what depends on the parameters alone
