@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .cases import chosen
-from .judge import LEVELS, Verdict, judge
+from .judging import LEVELS, Verdict, judge
 from .outside import CannotRun, function, program
 
 EXAMPLES = """examples:

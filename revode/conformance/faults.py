@@ -99,7 +99,7 @@ FORWARD: dict[str, tuple[Row, ...]] = {
         ("start", "y = z = y0", "y = y0\nz = y0 + F(ts[0], y0, dx)", "z0 = y0 + h f; it is y0"),
         ("output", "ys = y", "ys = z", "z is returned; the solution is y"),
         ("step", "k = F(t, z, dx)\nz = 2*y - z + k\ny = y + (k + F(t1, z, dx))/2",
-         "k = memo['k'] if n else F(t, z, dx)\nz = 2*y - z + k\nmemo['k'] = F(t, z, dx)\ny = y + (k + memo['k'])/2",
+         "k = F(ts[n - 1] if n else t, z, dx)\nz = 2*y - z + k\ny = y + (k + F(t, z, dx))/2",
          "the second field value is taken at t and kept for the next step; its time is t + h"),
         ("step", "k = F(t, z, dx)\nz = 2*y - z + k\ny = y + (k + F(t1, z, dx))/2",
          "k = memo['k'] if n else F(t, z, dx)\nz = 2*y - z + k\nmemo['k'] = F(t1, z, dx)\ny = y + (k + memo['k'])/2",
