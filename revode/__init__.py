@@ -11,6 +11,7 @@ from .advise import Advice, advise
 from .archive import load, save
 from .engine import Tensor, check_vjp, custom_vjp, grad, stop_gradient, tree, value_and_grad, vjp
 from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
+from .jacobians import hessian, hvp, jacobian
 from .methods import (
     EES,
     EES25,
@@ -93,6 +94,9 @@ __all__ = [
     "check_vjp",
     "custom_vjp",
     "grad",
+    "hessian",
+    "hvp",
+    "jacobian",
     "load",
     "nn",
     "optim",

@@ -17,7 +17,7 @@ import numpy as np
 from ..engine import tree
 from ..stepping import Problem
 from .fields import DERIVATIVE, LOOK_UP
-from .program import Program, Role, V, Value, kinds
+from .program import Program, Role, V, Value, evaluate, kinds
 from .steps import Steps
 
 ROWS = 64             # rows that are collected for one product of a weight gradient
@@ -594,14 +594,7 @@ def in_order(roles: Iterable[Role], kind: str, problem: Problem) -> list[Role]:
 
 def prelude(code: Code, leaves: list, contiguous: bool = False) -> list:
     """The values that depend on the parameters alone; contiguous: transposed matrices are copied, which products like."""
-    at: dict[int, Any] = {}
-    for i, x in enumerate(code.program.values):
-        if code.kinds[i] != "param":
-            continue
-        if x.op is None:
-            at[i] = np.asarray(leaves[x.role[1]])                                                  # type: ignore[index]
-        else:
-            at[i] = x.op.forward(*(at[a] if isinstance(a, V) else a for a in x.args), **x.options)
+    at = evaluate(code.program, lambda role: np.asarray(leaves[role[1]]), [i for i, kind in enumerate(code.kinds) if kind == "param"])
     return [at[i].copy() if contiguous and not at[i].flags.c_contiguous else at[i] for i in code.per_solve]
 
 
