@@ -211,8 +211,8 @@ def wrong_gradients(case: Case) -> list[tuple[str, tuple]]:
 
 def same_gradient(given: dict, ay0: Any, aparams: dict) -> bool:
     wanted = {"dL/dy0": ay0, **{f"dL/d{k}": g for k, g in aparams.items()}}
-    return all(np.max(np.abs(given[what] - w)) <= GRADIENT_TOLERANCE * max(float(np.max(np.abs(w))), float(np.max(np.abs(given[what]))))
-               for what, w in wanted.items())
+    largest = lambda x: float(np.max(np.abs(x)))
+    return all(largest(given[what] - w) <= GRADIENT_TOLERANCE * max(largest(w), largest(given[what])) for what, w in wanted.items())
 
 
 def refined(problem: Problem, parts: int) -> Problem:

@@ -2,10 +2,6 @@
 from __future__ import annotations
 
 import ast
-import json
-import shlex
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -17,13 +13,12 @@ from reference.vectors.__main__ import FOLDER, text_of
 from reference.vectors.__main__ import main as make
 from reference.vectors.table import CASES
 from revode import conformance
-from revode.__main__ import main
-from revode.conformance import chosen, faults, judging, outside, reference, texts
-from revode.conformance.cases import plain
+from revode.conformance import chosen, faults, judging, reference, texts
 
 ROOT = Path(__file__).parents[2]
 ALL = {case.problem.name: case for case in chosen()}
-SAMPLE = ["coupled-midpoint-lam0.875", "alf-eta0.875", "reversible-heun-backwards", "verlet-order4", "ees25-x0.1-correct1-back",
+SAMPLE = ["coupled-midpoint-lam0.875", "alf-eta0.875", "reversible-heun-backwards", "verlet-order4",
+"ees25-x0.1-correct1-back",
           "general-coupled-heun2", "revdeq-beta1.25"]
 
 
@@ -53,12 +48,14 @@ def test_a_changed_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_every_method_and_option_of_the_package_has_a_case() -> None:
     methods = {case.problem.method["name"] for case in ALL.values()}
-    assert methods == {"RungeKutta", "Coupled", "AsynchronousLeapfrog", "ReversibleHeun", "LeapfrogMidpoint", "SemiImplicitEuler",
+    assert methods == {"RungeKutta", "Coupled", "AsynchronousLeapfrog", "ReversibleHeun", "LeapfrogMidpoint",
+    "SemiImplicitEuler",
                        "VelocityVerlet", "Composition", "EES25", "EES27", "EES", "NearReversible", "RevDEQ"}
     for name in ("Coupled", "RungeKutta", "NearReversible"):
         bases = {case.problem.method["base"] for case in ALL.values() if case.problem.method["name"] == name}
         assert bases == {"euler", "midpoint", "heun2", "ralston3", "bosh3", "rk4", "dopri5", "tsit5"}
-    assert {case.problem.kind for case in ALL.values()} == {"ode", "split", "diagonal", "general", "additive", "controlled", "fixed-point"}
+    assert {case.problem.kind for case in ALL.values()} == {"ode", "split", "diagonal", "general", "additive",
+    "controlled", "fixed-point"}
     assert {"varying", "uniform", "backwards"} < {case.grid for case in ALL.values()}
 
 
@@ -97,8 +94,8 @@ def effects() -> dict:
         for fault in faults.listed(problem.method, problem.kind):
             with np.errstate(all="ignore"):
                 ys, states = reference.Reference(problem, fault.edits, fault.options).trajectory()
-            found.setdefault((texts.family(problem.method), fault.says), []).append(
-                max([judging.distance(ys, case.ys), *(judging.distance(s[x], r[x]) for s, r in zip(states, case.states, strict=True) for x in r)]))
+            parts = [judging.distance(s[x], r[x]) for s, r in zip(states, case.states, strict=True) for x in r]
+            found.setdefault((texts.family(problem.method), fault.says), []).append(max(judging.distance(ys, case.ys), *parts))
         for says, (ay0, aparams) in judging.wrong_gradients(case):
             found.setdefault((texts.family(problem.method), says), []).append(
                 max(judging.distance(ay0, case.ay0), *(judging.distance(aparams[k], w) for k, w in case.total.items())))
@@ -134,11 +131,12 @@ def test_the_checker_needs_numpy_alone() -> None:
                 assert {alias.name.split(".")[0] for alias in node.names} <= {"numpy", *sys.stdlib_module_names}, path
             elif isinstance(node, ast.ImportFrom):
                 inside = node.level == 1 and (room / f"{node.module}.py").exists()
-                assert inside or node.level == 0 and str(node.module).split(".")[0] in sys.stdlib_module_names, (path, node.module)
+                assert inside or (node.level == 0 and str(node.module).split(".")[0] in sys.stdlib_module_names), (path, node.module)
 
 
 # ------------------------------------------------------------------------------------------------------------ strangers
-STRANGERS = {"coupled": "coupled-midpoint*", "alf": "alf,alf-*", "heun": "reversible-heun*,diagonal-reversible*", "verlet": "verlet*",
+STRANGERS = {"coupled": "coupled-midpoint*", "alf": "alf,alf-*", "heun": "reversible-heun*,diagonal-reversible*",
+"verlet": "verlet*",
              "ees": "ees25-x0.1*"}
 
 
@@ -166,59 +164,81 @@ def planted(name: str, *changes: tuple[str, str]):
 LISTED = [
     ("coupled", "coupled-midpoint-lam0.875", "increment(end, -length, first)", "increment(begin, -length, first)",
      "Psi_{-h} starts at t; it starts at t + h"),
-    ("coupled", "coupled-midpoint-lam0.875", "second = second - increment", "second = second + increment", "z' = z + Psi_{-h}; the sign is minus"),
+    ("coupled", "coupled-midpoint-lam0.875", "second = second - increment", "second = second + increment",
+     "z' = z + Psi_{-h}; the sign is minus"),
     ("coupled", "coupled-midpoint-lam0.875", "second + lam * (first - second)", "first + lam * (second - first)",
      "lam multiplies z and 1 - lam multiplies y; it is the other way round"),
-    ("coupled", "coupled-midpoint-lam0.875", "blend + increment(begin, length, second)", "blend + increment(begin, length, first)",
+    ("coupled", "coupled-midpoint-lam0.875", "blend + increment(begin, length, second)",
+     "blend + increment(begin, length, first)",
      "the first base step starts from y; it starts from z"),
-    ("coupled", "coupled-midpoint-lam0.875", 'problem.method["lam"], len', "0.999, len", "lam is 0.999, a default; another one is asked for"),
+    ("coupled", "coupled-midpoint-lam0.875", 'problem.method["lam"], len', "0.999, len",
+     "lam is 0.999, a default; another one is asked for"),
     ("coupled", "coupled-midpoint-lam0.875", "return length * f(time + 0.5 * length,", "return length * f(time,",
      "every stage is evaluated at the start of its step; its time is t + c h"),
-    ("coupled", "coupled-midpoint-lam0.875", "return length * f(time + 0.5 * length, u + 0.5 * length * f(time, u, p), p)",
-     "return 0.5 * length * (f(time, u, p) + f(time + length, u + length * f(time, u, p), p))", "the base is heun2; another one is asked for"),
-    ("coupled", "coupled-midpoint-lam0.875", '"ys": np.stack(path)[:, :d]', '"ys": np.stack(path)[:, d:]', "z is returned; the solution is y"),
+    ("coupled", "coupled-midpoint-lam0.875",
+     "return length * f(time + 0.5 * length, u + 0.5 * length * f(time, u, p), p)",
+     "return 0.5 * length * (f(time, u, p) + f(time + length, u + length * f(time, u, p), p))",
+     "the base is heun2; another one is asked for"),
+    ("coupled", "coupled-midpoint-lam0.875", '"ys": np.stack(path)[:, :d]', '"ys": np.stack(path)[:, d:]',
+     "z is returned; the solution is y"),
     ("coupled", "coupled-midpoint-lam0.875", "total = total - P.T @ lower", "total = total + P.T @ lower",
      "the minus of Psi_{-h} is put on dL/dy but not on dL/dparams"),
     ("coupled", "coupled-midpoint-lam0.875", '"ay0": adjoint[:d] + adjoint[d:]', '"ay0": adjoint[:d]',
      "dL/dy0 lacks the part that comes through z0 = y0"),
     ("coupled", "coupled-midpoint-lam0.875", "(1 - lam) * upper + D.T", "D.T", "dL/dz lacks (1 - lam) dL/dy"),
-    ("coupled", "coupled-midpoint-lam0.875", "upper = lam * upper + ", "upper = upper + ", "dL/dy is not multiplied by lam"),
-    ("alf", "alf-eta0.875", "self.speed = self.field(problem.ts[0], self.where, self.p)", "self.speed = 0 * self.where", "v0 = 0; it is f(t0, y0)"),
-    ("alf", "alf-eta0.875", 'self.relax = 2 * problem.method["eta"]', "self.relax = 2.0", "eta is 1; another one is asked for"),
-    ("alf", "alf-eta0.875", "(self.field(t + dt / 2, self.where, self.p) - self.speed)", "(self.field(t, self.where, self.p) - self.speed)",
+    ("coupled", "coupled-midpoint-lam0.875", "upper = lam * upper + ", "upper = upper + ",
+     "dL/dy is not multiplied by lam"),
+    ("alf", "alf-eta0.875", "self.speed = self.field(problem.ts[0], self.where, self.p)",
+     "self.speed = 0 * self.where", "v0 = 0; it is f(t0, y0)"),
+    ("alf", "alf-eta0.875", 'self.relax = 2 * problem.method["eta"]', "self.relax = 2.0",
+     "eta is 1; another one is asked for"),
+    ("alf", "alf-eta0.875", "(self.field(t + dt / 2, self.where, self.p) - self.speed)",
+     "(self.field(t, self.where, self.p) - self.speed)",
      "f is evaluated at t; its time is t + h/2"),
     ("alf", "alf-eta0.875", "aw, ap = particle.pull(problem.ts[0], av, aw, ap)", "pass",
      "the cotangent of v0 = f(t0, y0) is dropped, for y0 and params"),
-    ("alf", "alf-eta0.875", "aw, ap = particle.pull(problem.ts[0], av, aw, ap)\n", "aw, _ = particle.pull(problem.ts[0], av, aw, ap)\n",
+    ("alf", "alf-eta0.875", "aw, ap = particle.pull(problem.ts[0], av, aw, ap)\n",
+     "aw, _ = particle.pull(problem.ts[0], av, aw, ap)\n",
      "the cotangent of v0 = f(t0, y0) reaches y0 but not params"),
     ("alf", "alf-eta0.875", "self.relax * av, aw, ap)", "av, aw, ap)", "the cotangent of f lacks the factor 2 eta"),
     ("alf", "alf-eta0.875", "av = av - self.relax * av", "pass", "the cotangent of v is not multiplied by 1 - 2 eta"),
-    ("alf", "alf-eta0.875", "aw = aw + problem.weights[n]", "pass", "the cotangent of the last output alone enters; every output has one"),
+    ("alf", "alf-eta0.875", "aw = aw + problem.weights[n]", "pass",
+     "the cotangent of the last output alone enters; every output has one"),
     ("alf", "alf-eta0.875", '"k": -np.dot', '"k": np.dot', "dL/dk has the opposite sign"),
     ("heun", "reversible-heun", "C, D = f(problem.ts[n], Y", "C, D = f(problem.ts[n - 1], Y",
      "the second field value is taken at t and kept for the next step; its time is t + h"),
-    ("heun", "reversible-heun", "Y = 2 * X - Y + A * dt", "Y = X + A * dt", "z' = y + h f, Euler's predictor; it is 2 y - z + h f"),
-    ("heun", "reversible-heun", "dt = problem.ts[n] - problem.ts[n - 1]\n        dW", "dt = problem.ts[1] - problem.ts[0]\n        dW",
+    ("heun", "reversible-heun", "Y = 2 * X - Y + A * dt", "Y = X + A * dt",
+     "z' = y + h f, Euler's predictor; it is 2 y - z + h f"),
+    ("heun", "reversible-heun", "dt = problem.ts[n] - problem.ts[n - 1]\n        dW",
+     "dt = problem.ts[1] - problem.ts[0]\n        dW",
      "ts[1] - ts[0] is used for every step; h = ts[n+1] - ts[n]"),
-    ("heun", "diagonal-reversible-heun", "problem.dWs[n - 1]", "problem.dWs[0]", "the increments of the first step are used in every step"),
+    ("heun", "diagonal-reversible-heun", "problem.dWs[n - 1]", "problem.dWs[0]",
+     "the increments of the first step are used in every step"),
     ("heun", "diagonal-reversible-heun", "problem.dWs[n - 1]", "problem.dWs[n - 1] * dt ** 0.5",
      "the increments were multiplied by sqrt(h); they are increments already"),
     ("verlet", "verlet", "speed = speed + 0.5 * (old + new) * dt", "speed = speed + old * dt",
      "both kicks use the field at the start; the second is at t + h and q'"),
-    ("ees", "ees25-x0.1", "t + dt / 3, y", "t, y", None),             # one of two stage times: in no dictionary, see below
+    ("ees", "ees25-x0.1", "t + dt / 3, y",
+     "t, y", None),             # one of two stage times: in no dictionary, see below
 ]
 # No entry of the dictionary: the report has to say so, and where the first difference is.
 UNLISTED = [
-    ("coupled", "coupled-midpoint-lam0.875", "blend = second + lam * (first - second)", "blend = second + lam ** (1 + n % 2) * (first - second)"),
+    ("coupled", "coupled-midpoint-lam0.875", "blend = second + lam * (first - second)",
+     "blend = second + lam ** (1 + n % 2) * (first - second)"),
     ("coupled", "coupled-midpoint-lam0.875", "path.append(np.concatenate([first, second]))",
      "path.append(np.concatenate([first, second if n else path[-1][d:]]))"),
-    ("coupled", "coupled-midpoint-lam0.875", "problem.ts[n], problem.ts[n + 1] - problem.ts[n]\n        end = begin + length\n        first",
+    ("coupled", "coupled-midpoint-lam0.875",
+     "problem.ts[n], problem.ts[n + 1] - problem.ts[n]\n        end = begin + length\n        first",
      "problem.ts[n], round(problem.ts[n + 1] - problem.ts[n], 3)\n        end = begin + length\n        first"),
-    ("coupled", "coupled-midpoint-lam0.875", "total = total + P.T @ upper", "total = total + (1 + (n == 0)) * (P.T @ upper)"),
-    ("coupled", "coupled-midpoint-lam0.875", "upper, lower = adjoint[:d], adjoint[d:]", "upper, lower = np.clip(adjoint[:d], -1, 1), adjoint[d:]"),
-    ("alf", "alf-eta0.875", "self.speed = self.speed + self.relax * (", "self.speed = self.speed + (self.relax if n < 4 else 1.5) * ("),
+    ("coupled", "coupled-midpoint-lam0.875", "total = total + P.T @ upper",
+     "total = total + (1 + (n == 0)) * (P.T @ upper)"),
+    ("coupled", "coupled-midpoint-lam0.875", "upper, lower = adjoint[:d], adjoint[d:]",
+     "upper, lower = np.clip(adjoint[:d], -1, 1), adjoint[d:]"),
+    ("alf", "alf-eta0.875", "self.speed = self.speed + self.relax * (",
+     "self.speed = self.speed + (self.relax if n < 4 else 1.5) * ("),
     ("alf", "alf-eta0.875", 'np.einsum("i,j->ij", hidden, a)', 'np.einsum("i,j->ij", hidden[::-1], a)'),
-    ("alf", "alf-eta0.875", "seen.append(particle.where)\n", "seen.append(particle.where if n < steps - 1 else seen[-1])\n"),
+    ("alf", "alf-eta0.875", "seen.append(particle.where)\n",
+     "seen.append(particle.where if n < steps - 1 else seen[-1])\n"),
     ("heun", "reversible-heun", "X = X + 0.5 * (A + C) * dt", "X = X + (2 * A + C) / 3 * dt"),
     ("heun", "reversible-heun", "A, B = C, D\n", "A, B = anp.clip(C, -0.5, 0.5), D\n"),
     ("heun", "diagonal-reversible-heun", "problem.dWs[n - 1]", "problem.dWs[n - 1][::-1]"),
@@ -230,13 +250,18 @@ UNLISTED = [
 ]
 TWO = [
     ("coupled", "coupled-midpoint-lam0.875", ("increment(end, -length, first)", "increment(begin, -length, first)"),
-     ("second = second - increment", "second = second + increment"), "no. 3, at t = 0.25; the reference's is at t = 0.3125"),
+     ("second = second - increment", "second = second + increment"),
+      "no. 3, at t = 0.25; the reference's is at t = 0.3125"),
     ("coupled", "coupled-midpoint-lam0.875", ("second + lam * (first - second)", "first + lam * (second - first)"),
-     ("increment(end, -length, first)", "increment(begin, -length, first)"), "no. 3, at t = 0.25; the reference's is at t = 0.3125"),
-    ("alf", "alf-eta0.875", ("self.speed = self.field(problem.ts[0], self.where, self.p)", "self.speed = 0 * self.where"),
-     ("(self.field(t + dt / 2, self.where, self.p) - self.speed)", "(self.field(t, self.where, self.p) - self.speed)"),
+     ("increment(end, -length, first)", "increment(begin, -length, first)"),
+      "no. 3, at t = 0.25; the reference's is at t = 0.3125"),
+    ("alf", "alf-eta0.875", ("self.speed = self.field(problem.ts[0], self.where, self.p)",
+     "self.speed = 0 * self.where"),
+     ("(self.field(t + dt / 2, self.where, self.p) - self.speed)",
+      "(self.field(t, self.where, self.p) - self.speed)"),
      "no. 2, at t = 0.3125; the reference's is at t = 0.28125"),
-    ("heun", "reversible-heun", ("C, D = f(problem.ts[n], Y", "C, D = f(problem.ts[n - 1], Y"), ("0.5 * (A + C) * dt", "(A + C) * dt"),
+    ("heun", "reversible-heun", ("C, D = f(problem.ts[n], Y", "C, D = f(problem.ts[n - 1], Y"),
+     ("0.5 * (A + C) * dt", "(A + C) * dt"),
      "no. 2, at t = 0.25; the reference's is at t = 0.3125"),
     ("coupled", "coupled-midpoint-lam0.875", ("total = total - P.T @ lower", "total = total + P.T @ lower"),
      ("upper = lam * upper + ", "upper = upper + "), ""),
@@ -254,7 +279,8 @@ def test_a_listed_fault_is_named(name: str, case: str, old: str, new: str, says:
 def test_a_fault_that_no_entry_explains_is_unknown(name: str, case: str, old: str, new: str) -> None:
     verdict = judging.judge(ALL[case], planted(name, (old, new)))
     assert verdict.status == "differs" and verdict.looks_like == [], verdict.lines()
-    assert "looks like: unknown" in verdict.lines()[-1] and "differs first" in "".join(verdict.where) + "differs first" * ("gradient" in verdict.where[0])
+    assert "looks like: unknown" in verdict.lines()[-1]
+    assert "differs first" in verdict.where[0] or "the gradient does not" in verdict.where[0]
 
 
 @pytest.mark.parametrize("name, case, one, other, where", TWO, ids=[f"{row[0]}-{i}" for i, row in enumerate(TWO)])
