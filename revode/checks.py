@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from numbers import Real
 from types import FunctionType
@@ -37,7 +38,8 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     initial, layout = begin(asked, method, lattice is not None)
     if lattice is not None:
         method, initial = on_lattice(lattice, method, initial)
-        chosen = None
+        if chosen is not None:                       # the same operations ahead and back: nothing merged, nothing contracted
+            chosen = replace(chosen, merge=False, strict=chosen.strict or chosen.name == "native")
     first = value_of(tree.flatten(initial)[0][0])
     seen = np.float32 if layout.promoted else first.dtype
     ts = check_times(asked)
@@ -50,6 +52,7 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     if problem.plain or getattr(chosen, "device", None) is not None:
         problem.backend = chosen
     problem.flushed = Flushed(method) if lattice is not None else None
+    problem.widths = () if layout.alone else tuple(int(np.prod(shape)) for shape in layout.shapes)
     problem.asked = {name: innermost(tree.flatten(part)[0]) is not None for name, part in (("y0", initial), ("params", params))}
     return problem, initial, params, layout
 

@@ -20,7 +20,7 @@ Sources: Levesque & Verlet 1993 (the lattice); Maclaurin, Duvenaud & Adams 2015,
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
@@ -219,6 +219,10 @@ class Flushed:
         """From here on it goes back."""
         self.left = len(self.stack)
 
+    def between(self, first: int, last: int) -> list[int]:
+        """The grid points from `first` on and before `last` at which something leaves, or comes back."""
+        return [n for n in self.until(last) if first <= n < last]
+
     def after(self, n: int, parts: Parts) -> Parts:
         """The parts at grid point n, once step n has been undone."""
         while self.left and self.stack[self.left - 1][0] == n:
@@ -255,6 +259,47 @@ class Flushed:
                 f"Reversible: exact=True, but {sum(wrong.values())} numbers of the initial state did not come back, so the gradient is "
                 "not exact. The field has other bits on the way back than ahead (a value that depends on what is not in t, y and "
                 "params, or on the memory layout of y), or the state left the lattice in between.")
+
+
+class Flushing:
+    """An engine whose buffers are flushed, and filled again, between its steps: every verb but `pull`."""
+
+    def __init__(self, engine: Any, flushed: Flushed) -> None:
+        self.engine, self.flushed = engine, flushed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def exchange(self, parts: Parts) -> None:
+        """Give the engine other values of its buffers."""
+        self.engine.replace({name: parts[name] for name in self.flushed.method.buffers})
+
+    def ahead(self, first: int, last: int, ys: Sequence[Any] | None = None, looks: Sequence[int] = ()) -> dict:
+        seen: dict[str, list] = {}
+        for stop in [*self.flushed.between(first, last), last]:
+            found = self.engine.ahead(first, stop, ys, [n for n in looks if first < n <= stop]) if stop > first else {}
+            for name, x in found.items():
+                seen.setdefault(name, []).extend(x)
+            if stop < last:
+                self.exchange(self.flushed.before(stop, self.engine.read("part")))
+            first = stop
+        self.flushed.check(last, self.engine.read("part"))
+        return seen
+
+    def back(self, last: int, first: int, a_ys: tuple, known: Parts | None = None, flushes: bool = False,
+             looks: Sequence[int] = ()) -> tuple[dict, dict]:
+        seen: list[tuple[dict, dict]] = []
+        stops = self.flushed.between(first, last)[::-1]
+        for stop in stops if stops[-1:] == [first] else [*stops, first]:
+            ends = stop == first
+            found = self.engine.back(last, stop, a_ys, known if ends else None, flushes and ends, [n for n in looks if stop <= n < last])
+            if found[0]:
+                seen.append(found)
+            self.exchange(self.flushed.after(stop, self.engine.read("part")))
+            last = stop
+        if len(seen) < 2:
+            return seen[0] if seen else ({}, {})
+        return tuple({name: np.concatenate([rows[k][name] for rows in seen]) for name in seen[0][k]} for k in (0, 1))  # type: ignore
 
 
 def most(contractions: list[Contract], name: str, bound: int) -> int:

@@ -12,22 +12,56 @@ from .advise import coupling
 from .checks import check_reached, checked_gradient, hinted, method_of, prepare
 from .engine import tree
 from .engine.derivatives import custom_vjp
-from .engine.tensor import innermost, value_of
+from .engine.tensor import innermost, joined_in, value_of
+from .engines.eager import step_back, zeros
 from .finite import guarded
 from .gradients import Automatic, Direct, Reversible
-from .gradients.reversible import pull_start, spread, step_back, zeros
+from .gradients.cotangents import pull_start, spread
+from .march import march
 from .methods.increment import Recorder
 from .problem import Asked, Layout
-from .stepping import Problem, State, Stats, march, states
+from .stepping import Problem, State, Stats, as_table, states
 
 
 class Solution(NamedTuple):
-    """What solve returns; inside a gradient its ys, y1 and state are tensors."""
+    """What solve returns; inside a gradient its ys, y1 and state are tensors.
+
+    Parameters
+    ----------
+    ts : (saved,) the saved times.
+    ys : (saved, *y.shape) the solution there, time first; a tree like y0.
+    state : the method's whole state at the end; solve(..., state0=sol.state) continues from it.
+    stats : what it cost; complete once the gradient has been computed.
+    y1 : (*y.shape) the solution at the end; a tree like y0.
+
+    Its repr is short, and a notebook shows it as a table; print(sol.ys) has the numbers.
+
+    Example
+    -------
+    >>> solve(lambda t, y, params: -y, np.array([1.0]), [0.0, 0.5, 1.0])
+    Solution(3 times from 0 to 1, y1 (1,), NearReversible(base='rk4', correct=0): 2 steps, 8 evaluations, eager)
+    """
     ts: np.ndarray      # (saved,) the saved times
     ys: Any             # (saved, *y.shape) the solution there, time first; a tree like y0
     state: State        # the method's whole state at the end; state0= continues from it
     stats: Stats        # what it cost; complete once the gradient has been computed
     y1: Any             # (*y.shape) the solution at the end
+
+    def shown(self) -> dict[str, str]:
+        """What it says of itself, by name: times, shapes, the method, what it cost."""
+        stats = self.stats
+        shape = tuple(np.shape(self.y1)) if hasattr(self.y1, "shape") else tree.describe(tree.map(value_of, self.y1))
+        many = f"{len(self.ts)} times" + (f" from {self.ts[0]:.6g} to {self.ts[-1]:.6g}" if len(self.ts) else "")
+        again = f", {stats.nfe - stats.nfe_forward} more and {stats.nvjp} pullbacks on the way back" if stats.nvjp else ""
+        return {"times": many, "y1": str(shape), "method": repr(self.state.method), "cost": f"{stats.steps} steps, "
+                f"{stats.nfe_forward} evaluations{again}", "backend": stats.backend}
+
+    def __repr__(self) -> str:
+        shown = self.shown()
+        return f"Solution({shown['times']}, y1 {shown['y1']}, {shown['method']}: {shown['cost']}, {shown['backend']})"
+
+    def _repr_html_(self) -> str:
+        return as_table(self.shown())
 
 
 @hinted
@@ -98,6 +132,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     0.367879
     """
     driven = any(x is not None for x in (controller, diffusion, control, state0))
+    y0, params = joined_in((y0, params))
     method = settled(method, field, y0, ts, params, driven)
     problem, initial, params, layout = prepare(Asked(
         field, y0, ts, params, method, save, state0, progress, controller, dt0, save_at, diffusion, noise, interpretation, control,
@@ -134,8 +169,14 @@ def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
           exact: Any = None) -> Iterator[tuple[float, State]]:
     """Step by hand: yields (t, state) for every grid point, the first included; stop whenever you like.
 
-    Arguments as for `solve`. state.parts["y"] is the solution for most methods; solve(..., state0=state) goes on from
-    any of them. Cost: one step of the method for each item.
+    Parameters
+    ----------
+    field, y0, ts, params, method, state0, controller, dt0 : as for `solve`.
+
+    Yields (t, State): state.parts["y"] is the solution for most methods; solve(..., state0=state) goes on from any of them.
+    Raises what `solve` raises for bad input, when the first item is asked for.
+
+    Cost: one step of the method for each item; one state is held.
 
     Example
     -------
@@ -172,7 +213,10 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
     ay1 : dL/dy at ts[-1], a tree like y.
     y0 : the initial value, if the dL/dy0 of the last item is wanted; it is pulled back through the initial map there.
 
-    Yields a Back for every grid point, the last one of the grid first.
+    Yields Back(t, state, cotangent, aparams, ay0) for every grid point, the last one of the grid first: the reconstructed State,
+    dL/d(part) for every part of it, what has flowed to the parameters so far, and in the last item dL/dy0.
+    Raises TypeError for a method that cannot be run backwards, ValueError for a state of another time or method.
+
     Cost: more pullbacks than the sweep inside `solve`, because every cotangent is completed at every step.
 
     Example
@@ -202,6 +246,7 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
     for n in range(problem.N, -1, -1):
         if n < problem.N:
             parts, cotangent = step_back(problem, n, parts, cotangent, R)
+            parts = parts if problem.flushed is None else problem.flushed.after(n, parts)
             R.flush_all(cotangent)
         ay0 = None
         if n == 0 and y0 is not None:

@@ -18,10 +18,12 @@ from hypothesis import strategies as st
 
 import revode as rv
 from revode.checks import prepare
+from revode.engines.eager import enter, step_back, zeros
 from revode.exact import FULL, Contract, Exact, Flushed, divided
-from revode.gradients.reversible import enter, pull_start, spread, step_back, zeros
+from revode.gradients.cotangents import pull_start, spread
 from revode.methods.increment import Recorder
 from revode.problem import Asked
+from tests.strict_cases import needs_compiler
 
 rng = np.random.default_rng(7)
 
@@ -420,3 +422,81 @@ def test_the_schedule_keeps_every_buffer_below_its_room() -> None:
     for _, state in rv.steps(network, Y0, grid(500), PARAMS, method=rv.Coupled("euler", lam=0.5), exact=True):
         worst = max(worst, float(state.parts["bits_y"].max()))
     assert 2 ** 40 < worst < FULL
+
+
+# ---------------------------------------------------------------------------------------- on every engine
+
+ENGINES = {"tape": {"backend": "eager"}, "replay": {"backend": "replay"}, "mirror": {"backend": "replay", "arithmetic": "strict"},
+           "native": {"backend": "native"}}
+
+
+@pytest.mark.filterwarnings("ignore::revode.ParasiteWarning")
+@pytest.mark.parametrize("word", ["coupled midpoint .999", "coupled euler 1/3", "reversible heun", "alf .75", "twisted", "verlet"])
+def test_the_same_bits_on_the_engines_of_one_arithmetic(word: str) -> None:
+    """tape = replay, and native = its NumPy mirror; between the two, tanh and products of matrices differ."""
+    found = {}
+    for name, options in ENGINES.items():
+        if name == "native" and needs_compiler.args[0]:
+            continue
+        value, gradients, stats = both(word, 70, **options)
+        assert stats.exact
+        assert stats.backend == {"tape": "eager", "mirror": "replay"}.get(name, name)
+        found[name] = (value, gradients, stats.bits_stored)
+    assert same(found["tape"], found["replay"])
+    if "native" in found:
+        assert same(found["native"], found["mirror"])
+        # the lattice is the same, the field's last bits are not
+        for a, b in zip(*(rv.tree.flatten(found[name][1])[0] for name in ("tape", "native")), strict=True):
+            assert np.max(np.abs(a - b)) < 1e-8 * np.max(np.abs(b), initial=1e-3)
+
+
+@needs_compiler
+@pytest.mark.parametrize("engine", ["replay", "native"])
+def test_a_flush_between_the_calls_of_an_engine(engine: str) -> None:
+    """Half of the numbers go in every step: 32 bits leave every 32 steps, in the midst of looks, saved states and kept ones."""
+    method = rv.AsynchronousLeapfrog(eta=0.75)
+    for save in ([-1], None, slice(0, None, 16)):
+        for resync in (None, 32, 45):
+            found = []
+
+            def loss(y0: Any, params: Any, save: Any = save, resync: Any = resync, found: list = found) -> Any:
+                sol = rv.solve(network, y0, grid(700), params, method=method, save=save, exact=True, gradient=rv.Reversible(resync),
+                               backend=engine)
+                found.append(sol)
+                return np.sum(sol.ys ** 2)
+
+            gradients = rv.grad(loss, argnums=(0, 1))(Y0, PARAMS)
+            assert found[0].stats.exact
+            assert found[0].stats.backend == engine
+            assert len(found[0].state.bits) == 21            # from step 52 on, where B might reach 2^52
+            if save is None and resync is None:
+                whole = rv.solve(network, Y0, grid(700), PARAMS, method=method, exact=True, backend=engine).ys
+                assert np.array_equal(found[0].ys.value if hasattr(found[0].ys, "value") else found[0].ys, whole)
+                first = gradients
+        if save is None:
+            assert all(np.all(np.isfinite(x)) for x in rv.tree.flatten(first)[0])
+
+
+@needs_compiler
+def test_noise_and_adaptive_grids_on_the_engines() -> None:
+    for options in ENGINES.values():
+        found = []
+
+        def loss(y0: Any, params: Any, options: dict = options, found: list = found) -> Any:
+            sol = rv.solve(network, y0, grid(300), params, method=rv.Coupled("heun2", lam=0.9), noise=rv.Brownian(3), exact=True,
+                           diffusion=lambda t, y, p: 0.2 * np.cos(y) * p["c"], **options)
+            found.append(sol.stats)
+            return np.sum(sol.y1 ** 2)
+
+        rv.grad(loss, argnums=(0, 1))(Y0, PARAMS)
+        assert found[0].exact
+
+        def adaptive(y0: Any, params: Any, options: dict = options, found: list = found) -> Any:
+            sol = rv.solve(network, y0, (0.0, 3.0), params, method=rv.Coupled("bosh3", lam=0.9), controller=rv.PID(1e-7, 1e-9), exact=True,
+                           **options)
+            found.append(sol.stats)
+            return np.sum(sol.y1 ** 2)
+
+        if options.get("arithmetic") != "strict" and options["backend"] != "native":         # one arithmetic ahead and back
+            rv.grad(adaptive, argnums=(0, 1))(Y0, PARAMS)
+            assert found[1].exact
