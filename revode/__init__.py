@@ -11,17 +11,22 @@ from .advise import Advice, advise
 from .archive import load, save
 from .certify import Certificate, certify
 from .engine import Tensor, check_vjp, custom_vjp, grad, jvp, stop_gradient, tree, value_and_grad, vjp
-from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
+from .equilibrium import ConvergenceError, ConvergenceWarning, FixedPoint, fixed_point
+from .exact import Lattice
+from .gradients import Automatic, Backsolve, Checkpointed, Direct, Implicit, Phantom, Reversible
 from .jacobians import hessian, hvp, jacobian
 from .methods import (
     EES,
     EES25,
     EES27,
+    Anderson,
     AsynchronousLeapfrog,
     Composition,
     Coupled,
     LeapfrogMidpoint,
     NearReversible,
+    Picard,
+    RevDEQ,
     ReversibleHeun,
     RungeKutta,
     SemiImplicitEuler,
@@ -57,6 +62,7 @@ __all__ = [
     "AdjointError",
     "AdjointWarning",
     "Advice",
+    "Anderson",
     "AsynchronousLeapfrog",
     "Automatic",
     "Backsolve",
@@ -65,9 +71,14 @@ __all__ = [
     "Certificate",
     "Checkpointed",
     "Composition",
+    "ConvergenceError",
+    "ConvergenceWarning",
     "Coupled",
     "Direct",
+    "FixedPoint",
     "HermiteCubic",
+    "Implicit",
+    "Lattice",
     "LeapfrogMidpoint",
     "LinearPath",
     "NearReversible",
@@ -75,9 +86,12 @@ __all__ = [
     "NonFiniteWarning",
     "ParasiteError",
     "ParasiteWarning",
+    "Phantom",
+    "Picard",
     "ReconstructionError",
     "ReconstructionWarning",
     "Rectilinear",
+    "RevDEQ",
     "Reversible",
     "ReversibleHeun",
     "RevodeWarning",
@@ -96,6 +110,7 @@ __all__ = [
     "certify",
     "check_vjp",
     "custom_vjp",
+    "fixed_point",
     "grad",
     "jvp",
     "hessian",

@@ -22,10 +22,10 @@ def tangent(problem: Problem, initial: Any, params: Any, d_initial: Any, d_param
 
     Cost: one solve on the tape, each step with its tangent; memory of two states and one step.
     """
-    method, system = problem.method, copy(problem.system)
+    method, system = getattr(problem.method, "inner", problem.method), copy(problem.system)      # of exact mode: what it rounds
     system.stats = Stats()
     own: Any = copy(problem)
-    own.system = system
+    own.system, own.method = system, method
 
     def start(initial: Any, params: Any) -> Any:
         return own.start(Increment(system, params), initial)
@@ -45,6 +45,7 @@ def tangent(problem: Problem, initial: Any, params: Any, d_initial: Any, d_param
                 return one_step(method, step, parts, Increment(system, params))
 
             parts, moved = jvp_of(advance, (parts, params), (moved, d_params))
+    moved |= {name: None for name in problem.method.parts if name not in moved}
     if not saved:
         return tuple(moved[name][None][:0] for name in method.outputs), moved
     return tuple(np.stack(column) for column in zip(*saved, strict=True)), moved

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..paths import philox
 from . import elementary
-from .generate import Source
+from .generate import Source, arguments
 from .lower import LANES, Loop, Lowered, Read, Slot
 from .program import Role
 
@@ -42,16 +42,17 @@ class Mirror:
 
     def __init__(self, source: Source) -> None:
         self.source, self.T, self.dtype = source, source.T, source.dtype
+        self.arguments = arguments(len(source.outputs))
 
     def __call__(self, tile: int, *arguments: Any) -> None:
         if tile == 0:
             with np.errstate(all="ignore"):
-                self.run(*map(as_python, arguments))
+                self.run(**{name: as_python(a) for (_, name), a in zip(self.arguments, arguments, strict=True)})
 
     def run(self, first: int, last: int, begins: int, lands: int, settles: int, GB: Any, GS: Any, GL: Any, GE: Any, P: Any,
-            M: Any, rows: int, save: Any, saved: int, *rest: Any) -> None:
-        *Y, D, width, seed, trajectory, step, look, looked, seen = rest
-        back = self.source.direction == "backward"
+            M: Any, rows: int, save: Any, saved: int, D: Any, width: Any, seed: int, trajectory: int, step: int, look: Any,
+            looked: int, L: Any, K: Any, **Y: Any) -> None:
+        back = self.source.direction != "forward"
         self.M, self.P, self.count = M.reshape(-1, self.source.size), P, rows
         self.R = np.clip(rows - self.T * np.arange(len(self.M)), 0, self.T)[:, None, None]
         if begins:
@@ -62,16 +63,18 @@ class Mirror:
                     made = self.source.brownian and role[1] == "dW"
                     new = self.noise(F, seed, trajectory, step + n, width[n - first]) if made else D[n - first]
                     self.place(role)[...] = new.reshape(-1, F, self.T if kind == LANES else 1)
+            if K is not None:
+                self.given(K[n - first])
             if lands and n == first and "land" in self.source.lowered:
                 self.program("land", GL)
             else:
                 self.program("step", GS[n - first:])
             if save[saved] == (n if back else n + 1):
-                for y, name in zip(Y, self.source.outputs, strict=True):
+                for y, name in zip(Y.values(), self.source.outputs, strict=True):
                     self.exchange(self.place(("cotangent" if back else "part", name)), y.reshape(len(y), rows, -1)[saved], back)
                 saved += -1 if back else 1
             if look[looked] == (n if back else n + 1):
-                seen.reshape(-1, len(self.M), self.source.seen)[looked] = self.M[:, :self.source.seen]
+                L.reshape(-1, len(self.M), self.source.seen)[looked] = self.M[:, :self.source.seen]
                 looked += 1
         if settles:
             self.program("end", GE)
@@ -81,6 +84,14 @@ class Mirror:
         offset, F, kind = self.source.places[role]
         lanes = self.T if kind == LANES else 1
         return self.M[:, offset:offset + F * lanes].reshape(len(self.M), F, lanes)
+
+    def given(self, K: np.ndarray) -> None:
+        """A known state, part by part."""
+        before = 0
+        for role, (_, F, _) in self.source.places.items():
+            if role[0] == "state":
+                self.place(role)[...] = K[:, before:before + F]
+                before += F
 
     def noise(self, F: int, seed: int, trajectory: int, step: int, width: float) -> np.ndarray:
         """The increments of one step of revode.Brownian, for every lane."""

@@ -88,6 +88,7 @@ SLOPES: dict[str, Callable] = {
     "arcsinh": lambda a: (1 / np.hypot(a, 1.0),), "arccosh": lambda a: (1 / np.sqrt((a - 1) * (a + 1)),),
     "arctanh": lambda a: (1 / ((1 - a) * (1 + a)),),
     "sinc": lambda a: (sinc(a),), "fraction": lambda a: (1.0,),
+    "mantissa": lambda a: (np.ldexp(1.0, -np.frexp(a)[1]),),
     "erf": lambda a: (2 / math.sqrt(math.pi) * np.exp(-a * a),),
     "at_least": lambda a, low: (np.where(a >= low, 1.0, 0.0), np.where(a >= low, 0.0, 1.0)),
     "at_most": lambda a, high: (np.where(a <= high, 1.0, 0.0), np.where(a <= high, 0.0, 1.0)),
@@ -195,6 +196,20 @@ def _pinv(vs: Sequence, P: Any, a: Any) -> Any:
     return -P @ v @ P + P @ T(P) @ T(v) @ (np.eye(m) - a @ P) + (np.eye(n) - P @ a) @ T(v) @ T(P) @ P
 
 
+@tangent("lstsq")
+def _lstsq(vs: Sequence, y: Any, a: Any, b: Any, rcond: Any) -> Any:
+    """X = P B with the pseudo-inverse P."""
+    P = np.linalg.pinv(a, rcond=float(np.finfo(a.dtype).eps) * max(a.shape) if rcond is None else rcond)
+    return _pinv([vs[0]], P, a) @ b + P @ vs[1]
+
+
+@tangent("residuals")
+def _residuals(vs: Sequence, y: Any, a: Any, b: Any, rcond: Any) -> Any:
+    """Sums of squares of B - A X, which X makes as small as it can: so dX has no part in it."""
+    X = np.linalg.lstsq(a, b, rcond)[0]
+    return np.reshape(2 * np.sum((b - a @ X) * (vs[1] - vs[0] @ X), axis=0), np.shape(y))
+
+
 def symmetric(v: Any, upper: bool) -> Any:
     """The change of a symmetric matrix of which one triangle is read."""
     half = np.triu(v) if upper else np.tril(v)
@@ -238,6 +253,7 @@ def _svd(vs: Sequence, y: Any, a: Any, part: int = 1) -> Any:
     return T(T(Vt) @ (F * (left + T(left))) + (T(vs[0]) @ U - T(Vt) @ T(dP)) / S)
 
 
+TANGENTS["lstsq_s"] = lambda vs, y, a, b, rcond: _svd(vs, y, a)
 TANGENTS["svd_U"] = lambda vs, y, a: _svd(vs, y, a, 0)
 TANGENTS["svd_Vt"] = lambda vs, y, a: _svd(vs, y, a, 2)
 

@@ -8,6 +8,7 @@ import pytest
 from engine_table import CASES, Case
 
 import revode as rv
+from revode import nn
 from revode.engine.tangents import EACH, FIRST, SLOPES, TANGENTS, TOGETHER
 from revode.engine.tensor import RULES
 
@@ -37,6 +38,30 @@ def test_every_operation_that_has_a_pullback_has_a_tangent() -> None:
     """Those of the table; a row that is added without one is refused by name when it is met, and red here before."""
     known = TOGETHER | FIRST | EACH | set(SLOPES) | set(TANGENTS)
     assert {op.name for op in RULES.values()} <= known
+
+
+LAYERS = {
+    "softmax": (lambda x: nn.softmax(x), (2, 5)),
+    "layer_norm": (lambda x: nn.layer_norm(x, np.arange(1.0, 6.0), np.ones(5)), (2, 5)),
+    "gelu": (lambda x: nn.gelu(x), (7,)),
+    "gelu_tanh": (lambda x: nn.gelu_tanh(x), (7,)),
+    "attention": (lambda x: nn.attention(x[0], x[1], x[2], causal=True), (3, 2, 4, 3)),
+    "all see all": (lambda x: nn.attention(x[0], x[1], x[2], causal=False), (3, 2, 4, 3)),
+    "cross_entropy": (lambda x: nn.cross_entropy(x, np.array([1, 0, 4])), (3, 5)),
+    "embedding": (lambda x: nn.embedding(x, np.array([[0, 2], [2, 1]])), (3, 4)),
+    "linear": (lambda x: nn.linear(x[:2], x[2:5], x[5]), (6, 3)),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layer_against_central_differences(layer: str) -> None:
+    """The complex step does not get through their code; eps^(2/3) is what is left of central differences, times 100."""
+    fn, shape = LAYERS[layer]
+    rng = np.random.default_rng(1)
+    x, v = rng.standard_normal(shape), rng.standard_normal(shape)
+    h = EPS ** (1 / 3)
+    truth = (fn(x + h * v) - fn(x - h * v)) / (2 * h)
+    assert np.max(np.abs(rv.jvp(fn)(x, v) - truth)) < 100 * EPS ** (2 / 3) * np.max(np.abs(truth))
 
 
 # ---------------------------------------------------------------------------------------- through solves
