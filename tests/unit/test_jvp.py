@@ -214,3 +214,26 @@ def test_what_is_refused() -> None:
         rv.jvp(lambda x: x)(np.ones(2), np.ones(3))
     assert rv.jvp(lambda p: p["a"] + p["b"])({"a": np.ones(2), "b": np.ones(2)}, {"a": np.ones(2), "b": None}).tolist() == [1.0, 1.0]
     assert rv.jvp(lambda x: (x, 3, "text"))(np.ones(2), np.ones(2))[1:] == (None, None)
+
+
+# ---------------------------------------------------------------------------------------- through fixed points
+
+@pytest.mark.parametrize("options", [
+    {"gradient": rv.Direct()}, {"tol": None, "max_steps": 12, "gradient": rv.Direct()}, {"gradient": rv.Reversible()}, {},
+    {"method": rv.Picard(), "gradient": rv.Direct()}, {"method": rv.Picard()}, {"method": rv.Anderson()},
+    {"gradient": rv.Implicit("gmres")}], ids=repr)
+def test_the_tangent_of_a_fixed_point(options: dict) -> None:
+    rng = np.random.default_rng(4)
+    p = {"W": 0.3 * rng.standard_normal((4, 4)), "b": rng.standard_normal(4)}
+    x, z0 = rng.standard_normal((3, 4)), np.zeros((3, 4))
+    args, v = (p, x), ({"W": rng.standard_normal((4, 4)), "b": rng.standard_normal(4)}, rng.standard_normal((3, 4)))
+    options = {"tol": 1e-13, "atol": 0.0, "max_steps": 200, **options}
+
+    def loss(args: Any) -> Any:
+        return np.sum(rv.fixed_point(lambda z, p, x: np.tanh(z @ p["W"] + x + p["b"]), z0, *args, **options).z ** 2)
+
+    grads = rv.grad(loss)(args)
+    pairs = list(zip(rv.tree.flatten(grads)[0], rv.tree.flatten(v)[0], strict=True))
+    found, expected = rv.jvp(loss)(args, v), sum(float(np.sum(a * b)) for a, b in pairs)
+    # at the fixed point to 1e-13, whose derivative is off by 1 / (1 - L)^2 of that, L = 0.6 or so
+    assert abs(found - expected) < 1e-10 * sum(float(np.sum(np.abs(a * b))) for a, b in pairs)
