@@ -76,6 +76,8 @@ def onward(problem: Problem, params: Any, parts: Parts, engine: Engine, keep: Ke
         loop(problem, engine, watch, parts, ys, keep, bar)
     parts = engine.read("part")
     problem.stats.steps, problem.stats.nfe_forward = problem.N, problem.stats.nfe
+    if problem.flushed is not None:
+        problem.flushed.account(problem.N, parts, problem.stats)
     if problem.adaptive is not None:
         problem.save = tuple(n for n in range(problem.N + 1) if problem.saves(n))
     if lists:                                                # save=[]: arrays without rows

@@ -155,7 +155,7 @@ def own(x: Any) -> bool:
         return False
     if not is_dataclass(x):
         return True
-    return type(x).__module__.startswith("revode.methods.") and all(own(getattr(x, field.name)) for field in fields(x))
+    return type(x).__module__.startswith(("revode.methods.", "revode.exact")) and all(own(getattr(x, field.name)) for field in fields(x))
 
 
 # looking at the field
@@ -358,4 +358,7 @@ def agree_elsewhere(runner: Any, direction: str, problem: Problem, parts: dict, 
     leaves, structure = tree.flatten(params)
     others = tree.unflatten(structure, [moved(x, 1.0) if is_float(x) else x for x in leaves])
     for sign in (1.0, -0.7):
-        agree(runner, direction, problem, {name: moved(x, sign) for name, x in parts.items()}, others, problem.N - 1)
+        there = {name: moved(x, sign) for name, x in parts.items()}
+        if problem.flushed is not None:
+            there = problem.method.with_buffers({name: problem.method.round(there[name]) for name in problem.method.inner.parts})
+        agree(runner, direction, problem, there, others, problem.N - 1)

@@ -15,18 +15,20 @@ import numpy as np
 
 from ..engines.protocol import Rows
 from ..stepping import Problem
-from .generate import Source
-from .lower import LANES, lower, prepared
-from .native import arguments, build, run_tiles
-from .program import V, kinds
+from .generate import ARGUMENTS, Source, arguments
+from .lower import LANES, lower_all
+from .native import arguments as as_c
+from .native import build, run_tiles
+from .program import evaluate, kinds
 from .replay import Grid, given, in_order
+from .rules import prepared
 from .steps import Steps
 
 STEPS = 4096               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
 WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
 ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
 PIECE = 1 << 20            # bytes of states that change their layout at a time
-HEAD = 13                  # arguments of a call up to the grid points to save
+HEAD = [name for _, name in ARGUMENTS].index("saved")          # arguments of a call that are mostly those of the last one
 NOWHERE = np.asarray([-1], np.int64)
 WIDEST = 256               # matrices from this size on are better left to the BLAS: see `worth`
 
@@ -54,14 +56,11 @@ class Tiles:
         batch = self.shape[:-1]
         self.rows = int(np.prod(batch))
         self.nb = len(batch) if self.rows > 1 else 0
-        self.lowered = {}
-        self.grids = {}
-        for name, program in steps.programs.items():
-            ready = prepared(program)
-            found = kinds(ready)
-            self.lowered[name] = lower(ready, batch, found)
-            self.grids[name] = Grid(ready, found)
+        ready = {name: prepared(program) for name, program in steps.programs.items()}
+        self.lowered = lower_all(ready, batch)
+        self.grids = {name: Grid(program, kinds(program)) for name, program in ready.items()}
         self.outputs, self.brownian = outputs, brownian
+        self.arguments = arguments(len(outputs))
         self.memory: Any = None                           # of all tiles; P: what depends on the parameters alone
         self.passed: list[tuple] = []                     # the first arguments of the last call, and as C takes them
         self.roles: dict[tuple, list] = {}
@@ -96,6 +95,7 @@ class Tiles:
         self.memory[...] = 0
         self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
+        self.glimpse, self.flowed_before = None, None
         self.block: tuple = (-1, None)                    # the first step of a stretch of chunk steps, and its grid values
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
@@ -110,7 +110,7 @@ class Tiles:
         self.P = aligned(self.source.param_size + 1, self.dtype)
         self.views = {role: self.place(role) for role in self.source.places}
         self.packed: list[tuple[np.ndarray, str, int]] = []        # where in P, and which value of which program
-        self.before: dict[str, list] = {}                          # by program: the values that those are made of, in order
+        self.before: dict[str, list[int]] = {}                     # by program: the values that depend on the parameters
         known = set()
         for name, v, offset, F in self.source.layout.params:
             if offset in known:                                    # what several programs read
@@ -118,16 +118,12 @@ class Tiles:
             known.add(offset)
             values: Any = self.lowered[name].program.values                                        # type: ignore[union-attr]
             self.packed.append((self.P[offset:offset + F].reshape(values[v].shape), name, int(v)))
-            self.before.setdefault(name, [(i, x) for i, x in enumerate(values) if self.grids[name].kinds[i] == "param"])
+            self.before.setdefault(name, [i for i, kind in enumerate(self.grids[name].kinds) if kind == "param"])
 
     def pack_params(self, leaves: list) -> None:
         """What depends on the parameters alone, in one array."""
-        done: dict[str, dict[int, Any]] = {}
-        for name, values in self.before.items():
-            at = done[name] = {}
-            for i, x in values:
-                at[i] = leaves[x.role[1]] if x.op is None else x.op.forward(
-                    *(at[a] if isinstance(a, V) else a for a in x.args), **x.options)
+        done = {name: evaluate(self.lowered[name].program, lambda role: leaves[role[1]], which)     # type: ignore[arg-type]
+                for name, which in self.before.items()}
         for room, name, v in self.packed:
             room[...] = done[name][v]
 
@@ -151,8 +147,11 @@ class Tiles:
             rows = np.concatenate([rows, np.repeat(rows[..., -1:, :], short, -2)], -2)
         return np.swapaxes(rows.reshape(*steps, self.tiles, self.T, -1), -1, -2)
 
-    def read(self, kind: str) -> dict:
-        """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number)."""
+    def read(self, kind: str) -> Any:
+        """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number); or rows of what these were
+        at the last looks."""
+        if kind == "flowed":
+            return None if self.source.sums is None else (self.flowed(self.memory), self.source.begins)
         found = {}
         kind = "landed" if self.landed and kind == "part" else kind
         for role in self.roles_of(kind):
@@ -163,6 +162,15 @@ class Tiles:
                 rows = x.transpose(0, 2, 1).reshape(self.tiles * self.T, -1)[:self.rows]
                 found[role[1]] = rows.reshape(self.shapes.get(role, self.shape)).copy()       # for one trajectory it would be a view
         return found
+
+    def flowed(self, memory: Any) -> Any:
+        """The sums for the parameters when this was asked before, at the last looks, and now, as rows."""
+        at = self.source.sums
+        now = memory.reshape(1, self.tiles, -1)[:, :, at]
+        before = np.zeros_like(now) if self.flowed_before is None else self.flowed_before
+        rows = np.concatenate([before, now] if self.glimpse is None else [before, self.glimpse[:, :, at], now])
+        self.flowed_before = rows[-1:]
+        return rows[:, 0] if self.tiles == 1 else rows.sum(axis=1)
 
     def roles_of(self, kind: str) -> list:
         """in_order(), kept."""
@@ -192,8 +200,7 @@ class Tiles:
         return table
 
     def call(self, first: int, last: int, begins: bool = False, lands: bool = False, settles: bool = False, saved: int = 0,
-             ys: Any = (), looks: Any = NOWHERE, looked: int = 0, seen: Any = None,
-             known: tuple = ()) -> None:
+             ys: Any = (), looks: Any = NOWHERE, looked: int = 0, seen: Any = None, known: Any = None) -> None:
         """Steps first .. last - 1, in the direction of this sweep."""
         N = self.problem.N
         edge = min(first, N - 1) if self.direction == "forward" else last - 1
@@ -205,17 +212,21 @@ class Tiles:
                 self.stats.nfe += self.steps.counts[name].nfe * times
                 self.stats.nvjp += self.steps.counts[name].nvjp * times
         D, width = self.drives(first, last)
-        self.run(first, last, int(begins), int(lands), int(settles), one["begin"], self.columns("step", first, last), one["land"],
-                 one["end"], self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), D, width,
-                 *self.counters(), looks, looked, seen, *known)
+        seed, trajectory, step = self.counters()
+        given = {"first": first, "last": last, "begins": int(begins), "lands": int(lands), "settles": int(settles),
+                 "GB": one["begin"], "GS": self.columns("step", first, last), "GL": one["land"], "GE": one["end"],
+                 "P": self.P, "M": self.memory, "rows": self.rows, "save": self.save, "saved": saved, "D": D, "width": width,
+                 "seed": seed, "trajectory": trajectory, "step": step, "look": looks, "looked": looked, "L": seen, "K": known,
+                 **{f"Y{j}": y for j, y in enumerate(ys or [None] * len(self.outputs))}}
+        self.run(*(given[name] for _, name in self.arguments))
 
     def run(self, *values: Any) -> None:
         """Call the generated code for every tile. Tables, memory and parameters are mostly those of the last call."""
         head = values[:HEAD]
         if len(self.passed) < HEAD:
-            self.passed = [*zip(head, arguments(*head), strict=True)]
-        self.passed = [(x, c if x is before else arguments(x)[0]) for x, (before, c) in zip(head, self.passed, strict=True)]
-        run_tiles(self.function, self.tiles, self.threads, (*(c for _, c in self.passed), *arguments(*values[HEAD:])))
+            self.passed = [*zip(head, as_c(*head), strict=True)]
+        self.passed = [(x, c if x is before else as_c(x)[0]) for x, (before, c) in zip(head, self.passed, strict=True)]
+        run_tiles(self.function, self.tiles, self.threads, (*(c for _, c in self.passed), *as_c(*values[HEAD:])))
 
     def counters(self) -> tuple[int, int, int]:
         return self.seed, self.offset, self.problem.n_before
@@ -298,7 +309,7 @@ class Tiles:
                       looked=sum(n >= last for n in looks), seen=seen)
             self.begins = False
             last = until
-        self.landed = lands
+        self.landed, self.glimpse = lands, seen
         return self.seen("part", looks, seen), self.seen("cotangent", looks, seen)
 
     def pull(self, last: int, first: int, a_ys: tuple, states: Rows) -> None:
@@ -312,11 +323,14 @@ class Tiles:
             laid = [self.tiled(np.stack(x) if isinstance(x, list) else x, last - until) for x in given]
             K = np.ascontiguousarray(laid[0] if len(laid) == 1 else np.concatenate(laid, 2)) if laid else None
             at = bisect_left(save, last) - 1
-            self.call(until, last, saved=at if at >= 0 else len(save), ys=a_ys, known=(K,))
+            self.call(until, last, saved=at if at >= 0 else len(save), ys=a_ys, known=K)
             last = until
 
     def laid_out(self, a_ys: tuple) -> tuple:
         return tuple(np.ascontiguousarray(a, self.dtype) for a in a_ys)
+
+    def replace(self, parts: dict) -> None:
+        self.put("part", parts)
 
     def restart(self, parts: dict) -> None:
         """Go on from these parts. Where the last step landed on them, the field values at hand are theirs already."""

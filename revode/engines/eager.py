@@ -13,7 +13,7 @@ from ..memory import within_memory
 from ..methods.increment import Increment, Recorder, accumulate
 from ..methods.shears import Parts, near_pullback, pullback
 from ..stepping import Problem
-from ..watch import stacked
+from ..watch import MANY, begins, flat, stacked
 from .protocol import Rows
 
 
@@ -41,6 +41,8 @@ class Eager:
         self.cotangents = cotangents
         self.R = Recorder(problem.system, params, zeros(params))
         self.missed: dict[str, Any] = {}
+        self.few = 0 < sum(x.size for x in self.R.aparams) <= MANY
+        self.flowed = [flat(self.R.aparams)] if self.few else []
         self.at = {n: k for k, n in enumerate(problem.save)}
 
     def ahead(self, first: int, last: int, ys: Sequence[Any] | None = None, looks: Sequence[int] = ()) -> dict:
@@ -70,6 +72,8 @@ class Eager:
             self.enter(n, a_ys)
             if n in looks:
                 seen.append(tree.map(value_of, (self.parts, self.cotangents)))
+                if self.few:
+                    self.flowed.append(flat(self.R.aparams))
         if flushes:
             self.R.flush_all(self.cotangents)
         if not seen:
@@ -97,7 +101,14 @@ class Eager:
     def restart(self, parts: Parts) -> None:
         self.parts, self.F = parts, Increment(self.problem.system, self.params)
 
-    def read(self, kind: str) -> dict:
+    def replace(self, parts: Parts) -> None:
+        self.parts = {**self.parts, **parts}
+
+    def read(self, kind: str) -> Any:
+        if kind == "flowed":
+            rows = [*self.flowed, flat(self.R.aparams)] if self.few else []
+            self.flowed = rows[-1:]
+            return (np.stack(rows), begins(self.R.aparams)) if rows else None
         if kind == "aparam":
             return dict(enumerate(self.R.aparams))
         return self.parts if kind == "part" else self.cotangents if kind == "cotangent" else self.missed

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from ..exact import Flushing
 from ..methods.shears import Parts
 from ..stepping import Problem
 
@@ -51,8 +52,12 @@ class Engine(Protocol):
     def restart(self, parts: Parts) -> None:
         """Go on from these parts."""
 
-    def read(self, kind: str) -> dict:
-        """The "part"s, the "cotangent"s, the sums for the parameters ("aparam", by number), or what was "missed" on the way back.
+    def replace(self, parts: Parts) -> None:
+        """Give some parts other values, of which nothing that is at hand was computed (the buffers of exact.py)."""
+
+    def read(self, kind: str) -> Any:
+        """The "part"s, the "cotangent"s, the sums for the parameters ("aparam", by number), or what was "missed" on the way back; or
+        "flowed", rows of these sums when it was asked before, at the last looks, and now, and where each leaf begins (None: too many).
 
         What is read is the caller's: the engine does not write into it any more.
         """
@@ -62,4 +67,5 @@ def engine_of(problem: Problem, direction: str, parts: Parts, params: Any) -> An
     """The engine that takes the steps of this problem: "forward" (ahead), "backward" (back) or "pull"."""
     from .eager import Eager
     made = None if problem.backend is None else problem.backend.engine(direction, problem, parts, params)
-    return Eager() if made is None else made
+    made = Eager() if made is None else made
+    return made if problem.flushed is None else Flushing(made, problem.flushed)

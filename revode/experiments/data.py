@@ -78,11 +78,18 @@ def observed(path: str | None, names: Sequence[str], ts: np.ndarray, simulation:
         t = np.arange(round(ts[-1] * rate) + 1) / rate
         values = simulated(simulation, y0, t, np.array(noise))
         spread = ", ".join(f"{name} {sd:g}" for name, sd in zip(names, noise, strict=True))
-        words = f"simulated at {rate:g} Hz with normal noise (standard deviations: {spread}; data seed 0)"
+        words = f"data: simulated at {rate:g} Hz with normal noise (standard deviations: {spread}; data seed 0)"
     else:
         t, values = recorded(path, names)
-        words = f"recorded: {path}"
+        words = f"data: recorded, {path}"
     # The clock of a recording is rounded, so its last time may be short of the end by a fraction of an interval.
     if t[-1] < ts[-1] * (1 - 1e-3):
         raise ValueError(f"{path} ends {t[-1]:.4g} after its start, but the experiment needs {ts[-1]:.4g}")
     return np.stack([np.interp(ts, t, column) for column in values.T], axis=-1), words
+
+
+def grid_words(ts: np.ndarray, dtype: str) -> str:
+    """A grid in words, for the head of a report."""
+    h = np.diff(ts)
+    lengths = f"{h[0]:.4g}" if np.ptp(h) <= 1e-9 * h[0] else f"{np.min(h):.2g} to {np.max(h):.2g}"
+    return f"{len(h):,} steps of {lengths}, {dtype}"

@@ -14,14 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from .. import nn, optim
+from .. import nn, optim, plotting
 from ..adaptive import PID
+from ..engine.derivatives import value_and_grad
 from ..methods import Coupled
-from .data import observed
-from .training import Experiment, Published
+from . import data as sources
+from .tables import Published
+from .training import Experiment
 
 NAMES = ("o1", "o2", "w1", "w2")
 STEPS = 200                # intervals between data: the recording has 100 a second
+OPTIONS = {"steps": STEPS, "dtype": "float64", "data": None, "method": None}
 END = 2.0                  # s
 SCALE = 10.0
 M1, M2, L1, L2, G = 0.1, 0.1, 0.15, 0.12, 9.81       # kg, m, m / s^2
@@ -32,8 +35,8 @@ TOLERANCE = 1e-6
 
 PUBLISHED = Published(
     "McCallum & Foster 2024, recorded data; 10000 iterations", ("gradient mode", "loss", "time", "checkpoints"),
-    (("reversible", "(8.3 +- 3.2)e-3", "21.9 min", "2"),
-     *(("checkpointing", "-", f"{minutes} min", str(n))
+    (("reversible", "(8.3 +- 3.2)e-3", "21.9 minutes", "2"),
+     *(("checkpointing", "-", f"{minutes} minutes", str(n))
        for n, minutes in ((2, "818"), (4, "135"), (8, "82.8"), (16, "70.8"), (32, "62.4")))))
 
 
@@ -54,16 +57,34 @@ def network(t: Any, y: Any, params: Any) -> Any:
 
 
 def experiment(steps: int = STEPS, dtype: str = "float64", data: str | None = None) -> Experiment:
-    """The experiment with this many equal intervals between data. data: the path of a recorded file; None simulates."""
+    """The experiment with this many equal intervals between data. data: the path of a recorded file; None
+    simulates."""
     ts = np.linspace(0.0, END, steps + 1)
-    values, words = observed(data, NAMES, ts, double_pendulum, START, rate=RATE, noise=NOISE)
+    values, words = sources.observed(data, NAMES, ts, double_pendulum, START, rate=RATE, noise=NOISE)
     target = (values / SCALE).astype(dtype)
+
+    def start(seed: int) -> Any:
+        return nn.mlp_init(np.random.default_rng(seed), (4, 10, 4), nn.uniform, random_biases=True,
+                           dtype=np.dtype(dtype))
+
+    def loss(params: Any, solve: Any) -> tuple:
+        sol = solve(network, target[0], ts[[0, -1]], params, controller=PID(TOLERANCE, TOLERANCE), save_at=ts)
+        return nn.mse(sol.ys, target), sol
+
+    def training(params: Any, solve: Any) -> Any:
+        optimiser = optim.adamw(1e-2, weight_decay=1e-5)
+        state = optimiser.init(params)
+        while True:
+            (value, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
+            yield params, value, grads, sol
+            params, state = optimiser.update(params, grads, state)
+
     return Experiment(
-        name="pendulum", title=f"a chaotic double pendulum from one trajectory, t in [0, {END:g}]", field=network,
-        params=lambda seed: nn.mlp_init(np.random.default_rng(seed), (4, 10, 4), nn.uniform, random_biases=True,
-                                        dtype=np.dtype(dtype)),
-        y0=target[0], ts=ts, target=target, loss=nn.mse, method=Coupled("bosh3", lam=0.999),
-        optimiser=optim.adamw(1e-2, weight_decay=1e-5), iterations=500, labels=NAMES,
-        recipe="MLP 4-10-4 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over the times of the data",
-        data=f"{words}, divided by {SCALE:g}",
-        options={"controller": PID(TOLERANCE, TOLERANCE)}, published=PUBLISHED, published_iterations=10_000)
+        name="pendulum", title=f"a chaotic double pendulum from one trajectory, t in [0, {END:g}] s",
+        words=("MLP 4-10-4 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over the times of the data",
+               f"{words}, divided by {SCALE:g}",
+               f"adaptive steps (rtol {TOLERANCE:g}, atol {TOLERANCE:g}), {len(ts):,} saved times, {dtype}"),
+        loss=loss, training=training, start=start, method=Coupled("bosh3", lam=0.999), iterations=500,
+        draw=plotting.components(ts, target, NAMES, lambda *at: loss(*at)[1].ys, "t, s"),
+        shows="Both angles and both angular velocities against time, data and fit.",
+        published=PUBLISHED, published_iterations=10_000, adaptive=True)

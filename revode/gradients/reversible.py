@@ -82,6 +82,8 @@ class Reversible:
         N = problem.N
         a_ys, a = at_the_end(problem, cotangent)
         back = engine_of(problem, "backward", final, params)
+        if problem.flushed is not None:
+            problem.flushed.turn()
         compared = set(problem.save[::-(-len(problem.save) // COMPARED) or 1]) - {N}
         back.load(problem, params, final, a)
         watch = Back(problem, self.tol, compared - set(kept), ys, *tree.map(value_of, (a_ys, cotangent[1])))
@@ -90,14 +92,19 @@ class Reversible:
             *groups, looks = watch.groups(n, stop, final)
             for group in groups:
                 watch.see(group, *back.back(n, group[-1], a_ys, looks=group))
+                watch.flow(back.read("flowed"))
                 n = group[-1]
             # at a state that is kept the sweep starts anew, so what is pending has to come in (nearly reversible methods
             # have landed on the state itself, and the field values at hand are those there)
             flushes = hasattr(problem.method, "word") or stop == 0
             watch.see(looks, *back.back(n, stop, a_ys, kept[stop], flushes, looks))
+            watch.flow(back.read("flowed"))
             n = stop
             a = back.read("cotangent")
             watch.compare([n], *({name: value_of(x)[None] for name, x in parts.items()} for parts in (back.read("part"), kept[n], a)))
             if n:
                 back.restart(kept[n])
+        if problem.flushed is not None:
+            problem.flushed.certify(back.read("part"), kept[0])
+            problem.stats.exact = True
         return at_the_start(problem, initial, params, back), watch.verdict(**back.read("missed"))
