@@ -13,7 +13,7 @@ from .certify import Certificate, certify
 from .engine import Tensor, check_vjp, custom_vjp, grad, jvp, stop_gradient, tree, value_and_grad, vjp
 from .equilibrium import ConvergenceError, ConvergenceWarning, FixedPoint, fixed_point
 from .exact import Lattice
-from .gradients import Automatic, Backsolve, Checkpointed, Direct, Implicit, Phantom, Reversible
+from .gradients import Automatic, Backsolve, Checkpointed, Direct, Implicit, Phantom, Reversible, SymplecticAdjoint
 from .jacobians import hessian, hvp, jacobian
 from .methods import (
     EES,
@@ -103,6 +103,7 @@ __all__ = [
     "State",
     "Stats",
     "Swap",
+    "SymplecticAdjoint",
     "Tableau",
     "Tensor",
     "VelocityVerlet",
