@@ -23,13 +23,11 @@ ORDER = """
 engine jacobians archive conditions methods mixing
 watch
 stepping
-memory exact engines march paths adaptive
+memory tangent certify exact engines march paths adaptive
 gradients finite
 compiled
 driving problem checks advise
-tangent
 solve
-certify
 layers nn optim analysis equilibrium plotting
 conformance
 experiments
@@ -53,7 +51,7 @@ BUDGET = {
     "stepping": 190,
     "exact": 190,
     "tangent": 45,
-    "certify": 110,
+    "certify": 120,
     "engines": 180,
     "march": 115,
     "watch": 450,
