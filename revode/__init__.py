@@ -43,6 +43,8 @@ from .watch import (
     ReconstructionWarning,
     RevodeWarning,
     RoundTrip,
+    StabilityError,
+    StabilityWarning,
 )
 
 __version__ = "0.1.0"
@@ -83,6 +85,8 @@ __all__ = [
     "SemiImplicitEuler",
     "Shear",
     "Solution",
+    "StabilityError",
+    "StabilityWarning",
     "State",
     "Stats",
     "Swap",

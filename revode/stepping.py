@@ -76,6 +76,8 @@ class Problem:
     swept: bool = False          # whether a reverse sweep will follow, which on a given grid knows better whether the copies part
     suspicion: Any = None        # what the march would say of that
     parted: bool = False         # whether it has been said
+    unstable: bool = False       # or that its steps are too large
+    later: Any = None            # looks whether they are, where a reverse sweep has reason to ask
     lost: bool = False           # or that the reverse sweep did not find its way back
     seen: Any = None             # the field as its trace shows it (compiled/fields.py), or why there is none
 
