@@ -50,6 +50,8 @@ from .watch import (
     ReconstructionWarning,
     RevodeWarning,
     RoundTrip,
+    StabilityError,
+    StabilityWarning,
 )
 
 __version__ = "0.1.0"
@@ -100,6 +102,8 @@ __all__ = [
     "SemiImplicitEuler",
     "Shear",
     "Solution",
+    "StabilityError",
+    "StabilityWarning",
     "State",
     "Stats",
     "Swap",

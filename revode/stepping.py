@@ -127,6 +127,8 @@ class Problem:
     swept: bool = False          # whether a reverse sweep will follow, which on a given grid knows better whether the copies part
     suspicion: Any = None        # what the march would say of that
     parted: bool = False         # whether it has been said
+    unstable: bool = False       # or that its steps are too large
+    later: Any = None            # looks whether they are, where a reverse sweep has reason to ask
     lost: bool = False           # or that the reverse sweep did not find its way back
     flushed: Any = None          # what has left the buffers of an exact solve (exact.py)
     compared: set = field(default_factory=set)     # the programs of which a step has been compared with the tape
