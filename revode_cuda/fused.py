@@ -100,6 +100,9 @@ class Fused(Tiles):
         def source(T: int) -> Source:
             return Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
 
+        if any(x.own for x in self.lowered.values()):
+            raise CannotBeFused("solve: parameters or a control with a value of their own for each trajectory, or for each member of "
+                                "an ensemble, have no fused form yet; use backend='eager', or solve for the members one by one")
         plan, self.source = planning.make(self.lowered, source, self.rows, self.dtype, self.direction, self.device.arch, self.strict,
                                           self.given)
         if plan.regime == "op by op":
@@ -162,16 +165,16 @@ class Fused(Tiles):
                 offset = self.source.places[kind, name][0]
                 self.memory.reshape(self.tiles, -1)[:, offset:offset + rows.shape[1]] = rows
 
-    def tiled(self, x: Any) -> Any:
+    def tiled(self, x: Any, *steps: int) -> Any:
         """(rows, features) as (tiles, features, lanes), where x is."""
         if isinstance(x, (np.ndarray, np.generic)):
-            return super().tiled(x)
+            return super().tiled(x, *steps)
         xp = self.device.xp
-        rows = x.reshape(self.rows, -1)
+        rows = x.reshape(*steps, self.rows, -1)
         short = self.tiles * self.T - self.rows
         if short:
-            rows = xp.concatenate([rows, xp.broadcast_to(rows[-1:], (short, rows.shape[1]))])
-        return np.transpose(rows.reshape(self.tiles, self.T, -1), (0, 2, 1))
+            rows = xp.concatenate([rows, xp.broadcast_to(rows[..., -1:, :], (*steps, short, rows.shape[-1]))], -2)
+        return np.swapaxes(rows.reshape(*steps, self.tiles, self.T, -1), -1, -2)
 
     def get(self, kind: str) -> dict:
         xp, found = self.device.xp, {}
