@@ -104,7 +104,7 @@ def cell(name: str, n: int, params: dict, reference: np.ndarray, seed: int, thre
     error = row["error"]
     row["survives"] = error is not None and error <= threshold
     row["verdict"] = "survives" if row["survives"] else "overflow" if error is None or not error < 1e6 else "wrong"
-    if row["survives"] and not isinstance(solve.method, RungeKutta):
+    if row["survives"] and type(solve.method) is not RungeKutta:
         for key, mode in (("", Reversible()), ("_resync", Reversible(resync=RESYNC))):
             check = against_direct(loss, params, replace(solve, gradient=mode))
             row["gradient_error" + key], row["flagged" + key] = check["gradient_error"], check["warned"] > row["parted"]
