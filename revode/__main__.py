@@ -4,6 +4,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from .conformance import command as check
 from .experiments.backends import UserError
 from .experiments.cli import parser
 from .experiments.runner import carry_out
@@ -15,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     said, status = "interrupted", 130
     try:
-        return carry_out(args, args.plan(args))
+        return check.main(args) if args.command == "check" else carry_out(args, args.plan(args))
     except UserError as error:
         said, status = str(error), 2
     except FloatingPointError as error:

@@ -24,7 +24,7 @@ from revode.checks import prepare
 from revode.compiled import plans
 from revode.compiled.backend import Backend
 from revode.compiled.generate import Source
-from revode.compiled.program import V
+from revode.compiled.program import evaluate
 from revode.compiled.replay import Replay, given, in_order
 from revode.compiled.steps import backward_steps, forward_steps
 from revode.compiled.tiles import Tiles, tree_sum
@@ -41,11 +41,8 @@ from .plan import CannotBeFused, Plan, Plans
 STEPS = 1 << 16            # at most so many steps in one launch
 WORK = 4e12                # about so many operations in one launch, some seconds
 DRIVES = 1 << 28           # numbers of a control that are on the device at one time
-TYPES: dict[str, Any] = {"first": np.int64, "last": np.int64, "begins": np.int32, "lands": np.int32, "settles": np.int32,
-                         "rows": np.int64, "saved": np.int64, "seed": np.uint64, "trajectory": np.uint32, "step": np.uint32,
-                         "looked": np.int64}
-NAMES = ("first", "last", "begins", "lands", "settles", "GB", "GS", "GL", "GE", "P", "M", "rows", "save", "saved")
-LAST = ("D", "width", "seed", "trajectory", "step", "look", "looked", "L")
+# What a launch takes for the types of C; all others are pointers.
+TYPES: dict[str, Any] = {"INDEX": np.int64, "int": np.int32, "unsigned": np.uint32, "unsigned long long": np.uint64}
 
 
 class Device(NamedTuple):
@@ -134,6 +131,7 @@ class Fused(Tiles):
         self.memory = xp.zeros(self.tiles * self.stride, self.dtype)
         self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
+        self.glimpse, self.flowed_before = None, None
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
         self.save = xp.asarray(np.asarray([*problem.save, -1], np.int64))
@@ -148,21 +146,10 @@ class Fused(Tiles):
         pieces: dict[int, Any] = {}
         done: dict[str, dict[int, Any]] = {}
         for name, v, offset, _ in self.source.layout.params:
-            if offset in pieces:
-                continue
-            program = self.lowered[name].program
-            assert program is not None
-            at = done.setdefault(name, {})
-
-            def value(a: Any, at: dict = at, program: Any = program) -> Any:
-                if not isinstance(a, V):
-                    return a
-                if a not in at:
-                    x = program.values[a]
-                    at[a] = leaves[x.role[1]] if x.op is None else x.op.forward(*map(value, x.args), **x.options)
-                return at[a]
-
-            pieces[offset] = xp.asarray(value(v), self.dtype).reshape(-1)
+            if name not in done:
+                which = [i for i, kind in enumerate(self.grids[name].kinds) if kind == "param"]
+                done[name] = evaluate(self.lowered[name].program, lambda role: leaves[role[1]], which)   # type: ignore[arg-type]
+            pieces.setdefault(offset, xp.asarray(done[name][v], self.dtype).reshape(-1))
         whole, end = [], 0
         for offset in sorted(pieces):
             whole += [xp.zeros(offset - end, self.dtype), pieces[offset]]
@@ -187,8 +174,10 @@ class Fused(Tiles):
             rows = xp.concatenate([rows, xp.broadcast_to(rows[-1:], (short, rows.shape[1]))])
         return np.transpose(rows.reshape(self.tiles, self.T, -1), (0, 2, 1))
 
-    def get(self, kind: str) -> dict:
+    def get(self, kind: str) -> Any:
         xp, found = self.device.xp, {}
+        if kind == "flowed":
+            return None if self.source.sums is None else (self.back_home(self.flowed(self.memory)), self.source.begins)
         kind = "landed" if self.landed and kind == "part" else kind
         roles = in_order(self.source.places, kind, self.problem)
         if kind == "aparam" and roles:                    # one tree for all of them
@@ -235,12 +224,12 @@ class Fused(Tiles):
         return self.a_there
 
     def run(self, *values: Any) -> None:
-        names = (*NAMES, *(f"Y{j}" for j in range(len(self.outputs))), *LAST)
-        self.function(self.tiles, self.plan.threads, tuple(map(self.argument, names, values)))
+        types = (type for type, _ in self.arguments)
+        self.function(self.tiles, self.plan.threads, tuple(map(self.argument, types, values)))
 
-    def argument(self, name: str, value: Any) -> Any:
-        if name in TYPES:
-            return TYPES[name](value)
+    def argument(self, type: str, value: Any) -> Any:
+        if type in TYPES:
+            return TYPES[type](value)
         return self.device.null if value is None or value.size == 0 else self.device.xp.asarray(value)
 
 

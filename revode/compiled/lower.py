@@ -22,11 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..engine.tensor import RULES, NotTraceable, Op
-from .program import ADD, MULTIPLY, SUBTRACT, Program, Role, V, Value, simplify
+from .program import Program, Role, V, Value
 
 STRUCTURAL = {"reshape", "transpose", "broadcast_to", "flip", "getitem"}
 LANES, SHARED, TILE = "lanes", "shared", "tile"       # one value for each trajectory; one for all; a sum over those of a tile
-DIVIDE, SQRT = RULES[np.divide], RULES[np.sqrt]
 
 
 class NotFusable(NotTraceable):
@@ -90,94 +89,6 @@ class Known:
 
     def read(self) -> Read:
         return Read(self.slot, self.map, self.number)
-
-
-def prepared(program: Program) -> Program:
-    """Powers written as products, and the sums for the parameters as one chain of additions."""
-    values: list[Value] = []
-    new: list[Any] = []
-
-    def emit(x: Value) -> V:
-        values.append(x)
-        return V(len(values) - 1)
-
-    for x in program.values:
-        args = tuple(new[a] if isinstance(a, V) else a for a in x.args)
-        if x.op is not None and x.op.name == "power" and not isinstance(args[1], V) and np.ndim(args[1]) == 0:
-            new.append(power(x, args[0], float(args[1]), emit))
-            continue
-        if x.op is not None and x.op.name == "einsum" and len(args) > 2:
-            new.append(pairwise(x, args, [values[a].shape if isinstance(a, V) else np.shape(a) for a in args], emit))
-            continue
-        new.append(emit(x._replace(args=args)))
-    made = Program(values, {role: new[v] if isinstance(v, V) else v for role, v in program.outputs.items()})
-    return simplify(chained(made))
-
-
-def power(x: Value, a: Any, n: float, emit: Any) -> Any:
-    """a**n for a number n: products where n is a small whole number."""
-    plain = x._replace(op=MULTIPLY, options={})
-    if n in (0.5, -0.5):
-        root = emit(x._replace(op=SQRT, args=(a,), options={}))
-        return root if n > 0 else emit(x._replace(op=DIVIDE, args=(1.0, root), options={}))
-    if n != int(n) or not 1 <= abs(n) <= 16:
-        return emit(x._replace(args=(a, n)))
-    whole, result, square = int(abs(n)), None, a
-    while whole:
-        if whole & 1:
-            result = square if result is None else emit(plain._replace(args=(result, square)))
-        whole >>= 1
-        if whole:
-            square = emit(plain._replace(args=(square, square)))
-    return result if n > 0 else emit(x._replace(op=DIVIDE, args=(1.0, result), options={}))
-
-
-def pairwise(x: Value, args: Sequence[Any], shapes: Sequence[tuple[int, ...]], emit: Any) -> Any:
-    """An einsum of many factors as products of two, from the left."""
-    inputs, output = x.options["inputs"], x.options["output"]
-    sizes = {c: n for s, shape in zip(inputs, shapes, strict=True) for c, n in zip(s, shape, strict=True)}
-    so_far, letters = args[0], inputs[0]
-    for k in range(1, len(args)):
-        needed = set(output).union(*inputs[k + 1:])
-        out = output if k == len(args) - 1 else "".join(c for c in dict.fromkeys(letters + inputs[k]) if c in needed)
-        so_far = emit(x._replace(args=(so_far, args[k]), options={"inputs": (letters, inputs[k]), "output": out},
-                                 shape=tuple(sizes[c] for c in out)))
-        letters = out
-    return so_far
-
-
-def chained(program: Program) -> Program:
-    """sum + (p + q) as (sum + p) + q in the outputs for the parameters: one product is added at a time."""
-    values = list(program.values)
-    outputs = dict(program.outputs)
-    for role, v in program.outputs.items():
-        if role[0] != "aparam" or not isinstance(v, V) or program.values[v].op is not ADD:
-            continue
-        terms: list[Any] = []                                # (value, the operation that joins it)
-        total = program.inputs.get(role)
-        pending: list[Any] = [(v, ADD)]
-        found = total is None
-        while pending:
-            a, op = pending.pop()
-            x = program.values[a] if isinstance(a, V) else None
-            if a == total and isinstance(a, V) and op is ADD and not found:
-                found = True
-            elif op is ADD and x is not None and x.op in (ADD, SUBTRACT) and all(
-                    isinstance(b, V) and program.values[b].shape == x.shape for b in x.args):
-                pending += [(x.args[1], x.op), (x.args[0], ADD)]
-            else:
-                terms.append((a, op))
-        if not found:                                        # the running sum is inside of one of the terms
-            continue
-        before: Any = total
-        for term, op in terms:
-            if before is None:
-                before = term
-                continue
-            values.append(program.values[v]._replace(op=op, args=(before, term)))
-            before = V(len(values) - 1)
-        outputs[role] = before
-    return Program(values, outputs)
 
 
 def lower(program: Program, batch: tuple[int, ...], found: Sequence[str]) -> Lowered:

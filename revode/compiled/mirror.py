@@ -18,7 +18,7 @@ import numpy as np
 
 from ..paths import philox
 from . import elementary
-from .generate import Source
+from .generate import Source, arguments
 from .lower import LANES, Loop, Lowered, Read, Slot
 from .program import Role
 
@@ -42,16 +42,17 @@ class Mirror:
 
     def __init__(self, source: Source) -> None:
         self.source, self.T, self.dtype = source, source.T, source.dtype
+        self.arguments = arguments(len(source.outputs))
 
     def __call__(self, tile: int, *arguments: Any) -> None:
         if tile == 0:
             with np.errstate(all="ignore"):
-                self.run(*map(as_python, arguments))
+                self.run(**{name: as_python(a) for (_, name), a in zip(self.arguments, arguments, strict=True)})
 
     def run(self, first: int, last: int, begins: int, lands: int, settles: int, GB: Any, GS: Any, GL: Any, GE: Any, P: Any,
-            M: Any, rows: int, save: Any, saved: int, *rest: Any) -> None:
-        *Y, D, width, seed, trajectory, step, look, looked, seen = rest
-        back = self.source.direction == "backward"
+            M: Any, rows: int, save: Any, saved: int, D: Any, width: Any, seed: int, trajectory: int, step: int, look: Any,
+            looked: int, L: Any, K: Any, **Y: Any) -> None:
+        back = self.source.direction != "forward"
         self.M, self.P, self.count = M.reshape(-1, self.source.size), P, rows
         self.R = np.clip(rows - self.T * np.arange(len(self.M)), 0, self.T)[:, None, None]
         if begins:
@@ -67,11 +68,11 @@ class Mirror:
             else:
                 self.program("step", GS[n - first:])
             if save[saved] == (n if back else n + 1):
-                for y, name in zip(Y, self.source.outputs, strict=True):
+                for y, name in zip(Y.values(), self.source.outputs, strict=True):
                     self.exchange(self.place(("cotangent" if back else "part", name)), y.reshape(len(y), rows, -1)[saved], back)
                 saved += -1 if back else 1
             if look[looked] == (n if back else n + 1):
-                seen.reshape(-1, len(self.M), self.source.seen)[looked] = self.M[:, :self.source.seen]
+                L.reshape(-1, len(self.M), self.source.seen)[looked] = self.M[:, :self.source.seen]
                 looked += 1
         if settles:
             self.program("end", GE)

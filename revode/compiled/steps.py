@@ -19,10 +19,11 @@ import numpy as np
 from ..engine import tree
 from ..engine.tensor import MANY, NotTraceable, Op, Tape, Tensor, is_float, to_host, value_of
 from ..methods.increment import Increment, Recorded, Recorder, System
-from ..methods.shears import Step, Swap, near_pullback, pullback
+from ..methods.shears import Shear, Step, near_pullback, pullback
 from ..stepping import Problem, Stats, one_step
 from .fields import Following, seen_in
-from .program import Program, Role, V, frozen, kinds, simplify, trace, without_dead
+from .program import Program, Role, V, frozen, kinds, trace
+from .rules import simplify, without_dead
 
 
 @dataclass
@@ -158,7 +159,7 @@ def traced_method(problem: Problem, parts: dict, params: Any) -> Any:
     def step(T: dict) -> dict:
         at = S.step(T)
         if hasattr(method, "word"):
-            shape.extend(tuple(x) if isinstance(x, Swap) else (x.target, x.reads, x.scale, x.about) for x in method.word(at))
+            shape.extend((x.target, x.reads, x.scale, x.about) if type(x) is Shear else tuple(x) for x in method.word(at))
         return {("part", name): x for name, x in one_step(method, at, S.parts(T), Increment(S.system, S.params(T))).items()}
 
     made = S.trace(step, S.examples)

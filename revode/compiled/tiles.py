@@ -14,17 +14,19 @@ from typing import Any
 import numpy as np
 
 from ..stepping import Problem
-from .generate import Source
-from .lower import LANES, lower, prepared
-from .native import arguments, build, run_tiles
-from .program import V, kinds
+from .generate import ARGUMENTS, Source, arguments
+from .lower import LANES, lower
+from .native import arguments as as_c
+from .native import build, run_tiles
+from .program import evaluate, kinds
 from .replay import Grid, given, in_order
+from .rules import prepared
 from .steps import Steps
 
 STEPS = 4096               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
 WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
 ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
-HEAD = 13                  # arguments of a call up to the grid points to save
+HEAD = [name for _, name in ARGUMENTS].index("saved")          # arguments of a call that are mostly those of the last one
 NOWHERE = np.asarray([-1], np.int64)
 WIDEST = 256               # matrices from this size on are better left to the BLAS: see `worth`
 
@@ -58,6 +60,7 @@ class Tiles:
             self.lowered[name] = lower(ready, batch, found)
             self.grids[name] = Grid(ready, found)
         self.outputs, self.brownian = outputs, brownian
+        self.arguments = arguments(len(outputs))
         self.memory: Any = None                           # of all tiles; P: what depends on the parameters alone
         self.passed: list[tuple] = []                     # the first arguments of the last call, and as C takes them
         self.roles: dict[tuple, list] = {}
@@ -91,6 +94,7 @@ class Tiles:
         self.memory[...] = 0
         self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
+        self.glimpse, self.flowed_before = None, None
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
         self.save = ended(tuple(problem.save))
@@ -104,7 +108,7 @@ class Tiles:
         self.P = aligned(self.source.param_size + 1, self.dtype)
         self.views = {role: self.place(role) for role in self.source.places}
         self.packed: list[tuple[np.ndarray, str, int]] = []        # where in P, and which value of which program
-        self.before: dict[str, list] = {}                          # by program: the values that those are made of, in order
+        self.before: dict[str, list[int]] = {}                     # by program: the values that depend on the parameters
         known = set()
         for name, v, offset, F in self.source.layout.params:
             if offset in known:                                    # what several programs read
@@ -112,16 +116,12 @@ class Tiles:
             known.add(offset)
             values: Any = self.lowered[name].program.values                                        # type: ignore[union-attr]
             self.packed.append((self.P[offset:offset + F].reshape(values[v].shape), name, int(v)))
-            self.before.setdefault(name, [(i, x) for i, x in enumerate(values) if self.grids[name].kinds[i] == "param"])
+            self.before.setdefault(name, [i for i, kind in enumerate(self.grids[name].kinds) if kind == "param"])
 
     def pack_params(self, leaves: list) -> None:
         """What depends on the parameters alone, in one array."""
-        done: dict[str, dict[int, Any]] = {}
-        for name, values in self.before.items():
-            at = done[name] = {}
-            for i, x in values:
-                at[i] = leaves[x.role[1]] if x.op is None else x.op.forward(
-                    *(at[a] if isinstance(a, V) else a for a in x.args), **x.options)
+        done = {name: evaluate(self.lowered[name].program, lambda role: leaves[role[1]], which)     # type: ignore[arg-type]
+                for name, which in self.before.items()}
         for room, name, v in self.packed:
             room[...] = done[name][v]
 
@@ -145,8 +145,11 @@ class Tiles:
             rows = np.concatenate([rows, np.repeat(rows[-1:], short, 0)])
         return rows.reshape(self.tiles, self.T, -1).transpose(0, 2, 1)
 
-    def get(self, kind: str) -> dict:
-        """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number)."""
+    def get(self, kind: str) -> Any:
+        """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number); or rows of what these were
+        at the last looks."""
+        if kind == "flowed":
+            return None if self.source.sums is None else (self.flowed(self.memory), self.source.begins)
         found = {}
         kind = "landed" if self.landed and kind == "part" else kind
         for role in self.roles_of(kind):
@@ -157,6 +160,15 @@ class Tiles:
                 rows = x.transpose(0, 2, 1).reshape(self.tiles * self.T, -1)[:self.rows]
                 found[role[1]] = rows.reshape(self.shapes.get(role, self.shape)).copy()       # for one trajectory it would be a view
         return found
+
+    def flowed(self, memory: Any) -> Any:
+        """The sums for the parameters when this was asked before, at the last looks, and now, as rows."""
+        at = self.source.sums
+        now = memory.reshape(1, self.tiles, -1)[:, :, at]
+        before = np.zeros_like(now) if self.flowed_before is None else self.flowed_before
+        rows = np.concatenate([before, now] if self.glimpse is None else [before, self.glimpse[:, :, at], now])
+        self.flowed_before = rows[-1:]
+        return rows[:, 0] if self.tiles == 1 else rows.sum(axis=1)
 
     def roles_of(self, kind: str) -> list:
         """in_order(), kept."""
@@ -178,7 +190,7 @@ class Tiles:
         return table
 
     def call(self, first: int, last: int, begins: bool = False, lands: bool = False, settles: bool = False, saved: int = 0,
-             ys: Any = (), looks: Any = NOWHERE, looked: int = 0, seen: Any = None) -> None:
+             ys: Any = (), looks: Any = NOWHERE, looked: int = 0, seen: Any = None, known: Any = None) -> None:
         """Steps first .. last - 1, in the direction of this sweep."""
         N = self.problem.N
         edge = min(first, N - 1) if self.direction == "forward" else last - 1
@@ -190,17 +202,21 @@ class Tiles:
                 self.stats.nfe += self.steps.counts[name].nfe * times
                 self.stats.nvjp += self.steps.counts[name].nvjp * times
         D, width = self.drives(first, last)
-        self.run(first, last, int(begins), int(lands), int(settles), one["begin"], self.columns("step", first, last), one["land"],
-                 one["end"], self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), D, width,
-                 *self.counters(), looks, looked, seen)
+        seed, trajectory, step = self.counters()
+        given = {"first": first, "last": last, "begins": int(begins), "lands": int(lands), "settles": int(settles),
+                 "GB": one["begin"], "GS": self.columns("step", first, last), "GL": one["land"], "GE": one["end"],
+                 "P": self.P, "M": self.memory, "rows": self.rows, "save": self.save, "saved": saved, "D": D, "width": width,
+                 "seed": seed, "trajectory": trajectory, "step": step, "look": looks, "looked": looked, "L": seen, "K": known,
+                 **{f"Y{j}": y for j, y in enumerate(ys or [None] * len(self.outputs))}}
+        self.run(*(given[name] for _, name in self.arguments))
 
     def run(self, *values: Any) -> None:
         """Call the generated code for every tile. Tables, memory and parameters are mostly those of the last call."""
         head = values[:HEAD]
         if len(self.passed) < HEAD:
-            self.passed = [*zip(head, arguments(*head), strict=True)]
-        self.passed = [(x, c if x is before else arguments(x)[0]) for x, (before, c) in zip(head, self.passed, strict=True)]
-        run_tiles(self.function, self.tiles, self.threads, (*(c for _, c in self.passed), *arguments(*values[HEAD:])))
+            self.passed = [*zip(head, as_c(*head), strict=True)]
+        self.passed = [(x, c if x is before else as_c(x)[0]) for x, (before, c) in zip(head, self.passed, strict=True)]
+        run_tiles(self.function, self.tiles, self.threads, (*(c for _, c in self.passed), *as_c(*values[HEAD:])))
 
     def counters(self) -> tuple[int, int, int]:
         return self.seed, self.offset, self.problem.n_before
@@ -272,7 +288,7 @@ class Tiles:
                       looked=sum(n >= last for n in looks), seen=seen)
             self.begins = False
             last = until
-        self.landed = lands
+        self.landed, self.glimpse = lands, seen
         return self.seen("part", looks, seen), self.seen("cotangent", looks, seen)
 
     def laid_out(self, a_ys: tuple) -> tuple:

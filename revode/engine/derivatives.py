@@ -141,29 +141,14 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
     >>> float(value), grads["a"].tolist()
     (5.0, [2.0, 4.0])
     """
-    numbers: Any = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
-    if not all(isinstance(i, (int, np.integer)) for i in numbers):
-        raise TypeError(f"value_and_grad: argnums={argnums!r}; give the position of an argument, a whole number, or a tuple of them")
+    check_argnums("value_and_grad", argnums)
 
     def with_gradient(*args: Any, **kwargs: Any) -> tuple:
-        if len({i % max(len(args), 1) for i in numbers}) < len(numbers) or not all(-len(args) <= i < len(args) for i in numbers):
-            raise ValueError(f"value_and_grad: argnums={argnums} with {len(args)} positional argument(s); name each argument to "
-                             "differentiate once, counting from 0")
-        chosen = [args[i] for i in numbers]
-        for i, x in zip(numbers, chosen, strict=True):
-            tree.check_leaves(x, f"value_and_grad: argument {i}")
-        for x in tree.flatten(chosen)[0]:
-            checked(x)
-        if not any(is_float(x) for x in tree.flatten(chosen)[0]):
-            raise TypeError(f"value_and_grad: argument {argnums} is {tree.describe(chosen)}, which holds no float array; "
-                            "integers have no gradient, so convert with x.astype(np.float64)")
+        call_chosen, chosen = of_chosen("value_and_grad", fn, argnums, args, kwargs)
         aux: list = []
 
         def call(*chosen: Any) -> Any:
-            full = list(args)
-            for i, x in zip(numbers, chosen, strict=True):
-                full[i] = x
-            out = fn(*full, **kwargs)
+            out = call_chosen(*chosen)
             if has_aux:
                 if not (isinstance(out, tuple) and len(out) == 2):
                     raise TypeError("value_and_grad: with has_aux=True the function returns (number, aux)")
@@ -182,6 +167,35 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
         return (value, tree.map(_lower, aux[0])), grads
 
     return with_gradient
+
+
+def check_argnums(name: str, argnums: Any) -> None:
+    if not all(isinstance(i, (int, np.integer)) for i in (argnums if isinstance(argnums, (tuple, list)) else (argnums,))):
+        raise TypeError(f"{name}: argnums={argnums!r}; give the position of an argument, a whole number, or a tuple of them")
+
+
+def of_chosen(name: str, fn: Callable, argnums: Any, args: tuple, kwargs: dict) -> tuple[Callable, list]:
+    """fn as a function of the arguments that argnums names, and these; TypeError or ValueError where they carry no gradient."""
+    numbers: Any = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
+    if len({i % max(len(args), 1) for i in numbers}) < len(numbers) or not all(-len(args) <= i < len(args) for i in numbers):
+        raise ValueError(f"{name}: argnums={argnums} with {len(args)} positional argument(s); name each argument to "
+                         "differentiate once, counting from 0")
+    chosen = [args[i] for i in numbers]
+    for i, x in zip(numbers, chosen, strict=True):
+        tree.check_leaves(x, f"{name}: argument {i}")
+    for x in tree.flatten(chosen)[0]:
+        checked(x)
+    if not any(is_float(x) for x in tree.flatten(chosen)[0]):
+        raise TypeError(f"{name}: argument {argnums} is {tree.describe(chosen)}, which holds no float array; "
+                        "integers have no gradient, so convert with x.astype(np.float64)")
+
+    def call(*chosen: Any) -> Any:
+        full = list(args)
+        for i, x in zip(numbers, chosen, strict=True):
+            full[i] = x
+        return fn(*full, **kwargs)
+
+    return call, chosen
 
 
 def _lower(x: Any) -> Any:
@@ -244,8 +258,26 @@ def custom_vjp(fn: Callable) -> Callable:
     return operation
 
 
-stop_gradient = custom_vjp(lambda x: (x, lambda g: (None,)))
-"""The value of a tree, as a constant: no gradient flows through it."""
+_constant = custom_vjp(lambda x: (x, lambda g: (None,)))
+
+
+def stop_gradient(x: Any) -> Any:
+    """The value of a tree, as a constant: no gradient flows through it.
+
+    Parameters
+    ----------
+    x : a tree of arrays or tensors.
+
+    Returns a tree like x. Raises TypeError for leaves that no tree may have.
+
+    Cost: none; one node of the tape.
+
+    Example
+    -------
+    >>> float(grad(lambda x: x * stop_gradient(x))(3.0))
+    3.0
+    """
+    return _constant(x)
 
 
 def shape_of(x: Any) -> tuple[int, ...]:

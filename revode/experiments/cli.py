@@ -13,6 +13,7 @@ from typing import Any
 from .. import __version__
 from ..checks import checked_gradient
 from ..gradients import Automatic, Reversible
+from ..conformance import command as check
 from . import EXPERIMENTS, backends, complexity, convergence, gbm, names, stability
 from .backends import UserError, whole
 from .runner import Plan
@@ -101,6 +102,7 @@ def parser() -> ArgumentParser:
             add_study(experiments, "gbm", gbm)
     for name, module in (("complexity", complexity), ("convergence", convergence), ("stability", stability)):
         add_study(commands, name, module)
+    check.add_parser(commands)
     return top
 
 

@@ -47,7 +47,7 @@ class UserMethod:
     def word(self, step: Step) -> Word:
         word = self.step(step.t0, step.t1, step.dx)
         for shear in word:
-            swap = isinstance(shear, Swap)
+            swap = type(shear) is Swap
             named = set(shear) if swap else {shear.target, *shear.reads, shear.about or shear.target}
             if not named <= set(self.parts):
                 raise ValueError(f"shears: {shear} names {sorted(named - set(self.parts))}; the parts of this method are "

@@ -24,6 +24,9 @@ from ..engine.tensor import Tensor
 from .increment import Increment, Recorder
 
 
+Parts = dict[str, Any]
+
+
 class Shear(NamedTuple):
     """x[target] <- scale * x[target] + add(F, *x[reads]), and so its inverse, its pullback and its bit-exact form."""
     target: str
@@ -41,6 +44,24 @@ class Swap(NamedTuple):
     """The two parts exchange their names."""
     first: str
     second: str
+    scale = -1.0             # of their difference
+
+    def forward(self, parts: Parts, memo: dict) -> None:
+        """Exchange two entries, either of which may be missing (in a memo); the order of the keys stays."""
+        a, b = self.first, self.second
+        for d in (parts, memo):
+            if a in d and b in d:
+                d[a], d[b] = d[b], d[a]
+            elif a in d:
+                d[b] = d.pop(a)
+            elif b in d:
+                d[a] = d.pop(b)
+
+    inverse = forward
+
+    def pullback(self, parts: Parts, cotangent: Parts, R: Recorder) -> None:
+        self.inverse(parts, R.memo)
+        self.inverse(cotangent, {})
 
 
 class Step(NamedTuple):
@@ -51,8 +72,7 @@ class Step(NamedTuple):
     dx_before: Any     # that of the interval before; of this one at the start
 
 
-Word = Sequence[Shear | Swap]
-Parts = dict[str, Any]
+Word = Sequence[Any]     # of shears, and of what else has a scale, forward(parts, memo), inverse(parts, memo) and pullback(...)
 
 
 def increment(shear: Shear, F: Increment, reads: Sequence[Any]) -> Any:
@@ -75,8 +95,8 @@ def forward(word: Word, parts: Parts, F: Increment) -> Parts:
     """The parts after one step."""
     parts = dict(parts)
     for shear in word:
-        if isinstance(shear, Swap):
-            _swap(shear, parts, F.memo)
+        if type(shear) is not Shear:
+            shear.forward(parts, F.memo)
             continue
         reads = F.read(shear.reads, parts)
         total = increment(shear, F, reads)
@@ -89,8 +109,8 @@ def inverse(word: Word, parts: Parts, F: Increment) -> Parts:
     """The parts before the step, from those after it."""
     parts = dict(parts)
     for shear in reversed(word):
-        if isinstance(shear, Swap):
-            _swap(shear, parts, F.memo)
+        if type(shear) is not Shear:
+            shear.inverse(parts, F.memo)
             continue
         F.memo.pop(shear.target, None)
         reads = F.read(shear.reads, parts)
@@ -107,8 +127,8 @@ def pullback(word: Word, parts: Parts, cotangent: Parts, R: Recorder) -> tuple[P
     """
     parts, cotangent = dict(parts), dict(cotangent)
     for shear in reversed(word):
-        if isinstance(shear, Swap):
-            _swap(shear, parts, cotangent, R.memo)
+        if type(shear) is not Shear:
+            shear.pullback(parts, cotangent, R)
             continue
         R.flush(shear.target, cotangent)
         reads = R.read(shear.reads, parts)
@@ -145,15 +165,3 @@ def near_pullback(method: Any, step: Step, parts: Parts, cotangent: Parts, R: Re
     after = method.flow(R, step.t0, step.t1, y, step.dx)
     g, = R.pull(after, cotangent["y"], [y])
     return parts, {"y": g}, y1 - after._value
-
-
-def _swap(pair: Swap, *dicts: dict) -> None:
-    """Exchange two entries, either of which may be missing (in a memo); the order of the keys stays."""
-    a, b = pair
-    for d in dicts:
-        if a in d and b in d:
-            d[a], d[b] = d[b], d[a]
-        elif a in d:
-            d[b] = d.pop(a)
-        elif b in d:
-            d[a] = d.pop(b)
