@@ -38,8 +38,8 @@ RESYNC = 2
 METHODS: dict[str, tuple[Callable[[float], Any], int]] = {
     "Heun, not reversible": (lambda h: RungeKutta("heun2"), 2),
     "reversible Heun": (lambda h: ReversibleHeun(), 1),
-    "Coupled midpoint, lam = .999": (lambda h: Coupled("midpoint", 0.999), 4),
-    "Coupled midpoint, lam = exp(-25 h)": (lambda h: Coupled("midpoint", exp(-25.0 * h)), 4),
+    "Coupled, lam = .999": (lambda h: Coupled("midpoint", 0.999), 4),
+    "Coupled, lam = exp(-25 h)": (lambda h: Coupled("midpoint", exp(-25.0 * h)), 4),
     "RK4 run backwards": (lambda h: NearReversible("rk4"), 4),
     "EES(2,5)": (lambda h: EES25(), 3),
     "EES(2,7)": (lambda h: EES27(), 4),
