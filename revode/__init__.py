@@ -11,6 +11,7 @@ from .advise import Advice, advise
 from .archive import load, save
 from .engine import Tensor, check_vjp, custom_vjp, grad, stop_gradient, tree, value_and_grad, vjp
 from .equilibrium import ConvergenceError, ConvergenceWarning, FixedPoint, fixed_point
+from .exact import Lattice
 from .gradients import Automatic, Backsolve, Checkpointed, Direct, Implicit, Phantom, Reversible
 from .jacobians import hessian, hvp, jacobian
 from .methods import (
@@ -75,6 +76,7 @@ __all__ = [
     "FixedPoint",
     "HermiteCubic",
     "Implicit",
+    "Lattice",
     "LeapfrogMidpoint",
     "LinearPath",
     "NearReversible",

@@ -26,12 +26,13 @@ from .engine.tensor import Tensor, innermost, value_of
 from .finite import guarded
 from .gradients import Automatic, Checkpointed, Direct, Reversible
 from .gradients.implicit import Implicit, Phantom, norm
+from .march import march
 from .methods.increment import Increment, System, nested
 from .methods.relaxation import Anderson, Picard, RevDEQ
 from .methods.shears import Parts
 from .mixing import Mixing
 from .problem import Asked, Layout
-from .stepping import Problem, march, one_step
+from .stepping import Problem, one_step
 from .stepping import Stats as SolveStats
 from .watch import Complaint, ReconstructionWarning, RevodeWarning, complain, size
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from functools import cached_property, lru_cache, reduce
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 

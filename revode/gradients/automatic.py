@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
+from ..march import Kept
 from ..stepping import Problem
 from ..watch import CLOSE, ReconstructionWarning, report
 from .checkpointed import Checkpointed
@@ -66,6 +67,6 @@ class Automatic:
             problem.stats.fallback = repr(again)
             logger.info("solve: the reverse sweep of %r estimates that its gradient is off by %.2g of its size (allowed: %.2g), so it "
                         "was computed again by %r; gradient=%r saves the sweep", problem.method, off, tol, again, again)
-            return again.sweep(problem, initial, params, {0: start}, {}, cotangent)
+            return again.sweep(problem, initial, params, Kept.of({0: start}), cotangent)
 
         return result, pull

@@ -21,9 +21,10 @@ import numpy as np
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import number
+from ..march import march
 from ..methods.relaxation import Anderson, number_in
 from ..mixing import Mixing
-from ..stepping import Problem, march
+from ..stepping import Problem
 
 SOLVERS = ("picard", "anderson", "gmres")
 
