@@ -169,7 +169,7 @@ def judge_gradient(case: Case, found: Answer, implementation: Callable) -> Verdi
     right = [what for what in wanted if what not in off]
     where = []
     if off:
-        each = ", ".join(f"{what}{component(given[what], wanted[what])} {e:.1e}" for what, e in list(off.items())[:4])
+        each = ", ".join(f"{what}{component(given[what], wanted[what])} {e:.1e}" for what, e in list(off.items())[:3])
         where.append(f"the trajectory agrees, the gradient does not: {each} relative"
                      + (f"; {', '.join(right[:3])} {'is' if len(right) == 1 else 'are'} right" if right and len(right) < 4 else ""))
     if step:
