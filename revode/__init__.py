@@ -10,17 +10,22 @@ from .adaptive import PID
 from .advise import Advice, advise
 from .archive import load, save
 from .engine import Tensor, check_vjp, custom_vjp, grad, stop_gradient, tree, value_and_grad, vjp
-from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
+from .equilibrium import ConvergenceError, ConvergenceWarning, FixedPoint, fixed_point
+from .exact import Lattice
+from .gradients import Automatic, Backsolve, Checkpointed, Direct, Implicit, Phantom, Reversible
 from .jacobians import hessian, hvp, jacobian
 from .methods import (
     EES,
     EES25,
     EES27,
+    Anderson,
     AsynchronousLeapfrog,
     Composition,
     Coupled,
     LeapfrogMidpoint,
     NearReversible,
+    Picard,
+    RevDEQ,
     ReversibleHeun,
     RungeKutta,
     SemiImplicitEuler,
@@ -56,6 +61,7 @@ __all__ = [
     "AdjointError",
     "AdjointWarning",
     "Advice",
+    "Anderson",
     "AsynchronousLeapfrog",
     "Automatic",
     "Backsolve",
@@ -63,9 +69,14 @@ __all__ = [
     "BrownianTree",
     "Checkpointed",
     "Composition",
+    "ConvergenceError",
+    "ConvergenceWarning",
     "Coupled",
     "Direct",
+    "FixedPoint",
     "HermiteCubic",
+    "Implicit",
+    "Lattice",
     "LeapfrogMidpoint",
     "LinearPath",
     "NearReversible",
@@ -73,9 +84,12 @@ __all__ = [
     "NonFiniteWarning",
     "ParasiteError",
     "ParasiteWarning",
+    "Phantom",
+    "Picard",
     "ReconstructionError",
     "ReconstructionWarning",
     "Rectilinear",
+    "RevDEQ",
     "Reversible",
     "ReversibleHeun",
     "RevodeWarning",
@@ -93,6 +107,7 @@ __all__ = [
     "advise",
     "check_vjp",
     "custom_vjp",
+    "fixed_point",
     "grad",
     "hessian",
     "hvp",

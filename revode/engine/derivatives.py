@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from . import arrays, functions, linalg, primitives, spectrum, tree  # noqa: F401 (they fill the tables)
-from .tensor import Tape, Tensor, beside, completed, is_float, number, record_many, value_of
+from .tensor import Tape, Tensor, beside, completed, is_float, joined, joined_in, number, record_many, value_of
 
 
 def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
@@ -44,7 +44,7 @@ def vjp_of_own(fn: Callable, *args: Any, own: bool = True) -> tuple[Any, Callabl
     inputs = [tape.input(kept(checked(x))) if is_float(x) else checked(x) for x in leaves]
     slots = [x.slot for x in inputs if type(x) is Tensor and x.tape is tape]
     try:
-        outputs, out_structure = tree.flatten(fn(*tree.unflatten(structure, inputs)))
+        outputs, out_structure = tree.flatten(joined_in(fn(*tree.unflatten(structure, inputs))))
         tape.close()
     except Exception as error:
         tape.release()                # the traceback would keep it, and what it keeps, for as long as somebody looks at it
@@ -80,13 +80,15 @@ NOTES = {
                  "(y = 2 * y, not y *= 2), or write into a copy (y = y.copy()).",
     "setting an array element with a sequence": "revode: writing a tensor into an entry of a plain array would drop its gradient; "
                  "build the array from its parts, as in np.stack([y[1], -y[0]]), np.concatenate or np.where.",
+    "argument 0 of type Tensor": "revode: np.array([...]) of tensors is an array of objects until it meets a tensor or is returned; "
+                 "np.stack([...]) makes a tensor at once, which every function takes.",
 }
 
 
 def explain(error: Exception) -> None:
     """A note on an error of NumPy's that says what to do, where its sentence alone does not."""
     for words, note in NOTES.items():
-        if isinstance(error, ValueError) and words in str(error) and note not in getattr(error, "__notes__", ()):
+        if isinstance(error, (ValueError, TypeError)) and words in str(error) and note not in getattr(error, "__notes__", ()):
             error.add_note(note)
 
 
@@ -153,7 +155,8 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
                 if not (isinstance(out, tuple) and len(out) == 2):
                     raise TypeError("value_and_grad: with has_aux=True the function returns (number, aux)")
                 out, extra = out
-                aux.append(tree.map(lambda x: x, extra))
+                aux.append(tree.map(joined, extra))
+            out = joined(out)
             if (type(out) not in (float, Tensor) and not is_float(out)) or np.shape(out):
                 raise TypeError(f"value_and_grad: the function returned {tree.describe(out)}; a gradient is of one "
                                 "number, so reduce with np.sum or np.mean (or use vjp for several outputs)")
@@ -230,7 +233,7 @@ def custom_vjp(fn: Callable) -> Callable:
     1.0
     """
     def operation(*args: Any) -> Any:
-        leaves, structure = tree.flatten(args)
+        leaves, structure = tree.flatten(joined_in(args))
         kept: list = []
 
         def run(values: list) -> tuple[list, Callable]:
@@ -258,8 +261,26 @@ def custom_vjp(fn: Callable) -> Callable:
     return operation
 
 
-stop_gradient = custom_vjp(lambda x: (x, lambda g: (None,)))
-"""The value of a tree, as a constant: no gradient flows through it."""
+_constant = custom_vjp(lambda x: (x, lambda g: (None,)))
+
+
+def stop_gradient(x: Any) -> Any:
+    """The value of a tree, as a constant: no gradient flows through it.
+
+    Parameters
+    ----------
+    x : a tree of arrays or tensors.
+
+    Returns a tree like x. Raises TypeError for leaves that no tree may have.
+
+    Cost: none; one node of the tape.
+
+    Example
+    -------
+    >>> float(grad(lambda x: x * stop_gradient(x))(3.0))
+    3.0
+    """
+    return _constant(x)
 
 
 def shape_of(x: Any) -> tuple[int, ...]:
