@@ -23,7 +23,7 @@ ORDER = """
 engine jacobians archive conditions methods mixing
 watch
 stepping
-memory exact engines march paths adaptive
+memory tangent certify exact engines march paths adaptive
 gradients finite
 compiled
 driving problem checks advise
@@ -50,6 +50,8 @@ BUDGET = {
     "gradients": 430,
     "stepping": 190,
     "exact": 190,
+    "tangent": 45,
+    "certify": 120,
     "engines": 180,
     "march": 115,
     "watch": 450,
