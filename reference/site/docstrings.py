@@ -42,5 +42,6 @@ def readable(text: str) -> str:
 
 def escaped(text: str) -> str:
     """Stars of formulas, outside code and indented blocks, are no emphasis."""
-    return "\n".join(line if line.startswith("    ") else re.sub(r"(?<!\*)\*(?!\*)|\*\*(?=\w)", lambda m: m[0].replace("*", r"\*"), line)
-                     for line in text.split("\n"))
+    star = re.compile(r"(?<!\*)\*(?!\*)|\*\*(?=\w)")
+    lines = text.split("\n")
+    return "\n".join(line if line.startswith("    ") else star.sub(lambda m: m[0].replace("*", r"\*"), line) for line in lines)
