@@ -32,8 +32,8 @@ class Optimiser(NamedTuple):
     init : init(params) -> state, a tree of arrays that rv.save keeps.
     update : update(params, grads, state) -> (params, state).
     """
-    init: Callable
-    update: Callable
+    init: Callable[[Any], Any]
+    update: Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 def sgd(lr: Rate, momentum: float = 0.0) -> Optimiser:

@@ -133,7 +133,7 @@ def like(g: Any, x: Any, seen: set) -> Any:
     return g
 
 
-def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
+def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable[..., tuple[Any, Any]]:
     """The function (*args) -> (value, gradient) for a scalar fn(*args).
 
     Parameters
@@ -219,7 +219,7 @@ def _lower(x: Any) -> Any:
     return x
 
 
-def grad(fn: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
+def grad(fn: Callable, argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
     """The function (*args) -> gradient of a scalar fn(*args).
 
     Parameters
