@@ -81,7 +81,7 @@ def notebooks(folder: Path, names: tuple[str, ...] = ()) -> str:
     """Pages as notebooks, executed; all of them, or these."""
     python("-m", "reference.site.notebooks", folder / "notebooks")
     done = python("-m", "reference.site.notebooks", "--run", *names)
-    return f"{len(list((folder / 'notebooks').rglob('*.ipynb')))} written, {done.count(".ipynb: ")} executed"
+    return f"{len(list((folder / 'notebooks').rglob('*.ipynb')))} written, {done.count('.ipynb: ')} executed"
 
 
 def types(folder: Path) -> str:
