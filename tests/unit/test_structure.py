@@ -60,7 +60,7 @@ BUDGET = {
     "compiled": 4500,
     "problem": 70,
     "checks": 700,
-    "solve": 115,
+    "solve": 122,                                       # a Solution says what it is in one line, and as a table
     "adaptive": 200,
     "driving": 100,
     "paths": 425,
