@@ -23,7 +23,6 @@ import numpy as np
 from .engine.derivatives import custom_vjp
 from .engine.tensor import Op, apply, beside, number, value_of
 
-
 # softmax, and the weights of attention ---------------------------------------------------------------------------------
 ROWS = (
     1 << 14

@@ -14,25 +14,33 @@ from __future__ import annotations
 import bz2
 import math
 import zlib
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import process_time
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from .. import layers, optim
-from ..engine import tree, value_and_grad
-from ..equilibrium import fixed_point
-from ..gradients import Direct, Implicit, Phantom, Reversible
-from ..methods import Picard, RevDEQ
+from ..engine import value_and_grad
+from ..equilibrium import Implicit, Phantom, Picard, RevDEQ, fixed_point
+from ..gradients import Direct, Reversible
+from . import equilibria
+from .backends import UserError, whole
+from .equilibria import Model, Run, rate, share_of
+from .runner import Plan, Report
+from .tables import Published, fill
 
 GENESIS = Path(__file__).with_name("genesis.txt")
 HELD_OUT = 0.1                              # of the text, its end
 HEADS, ITERATIONS, BETA = 4, 4, 0.5         # the published iteration: 4, which are 8 evaluations of the cell
-RATE, WARM, CLIP = 3e-3, 0.05, 1.0          # learning rate, share of the training in which it rises, largest norm
+RATE, CLIP = 3e-3, 1.0                      # the learning rate at its highest, the largest norm of a gradient
+PUBLISHED = Published("McCallum, Arora & Foster 2025, WikiText-103; perplexity of word pieces, not to be compared with bits here",
+                      ("model", "parameters", "perplexity"),
+                      (("RevDEQ", "110 M", "23.4"), ("RevDEQ", "169 M", "20.7"), ("Transformer-XL", "139 M", "35.8"),
+                       ("Transformer-XL", "165 M", "24.3"), ("DEQ", "98 M to 172 M", "32.4, 29.0, 24.2")))
 CELLS = {"residual": layers.block, "published": layers.bare_block}
 
 
@@ -87,14 +95,6 @@ def lines_beside(text: Text) -> dict[str, float]:
 
 
 # the models ----------------------------------------------------------------------------------------------------------
-class Model(NamedTuple):
-    """hidden(cells, x) -> z and what fixed_point found; layers of the explicit ones, evaluations of a cell for each byte."""
-    name: str
-    hidden: Callable
-    layers: int = 1
-    evaluations: int = 1
-
-
 def explicit(cells: Sequence, x: Any) -> tuple[Any, Any]:
     """One layer after the other, each with weights of its own."""
     for cell in cells:
@@ -135,10 +135,6 @@ def parameters(rng: np.random.Generator, V: int, T: int, d: int, count: int) -> 
             "cells": [layers.block_init(rng, d) for _ in range(count)]}
 
 
-def size(params: Any) -> int:
-    return sum(x.size for x in tree.flatten(params)[0])
-
-
 def width(count: int, V: int, T: int, d: int) -> int:
     """The width at which so many layers have about as many parameters as one of width d."""
     total = lambda d, count: 12 * count * d * d + (2 * V + T + 9 * count) * d
@@ -158,64 +154,33 @@ def loss(params: Any, model: Model, tokens: np.ndarray) -> tuple[Any, Any]:
 
 
 # training ------------------------------------------------------------------------------------------------------------
-@dataclass
-class Run:
-    """One model, trained."""
-    model: Model
-    seed: int
-    params: Any = None
-    losses: list[float] = field(default_factory=list)
-    seconds: float = 0.0                # of processor time
-    warned: int = 0
-
-    @property
-    def steps(self) -> int:
-        return len(self.losses)
-
-
-def share_of(run: Run, iterations: int | None, minutes: float | None) -> float:
-    """How much of the training is done: of its iterations, or of its processor time."""
-    return run.steps / iterations if iterations else run.seconds / (60.0 * (minutes or 1.0))
-
-
-def rate(share: float) -> float:
-    """Up along a line, then down along half a cosine."""
-    return RATE * (share / WARM if share < WARM else 0.5 * (1 + math.cos(math.pi * (share - WARM) / (1 - WARM))))
-
-
-def clipped(grads: Any) -> Any:
-    """The gradient, shortened to CLIP where it is longer."""
-    norm = math.sqrt(sum(float(np.vdot(g, g)) for g in tree.flatten(grads)[0]))
-    return tree.map(lambda g: g * min(1.0, CLIP / max(norm, 1e-30)), grads)
-
-
 def train(model: Model, text: Text, seed: int = 0, d: int = 64, T: int = 64, B: int = 16, iterations: int | None = 400,
           minutes: float | None = None) -> Iterator[Run]:
     """The training loop; yields the run after each step."""
     rng, run = np.random.default_rng(seed), Run(model, seed)
     params = parameters(rng, text.V, T, width(model.layers, text.V, T, d), model.layers)
-    optimiser = optim.adam(lambda n: rate(share), b1=0.9, b2=0.98)
+    optimiser = optim.adam(lambda n: rate(share, RATE), b1=0.9, b2=0.98)
     state = optimiser.init(params)
     while (share := share_of(run, iterations, minutes)) < 1:
         start, tokens = process_time(), text.batch(rng, B, T)
-        (bits, _), grads = value_and_grad(loss, has_aux=True)(params, model, tokens)
-        params, state = optimiser.update(params, clipped(grads), state)
+        (bits, run.found), grads = value_and_grad(loss, has_aux=True)(params, model, tokens)
+        params, state = optimiser.update(params, optim.clip_by_global_norm(grads, CLIP), state)
         run.params = params
         run.seconds += process_time() - start
         run.losses.append(float(bits))
         yield run
 
 
-def held_out(run: Run, text: Text, T: int, most: int = 1 << 16) -> tuple[float, float]:
+def held_out(run: Run, text: Text, T: int, most: int = 1 << 16, cell: Callable = layers.block) -> tuple[float, float]:
     """Bits per byte of the second part (its first `most` bytes), and the relative residual |z - f(z)| / |f(z)| there."""
     windows, bits, residual = text.windows(T)[:max(1, most // T)], [], math.nan
     for i in range(0, len(windows), 64):
         value, found = loss(run.params, run.model, windows[i:i + 64])
         bits.append(float(value) * len(windows[i:i + 64]))
     if found is not None:
-        cell, x = run.params["cells"][0], layers.embedding(run.params["embed"], windows[i:i + 64, :-1]) + run.params["place"]
+        x = layers.embedding(run.params["embed"], windows[i:i + 64, :-1]) + run.params["place"]
         z = found.z.astype(x.dtype)
-        after = layers.block(cell, z + x, HEADS)
+        after = cell(run.params["cells"][0], z + x, HEADS)
         residual = float(np.linalg.norm(after - z) / np.linalg.norm(after))
     return sum(bits) / len(windows), residual
 
@@ -230,3 +195,47 @@ def sample(run: Run, text: Text, length: int = 200, seed: int = 0, temperature: 
         p = np.exp(last.astype(np.float64) - last.max())
         tokens.append(int(rng.choice(text.V, p=p / p.sum())))
     return text.written(tokens[1:])
+
+
+# the command ---------------------------------------------------------------------------------------------------------
+def add_options(parser: Any) -> None:
+    equilibria.add_options(parser, list(models()), iterations=600)
+    parser.add_argument("--text", metavar="FILE", default=None, help="any text; default Genesis (King James Version)")
+    parser.add_argument("--cell", choices=sorted(CELLS), default="residual", help="default residual")
+    for name, default, what in (("width", 64, "features of one layer; deeper models are narrower"), ("context", 64, "bytes seen"),
+                                ("batch", 16, "windows a step")):
+        parser.add_argument(f"--{name}", type=whole(HEADS), default=default, metavar="N", help=f"{what}; default {default}")
+
+
+def plan(args: Namespace) -> Plan:
+    """The plan of revode train language and revode compare language."""
+    try:
+        text = Text(args.text or GENESIS)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--text: {error}") from None
+    if args.width % HEADS:
+        raise UserError(f"--width {args.width}: a multiple of {HEADS}, the heads of attention")
+    T = args.context
+
+    def score(run: Run) -> dict:
+        bits, residual = held_out(run, text, T, cell=CELLS[args.cell])
+        return {"bits": bits, "residual": residual, "bytes_per_second": args.batch * T * run.steps / run.seconds,
+                "sample": sample(run, text)}
+
+    def after(report: Report) -> None:
+        beside = lines_beside(text)
+        report.more["lines"] = beside
+        report.notes += [
+            "Bits per byte of the text held out. Beside them: " + ", ".join(f"{name} {bits:.3f}" for name, bits in beside.items()) + ".",
+            "evaluations: of a layer or cell, forward, for each byte; residual: |z - f(z)| / |f(z)|, which is 0 at an equilibrium.",
+            f"A sample of {report.rows[-1]['name']}: {report.rows[-1]['sample']!r}"]
+
+    return equilibria.plan(
+        args, [f"language: the next byte of {'Genesis (King James Version)' if args.text is None else args.text}",
+               f"{len(text.train):,} bytes to learn from, {len(text.held_out):,} held out, {text.V} different ones",
+               fill(f"one layer of width {args.width} with {HEADS} heads; contexts of {T}, {args.batch} a step; Adam (.9, .98), rate "
+                    f"{RATE} with a warm-up and half a cosine, gradients clipped to {CLIP:g}; cell: {args.cell}")],
+        models(args.cell), ["revdeq"] if args.command == "train" else list(models()),
+        lambda model, seed, **budget: train(model, text, seed, args.width, T, args.batch, **budget), score,
+        [("bits per\nbyte", lambda row: f"{row['bits']:.3f}"), ("bytes/s", lambda row: f"{row['bytes_per_second']:,.0f}")],
+        {"bits": "bits per byte"}, "bits per byte", after)._replace(published=PUBLISHED)

@@ -12,7 +12,7 @@ import pytest
 import revode as rv
 from reference.oracles import fixed_points as oracle
 from reference.oracles.gradients import complex_step_gradient
-from revode.gradients.implicit import Implicit
+from revode import Implicit
 
 EPS = 2.0**-52
 D, B = 4, 3
@@ -306,6 +306,15 @@ def test_programs_have_the_numbers_of_the_tape(backend: str) -> None:
     truth, _ = gradient(args, tol=None, max_steps=4, gradient=rv.Reversible())
     assert result.stats.backend == backend
     assert apart(found, truth) < 6.25**4 * 10 * EPS
+
+
+def test_a_program_of_many_solves_is_no_impure_map() -> None:
+    """From some solves of one kind on "auto" replays, and f is first called where Phantom goes on."""
+    z0, p, x = case()
+    for _ in range(4):
+        found = rv.fixed_point(cell, z0, p, x, tol=None, max_steps=60, gradient=rv.Phantom(2))
+    assert found.stats.backend == "replay"
+    assert np.array_equal(found.z, rv.fixed_point(cell, z0, p, x, tol=None, max_steps=60, gradient=rv.Phantom(2), backend="eager").z)
 
 
 def test_a_float32_map_on_a_float64_state_is_rebuilt_to_the_last_bit() -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from revode.experiments.engines import Engine
 
 import revode as rv
 from revode.__main__ import main
 from revode.compiled import native
 from revode.experiments import complexity, engines, fits, oscillator, ou, training, white_dwarf
-from revode.experiments.engines import Engine
 from revode.methods import EES27, Coupled, ReversibleHeun
 
 try:

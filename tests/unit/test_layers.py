@@ -151,8 +151,8 @@ def test_a_block_against_autograd() -> None:
         return norm(between(p, norm(attention(p, x), p["scale1"], p["shift1"])), p["scale2"], p["shift2"])
 
     for ours, theirs in ((layers.block, residual), (layers.bare_block, bare)):
-        found = rv.grad(lambda p, x: np.sum(w * ours(p, x, H)), (0, 1))(p, x)                        # noqa: B023
-        truth = (hips_grad(lambda p: anp.sum(w * theirs(p, x)))(p), hips_grad(lambda x: anp.sum(w * theirs(p, x)))(x))   # noqa: B023
+        found = rv.grad(lambda p, x: np.sum(w * ours(p, x, H)), (0, 1))(p, x)
+        truth = (hips_grad(lambda p: anp.sum(w * theirs(p, x)))(p), hips_grad(lambda x: anp.sum(w * theirs(p, x)))(x))
         assert apart(found, truth) < 1000 * EPS               # sums of up to 200 terms, some five deep
 
 

@@ -20,7 +20,7 @@ ROOT = Path(rv.__file__).parent
 HOUSE = ROOT.parent
 # From the ground up; a room may import rooms below it and itself. Files of one name stand for rooms.
 ORDER = """
-engine jacobians archive conditions methods mixing
+engine jacobians archive conditions methods
 watch
 stepping
 memory exact paths adaptive

@@ -21,9 +21,9 @@ import numpy as np
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import number
-from ..methods.relaxation import Anderson, number_in
-from ..mixing import Mixing
 from ..stepping import Problem, march
+from .mixing import Mixing
+from .relaxation import Anderson, number_in
 
 SOLVERS = ("picard", "anderson", "gmres")
 

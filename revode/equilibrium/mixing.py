@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from .engine.tensor import beside, to_host
-from .methods.relaxation import Anderson
+from ..engine.tensor import beside, to_host
+from .relaxation import Anderson
 
 
 class Mixing:

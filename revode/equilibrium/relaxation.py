@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from .increment import Increment
-from .shears import Parts, Shear, Step, Word
+from ..methods.increment import Increment
+from ..methods.shears import Parts, Shear, Step, Word
 
 
 def number_in(name: str, value: Any, low: float, high: float, what: str) -> float:
@@ -102,7 +102,7 @@ class Picard:
 
 @dataclass(frozen=True)
 class Anderson:
-    """Anderson mixing of the last m iterates, with one set of weights for all entries (equilibrium.py has the step).
+    """Anderson mixing of the last m iterates, with one set of weights for all entries (mixing.py has the step).
 
     Parameters
     ----------
