@@ -548,11 +548,13 @@ def lost(problem: Problem, complaint: Complaint) -> Complaint:
             "dL/dz0 is wrong; dL/dparams and dL/dx are not, because their cotangents have died out where the iterations could "
             "not be rebuilt"
         )
+    calmer = "" if getattr(method, "beta", 0.5) == 0.5 else "beta=0.5, "
     return Complaint(
         complaint.category,
         f"Reversible: the reverse sweep did not find its way back through the iterations, so {what}. "
-        f"Likely cause: each iteration back of {method!r} divides by (1 - beta)^2 and multiplies rounding by at least as much. "
-        "Remedies: beta=0.5, fewer iterations, a float64 z (with compute=np.float32, if f is to stay float32); "
-        "Reversible(resync=K), which stores z every K iterations; Automatic(), Checkpointed(n) or Direct().",
+        f"Likely cause: each iteration back of {method!r} divides by (1 - beta)^2 and multiplies "
+        f"rounding by at least as much. Remedies: {calmer}fewer iterations, a float64 z (with "
+        "compute=np.float32, if f is to stay float32); Reversible(resync=K), which stores z every "
+        "K iterations; Automatic(), Checkpointed(n) or Direct().",
         details,
     )
