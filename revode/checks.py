@@ -43,6 +43,7 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     drive(problem, asked, ts, output_of(initial, method), tree.map(value_of, params))
     if problem.plain or getattr(chosen, "device", None) is not None:
         problem.backend = chosen
+    problem.widths = () if layout.alone else tuple(int(np.prod(shape)) for shape in layout.shapes)
     problem.asked = {name: innermost(tree.flatten(part)[0]) is not None for name, part in (("y0", initial), ("params", params))}
     return problem, initial, params, layout
 

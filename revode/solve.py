@@ -18,16 +18,48 @@ from .gradients import Automatic, Direct, Reversible
 from .gradients.reversible import pull_start, spread, step_back, zeros
 from .methods.increment import Recorder
 from .problem import Asked, Layout
-from .stepping import Problem, State, Stats, march, states
+from .stepping import Problem, State, Stats, as_table, march, states
 
 
 class Solution(NamedTuple):
-    """What solve returns; inside a gradient its ys, y1 and state are tensors."""
+    """What solve returns; inside a gradient its ys, y1 and state are tensors.
+
+    Parameters
+    ----------
+    ts : (saved,) the saved times.
+    ys : (saved, *y.shape) the solution there, time first; a tree like y0.
+    state : the method's whole state at the end; solve(..., state0=sol.state) continues from it.
+    stats : what it cost; complete once the gradient has been computed.
+    y1 : (*y.shape) the solution at the end; a tree like y0.
+
+    Its repr is short, and a notebook shows it as a table; print(sol.ys) has the numbers.
+
+    Example
+    -------
+    >>> solve(lambda t, y, params: -y, np.array([1.0]), [0.0, 0.5, 1.0])
+    Solution(3 times from 0 to 1, y1 (1,), NearReversible(base='rk4', correct=0): 2 steps, 8 evaluations, eager)
+    """
     ts: np.ndarray      # (saved,) the saved times
     ys: Any             # (saved, *y.shape) the solution there, time first; a tree like y0
     state: State        # the method's whole state at the end; state0= continues from it
     stats: Stats        # what it cost; complete once the gradient has been computed
     y1: Any             # (*y.shape) the solution at the end
+
+    def shown(self) -> dict[str, str]:
+        """What it says of itself, by name: times, shapes, the method, what it cost."""
+        stats = self.stats
+        shape = tuple(np.shape(self.y1)) if hasattr(self.y1, "shape") else tree.describe(tree.map(value_of, self.y1))
+        many = f"{len(self.ts)} times" + (f" from {self.ts[0]:.6g} to {self.ts[-1]:.6g}" if len(self.ts) else "")
+        again = f", {stats.nfe - stats.nfe_forward} more and {stats.nvjp} pullbacks on the way back" if stats.nvjp else ""
+        return {"times": many, "y1": str(shape), "method": repr(self.state.method), "cost": f"{stats.steps} steps, "
+                f"{stats.nfe_forward} evaluations{again}", "backend": stats.backend}
+
+    def __repr__(self) -> str:
+        shown = self.shown()
+        return f"Solution({shown['times']}, y1 {shown['y1']}, {shown['method']}: {shown['cost']}, {shown['backend']})"
+
+    def _repr_html_(self) -> str:
+        return as_table(self.shown())
 
 
 @hinted
@@ -130,8 +162,14 @@ def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
           state0: State | None = None, controller: PID | None = None, dt0: float | None = None) -> Iterator[tuple[float, State]]:
     """Step by hand: yields (t, state) for every grid point, the first included; stop whenever you like.
 
-    Arguments as for `solve`. state.parts["y"] is the solution for most methods; solve(..., state0=state) goes on from
-    any of them. Cost: one step of the method for each item.
+    Parameters
+    ----------
+    field, y0, ts, params, method, state0, controller, dt0 : as for `solve`.
+
+    Yields (t, State): state.parts["y"] is the solution for most methods; solve(..., state0=state) goes on from any of them.
+    Raises what `solve` raises for bad input, when the first item is asked for.
+
+    Cost: one step of the method for each item; one state is held.
 
     Example
     -------
@@ -167,7 +205,10 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
     ay1 : dL/dy at ts[-1], a tree like y.
     y0 : the initial value, if the dL/dy0 of the last item is wanted; it is pulled back through the initial map there.
 
-    Yields a Back for every grid point, the last one of the grid first.
+    Yields Back(t, state, cotangent, aparams, ay0) for every grid point, the last one of the grid first: the reconstructed State,
+    dL/d(part) for every part of it, what has flowed to the parameters so far, and in the last item dL/dy0.
+    Raises TypeError for a method that cannot be run backwards, ValueError for a state of another time or method.
+
     Cost: more pullbacks than the sweep inside `solve`, because every cotangent is completed at every step.
 
     Example

@@ -5,8 +5,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from html import escape
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -18,9 +19,30 @@ from .methods.shears import Parts, Step, forward
 from .watch import Ahead, RoundTrip
 
 
-@dataclass
+def as_table(rows: dict[str, Any]) -> str:
+    """A small HTML table of names and values, for notebooks."""
+    cells = "".join(f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows.items())
+    return f"<table>{cells}</table>"
+
+
+@dataclass(repr=False)
 class Stats:
-    """What a solve cost. Complete once the gradient has been computed."""
+    """What a solve cost. Complete once the gradient has been computed.
+
+    Parameters
+    ----------
+    steps, rejected : accepted steps, and those that a controller threw away.
+    nfe, nfe_forward : evaluations of the field, in all and in the forward solve alone.
+    nvjp : pullbacks through the field (Direct: the evaluations on its tape).
+    checks : evaluations that only checked the input.
+    advances : steps taken without a tape, forward and again (Checkpointed).
+    peak_states : states of the solve held at one time, the current one included.
+    defect : largest |y1 - Phi_h(y0)| of one undone step, for methods that are nearly reversible.
+    roundtrip : a RoundTrip, how far the reverse sweep was from the forward states; None before it.
+    fallback : the gradient mode that took over where the reverse sweep could not be trusted (Automatic).
+    traces, compilations : programs traced in this solve, and runners built for programs.
+    backend : who ran the steps; of the reverse sweep, where that was another.
+    """
     whole_in_trees: ClassVar[bool] = True        # one object, so that what the reverse sweep writes is seen in the solution
     steps: int = 0
     rejected: int = 0
@@ -37,9 +59,29 @@ class Stats:
     compilations: int = 0        # runners built for programs: one for each thread that uses them
     backend: str = "eager"       # who ran the steps; of the reverse sweep, where that was another
 
+    def noted(self) -> dict[str, Any]:
+        """What is not as it was at the start, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+    def __repr__(self) -> str:
+        return f"Stats({', '.join(f'{name}={value!r}' for name, value in self.noted().items())})"
+
+    def _repr_html_(self) -> str:
+        return as_table(self.noted())
+
 
 class State(NamedTuple):
-    """The whole state of a method at one time; `state0=` continues from it."""
+    """The whole state of a method at one time; solve(..., state0=state) continues from it.
+
+    Parameters
+    ----------
+    parts : {name: (..., d) array}, by the method's own names: y, z, v, q.
+    t : the time, in the unit of ts.
+    h : the step that led here; 0 at the start.
+    n : steps taken so far.
+    layout : how the parts make the user's y.
+    method : that made it, and that can go on from it; None where that is not known.
+    """
     parts: Parts
     t: float
     h: float          # the step that led here; 0 at the start
@@ -71,6 +113,7 @@ class Problem:
     scales: dict = field(default_factory=dict)        # the largest |entry| of every part, entry by entry, as far as seen
     driver: Any = None           # makes the increments of noise or a control (driving.py); None for an ODE
     backend: Any = None          # makes programs of the steps (compiled/backend.py); None for the eager tape
+    widths: tuple[int, ...] = ()                   # the entries of each leaf of y0, along y's last axis, where y0 is a tree
     asked: dict = field(default_factory=dict)      # whether somebody wants the gradient of "y0", of "params"
     swept: bool = False          # whether a reverse sweep will follow, which on a given grid knows better whether the copies part
     suspicion: Any = None        # what the march would say of that

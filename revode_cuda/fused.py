@@ -131,6 +131,7 @@ class Fused(Tiles):
         self.memory = xp.zeros(self.tiles * self.stride, self.dtype)
         self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
+        self.glimpse, self.flowed_before = None, None
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
         self.save = xp.asarray(np.asarray([*problem.save, -1], np.int64))
@@ -173,8 +174,10 @@ class Fused(Tiles):
             rows = xp.concatenate([rows, xp.broadcast_to(rows[-1:], (short, rows.shape[1]))])
         return np.transpose(rows.reshape(self.tiles, self.T, -1), (0, 2, 1))
 
-    def get(self, kind: str) -> dict:
+    def get(self, kind: str) -> Any:
         xp, found = self.device.xp, {}
+        if kind == "flowed":
+            return None if self.source.sums is None else (self.back_home(self.flowed(self.memory)), self.source.begins)
         kind = "landed" if self.landed and kind == "part" else kind
         roles = in_order(self.source.places, kind, self.problem)
         if kind == "aparam" and roles:                    # one tree for all of them

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..engine import tree
 from ..stepping import Problem
+from ..watch import MANY, begins, flat
 from .fields import DERIVATIVE, LOOK_UP
 from .program import Program, Role, V, Value, evaluate, kinds
 from .steps import Steps
@@ -447,9 +448,12 @@ class Replay:
         leaves = given(problem, params)
         self.bound = {name: prelude(code, leaves, self.merge) for name, code in self.codes.items()}
         self.collected, self.begins, self.landed = 0, True, False
+        sums = [self.store[role] for role in in_order(self.store, "aparam", problem)]
+        self.sums = sums if 0 < sum(x.size for x in sums) <= MANY else []
         self.held: dict[str, tuple[int, list]] = {}
         for x in self.store.values():
             x[...] = 0
+        self.flowed = [flat(self.sums)] if self.sums else []
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
 
@@ -458,11 +462,16 @@ class Replay:
             if (kind, name) in self.store:
                 self.store[kind, name][...] = x
 
-    def get(self, kind: str) -> dict:
-        """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number).
+    def get(self, kind: str) -> Any:
+        """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number); or rows of what these were
+        at the last looks.
 
         After landing on a known state the parts are those that were reconstructed.
         """
+        if kind == "flowed":
+            rows = [*self.flowed, flat(self.sums)] if self.sums else []
+            self.flowed = rows[-1:]
+            return (np.stack(rows), begins(self.sums)) if rows else None
         kind = "landed" if self.landed and kind == "part" else kind
         return {role[1]: self.store[role].copy() for role in in_order(self.store, kind, self.problem)}
 
@@ -519,6 +528,8 @@ class Replay:
             if stop in at:
                 self.note(parts, "part", at[stop])
                 self.note(cotangents, "cotangent", at[stop])
+                if self.sums:
+                    self.flowed.append(flat(self.sums))        # without the rows that have not been multiplied yet
         self.undo(last, first, first, known)
         if settles:
             self.flush()

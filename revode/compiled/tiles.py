@@ -94,6 +94,7 @@ class Tiles:
         self.memory[...] = 0
         self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
+        self.glimpse, self.flowed_before = None, None
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
         self.save = ended(tuple(problem.save))
@@ -144,8 +145,11 @@ class Tiles:
             rows = np.concatenate([rows, np.repeat(rows[-1:], short, 0)])
         return rows.reshape(self.tiles, self.T, -1).transpose(0, 2, 1)
 
-    def get(self, kind: str) -> dict:
-        """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number)."""
+    def get(self, kind: str) -> Any:
+        """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number); or rows of what these were
+        at the last looks."""
+        if kind == "flowed":
+            return None if self.source.sums is None else (self.flowed(self.memory), self.source.begins)
         found = {}
         kind = "landed" if self.landed and kind == "part" else kind
         for role in self.roles_of(kind):
@@ -156,6 +160,15 @@ class Tiles:
                 rows = x.transpose(0, 2, 1).reshape(self.tiles * self.T, -1)[:self.rows]
                 found[role[1]] = rows.reshape(self.shapes.get(role, self.shape)).copy()       # for one trajectory it would be a view
         return found
+
+    def flowed(self, memory: Any) -> Any:
+        """The sums for the parameters when this was asked before, at the last looks, and now, as rows."""
+        at = self.source.sums
+        now = memory.reshape(1, self.tiles, -1)[:, :, at]
+        before = np.zeros_like(now) if self.flowed_before is None else self.flowed_before
+        rows = np.concatenate([before, now] if self.glimpse is None else [before, self.glimpse[:, :, at], now])
+        self.flowed_before = rows[-1:]
+        return rows[:, 0] if self.tiles == 1 else rows.sum(axis=1)
 
     def roles_of(self, kind: str) -> list:
         """in_order(), kept."""
@@ -275,7 +288,7 @@ class Tiles:
                       looked=sum(n >= last for n in looks), seen=seen)
             self.begins = False
             last = until
-        self.landed = lands
+        self.landed, self.glimpse = lands, seen
         return self.seen("part", looks, seen), self.seen("cotangent", looks, seen)
 
     def laid_out(self, a_ys: tuple) -> tuple:

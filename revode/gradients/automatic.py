@@ -13,13 +13,12 @@ from math import isqrt
 from typing import Any
 
 from ..stepping import Problem
-from ..watch import ReconstructionWarning, report
+from ..watch import CLOSE, ReconstructionWarning, report
 from .checkpointed import Checkpointed
 from .direct import Direct
 from .reversible import Reversible
 
 logger = logging.getLogger("revode")
-TOL = {8: 1e-5, 4: 1e-3}          # by the bytes of a number: float64, float32
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Automatic:
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
         result, judged, kept = Reversible().begin(problem, initial, params)
         start = kept[0]
-        tol = self.tol or TOL[next(iter(start.values())).dtype.itemsize]
+        tol = self.tol or CLOSE[next(iter(start.values())).dtype.itemsize]
 
         def pull(cotangent: Any) -> tuple:
             gradients, verdict = judged(cotangent)

@@ -20,7 +20,7 @@ from ..engine.tensor import Tensor, is_float, value_of
 from ..methods.increment import Recorder, accumulate
 from ..methods.shears import near_pullback, pullback
 from ..stepping import Problem, march
-from ..watch import Back, Verdict, report, stacked
+from ..watch import MANY, Back, Verdict, begins, flat, report, stacked
 
 COMPARED = 16      # at most so many saved states are compared on the way back
 
@@ -91,11 +91,13 @@ class Reversible:
             *groups, looks = watch.groups(n, stop, final)
             for group in groups:
                 watch.see(group, *back.back(n, group[-1], a_ys, None, False, group))
+                watch.flow(back.get("flowed"))
                 n = group[-1]
             # at a state that is kept the sweep starts anew, so what is pending has to come in (nearly reversible methods
             # have landed on the state itself, and the field values at hand are those there)
             settles = hasattr(problem.method, "word") or stop == 0
             watch.see(looks, *back.back(n, stop, a_ys, kept[stop], settles, looks))
+            watch.flow(back.get("flowed"))
             n = stop
             a = back.get("cotangent")
             watch.compare([n], *({name: value_of(x)[None] for name, x in parts.items()} for parts in (back.get("part"), kept[n], a)))
@@ -118,6 +120,8 @@ class Sweep:
         self.problem, self.parts, self.cotangents = problem, parts, cotangents
         self.R = Recorder(problem.system, params, zeros(params))
         self.missed: dict[str, Any] = {}
+        self.few = 0 < sum(x.size for x in self.R.aparams) <= MANY
+        self.flowed = [flat(self.R.aparams)] if self.few else []
 
     def back(self, last: int, first: int, a_ys: tuple, known: dict | None, settles: bool,
              looks: Sequence[int] = ()) -> tuple[dict, dict]:
@@ -134,6 +138,8 @@ class Sweep:
                 self.cotangents = enter(self.cotangents, self.problem.method.outputs, a_ys, self.at[n])
             if n in looks:
                 seen.append(tree.map(value_of, (self.parts, self.cotangents)))
+                if self.few:
+                    self.flowed.append(flat(self.R.aparams))
         if settles:
             self.R.flush_all(self.cotangents)
         if not seen:
@@ -145,7 +151,12 @@ class Sweep:
         self.parts = parts
 
     def get(self, kind: str) -> dict:
-        """The parts, the cotangents, the sums for the parameters, or what nearly reversible methods missed."""
+        """The parts, the cotangents, the sums for the parameters, what these were at the last looks, or what nearly reversible
+        methods missed."""
+        if kind == "flowed":
+            rows = [*self.flowed, flat(self.R.aparams)] if self.few else []
+            self.flowed = rows[-1:]
+            return (np.stack(rows), begins(self.R.aparams)) if rows else None
         return {"part": self.parts, "cotangent": self.cotangents, "aparam": dict(enumerate(self.R.aparams)),
                 "missed": self.missed}[kind]
 

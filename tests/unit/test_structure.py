@@ -45,7 +45,7 @@ BUDGET = {
     "jacobians": 65,
     "archive": 100,
     "conditions": 65,
-    "methods": 860,
+    "methods": 900,                  # protocol, words of iterations
     "gradients": 430,
     "stepping": 220,
     "watch": 400,
