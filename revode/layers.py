@@ -172,8 +172,21 @@ NORMALISE = Op(
 )
 
 
+@custom_vjp
+def _layer_norm(x: Any, scale: Any, shift: Any, eps: float) -> tuple[Any, Callable]:
+    y = apply(NORMALISE, x, eps=eps)
+
+    def pull(g: Any) -> tuple:
+        a_x = apply(NORMALISE_PULL, g * scale, y, apply(RATE, x, eps=eps))
+        return a_x, np.sum(_rows(g * y), axis=0), np.sum(_rows(g), axis=0), None
+
+    return y * scale + shift, pull
+
+
 def layer_norm(x: Any, scale: Any = None, shift: Any = None, eps: float = 1e-5) -> Any:
-    """(x - mean) / sqrt(variance + eps) over the last axis, then * scale + shift if given."""
+    """(x - mean) / sqrt(variance + eps) over the last axis, then * scale + shift, (d,), if given."""
+    if scale is not None and shift is not None and np.ndim(scale) == np.ndim(shift) == 1:
+        return _layer_norm(x, scale, shift, eps)
     y = apply(NORMALISE, x, eps=eps)
     y = y if scale is None else y * scale
     return y if shift is None else y + shift
@@ -210,18 +223,21 @@ def _gelu_pull(g: Any, x: Any) -> Any:
     )
     for i in _blocks(rows):
         x, a = rows[i], outs[i]
-        t = _tanh(x)
-        np.multiply(x, x, out=a)
-        a *= 3 * A
-        a += C
-        a *= x
-        s = t * t
-        np.subtract(1.0, s, out=s)
-        a *= s
+        q = x * x
+        t = q * A
+        t += C
+        t *= x
+        np.tanh(t, out=t)
+        q *= 3 * A
+        q += C
+        q *= x
+        np.multiply(t, t, out=a)
+        np.subtract(1.0, a, out=a)
+        a *= q
         a += t
         a += 1.0
-        a *= 0.5
         a *= gs[i]
+        a *= 0.5
     return out
 
 
