@@ -1,13 +1,18 @@
-"""A transformer cell iterated by RevDEQ: Reversible on the tape of revode beside PyTorch's autograd through all of it.
+"""A transformer cell iterated by RevDEQ: Reversible on the tape of revode beside PyTorch's autograd
+through all of it.
 
     OPENBLAS_NUM_THREADS=1 python -m reference.benchmarks.transformer_cell [--rounds 7]
 
-    cell   LN(MLP(LN(SA(z + x)))),  d = 128, 4 heads, T = 128, batch 16, 4 iterations = 8 evaluations, float32, one core
+    cell   LN(MLP(LN(SA(z + x)))),    d = 128, 4 heads, T = 128, batch 16, float32, one core
+           4 iterations, which are 8 evaluations of the cell
 
-First values and gradients are compared; then both take turns. Time: processor time of loss and gradient, the least of
-all rounds. Memory: of revode the peak of everything allocated during the gradient (tracemalloc); of PyTorch what its
-autograd saves (each storage once, parameters left out), which is less than its peak. Needs PyTorch.
+First values and gradients are compared; then both take turns. Time: processor time of loss and
+gradient, the least of all rounds. Memory held for the way back, each array once, parameters left
+out: of revode the most that its tapes and two states hold at one time, of PyTorch what its autograd
+saves. Beside it the peak of all that revode allocates (tracemalloc), which for PyTorch nobody
+counts on a CPU. Needs PyTorch.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -37,8 +42,17 @@ def of_revode(gradient: Any = None) -> Any:
     z0 = np.zeros_like(x)
 
     def loss(params: Any, x: Any) -> Any:
-        found = rv.fixed_point(lambda z, p, x: rv.nn.bare_block(p, z + x, HEADS), z0, params, x, method=rv.RevDEQ(BETA),
-                               tol=None, max_steps=ITERATIONS, gradient=gradient or rv.Reversible(), backend="eager")
+        found = rv.fixed_point(
+            lambda z, p, x: rv.nn.bare_block(p, z + x, HEADS),
+            z0,
+            params,
+            x,
+            method=rv.RevDEQ(BETA),
+            tol=None,
+            max_steps=ITERATIONS,
+            gradient=gradient or rv.Reversible(),
+            backend="eager",
+        )
         return np.sum(found.z * weights)
 
     both = rv.value_and_grad(loss, (0, 1))
@@ -49,6 +63,7 @@ def of_torch(fused: bool) -> Any:
     """fused: PyTorch's own attention kernel; else products and a softmax."""
     import torch
     import torch.nn.functional as F
+
     torch.set_num_threads(1)
     params, x, weights = problem()
     p = {name: torch.tensor(a, requires_grad=True) for name, a in params.items()}
@@ -56,7 +71,9 @@ def of_torch(fused: bool) -> Any:
     mask = torch.full((T, T), -math.inf).triu(1)
 
     def attention(u: Any) -> Any:
-        q, k, v = ((u @ p[name]).view(BATCH, T, HEADS, D // HEADS).transpose(1, 2) for name in "qkv")
+        q, k, v = (
+            (u @ p[name]).view(BATCH, T, HEADS, D // HEADS).transpose(1, 2) for name in "qkv"
+        )
         if fused:
             taken = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
@@ -75,21 +92,27 @@ def of_torch(fused: bool) -> Any:
             z = (1 - BETA) * z + BETA * cell(y)
         value = (z * weights).sum()
         found = torch.autograd.grad(value, [*p.values(), x])
-        return value.item(), ({name: g.numpy() for name, g in zip(p, found, strict=False)}, found[-1].numpy())
+        return value.item(), (
+            {name: g.numpy() for name, g in zip(p, found, strict=False)},
+            found[-1].numpy(),
+        )
 
-    run.leaves = [*p.values(), x]                                                     # type: ignore[attr-defined]
+    run.leaves = [*p.values(), x]  # type: ignore[attr-defined]
     return run
 
 
 def saved_by_torch(run: Any) -> int:
     """Bytes that its autograd holds for the way back."""
     import torch
+
     own = {a.untyped_storage().data_ptr() for a in run.leaves}
     held: dict[int, Any] = {}
 
     def pack(a: Any) -> Any:
         if a.untyped_storage().data_ptr() not in own:
-            held[a.untyped_storage().data_ptr()] = a.untyped_storage()          # kept, so that no address comes twice
+            held[a.untyped_storage().data_ptr()] = (
+                a.untyped_storage()
+            )  # kept, so that no address comes twice
         return a
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda a: a):
@@ -101,6 +124,7 @@ def held_by_revode(run: Any) -> int:
     """Bytes that its tapes hold, at their most, and two states."""
     from revode.engine.tensor import Tape
     from revode.memory import owners
+
     params, x, _ = problem()
     shapes, most, pull = {a.shape for a in params.values()}, 0, Tape.pull
 
@@ -110,11 +134,11 @@ def held_by_revode(run: Any) -> int:
         most = max(most, sum(a.nbytes for a in arrays.values()))
         return pull(tape, *rest)
 
-    Tape.pull = measured                                                             # type: ignore[method-assign]
+    Tape.pull = measured  # type: ignore[method-assign]
     try:
         run()
     finally:
-        Tape.pull = pull                                                             # type: ignore[method-assign]
+        Tape.pull = pull  # type: ignore[method-assign]
     return most + 2 * x.nbytes
 
 
@@ -134,27 +158,41 @@ def apart(a: Any, b: Any) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
     warnings.simplefilter("ignore", rv.ReconstructionWarning)
-    runs = {"revode, Reversible": of_revode(), "revode, Direct": of_revode(rv.Direct()), "PyTorch": of_torch(False),
-            "PyTorch, its attention": of_torch(True)}
+    runs = {
+        "revode, Reversible": of_revode(),
+        "revode, Direct": of_revode(rv.Direct()),
+        "PyTorch": of_torch(False),
+        "PyTorch, its attention": of_torch(True),
+    }
     truth = runs["PyTorch"]()
     for name, run in runs.items():
         value, gradient = run()
-        print(f"{name:24} value off by {abs(value - truth[0]) / abs(truth[0]):.0e}, gradient by {apart(gradient, truth[1]):.0e}")
+        print(
+            f"{name:24} value off by {abs(value - truth[0]) / abs(truth[0]):.0e}, gradient by "
+            f"{apart(gradient, truth[1]):.0e}"
+        )
     seconds = dict.fromkeys(runs, math.inf)
     for _ in range(rounds):
         for name, run in runs.items():
             start = time.process_time()
             run()
             seconds[name] = min(seconds[name], time.process_time() - start)
-    memory = {name: saved_by_torch(run) if "PyTorch" in name else held_by_revode(run) for name, run in runs.items()}
+    memory = {
+        name: saved_by_torch(run) if "PyTorch" in name else held_by_revode(run)
+        for name, run in runs.items()
+    }
     for name, run in runs.items():
         peak = "" if "PyTorch" in name else f", peak {peak_of(run) / 2**20:.0f} MiB"
-        print(f"{name:24}{1e3 * seconds[name]:6.0f} ms ({seconds[name] / seconds['PyTorch']:.2f}), "
-              f"held {memory[name] / 2**20:4.0f} MiB ({memory[name] / memory['PyTorch']:.2f}){peak}")
+        print(
+            f"{name:24}{1e3 * seconds[name]:6.0f} ms ({seconds[name] / seconds['PyTorch']:.2f}), "
+            f"held {memory[name] / 2**20:4.0f} MiB ({memory[name] / memory['PyTorch']:.2f}){peak}"
+        )
 
 
 if __name__ == "__main__":

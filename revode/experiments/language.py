@@ -1,14 +1,18 @@
-"""revode compare language: which byte comes next? Transformers, and one whose depth is a fixed point.
+"""revode compare language: which byte comes next? Transformers beside equilibrium models.
 
-    x = embed[tokens] + place;    z = f(z, x) by iteration, or layers;    logits = z head       loss: cross entropy, bits
+    x = embed[tokens] + place;    z = f(z, x) by iteration, or layers;    logits = z head
 
-The text is split in two, and bits per byte are those of the part that was never trained on. All models have about the
-same number of parameters; `loop` is the cell in a plain loop, `unrolled` the same iteration as `revdeq` with its whole
-tape, so that the two differ by rounding alone. Lines to measure against: n-grams, zlib, bz2 of the same text.
-By default the text is Genesis in the King James Version (1611, out of copyright; genesis.txt, 197 kB, 60 different
-bytes; taken from Debian's package bible-kjv-text, verse numbers left out). --text FILE takes any other.
+The text is split in two, and bits per byte are those of the part that was never trained on. All
+models have about the same number of parameters; `loop` is the cell in a plain loop, `unrolled` the
+same iteration as `revdeq` with its whole tape, so that the two differ by rounding alone. Lines to
+measure against: n-grams, zlib, bz2 of the same text.
+
+By default the text is Genesis in the King James Version (1611, out of copyright; genesis.txt,
+197 kB, 60 different bytes; taken from Debian's package bible-kjv-text, verse numbers left out).
+--text FILE takes any other.
 Source of the model: McCallum, Arora & Foster 2025 (arXiv 2509.12917), section 5.
 """
+
 from __future__ import annotations
 
 import bz2
@@ -34,24 +38,38 @@ from .runner import Plan, Report
 from .tables import Published, fill
 
 GENESIS = Path(__file__).with_name("genesis.txt")
-HELD_OUT = 0.1                              # of the text, its end
-HEADS, ITERATIONS, BETA = 4, 4, 0.5         # the published iteration: 4, which are 8 evaluations of the cell
-RATE, CLIP = 3e-3, 1.0                      # the learning rate at its highest, the largest norm of a gradient
-PUBLISHED = Published("McCallum, Arora & Foster 2025, WikiText-103; perplexity of word pieces, not to be compared with bits here",
-                      ("model", "parameters", "perplexity"),
-                      (("RevDEQ", "110 M", "23.4"), ("RevDEQ", "169 M", "20.7"), ("Transformer-XL", "139 M", "35.8"),
-                       ("Transformer-XL", "165 M", "24.3"), ("DEQ", "98 M to 172 M", "32.4, 29.0, 24.2")))
+HELD_OUT = 0.1  # of the text, its end
+HEADS, ITERATIONS, BETA = (
+    4,
+    4,
+    0.5,
+)  # the published iteration: 4, which are 8 evaluations of the cell
+RATE, CLIP = 3e-3, 1.0  # the learning rate at its highest, the largest norm of a gradient
+PUBLISHED = Published(
+    "McCallum, Arora & Foster 2025, WikiText-103; perplexity of word pieces, not to be compared "
+    "with bits here",
+    ("model", "parameters", "perplexity"),
+    (
+        ("RevDEQ", "110 M", "23.4"),
+        ("RevDEQ", "169 M", "20.7"),
+        ("Transformer-XL", "139 M", "35.8"),
+        ("Transformer-XL", "165 M", "24.3"),
+        ("DEQ", "98 M to 172 M", "32.4, 29.0, 24.2"),
+    ),
+)
 CELLS = {"residual": layers.block, "published": layers.bare_block}
 
 
-# the text ------------------------------------------------------------------------------------------------------------
+# the text -----------------------------------------------------------------------------------------
 class Text:
     """A text as numbers 0 .. V - 1, one for each of its different bytes, in two parts."""
 
     def __init__(self, path: Path | str = GENESIS) -> None:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
         if len(data) < 10_000:
-            raise ValueError(f"{path} holds {len(data)} bytes; a text to learn from has 10 000 or more")
+            raise ValueError(
+                f"{path} holds {len(data)} bytes; a text to learn from has 10 000 or more"
+            )
         self.bytes, tokens = np.unique(data, return_inverse=True)
         cut = round(len(data) * (1 - HELD_OUT))
         self.train, self.held_out = tokens[:cut], tokens[cut:]
@@ -74,18 +92,24 @@ class Text:
 
 
 def lines_beside(text: Text) -> dict[str, float]:
-    """Bits per byte of the second part, knowing the first: n-grams that fall back to shorter ones, and two programs.
+    """Bits per byte of the second part, knowing the first: n-grams that fall back to shorter ones,
+    and two programs.
 
-        p_k(c | context) = (count(context c) + 2 p_{k-1}(c)) / (count(context) + 2)
+    p_k(c | context) = (count(context c) + 2 p_{k-1}(c)) / (count(context) + 2)
     """
     first, second = (part.astype(np.uint8).tobytes() for part in (text.train, text.held_out))
     found, p = {}, np.full(len(second), 1.0 / text.V)
     whole = first + second
     for k in range(5):
-        pairs = Counter(first[i:i + k + 1] for i in range(len(first) - k))
-        contexts = Counter(first[i:i + k] for i in range(len(first) - k))
+        pairs = Counter(first[i : i + k + 1] for i in range(len(first) - k))
+        contexts = Counter(first[i : i + k] for i in range(len(first) - k))
         at = range(len(first), len(whole))
-        p = np.array([(pairs[whole[i - k:i + 1]] + 2 * q) / (contexts[whole[i - k:i]] + 2) for i, q in zip(at, p, strict=True)])
+        p = np.array(
+            [
+                (pairs[whole[i - k : i + 1]] + 2 * q) / (contexts[whole[i - k : i]] + 2)
+                for i, q in zip(at, p, strict=True)
+            ]
+        )
         found[f"{k + 1}-gram"] = float(-np.log2(p).mean())
     original = [text.bytes[part].tobytes() for part in (text.train, text.held_out)]
     for name, compress in (("zlib", lambda s: zlib.compress(s, 9)), ("bz2", bz2.compress)):
@@ -94,7 +118,7 @@ def lines_beside(text: Text) -> dict[str, float]:
     return found
 
 
-# the models ----------------------------------------------------------------------------------------------------------
+# the models ---------------------------------------------------------------------------------------
 def explicit(cells: Sequence, x: Any) -> tuple[Any, Any]:
     """One layer after the other, each with weights of its own."""
     for cell in cells:
@@ -102,16 +126,29 @@ def explicit(cells: Sequence, x: Any) -> tuple[Any, Any]:
     return x, None
 
 
-def implicit_depth(method: Any, gradient: Any, cell: Callable = layers.block, steps: int = ITERATIONS) -> Callable:
-    """z = cell(z + x), from zero, by so many iterations; the state in float64, the cell in float32, so that with
-    beta = 1/2 every iteration is rebuilt to the last bit."""
+def implicit_depth(
+    method: Any, gradient: Any, cell: Callable = layers.block, steps: int = ITERATIONS
+) -> Callable:
+    """z = cell(z + x), from zero, by so many iterations; the state in float64, the cell in float32,
+    so that with beta = 1/2 every iteration is rebuilt to the last bit."""
+
     def f(z: Any, params: Any, x: Any) -> Any:
         return cell(params, z + x, HEADS)
 
     def hidden(cells: Sequence, x: Any) -> tuple[Any, Any]:
         z0 = np.zeros(x.shape)
-        found = fixed_point(f, z0, cells[0], x, method=method, gradient=gradient, tol=None, max_steps=steps,
-                            compute=x.dtype, backend="eager")
+        found = fixed_point(
+            f,
+            z0,
+            cells[0],
+            x,
+            method=method,
+            gradient=gradient,
+            tol=None,
+            max_steps=steps,
+            compute=x.dtype,
+            backend="eager",
+        )
         return found.z.astype(x.dtype), found
 
     return hidden
@@ -119,20 +156,31 @@ def implicit_depth(method: Any, gradient: Any, cell: Callable = layers.block, st
 
 def models(cell: str = "residual") -> dict[str, Model]:
     f, n = CELLS[cell], 2 * ITERATIONS
-    deep = lambda name, method, gradient, steps=ITERATIONS: Model(name, implicit_depth(method, gradient, f, steps), 1, n)
+    deep = lambda name, method, gradient, steps=ITERATIONS: Model(
+        name, implicit_depth(method, gradient, f, steps), 1, n
+    )
     solver = Implicit("anderson", tol=1e-2, max_steps=n)
     found = [Model(f"explicit-{k}", explicit, k, k) for k in (1, 2, 4)] + [
-        deep("revdeq", RevDEQ(BETA), Reversible()), deep("unrolled", RevDEQ(BETA), Direct()),
-        deep("loop", Picard(), Direct(), n), deep("implicit", RevDEQ(BETA), solver),
-        deep("phantom", RevDEQ(BETA), Phantom(2, 0.5))]
+        deep("revdeq", RevDEQ(BETA), Reversible()),
+        deep("unrolled", RevDEQ(BETA), Direct()),
+        deep("loop", Picard(), Direct(), n),
+        deep("implicit", RevDEQ(BETA), solver),
+        deep("phantom", RevDEQ(BETA), Phantom(2, 0.5)),
+    ]
     return {model.name: model for model in found}
 
 
 def parameters(rng: np.random.Generator, V: int, T: int, d: int, count: int) -> dict:
-    """float32: embeddings N(0, .5^2), places N(0, .1^2), cells N(0, 1 / fan in), head N(0, .02^2)."""
+    """float32: embeddings N(0, .5^2), places N(0, .1^2), cells N(0, 1 / fan in), head N(0,
+    .02^2).
+    """
     drawn = lambda shape, size: (size * rng.standard_normal(shape)).astype(np.float32)
-    return {"embed": drawn((V, d), 0.5), "place": drawn((T, d), 0.1), "head": drawn((d, V), 0.02),
-            "cells": [layers.block_init(rng, d) for _ in range(count)]}
+    return {
+        "embed": drawn((V, d), 0.5),
+        "place": drawn((T, d), 0.1),
+        "head": drawn((d, V), 0.02),
+        "cells": [layers.block_init(rng, d) for _ in range(count)],
+    }
 
 
 def width(count: int, V: int, T: int, d: int) -> int:
@@ -142,7 +190,7 @@ def width(count: int, V: int, T: int, d: int) -> int:
 
 
 def logits(model: Model, params: Any, tokens: np.ndarray) -> tuple[Any, Any]:
-    x = layers.embedding(params["embed"], tokens) + params["place"][:tokens.shape[1]]
+    x = layers.embedding(params["embed"], tokens) + params["place"][: tokens.shape[1]]
     z, found = model.hidden(params["cells"], x)
     return layers.linear(z, params["head"]), found
 
@@ -153,9 +201,17 @@ def loss(params: Any, model: Model, tokens: np.ndarray) -> tuple[Any, Any]:
     return layers.cross_entropy(guesses, tokens[:, 1:]) * (1 / math.log(2)), found
 
 
-# training ------------------------------------------------------------------------------------------------------------
-def train(model: Model, text: Text, seed: int = 0, d: int = 64, T: int = 64, B: int = 16, iterations: int | None = 400,
-          minutes: float | None = None) -> Iterator[Run]:
+# training -----------------------------------------------------------------------------------------
+def train(
+    model: Model,
+    text: Text,
+    seed: int = 0,
+    d: int = 64,
+    T: int = 64,
+    B: int = 16,
+    iterations: int | None = 400,
+    minutes: float | None = None,
+) -> Iterator[Run]:
     """The training loop; yields the run after each step."""
     rng, run = np.random.default_rng(seed), Run(model, seed)
     params = parameters(rng, text.V, T, width(model.layers, text.V, T, d), model.layers)
@@ -171,14 +227,18 @@ def train(model: Model, text: Text, seed: int = 0, d: int = 64, T: int = 64, B: 
         yield run
 
 
-def held_out(run: Run, text: Text, T: int, most: int = 1 << 16, cell: Callable = layers.block) -> tuple[float, float]:
-    """Bits per byte of the second part (its first `most` bytes), and the relative residual |z - f(z)| / |f(z)| there."""
-    windows, bits, residual = text.windows(T)[:max(1, most // T)], [], math.nan
+def held_out(
+    run: Run, text: Text, T: int, most: int = 1 << 16, cell: Callable = layers.block
+) -> tuple[float, float]:
+    """Bits per byte of the second part (its first `most` bytes), and the relative residual |z -
+    f(z)| / |f(z)| there.
+    """
+    windows, bits, residual = text.windows(T)[: max(1, most // T)], [], math.nan
     for i in range(0, len(windows), 64):
-        value, found = loss(run.params, run.model, windows[i:i + 64])
-        bits.append(float(value) * len(windows[i:i + 64]))
+        value, found = loss(run.params, run.model, windows[i : i + 64])
+        bits.append(float(value) * len(windows[i : i + 64]))
     if found is not None:
-        x = layers.embedding(run.params["embed"], windows[i:i + 64, :-1]) + run.params["place"]
+        x = layers.embedding(run.params["embed"], windows[i : i + 64, :-1]) + run.params["place"]
         z = found.z.astype(x.dtype)
         after = cell(run.params["cells"][0], z + x, HEADS)
         residual = float(np.linalg.norm(after - z) / np.linalg.norm(after))
@@ -197,14 +257,30 @@ def sample(run: Run, text: Text, length: int = 200, seed: int = 0, temperature: 
     return text.written(tokens[1:])
 
 
-# the command ---------------------------------------------------------------------------------------------------------
+# the command --------------------------------------------------------------------------------------
 def add_options(parser: Any) -> None:
     equilibria.add_options(parser, list(models()), iterations=600)
-    parser.add_argument("--text", metavar="FILE", default=None, help="any text; default Genesis (King James Version)")
-    parser.add_argument("--cell", choices=sorted(CELLS), default="residual", help="default residual")
-    for name, default, what in (("width", 64, "features of one layer; deeper models are narrower"), ("context", 64, "bytes seen"),
-                                ("batch", 16, "windows a step")):
-        parser.add_argument(f"--{name}", type=whole(HEADS), default=default, metavar="N", help=f"{what}; default {default}")
+    parser.add_argument(
+        "--text",
+        metavar="FILE",
+        default=None,
+        help="any text; default Genesis (King James Version)",
+    )
+    parser.add_argument(
+        "--cell", choices=sorted(CELLS), default="residual", help="default residual"
+    )
+    for name, default, what in (
+        ("width", 64, "features of one layer; deeper models are narrower"),
+        ("context", 64, "bytes seen"),
+        ("batch", 16, "windows a step"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=whole(HEADS),
+            default=default,
+            metavar="N",
+            help=f"{what}; default {default}",
+        )
 
 
 def plan(args: Namespace) -> Plan:
@@ -219,23 +295,48 @@ def plan(args: Namespace) -> Plan:
 
     def score(run: Run) -> dict:
         bits, residual = held_out(run, text, T, cell=CELLS[args.cell])
-        return {"bits": bits, "residual": residual, "bytes_per_second": args.batch * T * run.steps / run.seconds,
-                "sample": sample(run, text)}
+        return {
+            "bits": bits,
+            "residual": residual,
+            "bytes_per_second": args.batch * T * run.steps / run.seconds,
+            "sample": sample(run, text),
+        }
 
     def after(report: Report) -> None:
         beside = lines_beside(text)
         report.more["lines"] = beside
         report.notes += [
-            "Bits per byte of the text held out. Beside them: " + ", ".join(f"{name} {bits:.3f}" for name, bits in beside.items()) + ".",
-            "evaluations: of a layer or cell, forward, for each byte; residual: |z - f(z)| / |f(z)|, which is 0 at an equilibrium.",
-            f"A sample of {report.rows[-1]['name']}: {report.rows[-1]['sample']!r}"]
+            "Bits per byte of the text held out. Beside them: "
+            + ", ".join(f"{name} {bits:.3f}" for name, bits in beside.items())
+            + ".",
+            "evaluations: of a layer or cell, forward, for each byte; residual: |z - f(z)| / "
+            "|f(z)|, which is 0 at an equilibrium.",
+            f"A sample of {report.rows[-1]['name']}: {report.rows[-1]['sample']!r}",
+        ]
 
     return equilibria.plan(
-        args, [f"language: the next byte of {'Genesis (King James Version)' if args.text is None else args.text}",
-               f"{len(text.train):,} bytes to learn from, {len(text.held_out):,} held out, {text.V} different ones",
-               fill(f"one layer of width {args.width} with {HEADS} heads; contexts of {T}, {args.batch} a step; Adam (.9, .98), rate "
-                    f"{RATE} with a warm-up and half a cosine, gradients clipped to {CLIP:g}; cell: {args.cell}")],
-        models(args.cell), ["revdeq"] if args.command == "train" else list(models()),
-        lambda model, seed, **budget: train(model, text, seed, args.width, T, args.batch, **budget), score,
-        [("bits per\nbyte", lambda row: f"{row['bits']:.3f}"), ("bytes/s", lambda row: f"{row['bytes_per_second']:,.0f}")],
-        {"bits": "bits per byte"}, "bits per byte", after)._replace(published=PUBLISHED)
+        args,
+        [
+            f"language: the next byte of "
+            f"{'Genesis (King James Version)' if args.text is None else args.text}",
+            f"{len(text.train):,} bytes to learn from, {len(text.held_out):,} held out, {text.V} "
+            f"different ones",
+            fill(
+                f"one layer of width {args.width} with {HEADS} heads; contexts of {T}, "
+                f"{args.batch} a step; Adam (.9, .98), rate "
+                f"{RATE} with a warm-up and half a cosine, gradients clipped to {CLIP:g}; cell: "
+                f"{args.cell}"
+            ),
+        ],
+        models(args.cell),
+        ["revdeq"] if args.command == "train" else list(models()),
+        lambda model, seed, **budget: train(model, text, seed, args.width, T, args.batch, **budget),
+        score,
+        [
+            ("bits per\nbyte", lambda row: f"{row['bits']:.3f}"),
+            ("bytes/s", lambda row: f"{row['bytes_per_second']:,.0f}"),
+        ],
+        {"bits": "bits per byte"},
+        "bits per byte",
+        after,
+    )._replace(published=PUBLISHED)
