@@ -636,7 +636,51 @@ def test_10_3_ito_by_hand():
     assert np.max(np.abs(end(f, "stratonovich") - end(f, "ito"))) > 0.01
 
 
-# 12
+# 11 -- equilibrium models
+
+def test_11_1_the_theorem_on_linear_maps():
+    """One sign or the other, (y, z) shrinks alike, and quicker than promised: y is new when z uses it."""
+    for beta in np.arange(0.1, 1.2, 0.1):
+        rates = []
+        for m in (0.7, -0.7):
+            y_moves = np.array([[1 - beta, beta * m], [0, 1]])
+            z_moves = np.array([[1, 0], [beta * m, 1 - beta]])
+            rates.append(max(abs(np.linalg.eigvals(z_moves @ y_moves))))
+        assert rates[0] == pytest.approx(rates[1])
+        assert rates[0] < abs(1 - beta) + beta * 0.7
+    # of beta = 0.5, from a start without any luck, in the long run
+    sizes = [abs(rv.fixed_point(lambda z, p, x: 0.7 * z, np.ones(1), tol=None, max_steps=n).z[0]) for n in (30, 31)]
+    assert sizes[1] / sizes[0] == pytest.approx(0.8162, abs=1e-3)
+
+
+def test_11_2_the_series_of_the_implicit_gradient():
+    n = names("11")
+    star, W, x, f = n["star"], n["W"], n["x"], n["f"]
+
+    def loss(p, k):
+        found = rv.fixed_point(f, star, p, x, method=rv.Picard(), tol=None, max_steps=1, gradient=rv.Phantom(steps=k, damping=1.0))
+        return 0.5 * np.sum(found.z**2)
+
+    d = 1 - star**2
+    term = g = star
+    for k in (1, 2, 3, 4):
+        close(rv.grad(loss)(W, k), np.outer(star, d * g), 1e-12)
+        term = (W * d) @ term                              # J^T, once more
+        g = g + term
+
+
+def test_11_3_how_deep_the_way_back_goes():
+    n = names("11")
+    iterate, undo, W, x = n["iterate"], n["undo"], n["W"], n["x"]
+    off = lambda N: np.max(np.abs(undo(*iterate(np.zeros(8), W, x, 0.5, N), W, x, 0.5, N)[1]))
+    deepest = max(N for N in range(1, 40) if off(N) < 1e-6)
+    assert 24 <= deepest <= 32                             # rounding decides which
+    bound = lambda N: ((1 + 0.5 * 0.7) / 0.5) ** (2 * N) * 2.0**-52
+    promised = max(N for N in range(1, 40) if bound(N) < 1e-6)
+    assert promised == 11                                  # each half step at its worst, which no map is for long
+
+
+# 12 -- close, closer, exact
 
 def test_12_1_the_bits_of_damped_alf():
     sol = rv.solve(lambda t, y, p: -y, np.ones(1), np.linspace(0.0, 1.0, 1001), method=rv.AsynchronousLeapfrog(eta=0.75), exact=True)
