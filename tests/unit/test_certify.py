@@ -10,6 +10,7 @@ import scipy.stats
 
 import revode as rv
 from revode.certify import Certificate, certificate, chi_square, halved
+from tests.strict_cases import needs_compiler
 
 rng = np.random.default_rng(2)
 PARAMS = {"W": 0.5 * rng.standard_normal((3, 3)), "b": rng.standard_normal(3), "n": 4}
@@ -122,3 +123,33 @@ def test_inside_a_training_step() -> None:
     exact = rv.grad(lambda p: np.sum(rv.solve(lambda t, y, p: np.tanh(y @ p["W"]), Y0, TS, p, method=rv.Coupled(lam=0.9), exact=True,
                                               gradient=rv.Reversible(certify=2)).y1))(PARAMS)
     assert np.all(np.isfinite(exact["W"]))
+
+
+@pytest.mark.parametrize("backend", ["replay", pytest.param("native", marks=needs_compiler)])
+@pytest.mark.parametrize("method", [rv.Coupled("midpoint", lam=0.99), rv.ReversibleHeun(), rv.AsynchronousLeapfrog(eta=0.9), rv.EES27(),
+                                    rv.NearReversible("rk4"), rv.RungeKutta("tsit5"), rv.LeapfrogMidpoint(), rv.VelocityVerlet()], ids=repr)
+@pytest.mark.filterwarnings("ignore::revode.RevodeWarning")
+def test_tangents_by_programs_are_those_of_the_tape(method: Any, backend: str) -> None:
+    from revode.tangent import by_programs
+    split = len(method.outputs) > 1
+    field = (lambda t, q, p: -np.sin(q @ p["W"]) + p["b"] * t) if split else (lambda t, y, p: np.tanh(y @ p["W"]) + p["b"] * np.sin(p["n"] * t))
+    y0 = (Y0, 0.5 * Y0) if split else Y0
+    v = ((Y0 * 0.3, Y0[::-1]) if split else Y0[::-1], {"W": np.eye(3), "b": None, "n": None})
+    found = []
+    for compiled in (False, True):
+        token = by_programs.set(compiled)
+        found.append(rv.jvp(lambda x: (lambda s: (s.ys, s.y1))(rv.solve(field, x[0], TS, x[1], method=method, save=slice(0, None, 5), backend=backend,
+                                                                       gradient=None)))((y0, PARAMS), v))
+        by_programs.reset(token)
+    for a, b in zip(*(rv.tree.flatten(x)[0] for x in found), strict=True):
+        # native contracts products and sums, and its tanh is another one
+        assert np.max(np.abs(a - b)) < 1e4 * 2.0 ** -52 * np.max(np.abs(a))
+
+
+@needs_compiler
+def test_a_certificate_by_programs() -> None:
+    def of(p: Any) -> Any:
+        return loss(p, np.linspace(0.0, 1.0, 301), backend="native", method=rv.Coupled("midpoint"), gradient=rv.Reversible())
+    _, _, by_tape = rv.certify(of, PARAMS, probes=2)
+    _, _, by_program = rv.certify(of, PARAMS, probes=2, compiled=True)
+    assert max(by_tape.below, by_program.below) < 1e-10 * by_tape.size
