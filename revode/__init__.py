@@ -23,7 +23,7 @@ from .equilibrium import (
     fixed_point,
 )
 from .exact import Lattice
-from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
+from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible, SymplecticAdjoint
 from .jacobians import hessian, hvp, jacobian
 from .methods import (
     EES,
@@ -114,6 +114,7 @@ __all__ = [
     "State",
     "Stats",
     "Swap",
+    "SymplecticAdjoint",
     "Tableau",
     "Tensor",
     "VelocityVerlet",
