@@ -9,18 +9,24 @@ from . import nn, optim
 from .adaptive import PID
 from .advise import Advice, advise
 from .archive import load, save
-from .engine import Tensor, check_vjp, custom_vjp, grad, stop_gradient, tree, value_and_grad, vjp
-from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
+from .certify import Certificate, certify
+from .engine import Tensor, check_vjp, custom_vjp, grad, jvp, stop_gradient, tree, value_and_grad, vjp
+from .equilibrium import ConvergenceError, ConvergenceWarning, FixedPoint, fixed_point
+from .exact import Lattice
+from .gradients import Automatic, Backsolve, Checkpointed, Direct, Implicit, Phantom, Reversible
 from .jacobians import hessian, hvp, jacobian
 from .methods import (
     EES,
     EES25,
     EES27,
+    Anderson,
     AsynchronousLeapfrog,
     Composition,
     Coupled,
     LeapfrogMidpoint,
     NearReversible,
+    Picard,
+    RevDEQ,
     ReversibleHeun,
     RungeKutta,
     SemiImplicitEuler,
@@ -56,16 +62,23 @@ __all__ = [
     "AdjointError",
     "AdjointWarning",
     "Advice",
+    "Anderson",
     "AsynchronousLeapfrog",
     "Automatic",
     "Backsolve",
     "Brownian",
     "BrownianTree",
+    "Certificate",
     "Checkpointed",
     "Composition",
+    "ConvergenceError",
+    "ConvergenceWarning",
     "Coupled",
     "Direct",
+    "FixedPoint",
     "HermiteCubic",
+    "Implicit",
+    "Lattice",
     "LeapfrogMidpoint",
     "LinearPath",
     "NearReversible",
@@ -73,9 +86,12 @@ __all__ = [
     "NonFiniteWarning",
     "ParasiteError",
     "ParasiteWarning",
+    "Phantom",
+    "Picard",
     "ReconstructionError",
     "ReconstructionWarning",
     "Rectilinear",
+    "RevDEQ",
     "Reversible",
     "ReversibleHeun",
     "RevodeWarning",
@@ -91,9 +107,12 @@ __all__ = [
     "Tensor",
     "VelocityVerlet",
     "advise",
+    "certify",
     "check_vjp",
     "custom_vjp",
+    "fixed_point",
     "grad",
+    "jvp",
     "hessian",
     "hvp",
     "jacobian",

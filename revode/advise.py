@@ -24,6 +24,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,7 +49,22 @@ RESERVE = 10.0      # what the recommendation stays below the tolerance by, as p
 
 @dataclass(frozen=True)
 class Advice:
-    """What `advise` found. Rates are per unit of time, averaged along the trial; sizes are absolute, as |y| is."""
+    """What `advise` found. Rates are per unit of time, averaged along the trial; sizes are absolute, as |y| is. Print it.
+
+    Parameters
+    ----------
+    method : that was asked about.
+    steps, h : of the grid; h is the mean step.
+    scale : largest |y| along the trial.
+    tol : largest relative error of the round trip that is accepted.
+    contraction, peak, expansion : the rate of the strongest contraction, that of the fastest single step, and of the expansion.
+    lam_below : lam suits in the long run if it is below this, exp(-contraction h).
+    parting : times that a difference of the copies grows before it dies out.
+    suits, diverges : whether the copies stay together over this grid, and whether the trial stopped being finite.
+    amplification : times that the round-off of one step has grown when the reverse sweep ends.
+    roundtrip, relative : predicted largest error of the reconstruction, and the same relative to each entry's largest value.
+    recommended, resync, recommended_roundtrip : a method that suits, what to give Reversible, and the error expected with both.
+    """
     method: Any              # that was asked about
     steps: int
     h: float                 # the mean step
@@ -78,6 +94,9 @@ class Advice:
     def ok(self) -> bool:
         """Whether the method can be used as it is, with Reversible()."""
         return self.suits and self.relative <= self.tol
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
 
     def __str__(self) -> str:
         many = f"{self.steps:,} steps of {self.h:.4g}, |y| up to {self.scale:.3g}"
@@ -117,9 +136,11 @@ def advise(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any
     Returns an Advice; print it. Its predictions hold within a factor of about 10 while errors are small compared with y;
     larger ones mean that all digits are gone.
     Raises TypeError for a method without a reverse step, and what `solve` raises for bad input.
+
     Cost: one solve with the base and 8 evaluations a step for the rates; one solve with the method, and about four times
     that for a sweep: one sweep, and a few more where something else is recommended. One to three times that of a
     gradient with Reversible(); 2 sqrt(N) states.
+    Source: the two roots R and lam / R of the coupled pair, McCallum & Foster 2024 (arXiv 2410.11648), section on stability.
 
     Example
     -------

@@ -14,7 +14,8 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from functools import cached_property, lru_cache, reduce
+from functools import cached_property, lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,17 @@ from .methods.shears import Parts
 
 
 class RevodeWarning(UserWarning):
-    """The base of this library's warnings. The text stays the same from call to call; the numbers are in `details`."""
+    """The base of this library's warnings.
+
+    The text stays the same from call to call, so that Python shows it once for each place; what differs is in `details`.
+
+    Parameters
+    ----------
+    message : the cause and the remedies.
+    details : the numbers: step, t, sizes, what was allowed.
+
+    Raises: warnings.simplefilter("error", rv.RevodeWarning) makes errors of them, and so does strict=True of a gradient mode.
+    """
     error: type[ArithmeticError]
 
     def __init__(self, message: str = "", details: dict | None = None) -> None:
@@ -36,33 +47,44 @@ class RevodeWarning(UserWarning):
 
 
 class ReconstructionError(ArithmeticError):
-    """What a ReconstructionWarning says, as an error: strict=True."""
+    """What a ReconstructionWarning says, as an error: raised with strict=True."""
 
 
 class ParasiteError(ReconstructionError):
-    """What a ParasiteWarning says, as an error: strict=True."""
+    """What a ParasiteWarning says, as an error: raised with strict=True. It is a ReconstructionError, too."""
 
 
 class NonFiniteError(ArithmeticError):
-    """What a NonFiniteWarning says, as an error: strict=True."""
+    """What a NonFiniteWarning says, as an error: raised with strict=True."""
 
 
 class AdjointError(ArithmeticError):
-    """What an AdjointWarning says, as an error: strict=True."""
+    """What an AdjointWarning says, as an error: raised by Backsolve(strict=True)."""
 
 
 class ReconstructionWarning(RevodeWarning):
-    """The reverse sweep did not find the way back: the gradient is not that of the discrete solve."""
+    """The reverse sweep did not find the way back: the gradient is not that of the discrete solve.
+
+    Given by Reversible(), where the estimated error of its gradient passes `tol`. The default, Automatic(), computes the gradient
+    again by checkpoints instead.
+    """
     error = ReconstructionError
 
 
 class ParasiteWarning(RevodeWarning):
-    """The two copies of the solution part: the solution, or its gradient, is far from that of the equation."""
+    """The two copies of the solution part: the solution, or its gradient, is far from that of the equation.
+
+    Given by solve for methods with a second part that should agree with the first: Coupled, ReversibleHeun,
+    AsynchronousLeapfrog, LeapfrogMidpoint, and `shears` with a `twin`.
+    """
     error = ParasiteError
 
 
 class NonFiniteWarning(RevodeWarning):
-    """A gradient holds NaN or Inf."""
+    """A gradient holds NaN or Inf.
+
+    Given by every gradient mode; the details name the leaf, and the step at which it was first seen where that is known.
+    """
     error = NonFiniteError
 
 
@@ -72,7 +94,14 @@ class AdjointWarning(RevodeWarning):
 
 
 class RoundTrip(NamedTuple):
-    """How far the reverse sweep was from the states of the forward solve, at its worst."""
+    """How far the reverse sweep was from the states of the forward solve, at its worst; `sol.stats.roundtrip`.
+
+    Parameters
+    ----------
+    absolute : largest |reconstructed - forward| over the states compared, in the unit of y.
+    ulps : the same in units of the last place of the largest entry of the state.
+    step : where: the index into the grid.
+    """
     absolute: float      # largest |reconstructed - forward| over the states compared
     ulps: float          # the same in units of the last place of the largest entry of the state
     step: int            # where: the index into the grid
@@ -100,6 +129,7 @@ def report(problem: Any, verdict: Verdict) -> None:
 
 def complain(problem: Any, complaint: Complaint) -> None:
     """Warn at the first caller outside of this package; raise, with the numbers, if strict."""
+    complaint = problem.worded(complaint)
     category, text, details = complaint
     problem.parted |= category is ParasiteWarning
     problem.lost |= category is ReconstructionWarning
@@ -121,6 +151,13 @@ def outside() -> int:
 def size(x: Any) -> float:
     """The largest absolute entry, as a float; NaN if there is one."""
     return number(abs(x).max())
+
+
+@lru_cache(8)
+def precision(dtype: Any) -> tuple[float, float]:
+    """The spacing of numbers at 1, and the smallest one."""
+    info = np.finfo(dtype)
+    return float(info.eps), float(info.tiny)
 
 
 def highest(x: Any) -> Any:
@@ -189,6 +226,12 @@ def grouped(ns: list[int], width: int, nbytes: int) -> list[list[int]]:
             found.append([])
         found[-1].append(n)
     return found
+
+
+@lru_cache(64)
+def groups_between(ns: tuple[int, ...], first: int, last: int, width: int, nbytes: int) -> list[list[int]]:
+    """Those of ns in first .. last - 1, grouped."""
+    return grouped([n for n in ns if first <= n < last], width, nbytes)
 
 
 def stacked(rows: list[Parts]) -> Parts:
@@ -260,7 +303,7 @@ class Ahead:
 
     def groups(self, first: int, last: int, parts: Parts) -> list[list[int]]:
         """The looks at first + 1 .. last, as many together as there is room for."""
-        return grouped([n for n in self.stops if first < n <= last], self.width, sum(x.nbytes for x in parts.values()))
+        return groups_between(self.stops, first + 1, last + 1, self.width, sum(x.nbytes for x in parts.values()))
 
     def begin(self, parts: Parts) -> None:
         """The state at the start, of which there is nothing to judge."""
@@ -383,6 +426,12 @@ class Back:
         W_y = max over compared n of |yhat_n - y_n| / (largest |y|)                              for dL/dy0
         E   = sum over n of |a_{n+1} r_n| / A,      r_n = y_{n+1} - Phi_h(yhat_n)                nearly reversible methods
         S_p = sum |b e| / sum |a_{n+1} (y_{n+1} - y_n)|,      S_y = sum over n of sum |b e| / sum |a y|          the parasite
+
+    An error that is small beside what flowed to a parameter on the way may be large beside what is left of it, so for each leaf of
+    the parameters, and of y0,
+
+        C   = |sum over n of |what flowed between two looks|| / |dL/dp|,       the error of dL/dp is at most about C max(W_p, E)
+        W_0 = |yhat_0 - y_0| / s,     C_0 = s' / |a_0|        s, s' the sizes of y and of a near the start, as they fade from it
     """
 
     def __init__(self, problem: Any, tol: float | None, compared: set[int], ys: tuple, a_ys: tuple, a_parts: Parts) -> None:
@@ -395,20 +444,24 @@ class Back:
         self.at = {n: k for k, n in enumerate(problem.save)}
         self.ys = dict(zip(outputs, ys, strict=True))
         self.trips: list[tuple[int, float, float]] = []
-        info = np.finfo(ys[0].dtype)
-        self.eps, self.tiny = float(info.eps), float(info.tiny)
+        self.eps, self.tiny = precision(ys[0].dtype)
         self.A = {name: largest(a * y) for name, a, y in zip(outputs, a_ys, ys, strict=True)}
         self.scales = {name: np.maximum(problem.scales[name], largest(y)) for name, y in self.ys.items()}
+        self.at_least = {name: np.maximum(x, self.eps ** 0.25 * size(x) + self.tiny) for name, x in self.scales.items()}
         self.W_p: dict[str, Any] = {}
         self.W_y = 0.0
         self.broken = False                          # whether a cotangent is not finite though the state is
         self.sums: list[tuple] = []                  # |b e|, |a dy| and |a y|, by window and member
+        self.flows: Any = None                       # what has flowed to the parameters, entry by entry, and as much as that in size
+        self.recent: list[tuple] = []                # states and cotangents that have been seen
+        self.near: dict[str, tuple] = {}             # of y and of a, by output: the size that these have near the start
+        self.start: tuple[Parts, Parts, Parts] | None = None        # what came back at the start, what had been there, and a
         # a loss that looks at the companion itself has a cotangent there which is no parasite
         self.aside = any(bool(np.any(a)) for name, a in a_parts.items() if name not in outputs)
 
     def groups(self, last: int, first: int, parts: Parts) -> list[list[int]]:
         """The looks at last - 1 .. first, last first, as many together as there is room for."""
-        return grouped([n for n in self.looks if first <= n < last], self.width, 2 * sum(x.nbytes for x in parts.values()))
+        return groups_between(self.looks, first, last, self.width, 2 * sum(x.nbytes for x in parts.values()))
 
     def see(self, ns: list[int], parts: Parts, cotangents: Parts) -> None:
         """States and cotangents on the way back, in arrays with an axis of grid points first."""
@@ -421,6 +474,7 @@ class Back:
         at = runs(tuple(ns), width)
         if not at.size:
             return
+        middle = at[width // 2]
         at = beside(parts[next(iter(self.ys))])(at)
         y = {name: parts[name][at[width // 2]] for name in self.ys}
         a = {name: x[at[width // 2]] for name, x in cotangents.items()}
@@ -428,6 +482,9 @@ class Back:
             a_y = a[name] if data is None else weighted(data.a, a)
             ay = abs(a_y * y[name])
             self.A[name] = np.maximum(self.A[name], ay.max(axis=0))
+            self.recent.append((name, ns, middle, y[name], a_y))
+        if len(self.recent) * ay.nbytes > ROOM:
+            self.fade()
         if data is not None:
             D = self.pairs.gap(parts)
             e = injected([D[at[j]] for j in range(width)], self.pairs.k)
@@ -437,26 +494,82 @@ class Back:
 
     def compare(self, ns: list[int], parts: Parts, truth: Parts, cotangents: Parts) -> None:
         """What came back at these steps beside what had been there."""
-        of_off, of_x = [], []
+        sizes = []
         for name, x in truth.items():
-            off = abs(parts[name] - x)
-            of_off.append(size_of_each(off))
-            of_x.append(size_of_each(x))
-            self.W_p[name] = np.maximum(self.W_p.get(name, 0.0), (abs(cotangents[name]) * off).max(axis=0))
+            off, a = abs(parts[name] - x), abs(cotangents[name])
+            x = abs(x)
+            sizes.append((largest_of_each(off), largest_of_each(x)))
+            self.W_p[name] = np.maximum(self.W_p.get(name, 0.0), (a * off).max(axis=0))
             if name in self.ys:
-                self.A[name] = np.maximum(self.A[name], largest(cotangents[name] * x))
-                scale = self.scales[name]
-                floor = self.eps ** 0.25 * size(scale) + self.tiny
-                self.W_y = max(self.W_y, finite(size(off / np.maximum(scale, floor))))
-        absolute, size_of_x = reduce(np.maximum, of_off), reduce(np.maximum, of_x)
-        self.broken = self.broken or (finite(float(absolute.max())) < math.inf and not all(
-            math.isfinite(size(a)) for a in cotangents.values()))
-        self.trips += [(n, finite(float(x)), float(y)) for n, x, y in zip(ns, absolute, size_of_x, strict=True)]
+                self.A[name] = np.maximum(self.A[name], (a * x).max(axis=0))
+                self.W_y = max(self.W_y, finite(number((off / self.at_least[name]).max())))
+        if ns[-1] == 0:
+            self.start = tuple({name: x[-1] for name, x in kind.items()} for kind in (parts, truth, cotangents))  # type: ignore[assignment]
+        absolute, size_of_x = sizes[0] if len(sizes) == 1 else ([max(x) for x in zip(*rows, strict=True)] for rows in zip(*sizes, strict=True))
+        self.trips += [(n, finite(x), y) for n, x, y in zip(ns, absolute, size_of_x, strict=True)]
+        if not self.broken and not all(math.isfinite(size(a)) for a in cotangents.values()):
+            self.broken = all(finite(x) < math.inf for x in absolute)
+
+    def flow(self, flowed: tuple | None) -> None:
+        """What has flowed to the parameters so far, as rows: at the stop before, at looks, and now; and where in a row each leaf
+        begins. None where that is too much to look at."""
+        if flowed is not None:
+            rows, begins = flowed
+            steps = rows[1:] - rows[:-1]
+            amount = np.abs(steps, out=steps).sum(axis=0) if type(steps) is np.ndarray else abs(steps).sum(axis=0)
+            self.flows = rows[-1], amount if self.flows is None else self.flows[1] + amount, begins
+
+    def cancelled(self, most: float) -> float:
+        """C of the leaf of the parameters of which the least is left; 1 where it is below `most`."""
+        if self.flows is None:
+            return 1.0
+        left, amount, begins = self.flows
+        left, amount = sums_of(left * left, begins), sums_of(amount * amount, begins)
+        if (amount <= most * most * left).all():
+            return 1.0
+        return max((a / b for a, b in zip(amount.tolist(), left.tolist(), strict=True) if b > 0), default=1.0) ** 0.5
+
+    def fade(self) -> None:
+        """The sizes near the start, from what has been seen."""
+        ts = self.problem.ts
+        span = abs(float(ts[-1] - ts[0])) or 1.0
+        for name, ns, middle, y, a in self.recent:
+            less = column(np.exp([-FADE * abs(float(ts[ns[i]] - ts[0])) / span for i in middle.tolist()]), y)
+            before = self.near.get(name, (0.0, 0.0))
+            self.near[name] = tuple(np.maximum(s, highest(x * less)) for s, x in zip(before, (y, a), strict=True))
+        self.recent = []
+
+    def at_start(self, E: float) -> float:
+        """max(W_0, E) C_0 for the leaf of y0 of whose cotangent the least is left; or a larger number, if that is small enough."""
+        if self.start is None or not self.problem.asked["y0"]:
+            return 0.0
+        data, (found, truth, a) = self.pairs.data, self.start
+        a = a if data is None else {name: weighted(data.a, a) for name in self.ys}
+        if len(self.recent) == 1 and not self.near:          # quickly told
+            (name, _, _, _, seen), = self.recent
+            smallest, least = number(abs(truth[name]).min()), number(abs(a[name]).max())
+            if smallest * least > 0 and (bound := max(self.trips[-1][1] / smallest, E) * (1.0 + a[name].size * size(seen) / least)
+                                         ) < 0.01 * CLOSE[seen.dtype.itemsize]:
+                return bound
+        self.fade()
+        worst = 0.0
+        for name in self.ys:
+            y, (of_y, of_a) = abs(truth[name]), self.near.get(name, (0.0, 0.0))
+            of_y, of_a = np.maximum(y, of_y), np.maximum(abs(a[name]), of_a)
+            W_0 = finite(size(abs(found[name] - truth[name]) / (of_y + self.eps ** 0.5 * size(of_y) + self.tiny)))
+            widths = self.problem.widths or (y.shape[-1] if y.ndim else 1,)
+            C_0 = 1.0
+            for first, width in zip(np.cumsum((0, *widths[:-1])).tolist(), widths, strict=True):
+                x, near = (z.reshape(-1, sum(widths))[:, first:first + width] for z in (a[name], of_a))
+                left, near = (number((z * z).sum()) ** 0.5 for z in (x, near))
+                C_0 = max(C_0, near / left if left > 0 else 1.0)
+            worst = max(worst, max(W_0, E) * C_0)
+        return worst
 
     def numbers(self, weighed: Any) -> dict[str, float]:
         """Everything that was measured."""
         tiny, first = self.tiny, self.problem.method.outputs[0]
-        W_p = [size(x / (self.A.get(name, self.A[first]) + tiny)) for name, x in self.W_p.items()]
+        W_p = [size(self.problem.relative(x, self.A.get(name, self.A[first]), tiny)) for name, x in self.W_p.items()]
         found = {"W_y": self.W_y, "W_p": max(map(finite, W_p), default=0.0)}
         if weighed is not None:
             found["E"] = finite(size(weighed / (self.A[first] + tiny)))
@@ -475,7 +588,10 @@ class Back:
         problem.stats.roundtrip = trip = self.roundtrip()
         found = self.numbers(weighed)
         of_params = max(found["W_p"], found.get("E", 0.0))
-        estimate = {"y0": max(found["W_y"], of_params), "params": of_params}
+        # what rounding makes of the contributions of as many steps no mode does better
+        over, close = max(0.0, of_params - self.eps * problem.N ** 0.5), CLOSE[next(iter(self.ys.values())).dtype.itemsize]
+        estimate = {"y0": max(found["W_y"], of_params, CAUTION * self.at_start(of_params)),
+                    "params": max(of_params, over and over * self.cancelled(0.1 * close / over))}
         telling = self.tol if hasattr(problem.method, "word") else NEARLY * self.tol
         wrong = [name for name, off in (("y0", of_params > self.tol or found["W_y"] > telling), ("params", of_params > self.tol))
                  if off and problem.asked[name]]
@@ -509,6 +625,24 @@ class Back:
         return RoundTrip(off, max(ulps), n)
 
 
+def flat(arrays: list) -> Any:
+    """The entries of all arrays, one after another."""
+    return np.concatenate([x.reshape(-1) for x in arrays])
+
+
+def begins(arrays: list) -> np.ndarray:
+    """Where in flat(arrays) each of them begins, but for those without entries."""
+    sizes = [x.size for x in arrays]
+    return np.cumsum([0, *sizes[:-1]])[np.asarray(sizes) > 0]
+
+
+def sums_of(x: Any, begins: np.ndarray) -> np.ndarray:
+    """The sum of each stretch of x, on the host."""
+    if isinstance(x, np.ndarray):
+        return np.add.reduceat(x, begins)
+    return np.asarray([number(x[i:j].sum()) for i, j in pairwise([*begins.tolist(), len(x)])])
+
+
 def column(values: Any, like: Any) -> Any:
     """One number for each row of `like`, where that is and shaped to go with it."""
     return beside(like)(np.reshape(values, (-1, *[1] * (like.ndim - 1))).astype(like.dtype))
@@ -533,6 +667,11 @@ def size_of_each(x: Any) -> np.ndarray:
     return to_host(abs(x).reshape(len(x), -1).max(axis=1))
 
 
+def largest_of_each(x: Any) -> list[float]:
+    """The same of what is positive, as numbers."""
+    return [number(x.max())] if len(x) == 1 else to_host(x.reshape(len(x), -1).max(axis=1)).tolist()
+
+
 def finite(x: float) -> float:
     """x, or Inf for what is not a number."""
     return x if x == x else float("inf")
@@ -545,6 +684,10 @@ TOL = 1e-3            # estimated relative error of the gradient from which a sw
 # swings. Chosen on the 1685 solves of python -m reference.detection with the seeds 0 and 1.
 LIMITS = {"grid": ((0.005, 0.07, 3.0), (0.01, 0.2, 20.0)), "adaptive": ((0.0025, 0.1, 3.0), (0.01, 0.2, 3.0)),
           "driven": ((0.025, 0.2, 5.0), (0.025, 0.2, 20.0))}
+FADE = 40.0           # how much less, in powers of e, what is at the end says about the sizes at the start
+CLOSE = {8: 1e-5, 4: 1e-3}          # what the default accepts, by the bytes of a number: float64, float32
+CAUTION = 4.0         # times W_0: dL/dy0 has collected the errors of all states, each with a second derivative of the field
+MANY = 4096           # parameters up to which it is looked at what has flowed to them
 NEARLY = 3.0          # times tol, from which on W_y alone speaks against dL/dy0 of a nearly reversible method: it overestimates
 OF_TOLERANCE = 30.0   # times what the tolerances of a controller allow an error to be, for the gap of an adaptive solve
 

@@ -18,10 +18,11 @@ import numpy as np
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import is_float, value_of
+from ..march import march
 from ..methods.runge_kutta import increment_of
-from ..stepping import Problem, march
+from ..stepping import Problem
 from ..watch import AdjointWarning, Complaint, complain, size
-from .reversible import spread
+from .cotangents import spread
 
 
 @dataclass(frozen=True)

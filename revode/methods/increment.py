@@ -16,7 +16,7 @@ from typing import Any
 
 from ..engine import tree
 from ..engine.derivatives import explain
-from ..engine.tensor import Tape, Tensor, is_float, value_of
+from ..engine.tensor import Tape, Tensor, is_float, joined, value_of
 
 
 class System:
@@ -48,6 +48,7 @@ class System:
             raise
         if type(f) is kind and kind is not Tensor and f.dtype is y.dtype and f.shape == y.shape and not tail:
             return f                         # as ever, and quickly told
+        f = joined(f)                        # np.array([...]) of tensors
         if self.refuse is not None and not fits(f, y, tail):
             self.refuse(f, t, y, params, tail, what)
         return f
