@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import cache
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,7 +22,10 @@ from .engine import tree
 from .engine.derivatives import value_and_grad
 from .engine.tangents import linearised
 from .engine.tensor import beside, is_float, number
+from .stepping import Problem
+from .tangent import tangent
 
+calls = count()      # of of_solve: each one looks along other directions
 FLOOR = 64.0         # times eps, of the size of the gradient: what rounding alone makes of both sides
 
 
@@ -101,6 +105,23 @@ def certify(loss: Callable, params: Any, probes: int = 1, seed: int = 0, *, leav
         other = tree.flatten(value_and_grad(lambda params: loss(params, halved(ts)))(params)[1])[0]
         found = found._replace(refined=math.sqrt(sum(number(np.sum((g[i] - other[i]) ** 2)) for i in floats)))
     return value, grads, found
+
+
+def of_solve(problem: Problem, initial: Any, params: Any, cotangent: Any, gradients: tuple, probes: int) -> Certificate:
+    """A certificate of what a gradient mode returns, for the cotangent that came in: <gradients, u> and <cotangent, tangent of u>."""
+    rng = np.random.default_rng(next(calls))
+    x, structure = tree.flatten((initial, params))
+    g, a = tree.flatten(gradients)[0], tree.flatten(cotangent)[0]
+    moving = [i for i, leaf in enumerate(x) if is_float(leaf) and g[i] is not None]
+    differences = []
+    for _ in range(probes):
+        u: list[Any] = [drawn(rng, leaf) if i in moving else None for i, leaf in enumerate(x)]
+        moved = tree.flatten(tangent(problem, initial, params, *tree.unflatten(structure, u)))[0]
+        along = sum(number(np.sum(b * c)) for b, c in zip(a, moved, strict=True) if c is not None)
+        differences.append(sum(number(np.sum(g[i] * u[i])) for i in moving) - along)
+    eps = max(float(np.finfo(x[i].dtype).eps) for i in moving)
+    size = math.sqrt(sum(number(np.sum(g[i] * g[i])) for i in moving))
+    return certificate(differences, size, FLOOR * eps * size)
 
 
 def certificate(differences: list[float], size: float, floor: float) -> Certificate:

@@ -99,3 +99,26 @@ def test_what_is_refused_and_how_it_reads() -> None:
     text = str(certificate([3e-4, -4e-4], 2.0, 1e-15))
     assert text == "error about 3.5e-04 (1.8e-04 of the gradient), below 1.6e-03 with 95 %"
     assert Certificate(0.0, 0.0, 0.0, 0.0, 1).sentence() == "error below 0.0e+00, what rounding makes"
+
+
+def test_inside_a_training_step() -> None:
+    """Reversible(certify=k): each gradient of a solve, for the cotangent that comes in."""
+    found = []
+
+    def of(p: Any, mode: Any, method: Any = None, ts: Any = TS, bad: bool = False) -> Any:
+        sine = rv.custom_vjp(lambda x: (np.sin(x), lambda g: (-g * np.cos(x),))) if bad else np.sin
+        sol = rv.solve(lambda t, y, p: sine(y @ p["W"]) + p["b"] - (4 * y if bad is None else 0), Y0, ts, p, gradient=mode, method=method)
+        found.append(sol.stats)
+        return np.sum(sol.ys ** 2)
+
+    for k in (1, 3):
+        rv.grad(lambda p, k=k: of(p, rv.Reversible(certify=k)))(PARAMS)
+        assert found[-1].certificate.probes == k
+        assert found[-1].certificate.below < 1e-6 * found[-1].certificate.size
+    with pytest.warns(rv.ReconstructionWarning, match="measured along random directions"):
+        rv.grad(lambda p: of(p, rv.Reversible(certify=4), bad=True))(PARAMS)
+    with pytest.raises(ValueError, match="number of random directions"):
+        rv.Reversible(certify=-1)
+    exact = rv.grad(lambda p: np.sum(rv.solve(lambda t, y, p: np.tanh(y @ p["W"]), Y0, TS, p, method=rv.Coupled(lam=0.9), exact=True,
+                                              gradient=rv.Reversible(certify=2)).y1))(PARAMS)
+    assert np.all(np.isfinite(exact["W"]))
