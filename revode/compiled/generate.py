@@ -117,12 +117,8 @@ class Source:
     def look_at(self) -> None:
         """What a look takes: parts and cotangents, and the sums for the parameters where these are few."""
         sums = sorted((offset, F) for role, (offset, F, _) in self.places.items() if role[0] == "aparam" and F)
-<<<<<<< HEAD
-        few = 0 < sum(F for _, F in sums) <= MANY and not any(x.sums for x in self.lowered.values())
-=======
         apart = any(x.sums for x in self.lowered.values())           # parameters of their own for members, or trajectories
         few = 0 < sum(F for _, F in sums) <= MANY and not apart
->>>>>>> main
         # where the sums for the parameters lie, one beside another, and where each of them begins there
         self.sums = slice(sums[0][0], sums[-1][0] + sums[-1][1]) if few else None
         self.begins = np.asarray([offset - sums[0][0] for offset, _ in sums])

@@ -181,8 +181,6 @@ class Tiles:
                 found[role[1]] = self.untiled(x).reshape(self.shapes.get(role, self.shape)).copy()       # for one trajectory a view
         return found
 
-<<<<<<< HEAD
-=======
     def flowed(self, memory: Any) -> Any:
         """The sums for the parameters when this was asked before, at the last looks, and now, as rows."""
         at = self.source.sums
@@ -192,7 +190,6 @@ class Tiles:
         self.flowed_before = rows[-1:]
         return rows[:, 0] if self.tiles == 1 else rows.sum(axis=1)
 
->>>>>>> main
     def summed(self, role: Any, x: np.ndarray) -> np.ndarray:
         """The gradient of a parameter: over the tiles; where there is one for each member, or each trajectory, over theirs."""
         kinds = {kind for lowered in self.lowered.values() if (kind := lowered.sums.get(role)) is not None}
@@ -203,18 +200,6 @@ class Tiles:
         else:
             found = tree_sum(x)
         return found.reshape(self.shapes[role]).copy()
-<<<<<<< HEAD
-
-    def flowed(self, memory: Any) -> Any:
-        """The sums for the parameters when this was asked before, at the last looks, and now, as rows."""
-        at = self.source.sums
-        now = memory.reshape(1, self.tiles, -1)[:, :, at]
-        before = np.zeros_like(now) if self.flowed_before is None else self.flowed_before
-        rows = np.concatenate([before, now] if self.glimpse is None else [before, self.glimpse[:, :, at], now])
-        self.flowed_before = rows[-1:]
-        return rows[:, 0] if self.tiles == 1 else rows.sum(axis=1)
-=======
->>>>>>> main
 
     def roles_of(self, kind: str) -> list:
         """in_order(), kept."""
