@@ -205,13 +205,13 @@ def in_turns(jobs: Sequence[Fit], params: Any) -> list[Trained]:
             for mine in runs]
 
 
-def rehearsed(job: Fit, fall_back: bool, notes: list[str]) -> tuple[Fit, float, Stats]:
+def rehearsed(job: Fit, fall_back: bool, notes: list[str]) -> tuple[Fit, tuple[float, Stats]]:
     """One gradient of a row before any work: its program is made, or it is refused, here; and the seconds.
 
     fall_back: a solver that revode.solve chooses takes over where the backend refuses.
     """
     if job.solve.backend in ("eager", "auto"):           # which make nothing beforehand, and refuse nothing
-        return job, 0.0, Stats()
+        return job, (0.0, Stats())
     start = time.perf_counter()
     try:
         (_, sol), _ = job.gradient(job.start)
@@ -224,7 +224,7 @@ def rehearsed(job: Fit, fall_back: bool, notes: list[str]) -> tuple[Fit, float, 
     took = time.perf_counter() - start
     if sol.stats.compilations:
         print(f"{job.name}: ready for {sol.stats.backend} after {tables.seconds(took)}", file=sys.stderr)
-    return job, took, sol.stats
+    return job, (took, sol.stats)
 
 
 def row_of(job: Fit, run: Trained, first: tuple[float, Stats] | None, iterations: int) -> dict:
@@ -249,10 +249,10 @@ def train_plan(args: Namespace, jobs: Sequence[Fit], iterations: int) -> Plan:
     """Train every row, then measure it."""
     def work(report: Report) -> None:
         ready = [rehearsed(job, args.backend == "auto", report.notes) for job in jobs]
-        for job, *first in ready:
+        for job, first in ready:
             run = fit(job, iterations, progress=job.name, warned=report.warned)
             report.losses[job.name], report.best = run.losses, run.params if report.best is None else report.best
-            report.rows.append(row_of(job, run, tuple(first), iterations))
+            report.rows.append(row_of(job, run, first, iterations))
             found.append((job, run))
             examine(report.rows[-1], job, run.params, direct_gradient(job.experiment.loss, run.params, job.solve, run.stats.steps))
             if run.stopped == INTERRUPTED:
@@ -289,10 +289,10 @@ def spread(rows: Sequence[dict]) -> list[str]:
 def compare_plan(args: Namespace, job: Fit, iterations: int) -> Plan:
     """Train with Reversible, then measure every gradient mode on the same backend, and Reversible on others."""
     def work(report: Report) -> None:
-        first, *ready = rehearsed(job, args.backend == "auto", report.notes)
+        first, ready = rehearsed(job, args.backend == "auto", report.notes)
         run = fit(first, iterations, progress=job.name, warned=report.warned)
         report.losses[job.name], report.best = run.losses, run.params
-        row = row_of(first, run, tuple(ready), iterations)
+        row = row_of(first, run, ready, iterations)
         report.rows.append(row)
         found.append((first, run))
         truth = direct_gradient(first.experiment.loss, run.params, first.solve, run.stats.steps)
@@ -379,11 +379,11 @@ def compare_like_with_like(rows: Sequence[dict], notes: list[str]) -> None:
 # The report -------------------------------------------------------------------------------------------
 def head(args: Namespace, jobs: Sequence[Fit], iterations: int) -> list[str]:
     """What is about to be done."""
-    e = jobs[0].experiment
+    e, solve = jobs[0].experiment, jobs[0].solve
+    methods = [f"method: {solve.method!r}"] if len({job.solve.method for job in jobs}) == 1 else []
     published = f" (published: {e.published_iterations:,})" if e.published_iterations else ""
     seeds = f"seeds {', '.join(map(str, args.seeds))}" if args.seeds else f"seed {args.seed}"
-    alone = len({job.solve.method for job in jobs}) == 1
-    return [f"{args.experiment}: {e.title}", *e.words, *([f"method: {jobs[0].solve.method!r}"] if alone else []), f"backend: {jobs[0].solve}; --backend changes it",
+    return [f"{args.experiment}: {e.title}", *e.words, *methods, f"backend: {solve}; --backend changes it",
             f"{iterations:,} iterations{published}, {seeds}; Ctrl-C ends early and keeps what there is"]
 
 
