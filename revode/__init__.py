@@ -9,7 +9,8 @@ from . import nn, optim
 from .adaptive import PID
 from .advise import Advice, advise
 from .archive import load, save
-from .engine import Tensor, check_vjp, custom_vjp, grad, stop_gradient, tree, value_and_grad, vjp
+from .certify import Certificate, certify
+from .engine import Tensor, check_vjp, custom_vjp, grad, jvp, stop_gradient, tree, value_and_grad, vjp
 from .equilibrium import ConvergenceError, ConvergenceWarning, FixedPoint, fixed_point
 from .exact import Lattice
 from .gradients import Automatic, Backsolve, Checkpointed, Direct, Implicit, Phantom, Reversible
@@ -49,6 +50,8 @@ from .watch import (
     ReconstructionWarning,
     RevodeWarning,
     RoundTrip,
+    StabilityError,
+    StabilityWarning,
 )
 
 __version__ = "0.1.0"
@@ -67,6 +70,7 @@ __all__ = [
     "Backsolve",
     "Brownian",
     "BrownianTree",
+    "Certificate",
     "Checkpointed",
     "Composition",
     "ConvergenceError",
@@ -98,6 +102,8 @@ __all__ = [
     "SemiImplicitEuler",
     "Shear",
     "Solution",
+    "StabilityError",
+    "StabilityWarning",
     "State",
     "Stats",
     "Swap",
@@ -105,10 +111,12 @@ __all__ = [
     "Tensor",
     "VelocityVerlet",
     "advise",
+    "certify",
     "check_vjp",
     "custom_vjp",
     "fixed_point",
     "grad",
+    "jvp",
     "hessian",
     "hvp",
     "jacobian",

@@ -47,7 +47,7 @@ class Block(Kept):
         self.states: dict[str, Any] = {}
 
     def put(self, ns: list[int], states: Rows) -> None:
-        for name, x in states.items():
+        for name, x in states.items() if ns else ():
             if name not in self.states:
                 self.states[name] = np.empty_like(x[0], shape=(len(self.places), *x[0].shape), order="C")
             self.states[name][ns[0]:ns[-1] + 1] = np.stack(x) if isinstance(x, list) else x

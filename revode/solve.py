@@ -21,6 +21,7 @@ from .march import march
 from .methods.increment import Recorder
 from .problem import Asked, Layout
 from .stepping import Problem, State, Stats, as_table, states
+from .tangent import tangent
 
 
 class Solution(NamedTuple):
@@ -156,7 +157,10 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
                 look_elsewhere(problem, params, ys, parts)
             return guarded(problem, initial, params, ((ys, parts), pull))
 
-        ys, parts = custom_vjp(operation)(initial, params)
+        def along(args: tuple, moved: tuple) -> tuple:
+            return tangent(problem, *args, *moved)
+
+        ys, parts = custom_vjp(operation, along)(initial, params)
     save = problem.save
     y1 = tuple(y[-1] for y in ys) if save[-1:] == (problem.N,) else problem.output(parts)
     return Solution(np.asarray(problem.ts)[list(save)], layout.unpack(ys, 1), state_after(problem, layout, parts),

@@ -41,6 +41,7 @@ class Stats:
     roundtrip : a RoundTrip, how far the reverse sweep was from the forward states; None before it.
     fallback : the gradient mode that took over where the reverse sweep could not be trusted (Automatic).
     traces, compilations : programs traced in this solve, and runners built for programs.
+    certificate : the measured error of the gradient (Reversible(certify=k)).
     exact : whether every bit of the initial state has come back (exact=True), and the buffers were empty then.
     bits_stored, bits_bound : the bits that an exact solve holds, of all elements together, and those that its contractions destroyed.
     backend : who ran the steps; of the reverse sweep, where that was another.
@@ -59,6 +60,7 @@ class Stats:
     fallback: str | None = None  # the gradient mode that took over where the reverse sweep could not be trusted (Automatic)
     traces: int = 0              # programs traced in this solve: none where only data have changed since one like it
     compilations: int = 0        # runners built for programs: one for each thread that uses them
+    certificate: Any = None      # the measured error of the gradient, where that was asked for (certify.py)
     exact: bool = False          # every bit of the initial state has come back (exact.py)
     bits_stored: float = 0       # that an exact solve holds, of all elements together
     bits_bound: float = 0.0      # that its contractions destroyed
@@ -125,6 +127,8 @@ class Problem:
     swept: bool = False          # whether a reverse sweep will follow, which on a given grid knows better whether the copies part
     suspicion: Any = None        # what the march would say of that
     parted: bool = False         # whether it has been said
+    unstable: bool = False       # or that its steps are too large
+    later: Any = None            # looks whether they are, where a reverse sweep has reason to ask
     lost: bool = False           # or that the reverse sweep did not find its way back
     flushed: Any = None          # what has left the buffers of an exact solve (exact.py)
     compared: set = field(default_factory=set)     # the programs of which a step has been compared with the tape

@@ -134,7 +134,7 @@ def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
     if driver is not None:
         path = np.shape(getattr(getattr(driver, "control", None), "values", ((),)))
         driven = type(driver), inside(problem), getattr(driver, "shape", None), path[:-2], path[-1]
-    return (backend, declared(problem, parts, params), type(system), getattr(system, "general", None), seen.key,
+    return (backend, declared(problem, parts, params), system.signature, seen.key,
             tuple((name, x.shape, x.dtype) for name, x in parts.items()), driven)
 
 

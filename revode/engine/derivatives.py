@@ -9,6 +9,7 @@ intermediate value.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -220,11 +221,12 @@ def grad(fn: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     return lambda *args, **kwargs: both(*args, **kwargs)[1]
 
 
-def custom_vjp(fn: Callable) -> Callable:
+def custom_vjp(fn: Callable, jvp: Callable | None = None) -> Callable:
     """An operation with a gradient of your own: fn(*args) returns (value, pull), as `vjp` does.
 
     pull(cotangent) takes a tree like value and returns one cotangent tree for each argument (None for zero). On plain
-    arrays the decorated function returns the value alone.
+    arrays the decorated function returns the value alone. jvp(args, tangents), if given, is the change of the value in forward mode
+    (None in tangents for what does not move); by default that of fn itself, or central differences, which one log line says.
 
     Example
     -------
@@ -235,9 +237,11 @@ def custom_vjp(fn: Callable) -> Callable:
     def operation(*args: Any) -> Any:
         leaves, structure = tree.flatten(joined_in(args))
         kept: list = []
+        at: list = []
 
         def run(values: list) -> tuple[list, Callable]:
             plain = tree.unflatten(structure, values)
+            at.append(plain)
             value, pull = fn(*plain)
             outputs, out_structure = tree.flatten(value)
             for y in outputs:
@@ -255,13 +259,39 @@ def custom_vjp(fn: Callable) -> Callable:
 
             return outputs, pull_flat
 
-        outputs = record_many(leaves, run)
+        def push_flat(vs: list) -> list:
+            moved = tree.unflatten(structure, vs)
+            return tree.align(kept[0], (jvp or partial(tangent_of_primal, fn))(at[0], moved))
+
+        outputs = record_many(leaves, run, push_flat)
         return tree.unflatten(kept[0], outputs)
 
     return operation
 
 
-_constant = custom_vjp(lambda x: (x, lambda g: (None,)))
+def tangent_of_primal(fn: Callable, args: tuple, tangents: tuple) -> Any:
+    """How the value of a custom operation changes: by the rules of what it is made of, or by central differences."""
+    from .tangents import jvp_of
+    try:
+        return jvp_of(lambda *args: fn(*args)[0], args, tangents)[1]
+    except Exception as error:
+        import logging
+        logging.getLogger("revode").info("jvp: the tangent of %s is taken by central differences, because its value cannot be followed: "
+                                         "%s", getattr(fn, "__qualname__", fn), error)
+    leaves, structure = tree.flatten(args)
+    vs = tree.flatten(tangents)[0]
+    sizes = [(number(abs(np.asarray(x)).max()) or 1.0, number(abs(v).max())) for x, v in zip(leaves, vs, strict=True) if v is not None]
+    h = float(np.finfo(float).eps) ** (1 / 3) * max(x for x, _ in sizes) / max((v for _, v in sizes), default=1.0)
+
+    def at(sign: int) -> list:
+        return tree.flatten(fn(*tree.unflatten(structure, [x if v is None else x + sign * h * v for x, v in zip(leaves, vs, strict=True)])
+                               )[0])[0]
+
+    value = tree.flatten(fn(*args)[0])
+    return tree.unflatten(value[1], [(b - a) / (2 * h) if is_float(a) else None for a, b in zip(at(-1), at(1), strict=True)])
+
+
+_constant = custom_vjp(lambda x: (x, lambda g: (None,)), jvp=lambda args, tangents: None)
 
 
 def stop_gradient(x: Any) -> Any:

@@ -15,7 +15,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from . import primitives, tree
 from .kept import FLOATS
-from .tensor import CONSTANT, FUNCTIONS, METHODS, RULES, STATIC, Each, Op, Tape, Tensor, _traced, apply, constant, value_of
+from .tensor import CONSTANT, FUNCTIONS, METHODS, RULES, STATIC, Each, Op, Tape, Tensor, _traced, apply, constant, is_float, value_of
 
 
 def numpys(function: Callable, listed: bool = True) -> Callable:
@@ -42,7 +42,15 @@ def numpys(function: Callable, listed: bool = True) -> Callable:
                 result = on(composed, [*arrays[:i], x, *arrays[i + 1:]])
                 return tape.pull([(result.slot, g)], [x.slot])[0] if type(result) is Tensor and result.tape is tape else None
 
-            op = Op(f"np.{function.__name__}", lambda *arrays: on(function, arrays), Each(rule))
+            def tangent(vs: list, *arrays: Any) -> Any:
+                from .tangents import push
+                tape = Tape()
+                moved = [tape.input(x) if is_float(x) else x for x in arrays]
+                result = on(composed, moved)
+                found = push(tape, {x.slot: v for x, v in zip(moved, vs, strict=True) if type(x) is Tensor and x.tape is tape})
+                return found.get(result.slot, 0.0) if type(result) is Tensor and result.tape is tape else 0.0
+
+            op = Op(f"np.{function.__name__}", lambda *arrays: on(function, arrays), Each(rule), None, tangent)
             y = apply(op, *(leaves[i] for i in places))
             dtype = np.dtype(getattr(y, "dtype", float))
             if dtype in FLOATS:

@@ -4,6 +4,7 @@
 """
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
@@ -13,10 +14,9 @@ from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import Tensor
 from ..engines import Eager, engine_of
-from ..march import Block, march, onward
+from ..march import Block, Kept, begin, march, onward
 from ..memory import check_room
 from ..methods.increment import Increment
-from ..methods.shears import Parts
 from ..stepping import Problem, Stats
 from .cotangents import at_the_end, at_the_start
 
@@ -25,17 +25,16 @@ from .cotangents import at_the_end, at_the_start
 class Direct:
     """Full backpropagation. Exact for the discrete solve, any method, any order of derivative; memory grows with N.
 
-    Where programs of the steps run, the states are kept, and each step is pulled back at its own: N states, and each step is
-    evaluated once more. On the tape everything that a step computes is kept, and nothing is evaluated twice; so it is for
-    derivatives of derivatives, and, with backend="auto", on adaptive grids.
+    On the tape everything that a step computes is kept, and nothing is evaluated twice; so it is with backend="auto", whose bits do
+    not depend on who runs the steps, and for derivatives of derivatives. Where programs of the steps were asked for (backend=
+    "replay", "native"), the states are kept, and each step is pulled back at its own: N states, and each step is evaluated once more.
 
     Raises MemoryError (on the tape after four steps of a fixed grid) where all of that will not fit into what is free.
     """
 
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
-        parts = self.parts(problem, initial, params)
-        if parts is not None:
-            return self.stored(problem, initial, params, parts)
+        if self.by_programs(problem, initial, params):
+            return self.stored(problem, initial, params)
         result, pull = vjp(lambda initial, params: march(problem, initial, params), initial, params)
         problem.stats.peak_states = problem.N + 1
 
@@ -45,33 +44,33 @@ class Direct:
 
         return result, counted
 
-    def parts(self, problem: Problem, initial: Any, params: Any) -> Parts | None:
-        """The parts at the start, where there is a program that pulls steps back; None where the tape has to."""
-        if problem.backend is None or problem.adaptive is not None or any(
-                type(x) is Tensor for x in tree.flatten((initial, params))[0]):
-            return None
-        system, stats = copy(problem.system), Stats()
-        system.stats = stats
-        parts = problem.start(Increment(system, params), initial)
-        found = not isinstance(engine_of(problem, "pull", parts, params), Eager)
-        if found:
-            problem.stats.nfe += stats.nfe
-        else:
-            problem.stats.checks += stats.nfe
-        return parts if found else None
+    def by_programs(self, problem: Problem, initial: Any, params: Any) -> bool:
+        """Whether there is a program that pulls steps back; while the grid is still to be found one is hoped for."""
+        if problem.backend is None or problem.backend.auto or any(type(x) is Tensor for x in tree.flatten((initial, params))[0]):
+            return False
+        if problem.adaptive is not None:
+            return True
+        system = copy(problem.system)
+        system.stats = Stats()
+        found = engine_of(problem, "pull", problem.start(Increment(system, params), initial), params)
+        problem.stats.checks += system.stats.nfe
+        return not isinstance(found, Eager)
 
-    def stored(self, problem: Problem, initial: Any, params: Any, parts: Parts) -> tuple[tuple, Callable]:
+    def stored(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
         """Ahead, keeping all, and pull."""
+        parts, engine = begin(problem, initial, params)
+        kept = Kept(range(sys.maxsize)) if problem.adaptive is not None else Block(problem.N)
         check_room(problem.N, sum(x.nbytes for x in parts.values()))
-        kept = Block(problem.N)
-        result = onward(problem, params, parts, engine_of(problem, "forward", parts, params), kept)
+        result = onward(problem, params, parts, engine, kept)
         problem.stats.peak_states = problem.N + 1
+        states = kept.states if isinstance(kept, Block) else {
+            name: [kept[n][name] for n in range(problem.N)] for name in parts}
 
         def pull(cotangent: Any) -> tuple:
             a_ys, a = at_the_end(problem, cotangent)
             engine = engine_of(problem, "pull", parts, params)
             engine.load(problem, params, parts, a)
-            engine.pull(problem.N, 0, a_ys, kept.states)
+            engine.pull(problem.N, 0, a_ys, states)
             return at_the_start(problem, initial, params, engine)
 
         return result, pull

@@ -20,7 +20,8 @@ from ..engine.tensor import value_of
 from ..engines import engine_of
 from ..march import Kept, march
 from ..stepping import Problem
-from ..watch import Back, Verdict, report
+from ..certify import Certificate, of_solve
+from ..watch import STORED, TOL, Back, Complaint, ReconstructionWarning, Verdict, complain, report
 from .cotangents import at_the_end, at_the_start
 
 COMPARED = 16      # at most so many saved states are compared on the way back
@@ -38,12 +39,17 @@ class Reversible:
         dL/dparams are judged apart, and only where they are asked for. The estimate (watch.py) weighs what came back wrong with
         the cotangent that is there, entry by entry: mostly above the true error, for exact words by a factor of ten and more;
         from thirty times below it to above it for nearly reversible methods.
+    certify : measure the error of each gradient along so many random directions, by forward mode (certify.py): stats.certificate.
+        Each costs about one solve on the tape, with its tangent. A ReconstructionWarning says where it is past tol.
     """
     resync: int | None = None
     strict: bool = False
     tol: float | None = None
+    certify: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.certify, int) or self.certify < 0:
+            raise ValueError(f"Reversible: certify={self.certify!r}; the number of random directions, or 0 for none")
         if self.resync is not None and (not isinstance(self.resync, int) or self.resync < 1):
             raise ValueError(f"Reversible: resync={self.resync!r}; a number of steps, 1 or more, or None")
         if self.tol is not None and not (isinstance(self.tol, Real) and self.tol > 0):
@@ -56,9 +62,21 @@ class Reversible:
         def pull(cotangent: Any) -> tuple:
             gradients, verdict = judged(cotangent)
             report(problem, verdict)
+            if self.certify:
+                self.measure(problem, of_solve(problem, initial, params, cotangent, gradients, self.certify))
             return gradients
 
         return result, pull
+
+    def measure(self, problem: Problem, found: Certificate) -> None:
+        """Keep a certificate, and say so where the error is too large."""
+        problem.stats.certificate = found
+        if found.error > (TOL if self.tol is None else self.tol) * found.size and not problem.lost:
+            complain(problem, Complaint(
+                ReconstructionWarning, "Reversible: the gradient was measured along random directions, and is wrong. If the sweep found its "
+                "way back (see stats.roundtrip), look at the pullbacks of custom operations in the field. Remedies: "
+                f"{STORED}.", {"error": found.error, "below": found.below, "size": found.size}))
+            problem.lost = True
 
     def begin(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable, dict]:
         """The march, the sweep as a function from the cotangent to (gradients, verdict), and the states kept, that at 0 among them."""

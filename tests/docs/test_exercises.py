@@ -617,6 +617,64 @@ def test_13_3_a_sum_that_keeps_its_bits():
     close([*with64, *with32], [x.astype(float).sum()] * 2, 4096 * 2.0**-24)
 
 
+# 14 -- checking someone else's implementation
+
+def test_14_1_one_step_back():
+    from revode.conformance import chosen
+    case, = chosen("alf-eta0.875")
+    problem, eta, n, eps = case.problem, case.problem.method["eta"], 2, 1e-30
+    f, t, h = problem.field(), problem.ts[n], problem.ts[n + 1] - problem.ts[n]
+
+    def step(x):
+        y, v = x[:3] + h / 2 * x[3:], x[3:]
+        v = (1 - 2 * eta) * v + 2 * eta * f(t + h / 2, y, problem.params)
+        return np.concatenate([y + h / 2 * v, v])
+
+    x, after = (np.concatenate([states["y"], states["v"]]) for states in case.states[n:n + 2])
+    close(step(x), after, 4 * EPS)
+    jacobian = np.stack([step(x + 1j * eps * e).imag / eps for e in np.eye(6)], 1)
+    a, a_after = (np.concatenate([row["y"], row["v"]]) for row in case.cotangents[n:n + 2])
+    # a dozen products and sums of numbers of the size of a
+    close(jacobian.T @ a_after + np.concatenate([problem.weights[n], np.zeros(3)]), a, 12 * EPS)
+
+
+def test_14_2_the_even_grid():
+    from dataclasses import replace
+
+    from revode.conformance import check
+    alf = names("14")["alf"]
+
+    def fixed(problem):
+        return alf(replace(problem, ts=problem.ts[0] + (problem.ts[1] - problem.ts[0]) * np.arange(len(problem.ts))), start=True)
+
+    found = {v.name: v for v in check(fixed, "alf,alf-uniform,alf-backwards")}
+    assert found["alf-uniform"].status == "conforms"
+    assert found["alf"].status == found["alf-backwards"].status == "differs"
+    assert "at step 2" in found["alf"].where[0]              # the first step is right
+
+
+def test_14_3_two_at_once():
+    from revode.conformance import check, chosen, faults, reference
+    case, = chosen("alf-eta0.875")
+    listed = {fault.says: fault for fault in faults.listed(case.problem.method, "ode")}
+    early = listed["f is evaluated at t; its time is t + h/2"]
+    still = listed["v0 = 0; it is f(t0, y0)"]
+
+    def planted(*chosen):
+        def implementation(problem):
+            run = reference.Reference(problem, sum((fault.edits for fault in chosen), ()))
+            f = problem.field()
+            run.names["f"] = lambda t, y: f(t, y, problem.params)
+            return {"ys": run.trajectory()[0]}
+
+        return check(implementation, "alf-eta0.875", level="y")[0]
+
+    assert planted(early).looks_like == [early.says] and planted(still).looks_like == [still.says]
+    both = planted(early, still)
+    assert both.looks_like == [] and "looks like: unknown" in both.lines()[-1]
+    assert "step 1" in both.where[0] and "no. 2, at t = 0.3125" in both.where[1]        # without v0, the first is right by accident
+
+
 # which-method.md
 
 @cache

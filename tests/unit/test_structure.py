@@ -23,7 +23,7 @@ ORDER = """
 engine jacobians archive conditions methods mixing
 watch
 stepping
-memory exact engines march paths adaptive
+memory tangent certify exact engines march paths adaptive
 gradients finite
 compiled
 driving problem checks advise
@@ -50,6 +50,8 @@ BUDGET = {
     "gradients": 430,
     "stepping": 190,
     "exact": 190,
+    "tangent": 45,
+    "certify": 120,
     "engines": 180,
     "march": 115,
     "watch": 450,
@@ -67,7 +69,7 @@ BUDGET = {
     "nn": 110,
     "optim": 125,
     "plotting": 90,
-    "conformance": 1000,             # half of it a table of faults
+    "conformance": 1250,             # two thirds of it tables: every method as text, and its faults
     "experiments": 2350,             # fifteen commands, one file each, on any backend
 }
 # DESIGN section 2 names these four. What keeps gradients from being lost in silence has come in since: kept.py (arrays that change
