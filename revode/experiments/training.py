@@ -192,15 +192,15 @@ def measured(job: Fit, params: Any, truth: Any) -> dict:
             "gradient_error": None if truth is None else relative_error(grads, truth), "roundtrip": stats.roundtrip}
 
 
-def in_turns(jobs: Sequence[Fit], params: Any) -> list[Trained]:
-    """A few first iterations of each row from params, by turns, so that a busy machine is so for all of them."""
-    runs: list[list[Trained]] = [[] for _ in jobs]
-    rounds = 1
-    while len(runs[-1]) < rounds:
+def in_turns(jobs: Sequence[Fit], params: Any, begun: Sequence[Trained]) -> list[Trained]:
+    """A few first iterations of each row from params, by turns, so that a busy machine is so for all of them; begun: the
+    first of each."""
+    runs = [[first] for first in begun]
+    least, most = ROUNDS
+    rounds = min(max(least, int(TURNS / sum(first.seconds[0] for first in begun))), most)
+    for _ in range(rounds - 1):
         for job, mine in zip(jobs, runs, strict=True):
             mine.append(fit(job, 1, params))
-        least, most = ROUNDS
-        rounds = min(max(least, int(TURNS / sum(mine[0].seconds[0] for mine in runs))), most)
     return [mine[0]._replace(losses=[run.losses[0] for run in mine], seconds=[run.seconds[0] for run in mine])
             for mine in runs]
 
@@ -299,8 +299,8 @@ def compare_plan(args: Namespace, job: Fit, iterations: int) -> Plan:
         examine(row, first, run.params, truth)
         if run.stopped is not None:
             raise KeyboardInterrupt if run.stopped == INTERRUPTED else FloatingPointError(run.stopped)
-        others = affordable(first, rows_beside(first, run.stats, args.backend), run, args.full, report.notes)
-        turns = in_turns([first, *others], run.params)
+        others, begun = affordable(first, rows_beside(first, run.stats, args.backend), run, args.full, report.notes)
+        turns = in_turns([first, *others], run.params, [fit(first, 1, run.params), *begun])
         row["seconds_per_iteration"] = turns[0].median      # as those of the other rows, not that of a while ago
         for other, mine in zip(others, turns[1:], strict=True):
             print(f"measuring {other.name}", file=sys.stderr)
@@ -342,22 +342,27 @@ def add_row(report: Report, job: Fit, first: Trained, turns: Trained, truth: Any
         raise KeyboardInterrupt
 
 
-def affordable(first: Fit, jobs: Sequence[Fit], run: Trained, full: bool, notes: list[str]) -> list[Fit]:
-    """The rows that can be measured within SKIP_AFTER seconds each; a note for each that cannot."""
-    start = time.perf_counter()
+def affordable(first: Fit, jobs: Sequence[Fit], run: Trained, full: bool, notes: list[str]
+               ) -> tuple[list[Fit], list[Trained]]:
+    """The rows that can be measured within SKIP_AFTER seconds each, and an iteration of each; a note for the others."""
+    start, steps = time.perf_counter(), run.stats.steps
     first.experiment.loss(run.params, replace(first.solve, gradient=None, backend="eager"))
-    forward = time.perf_counter() - start
-    kept = []
+    forward = time.perf_counter() - start          # on the tape; what a checkpointed row takes says better
+    kept, begun = [], []
     for job in jobs:
-        estimate = estimated_seconds(job.solve.gradient, run.stats.steps, forward)
-        if isinstance(job.solve.gradient, Direct) and run.stats.steps > DIRECT_STEPS:
-            notes.append(f"{job.name} was left out: its tape of {run.stats.steps:,} steps would fill the memory.")
+        mode = job.solve.gradient
+        estimate = estimated_seconds(mode, steps, forward)
+        if isinstance(mode, Direct) and steps > DIRECT_STEPS:
+            notes.append(f"{job.name} was left out: its tape of {steps:,} steps would fill the memory.")
         elif estimate * (ROUNDS[0] + TRACING) > SKIP_AFTER and not full:
             notes.append(f"{job.name} was left out: one iteration may take {tables.seconds(estimate)}, and some are "
                          "needed; --full runs it.")
         else:
             kept.append(job)
-    return kept
+            begun.append(fit(job, 1, run.params))
+            if isinstance(mode, Checkpointed):
+                forward *= begun[-1].seconds[0] / estimate
+    return kept, begun
 
 
 def estimated_seconds(gradient: Any, steps: int, forward: float) -> float:
