@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -14,14 +14,28 @@ from .engine import tree
 from .engine.derivatives import custom_vjp
 from .engine.tensor import innermost, joined_in, value_of
 from .engines.eager import step_back, zeros
+from .exact import Lattice
 from .finite import guarded
-from .gradients import Automatic, Direct, Reversible
+from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
 from .gradients.cotangents import pull_start, spread
 from .march import march
 from .methods.increment import Recorder
 from .problem import Asked, Layout
 from .stepping import Problem, State, Stats, as_table, states
 from .tangent import tangent
+
+if TYPE_CHECKING:
+    from .compiled.backend import Backend
+
+Mode = Automatic | Backsolve | Checkpointed | Direct | Reversible
+
+
+class Method(Protocol):
+    """What every method has; the rest is in methods/."""
+    @property
+    def parts(self) -> tuple[str, ...]: ...
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
 
 
 class Solution(NamedTuple):
@@ -66,11 +80,12 @@ class Solution(NamedTuple):
 
 
 @hinted
-def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None, gradient: Any = None,
+def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Method | None = None, gradient: Mode | None = None,
           save: Any = None, state0: State | None = None, progress: bool = False, controller: PID | None = None,
           dt0: float | None = None, save_at: Any = None, diffusion: Callable | None = None, noise: Any = None,
-          interpretation: str = "stratonovich", control: Any = None, backend: str = "auto", threads: int | None = None,
-          arithmetic: str = "fast", exact: Any = None) -> Solution:
+          interpretation: Literal["stratonovich", "ito"] = "stratonovich", control: Any = None,
+          backend: Literal["auto", "eager", "replay", "native"] | Backend = "auto", threads: int | None = None,
+          arithmetic: Literal["fast", "strict"] = "fast", exact: bool | Lattice | None = None) -> Solution:
     """Solve y' = field(t, y, params), y(ts[0]) = y0, with one step of `method` for each interval of the grid ts.
 
     Parameters
@@ -168,9 +183,9 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
 
 
 @hinted
-def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None,
+def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Method | None = None,
           state0: State | None = None, controller: PID | None = None, dt0: float | None = None,
-          exact: Any = None) -> Iterator[tuple[float, State]]:
+          exact: bool | Lattice | None = None) -> Iterator[tuple[float, State]]:
     """Step by hand: yields (t, state) for every grid point, the first included; stop whenever you like.
 
     Parameters
@@ -206,7 +221,7 @@ class Back(NamedTuple):
 
 
 @hinted
-def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay1: Any, method: Any = None,
+def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay1: Any, method: Method | None = None,
                y0: Any = None) -> Iterator[Back]:
     """The reverse sweep by hand, from the final state of a solve: what another implementation can be compared with.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from html import escape
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -21,8 +20,12 @@ from .watch import RoundTrip
 
 def as_table(rows: dict[str, Any]) -> str:
     """A small HTML table of names and values, for notebooks."""
-    cells = "".join(f"<tr><th style='text-align:left'>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in rows.items())
+    cells = "".join(f"<tr><th style='text-align:left'>{name}</th><td>{escaped(value)}</td></tr>" for name, value in rows.items())
     return f"<table>{cells}</table>"
+
+
+def escaped(value: Any) -> str:
+    return str(value).replace("&", "&amp;").replace("<", "&lt;")
 
 
 @dataclass(repr=False)

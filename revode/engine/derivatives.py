@@ -19,10 +19,19 @@ from .tensor import Tape, Tensor, beside, completed, is_float, joined, joined_in
 
 
 def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
-    """Evaluate fn(*args) and return (value, pull), where pull(cotangent) gives a tuple, one cotangent for each argument.
+    """Evaluate a function, and return how cotangents are pulled back through it.
 
-    The cotangent is a tree like value (None for zero); each result is a tree like its argument.
+    Parameters
+    ----------
+    fn : a function of trees of arrays that returns a tree.
+    args : its arguments; every float array in them is differentiated.
+
+    Returns (value, pull), where pull(cotangent) gives a tuple, one cotangent for each argument. The cotangent is a tree like
+    value (None for zero); each result is a tree like its argument.
     Raises TypeError for complex or unusual float arrays among the arguments.
+
+    Cost: one evaluation on a tape, which is held until value and pull are gone; a pull costs about as much as an evaluation or two.
+    Source: Linnainmaa 1970; Griewank & Walther, Evaluating Derivatives, 2008, chapter 3.
 
     Example
     -------
@@ -127,16 +136,21 @@ def like(g: Any, x: Any, seen: set) -> Any:
     return g
 
 
-def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
+def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable[..., tuple[Any, Any]]:
     """The function (*args) -> (value, gradient) for a scalar fn(*args).
 
     Parameters
     ----------
     fn : returns one number; with has_aux, (number, anything), whose tensors come back as plain arrays.
     argnums : which argument(s) to differentiate; an int gives one tree, a tuple a tuple of trees.
+    has_aux : whether fn returns something beside the number, such as a Solution.
 
-    Returns the value (with has_aux: (value, aux)) and the gradient, nested like the argument; None for leaves that are
-    not floats. Raises TypeError where fn returns no scalar, or where an argument has nothing to differentiate.
+    Returns a function that returns the value (with has_aux: (value, aux)) and the gradient, nested like the argument; None for
+    leaves that are not floats.
+    Raises TypeError where fn returns no scalar, or where an argument has nothing to differentiate.
+
+    Cost: one evaluation on a tape, and one pull.
+    Source: Linnainmaa 1970.
 
     Example
     -------
@@ -209,8 +223,17 @@ def _lower(x: Any) -> Any:
     return x
 
 
-def grad(fn: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
-    """The function (*args) -> gradient of a scalar fn(*args); see `value_and_grad`.
+def grad(fn: Callable, argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
+    """The function (*args) -> gradient of a scalar fn(*args).
+
+    Parameters
+    ----------
+    fn, argnums : as for `value_and_grad`.
+
+    Returns a function that returns the gradient, nested like the argument. Raises as `value_and_grad`.
+
+    Cost: as `value_and_grad`.
+    Source: Linnainmaa 1970.
 
     Example
     -------
@@ -222,11 +245,19 @@ def grad(fn: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
 
 
 def custom_vjp(fn: Callable, jvp: Callable | None = None) -> Callable:
-    """An operation with a gradient of your own: fn(*args) returns (value, pull), as `vjp` does.
+    """An operation with a gradient of your own.
 
-    pull(cotangent) takes a tree like value and returns one cotangent tree for each argument (None for zero). On plain
-    arrays the decorated function returns the value alone. jvp(args, tangents), if given, is the change of the value in forward mode
-    (None in tangents for what does not move); by default that of fn itself, or central differences, which one log line says.
+    Parameters
+    ----------
+    fn : fn(*args) returns (value, pull), as `vjp` does: pull(cotangent) takes a tree like value and returns a tuple, one
+        cotangent tree for each argument (None for zero).
+    jvp : jvp(args, tangents) returns the change of the value in forward mode (None in tangents for what does not move); by default
+        that of fn itself, or central differences, which one log line says.
+
+    Returns a function of the same arguments that returns the value alone, and carries the gradient where tensors come in.
+    Raises, when it is pulled, TypeError or ValueError for cotangents that do not fit their arguments.
+
+    Cost: that of fn; one node of the tape, whatever happens inside.
 
     Example
     -------
@@ -333,12 +364,22 @@ def _match(result: Any, arg: Any) -> list:
 
 
 def check_vjp(fn: Callable, *args: Any, order: int = 2, rtol: float | None = None, seed: int = 0) -> float:
-    """Compare the gradient of fn at args with central differences along random directions (of this seed), up to this order.
+    """Compare the gradient of fn at args with central differences along random directions.
 
-    fn may return a tree. Returns the largest relative difference; raises AssertionError past rtol (default: the error
-    that central differences have at their best step, about 20 * eps**(2/3), times 10 per extra order). A solve with
-    Reversible, Checkpointed or Backsolve has first derivatives only, so check it with order=1.
+    Parameters
+    ----------
+    fn : a function of trees of arrays; it may return a tree.
+    args : where to look; every float array in them is moved.
+    order : 1 for the gradient, 2 for the gradient of the gradient as well. A solve with Reversible, Checkpointed or Backsolve
+        has first derivatives only.
+    rtol : the largest relative difference allowed; default the error that central differences have at their best step, about
+        20 * eps**(2/3), times 10 per extra order.
+    seed : of the directions.
+
+    Returns the largest relative difference. Raises AssertionError past rtol.
+
     Cost: 2 evaluations and 1 pull for order 1; order 2 checks the pull itself in the same way.
+    Source: the dot-product test, Griewank & Walther, Evaluating Derivatives, 2008.
 
     Example
     -------

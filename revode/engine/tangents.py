@@ -75,6 +75,8 @@ SLOPES: dict[str, Callable] = {
     "fmod": lambda a, b: (1.0, -np.trunc(a / b)),
     "copysign": lambda a, b: (np.copysign(1.0, a) * np.copysign(1.0, b) * (a != 0), 0.0),
     "hypot": lambda a, b: (a / np.hypot(a, b), b / np.hypot(a, b)),
+    # of a spectrum: the size of a complex number is taken as constant where it is zero
+    "modulus": lambda re, im: tuple(np.where(np.hypot(re, im) == 0, 0.0, x / np.hypot(re, im)) for x in (re, im)),
     "absolute": lambda a: (np.sign(a),), "fabs": lambda a: (np.sign(a),),
     "square": lambda a: (2 * a,), "sqrt": lambda a: (0.5 / np.sqrt(a),),
     "cbrt": lambda a: (1 / (3 * np.cbrt(a) ** 2),), "reciprocal": lambda a: (-1 / (a * a),),

@@ -23,13 +23,24 @@ from .cotangents import at_the_end, at_the_start
 
 @dataclass(frozen=True)
 class Direct:
-    """Full backpropagation. Exact for the discrete solve, any method, any order of derivative; memory grows with N.
+    """Full backpropagation: the tape through all steps. Exact for the discrete solve, any method, any order of derivative.
 
     On the tape everything that a step computes is kept, and nothing is evaluated twice; so it is with backend="auto", whose bits do
     not depend on who runs the steps, and for derivatives of derivatives. Where programs of the steps were asked for (backend=
     "replay", "native"), the states are kept, and each step is pulled back at its own: N states, and each step is evaluated once more.
 
     Raises MemoryError (on the tape after four steps of a fixed grid) where all of that will not fit into what is free.
+
+    Cost: one evaluation on a tape and one pullback for each evaluation of the solve; N + 1 states, and all that lies between.
+    Source: Linnainmaa 1970.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> from revode import grad, solve
+    >>> end = lambda y0: solve(lambda t, y, p: -y, y0, np.linspace(0.0, 1.0, 51), gradient=Direct()).y1[0] ** 2
+    >>> float(round(grad(lambda y0: grad(end)(y0)[0])(np.ones(1))[0], 6))
+    0.270671
     """
 
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
