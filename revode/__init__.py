@@ -9,18 +9,24 @@ from . import nn, optim
 from .adaptive import PID
 from .advise import Advice, advise
 from .archive import load, save
-from .engine import Tensor, check_vjp, custom_vjp, grad, stop_gradient, tree, value_and_grad, vjp
-from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
+from .certify import Certificate, certify
+from .engine import Tensor, check_vjp, custom_vjp, grad, jvp, stop_gradient, tree, value_and_grad, vjp
+from .equilibrium import ConvergenceError, ConvergenceWarning, FixedPoint, fixed_point
+from .exact import Lattice
+from .gradients import Automatic, Backsolve, Checkpointed, Direct, Implicit, Phantom, Reversible
 from .jacobians import hessian, hvp, jacobian
 from .methods import (
     EES,
     EES25,
     EES27,
+    Anderson,
     AsynchronousLeapfrog,
     Composition,
     Coupled,
     LeapfrogMidpoint,
     NearReversible,
+    Picard,
+    RevDEQ,
     ReversibleHeun,
     RungeKutta,
     SemiImplicitEuler,
@@ -44,6 +50,8 @@ from .watch import (
     ReconstructionWarning,
     RevodeWarning,
     RoundTrip,
+    StabilityError,
+    StabilityWarning,
 )
 
 __version__ = "0.1.0"
@@ -56,16 +64,23 @@ __all__ = [
     "AdjointError",
     "AdjointWarning",
     "Advice",
+    "Anderson",
     "AsynchronousLeapfrog",
     "Automatic",
     "Backsolve",
     "Brownian",
     "BrownianTree",
+    "Certificate",
     "Checkpointed",
     "Composition",
+    "ConvergenceError",
+    "ConvergenceWarning",
     "Coupled",
     "Direct",
+    "FixedPoint",
     "HermiteCubic",
+    "Implicit",
+    "Lattice",
     "LeapfrogMidpoint",
     "LinearPath",
     "NearReversible",
@@ -73,9 +88,12 @@ __all__ = [
     "NonFiniteWarning",
     "ParasiteError",
     "ParasiteWarning",
+    "Phantom",
+    "Picard",
     "ReconstructionError",
     "ReconstructionWarning",
     "Rectilinear",
+    "RevDEQ",
     "Reversible",
     "ReversibleHeun",
     "RevodeWarning",
@@ -84,6 +102,8 @@ __all__ = [
     "SemiImplicitEuler",
     "Shear",
     "Solution",
+    "StabilityError",
+    "StabilityWarning",
     "State",
     "Stats",
     "Swap",
@@ -91,9 +111,12 @@ __all__ = [
     "Tensor",
     "VelocityVerlet",
     "advise",
+    "certify",
     "check_vjp",
     "custom_vjp",
+    "fixed_point",
     "grad",
+    "jvp",
     "hessian",
     "hvp",
     "jacobian",

@@ -93,9 +93,9 @@ def packed(x: Any, where: str, arrays: list[np.ndarray]) -> Any:
         return [kind.__name__, [packed(child, f"{where}[{i}]", arrays) for i, child in enumerate(x)]]
     if kind is dict and all(type(key) is str for key in x):
         return ["dict", {key: packed(child, f"{where}[{key!r}]", arrays) for key, child in x.items()}]
-    if (kind is np.ndarray or isinstance(x, (np.generic, np.memmap))) and x.dtype != object:        # masks would be lost
+    if (kind is np.ndarray or issubclass(kind, (np.generic, np.memmap))) and x.dtype != object:        # masks would be lost
         arrays.append(np.asarray(x))
-        return ["number" if isinstance(x, np.generic) else "array", len(arrays) - 1]
+        return ["number" if issubclass(kind, np.generic) else "array", len(arrays) - 1]
     if kind is Fraction:                                                          # in tableaux
         return ["fraction", str(x)]
     if kind.__name__ == "UserMethod" and kind.__module__.startswith("revode."):

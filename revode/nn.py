@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 
 from .engine.primitives import SCATTER
-from .engine.tensor import Op, apply, number
+from .engine.tensor import Op, apply
+from .layers import attention, bare_block, block, block_init, cross_entropy, embedding, linear
+
+__all__ = [
+    "attention", "bare_block", "block", "block_init", "cross_entropy", "embedding", "erf", "gelu", "gelu_tanh", "glorot", "layer_norm",
+    "lecun", "linear", "lipswish", "log_softmax", "mlp", "mlp_init", "mse", "relu", "scatter_add", "sigmoid", "silu", "softmax",
+    "softplus", "stop_gradient", "uniform", "with_time",
+]
 
 
 # Operations of their own ---------------------------------------------------------------------------------------------
@@ -479,37 +486,3 @@ def mse(prediction: Any, target: Any) -> Any:
         raise ValueError(f"mse: the prediction has shape {np.shape(prediction)} and the target {np.shape(target)}; "
                          "they are equal, or broadcasting would compare everything with everything")
     return np.mean(np.square(prediction - target))
-
-
-def cross_entropy(logits: Any, labels: Any) -> Any:
-    """The mean of -log softmax(logits)[label].
-
-    Parameters
-    ----------
-    logits : (..., classes) float array or tensor.
-    labels : (...) integers in 0 .. classes - 1.
-
-    Returns one number, in nats.
-    Raises TypeError for labels that are not integers, ValueError for shapes or labels that do not fit.
-
-    Cost: that of log_softmax.
-    Source: Goodfellow, Bengio & Courville 2016, section 5.5.
-
-    Example
-    -------
-    >>> float(np.round(cross_entropy(np.zeros((2, 4)), np.array([0, 3])), 6))
-    1.386294
-    """
-    classes = logits.shape[-1]
-    if getattr(getattr(labels, "dtype", None), "kind", "") not in ("i", "u"):
-        labels = np.asarray(labels)
-        if labels.dtype.kind not in "iu":
-            raise TypeError(f"cross_entropy: labels of {labels.dtype}; a label is the integer number of a class")
-    if labels.shape != logits.shape[:-1]:
-        raise ValueError(f"cross_entropy: labels of shape {labels.shape} for logits of shape {logits.shape}; there is "
-                         f"one label for each row of logits, so shape {logits.shape[:-1]}")
-    if labels.size and not 0 <= number(labels.min()) <= number(labels.max()) < classes:
-        raise ValueError(f"cross_entropy: labels from {number(labels.min()):.0f} to {number(labels.max()):.0f} for {classes} "
-                         f"classes; labels run from 0 to {classes - 1}")
-    rows = np.reshape(log_softmax(logits), (-1, classes))
-    return -np.mean(rows[np.arange(len(rows)), np.reshape(labels, (-1,))])

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ..watch import MANY
 from . import elementary, order
 from .lower import LANES, Loop, Lowered, Read, Slot
 from .order import ELEMENTWISE, before_total, phases
@@ -93,20 +94,29 @@ class Source:
         self.text = self.whole([body.text for body in bodies])
 
     def lay_out(self) -> int:
-        """Places for what one step leaves for the next, parts and cotangents first. Returns how much they take."""
+        """Places for what one step leaves for the next, first what a look takes. Returns how much they take."""
         inputs = [item for x in self.lowered.values() for item in x.inputs.items()]
-        found = [(role, slot.F, slot.kind) for role, slot in sorted(
-            inputs, key=lambda item: item[0][0] not in ("part", "cotangent"))]
+        early = {"part": 0, "cotangent": 0, "aparam": 1}             # what a look takes comes first
+        found = [(role, slot.F, slot.kind) for role, slot in sorted(inputs, key=lambda item: early.get(item[0][0], 2))]
         found += [(role, read.slot.F if read.map is None else len(read.map), read.slot.kind)
                   for x in self.lowered.values() for role, read in x.outputs.items() if read.slot is not None]
-        size = self.seen = 0                        # seen: what a look at the state takes
+        size = 0
         for role, F, kind in found:
             if role not in self.places:
                 self.places[role] = (size, F, kind)
                 size += self.room(F, kind)
-                if role[0] in ("part", "cotangent"):
-                    self.seen = size
+        self.look_at()
         return size
+
+    def look_at(self) -> None:
+        """What a look takes: parts and cotangents, and the sums for the parameters where these are few."""
+        sums = sorted((offset, F) for role, (offset, F, _) in self.places.items() if role[0] == "aparam" and F)
+        few = 0 < sum(F for _, F in sums) <= MANY
+        # where the sums for the parameters lie, one beside another, and where each of them begins there
+        self.sums = slice(sums[0][0], sums[-1][0] + sums[-1][1]) if few else None
+        self.begins = np.asarray([offset - sums[0][0] for offset, _ in sums])
+        seen = ("part", "cotangent", *(["aparam"] if few else []))
+        self.seen = max((offset + self.room(F, kind) for role, (offset, F, kind) in self.places.items() if role[0] in seen), default=0)
 
     def pack(self) -> int:
         """Places in P for what comes from the parameters; what several programs read is there once. Returns its length."""

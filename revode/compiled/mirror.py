@@ -63,6 +63,8 @@ class Mirror:
                     made = self.source.brownian and role[1] == "dW"
                     new = self.noise(F, seed, trajectory, step + n, width[n - first]) if made else D[n - first]
                     self.place(role)[...] = new.reshape(-1, F, self.T if kind == LANES else 1)
+            if K is not None:
+                self.given(K[n - first])
             if lands and n == first and "land" in self.source.lowered:
                 self.program("land", GL)
             else:
@@ -82,6 +84,14 @@ class Mirror:
         offset, F, kind = self.source.places[role]
         lanes = self.T if kind == LANES else 1
         return self.M[:, offset:offset + F * lanes].reshape(len(self.M), F, lanes)
+
+    def given(self, K: np.ndarray) -> None:
+        """A known state, part by part."""
+        before = 0
+        for role, (_, F, _) in self.source.places.items():
+            if role[0] == "state":
+                self.place(role)[...] = K[:, before:before + F]
+                before += F
 
     def noise(self, F: int, seed: int, trajectory: int, step: int, width: float) -> np.ndarray:
         """The increments of one step of revode.Brownian, for every lane."""

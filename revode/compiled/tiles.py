@@ -1,6 +1,6 @@
 """The generated loops at work: the state of every tile in one array, and one call for many steps.
 
-The same few functions as Replay: start, forward, back, settle, restart, get. A tile holds T trajectories; the last one is
+The verbs of engines/protocol.py. A tile holds T trajectories; the last one is
 filled up with copies of its last trajectory, which count in no sum. Sums for the parameters are added over the tiles in a
 fixed tree, so they do not depend on the number of threads.
 """
@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.protocol import Rows
 from ..stepping import Problem
 from .generate import ARGUMENTS, Source, arguments
-from .lower import LANES, lower
+from .lower import LANES, lower_all
 from .native import arguments as as_c
 from .native import build, run_tiles
 from .program import evaluate, kinds
@@ -26,6 +27,7 @@ from .steps import Steps
 STEPS = 4096               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
 WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
 ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
+PIECE = 1 << 20            # bytes of states that change their layout at a time
 HEAD = [name for _, name in ARGUMENTS].index("saved")          # arguments of a call that are mostly those of the last one
 NOWHERE = np.asarray([-1], np.int64)
 WIDEST = 256               # matrices from this size on are better left to the BLAS: see `worth`
@@ -42,23 +44,21 @@ def tile_of(rows: int, dtype: Any) -> int:
 
 class Tiles:
     """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
+    looks_often = False
     pays = 40000               # so many steps take some fifty times as long as one on the tape
 
     def __init__(self, steps: Steps, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool = False,
                  threads: int | None = None, T: int | None = None, make: Callable | None = None) -> None:
         self.steps, self.direction, self.strict, self.threads = steps, direction, strict, threads
+        self.name = "native" if make is None else "replay"
         first = next(iter(parts.values()))
         self.shape, self.dtype = first.shape, first.dtype
         batch = self.shape[:-1]
         self.rows = int(np.prod(batch))
         self.nb = len(batch) if self.rows > 1 else 0
-        self.lowered = {}
-        self.grids = {}
-        for name, program in steps.programs.items():
-            ready = prepared(program)
-            found = kinds(ready)
-            self.lowered[name] = lower(ready, batch, found)
-            self.grids[name] = Grid(ready, found)
+        ready = {name: prepared(program) for name, program in steps.programs.items()}
+        self.lowered = lower_all(ready, batch)
+        self.grids = {name: Grid(program, kinds(program)) for name, program in ready.items()}
         self.outputs, self.brownian = outputs, brownian
         self.arguments = arguments(len(outputs))
         self.memory: Any = None                           # of all tiles; P: what depends on the parameters alone
@@ -86,14 +86,17 @@ class Tiles:
         noise = sum(NORMAL * F for role, (_, F, _) in self.source.places.items() if role[0] == "drive") if self.brownian else 0
         return 2.0 * self.T * (sum(loops) + noise)
 
-    def start(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
+    def load(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
         """Begin a sweep from these parts (going back: and their cotangents)."""
         self.problem, self.stats = problem, problem.stats
+        problem.stats.backend = self.name
         if self.memory is None:
             self.allocate()
         self.memory[...] = 0
         self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
+        self.glimpse, self.flowed_before = None, None
+        self.block: tuple = (-1, None)                    # the first step of a stretch of chunk steps, and its grid values
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
         self.save = ended(tuple(problem.save))
@@ -136,16 +139,19 @@ class Tiles:
             if (kind, name) in self.views:
                 self.views[kind, name][...] = self.tiled(x)
 
-    def tiled(self, x: Any) -> np.ndarray:
-        """(rows, features) as (tiles, features, lanes)."""
-        rows = np.asarray(x).reshape(self.rows, -1)
+    def tiled(self, x: Any, *steps: int) -> np.ndarray:
+        """(rows, features) as (tiles, features, lanes); of many steps as well."""
+        rows = np.asarray(x).reshape(*steps, self.rows, -1)
         short = self.tiles * self.T - self.rows
         if short:
-            rows = np.concatenate([rows, np.repeat(rows[-1:], short, 0)])
-        return rows.reshape(self.tiles, self.T, -1).transpose(0, 2, 1)
+            rows = np.concatenate([rows, np.repeat(rows[..., -1:, :], short, -2)], -2)
+        return np.swapaxes(rows.reshape(*steps, self.tiles, self.T, -1), -1, -2)
 
-    def get(self, kind: str) -> dict:
-        """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number)."""
+    def read(self, kind: str) -> Any:
+        """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number); or rows of what these were
+        at the last looks."""
+        if kind == "flowed":
+            return None if self.source.sums is None else (self.flowed(self.memory), self.source.begins)
         found = {}
         kind = "landed" if self.landed and kind == "part" else kind
         for role in self.roles_of(kind):
@@ -157,6 +163,15 @@ class Tiles:
                 found[role[1]] = rows.reshape(self.shapes.get(role, self.shape)).copy()       # for one trajectory it would be a view
         return found
 
+    def flowed(self, memory: Any) -> Any:
+        """The sums for the parameters when this was asked before, at the last looks, and now, as rows."""
+        at = self.source.sums
+        now = memory.reshape(1, self.tiles, -1)[:, :, at]
+        before = np.zeros_like(now) if self.flowed_before is None else self.flowed_before
+        rows = np.concatenate([before, now] if self.glimpse is None else [before, self.glimpse[:, :, at], now])
+        self.flowed_before = rows[-1:]
+        return rows[:, 0] if self.tiles == 1 else rows.sum(axis=1)
+
     def roles_of(self, kind: str) -> list:
         """in_order(), kept."""
         key = kind, tuple(self.problem.method.parts)
@@ -165,7 +180,15 @@ class Tiles:
         return self.roles[key]
 
     def columns(self, name: str, first: int, last: int) -> np.ndarray:
-        """The grid values that a program reads, one row for each step."""
+        """The grid values that a program reads, one row for each step; of the step itself a piece of a block's."""
+        if name != "step":
+            return self.table(name, first, last)
+        begin = first // self.chunk * self.chunk
+        if self.block[0] != begin:
+            self.block = begin, self.table(name, begin, min(begin + self.chunk, self.problem.N))
+        return self.block[1][first - begin:last - begin]
+
+    def table(self, name: str, first: int, last: int) -> np.ndarray:
         columns = self.source.layout.columns.get(name, [])
         at = self.grids[name].tables(self.problem, first, last) if columns else {}
         if name in self.built and columns and self.built[name][0] is at:          # the same grid again
@@ -224,17 +247,28 @@ class Tiles:
             return np.ascontiguousarray(np.stack([self.tiled(x) for x in given]).astype(self.dtype, copy=False)), None
         return np.ascontiguousarray(np.stack(given).astype(self.dtype, copy=False)), None
 
-    def forward(self, first: int, last: int, ys: Any, looks: Sequence[int] = ()) -> dict:
-        """Steps first .. last - 1; the saved states among them go to ys, one array for each output.
+    def ahead(self, first: int, last: int, ys: Sequence[Any] | None = None, looks: Sequence[int] = ()) -> dict:
+        most = max(1, PIECE // (self.tiles * self.source.seen * self.dtype.itemsize))
+        if len(looks) <= most:
+            return self.stretch(first, last, ys, looks)
+        found: dict = {}
+        for k in range(0, len(looks), most):
+            some = looks[k:k + most]
+            until = last if k + most >= len(looks) else some[-1]
+            for name, x in self.stretch(first, until, ys, some).items():
+                found.setdefault(name, np.empty_like(x, shape=(len(looks), *x.shape[1:])))[k:k + most] = x
+            first = until
+        return found
 
-        Returns the parts at `looks`, in arrays with an axis of grid points first.
-        """
+    def stretch(self, first: int, last: int, ys: Sequence[Any] | None, looks: Sequence[int]) -> dict:
+        """ahead(), with room for all looks at once."""
         places, seen = self.looking(looks)
+        save = self.problem.save
         while first < last:
-            until = min(last, first + self.chunk)
+            until = min(last, (first // self.chunk + 1) * self.chunk)
             self.call(first, until, begins=self.begins and "begin" in self.lowered,
-                      saved=bisect_right(self.problem.save, first), ys=list(ys), looks=places,
-                      looked=bisect_right(looks, first), seen=seen)
+                      saved=len(save) if ys is None else bisect_right(save, first), ys=[] if ys is None else list(ys),
+                      looks=places, looked=bisect_right(looks, first), seen=seen)
             self.begins = False
             first = until
         return self.seen("part", looks, seen)
@@ -255,7 +289,7 @@ class Tiles:
             found[role[1]] = rows.reshape(len(looks), *self.shapes.get(role, self.shape))
         return found
 
-    def back(self, last: int, first: int, a_ys: tuple, known: dict | None, settles: bool,
+    def back(self, last: int, first: int, a_ys: tuple, known: dict | None = None, flushes: bool = False,
              looks: Sequence[int] = ()) -> tuple[dict, dict]:
         """Undo steps last - 1 .. first; the cotangents of the saved states at first .. last - 1 enter on the way.
 
@@ -267,19 +301,36 @@ class Tiles:
         if lands:
             self.put("known", known)                                                               # type: ignore[arg-type]
         while last > first:
-            until = max(first, last - self.chunk)
+            until = max(first, (last - 1) // self.chunk * self.chunk)
             at = bisect_left(self.problem.save, last) - 1
             self.call(until, last, begins=self.begins and "begin" in self.lowered, lands=lands and until == first,
-                      settles=settles and until == first and "end" in self.lowered,
+                      settles=flushes and until == first and "end" in self.lowered,
                       saved=at if at >= 0 else len(self.problem.save), ys=a_ys, looks=places,
                       looked=sum(n >= last for n in looks), seen=seen)
             self.begins = False
             last = until
-        self.landed = lands
+        self.landed, self.glimpse = lands, seen
         return self.seen("part", looks, seen), self.seen("cotangent", looks, seen)
+
+    def pull(self, last: int, first: int, a_ys: tuple, states: Rows) -> None:
+        a_ys, save = self.laid_out(a_ys), self.problem.save
+        names = [role[1] for role in self.source.places if role[0] == "state"]
+        size = sum(F for role, (_, F, _) in self.source.places.items() if role[0] == "state") * self.tiles * self.T
+        most, begin = max(1, PIECE // max(1, size * self.dtype.itemsize)), first
+        while last > first:
+            until = max(first, last - most, (last - 1) // self.chunk * self.chunk)
+            given = [states[name][until - begin:last - begin] for name in names]
+            laid = [self.tiled(np.stack(x) if isinstance(x, list) else x, last - until) for x in given]
+            K = np.ascontiguousarray(laid[0] if len(laid) == 1 else np.concatenate(laid, 2)) if laid else None
+            at = bisect_left(save, last) - 1
+            self.call(until, last, saved=at if at >= 0 else len(save), ys=a_ys, known=K)
+            last = until
 
     def laid_out(self, a_ys: tuple) -> tuple:
         return tuple(np.ascontiguousarray(a, self.dtype) for a in a_ys)
+
+    def replace(self, parts: dict) -> None:
+        self.put("part", parts)
 
     def restart(self, parts: dict) -> None:
         """Go on from these parts. Where the last step landed on them, the field values at hand are theirs already."""

@@ -86,7 +86,7 @@ def plain(x: Any) -> np.ndarray | None:
     try:
         for _ in range(9):
             if isinstance(x, (int, float, np.ndarray, np.generic)):
-                return np.asarray(x, float)
+                return None if np.iscomplexobj(x) else np.asarray(x, float)
             x = x.detach() if hasattr(x, "detach") else getattr(x, "_value", x)
             if not hasattr(x, "_value"):
                 return np.asarray(x, float)

@@ -72,7 +72,8 @@ def low_storage(method: dict) -> tuple[list, list, list]:
         A, B = [0.0, (x - a21) / 0.5, (0.5 - a32) / (0.5 - x)], [a21, a32, 0.5 - x]
     elif method["name"] == "EES27":
         r = math.sqrt(2.0)
-        A, B = [0.0, (4 * r - 7) / 3, -(4 + 5 * r) / 12, 3 * (8 * r - 31) / 49], [(2 - r) / 3, (4 + r) / 8, 3 * (3 - r) / 7, (9 - 4 * r) / 14]
+        A = [0.0, (4 * r - 7) / 3, -(4 + 5 * r) / 12, 3 * (8 * r - 31) / 49]
+        B = [(2 - r) / 3, (4 + r) / 8, 3 * (3 - r) / 7, (9 - 4 * r) / 14]
     else:
         s = method["stages"]
         sine = lambda k: math.sin(k * math.pi / (2 * s))

@@ -12,8 +12,8 @@ from typing import Any
 
 from .. import __version__
 from ..checks import checked_gradient
-from ..gradients import Automatic, Reversible
 from ..conformance import command as check
+from ..gradients import Automatic, Reversible
 from . import EXPERIMENTS, backends, complexity, convergence, gbm, names, stability
 from .backends import UserError, whole
 from .runner import Plan

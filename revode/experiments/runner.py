@@ -26,7 +26,7 @@ import numpy as np
 from .. import __version__, plotting
 from ..archive import save
 from ..watch import RevodeWarning
-from .backends import REFUSALS, UserError
+from .backends import UserError
 from .tables import Published, fill
 
 SCHEMA = 2
@@ -86,7 +86,7 @@ def check_files(args: Namespace) -> None:
         if path is not None and not folder.is_dir():
             raise UserError(f"{path} cannot be written, because there is no folder {folder}; create it first, or "
                             "choose another place")
-        if path is not None and not os.access(path if Path(path).exists() else folder, os.W_OK) or Path(path or "x").is_dir():
+        if (path is not None and not os.access(path if Path(path).exists() else folder, os.W_OK)) or Path(path or "x").is_dir():
             raise UserError(f"{path} cannot be written: it is a folder, or writing there is not allowed; choose "
                             "another place")
     if args.plot is None:

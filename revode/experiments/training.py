@@ -19,7 +19,7 @@ import time
 import tracemalloc
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ import numpy as np
 from .. import plotting
 from ..engine import tree
 from ..engine.derivatives import value_and_grad
-from ..gradients import Backsolve, Checkpointed, Direct, Reversible
+from ..gradients import Backsolve, Checkpointed, Direct
 from ..gradients.checkpointed import minimal_advances
 from ..stepping import Stats
 from . import names, tables

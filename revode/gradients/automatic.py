@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
+from ..march import Kept
 from ..stepping import Problem
-from ..watch import ReconstructionWarning, report
+from ..watch import CLOSE, ReconstructionWarning, report
 from .checkpointed import Checkpointed
 from .direct import Direct
 from .reversible import Reversible
 
 logger = logging.getLogger("revode")
-TOL = {8: 1e-5, 4: 1e-3}          # by the bytes of a number: float64, float32
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Automatic:
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
         result, judged, kept = Reversible().begin(problem, initial, params)
         start = kept[0]
-        tol = self.tol or TOL[next(iter(start.values())).dtype.itemsize]
+        tol = self.tol or CLOSE[next(iter(start.values())).dtype.itemsize]
 
         def pull(cotangent: Any) -> tuple:
             gradients, verdict = judged(cotangent)
@@ -78,6 +78,6 @@ class Automatic:
             problem.stats.fallback = repr(again)
             logger.info("solve: the reverse sweep of %r estimates that its gradient is off by %.2g of its size (allowed: %.2g), so it "
                         "was computed again by %r; gradient=%r saves the sweep", problem.method, off, tol, again, again)
-            return again.sweep(problem, initial, params, {0: start}, {}, cotangent)
+            return again.sweep(problem, initial, params, Kept.of({0: start}), cotangent)
 
         return result, pull

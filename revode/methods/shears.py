@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 from ..engine.tensor import Tensor
 from .increment import Increment, Recorder
 
-
 Parts = dict[str, Any]
 
 

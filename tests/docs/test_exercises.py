@@ -636,6 +636,35 @@ def test_10_3_ito_by_hand():
     assert np.max(np.abs(end(f, "stratonovich") - end(f, "ito"))) > 0.01
 
 
+# 12
+
+def test_12_1_the_bits_of_damped_alf():
+    """One bit a step, as |1 - 2 eta| = 1/2: a thousand in all, and a few for the way in which they are packed."""
+    sol = rv.solve(lambda t, y, p: -y, np.ones(1), np.linspace(0.0, 1.0, 1001), method=rv.AsynchronousLeapfrog(eta=0.75), exact=True)
+    assert sol.stats.bits_bound == 1000             # |1 - 2 eta| = 1/2: one bit a step
+    assert 1000 <= sol.stats.bits_stored <= 1010
+
+
+def test_12_2_no_ratio():
+    """exp(-0.05) is no ratio of whole numbers of a size that can be divided with remainder, and it is the remainder that is
+    stored. The message proposes the nearest ratio that will do.
+    """
+    with pytest.raises(ValueError, match=r"scale 0\.9512.*the nearest is \d+/\d+"):
+        rv.solve(lambda t, y, p: -y, np.ones(1), np.linspace(0.0, 1.0, 11), method=rv.Coupled(lam=np.exp(-0.05)), exact=True)
+
+
+def test_12_3_a_coarse_lattice():
+    """The gradient is off by more than a hundred times as much, as the unit of the lattice is 2^16 times larger. The certificate stays
+    at zero: every bit comes back. It speaks of the way back, and not of how fine the state is.
+    """
+    space = names("12")
+    (_, stats), coarse = rv.value_and_grad(space["loss"], has_aux=True)(space["p"], exact=rv.Lattice(bits=30))
+    assert stats.exact                              # every bit comes back: the certificate does not speak of accuracy
+    off = [abs(coarse[k] / space["direct"][k] - 1) for k in coarse]
+    fine = [abs(space["exact"][k] / space["direct"][k] - 1) for k in coarse]
+    assert max(off) > 100 * max(fine)               # u is 2^16 times larger, and so is the noise
+
+
 # 13 -- one kernel, three hosts
 
 def test_13_1_any_number():
