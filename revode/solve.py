@@ -23,7 +23,6 @@ from .problem import Asked, Layout
 from .stepping import Problem, State, Stats, as_table, states
 from .tangent import tangent
 
-
 if TYPE_CHECKING:
     from .compiled.backend import Backend
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from ..certify import Certificate, of_solve
 from ..engine import tree
 from ..engine.tensor import value_of
 from ..engines import engine_of
 from ..march import Kept, march
 from ..stepping import Problem
-from ..certify import Certificate, of_solve
 from ..watch import STORED, TOL, Back, Complaint, ReconstructionWarning, Verdict, complain, report
 from .cotangents import at_the_end, at_the_start
 
