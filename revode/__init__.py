@@ -11,22 +11,29 @@ from .advise import Advice, advise
 from .archive import load, save
 from .certify import Certificate, certify
 from .engine import Tensor, check_vjp, custom_vjp, grad, jvp, stop_gradient, tree, value_and_grad, vjp
-from .equilibrium import ConvergenceError, ConvergenceWarning, FixedPoint, fixed_point
+from .equilibrium import (
+    Anderson,
+    ConvergenceError,
+    ConvergenceWarning,
+    FixedPoint,
+    Implicit,
+    Phantom,
+    Picard,
+    RevDEQ,
+    fixed_point,
+)
 from .exact import Lattice
-from .gradients import Automatic, Backsolve, Checkpointed, Direct, Implicit, Phantom, Reversible
+from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
 from .jacobians import hessian, hvp, jacobian
 from .methods import (
     EES,
     EES25,
     EES27,
-    Anderson,
     AsynchronousLeapfrog,
     Composition,
     Coupled,
     LeapfrogMidpoint,
     NearReversible,
-    Picard,
-    RevDEQ,
     ReversibleHeun,
     RungeKutta,
     SemiImplicitEuler,
@@ -116,10 +123,10 @@ __all__ = [
     "custom_vjp",
     "fixed_point",
     "grad",
-    "jvp",
     "hessian",
     "hvp",
     "jacobian",
+    "jvp",
     "load",
     "nn",
     "optim",

@@ -1,13 +1,15 @@
-"""Layers of a decoder-only transformer, as pure functions of (params, x); their costly parts are single rows of the engine.
+"""Layers of a decoder-only transformer, as pure functions of (params, x); their costly parts are
+single rows of the engine.
 
     attention   softmax(q k^T / sqrt(e) + mask) v              q, k, v (..., T, e)
     normalise   (x - mean) r,   r = (variance + eps)^(-1/2)    over the last axis, in two passes
     gelu_tanh   x (1 + tanh(C (x + .044715 x^3))) / 2          C = sqrt(2 / pi)
 
-A row (Op) has a forward pass that works in place in one array of its own, and a pullback that is a row too, so that derivatives
-of any order exist. Nothing is kept but input and output: what a pullback needs besides (r, tanh) costs less to
-compute again (1 % of the products beside it) than to hold. `rv.nn` has softmax, layer_norm and gelu written in
-NumPy's own calls, which print in C; these rows run on the tape and in replay. Leading axes are a batch, features last.
+A row (Op) has a forward pass that works in place in one array of its own, and a pullback that is a
+row too, so that derivatives of any order exist. Nothing is kept but input and output: what a
+pullback needs besides (r, tanh) costs less to compute again (1 % of the products beside it) than to
+hold. `rv.nn` has softmax, layer_norm and gelu written in NumPy's own calls, which print in C; these
+rows run on the tape and in replay. Leading axes are a batch, features last.
 Sources: Vaswani et al. 2017; Ba, Kiros & Hinton 2016; Hendrycks & Gimpel 2016.
 """
 
@@ -24,7 +26,7 @@ from .engine.derivatives import custom_vjp
 from .engine.tangents import tangent
 from .engine.tensor import Op, apply, beside, number, value_of
 
-# softmax, and the weights of attention ---------------------------------------------------------------------------------
+# softmax, and the weights of attention ------------------------------------------------------------
 ROWS = (
     1 << 14
 )  # entries that a pullback works on at a time, so that what it needs on the way stays in the cache
@@ -65,7 +67,7 @@ def _inner(a: Any, b: Any) -> Any:
     return np.sum(a * b, axis=-1, keepdims=True)
 
 
-SOFTMAX_PULL = Op(
+SOFTMAX_PULL: Op = Op(
     "softmax_pull",
     _softmax_pull,
     (
@@ -73,7 +75,7 @@ SOFTMAX_PULL = Op(
         lambda h, a, g, y: h * (g - _inner(g, y)) - g * _inner(h, y),
     ),
 )
-SOFTMAX = Op(
+SOFTMAX: Op = Op(
     "softmax", lambda x: _softmax_of(x.copy()), (lambda g, y, x: apply(SOFTMAX_PULL, g, y),)
 )
 
@@ -116,11 +118,13 @@ def _attention(q: Any, k: Any, v: Any, scale: float, causal: bool) -> tuple[Any,
 
 
 def softmax(x: Any) -> Any:
-    """exp(x) / sum(exp(x)) along the last axis, shifted by the maximum, so that it does not overflow."""
+    """exp(x) / sum(exp(x)) along the last axis, shifted by the maximum, so that it does not
+    overflow.
+    """
     return apply(SOFTMAX, x)
 
 
-# layer norm ----------------------------------------------------------------------------------------------------------
+# layer norm ---------------------------------------------------------------------------------------
 def _centred(x: Any) -> Any:
     return x - np.mean(x, axis=-1, keepdims=True)
 
@@ -156,7 +160,7 @@ def _mean(x: Any) -> Any:
     return np.mean(x, axis=-1, keepdims=True)
 
 
-NORMALISE_PULL = Op(
+NORMALISE_PULL: Op = Op(
     "normalise_pull",
     _normalise_pull,
     (
@@ -173,14 +177,29 @@ NORMALISE = Op(
 )
 
 
+@custom_vjp
+def _layer_norm(x: Any, scale: Any, shift: Any, eps: float) -> tuple[Any, Callable]:
+    y = apply(NORMALISE, x, eps=eps)
+
+    def pull(g: Any) -> tuple:
+        a_x = apply(NORMALISE_PULL, g * scale, y, apply(RATE, x, eps=eps))
+        return a_x, np.sum(_rows(g * y), axis=0), np.sum(_rows(g), axis=0), None
+
+    return y * scale + shift, pull
+
+
 def layer_norm(x: Any, scale: Any = None, shift: Any = None, eps: float = 1e-5) -> Any:
-    """(x - mean) / sqrt(variance + eps) over the last axis, then * scale + shift if given."""
+    """(x - mean) / sqrt(variance + eps) over the last axis, then * scale + shift, (d,), if
+    given.
+    """
+    if scale is not None and shift is not None and np.ndim(scale) == np.ndim(shift) == 1:
+        return _layer_norm(x, scale, shift, eps)
     y = apply(NORMALISE, x, eps=eps)
     y = y if scale is None else y * scale
     return y if shift is None else y + shift
 
 
-# gelu ----------------------------------------------------------------------------------------------------------------
+# gelu ---------------------------------------------------------------------------------------------
 C = math.sqrt(2 / math.pi)
 A = C * 0.044715
 
@@ -211,18 +230,21 @@ def _gelu_pull(g: Any, x: Any) -> Any:
     )
     for i in _blocks(rows):
         x, a = rows[i], outs[i]
-        t = _tanh(x)
-        np.multiply(x, x, out=a)
-        a *= 3 * A
-        a += C
-        a *= x
-        s = t * t
-        np.subtract(1.0, s, out=s)
-        a *= s
+        q = x * x
+        t = q * A
+        t += C
+        t *= x
+        np.tanh(t, out=t)
+        q *= 3 * A
+        q += C
+        q *= x
+        np.multiply(t, t, out=a)
+        np.subtract(1.0, a, out=a)
+        a *= q
         a += t
         a += 1.0
-        a *= 0.5
         a *= gs[i]
+        a *= 0.5
     return out
 
 
@@ -232,7 +254,7 @@ def _gelu_bend(x: Any) -> Any:
     return (1.0 - t * t) * (slope - x * t * slope * slope + 3 * A * x * x)
 
 
-GELU_PULL = Op(
+GELU_PULL: Op = Op(
     "gelu_tanh_pull",
     _gelu_pull,
     (lambda h, a, g, x: apply(GELU_PULL, h, x), lambda h, a, g, x: h * g * _gelu_bend(x)),
@@ -245,7 +267,7 @@ def gelu_tanh(x: Any) -> Any:
     return apply(GELU, x)
 
 
-# cross entropy -------------------------------------------------------------------------------------------------------
+# cross entropy ------------------------------------------------------------------------------------
 def _hot(x: Any, labels: Any) -> Any:
     """(..., classes): whether it is the label."""
     return np.reshape(labels, (*labels.shape, 1)) == beside(x)(np.arange(x.shape[-1]))
@@ -296,7 +318,8 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
             )
     if labels.shape != logits.shape[:-1]:
         raise ValueError(
-            f"cross_entropy: labels of shape {labels.shape} for logits of shape {logits.shape}; there is "
+            f"cross_entropy: labels of shape {labels.shape} for logits of shape {logits.shape}; "
+            f"there is "
             f"one label for each row of logits, so shape {logits.shape[:-1]}"
         )
     low, high = (number(labels.min()), number(labels.max())) if labels.size else (0, 0)
@@ -309,7 +332,7 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
     return apply(CROSS_ENTROPY, logits, labels)
 
 
-# embedding -----------------------------------------------------------------------------------------------------------
+# embedding ----------------------------------------------------------------------------------------
 def _gathered(g: Any, tokens: Any, rows: int) -> Any:
     """The sum of g (..., d) over the places of each token, (rows, d)."""
     flat, g = tokens.reshape(-1), g.reshape(-1, g.shape[-1])
@@ -323,12 +346,12 @@ def _gathered(g: Any, tokens: Any, rows: int) -> Any:
     return out
 
 
-GATHER = Op(
+GATHER: Op = Op(
     "gather",
     _gathered,
     (lambda h, a, g, tokens, rows: apply(EMBED, h, tokens), lambda h, a, g, tokens, rows: None),
 )
-EMBED = Op(
+EMBED: Op = Op(
     "embed",
     lambda table, tokens: table[tokens],
     (
@@ -368,7 +391,7 @@ def embedding(table: Any, tokens: Any) -> Any:
     return apply(EMBED, table, tokens)
 
 
-# attention, and a block ----------------------------------------------------------------------------------------------
+# attention, and a block ---------------------------------------------------------------------------
 def attention(q: Any, k: Any, v: Any, causal: bool = True) -> Any:
     """softmax(q k^T / sqrt(e)) v: what each place takes from the places that it looks at.
 
@@ -396,11 +419,13 @@ def attention(q: Any, k: Any, v: Any, causal: bool = True) -> Any:
         or shapes[1][-2] != shapes[2][-2]
     ):
         raise ValueError(
-            f"attention: q, k, v have the shapes {shapes}; they are (..., T, e), (..., S, e) and (..., S, e')"
+            f"attention: q, k, v have the shapes {shapes}; they are (..., T, e), (..., S, e) and "
+            f"(..., S, e')"
         )
     if causal and shapes[0][-2] > shapes[1][-2]:
         raise ValueError(
-            f"attention: causal with {shapes[0][-2]} queries for {shapes[1][-2]} keys; the first ones would see nothing"
+            f"attention: causal with {shapes[0][-2]} queries for {shapes[1][-2]} keys; the first "
+            f"ones would see nothing"
         )
     return _attention(q, k, v, np.asarray(1 / math.sqrt(shapes[0][-1]), q.dtype), bool(causal))
 
@@ -412,7 +437,7 @@ def _linear(x: Any, W: Any, *b: Any) -> Any:
     return y.reshape(*x.shape[:-1], W.shape[-1])
 
 
-LINEAR = Op(
+LINEAR: Op = Op(
     "linear",
     _linear,
     (
@@ -493,7 +518,8 @@ def self_attention(params: dict, x: Any, heads: int) -> Any:
     B, T, d = x.shape
     if d % heads:
         raise ValueError(
-            f"self_attention: {d} features in {heads} heads; the number of heads divides that of features"
+            f"self_attention: {d} features in {heads} heads; the number of heads divides that of "
+            f"features"
         )
 
     def split(W: Any) -> Any:  # (B, heads, T, d / heads)

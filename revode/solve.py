@@ -14,6 +14,7 @@ from .engine import tree
 from .engine.derivatives import custom_vjp
 from .engine.tensor import innermost, joined_in, value_of
 from .engines.eager import step_back, zeros
+from .exact import Lattice
 from .finite import guarded
 from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
 from .gradients.cotangents import pull_start, spread
@@ -84,7 +85,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
           dt0: float | None = None, save_at: Any = None, diffusion: Callable | None = None, noise: Any = None,
           interpretation: Literal["stratonovich", "ito"] = "stratonovich", control: Any = None,
           backend: Literal["auto", "eager", "replay", "native"] | Backend = "auto", threads: int | None = None,
-          arithmetic: Literal["fast", "strict"] = "fast", exact: Any = None) -> Solution:
+          arithmetic: Literal["fast", "strict"] = "fast", exact: bool | Lattice | None = None) -> Solution:
     """Solve y' = field(t, y, params), y(ts[0]) = y0, with one step of `method` for each interval of the grid ts.
 
     Parameters
@@ -184,7 +185,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
 @hinted
 def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Method | None = None,
           state0: State | None = None, controller: PID | None = None, dt0: float | None = None,
-          exact: Any = None) -> Iterator[tuple[float, State]]:
+          exact: bool | Lattice | None = None) -> Iterator[tuple[float, State]]:
     """Step by hand: yields (t, state) for every grid point, the first included; stop whenever you like.
 
     Parameters

@@ -16,7 +16,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable
-from functools import cached_property, lru_cache, partial, reduce
+from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -477,7 +477,7 @@ class Ahead:
         problem, stray = self.problem, 0
         for place in self.steep[::-1]:
             if stray or place is self.steep[-1] or place.step > STEEP:
-                found = self.looked(lambda: look_at(problem.method, self.moves(place.n), place, s, problem.driver is None))  # noqa: B023
+                found = self.looked(lambda: look_at(problem.method, self.moves(place.n), place, s, problem.driver is None))
                 stray += found is not None
                 if type(found) is Unstable or stray == 3:
                     details = {"step": place.n, "t": float(problem.ts[place.n]), "h": float(problem.hs[place.n])}

@@ -100,6 +100,9 @@ class Fused(Tiles):
         def source(T: int) -> Source:
             return Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
 
+        if any(x.own for x in self.lowered.values()):
+            raise CannotBeFused("solve: parameters or a control with a value of their own for each trajectory, or for each member of "
+                                "an ensemble, have no fused form yet; use backend='eager', or solve for the members one by one")
         plan, self.source = planning.make(self.lowered, source, self.rows, self.dtype, self.direction, self.device.arch, self.strict,
                                           self.given)
         if plan.regime == "op by op":

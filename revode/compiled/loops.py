@@ -56,6 +56,7 @@ class Own(NamedTuple):
     kind: str
     v: V
     at: np.ndarray
+    steps: bool                             # of the grid
 
 
 @dataclass
@@ -70,6 +71,12 @@ class Lowered:
     members: int = 0                                   # leading axes of the batch that number the members of an ensemble
     sums: dict[Role, str] = field(default_factory=dict)       # sums for parameters of which there are several: LANES, MEMBER
     program: Program | None = None
+    batch: tuple[int, ...] = ()
+
+    @property
+    def ensemble(self) -> int:
+        """How many members there are; 1 where there is no ensemble."""
+        return int(np.prod(self.batch[:self.members]))
 
 
 @dataclass

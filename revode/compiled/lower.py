@@ -78,7 +78,7 @@ class Lowering:
         self.program, self.values = program, program.values
         self.batch = batch if int(np.prod(batch)) > 1 else ()       # one trajectory: every axis is a feature
         self.found = self.here(found)
-        self.result = Lowered([], {}, {}, program=program, sums=dict(sums), members=members)
+        self.result = Lowered([], {}, {}, program=program, sums=dict(sums), members=members, batch=self.batch)
         self.open: dict[Slot, V] = {}                # sums for parameters of which nothing is known yet
         self.taken: dict[Any, Known] = {}            # what has been taken apart
         self.known: list[Known | None] = []
@@ -225,14 +225,17 @@ class Lowering:
         if isinstance(a, V) and known.slot.role is None and self.values[a].op is not None and FORMS.get(
                 self.values[a].op.name) is None:                                                   # type: ignore[union-attr]
             return self.again(a, shape, axes, lengths)
+        if of_kind(known, "carry"):
+            raise NotFusable("a value of parameters and the time that one step leaves for the next, of which every trajectory has "
+                             "its own; use backend='replay', or solve for the members of the ensemble one by one")
         raise NotFusable("an array that is not the state, with a value of its own for every trajectory; put it into y0")
 
     def taken_apart(self, known: Known, index: np.ndarray, rows: int) -> Known:
         """Of a value of the parameters or of the grid, what each tile reads: entry index[row, ..., feature, ...]."""
-        features, depth = index.shape[rows:], rows
+        features, depth, whole = index.shape[rows:], rows, int(np.prod(index.shape[:rows])) == int(np.prod(self.batch))
         while depth and np.all(index == index.take([0], depth - 1)):
             index, depth = index.take([0], depth - 1), depth - 1
-        kind = LANES if depth == rows else SHARED
+        kind = LANES if depth == rows and whole else SHARED
         if kind == SHARED:
             self.of_members(depth)
         assert known.slot is not None and known.slot.role is not None
@@ -240,7 +243,7 @@ class Lowering:
         index = index.reshape(-1, int(np.prod(features)))
         key = kind, v, index.tobytes()
         if key not in self.taken:
-            self.result.own.append(Own(kind, V(v), index))
+            self.result.own.append(Own(kind, V(v), index, where == "steps"))
             slot = Slot(kind, index.shape[1], (f"own {where}", len(self.result.own) - 1))
             self.taken[key] = Known(kind, (), features, slot)
         return replace(self.taken[key], features=features)
@@ -409,6 +412,8 @@ def scatter(w: Lowering, x: Value) -> Known:
     known, shape, index = w.of(x.args[0]), x.options["shape"], x.options["index"]
     depth = (w.result.members if known.kind == MEMBER else len(w.batch)) if known.rows else 0
     rows, features = tuple(range(depth)), tuple(shape[depth:])
+    if known.rows and shape[:depth] != w.batch[:depth]:
+        raise NotFusable("trajectories that are not along its first axes")
     whole = Known(known.kind, rows, features, Slot(known.kind, 0))
     feature, row = w.numbers(whole, shape)
     target = w.placed(Known(known.kind, rows, features, Slot(known.kind, -1)), feature[index], row[index])

@@ -32,12 +32,17 @@ def reduce(w: Lowering, x: Value) -> Known:
         return largest(w, known)
     to = over(w, known, over_rows, op.name == "sum") if over_rows else known.kind
     made = along_features(w, known, op, [i for i in range(len(shape)) if i not in known.rows], axes)
-    kept = [r for r in known.rows if r not in axes]
-    features = tuple(1 if i in axes else n for i, n in enumerate(shape) if i not in kept and (i not in axes or keep))
-    rows = tuple(r - (0 if keep else sum(i < r for i in axes)) for r in kept)
+    rows, features = remaining(known, shape, axes, keep)
     if over_rows and known.kind == LANES:
         return Known(to, rows, features, w.loop("rows", to, made.F, [Read(w.plain(made))], source="sum"))
     return Known(to, rows, features, made.slot, made.map)            # sums for the members are added up with those of the tiles
+
+
+def remaining(known: Known, shape: tuple[int, ...], axes: tuple[int, ...], keep: bool) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The rows and the features of a value that has been reduced along these axes."""
+    kept = [r for r in known.rows if r not in axes]
+    features = tuple(1 if i in axes else n for i, n in enumerate(shape) if i not in kept and (i not in axes or keep))
+    return tuple(r - (0 if keep else sum(i < r for i in axes)) for r in kept), features
 
 
 def axes_of(axis: Any, ndim: int) -> tuple[int, ...]:
@@ -54,7 +59,7 @@ def over(w: Lowering, known: Known, over_rows: list[int], adds: bool) -> str:
     if adds and known.kind == LANES and len(known.rows) == len(w.batch) and over_rows == list(known.rows[kept:]):
         w.of_members(kept)
         return MEMBER
-    raise NotFusable("over some axes of the batch")
+    raise NotFusable("a sum over some axes of the batch")
 
 
 def along_features(w: Lowering, known: Known, op: Any, feature_axes: list[int], axes: tuple[int, ...]) -> Known:
@@ -140,7 +145,6 @@ class Product:
     free: list[str]                  # the letters of the features of the result
     summed: list[str]
     sizes: dict[str, int]
-    rows: str                        # the letters of the trajectories, or members
     kind: str                        # of the result
     over_rows: bool                  # whether it is summed over trajectories
     tables: list[np.ndarray]
@@ -161,19 +165,10 @@ class Product:
 def product(w: Lowering, x: Value, letters: list[str], out: str) -> Known:
     """The product of two arrays."""
     known = [w.of(a) for a in x.args]
-    sizes: dict[str, int] = {}
-    for a, s in zip(x.args, letters, strict=True):
-        sizes |= dict(zip(s, w.shape_of(a), strict=True))
-    kind = w.kind_of(known)
-    if known[0].kind == known[1].kind and kind in (TILE, MEMBER):
-        raise NotFusable("a product of two sums over the trajectories")
+    sizes = {c: n for a, s in zip(x.args, letters, strict=True) for c, n in zip(s, w.shape_of(a), strict=True)}
     rows = rows_of(known, letters)
     gone = [c for c in rows if c not in out]
-    if gone:
-        if kind != LANES or [*rows[len(rows) - len(gone):]] != gone:
-            raise NotFusable("a sum over some axes of the batch")
-        n = 0 if known[0].rows else 1
-        kind = over(w, known[n], [letters[n].index(c) for c in gone], True)
+    kind = kind_of(w, known, letters, rows, gone)
     for n in (0, 1):
         known[n], letters[n] = aligned(w, x.args[n], known[n], letters[n], rows, bool(gone), sizes)
     if any(k.slot is None for k in known):
@@ -181,9 +176,22 @@ def product(w: Lowering, x: Value, letters: list[str], out: str) -> Known:
     own = ["".join(c for c in s if c not in rows) for s in letters]
     free = [c for c in out if c not in rows]
     summed = [c for c in dict.fromkeys("".join(own)) if c not in out]
-    p = Product(known, own, free, summed, sizes, rows, kind, bool(gone), tables_of(known, own, free, summed, sizes))
+    p = Product(known, own, free, summed, sizes, kind, bool(gone), tables_of(known, own, free, summed, sizes))
     slot = next(slot for form in PRODUCTS if (slot := form(w, p)) is not None)
     return Known(kind, tuple(out.index(c) for c in rows if c in out), p.features, slot)
+
+
+def kind_of(w: Lowering, known: list[Known], letters: list[str], rows: str, gone: list[str]) -> str:
+    """What a product is, where the letters `gone` of its rows are summed over."""
+    kind = w.kind_of(known)
+    if known[0].kind == known[1].kind and kind in (TILE, MEMBER):
+        raise NotFusable("a product of two sums over the trajectories")
+    if not gone:
+        return kind
+    if kind != LANES:
+        raise NotFusable("a sum over some axes of the batch")
+    n = 0 if known[0].rows else 1
+    return over(w, known[n], [letters[n].index(c) for c in gone], True)
 
 
 def rows_of(known: list[Known], letters: list[str]) -> str:

@@ -16,7 +16,8 @@ import numpy as np
 from ..engines.protocol import Rows
 from ..stepping import Problem
 from .generate import ARGUMENTS, Source, arguments
-from .lower import LANES, lower_all
+from .loops import LANES, MEMBER, Own
+from .lower import lower_all
 from .native import arguments as as_c
 from .native import build, run_tiles
 from .program import evaluate, kinds
@@ -66,11 +67,12 @@ class Tiles:
         self.roles: dict[tuple, list] = {}
         self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
-        self.settle(T or tile_of(self.rows, self.dtype), make)
+        self.members = max(x.ensemble for x in self.lowered.values())
+        self.settle(T or tile_of(self.rows // self.members, self.dtype), make)
 
     def settle(self, T: int, make: Callable | None) -> None:
         """Choose the size of a tile, and build."""
-        self.T, self.tiles = T, -(-self.rows // T)
+        self.T, self.tiles = T, self.members * -(-self.rows // (self.members * T))
         self.source = Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
         self.chunk = int(min(STEPS, max(1, WORK / max(1.0, self.work()))))
         if make is None:
@@ -107,7 +109,9 @@ class Tiles:
     def allocate(self) -> None:
         """The memory, which all solves of this thread use one after another, and where things go in it."""
         self.memory = aligned(self.tiles * self.source.size, self.dtype)
-        self.P = aligned(self.source.param_size + 1, self.dtype)
+        self.P = aligned(self.source.param_size + 1 + self.tiles * self.source.own_size, self.dtype)
+        Q = self.P[self.source.param_size:-1].reshape(self.tiles, -1)
+        self.packed_own = [(Q[:, offset:offset + n], name, self.lowered[name].own[i]) for name, i, offset, n in self.source.layout.own]
         self.views = {role: self.place(role) for role in self.source.places}
         self.packed: list[tuple[np.ndarray, str, int]] = []        # where in P, and which value of which program
         self.before: dict[str, list[int]] = {}                     # by program: the values that depend on the parameters
@@ -118,7 +122,8 @@ class Tiles:
             known.add(offset)
             values: Any = self.lowered[name].program.values                                        # type: ignore[union-attr]
             self.packed.append((self.P[offset:offset + F].reshape(values[v].shape), name, int(v)))
-            self.before.setdefault(name, [i for i, kind in enumerate(self.grids[name].kinds) if kind == "param"])
+        for name in dict.fromkeys(name for _, name, _ in (*self.packed, *self.packed_own)):
+            self.before[name] = [i for i, kind in enumerate(self.grids[name].kinds) if kind == "param"]
 
     def pack_params(self, leaves: list) -> None:
         """What depends on the parameters alone, in one array."""
@@ -126,6 +131,15 @@ class Tiles:
                 for name, which in self.before.items()}
         for room, name, v in self.packed:
             room[...] = done[name][v]
+        for room, name, own in self.packed_own:
+            x = self.of_tiles(own, np.reshape(done[name][own.v], -1))
+            room[:, :x.shape[1]] = x
+
+    def of_tiles(self, own: Own, x: np.ndarray, *steps: int) -> np.ndarray:
+        """What each tile has of its own of a value, (tiles, numbers); of many steps as well."""
+        found = x[..., own.at]
+        found = self.tiled(found, *steps) if own.kind == LANES else np.repeat(found, self.tiles // self.members, -2)
+        return found.reshape(*steps, self.tiles, -1)
 
     def place(self, role: Any) -> np.ndarray:
         """Where a value lies: (tiles, F, T) or (tiles, F)."""
@@ -140,12 +154,17 @@ class Tiles:
                 self.views[kind, name][...] = self.tiled(x)
 
     def tiled(self, x: Any, *steps: int) -> np.ndarray:
-        """(rows, features) as (tiles, features, lanes); of many steps as well."""
-        rows = np.asarray(x).reshape(*steps, self.rows, -1)
-        short = self.tiles * self.T - self.rows
+        """(rows, features) as (tiles, features, lanes); of many steps as well. A tile has trajectories of one member."""
+        rows = np.asarray(x).reshape(*steps, self.members, self.rows // self.members, -1)
+        short = self.tiles * self.T // self.members - rows.shape[-2]
         if short:
             rows = np.concatenate([rows, np.repeat(rows[..., -1:, :], short, -2)], -2)
         return np.swapaxes(rows.reshape(*steps, self.tiles, self.T, -1), -1, -2)
+
+    def untiled(self, x: Any, *steps: int) -> Any:
+        """(tiles, features, lanes) as (rows, features)."""
+        lanes = np.swapaxes(x, -1, -2).reshape(*steps, self.members, -1, x.shape[-2])
+        return lanes[..., :self.rows // self.members, :].reshape(*steps, self.rows, -1)
 
     def read(self, kind: str) -> Any:
         """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number); or rows of what these were
@@ -157,10 +176,9 @@ class Tiles:
         for role in self.roles_of(kind):
             x = self.views[role]
             if kind == "aparam":
-                found[role[1]] = tree_sum(x).reshape(self.shapes[role])
+                found[role[1]] = self.summed(role, x)
             else:
-                rows = x.transpose(0, 2, 1).reshape(self.tiles * self.T, -1)[:self.rows]
-                found[role[1]] = rows.reshape(self.shapes.get(role, self.shape)).copy()       # for one trajectory it would be a view
+                found[role[1]] = self.untiled(x).reshape(self.shapes.get(role, self.shape)).copy()       # for one trajectory a view
         return found
 
     def flowed(self, memory: Any) -> Any:
@@ -171,6 +189,17 @@ class Tiles:
         rows = np.concatenate([before, now] if self.glimpse is None else [before, self.glimpse[:, :, at], now])
         self.flowed_before = rows[-1:]
         return rows[:, 0] if self.tiles == 1 else rows.sum(axis=1)
+
+    def summed(self, role: Any, x: np.ndarray) -> np.ndarray:
+        """The gradient of a parameter: over the tiles; where there is one for each member, or each trajectory, over theirs."""
+        kinds = {kind for lowered in self.lowered.values() if (kind := lowered.sums.get(role)) is not None}
+        if LANES in kinds:
+            found = self.untiled(x)
+        elif MEMBER in kinds:
+            found = tree_sum(np.swapaxes(x.reshape(self.members, -1, *x.shape[1:]), 0, 1))
+        else:
+            found = tree_sum(x)
+        return found.reshape(self.shapes[role]).copy()
 
     def roles_of(self, kind: str) -> list:
         """in_order(), kept."""
@@ -189,13 +218,19 @@ class Tiles:
         return self.block[1][first - begin:last - begin]
 
     def table(self, name: str, first: int, last: int) -> np.ndarray:
-        columns = self.source.layout.columns.get(name, [])
-        at = self.grids[name].tables(self.problem, first, last) if columns else {}
-        if name in self.built and columns and self.built[name][0] is at:          # the same grid again
+        columns, own = self.source.layout.columns.get(name, []), self.source.layout.own_columns.get(name, [])
+        at = self.grids[name].tables(self.problem, first, last) if columns or own else {}
+        if name in self.built and at and self.built[name][0] is at:          # the same grid again
             return self.built[name][1]
-        table = np.empty((last - first, sum(n for _, _, n in columns)))
+        width, each = self.source.widths(name)
+        table = np.zeros((last - first, width + self.tiles * each))
         for v, offset, n in columns:
             table[:, offset:offset + n] = np.asarray(at[int(v)], np.float64).reshape(last - first, n)
+        H = table[:, width:].reshape(last - first, self.tiles, each)
+        for i, offset, _ in own:
+            mine = self.lowered[name].own[i]
+            x = self.of_tiles(mine, np.asarray(at[int(mine.v)], np.float64).reshape(last - first, -1), last - first)
+            H[..., offset:offset + x.shape[-1]] = x
         self.built[name] = at, table
         return table
 
@@ -285,7 +320,7 @@ class Tiles:
         for role in self.roles_of(kind) if looks else ():
             offset, F, _ = self.source.places[role]
             rows = seen[:, :, offset:offset + F * self.T].reshape(len(looks), self.tiles, F, self.T)
-            rows = np.transpose(rows, (0, 1, 3, 2)).reshape(len(looks), self.tiles * self.T, F)[:, :self.rows]
+            rows = self.untiled(rows, len(looks))
             found[role[1]] = rows.reshape(len(looks), *self.shapes.get(role, self.shape))
         return found
 

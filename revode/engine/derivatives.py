@@ -251,8 +251,8 @@ def custom_vjp(fn: Callable, jvp: Callable | None = None) -> Callable:
     ----------
     fn : fn(*args) returns (value, pull), as `vjp` does: pull(cotangent) takes a tree like value and returns a tuple, one
         cotangent tree for each argument (None for zero).
-    jvp : jvp(args, tangents), the change of the value in forward mode (None in tangents for what does not move); by default that
-        of fn itself, or central differences, which one log line says.
+    jvp : jvp(args, tangents) returns the change of the value in forward mode (None in tangents for what does not move); by default
+        that of fn itself, or central differences, which one log line says.
 
     Returns a function of the same arguments that returns the value alone, and carries the gradient where tensors come in.
     Raises, when it is pulled, TypeError or ValueError for cotangents that do not fit their arguments.

@@ -636,7 +636,57 @@ def test_10_3_ito_by_hand():
     assert np.max(np.abs(end(f, "stratonovich") - end(f, "ito"))) > 0.01
 
 
-# 12
+# 11 -- equilibrium models
+
+def test_11_1_the_theorem_on_linear_maps():
+    """One sign or the other, (y, z) shrinks alike, and quicker than promised: y is new when z uses it."""
+    for beta in np.arange(0.1, 1.2, 0.1):
+        rates = []
+        for m in (0.7, -0.7):
+            y_moves = np.array([[1 - beta, beta * m], [0, 1]])
+            z_moves = np.array([[1, 0], [beta * m, 1 - beta]])
+            rates.append(max(abs(np.linalg.eigvals(z_moves @ y_moves))))
+        assert rates[0] == pytest.approx(rates[1])
+        assert rates[0] < abs(1 - beta) + beta * 0.7
+    # of beta = 0.5, from a start without any luck, in the long run
+    sizes = [abs(rv.fixed_point(lambda z, p, x: 0.7 * z, np.ones(1), tol=None, max_steps=n).z[0]) for n in (30, 31)]
+    assert sizes[1] / sizes[0] == pytest.approx(0.8162, abs=1e-3)
+
+
+def test_11_2_the_series_of_the_implicit_gradient():
+    """One plain step from the fixed point has the gradient (df/dparams)^T a. Each further step puts J^T before what is there and adds
+    a once more, so k steps give k terms of the series, to the last digits. It converges where the map contracts.
+    """
+    n = names("11")
+    star, W, x, f = n["star"], n["W"], n["x"], n["f"]
+
+    def loss(p, k):
+        found = rv.fixed_point(f, star, p, x, method=rv.Picard(), tol=None, max_steps=1, gradient=rv.Phantom(steps=k, damping=1.0))
+        return 0.5 * np.sum(found.z**2)
+
+    d = 1 - star**2
+    term = g = star
+    for k in (1, 2, 3, 4):
+        close(rv.grad(loss)(W, k), np.outer(star, d * g), 1e-12)
+        term = (W * d) @ term                              # J^T, once more
+        g = g + term
+
+
+def test_11_3_how_deep_the_way_back_goes():
+    """Up to some 24 to 32 iterations; rounding decides which. The bound promises 11: it takes each half step at its worst, which no
+    map is for long.
+    """
+    n = names("11")
+    iterate, undo, W, x = n["iterate"], n["undo"], n["W"], n["x"]
+    off = lambda N: np.max(np.abs(undo(*iterate(np.zeros(8), W, x, 0.5, N), W, x, 0.5, N)[1]))
+    deepest = max(N for N in range(1, 40) if off(N) < 1e-6)
+    assert 24 <= deepest <= 32                             # rounding decides which
+    bound = lambda N: ((1 + 0.5 * 0.7) / 0.5) ** (2 * N) * 2.0**-52
+    promised = max(N for N in range(1, 40) if bound(N) < 1e-6)
+    assert promised == 11                                  # each half step at its worst, which no map is for long
+
+
+# 12 -- close, closer, exact
 
 def test_12_1_the_bits_of_damped_alf():
     """One bit a step, as |1 - 2 eta| = 1/2: a thousand in all, and a few for the way in which they are packed."""
@@ -730,6 +780,71 @@ def test_13_3_a_sum_that_keeps_its_bits():
     assert len(with64) == len(with32) == 1
     assert with64 != with32             # who adds what depends on the number of threads: sums need an owner that does not
     close([*with64, *with32], [x.astype(float).sum()] * 2, 4096 * 2.0**-24)
+
+
+# 14 -- checking someone else's implementation
+
+def test_14_1_one_step_back():
+    """Six complex steps give the 6 x 6 Jacobian of one step in (y, v). Its transpose times a_{n+1}, and w_n added to the part of y,
+    is a_n of the case, to a few roundings.
+    """
+    from revode.conformance import chosen
+    case, = chosen("alf-eta0.875")
+    problem, eta, n, eps = case.problem, case.problem.method["eta"], 2, 1e-30
+    f, t, h = problem.field(), problem.ts[n], problem.ts[n + 1] - problem.ts[n]
+
+    def step(x):
+        y, v = x[:3] + h / 2 * x[3:], x[3:]
+        v = (1 - 2 * eta) * v + 2 * eta * f(t + h / 2, y, problem.params)
+        return np.concatenate([y + h / 2 * v, v])
+
+    x, after = (np.concatenate([states["y"], states["v"]]) for states in case.states[n:n + 2])
+    close(step(x), after, 4 * EPS)
+    jacobian = np.stack([step(x + 1j * eps * e).imag / eps for e in np.eye(6)], 1)
+    a, a_after = (np.concatenate([row["y"], row["v"]]) for row in case.cotangents[n:n + 2])
+    # a dozen products and sums of numbers of the size of a
+    close(jacobian.T @ a_after + np.concatenate([problem.weights[n], np.zeros(3)]), a, 12 * EPS)
+
+
+def test_14_2_the_even_grid():
+    """On `alf-uniform` alone. On the others the first step is right by accident, and the second differs, which is what the check says."""
+    from dataclasses import replace
+
+    from revode.conformance import check
+    alf = names("14")["alf"]
+
+    def fixed(problem):
+        return alf(replace(problem, ts=problem.ts[0] + (problem.ts[1] - problem.ts[0]) * np.arange(len(problem.ts))), start=True)
+
+    found = {v.name: v for v in check(fixed, "alf,alf-uniform,alf-backwards")}
+    assert found["alf-uniform"].status == "conforms"
+    assert found["alf"].status == found["alf-backwards"].status == "differs"
+    assert "at step 2" in found["alf"].where[0]              # the first step is right
+
+
+def test_14_3_two_at_once():
+    """It is not named, as no single fault of the list gives these digits: "looks like: unknown". The place is right: the first
+    step, and the evaluation there.
+    """
+    from revode.conformance import check, chosen, faults, reference
+    case, = chosen("alf-eta0.875")
+    listed = {fault.says: fault for fault in faults.listed(case.problem.method, "ode")}
+    early = listed["f is evaluated at t; its time is t + h/2"]
+    still = listed["v0 = 0; it is f(t0, y0)"]
+
+    def planted(*chosen):
+        def implementation(problem):
+            run = reference.Reference(problem, sum((fault.edits for fault in chosen), ()))
+            f = problem.field()
+            run.names["f"] = lambda t, y: f(t, y, problem.params)
+            return {"ys": run.trajectory()[0]}
+
+        return check(implementation, "alf-eta0.875", level="y")[0]
+
+    assert planted(early).looks_like == [early.says] and planted(still).looks_like == [still.says]
+    both = planted(early, still)
+    assert both.looks_like == [] and "looks like: unknown" in both.lines()[-1]
+    assert "step 1" in both.where[0] and "no. 2, at t = 0.3125" in both.where[1]        # without v0, the first is right by accident
 
 
 # 15 -- train your own

@@ -20,7 +20,7 @@ ROOT = Path(rv.__file__).parent
 HOUSE = ROOT.parent
 # From the ground up; a room may import rooms below it and itself. Files of one name stand for rooms.
 ORDER = """
-engine jacobians archive conditions methods mixing
+engine jacobians archive conditions methods
 watch
 stepping
 memory tangent certify exact engines march paths adaptive
@@ -67,10 +67,12 @@ BUDGET = {
     "advise": 320,
     "analysis": 155,
     "nn": 110,
+    "layers": 330,                  # attention, layer norm, gelu, cross entropy, each with a pullback that is a row
+    "equilibrium": 690,             # fixed points: their own checks and words, three methods, two gradients
     "optim": 125,
     "plotting": 90,
-    "conformance": 1000,             # half of it a table of faults
-    "experiments": 2350,             # fifteen commands, one file each, on any backend
+    "conformance": 1250,             # two thirds of it tables: every method as text, and its faults
+    "experiments": 2900,             # seventeen commands, one file each, on any backend
 }
 # DESIGN section 2 names these four. What keeps gradients from being lost in silence has come in since: kept.py (arrays that change
 # behind a tape), trees of any container, what a tensor refuses and says, companions, the fallback of Automatic: some 400 lines.

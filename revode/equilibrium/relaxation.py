@@ -3,10 +3,11 @@
     RevDEQ     y <- (1 - beta) y + beta f(z);    z <- (1 - beta) z + beta f(y)        y_0 = z_0
     Picard     z <- (1 - damping) z + damping f(z)
     Anderson   z <- sum_i w_i ((1 - damping) z_i + damping f(z_i)),    sum_i w_i = 1,
-               w = argmin |sum_i w_i (f(z_i) - z_i)|^2                                over the last m iterates
+               w = argmin |sum_i w_i (f(z_i) - z_i)|^2                      over the last m iterates
 
-The time of such a solve is the count of iterations. RevDEQ is a word of shears, so its inverse, its pullback and its
-bit-exact form are those of every word; the value f(z_n) of the residual is shared with the first shear that follows.
+The time of such a solve is the count of iterations. RevDEQ is a word of shears, so its inverse, its
+pullback and its bit-exact form are those of every word; the value f(z_n) of the residual is shared
+with the first shear that follows.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from .increment import Increment
-from .shears import Parts, Shear, Step, Word
+from ..methods.increment import Increment
+from ..methods.shears import Parts, Shear, Step, Word
 
 
 def number_in(name: str, value: Any, low: float, high: float, what: str) -> float:
