@@ -807,7 +807,8 @@ def test_14_1_one_step_back():
 
 
 def test_14_2_the_even_grid():
-    """On `alf-uniform` alone. On the others the first step is right by accident, and the second differs, which is what the check says."""
+    """On `alf-uniform` alone. On the others the first step is right by accident, and the second differs, which is what the check
+    says."""
     from dataclasses import replace
 
     from revode.conformance import check
