@@ -50,6 +50,16 @@ class Lattice:
     Parameters
     ----------
     bits : whole number from 0 to 60; None chooses it from y0 (48, or less where the state is larger than 2).
+
+    Raises ValueError for another number of bits; in a solve OverflowError where the state leaves it.
+
+    Cost: each sum of a step is rounded to the lattice; what a scale below 1 shifts out is stored, a bit or so a step.
+    Source: Levesque & Verlet 1993 (the lattice); Maclaurin, Duvenaud & Adams 2015, algorithm 2 (what is stored).
+
+    Example
+    -------
+    >>> Lattice(bits=40)
+    Lattice(bits=40)
     """
     bits: int | None = None
 

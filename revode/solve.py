@@ -211,7 +211,7 @@ def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
 
     Parameters
     ----------
-    field, y0, ts, params, method, state0, controller, dt0 : as for `solve`.
+    field, y0, ts, params, method, state0, controller, dt0, exact : as for `solve`.
 
     Yields (t, State): state.parts["y"] is the solution for most methods; solve(..., state0=state) goes on from any of them.
     Raises what `solve` raises for bad input, when the first item is asked for.

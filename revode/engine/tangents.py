@@ -372,12 +372,14 @@ def jvp(fn: Callable) -> Callable:
 
     Parameters
     ----------
-    fn : a function of one tree x, of NumPy functions; it returns a tree.
-    v : a tree like x, of the same shapes; None for a leaf that does not move.
+    fn : a function of one tree x, of NumPy functions; it returns a tree. v is a tree like x, of the same shapes; None for a
+        leaf that does not move.
 
-    Returns a tree like fn(x). Raises ValueError where v is no tree like x, NotImplementedError for an operation without a tangent rule.
-    Through `solve` and `fixed_point` the tangent runs along the steps in constant memory.
-    Cost: about two evaluations of fn, and its tape (of a solve none).
+    Returns a function that returns a tree like fn(x).
+    Raises ValueError where v is no tree like x, NotImplementedError for an operation without a tangent rule.
+
+    Cost: about two evaluations of fn, and its tape (of a solve none: the tangent runs along the steps in constant memory).
+    Source: Wengert 1964; Griewank & Walther, Evaluating Derivatives, 2008, chapter 3.
 
     Example
     -------

@@ -54,6 +54,7 @@ class Reversible:
 
     Example
     -------
+    >>> import numpy as np
     >>> from revode import ReversibleHeun, solve, value_and_grad
     >>> how = {"method": ReversibleHeun(), "gradient": Reversible()}
     >>> loss = lambda p: solve(lambda t, y, p: -p * y, np.ones(1), np.linspace(0.0, 1.0, 101), p, **how).y1[0]
