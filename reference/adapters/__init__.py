@@ -5,8 +5,9 @@
     torch_sde.py        torchsde's reversible Heun method, with noise of zero or of torchsde's own
     torchsde_adapter.py reversible Heun on given increments, state by state, and the stored vectors in reference/vectors
     jax_diffrax.py      diffrax: DirectAdjoint, RecursiveCheckpointAdjoint, BacksolveAdjoint
+    torch_deq.py        torchdeq: the implicit gradient of a fixed point (a signature of its own)
 
-Each file has
+Each file of a differential equation has
 
     gradient(problem, scheme, mode) -> run;      run() -> (loss, [dL/dy0, dL/dparams[0], ...])
 
