@@ -9,7 +9,8 @@ from . import nn, optim
 from .adaptive import PID
 from .advise import Advice, advise
 from .archive import load, save
-from .engine import Tensor, check_vjp, custom_vjp, grad, stop_gradient, tree, value_and_grad, vjp
+from .certify import Certificate, certify
+from .engine import Tensor, check_vjp, custom_vjp, grad, jvp, stop_gradient, tree, value_and_grad, vjp
 from .equilibrium import (
     Anderson,
     ConvergenceError,
@@ -21,6 +22,7 @@ from .equilibrium import (
     RevDEQ,
     fixed_point,
 )
+from .exact import Lattice
 from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
 from .jacobians import hessian, hvp, jacobian
 from .methods import (
@@ -55,6 +57,8 @@ from .watch import (
     ReconstructionWarning,
     RevodeWarning,
     RoundTrip,
+    StabilityError,
+    StabilityWarning,
 )
 
 __version__ = "0.1.0"
@@ -73,6 +77,7 @@ __all__ = [
     "Backsolve",
     "Brownian",
     "BrownianTree",
+    "Certificate",
     "Checkpointed",
     "Composition",
     "ConvergenceError",
@@ -82,6 +87,7 @@ __all__ = [
     "FixedPoint",
     "HermiteCubic",
     "Implicit",
+    "Lattice",
     "LeapfrogMidpoint",
     "LinearPath",
     "NearReversible",
@@ -103,6 +109,8 @@ __all__ = [
     "SemiImplicitEuler",
     "Shear",
     "Solution",
+    "StabilityError",
+    "StabilityWarning",
     "State",
     "Stats",
     "Swap",
@@ -110,6 +118,7 @@ __all__ = [
     "Tensor",
     "VelocityVerlet",
     "advise",
+    "certify",
     "check_vjp",
     "custom_vjp",
     "fixed_point",
@@ -117,6 +126,7 @@ __all__ = [
     "hessian",
     "hvp",
     "jacobian",
+    "jvp",
     "load",
     "nn",
     "optim",

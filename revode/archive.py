@@ -29,7 +29,10 @@ def save(path: Any, tree: Any) -> None:
     tree : dicts with string keys, lists and tuples; an optimiser's state; a Solution or its state (a method of your own,
         made by `shears`, is not kept: give method= again to go on). Other named tuples and dataclasses are refused.
 
+    Returns nothing.
     Raises TypeError for what it cannot keep, before anything is written. Not inside a gradient: tensors are refused.
+
+    Cost: the file, as large as the arrays; nothing is compressed.
 
     Example
     -------
@@ -57,7 +60,13 @@ def save(path: Any, tree: Any) -> None:
 def load(path: Any) -> Any:
     """Read back what `save` wrote: the same nesting, bits, shapes and dtypes; a Solution is one again.
 
-    Raises FileNotFoundError, and ValueError for another file. Nothing in the file is executed.
+    Parameters
+    ----------
+    path : of the file; .npz is appended if missing.
+
+    Returns the tree. Raises FileNotFoundError, and ValueError for another file. Nothing in the file is executed.
+
+    Cost: the file, read once.
 
     Example
     -------
@@ -84,9 +93,9 @@ def packed(x: Any, where: str, arrays: list[np.ndarray]) -> Any:
         return [kind.__name__, [packed(child, f"{where}[{i}]", arrays) for i, child in enumerate(x)]]
     if kind is dict and all(type(key) is str for key in x):
         return ["dict", {key: packed(child, f"{where}[{key!r}]", arrays) for key, child in x.items()}]
-    if (kind is np.ndarray or isinstance(x, (np.generic, np.memmap))) and x.dtype != object:        # masks would be lost
+    if (kind is np.ndarray or issubclass(kind, (np.generic, np.memmap))) and x.dtype != object:        # masks would be lost
         arrays.append(np.asarray(x))
-        return ["number" if isinstance(x, np.generic) else "array", len(arrays) - 1]
+        return ["number" if issubclass(kind, np.generic) else "array", len(arrays) - 1]
     if kind is Fraction:                                                          # in tableaux
         return ["fraction", str(x)]
     if kind.__name__ == "UserMethod" and kind.__module__.startswith("revode."):

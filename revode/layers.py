@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from .engine.derivatives import custom_vjp
+from .engine.tangents import tangent
 from .engine.tensor import Op, apply, beside, number, value_of
 
 # softmax, and the weights of attention ------------------------------------------------------------
@@ -490,3 +491,48 @@ def bare_block(params: dict, x: Any, heads: int) -> Any:
     """
     u = layer_norm(self_attention(params, x, heads), params["scale1"], params["shift1"])
     return layer_norm(between(params, u), params["scale2"], params["shift2"])
+
+
+# forward mode: how each row changes (engine/tangents.py) ----------------------------------------------------------------
+@tangent("softmax")
+def _softmax_moves(vs: Any, y: Any, x: Any) -> Any:
+    return y * (vs[0] - np.sum(y * vs[0], axis=-1, keepdims=True))
+
+
+@tangent("attention_weights")
+def _weights_move(vs: Any, w: Any, q: Any, k: Any, scale: float, causal: bool) -> Any:
+    scores = scale * (vs[0] @ np.swapaxes(k, -1, -2) + q @ np.swapaxes(vs[1], -1, -2))
+    return _softmax_moves([scores], w, None)
+
+
+@tangent("rate")
+def _rate_moves(vs: Any, r: Any, x: Any, eps: float) -> Any:
+    return -(r**3) * _mean(_centred(x) * vs[0])
+
+
+@tangent("normalise")
+def _normalise_moves(vs: Any, y: Any, x: Any, eps: float) -> Any:
+    c, r = _centred(x), _rate(x, eps)
+    return r * _centred(vs[0]) + c * _rate_moves(vs, r, x, eps)
+
+
+@tangent("gelu_tanh")
+def _gelu_moves(vs: Any, y: Any, x: Any) -> Any:
+    t = np.tanh(C * x * (1 + 0.044715 * x * x))
+    return vs[0] * 0.5 * (1 + t + x * (1 - t * t) * C * (1 + 3 * 0.044715 * x * x))
+
+
+@tangent("cross_entropy")
+def _cross_entropy_moves(vs: Any, y: Any, x: Any, labels: Any) -> Any:
+    of_all = np.sum(_softmax_of(x.copy()) * vs[0], axis=-1)
+    return np.mean(of_all - np.sum(np.where(_hot(x, labels), vs[0], 0.0), axis=-1))
+
+
+@tangent("embed")
+def _embed_moves(vs: Any, y: Any, table: Any, tokens: Any) -> Any:
+    return vs[0][tokens]
+
+
+@tangent("linear")
+def _linear_moves(vs: Any, y: Any, x: Any, W: Any, *b: Any) -> Any:
+    return vs[0] @ W + x @ vs[1] + (vs[2] if b else 0.0)

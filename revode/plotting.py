@@ -46,7 +46,7 @@ def save(figure: Any, path: str, words: str) -> None:
 def legend(ax: Any, **options: Any) -> None:
     """Below the axes, where it covers nothing."""
     entries = len(ax.get_legend_handles_labels()[1])
-    ax.legend(**{"frameon": False, "loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "ncols": min(entries, 2),
+    ax.legend(**{"frameon": False, "loc": "upper center", "bbox_to_anchor": (0.5, -0.19), "ncols": min(entries, 2),
                  "handlelength": 1.6, "columnspacing": 1.2, **options})
 
 
@@ -69,7 +69,8 @@ def loss_curves(ax: Any, losses: dict[str, list[float]]) -> None:
     """Loss against iteration, logarithmic where it may be; a point where the loss is least."""
     for i, (name, values) in enumerate(losses.items()):
         best = int(np.argmin(values))
-        ax.plot(values, color=COLOURS[i % len(COLOURS)], lw=1.5, ls="-" if i < len(COLOURS) else "--",
+        # Thinner from one to the next, because they often lie on one another.
+        ax.plot(values, color=COLOURS[i % len(COLOURS)], lw=max(1.8 + 0.7 * (len(losses) - 1 - i), 1.0) if len(losses) < 7 else 1.2,
                 label=f"{name}: {values[best]:.2g}")
         ax.plot(best, values[best], "o", color=COLOURS[i % len(COLOURS)], ms=5)
     positive = all(min(values) > 0 for values in losses.values())

@@ -4,6 +4,7 @@
     torch_diffeq.py     torchdiffeq, whole solve on the tape or its adjoint
     torch_sde.py        torchsde's reversible Heun method, with noise of zero or of torchsde's own
     torchsde_adapter.py reversible Heun on given increments, state by state, and the stored vectors in reference/vectors
+    cases_*.py          the same libraries, and this package, on the conformance cases (`revode check`); c/ in C
     jax_diffrax.py      diffrax: DirectAdjoint, RecursiveCheckpointAdjoint, BacksolveAdjoint
     torch_deq.py        torchdeq: the implicit gradient of a fixed point (a signature of its own)
 

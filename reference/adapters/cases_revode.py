@@ -1,7 +1,7 @@
 """This package on the conformance cases, one function for each way of running a solve.
 
     revode check --impl reference.adapters.cases_revode:tape          the tape, every step stored
-    ...:swept  :replay  :native  :strict                              the reverse sweep: on the tape, and by each engine
+    ...:swept  :replay  :native  :strict  :shim                       the reverse sweep: on the tape, and by each engine
     ...:by_hand                                                       steps and steps_back: every state, every cotangent
 """
 from __future__ import annotations
@@ -93,6 +93,12 @@ def native(problem: Problem) -> dict:
 
 def strict(problem: Problem) -> dict:
     return solved(problem, sweep_of(problem), backend="native", arithmetic="strict")
+
+
+def shim(problem: Problem) -> dict:
+    """The text of the CUDA kernels, run by threads of the host."""
+    from revode_cuda import fused
+    return solved(problem, sweep_of(problem), backend=fused.Fusing("fused", False, True, True, None, fused.shim(), ()))
 
 
 def by_hand(problem: Problem) -> dict:

@@ -23,7 +23,8 @@ import numpy as np
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import number
-from ..stepping import Problem, march
+from ..march import march
+from ..stepping import Problem
 from .mixing import Mixing
 from .relaxation import Anderson, number_in
 

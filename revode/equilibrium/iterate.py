@@ -16,6 +16,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from math import inf, isfinite, nan
 from typing import Any, NamedTuple
@@ -25,19 +26,23 @@ import numpy as np
 from ..checks import check_backend, check_params, check_y0
 from ..engine import tree
 from ..engine.derivatives import custom_vjp
+from ..engine.tangents import jvp_of
 from ..engine.tensor import Tensor, innermost, value_of
 from ..finite import guarded
 from ..gradients import Automatic, Checkpointed, Direct, Reversible
+from ..march import march
 from ..methods.increment import Increment, System, nested
 from ..methods.shears import Parts
 from ..problem import Asked, Layout
-from ..stepping import Problem, march, one_step
+from ..stepping import Problem, one_step
 from ..stepping import Stats as SolveStats
+from ..tangent import tangent
 from ..watch import Complaint, ReconstructionWarning, RevodeWarning, complain, size
 from .implicit import Implicit, Phantom, norm
 from .mixing import Mixing
 from .relaxation import Anderson, Picard, RevDEQ
 
+TANGENT_STEPS = 1000  # at most, to the change of a fixed point
 TINY = 1e-300
 # seen in 500 sweeps (tests/unit/test_equilibrium.py has a sample): 9.5 at worst, 3 in the median
 POOLED = 10.0
@@ -180,6 +185,8 @@ def fixed_point(
     }
     map_.look(system, first, tree.map(value_of, both))
 
+    ends: list = []
+
     def operation(initial: Any, both: Any) -> Any:
         again = innermost(tree.flatten((initial, both))[0]) is not None
         if again and not isinstance(mode, (Automatic, Direct)):
@@ -191,6 +198,7 @@ def fixed_point(
         use: Any = mode.higher(problem) if again and isinstance(mode, Automatic) else mode
         run = use.solve if hasattr(use, "solve") else use.at_fixed_point
         (ys, parts), pull = guarded(problem, initial, both, run(problem, initial, both))
+        ends.append(ys[0][0])
 
         def pull_z(a: Any) -> tuple:
             with of_iterations():
@@ -202,9 +210,14 @@ def fixed_point(
 
         return ys[0][0], pull_z
 
+    def along(args: tuple, moved: tuple) -> Any:
+        if hasattr(mode, "solve"):
+            return tangent(problem, *args, *moved)[0][0][0]
+        return implicit_tangent(problem, ends[-1], args[1], moved[1])
+
     with of_iterations():
         if innermost(tree.flatten((initial, both))[0]) is not None:
-            z = custom_vjp(operation)(initial, both)
+            z = custom_vjp(operation, along)(initial, both)
         else:
             z = march(problem, initial, both)[0][0][0]
             stats.peak_states = 1
@@ -216,7 +229,23 @@ def fixed_point(
     )
 
 
-# the iteration as a problem of marching -----------------------------------------------------------
+def implicit_tangent(problem: Problem, z: Any, both: Any, d_both: Any) -> Any:
+    """How the fixed point moves: dz = (df/dz) dz + (df/dboth) dboth, by its own iteration."""
+    system = copy(problem.system)
+    system.stats = SolveStats()
+    moved = np.zeros_like(z)
+    for _ in range(TANGENT_STEPS):
+        _, after = jvp_of(lambda z, both: system.coefficients(problem.ts[-1], z, both)[0], (z, both), (moved, d_both))
+        change, moved = norm(after - moved), after
+        if change <= 64 * float(np.finfo(z.dtype).eps) * norm(after):
+            return moved
+    raise FloatingPointError(
+        f"jvp: the change of the fixed point did not settle in {TANGENT_STEPS} iterations, because f is no contraction there; "
+        "use an iteration's own gradient (RevDEQ with Automatic(), Direct()), whose tangent runs along its steps"
+    )
+
+
+# the iteration as a problem of marching ------------------------------------------------------------------------------
 class Iterations(Problem):
     """A Problem whose times are the counts 0, 1, 2 .. of its iterations, and whose warnings speak
     of iterations.

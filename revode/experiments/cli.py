@@ -26,7 +26,7 @@ EXAMPLES = {"train": """examples:
   revode train white-dwarf --gradient checkpointed:8            the same gradient from 8 stored states
   revode train white-dwarf --method reversible-heun --iterations 100 --backend replay
   revode train white-dwarf --plot fit.png --json figures.json --save params.npz
-  revode train pendulum --data recorded.txt --iterations 10000  your copy of the recording, as published
+  revode train pendulum --data recorded.txt                     your copy of the recording, as published
   revode train spiral --plot spiral.png                         rebuilt and continued beyond the data
   revode train ou --plot ou.png                                 a neural SDE by five methods
   revode train language --models revdeq --json run.json         a transformer whose depth is a fixed point

@@ -61,16 +61,17 @@ def carry_out(args: Namespace, plan: Plan) -> int:
     check_files(args)
     report, this, failure = Report(), machine(), None
     load = "" if this["load"] is None else f", load average {this['load']:.1f}"
-    print("\n  ".join([*plan.head, f"{this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, "
-                       f"NumPy {this['numpy']}"]), flush=True)
+    print("\n".join(fill(line if i == 0 else f"  {line}", "    ") for i, line in enumerate([*plan.head, f"{this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, "
+                       f"NumPy {this['numpy']}"])), flush=True)
     with counting(report.warned), spoken_log(report.notes):
         try:
             plan.work(report)
         except BaseException as reason:                # told below, or raised again when nothing is lost
             failure = reason
             report.stopped = INTERRUPTED if isinstance(reason, KeyboardInterrupt) else str(reason)
-        if failure is not None and not report.rows:
-            raise failure
+    if failure is not None and not report.rows:
+        raise failure
+    with counting({}):                                 # what is solved again for a picture has been counted
         publish(args, plan, report, this)
     if failure is None:
         return 0

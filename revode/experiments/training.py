@@ -205,17 +205,20 @@ def in_turns(jobs: Sequence[Fit], params: Any) -> list[Trained]:
             for mine in runs]
 
 
-def rehearsed(job: Fit, fall_back: bool) -> tuple[Fit, float, Stats]:
+def rehearsed(job: Fit, fall_back: bool, notes: list[str]) -> tuple[Fit, float, Stats]:
     """One gradient of a row before any work: its program is made, or it is refused, here; and the seconds.
 
     fall_back: a solver that revode.solve chooses takes over where the backend refuses.
     """
+    if job.solve.backend in ("eager", "auto"):           # which make nothing beforehand, and refuse nothing
+        return job, 0.0, Stats()
     start = time.perf_counter()
     try:
         (_, sol), _ = job.gradient(job.start)
     except REFUSALS as reason:
         if fall_back:
-            return rehearsed(job._replace(solve=job.solve.on("auto")), False)
+            notes.append(f"{job.name} is not for {job.solve.backend}: {reason}")
+            return rehearsed(job._replace(solve=job.solve.on("auto")), False, notes)
         raise UserError(f"--backend {job.solve.backend} cannot run {job.name}: {str(reason).rstrip('.')}. "
                         "--backend replay and --backend eager can.") from None
     took = time.perf_counter() - start
@@ -245,7 +248,7 @@ def finer_loss(job: Fit, params: Any) -> float:
 def train_plan(args: Namespace, jobs: Sequence[Fit], iterations: int) -> Plan:
     """Train every row, then measure it."""
     def work(report: Report) -> None:
-        ready = [rehearsed(job, args.backend == "auto") for job in jobs]
+        ready = [rehearsed(job, args.backend == "auto", report.notes) for job in jobs]
         for job, *first in ready:
             run = fit(job, iterations, progress=job.name, warned=report.warned)
             report.losses[job.name], report.best = run.losses, run.params if report.best is None else report.best
@@ -256,7 +259,7 @@ def train_plan(args: Namespace, jobs: Sequence[Fit], iterations: int) -> Plan:
                 raise KeyboardInterrupt
         if stopped := [row["stopped"] for row in report.rows if row["stopped"]]:
             raise FloatingPointError(stopped[0])
-        report.notes += spread(report.rows)
+        report.notes += [*spread(report.rows), *jobs[0].experiment.notes]
 
     found: list[tuple[Fit, Trained]] = []
     return Plan(head(args, jobs, iterations), work, lambda report: all_tables(report.rows, iterations),
@@ -286,7 +289,7 @@ def spread(rows: Sequence[dict]) -> list[str]:
 def compare_plan(args: Namespace, job: Fit, iterations: int) -> Plan:
     """Train with Reversible, then measure every gradient mode on the same backend, and Reversible on others."""
     def work(report: Report) -> None:
-        first, *ready = rehearsed(job, args.backend == "auto")
+        first, *ready = rehearsed(job, args.backend == "auto", report.notes)
         run = fit(first, iterations, progress=job.name, warned=report.warned)
         report.losses[job.name], report.best = run.losses, run.params
         row = row_of(first, run, tuple(ready), iterations)

@@ -208,7 +208,7 @@ def test_times_and_steps_reach_the_field_in_ys_dtype() -> None:
         seen: set = set()
 
         def f(t: Any, y: Any, p: Any, seen: set = seen) -> Any:
-            seen.add(np.asarray(t).dtype if hasattr(t, "dtype") else type(t))
+            seen.add(np.dtype(t.dtype) if hasattr(t, "dtype") else type(t))
             return np.concatenate([-y[..., :1], t * np.ones_like(y[..., :1])], -1)
 
         for method in (rv.Coupled("rk4"), rv.ReversibleHeun(), rv.LeapfrogMidpoint()):
