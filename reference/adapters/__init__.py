@@ -7,8 +7,9 @@ cases_*.py alone.
     torchsde_adapter.py reversible Heun on given increments, state by state, and the stored vectors in reference/vectors
     cases_*.py          the same libraries, and this package, on the conformance cases (`revode check`); c/ in C
     jax_diffrax.py      diffrax: DirectAdjoint, RecursiveCheckpointAdjoint, BacksolveAdjoint
+    torch_deq.py        torchdeq: the implicit gradient of a fixed point (a signature of its own)
 
-Each file has
+Each file of a differential equation has
 
     gradient(problem, scheme, mode) -> run;      run() -> (loss, [dL/dy0, dL/dparams[0], ...])
 
