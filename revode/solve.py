@@ -197,8 +197,8 @@ def together(problem: Problem, args: tuple, moved: tuple, backend: Any, threads:
     pairs = zip(initial, d_initial or (None,) * len(initial), strict=True) if len(outputs) > 1 else ((initial, d_initial),)
     y0 = tuple(joined(x, v) for x, v in pairs)
     sol = solve(augmented(problem.system), y0 if len(outputs) > 1 else y0[0], np.asarray(problem.ts), {
-        "at": params, "along": moving(params, d_params)}, method=problem.method, save=list(problem.save), backend=backend, threads=threads,
-        arithmetic=arithmetic)
+        "at": params, "along": moving(params, d_params)}, method=problem.method, save=list(problem.save), backend=backend,
+        threads=threads, arithmetic=arithmetic)
     return (tuple(halves(y)[1] for y in (sol.ys if len(outputs) > 1 else (sol.ys,))),
             {name: halves(x)[1] for name, x in sol.state.parts.items()})
 

@@ -650,7 +650,8 @@ class Back:
                 self.W_y = max(self.W_y, finite(number((off / self.at_least[name]).max())))
         if ns[-1] == 0:
             self.start = tuple({name: x[-1] for name, x in kind.items()} for kind in (parts, truth, cotangents))  # type: ignore[assignment]
-        absolute, size_of_x = sizes[0] if len(sizes) == 1 else ([max(x) for x in zip(*rows, strict=True)] for rows in zip(*sizes, strict=True))
+        absolute, size_of_x = sizes[0] if len(sizes) == 1 else (
+            [max(x) for x in zip(*rows, strict=True)] for rows in zip(*sizes, strict=True))
         self.trips += [(n, finite(x), y) for n, x, y in zip(ns, absolute, size_of_x, strict=True)]
         if not self.broken and not all(math.isfinite(size(a)) for a in cotangents.values()):
             self.broken = all(finite(x) < math.inf for x in absolute)
@@ -719,7 +720,8 @@ class Back:
         if weighed is not None:
             found["E"] = finite(size(weighed / (self.A[first] + tiny)))
         if self.sums and not self.aside:
-            be, moved, ay, changes = (np.concatenate(column) for column in zip(*self.sums, strict=True)) if len(self.sums) > 1 else self.sums[0]
+            be, moved, ay, changes = self.sums[0] if len(self.sums) == 1 else (
+                np.concatenate(column) for column in zip(*self.sums, strict=True))
             moved = moved + 1024 * self.eps * ay     # what rounding does to a state at rest is no parasite
             found |= {"S_p": finite(size(be.sum(axis=0) / (moved.sum(axis=0) + tiny))),
                       "S_y": finite(size((be / (ay + tiny)).sum(axis=0))) * self.problem.N / len(be),
@@ -742,7 +744,8 @@ class Back:
             problem.later()
         telling = self.tol if hasattr(problem.method, "word") else NEARLY * self.tol
         wrong = [name for name, off in (("y0", of_params > self.tol or found["W_y"] > telling),
-                                        ("params", of_params > self.tol or of_leaf > OF_LEAF * self.tol)) if off and problem.asked[name]]
+                                        ("params", of_params > self.tol or of_leaf > OF_LEAF * self.tol))
+                 if off and problem.asked[name]]
         found["leaf"] = of_leaf
         if self.broken:                              # then it is not the reconstruction
             return Verdict(estimate, [], found)
@@ -873,8 +876,8 @@ def parted_copies(problem: Any, pairs: Pairs, details: dict) -> Complaint:
 
 
 def too_large(problem: Any, details: dict) -> Complaint:
-    return Complaint(StabilityWarning, f"solve: the steps are too large for {problem.method!r}: from step to step the solution grows, or "
-                     "swings, where that of the equation does not, so neither it nor its gradient can be trusted. Likely cause: h times "
+    return Complaint(StabilityWarning, f"solve: the steps are too large for {problem.method!r}: from step to step the solution grows, "
+                     "or swings, where that of the equation does not, so neither it nor its gradient can be trusted. Likely cause: h times "
                      "the fastest rate of the field is beyond the method's stability limit (the problem is stiff). Remedies: smaller "
                      "steps; controller=PID(rtol, atol), which chooses them; a field without the fast rate.", details)
 

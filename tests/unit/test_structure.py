@@ -47,10 +47,10 @@ BUDGET = {
     "archive": 100,
     "conditions": 65,
     "methods": 900,                  # protocol, words of iterations
-    "gradients": 480,
+    "gradients": 530,
     "stepping": 190,
     "exact": 230,
-    "tangent": 45,
+    "tangent": 60,
     "certify": 120,
     "engines": 180,
     "march": 115,
@@ -60,7 +60,7 @@ BUDGET = {
     "compiled": 4500,
     "problem": 70,
     "checks": 700,
-    "solve": 150,                                       # a Solution says what it is in one line, and as a table
+    "solve": 165,                                       # a Solution says what it is in one line, and as a table
     "adaptive": 200,
     "driving": 100,
     "paths": 425,
