@@ -14,7 +14,7 @@ import numpy as np
 # Okabe & Ito's colours, which can be told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 GREY = "#777777"
-STYLE = {"font.size": 13, "axes.titlesize": 14, "legend.fontsize": 11.5, "axes.spines.top": False,
+STYLE: Any = {"font.size": 13, "axes.titlesize": 14, "legend.fontsize": 11.5, "axes.spines.top": False,
          "axes.spines.right": False, "lines.linewidth": 1.8}
 
 
@@ -27,10 +27,11 @@ def style() -> Any:
 def canvas(panels: int, columns: int | None = None, width: float = 5.0, height: float = 4.4) -> tuple[Any, Any]:
     """A figure and its axes, a flat array: up to three in a row, four as two and two."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    engine = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
     columns = columns or (panels if panels < 4 else 2 if panels == 4 else 3)
     rows = -(-panels // columns)
-    figure = Figure(figsize=(width * columns, height * rows), dpi=120, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(width * columns, height * rows), dpi=120, layout=engine)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[panels:]:
         ax.axis("off")

@@ -1,4 +1,5 @@
-"""Other libraries on a problem stated once, in NumPy terms, for cross-checks and benchmarks. Nothing here imports `revode`.
+"""Other libraries on a problem stated once, in NumPy terms, for cross-checks and benchmarks. `revode` is imported by
+cases_*.py alone.
 
     hips_autograd.py    HIPS autograd through a plain loop
     torch_diffeq.py     torchdiffeq, whole solve on the tape or its adjoint

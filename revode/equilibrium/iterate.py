@@ -83,7 +83,15 @@ class Stats(SolveStats):
 
 
 class FixedPoint(NamedTuple):
-    """What fixed_point returns; inside a gradient its z is a tensor."""
+    """What fixed_point returns; inside a gradient its z is a tensor.
+
+    Parameters
+    ----------
+    z : the point, a tree like z0.
+    residual : |z - f(z)| / |f(z)|; NaN without a stop rule.
+    steps : iterations.
+    stats : what it cost, and how it converged.
+    """
 
     z: Any  # a tree like z0
     residual: float  # |z - f(z)| / |f(z)|; NaN without a stop rule

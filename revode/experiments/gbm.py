@@ -86,7 +86,7 @@ def at_end(n: int, seed: int) -> Callable:
 
 
 def cell(name: str, n: int, params: dict, reference: np.ndarray, seed: int, threshold: float,
-         solver: Solver = Solver()) -> dict:
+         solver: Solver) -> dict:
     """What one method does with n steps."""
     make, evaluations = METHODS[name]
     loss, solve = at_end(n, seed), replace(solver, method=make(1.0 / n))
