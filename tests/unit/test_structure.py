@@ -67,7 +67,7 @@ BUDGET = {
     "advise": 320,
     "analysis": 155,
     "nn": 110,
-    "layers": 360,                  # attention, layer norm, gelu, cross entropy, each with a pullback that is a row
+    "layers": 380,                  # attention, layer norm, gelu, cross entropy, each with a pullback that is a row
     "equilibrium": 690,             # fixed points: their own checks and words, three methods, two gradients
     "optim": 125,
     "plotting": 90,
