@@ -39,7 +39,7 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     if lattice is not None:
         method, initial = on_lattice(lattice, method, initial)
         if chosen is not None:                       # the same operations ahead and back: nothing merged, nothing contracted
-            chosen = replace(chosen, merge=False, strict=chosen.strict or chosen.name == "native")
+            chosen = replace(chosen, merge=False, strict=chosen.strict or chosen.name != "replay")
     first = value_of(tree.flatten(initial)[0][0])
     seen = np.float32 if layout.promoted else first.dtype
     ts = check_times(asked)
