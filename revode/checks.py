@@ -222,21 +222,21 @@ def check_exact(asked: Asked, method: Any) -> tuple[Lattice | None, Any]:
     """The lattice of an exact solve, or None; and the method without it."""
     exact, made = asked.exact, isinstance(method, Exact)
     if exact is None and made:
-        exact = Lattice(method.bits)                         # a state of an exact solve goes on as it was
+        exact = Lattice(method.bits, method.digits)                         # a state of an exact solve goes on as it was
     method = method.inner if made else method
     if exact is None or exact is False:
         return None, method
     if exact is not True and not isinstance(exact, Lattice):
         raise TypeError(f"solve: exact={exact!r}; it is True, or Lattice(bits)")
-    if not hasattr(method, "word"):
-        raise TypeError(f"solve: exact=True needs a method that is a word of shears, which {method!r} is not; use Coupled(base, lam), "
-                        "ReversibleHeun(), AsynchronousLeapfrog(), LeapfrogMidpoint(), VelocityVerlet() or shears(...)")
+    if not getattr(method, "reversible", hasattr(method, "word")):
+        raise TypeError(f"solve: exact=True is a way to run backwards, and {method!r} cannot be; use Coupled(base, lam), ReversibleHeun(), "
+                        "AsynchronousLeapfrog(), LeapfrogMidpoint(), VelocityVerlet(), EES27(), NearReversible(base) or shears(...)")
     return (Lattice() if exact is True else exact), method
 
 
 def on_lattice(lattice: Lattice, method: Any, initial: Any) -> tuple[Exact, Any]:
     """The exact form of a method, and what it begins with: parts that go on get buffers of their own."""
-    exact = Exact(method, bits_for(initial) if lattice.bits is None else lattice.bits)
+    exact = Exact(method, bits_for(initial) if lattice.bits is None else lattice.bits, lattice.digits)
     _ = exact.contractions                                   # scales that are no ratio are refused here
     if isinstance(initial, dict):
         initial = exact.with_buffers({name: exact.round(initial[name]) for name in method.parts})
