@@ -188,6 +188,7 @@ class Exact:
     inner: Any
     bits: int
     digits: int = 8
+    exactly_reversible = True
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "inner":
@@ -223,7 +224,7 @@ class Exact:
         return {**parts, **{x.buffer: np.zeros_like(value_of(parts[x.target])) for x in self.contractions}}
 
     def word(self, step: Step, *more: Any) -> Word:
-        if not hasattr(self.inner, "word"):
+        if not self.inner.exactly_reversible:
             return Undone(self.inner, step, self.unit, 2 ** self.digits),
         return [y for x in self.inner.word(step, *more) for y in (self.rewritten(x) if type(x) is Shear else (x,))]
 
