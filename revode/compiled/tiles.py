@@ -91,7 +91,8 @@ class Tiles:
         self.memory[...] = 0
         self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
-        self.glimpse, self.flowed_before = None, None
+        self.glimpse: Any = None                          # what was seen at the last looks, and the sums for the parameters before
+        self.flowed_before: Any = None
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
         self.save = ended(tuple(problem.save))

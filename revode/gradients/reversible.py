@@ -150,7 +150,7 @@ class Sweep:
         """Go on from these parts."""
         self.parts = parts
 
-    def get(self, kind: str) -> dict:
+    def get(self, kind: str) -> Any:
         """The parts, the cotangents, the sums for the parameters, what these were at the last looks, or what nearly reversible
         methods missed."""
         if kind == "flowed":
