@@ -54,7 +54,8 @@ BUDGET = {
     "certify": 120,
     "engines": 180,
     "march": 115,
-    "watch": 620,
+    "stiffness": 60,
+    "watch": 620,                    # estimates by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "finite": 85,
     "memory": 55,
     "compiled": 4500,
