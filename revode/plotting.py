@@ -52,7 +52,7 @@ def legend(ax: Any, **options: Any) -> None:
 
 
 def components(ts: np.ndarray, target: np.ndarray, names: Sequence[str], ys_of: Callable, xlabel: str,
-               what: str = "data") -> Callable:
+               what: str = "data", ylabel: str = "") -> Callable:
     """A `draw` of an experiment: every component of one trajectory against t, data wide and pale, the fit
     thin and dark on top."""
     def draw(axes: Any, params: Any, start: Any, solve: Any, n: int, label: str) -> None:
@@ -60,7 +60,7 @@ def components(ts: np.ndarray, target: np.ndarray, names: Sequence[str], ys_of: 
         for i, name in enumerate(names):
             ax.plot(ts, target[..., i], color=COLOURS[i], lw=6, alpha=0.35, label=f"{name}, {what}")
             ax.plot(ts, ys[..., i], color=COLOURS[i], lw=1.6, ls="--", label=f"{name}, fit")
-        ax.set(xlabel=xlabel, title=f"fit against {what}")
+        ax.set(xlabel=xlabel, ylabel=ylabel, title=f"fit against {what}")
         legend(ax)
 
     return draw

@@ -313,27 +313,38 @@ def judge(found: Sequence[Curve], repeats: int, report: Report) -> None:
 
 def picture(found: Sequence[Curve]) -> tuple[Any, str]:
     """Time of the coupled method and of the plain base, and memory, against n, all logarithmic."""
-    from matplotlib import colormaps
     figure, axes = plotting.canvas(3, width=5.2, height=5.0)
     first = found[0]
     for curve in found:
-        c = curve.checkpoints
-        colour = plotting.COLOURS[1] if curve is first else "#000000" if c is None else colormaps["viridis"](
-            CHECKPOINTS.index(c) / len(CHECKPOINTS))
-        style = {"color": colour, "lw": 4.0 if curve is first else 1.6, "marker": "o", "ms": 6 if curve is first else 4,
-                 "zorder": 3 if curve is first else 2}
-        label = "reversible" if curve is first else "direct" if c is None else f"checkpointed, {c}"
-        for ax in (axes[:2] if curve is first else axes[:1] if curve.coupled else axes[1:2]):
-            ax.plot(list(curve.seconds), [curve.median(n) for n in curve.seconds], label=label, **style)
-        if curve.peak_bytes and curve.coupled:
-            axes[2].plot(list(curve.peak_bytes), [size / 1024 for size in curve.peak_bytes.values()], **style)
+        draw(axes, curve, curve is first)
     for ax, title, label in ((axes[0], "time, same method", "s"), (axes[1], "time, plain base", "s"),
                              (axes[2], "peak memory", "KiB")):
         ax.set(xscale="log", yscale="log", xlabel="steps n", title=title, ylabel=label)
         ax.set_xticks(*([n for n in (100, 300, 1000, 3000) if n in first.seconds],) * 2)
         ax.xaxis.minorticks_off()
-    axes[1].set_ylim(axes[0].get_ylim())
+    limits = [limit for ax in axes[:2] for limit in ax.get_ylim()]
+    for ax in axes[:2]:
+        ax.set_ylim(min(limits), max(limits))
+    for ax in axes:
+        plotting.plain_ticks(ax.yaxis)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    slopes = "; ".join(f"{curve.name} {curve.slope:.2f}" for curve in found if curve.slope is not None and curve.coupled)
-    return figure, ("Time of a gradient against the number of steps, for the same method and for its plain base, and peak memory: "
-                    f"Reversible has flat memory and time in proportion to n. Slopes: {slopes}.")
+    slopes = "; ".join(f"{curve.name} {curve.slope:.2f}" for curve in found if curve.slope is not None)
+    return figure, ("Time of a gradient against the number of steps, for the same method and for its plain base, and peak "
+                    f"memory: Reversible has flat memory and time in proportion to n. Slopes: {slopes}.")
+
+
+def draw(axes: Any, curve: Curve, first: bool) -> None:
+    """One curve: Reversible thick, in both panels of time; Direct black; Checkpointed the lighter the more states."""
+    from matplotlib import colormaps
+    c = curve.checkpoints
+    if first:
+        label, colour = "reversible", plotting.COLOURS[1]
+    elif c is None:
+        label, colour = "direct", plotting.COLOURS[6]
+    else:
+        label, colour = f"checkpointed, {c}", colormaps["viridis"](CHECKPOINTS.index(c) / len(CHECKPOINTS))
+    style = {"color": colour, "lw": 4.0 if first else 1.6, "marker": "o", "ms": 6 if first else 4, "zorder": 2 + first}
+    for ax in axes[:2] if first else axes[:1] if curve.coupled else axes[1:2]:
+        ax.plot(list(curve.seconds), [curve.median(n) for n in curve.seconds], label=label, **style)
+    if curve.peak_bytes and curve.coupled:
+        axes[2].plot(list(curve.peak_bytes), [size / 1024 for size in curve.peak_bytes.values()], **style)

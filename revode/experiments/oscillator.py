@@ -78,6 +78,7 @@ def experiment(steps: int = STEPS, dtype: str = "float64", data: str | None = No
         words=("MLP 4-10-4 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid points",
                f"{words}, divided by {SCALE:g}", sources.grid_words(ts, dtype)),
         loss=loss, training=training, start=start, method=Coupled("midpoint", lam=LAM), iterations=10_000,
-        draw=plotting.components(ts, target, NAMES, lambda *at: loss(*at)[1].ys, "t, s"),
+        draw=plotting.components(ts, target, NAMES, lambda *at: loss(*at)[1].ys, "t, s",
+                                 ylabel="x; v a second (recorded units / 100)"),
         shows="Both positions and both velocities against time, data and fit.",
         published=PUBLISHED, published_iterations=10_000)

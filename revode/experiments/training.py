@@ -405,40 +405,51 @@ def total_of(row: dict) -> str:
 
 def all_tables(rows: Sequence[dict], iterations: int) -> list[str]:
     """What was found and how long it took; what it cost and how right it was; what was learnt."""
-    back = lambda row: row.get("roundtrip")
-    found = tables.columns(rows, (
-        ("", lambda row: row["name"]),
-        ("\nbackend", lambda row: row["backend"]),
-        ("loss\nbefore", lambda row: small(row["loss_before"], 2)),
-        ("\nloss", lambda row: small(row["loss"], 2)),
-        ("half the\nsteps", lambda row: small(row.get("loss_finer"), 2)),
-        ("time per\niteration", lambda row: tables.seconds(row["seconds_per_iteration"])),
-        ("over re-\nversible", lambda row: "-" if row["relative"] is None else f"{row['relative']:.2f}"),
-        (f"{iterations:,}\niterations", total_of),
-        ("\ncompiling", lambda row: tables.seconds(row["compile_seconds"]))))
-    cost = tables.columns([row for row in rows if "nfe" in row], (
-        ("", lambda row: row["name"]),
-        ("steps,\nrejected", lambda row: "-" if row["rejected"] is None else f"{row['steps']:,}, {row['rejected']}"),
-        ("peak\nmemory", lambda row: tables.size(row["peak_bytes"])),
-        ("states\nheld", lambda row: f"{row['states']:,}"),
-        ("field\nevaluations", lambda row: f"{row['nfe']:,}"),
-        ("\nvjps", lambda row: f"{row['nvjp']:,}"),
-        ("gradient error\nagainst direct", lambda row: small(row["gradient_error"])),
-        ("round trip\nabsolute", lambda row: small(back(row) and back(row).absolute)),
-        ("\nin ulps", lambda row: small(back(row) and back(row).ulps)),
-        ("solves\nwarned", lambda row: f"{sum(row['warned'].values()):,}" if row["warned"] else "-")))
-    learnt = [{"name": row["name"], "what": what, **numbers}
-              for row in rows if row.get("findings") for what, numbers in row["findings"].items()]
-    lines = [found, cost]
+    found = tables.columns(rows, [*FOUND, (f"{iterations:,}\niterations", total_of), *COMPILED])
     if any(row["extrapolated"] for row in rows):
-        lines[0] += "\n~ extrapolated: fewer iterations were timed (those of 'compare' in turns, from the same parameters)."
-    if learnt:
-        keys = [key for key in dict.fromkeys(key for row in learnt for key in row) if key not in ("name", "what")]
-        number = lambda key: lambda row: f"{row[key]:.4g}" if row.get(key) is not None else "-"
-        alone = len({row["name"] for row in learnt}) == 1
-        first = ("", lambda row: row["what"]) if alone else ("", lambda row: f"{row['name']}, {row['what']}".strip(", "))
-        lines.append(tables.columns(learnt, (first, *((key.replace(", ", "\n"), number(key)) for key in keys))))
-    return [line for line in lines if line]
+        found += ("\n~ extrapolated: fewer iterations were timed (those of 'compare' in turns, from the same "
+                  "parameters).")
+    measured_rows = [row for row in rows if "nfe" in row]
+    return [found, *([tables.columns(measured_rows, COST)] if measured_rows else []), *learnt(rows)]
+
+
+def round_trip(field: str) -> Callable[[dict], str]:
+    return lambda row: small(row["roundtrip"] and getattr(row["roundtrip"], field))
+
+
+FOUND: tuple[tables.Column, ...] = (
+    ("", lambda row: row["name"]),
+    ("\nbackend", lambda row: row["backend"]),
+    ("loss\nbefore", lambda row: small(row["loss_before"], 2)),
+    ("\nloss", lambda row: small(row["loss"], 2)),
+    ("half the\nsteps", lambda row: small(row.get("loss_finer"), 2)),
+    ("time per\niteration", lambda row: tables.seconds(row["seconds_per_iteration"])),
+    ("over re-\nversible", lambda row: "-" if row["relative"] is None else f"{row['relative']:.2f}"))
+COMPILED = [("\ncompiling", lambda row: tables.seconds(row["compile_seconds"]))]
+COST: tuple[tables.Column, ...] = (
+    ("", lambda row: row["name"]),
+    ("steps,\nrejected", lambda row: "-" if row["rejected"] is None else f"{row['steps']:,}, {row['rejected']}"),
+    ("peak\nmemory", lambda row: tables.size(row["peak_bytes"])),
+    ("states\nheld", lambda row: f"{row['states']:,}"),
+    ("field\nevaluations", lambda row: f"{row['nfe']:,}"),
+    ("\nvjps", lambda row: f"{row['nvjp']:,}"),
+    ("gradient error\nagainst direct", lambda row: small(row["gradient_error"])),
+    ("round trip\nabsolute", round_trip("absolute")),
+    ("\nin ulps", round_trip("ulps")),
+    ("solves\nwarned", lambda row: f"{sum(row['warned'].values()):,}" if row["warned"] else "-"))
+
+
+def learnt(rows: Sequence[dict]) -> list[str]:
+    """The table of findings, if there are any: a line for each of what an experiment looks at."""
+    lines = [{"name": row["name"], "what": what, **numbers}
+             for row in rows for what, numbers in row.get("findings", {}).items()]
+    if not lines:
+        return []
+    keys = [key for key in dict.fromkeys(key for line in lines for key in line) if key not in ("name", "what")]
+    number = lambda key: lambda line: f"{line[key]:.4g}" if line.get(key) is not None else "-"
+    alone = len({line["name"] for line in lines}) == 1
+    named = lambda line: line["what"] if alone else f"{line['name']}, {line['what']}".strip(", ")
+    return [tables.columns(lines, [("", named), *((key.replace(", ", "\n"), number(key)) for key in keys)])]
 
 
 def picture(report: Report, found: Sequence[tuple[Fit, Trained]]) -> tuple[Any, str]:

@@ -70,6 +70,7 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
                "data: exact, a solution of the same equation by dopri5, without noise",
                data.grid_words(ts, dtype)),
         loss=loss, training=training, start=start, method=Coupled("midpoint", lam=0.999), iterations=1000,
-        draw=plotting.components(ts, target, ("x", "v"), lambda *at: loss(*at)[1].ys, "t (radius)"),
+        draw=plotting.components(ts, target, ("x", "v"), lambda *at: loss(*at)[1].ys, "radius t (no unit)",
+                                 ylabel="x, v (no unit)"),
         shows="The density parameter x and its slope v against the radius t, data and fit.",
         published=PUBLISHED, published_iterations=1000)
