@@ -115,6 +115,7 @@ def begin(asked: Asked, method: Any, exact: bool = False) -> tuple[Any, Layout]:
                              "the state, or leave state0 out")
         layout = state0.layout
         y0 = layout.unpack(tuple(state0.parts[name] for name in method.outputs))
+    y0 = y0 if split else of_numbers(y0)
     if split:
         check_pair(y0, method)
     check_y0(y0)
@@ -125,13 +126,26 @@ def begin(asked: Asked, method: Any, exact: bool = False) -> tuple[Any, Layout]:
     return tuple(layout.pack(x) for x in y0) if split else layout.pack(y0), layout
 
 
+def of_numbers(y0: Any) -> Any:
+    """A number, or a (nested) list of numbers, as an array of float64; everything else as it is."""
+    def plain(x: Any) -> bool:
+        return all(map(plain, x)) and len(x) > 0 if type(x) is list else type(x) in (int, float)
+
+    if not plain(y0):
+        return y0
+    try:
+        return np.array(y0, dtype=np.float64)
+    except ValueError:
+        raise ValueError(f"solve: y0 is {y0!r}, a list whose rows differ in length; give an array, or a tree of arrays") from None
+
+
 def gridded(asked: Asked, method: Any, system: System, ts: np.ndarray, first: Any) -> Problem:
     """The problem on a fixed grid, or on one that a controller is to make."""
     plain, state0 = isinstance(first, (np.ndarray, np.generic)), asked.state0
     if asked.controller is None:
         hs = check_steps(ts, first.dtype)
         problem = Problem(method, system, ts, hs, check_save(asked.save, len(hs)), None)
-        before = hs[0]
+        before = hs[0] if len(hs) else 0.0
     else:
         adaptive = check_adaptive(asked, method, ts, first, system.unpack is None)
         problem = Problem(method, system, [ts[0]], [], (), None, adaptive=adaptive)
@@ -393,7 +407,7 @@ def check_y0(y0: Any) -> None:
 
 
 def check_times(asked: Asked) -> np.ndarray:
-    """(N + 1,) the grid, or its two ends."""
+    """(N + 1,) the grid, or its two ends; one time alone is a grid without steps."""
     ts, fixed = asked.ts, asked.controller is None
     if fixed and (asked.dt0 is not None or asked.save_at is not None):
         raise ValueError("solve: dt0 and save_at belong to adaptive solves; pass controller=PID(rtol, atol) as well, or use "
@@ -405,9 +419,11 @@ def check_times(asked: Asked) -> np.ndarray:
         raise ValueError(f"solve: ts={ts!r} without a controller would be a grid of one single step; pass controller=PID(rtol, atol) "
                          "to have steps chosen, or a grid such as np.linspace(t0, t1, 101) (an array of two times is one step)")
     ts = numbers_of(ts, "ts")
-    if ts.ndim != 1 or len(ts) < 2:
-        raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of at least two times, such as "
-                         "np.linspace(0, 1, 101)")
+    if ts.ndim != 1 or len(ts) < (1 if fixed else 2):
+        raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of times, such as np.linspace(0, 1, 101), and with a "
+                         "controller ts=(t0, t1)")
+    if len(ts) == 1 or (len(ts) == 2 and ts[0] == ts[1]):                  # nothing to do: y0 is the solution
+        return ts[:1] if fixed else ts
     h = ts[1:] - ts[:-1]
     if not h.min() > 0 and not h.max() < 0:
         n = int(np.argmax((h > 0) != (h[0] > 0))) if h[0] else 0
@@ -464,6 +480,8 @@ RESOLVED, SEEN, FAR = 64.0, 1024.0, 16.0
 def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float = RESOLVED) -> None:
     """Whether times so large are told apart in y's dtype, in which the field gets them; steps: that an interval will have."""
     h = abs(ts[1:] - ts[:-1])
+    if not h.any():
+        return
     if float(np.finfo(dtype).eps) * max(abs(ts[0]), abs(ts[-1])) * spacings * steps <= h.min():
         return                                           # as ever, and quickly told
     spacing = np.spacing(np.maximum(abs(ts[1:]), abs(ts[:-1])).astype(dtype)).astype(np.float64)
@@ -476,7 +494,7 @@ def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float =
 
 def check_far_times(problem: Problem, ts: np.ndarray, y: Any, params: Any) -> None:
     """A field that depends on t should not get it from so far that the digits are spent on the distance."""
-    if max(abs(ts[0]), abs(ts[-1])) < FAR * abs(ts[-1] - ts[0]) or (problem.adaptive is not None and y.dtype == np.float64):
+    if ts[0] == ts[-1] or max(abs(ts[0]), abs(ts[-1])) < FAR * abs(ts[-1] - ts[0]) or (problem.adaptive is not None and y.dtype == np.float64):
         return
     stats, steps = problem.stats, 1.0 if problem.adaptive is None else RESOLVED
     times = [ts[0] + share * (ts[-1] - ts[0]) for share in (0.0, 0.31, 0.62, 0.87)]

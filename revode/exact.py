@@ -50,6 +50,16 @@ class Lattice:
     Parameters
     ----------
     bits : whole number from 0 to 60; None chooses it from y0 (48, or less where the state is larger than 2).
+
+    Raises ValueError for another number of bits; in a solve OverflowError where the state leaves it.
+
+    Cost: each sum of a step is rounded to the lattice; what a scale below 1 shifts out is stored, a bit or so a step.
+    Source: Levesque & Verlet 1993 (the lattice); Maclaurin, Duvenaud & Adams 2015, algorithm 2 (what is stored).
+
+    Example
+    -------
+    >>> Lattice(bits=40)
+    Lattice(bits=40)
     """
     bits: int | None = None
 
@@ -256,8 +266,8 @@ class Flushed:
         wrong = {name: int((parts[name] != start[name]).sum()) for name in start}
         if any(wrong.values()) or self.left:
             raise ReconstructionError(
-                f"Reversible: exact=True, but {sum(wrong.values())} numbers of the initial state did not come back, so the gradient is "
-                "not exact. The field has other bits on the way back than ahead (a value that depends on what is not in t, y and "
+                f"Reversible: exact=True, but {sum(wrong.values())} numbers of the initial state did not come back, so the gradient "
+                "is not exact. The field has other bits on the way back than ahead (a value that depends on what is not in t, y and "
                 "params, or on the memory layout of y), or the state left the lattice in between.")
 
 
@@ -292,7 +302,8 @@ class Flushing:
         stops = self.flushed.between(first, last)[::-1]
         for stop in stops if stops[-1:] == [first] else [*stops, first]:
             ends = stop == first
-            found = self.engine.back(last, stop, a_ys, known if ends else None, flushes and ends, [n for n in looks if stop <= n < last])
+            found = self.engine.back(last, stop, a_ys, known if ends else None, flushes and ends,
+                                     [n for n in looks if stop <= n < last])
             if found[0]:
                 seen.append(found)
             self.exchange(self.flushed.after(stop, self.engine.read("part")))

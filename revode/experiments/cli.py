@@ -75,7 +75,8 @@ def named(kind: str) -> Callable:
 
 
 ARGUMENTS: dict[str, dict] = {
-    "steps": {"type": whole(1), "metavar": "N", "help": "grid intervals (pendulum: between data; default 200 of a recording, 50 simulated)"},
+    "steps": {"type": whole(1), "metavar": "N", "help": "grid intervals (pendulum: between data; default 200 of a recording, "
+              "50 simulated)"},
     "dtype": {"choices": ("float64", "float32"), "help": "of the solve"},
     "data": {"metavar": "PATH", "help": "your copy of the recording; by default the system is simulated"},
     "paths": {"type": whole(2), "metavar": "B", "help": "of the model in each loss"},

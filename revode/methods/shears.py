@@ -76,7 +76,11 @@ class Swap(NamedTuple):
     """
     first: str
     second: str
-    scale = -1.0             # of their difference
+
+    @property
+    def scale(self) -> float:
+        """Of their difference."""
+        return -1.0
 
     def forward(self, parts: Parts, memo: dict) -> None:
         """Exchange two entries, either of which may be missing (in a memo); the order of the keys stays."""
@@ -89,7 +93,8 @@ class Swap(NamedTuple):
             elif b in d:
                 d[a] = d.pop(b)
 
-    inverse = forward
+    def inverse(self, parts: Parts, memo: dict) -> None:
+        self.forward(parts, memo)
 
     def pullback(self, parts: Parts, cotangent: Parts, R: Recorder) -> None:
         self.inverse(parts, R.memo)

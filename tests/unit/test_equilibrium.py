@@ -115,6 +115,14 @@ def test_both_tolerances_at_zero_mean_exactly_max_steps() -> None:
     assert rv.fixed_point(constant, np.ones(2), method=rv.Picard()).steps == 1
 
 
+def test_a_fixed_point_at_zero_is_reached_by_atol() -> None:
+    """|z - f| = |f| = |z| / 2 all the way, so that no tol below 1 is ever met."""
+    f = lambda z: 0.5 * z
+    z, n = oracle.revdeq(f, np.ones(3), 0.5, 1e-3, 1e-2, 100)
+    found = rv.fixed_point(lambda z, p, x: f(z), np.ones(3), tol=1e-3, atol=1e-2)
+    assert found.steps == n < 100 and np.array_equal(found.z, z)
+
+
 def test_the_way_back_is_the_papers_formula() -> None:
     z0, p, x = case()
     f = lambda z: cell(z, p, x)
@@ -245,6 +253,33 @@ def test_implicit_is_the_dense_solve(method: Any, solver: str) -> None:
     # the end
     assert stats.nfe == stats.nfe_forward + 2
     assert stats.nvjp < (60 if solver == "picard" else 30)
+
+
+def test_each_solver_of_the_adjoint_equation_is_its_own() -> None:
+    """With L = 0.95 Picard needs some log(1e-10) / log(rate) products; the others need fewer."""
+    args, products = case(0.95), {}
+    for solver in ("picard", "anderson", "gmres"):
+        _, found = gradient(args, method=rv.Anderson(), tol=1e-10, gradient=Implicit(solver))
+        products[solver] = found.stats.nvjp
+    assert products["anderson"] < 0.7 * products["picard"] > products["gmres"], products
+
+
+def test_torchdeq_has_the_same_implicit_gradient() -> None:
+    """Both solve to 1e-12; errors are amplified by 1 / (1 - L) = 2 at most, in z and in g."""
+    pytest.importorskip("torchdeq")
+    from reference.adapters import torch_deq
+
+    z0, p, x = case()
+    a = np.ones_like(x)
+    z, truth = torch_deq.gradient(p["W"], p["b"], x, a)
+
+    def of(p: Any, x: Any) -> Any:
+        options = dict(method=rv.Anderson(), tol=1e-12, atol=0.0)
+        return np.sum(rv.fixed_point(cell, 0 * z0, p, x, gradient=Implicit(tol=1e-12), **options).z)
+
+    found = rv.grad(of, (0, 1))(p, x)
+    assert apart((found[0]["W"], found[0]["b"], found[1]), tuple(truth)) < 1e-10
+    assert apart(rv.fixed_point(cell, 0 * z0, p, x, tol=1e-12, atol=0.0).z, z) < 1e-10
 
 
 def test_the_default_of_picard_and_anderson_is_implicit() -> None:

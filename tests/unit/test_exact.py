@@ -273,7 +273,8 @@ class TestAround:
                 found = []
 
                 def loss(y0: Any, params: Any, method: Any = method, noise: Any = noise, found: Any = found) -> Any:
-                    sol = rv.solve(network, y0, ts, params, method=method, diffusion=lambda t, y, p: 0.2 * np.cos(y) * p["c"], noise=noise,
+                    sol = rv.solve(network, y0, ts, params, method=method, noise=noise,
+                                   diffusion=lambda t, y, p: 0.2 * np.cos(y) * p["c"],
                                    exact=True)
                     found.append(sol.stats)
                     return np.sum(sol.y1 ** 2)
@@ -300,7 +301,8 @@ class TestAround:
         found = []
 
         def loss(y0: Any, params: Any) -> Any:
-            sol = rv.solve(lambda t, y, p: p["c"] * np.cos(40 * t * t) * y + np.tanh(y @ p["A"]), y0, (0.0, 2.0), params, method=method,
+            sol = rv.solve(lambda t, y, p: p["c"] * np.cos(40 * t * t) * y + np.tanh(y @ p["A"]), y0, (0.0, 2.0), params,
+                           method=method,
                            controller=rv.PID(1e-6, 1e-8), exact=True)
             found.append(sol.stats)
             return np.sum(sol.y1 ** 2)
@@ -354,7 +356,8 @@ class TestAround:
 
     def test_float32_of_a_field_that_widens_it(self) -> None:
         with pytest.raises(TypeError, match="returns float32"):
-            rv.solve(lambda t, y, p: y * np.float64(2.0) * np.ones(3), Y0.astype(np.float32), grid(20), method=rv.Coupled(), exact=True)
+            rv.solve(lambda t, y, p: y * np.float64(2.0) * np.ones(3), Y0.astype(np.float32), grid(20), method=rv.Coupled(),
+                     exact=True)
 
     def test_the_default_method(self) -> None:
         found = []
@@ -403,7 +406,7 @@ class TestRefusals:
             return -y * (1.0 + 1e-14 * (calls[0] > 150))
 
         with pytest.raises(rv.ReconstructionError, match="did not come back"):
-            rv.grad(lambda y0: np.sum(rv.solve(field, y0, grid(50), method=rv.Coupled("midpoint"), exact=True, backend="eager").y1))(Y0)
+            rv.grad(lambda y0: np.sum(rv.solve(field, y0, grid(50), method=rv.Coupled(), exact=True, backend="eager").y1))(Y0)
 
     def test_one_step_that_destroys_too_much(self) -> None:
         word = rv.shears(lambda t0, t1, h: [rv.Shear("y", ("z",), lambda F, z: F(t0, z, h), scale=1 / 4096)] * 4
@@ -492,8 +495,8 @@ def test_noise_and_adaptive_grids_on_the_engines() -> None:
         assert found[0].exact
 
         def adaptive(y0: Any, params: Any, options: dict = options, found: list = found) -> Any:
-            sol = rv.solve(network, y0, (0.0, 3.0), params, method=rv.Coupled("bosh3", lam=0.9), controller=rv.PID(1e-7, 1e-9), exact=True,
-                           **options)
+            sol = rv.solve(network, y0, (0.0, 3.0), params, method=rv.Coupled("bosh3", lam=0.9), controller=rv.PID(1e-7, 1e-9),
+                           exact=True, **options)
             found.append(sol.stats)
             return np.sum(sol.y1 ** 2)
 
