@@ -16,7 +16,7 @@ from .engine.tensor import innermost, joined_in, value_of
 from .engines.eager import step_back, zeros
 from .exact import Exact, Lattice
 from .finite import guarded
-from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
+from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible, SymplecticAdjoint
 from .gradients.cotangents import pull_start, spread
 from .march import march
 from .methods import Coupled
@@ -29,7 +29,7 @@ from .tangent import augmented, by_programs, halves, joined, moving, tangent
 if TYPE_CHECKING:
     from .compiled.backend import Backend
 
-Mode = Automatic | Backsolve | Checkpointed | Direct | Reversible
+Mode = Automatic | Backsolve | Checkpointed | Direct | Reversible | SymplecticAdjoint
 
 
 class Method(Protocol):
