@@ -69,7 +69,7 @@ BUDGET = {
     "analysis": 155,
     "nn": 110,
     "layers": 380,                  # attention, layer norm, gelu, cross entropy, each with a pullback that is a row
-    "equilibrium": 690,             # fixed points: their own checks and words, three methods, two gradients
+    "equilibrium": 760,             # fixed points: their own checks and words, three methods, two gradients
     "optim": 125,
     "plotting": 120,                 # one style for slides; grids of methods and steps; a description in every file
     "conformance": 1250,             # two thirds of it tables: every method as text, and its faults
