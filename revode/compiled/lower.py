@@ -350,14 +350,8 @@ class Lowering:
         """The vjp of an index: zeros, with entries added where they came from."""
         known = self.of(x.args[0])
         shape = x.options["shape"]
-        rows_out = len(known.rows) and tuple(range(len(self.batch)))
-        whole = Known(known.kind, rows_out or (), tuple(shape[len(rows_out or ()):]), Slot(known.kind, 0))
-        feature, row = self.numbers(whole, shape)
-        index = x.options["index"]
-        target = self.placed(Known(known.kind, whole.rows, whole.features, Slot(known.kind, -1)), feature[index], row[index])
+        whole, target = self.scattered(known, shape, x.options["index"])
         to = target.map if target.map is not None else np.arange(target.F)
-        if target.rows != known.rows:
-            raise NotFusable("trajectories along different axes")
         F = whole.F
         sources: list[list[int]] = [[] for _ in range(F)]
         for k, f in enumerate(to):
@@ -371,6 +365,23 @@ class Lowering:
         else:
             slot = self.loop("reduce", known.kind, F, [Read(known.slot)], op=RULES[np.sum], tables=(table,), source="scatter_add")
         return Known(known.kind, whole.rows, whole.features, slot)
+
+    def scattered(self, known: Known, shape: tuple[int, ...], index: Any) -> tuple[Known, Known]:
+        """What an index was taken of, with its trajectories along those axes that the index takes to where they are."""
+        n = len(known.rows)
+        for first in range(len(shape) - n + 1) if n else (0,):
+            if shape[first:first + n] != self.batch[:n]:
+                continue
+            features = tuple(shape[:first]) + tuple(shape[first + n:])
+            whole = Known(known.kind, tuple(range(first, first + n)), features, Slot(known.kind, 0))
+            feature, row = self.numbers(whole, shape)
+            try:
+                target = self.placed(replace(whole, slot=Slot(known.kind, -1)), feature[index], row[index])
+            except NotFusable:
+                continue
+            if target.rows == known.rows:
+                return whole, target
+        raise NotFusable("trajectories along different axes")
 
     # sums
 
