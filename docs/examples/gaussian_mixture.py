@@ -26,7 +26,7 @@ def problem(seed=0):
     """Three clouds of 60, 100 and 140 points, and a start that knows nothing of them."""
     rng = np.random.default_rng(seed)
     centres, widths = np.array([[-2.0, 0.0], [2.0, 1.0], [0.0, 3.0]]), np.array([[0.5, 0.9], [0.8, 0.4], [0.3, 0.5]])
-    x = np.concatenate([c + w * rng.normal(size=(n, 2)) for c, w, n in zip(centres, widths, (60, 100, 140))])
+    x = np.concatenate([c + w * rng.normal(size=(n, 2)) for c, w, n in zip(centres, widths, (60, 100, 140), strict=True)])
     params = {"logits": np.zeros(3), "means": rng.normal(size=(3, 2)), "log_s": np.zeros((3, 2))}
     return params, x, centres
 

@@ -22,7 +22,7 @@ def problem(seed=2, n=30):
     hidden = rng.uniform(-1.5, 1.5, n)
     Y = np.stack([np.sin(hidden), np.cos(2 * hidden), hidden ** 2 - 1, np.tanh(3 * hidden), np.sin(2 * hidden)], -1)
     Y = Y + 0.05 * rng.normal(size=Y.shape)
-    U, s, _ = np.linalg.svd(Y - Y.mean(0), full_matrices=False)
+    U = np.linalg.svd(Y - Y.mean(0), full_matrices=False)[0]
     start = U[:, 0] / U[:, 0].std()
     return {"z": start, "log_length": np.array(0.0), "log_amplitude": np.array(0.0), "log_noise": np.array(-1.0)}, Y, hidden
 

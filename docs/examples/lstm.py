@@ -4,6 +4,8 @@
 
 Source: Hochreiter & Schmidhuber 1997, with the forgetting of Gers, Schmidhuber & Cummins 2000.
 """
+import itertools
+
 import numpy as np
 
 import revode as rv
@@ -48,7 +50,7 @@ def main(iterations=250):
     params, data, rng = problem()
     optimiser = adam(warmup(cosine(2e-2, iterations - 20), 20))
     state, start = optimiser.init(params), loss(params, data["x"], data["y"])
-    for batch, _ in zip(minibatches(rng, data, 64), range(iterations)):
+    for batch in itertools.islice(minibatches(rng, data, 64), iterations):
         grads = rv.grad(loss)(params, batch["x"], batch["y"])
         params, state = optimiser.update(params, clip_by_global_norm(grads, 1.0), state)
     end = loss(params, data["x"], data["y"])

@@ -33,15 +33,15 @@ def by_products(x, g):
 
 def minimise(direction, x, tolerance=1e-9):
     """The minimum, and how many steps it took."""
-    for steps in range(200):
+    for n in range(200):
         value, g = rv.value_and_grad(loss)(x)
         if np.linalg.norm(g) < tolerance:
-            break
+            return x, n
         p, a = direction(x, g), 1.0
         while loss(x - a * p) > value - 1e-4 * a * (g @ p) and a > 1e-10:
             a /= 2
         x = x - a * p
-    return x, steps
+    return x, 200
 
 
 def main():

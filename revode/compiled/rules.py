@@ -245,12 +245,13 @@ def written_out(x: Value, args: tuple, emit: Callable, values: list[Value]) -> A
     shapes = {("of", k): values[a] for k, a in enumerate(args) if isinstance(a, V)}
     try:
         with np.errstate(all="ignore"):              # the values do not matter: a branch on them would be refused
-            examples = {role: np.linspace(0.1, 0.9, int(np.prod(v.shape)), dtype=v.dtype).reshape(v.shape) for role, v in shapes.items()}
+            examples = {role: np.linspace(0.1, 0.9, int(np.prod(v.shape)), dtype=v.dtype).reshape(v.shape)
+                        for role, v in shapes.items()}
             made = trace(lambda given: {("y",): x.op.forward.composed(                               # type: ignore[union-attr,dict-item]
                 *(given.get(("of", k), a) for k, a in enumerate(args)), **x.options)}, examples)
     except Exception:
         return None
-    y, at = made.outputs[("y",)], []
+    y, at = made.outputs[("y",)], list[Any]()
     if not isinstance(y, V) or (made.values[y].shape, made.values[y].dtype) != (x.shape, x.dtype):
         return None
     for v in made.values:
@@ -259,7 +260,7 @@ def written_out(x: Value, args: tuple, emit: Callable, values: list[Value]) -> A
     return at[y]
 
 
-def product(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
+def prod(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
     """np.prod over up to 64 entries: one factor after another."""
     shape = values[args[0]].shape
     axes = tuple(range(len(shape))) if x.options["axis"] is None else x.options["axis"]
@@ -274,7 +275,7 @@ def product(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
     return emit(x._replace(op=RULES[np.reshape], args=(result,), options={"shape": x.shape})) if x.options["keepdims"] else result
 
 
-def running_product(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
+def cumprod(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
     """np.cumprod over up to 64 entries."""
     axis = x.options["axis"]
     if not 1 <= x.shape[axis] <= 64:
@@ -327,7 +328,7 @@ def pairwise(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
     return so_far
 
 
-FOR_LOOPS: dict[str, Callable] = {"power": power, "einsum": pairwise, "prod": product, "cumprod": running_product}
+FOR_LOOPS: dict[str, Callable] = {"power": power, "einsum": pairwise, "prod": prod, "cumprod": cumprod}
 
 
 def chained(program: Program) -> Program:

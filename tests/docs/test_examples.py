@@ -54,7 +54,8 @@ ARGUMENTS = {
     "gaussian_mixture": lambda m: (m.problem()[0], m.problem()[1]), "gaussian_process": lambda m: m.problem(),
     "gaussian_process_latent": lambda m: m.problem()[:2],
     "lstm": lambda m: (m.problem(n=8)[0], m.problem(n=8)[1]["x"], m.problem(n=8)[1]["y"]),
-    "rosenbrock_newton": lambda m: (np.linspace(-1.2, 1.0, 10),), "fluid_control": lambda m: (0.3 * np.sin(m.X + 2 * m.Y), *m.problem()[1:]),
+    "rosenbrock_newton": lambda m: (np.linspace(-1.2, 1.0, 10),),
+    "fluid_control": lambda m: (0.3 * np.sin(m.X + 2 * m.Y), *m.problem()[1:]),
 }
 
 
