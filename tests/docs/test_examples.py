@@ -127,7 +127,8 @@ def test_the_heat_equations_gradient_is_that_of_a_matrix_in_its_place(gradient):
 
     def loss(params):
         how = {} if gradient is None else {"method": rv.RungeKutta("rk4"), "gradient": gradient}
-        return np.mean((rv.solve(module.field, module.U0, module.TS, params, save=module.SEEN, **how).ys[:, module.PROBES] - data) ** 2)
+        ys = rv.solve(module.field, module.U0, module.TS, params, save=module.SEEN, **how).ys
+        return np.mean((ys[:, module.PROBES] - data) ** 2)
     start = np.array([params[name] for name in ("log_kappa", "height", "place")], complex)
     grads = rv.grad(loss)(params)
     for i, name in enumerate(("log_kappa", "height", "place")):
@@ -137,7 +138,8 @@ def test_the_heat_equations_gradient_is_that_of_a_matrix_in_its_place(gradient):
 
 
 GOOD = {
-    "gaussian_mixture": lambda r: np.abs(r["means"] - r["centres"]).max() < 0.3 and np.abs(r["weights"] - [0.2, 1 / 3, 14 / 30]).max() < 0.05,
+    "gaussian_mixture": lambda r: np.abs(r["means"] - r["centres"]).max() < 0.3 and np.abs(
+        r["weights"] - [0.2, 1 / 3, 14 / 30]).max() < 0.05,
     "gaussian_process": lambda r: 0.05 < r["noise"] < 0.2 and r["worst"] < 3,
     "gaussian_process_latent": lambda r: r["after"] > 0.99 and r["after"] > r["before"],
     "rosenbrock_newton": lambda r: all(np.abs(x - 1).max() < 1e-9 for x in r.values()),
