@@ -31,7 +31,8 @@ from .watch import size
 class PID:
     """A step size controller: steps as long as the estimated local error allows.
 
-        E = sqrt(mean((e / (atol + rtol max(|y|, |y'|)))^2)),  accepted if E <= 1;  h <- h safety E_n^(-k1) E_{n-1}^(-k2) E_{n-2}^(-k3)
+        E = sqrt(mean((e / (atol + rtol max(|y|, |y'|)))^2)),       accepted if E <= 1
+        h <- h safety E_n^(-k1) E_{n-1}^(-k2) E_{n-2}^(-k3)
 
     over all entries, batch included. No gradient flows through the sizes of steps.
 
@@ -45,7 +46,8 @@ class PID:
     max_step : largest step; default the whole interval.
     max_steps : more accepted and rejected steps than this is an error.
 
-    Raises ValueError or TypeError for numbers that make no controller; in a solve FloatingPointError where steps get too small or too many.
+    Raises ValueError or TypeError for numbers that make no controller; in a solve FloatingPointError where steps get too
+    small or too many.
 
     Cost: rejected steps are thrown away (`stats.rejected`); the embedded method of some pairs needs one more evaluation.
     Source: Soderlind 2003 (digital filters); Hairer, Norsett & Wanner, Solving ODEs I, II.4 (the first step).

@@ -24,7 +24,6 @@ import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +36,7 @@ from .methods.increment import Increment
 from .methods.runge_kutta import Tableau, increment_of
 from .methods.shears import Parts, inverse
 from .problem import Asked
-from .stepping import one_step
+from .stepping import escaped, one_step
 from .watch import TOL as NEAR
 from .watch import Ahead, ParasiteWarning, size
 
@@ -96,7 +95,7 @@ class Advice:
         return self.suits and self.relative <= self.tol
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(str(self))}</pre>"
+        return f"<pre>{escaped(self)}</pre>"
 
     def __str__(self) -> str:
         many = f"{self.steps:,} steps of {self.h:.4g}, |y| up to {self.scale:.3g}"

@@ -29,7 +29,10 @@ def save(path: Any, tree: Any) -> None:
     tree : dicts with string keys, lists and tuples; an optimiser's state; a Solution or its state (a method of your own,
         made by `shears`, is not kept: give method= again to go on). Other named tuples and dataclasses are refused.
 
+    Returns nothing.
     Raises TypeError for what it cannot keep, before anything is written. Not inside a gradient: tensors are refused.
+
+    Cost: the file, as large as the arrays; nothing is compressed.
 
     Example
     -------
@@ -57,7 +60,13 @@ def save(path: Any, tree: Any) -> None:
 def load(path: Any) -> Any:
     """Read back what `save` wrote: the same nesting, bits, shapes and dtypes; a Solution is one again.
 
-    Raises FileNotFoundError, and ValueError for another file. Nothing in the file is executed.
+    Parameters
+    ----------
+    path : of the file; .npz is appended if missing.
+
+    Returns the tree. Raises FileNotFoundError, and ValueError for another file. Nothing in the file is executed.
+
+    Cost: the file, read once.
 
     Example
     -------

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from functools import wraps
 from numbers import Real
 from types import FunctionType
@@ -19,8 +20,9 @@ from .driving import ControlledSystem, Noise, NoisySystem, Path, SmoothlyControl
 from .engine import tree
 from .engine.derivatives import vjp_of_own as vjp
 from .engine.tensor import Tensor, beside, innermost, is_float, number, value_of
+from .exact import Exact, Flushed, Lattice, bits_for
 from .gradients import Automatic, Direct, Reversible
-from .methods import EES, TABLEAUX, NearReversible
+from .methods import EES, TABLEAUX, Coupled, NearReversible
 from .methods.custom import UserMethod
 from .methods.increment import System, nested
 from .problem import Asked, Layout
@@ -31,18 +33,25 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     """The problem, the initial value as the method takes it, the parameters, and how y is laid out."""
     chosen = check_backend(asked)
     method = check_method(asked)
+    lattice, method = check_exact(asked, method)
     field = check_callable(asked.field, method)
-    initial, layout = begin(asked, method)
+    initial, layout = begin(asked, method, lattice is not None)
+    if lattice is not None:
+        method, initial = on_lattice(lattice, method, initial)
+        if chosen is not None:                       # the same operations ahead and back: nothing merged, nothing contracted
+            chosen = replace(chosen, merge=False, strict=chosen.strict or chosen.name == "native")
     first = value_of(tree.flatten(initial)[0][0])
+    seen = np.float32 if layout.promoted else first.dtype
     ts = check_times(asked)
     check_resumed(asked.state0, ts)
-    params = check_params(asked.params, first)
-    system = System(field, Stats(), None if layout.alone else layout.pack, None if layout.alone else layout.open,
-                    None if first.dtype == np.float64 else first.dtype.type, misfit)
+    params = check_params(asked.params, first.astype(seen) if layout.promoted else first)
+    system = System(field, Stats(), None if layout.plain else layout.pack, None if layout.plain else layout.open,
+                    None if seen == np.float64 else np.dtype(seen).type, misfit)
     problem = gridded(asked, method, system, ts, first)
     drive(problem, asked, ts, output_of(initial, method), tree.map(value_of, params))
     if problem.plain or getattr(chosen, "device", None) is not None:
         problem.backend = chosen
+    problem.flushed = Flushed(method) if lattice is not None else None
     problem.widths = () if layout.alone else tuple(int(np.prod(shape)) for shape in layout.shapes)
     problem.asked = {name: innermost(tree.flatten(part)[0]) is not None for name, part in (("y0", initial), ("params", params))}
     return problem, initial, params, layout
@@ -92,25 +101,42 @@ def hinted(function: Callable[Given, Found]) -> Callable[Given, Found]:
     return checked
 
 
-def begin(asked: Asked, method: Any) -> tuple[Any, Layout]:
+def begin(asked: Asked, method: Any, exact: bool = False) -> tuple[Any, Layout]:
     """y0 as the method takes it (the parts of state0, if a solve goes on), and its layout."""
     y0, state0, split = asked.y0, asked.state0, len(method.outputs) > 1
     layout: Layout | None = None
     if state0 is not None:
+        if isinstance(state0, State) and isinstance(state0.method, Exact):
+            own = state0.method.inner
+            state0 = state0._replace(parts={name: state0.parts[name] for name in own.parts}, method=own)
         check_state(state0, method, "state0")
         if y0 is not None:
             raise ValueError("solve: y0 and state0 were both given, and a solve begins at one of them; pass y0=None to go on from "
                              "the state, or leave state0 out")
         layout = state0.layout
         y0 = layout.unpack(tuple(state0.parts[name] for name in method.outputs))
+    y0 = y0 if split else of_numbers(y0)
     if split:
         check_pair(y0, method)
-    layout = layout or Layout(y0, split)
     check_y0(y0)
+    layout = layout or Layout(y0, split, exact and value_of(tree.flatten(y0)[0][0]).dtype == np.float32)
     if state0 is not None:
         return dict(state0.parts), layout
     y0 = tree.map(lambda x: x if type(x) is Tensor or not hasattr(x, "view") else x.view(), y0)   # not frozen for the user
     return tuple(layout.pack(x) for x in y0) if split else layout.pack(y0), layout
+
+
+def of_numbers(y0: Any) -> Any:
+    """A number, or a (nested) list of numbers, as an array of float64; everything else as it is."""
+    def plain(x: Any) -> bool:
+        return all(map(plain, x)) and len(x) > 0 if type(x) is list else type(x) in (int, float)
+
+    if not plain(y0):
+        return y0
+    try:
+        return np.array(y0, dtype=np.float64)
+    except ValueError:
+        raise ValueError(f"solve: y0 is {y0!r}, a list whose rows differ in length; give an array, or a tree of arrays") from None
 
 
 def gridded(asked: Asked, method: Any, system: System, ts: np.ndarray, first: Any) -> Problem:
@@ -119,7 +145,7 @@ def gridded(asked: Asked, method: Any, system: System, ts: np.ndarray, first: An
     if asked.controller is None:
         hs = check_steps(ts, first.dtype)
         problem = Problem(method, system, ts, hs, check_save(asked.save, len(hs)), None)
-        before = hs[0]
+        before = hs[0] if len(hs) else 0.0
     else:
         adaptive = check_adaptive(asked, method, ts, first, system.unpack is None)
         problem = Problem(method, system, [ts[0]], [], (), None, adaptive=adaptive)
@@ -192,9 +218,36 @@ def check_method(asked: Asked) -> Any:
     return method
 
 
+def check_exact(asked: Asked, method: Any) -> tuple[Lattice | None, Any]:
+    """The lattice of an exact solve, or None; and the method without it."""
+    exact, made = asked.exact, isinstance(method, Exact)
+    if exact is None and made:
+        exact = Lattice(method.bits)                         # a state of an exact solve goes on as it was
+    method = method.inner if made else method
+    if exact is None or exact is False:
+        return None, method
+    if exact is not True and not isinstance(exact, Lattice):
+        raise TypeError(f"solve: exact={exact!r}; it is True, or Lattice(bits)")
+    if not hasattr(method, "word"):
+        raise TypeError(f"solve: exact=True needs a method that is a word of shears, which {method!r} is not; use Coupled(base, lam), "
+                        "ReversibleHeun(), AsynchronousLeapfrog(), LeapfrogMidpoint(), VelocityVerlet() or shears(...)")
+    return (Lattice() if exact is True else exact), method
+
+
+def on_lattice(lattice: Lattice, method: Any, initial: Any) -> tuple[Exact, Any]:
+    """The exact form of a method, and what it begins with: parts that go on get buffers of their own."""
+    exact = Exact(method, bits_for(initial) if lattice.bits is None else lattice.bits)
+    _ = exact.contractions                                   # scales that are no ratio are refused here
+    if isinstance(initial, dict):
+        initial = exact.with_buffers({name: exact.round(initial[name]) for name in method.parts})
+    return exact, initial
+
+
 def default_method(asked: Asked) -> Any:
     """What method=None means. A grid that a control or a plain field drives: RK4 run backwards, or Tsit5 where an error has to be
     estimated. With noise no order above one can be had, and the symmetry of EES serves the way back."""
+    if asked.exact:
+        return Coupled("rk4" if asked.controller is None else "tsit5", lam=0.9)
     if asked.diffusion is not None or asked.noise is not None:
         return EES(stages=4)
     return NearReversible("rk4" if asked.controller is None else "tsit5")
@@ -354,7 +407,7 @@ def check_y0(y0: Any) -> None:
 
 
 def check_times(asked: Asked) -> np.ndarray:
-    """(N + 1,) the grid, or its two ends."""
+    """(N + 1,) the grid, or its two ends; one time alone is a grid without steps."""
     ts, fixed = asked.ts, asked.controller is None
     if fixed and (asked.dt0 is not None or asked.save_at is not None):
         raise ValueError("solve: dt0 and save_at belong to adaptive solves; pass controller=PID(rtol, atol) as well, or use "
@@ -366,9 +419,11 @@ def check_times(asked: Asked) -> np.ndarray:
         raise ValueError(f"solve: ts={ts!r} without a controller would be a grid of one single step; pass controller=PID(rtol, atol) "
                          "to have steps chosen, or a grid such as np.linspace(t0, t1, 101) (an array of two times is one step)")
     ts = numbers_of(ts, "ts")
-    if ts.ndim != 1 or len(ts) < 2:
-        raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of at least two times, such as "
-                         "np.linspace(0, 1, 101)")
+    if ts.ndim != 1 or len(ts) < (1 if fixed else 2):
+        raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of times, such as np.linspace(0, 1, 101), and with a "
+                         "controller ts=(t0, t1)")
+    if len(ts) == 1 or (len(ts) == 2 and ts[0] == ts[1]):                  # nothing to do: y0 is the solution
+        return ts[:1] if fixed else ts
     h = ts[1:] - ts[:-1]
     if not h.min() > 0 and not h.max() < 0:
         n = int(np.argmax((h > 0) != (h[0] > 0))) if h[0] else 0
@@ -425,6 +480,8 @@ RESOLVED, SEEN, FAR = 64.0, 1024.0, 16.0
 def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float = RESOLVED) -> None:
     """Whether times so large are told apart in y's dtype, in which the field gets them; steps: that an interval will have."""
     h = abs(ts[1:] - ts[:-1])
+    if not h.any():
+        return
     if float(np.finfo(dtype).eps) * max(abs(ts[0]), abs(ts[-1])) * spacings * steps <= h.min():
         return                                           # as ever, and quickly told
     spacing = np.spacing(np.maximum(abs(ts[1:]), abs(ts[:-1])).astype(dtype)).astype(np.float64)
@@ -437,7 +494,7 @@ def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float =
 
 def check_far_times(problem: Problem, ts: np.ndarray, y: Any, params: Any) -> None:
     """A field that depends on t should not get it from so far that the digits are spent on the distance."""
-    if max(abs(ts[0]), abs(ts[-1])) < FAR * abs(ts[-1] - ts[0]) or (problem.adaptive is not None and y.dtype == np.float64):
+    if ts[0] == ts[-1] or max(abs(ts[0]), abs(ts[-1])) < FAR * abs(ts[-1] - ts[0]) or (problem.adaptive is not None and y.dtype == np.float64):
         return
     stats, steps = problem.stats, 1.0 if problem.adaptive is None else RESOLVED
     times = [ts[0] + share * (ts[-1] - ts[0]) for share in (0.0, 0.31, 0.62, 0.87)]
@@ -526,6 +583,11 @@ def check_backend(asked: Asked) -> Backend | None:
 def checked_gradient(gradient: Any, method: Any) -> Any:
     """The gradient mode, or the default for this method; TypeError where the two do not go together."""
     reversible = getattr(method, "reversible", hasattr(method, "word"))
+    if isinstance(method, Exact):
+        if gradient is not None and not isinstance(gradient, Reversible):
+            raise TypeError(f"solve: exact=True is a way to run backwards, and {gradient!r} does not; use gradient=Reversible(), the "
+                            "default there, or leave exact out")
+        return gradient or Reversible()
     if gradient is None:
         return Automatic() if reversible else Direct()
     if isinstance(gradient, type) or not hasattr(gradient, "solve"):

@@ -15,7 +15,8 @@ import numpy as np
 
 from .engine import tree
 from .engine.tensor import Tensor, number
-from .gradients.checkpointed import Checkpointed, record
+from .engines.eager import record
+from .gradients.checkpointed import Checkpointed
 from .stepping import Problem, Stats, states
 from .watch import Complaint, NonFiniteWarning, complain
 
@@ -82,6 +83,7 @@ class Found(Exception):
 def first_step(problem: Problem, initial: Any, params: Any, cotangent: Any) -> tuple[int | None, bool]:
     """The first step of the sweep whose pullback makes finite cotangents infinite, and whether a state beside it would not."""
     own = replace(problem, stats=Stats(), system=copy(problem.system), backend=None, adaptive=None, scales={}, parted=True,
+                  unstable=True,
                   progress=False)
     own.system.stats = own.stats
 

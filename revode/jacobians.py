@@ -29,7 +29,9 @@ def jacobian(fn: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     Returns, for a value of shape (*out) and an argument of shape (*in), an array of shape (*out, *in). For trees:
     the value's tree, with a tree like the argument in the place of each array; None for what is no float.
     Raises TypeError where value or argument hold no float array.
+
     Cost: one evaluation, and one pull for each number in the value. Differentiable in turn.
+    Source: Griewank & Walther, Evaluating Derivatives, 2008, chapter 3.
 
     Example
     -------
@@ -74,10 +76,17 @@ def jacobian(fn: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
 def hessian(fn: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     """The function (*args) -> matrix of second derivatives of a scalar fn(*args): the Jacobian of its gradient.
 
-    For an argument of shape (*in) an array of shape (*in, *in); for a tree of arguments a tree of trees, result[a][b]
-    of shape (*a.shape, *b.shape); for a tuple of argnums a tuple of tuples.
+    Parameters
+    ----------
+    fn : returns one number; arguments may be trees, as for `rv.grad`.
+    argnums : which argument(s) to differentiate; a tuple gives a tuple of tuples.
+
+    Returns, for an argument of shape (*in), an array of shape (*in, *in); for a tree of arguments a tree of trees, result[a][b]
+    of shape (*a.shape, *b.shape). Raises as `rv.grad`.
+
     Cost: one gradient, and a pull of it (about two gradients) for each number in the argument. A solve in fn takes
     gradient=Direct() or the default: the other modes have first derivatives only, and say so.
+    Source: Griewank & Walther, Evaluating Derivatives, 2008, chapter 5.
 
     Example
     -------
@@ -91,8 +100,13 @@ def hessian(fn: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
 def hvp(fn: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     """The function (*args, v) -> second derivative of a scalar fn(*args) times v, without the matrix.
 
-    v is a tree like the argument that argnums names (a tuple of such trees for a tuple), and so is the result, with
-    None for leaves that are not floats. Raises ValueError where v has another shape.
+    Parameters
+    ----------
+    fn : returns one number; arguments may be trees, as for `rv.grad`.
+    argnums : which argument(s) to differentiate; v is a tree like it (a tuple of such trees for a tuple).
+
+    Returns a tree like v, with None for leaves that are not floats. Raises ValueError where v has another shape.
+
     Cost: a gradient and a pull of it, about three gradients together; the tape holds both.
     Source: Pearlmutter 1994, Fast exact multiplication by the Hessian; here in reverse over reverse.
 

@@ -25,13 +25,39 @@ Rate = float | Callable[[int], float]
 
 
 class Optimiser(NamedTuple):
-    """init(params) -> state;  update(params, grads, state) -> (params, state)."""
-    init: Callable
-    update: Callable
+    """A pair of pure functions on trees; nothing is changed in place.
+
+    Parameters
+    ----------
+    init : init(params) -> state, a tree of arrays that rv.save keeps.
+    update : update(params, grads, state) -> (params, state).
+    """
+    init: Callable[[Any], Any]
+    update: Callable[[Any, Any, Any], tuple[Any, Any]]
 
 
 def sgd(lr: Rate, momentum: float = 0.0) -> Optimiser:
-    """Gradient descent, with heavy-ball momentum. lr: a number, or a function of the step (0, 1, ...)."""
+    """Gradient descent, with heavy-ball momentum.
+
+        m <- mu m + g;     p <- p - lr m
+
+    Parameters
+    ----------
+    lr : the rate, a number > 0, or a function of the step (0, 1, ...).
+    momentum : mu in [0, 1).
+
+    Returns an Optimiser. Raises ValueError for another rate or momentum.
+
+    Cost: one array like the parameters.
+    Source: Polyak 1964.
+
+    Example
+    -------
+    >>> optimiser = sgd(0.1)
+    >>> params, state = optimiser.update({"a": np.array(1.0)}, {"a": np.array(2.0)}, optimiser.init({"a": np.array(1.0)}))
+    >>> float(params["a"])
+    0.8
+    """
     if not 0 <= momentum < 1:
         raise ValueError(f"sgd: momentum={momentum!r}; a number in [0, 1)")
     _check_rate("sgd", lr)
@@ -49,17 +75,58 @@ def sgd(lr: Rate, momentum: float = 0.0) -> Optimiser:
 
 
 def adam(lr: Rate, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Optimiser:
-    """Adam (Kingma & Ba 2015). lr: a number, or a function of the step (0, 1, ...)."""
+    """Adam: a rate for each parameter, from running means of the gradient and of its square.
+
+        m <- b1 m + (1 - b1) g;   v <- b2 v + (1 - b2) g^2;     p <- p - lr (m / (1 - b1^n)) / (sqrt(v / (1 - b2^n)) + eps)
+
+    Parameters
+    ----------
+    lr : the rate, a number > 0, or a function of the step (0, 1, ...).
+    b1, b2 : of the running means, in [0, 1).
+    eps : added to the root, > 0, in the unit of the gradient.
+
+    Returns an Optimiser. Raises ValueError for other numbers.
+
+    Cost: two arrays like the parameters.
+    Source: Kingma & Ba 2015, algorithm 1.
+
+    Example
+    -------
+    >>> optimiser = adam(0.1)
+    >>> params, state = optimiser.update({"a": np.array(1.0)}, {"a": np.array(2.0)}, optimiser.init({"a": np.array(1.0)}))
+    >>> round(float(params["a"]), 6)
+    0.9
+    """
     return adamw(lr, 0.0, b1, b2, eps)
 
 
 def adamw(lr: Rate, weight_decay: float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, mask: Any = None) -> Optimiser:
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019, algorithm 2).
+    """Adam with decoupled weight decay.
+
+        as adam, and  p <- p - lr weight_decay p        (of the p before the step)
 
     lr multiplies the decay as well: in the paper's symbols eta = lr, alpha = 1 and lambda = weight_decay, which is also
     what optax and PyTorch call AdamW.
+
+    Parameters
+    ----------
+    lr : the rate, a number > 0, or a function of the step (0, 1, ...).
+    weight_decay : >= 0.
+    b1, b2, eps : as for adam.
     mask : which parameters decay: a tree of bools like params, or a function of a leaf, such as `lambda x: np.ndim(x) > 1`
         for matrices and not biases. Default: all of them.
+
+    Returns an Optimiser. Raises ValueError for other numbers.
+
+    Cost: two arrays like the parameters.
+    Source: Loshchilov & Hutter 2019, algorithm 2.
+
+    Example
+    -------
+    >>> optimiser = adamw(0.1, weight_decay=0.5)
+    >>> params, state = optimiser.update({"a": np.array(1.0)}, {"a": np.array(0.0)}, optimiser.init({"a": np.array(1.0)}))
+    >>> round(float(params["a"]), 6)
+    0.95
     """
     for name, b in (("b1", b1), ("b2", b2)):
         if not 0 <= b < 1:
@@ -95,6 +162,14 @@ def adamw(lr: Rate, weight_decay: float, b1: float = 0.9, b2: float = 0.999, eps
 def cosine(lr: float, steps: int, final: float = 0.0) -> Callable[[int], float]:
     """A rate that falls from lr at step 0 to final at step `steps`, along half a cosine, and stays there.
 
+    Parameters
+    ----------
+    lr, final : the rate at the start, > 0, and at the end, >= 0.
+    steps : how long it takes.
+
+    Returns a function of the step, for the lr of an optimiser. Raises ValueError for other numbers.
+
+    Cost: none.
     Source: Loshchilov & Hutter 2017 (SGDR), equation 5, without restarts.
 
     Example
@@ -112,7 +187,14 @@ def cosine(lr: float, steps: int, final: float = 0.0) -> Callable[[int], float]:
 def warmup(lr: Rate, steps: int) -> Callable[[int], float]:
     """A rate that rises in equal parts to lr over the first `steps` steps (1/steps, 2/steps, ..., 1), and is lr after that.
 
-    lr: a number, or a schedule, which begins where the rise ends: warmup(cosine(1e-3, 900), 100) takes 1000 steps.
+    Parameters
+    ----------
+    lr : a number, or a schedule, which begins where the rise ends: warmup(cosine(1e-3, 900), 100) takes 1000 steps.
+    steps : how long the rise takes.
+
+    Returns a function of the step, for the lr of an optimiser. Raises ValueError for other numbers.
+
+    Cost: none.
     Source: Goyal et al. 2017, section 2.2.
 
     Example
@@ -128,7 +210,21 @@ def warmup(lr: Rate, steps: int) -> Callable[[int], float]:
 
 
 def global_norm(grads: Any) -> Any:
-    """sqrt(sum of squares) over all float leaves of a tree; computed in float64."""
+    """sqrt(sum of squares) over all float leaves of a tree; computed in float64.
+
+    Parameters
+    ----------
+    grads : a tree of arrays.
+
+    Returns a float64 number, 0 for a tree without floats. Raises nothing.
+
+    Cost: one pass.
+
+    Example
+    -------
+    >>> float(global_norm({"a": np.array([3.0]), "b": np.array([4.0])}))
+    5.0
+    """
     squares = [np.sum(np.square(np.asarray(x, float) if type(x) is float else x.astype(np.float64)))
                for x in tree.flatten(grads)[0] if is_float(x)]
     return np.sqrt(sum(squares[1:], squares[0])) if squares else np.float64(0.0)
@@ -137,6 +233,14 @@ def global_norm(grads: Any) -> Any:
 def clip_by_global_norm(grads: Any, most: float) -> Any:
     """grads, scaled down to a global norm of `most` where theirs is larger; else with their own bits. NaN stays NaN.
 
+    Parameters
+    ----------
+    grads : a tree of arrays.
+    most : the largest norm that passes, > 0, in the unit of the gradient.
+
+    Returns a tree like grads. Raises ValueError for another `most`.
+
+    Cost: two passes.
     Source: Pascanu, Mikolov & Bengio 2013, algorithm 1.
 
     Example
@@ -160,7 +264,10 @@ def minibatches(rng: np.random.Generator, data: Any, size: int, epochs: int | No
     size : rows of a batch. The rest of an epoch, fewer than size, is left out, so that all batches have one shape.
     epochs : how many times through the data; endless by default.
 
+    Yields trees like data, with `size` rows.
     Raises ValueError where rows differ in number or are fewer than size.
+
+    Cost: one copy of the rows.
 
     Example
     -------
@@ -193,12 +300,21 @@ def lbfgs(value_and_grad: Callable, params: Any, iterations: int = 100, **option
     Parameters
     ----------
     value_and_grad : params -> (loss, gradients), such as rv.value_and_grad(loss).
+    params : a tree of arrays, where to begin.
     iterations : at most so many; each takes one evaluation or a few (its line search).
     options : passed on to scipy.optimize.minimize as its options, such as ftol, gtol, maxcor.
 
     Returns the parameters found, and SciPy's result (its message, nit, nfev, fun).
     Raises ImportError without SciPy; TypeError where params hold no floats.
+
+    Cost: one to two gradients an iteration, and some twenty vectors like the parameters.
     Source: Byrd, Lu, Nocedal & Zhu 1995.
+
+    Example
+    -------
+    >>> found, report = lbfgs(lambda p: (np.sum((p - 3.0) ** 2), 2 * (p - 3.0)), np.zeros(2))
+    >>> found.round(6).tolist()
+    [3.0, 3.0]
     """
     try:
         from scipy.optimize import minimize

@@ -14,7 +14,7 @@ import numpy as np
 # Okabe & Ito's colours, which can be told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 GREY = "#777777"
-STYLE = {"font.size": 13, "axes.titlesize": 14, "legend.fontsize": 11.5, "axes.spines.top": False,
+STYLE: Any = {"font.size": 13, "axes.titlesize": 14, "legend.fontsize": 11.5, "axes.spines.top": False,
          "axes.spines.right": False, "lines.linewidth": 1.8}
 
 
@@ -27,10 +27,11 @@ def style() -> Any:
 def canvas(panels: int, columns: int | None = None, width: float = 5.0, height: float = 4.4) -> tuple[Any, Any]:
     """A figure and its axes, a flat array: up to three in a row, four as two and two."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    engine = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
     columns = columns or (panels if panels < 4 else 2 if panels == 4 else 3)
     rows = -(-panels // columns)
-    figure = Figure(figsize=(width * columns, height * rows), dpi=120, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(width * columns, height * rows), dpi=120, layout=engine)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[panels:]:
         ax.axis("off")
@@ -46,7 +47,7 @@ def save(figure: Any, path: str, words: str) -> None:
 def legend(ax: Any, **options: Any) -> None:
     """Below the axes, where it covers nothing."""
     entries = len(ax.get_legend_handles_labels()[1])
-    ax.legend(**{"frameon": False, "loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "ncols": min(entries, 2),
+    ax.legend(**{"frameon": False, "loc": "upper center", "bbox_to_anchor": (0.5, -0.19), "ncols": min(entries, 2),
                  "handlelength": 1.6, "columnspacing": 1.2, **options})
 
 
@@ -69,7 +70,8 @@ def loss_curves(ax: Any, losses: dict[str, list[float]]) -> None:
     """Loss against iteration, logarithmic where it may be; a point where the loss is least."""
     for i, (name, values) in enumerate(losses.items()):
         best = int(np.argmin(values))
-        ax.plot(values, color=COLOURS[i % len(COLOURS)], lw=1.5, ls="-" if i < len(COLOURS) else "--",
+        # Thinner from one to the next, because they often lie on one another.
+        ax.plot(values, color=COLOURS[i % len(COLOURS)], lw=max(1.8 + 0.7 * (len(losses) - 1 - i), 1.0) if len(losses) < 7 else 1.2,
                 label=f"{name}: {values[best]:.2g}")
         ax.plot(best, values[best], "o", color=COLOURS[i % len(COLOURS)], ms=5)
     positive = all(min(values) > 0 for values in losses.values())

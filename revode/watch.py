@@ -1,7 +1,8 @@
 """One monitor for every engine: what a solve and its reverse sweep say about how far they can be trusted.
 
     forward    gap          G    the companion's gap, entry by entry, against the size of y                 (two-copy methods)
-    back       parasite     S_p, S_y    what each step put into the gap, weighted with the cotangents       (two-copy methods)
+               steps        h J  the field's eigenvalues, where steps leave the field (stiffness.py)       (explicit flows)
+    back       parasite     S_p, S_y, S_d    what each step put into the gap, weighted with the cotangents       (two-copy methods)
                round trip   W_p, W_y    what came back beside what had been there, weighted likewise
                defects      E    what each undone step missed, weighted with the cotangent behind it        (nearly reversible)
 
@@ -14,7 +15,8 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from functools import cached_property, lru_cache, reduce
+from collections.abc import Callable
+from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -25,6 +27,7 @@ from .engine.tensor import beside, number, to_host, value_of
 from .methods.companion import injected, parted, weighted
 from .methods.increment import Increment
 from .methods.shears import Parts
+from .stiffness import FOLLOWS, Unstable, astray, largest, rows, unstable
 
 
 class RevodeWarning(UserWarning):
@@ -62,6 +65,10 @@ class AdjointError(ArithmeticError):
     """What an AdjointWarning says, as an error: raised by Backsolve(strict=True)."""
 
 
+class StabilityError(ArithmeticError):
+    """What a StabilityWarning says, as an error: strict=True."""
+
+
 class ReconstructionWarning(RevodeWarning):
     """The reverse sweep did not find the way back: the gradient is not that of the discrete solve.
 
@@ -93,6 +100,11 @@ class AdjointWarning(RevodeWarning):
     error = AdjointError
 
 
+class StabilityWarning(RevodeWarning):
+    """The steps are beyond what the method bears: its solution grows, or swings, where that of the equation does not."""
+    error = StabilityError
+
+
 class RoundTrip(NamedTuple):
     """How far the reverse sweep was from the states of the forward solve, at its worst; `sol.stats.roundtrip`.
 
@@ -112,6 +124,14 @@ class Complaint(NamedTuple):
     category: type[RevodeWarning]
     text: str
     details: dict
+
+
+class Limits(NamedTuple):
+    """From where on two copies part: of what a sweep has added up, and of a gap in units of what is allowed in a march."""
+    S_p: float
+    S_y: float
+    S_d: float
+    G: float
 
 
 class Verdict(NamedTuple):
@@ -234,6 +254,19 @@ def groups_between(ns: tuple[int, ...], first: int, last: int, width: int, nbyte
     return grouped([n for n in ns if first <= n < last], width, nbytes)
 
 
+@lru_cache(64)
+def threes(ns: tuple[int, ...]) -> np.ndarray:
+    """runs(ns, 3), but for the start, which is not seen by every engine."""
+    at = runs(ns, 3)
+    return at[:, [ns[i] > 0 for i in at[0].tolist()]]
+
+
+def floor(s: Any) -> float:
+    """What is small beside the largest entry."""
+    eps, tiny = precision(s.dtype)
+    return eps ** 0.5 * number(s.max()) + tiny
+
+
 def stacked(rows: list[Parts]) -> Parts:
     """Many states as one, with an axis of grid points first."""
     if len(rows) == 1:
@@ -264,13 +297,34 @@ class Pairs:
         return self.data is not None and self.k < 0 and self.problem.driver is None
 
     @property
-    def limits(self) -> tuple[float, float, float]:
+    def limits(self) -> Limits:
         """From where on a sweep says that the copies part."""
         kind = "adaptive" if self.problem.adaptive is not None else "driven" if self.problem.driver is not None else "grid"
         return LIMITS[kind][self.k < 0]
 
     def gap(self, parts: Parts) -> Any:
         return weighted(self.data.D, parts)
+
+
+class Place(NamedTuple):
+    """Three neighbouring states: the largest entry of the step from the second to the third in units of s; where; and they."""
+    step: float
+    n: int
+    before: Any
+    y: Any
+    after: Any
+
+
+def look_at(method: Any, moves: Callable, place: Place, s: Any, smooth: bool) -> Unstable | float | None:
+    """The mode that grows at a place, or, in units of s, by how much the steps there miss those of the field; None if by little."""
+    before, after, moved = (rows(to_host(x / s)) for x in (place.y - place.before, place.after - place.y, moves(place.y)))
+    chosen = astray(before, after, moved) if smooth else largest(after) >= 0.5 * largest(before)
+    if not chosen.any():
+        return None
+    v = place.after - place.y
+    found = unstable(moves, method, place.y, v, s, chosen) or unstable(moves, method, place.y, v, s, chosen, place.step)
+    missed = float(largest(moved - (before + after) / 2)[chosen].max())
+    return found or (missed if smooth and missed > STEEP else None)
 
 
 class Ahead:
@@ -290,11 +344,17 @@ class Ahead:
         self.s: Any = 0.0
         self.t = float(problem.ts[0])
         self.G = 0.0
+        self.steep: list[Place] = []                 # where steps were large beside the size of y, and the last
+
+    @cached_property
+    def flows(self) -> bool:
+        """Whether the steps are those of an explicit method that nobody controls."""
+        return self.problem.adaptive is None and not hasattr(self.problem.method, "word") and not self.problem.unstable
 
     @property
     def width(self) -> int:
         """Neighbouring grid points of one look."""
-        return 3 if self.problem.N and self.pairs.smooth else 1
+        return 3 if self.problem.N and (self.pairs.smooth or self.flows) else 1
 
     @cached_property
     def stops(self) -> tuple[int, ...]:
@@ -309,6 +369,8 @@ class Ahead:
         """The state at the start, of which there is nothing to judge."""
         self.before = 0, parts
         self.problem.scales.update({name: abs(part) for name, part in parts.items()})
+        if self.flows:
+            self.s = self.problem.scales[self.problem.method.outputs[0]]
 
     def look(self, n: int, parts: Parts) -> None:
         """One state; judged with others, or when there is no room for more."""
@@ -348,6 +410,12 @@ class Ahead:
     def judge(self, ns: list[int], parts: Parts) -> None:
         """The largest G among these states; where a smooth part is taken off, among those with both neighbours."""
         problem, pairs = self.problem, self.pairs
+        if self.flows and problem.N > 2:
+            y = parts[problem.method.outputs[0]]
+            if problem.swept and ns[-1] == problem.N and not self.steep:
+                problem.later = partial(self.follow, ns, y)          # a sweep that comes back has not met such steps
+            else:
+                self.follow(ns, y)
         if pairs.data is None or problem.parted or not problem.N:
             return
         width = self.width
@@ -375,6 +443,80 @@ class Ahead:
             problem.suspicion = parted_copies(problem, pairs, {**first, "G": self.G, "allowed": allowed})
             if not problem.swept:
                 complain(problem, problem.suspicion)
+
+    def follow(self, ns: list[int], y: Any) -> None:
+        """Remember where steps were large; at the end, look there, and at the last one, at whether they follow the field."""
+        at = threes(tuple(ns))
+        ends = ns[-1] == self.problem.N
+        if ends and not self.steep and len(at[0]) and self.quiet(ns, y[beside(y)(at)]):
+            return
+        s = np.maximum(so_far(abs(y)), self.s)
+        self.s = s[-1]
+        if not len(at[0]):
+            return
+        middle = [ns[i] for i in at[1].tolist()]
+        there = beside(y)(at)
+        s = s[there[1]]
+        found = largest_of_each(abs(y[there[2]] - y[there[1]]) / (s + floor(s)))
+        places = [(max(step, 1e-3), n, k) for k, (step, n) in enumerate(zip(found, middle, strict=True))]
+        for step, n, k in {*sorted(places)[-PLACES:], places[-1]}:
+            self.steep.append(Place(step, n, *(y[there[j, k]] for j in range(3))))
+        room = max(1, min(PLACES, ROOM // max(1, 3 * y[0].nbytes)))
+        *rest, last = sorted(self.steep, key=lambda place: place.n)
+        self.steep = [*sorted(rest)[-room:], last]
+        if ends:
+            self.at_end(self.s + floor(self.s))
+
+    def quiet(self, ns: list[int], y: Any) -> bool:
+        """Whether no step was large and the last one follows the field: quickly told, and mostly so."""
+        s = self.problem.scales[self.problem.method.outputs[0]]
+        steps = y[1:] - y[:-1]
+        if self.problem.driver is not None or not (abs(steps).max(axis=(0, 1)) <= STEEP * s).all():
+            return False
+        before, after = steps[:, -1]
+        moved = self.looked(lambda: self.moves(self.problem.N - 1)(y[1, -1]))
+        if moved is None:
+            return False
+        missed, s = abs(moved - (before + after) / 2) / (s + floor(s)), s + floor(s)
+        return bool((missed <= 0.5 * FOLLOWS * (abs(before) / s + abs(after) / s).max(axis=-1, keepdims=y.ndim > 2)).all())
+
+    def at_end(self, s: Any) -> None:
+        """Look whether the steps follow the field: at the last one, and where they were large, and if not there, elsewhere."""
+        problem, stray = self.problem, 0
+        for place in self.steep[::-1]:
+            if stray or place is self.steep[-1] or place.step > STEEP:
+                found = self.looked(lambda: look_at(problem.method, self.moves(place.n), place, s, problem.driver is None))
+                stray += found is not None
+                if type(found) is Unstable or stray == 3:
+                    details = {"step": place.n, "t": float(problem.ts[place.n]), "h": float(problem.hs[place.n])}
+                    details |= {"z": abs(found.z), "growth": found.growth} if type(found) is Unstable else {"missed": found}
+                    problem.unstable = True
+                    complain(problem, too_large(problem, details))
+                    return
+
+    def looked(self, look: Callable) -> Any:
+        """look(), which evaluates the field to check; None where it is not defined there."""
+        stats = self.problem.stats
+        nfe = stats.nfe
+        try:
+            with np.errstate(all="ignore"):
+                return look()
+        except Exception:
+            return None
+        finally:
+            stats.nfe, stats.checks = nfe, stats.checks + stats.nfe - nfe
+
+    def moves(self, n: int) -> Callable:
+        """y -> h f(t, y) at the start of step n, on the host; of noise the drift alone."""
+        system, step, params = self.problem.system, self.problem.step(n), self.params
+        if self.problem.differentiated:
+            params = tree.map(value_of, params)
+
+        def moves(y: Any) -> Any:
+            found = system.coefficients(step.t0, y, params)
+            return to_host(system.rate(found, step.t0) * step.dx.h if hasattr(step.dx, "dW") else system.times(found, step.dx))
+
+        return moves
 
     @property
     def span(self) -> float:
@@ -426,6 +568,7 @@ class Back:
         W_y = max over compared n of |yhat_n - y_n| / (largest |y|)                              for dL/dy0
         E   = sum over n of |a_{n+1} r_n| / A,      r_n = y_{n+1} - Phi_h(yhat_n)                nearly reversible methods
         S_p = sum |b e| / sum |a_{n+1} (y_{n+1} - y_n)|,      S_y = sum over n of sum |b e| / sum |a y|          the parasite
+        S_d = sum over n of sum |b e| / sum |a (y_{n+1} - y_n)| * |a_{n+1} - a_n| / |a|             the same where y comes to rest
 
     An error that is small beside what flowed to a parameter on the way may be large beside what is left of it, so for each leaf of
     the parameters, and of y0,
@@ -445,8 +588,8 @@ class Back:
         self.ys = dict(zip(outputs, ys, strict=True))
         self.trips: list[tuple[int, float, float]] = []
         self.eps, self.tiny = precision(ys[0].dtype)
-        self.A = {name: largest(a * y) for name, a, y in zip(outputs, a_ys, ys, strict=True)}
-        self.scales = {name: np.maximum(problem.scales[name], largest(y)) for name, y in self.ys.items()}
+        self.A = {name: largest_seen(a * y) for name, a, y in zip(outputs, a_ys, ys, strict=True)}
+        self.scales = {name: np.maximum(problem.scales[name], largest_seen(y)) for name, y in self.ys.items()}
         self.at_least = {name: np.maximum(x, self.eps ** 0.25 * size(x) + self.tiny) for name, x in self.scales.items()}
         self.W_p: dict[str, Any] = {}
         self.W_y = 0.0
@@ -490,7 +633,9 @@ class Back:
             e = injected([D[at[j]] for j in range(width)], self.pairs.k)
             moved = a_y * (y[name] - parts[name][at[width // 2 - 1]])
             ay = np.maximum(ay, 1e-2 * abs(a_y) * self.scales[name])               # a state at zero has no size of its own
-            self.sums.append((members(weighted(data.b, a) * e), members(moved), members(ay)))
+            before = weighted(data.a, {name: x[at[width // 2 - 1]] for name, x in cotangents.items()})
+            changes = members(a_y - before) / (members(a_y) + self.tiny)           # by how much a step changes what is small
+            self.sums.append((members(weighted(data.b, a) * e), members(moved), members(ay), changes))
 
     def compare(self, ns: list[int], parts: Parts, truth: Parts, cotangents: Parts) -> None:
         """What came back at these steps beside what had been there."""
@@ -505,7 +650,8 @@ class Back:
                 self.W_y = max(self.W_y, finite(number((off / self.at_least[name]).max())))
         if ns[-1] == 0:
             self.start = tuple({name: x[-1] for name, x in kind.items()} for kind in (parts, truth, cotangents))  # type: ignore[assignment]
-        absolute, size_of_x = sizes[0] if len(sizes) == 1 else ([max(x) for x in zip(*rows, strict=True)] for rows in zip(*sizes, strict=True))
+        absolute, size_of_x = sizes[0] if len(sizes) == 1 else (
+            [max(x) for x in zip(*rows, strict=True)] for rows in zip(*sizes, strict=True))
         self.trips += [(n, finite(x), y) for n, x, y in zip(ns, absolute, size_of_x, strict=True)]
         if not self.broken and not all(math.isfinite(size(a)) for a in cotangents.values()):
             self.broken = all(finite(x) < math.inf for x in absolute)
@@ -574,10 +720,12 @@ class Back:
         if weighed is not None:
             found["E"] = finite(size(weighed / (self.A[first] + tiny)))
         if self.sums and not self.aside:
-            be, moved, ay = (np.concatenate(column) for column in zip(*self.sums, strict=True)) if len(self.sums) > 1 else self.sums[0]
+            be, moved, ay, changes = self.sums[0] if len(self.sums) == 1 else (
+                np.concatenate(column) for column in zip(*self.sums, strict=True))
             moved = moved + 1024 * self.eps * ay     # what rounding does to a state at rest is no parasite
             found |= {"S_p": finite(size(be.sum(axis=0) / (moved.sum(axis=0) + tiny))),
-                      "S_y": finite(size((be / (ay + tiny)).sum(axis=0))) * self.problem.N / len(be)}
+                      "S_y": finite(size((be / (ay + tiny)).sum(axis=0))) * self.problem.N / len(be),
+                      "S_d": finite(size((be * changes / (moved + tiny)).sum(axis=0))) * self.problem.N / len(be)}
         return found
 
     def verdict(self, largest: Any = None, weighed: Any = None) -> Verdict:
@@ -590,11 +738,15 @@ class Back:
         of_params = max(found["W_p"], found.get("E", 0.0))
         # what rounding makes of the contributions of as many steps no mode does better
         over, close = max(0.0, of_params - self.eps * problem.N ** 0.5), CLOSE[next(iter(self.ys.values())).dtype.itemsize]
-        estimate = {"y0": max(found["W_y"], of_params, CAUTION * self.at_start(of_params)),
-                    "params": max(of_params, over and over * self.cancelled(0.1 * close / over))}
+        of_leaf = over and over * self.cancelled(0.1 * close / over)
+        estimate = {"y0": max(found["W_y"], of_params, CAUTION * self.at_start(of_params)), "params": max(of_params, of_leaf)}
+        if problem.later is not None and max(estimate.values()) > 0.1 * close:
+            problem.later()
         telling = self.tol if hasattr(problem.method, "word") else NEARLY * self.tol
-        wrong = [name for name, off in (("y0", of_params > self.tol or found["W_y"] > telling), ("params", of_params > self.tol))
+        wrong = [name for name, off in (("y0", of_params > self.tol or found["W_y"] > telling),
+                                        ("params", of_params > self.tol or of_leaf > OF_LEAF * self.tol))
                  if off and problem.asked[name]]
+        found["leaf"] = of_leaf
         if self.broken:                              # then it is not the reconstruction
             return Verdict(estimate, [], found)
         details = {**found, "allowed": self.tol, "error": trip.absolute, "step": trip.step, "t": float(problem.ts[trip.step])}
@@ -611,10 +763,10 @@ class Back:
         """Whether the two copies part: by what the steps put between them, or by a gap that nothing explains any more."""
         if self.pairs.data is None:
             return False
-        S_p, S_y, times = self.pairs.limits
-        seen = self.problem.suspicion
-        return (found.get("S_p", 0.0) > S_p or found.get("S_y", 0.0) > S_y
-                or (seen is not None and seen.details["G"] > times * seen.details["allowed"]))
+        limits, seen = self.pairs.limits, self.problem.suspicion
+        chance = by_chance(self.sums[0][0].shape[1:]) if self.sums and hasattr(self.problem.driver, "path") else 1.0
+        return (any(found.get(name, 0.0) > chance * getattr(limits, name) for name in ("S_p", "S_y", "S_d"))
+                or (seen is not None and seen.details["G"] > limits.G * seen.details["allowed"]))
 
     def roundtrip(self) -> RoundTrip:
         if not self.trips:
@@ -643,6 +795,12 @@ def sums_of(x: Any, begins: np.ndarray) -> np.ndarray:
     return np.asarray([number(x[i:j].sum()) for i, j in pairwise([*begins.tolist(), len(x)])])
 
 
+def by_chance(members: tuple[int, ...]) -> float:
+    """How much larger the largest of so many sums along random paths is than one of them: their logarithms spread by .4 (measured at
+    100 paths, N = 16 .. 256), and the largest of M normal numbers is about sqrt(2 ln M)."""
+    return math.exp(0.4 * math.sqrt(2 * math.log(math.prod(members) or 1)))
+
+
 def column(values: Any, like: Any) -> Any:
     """One number for each row of `like`, where that is and shaped to go with it."""
     return beside(like)(np.reshape(values, (-1, *[1] * (like.ndim - 1))).astype(like.dtype))
@@ -657,7 +815,7 @@ def so_far(x: Any) -> Any:
     return x
 
 
-def largest(x: Any) -> Any:
+def largest_seen(x: Any) -> Any:
     """The same as highest(), of rows that there may be none of."""
     return highest(x) if len(x) else 0.0
 
@@ -680,13 +838,17 @@ def finite(x: float) -> float:
 # causes and remedies
 
 TOL = 1e-3            # estimated relative error of the gradient from which a sweep is not trusted
-# S_p, S_y, and the times the gap that is allowed in a march, from which on two copies part: for k > 0, and for k < 0, where a gap
-# swings. Chosen on the 1685 solves of python -m reference.detection with the seeds 0 and 1.
-LIMITS = {"grid": ((0.005, 0.07, 3.0), (0.01, 0.2, 20.0)), "adaptive": ((0.0025, 0.1, 3.0), (0.01, 0.2, 3.0)),
-          "driven": ((0.025, 0.2, 5.0), (0.025, 0.2, 20.0))}
+# From where on two copies part: for k > 0, and for k < 0, where a gap swings. Chosen on the 1685 solves of python -m
+# reference.detection with the seeds 0 and 1; docs/warnings.md shows them.
+LIMITS = {"grid": (Limits(0.005, 0.07, 0.05, 3.0), Limits(0.01, 0.2, 0.25, 20.0)),
+          "adaptive": (Limits(0.0025, 0.1, 0.3, 3.0), Limits(0.01, 0.2, 0.25, 3.0)),
+          "driven": (Limits(0.025, 0.2, 1.0, 5.0), Limits(0.025, 0.2, 1.0, 20.0))}
+PLACES = 4             # at most so many of the largest steps are looked at
+STEEP = 0.25           # a step beside the size of y, from which on it is looked at
 FADE = 40.0           # how much less, in powers of e, what is at the end says about the sizes at the start
 CLOSE = {8: 1e-5, 4: 1e-3}          # what the default accepts, by the bytes of a number: float64, float32
-CAUTION = 4.0         # times W_0: dL/dy0 has collected the errors of all states, each with a second derivative of the field
+CAUTION = 3.0         # times W_0: dL/dy0 has collected the errors of all states (y' = y - p y^3 from small y0: three times)
+OF_LEAF = 3.0         # times tol, from which on a gradient that is named speaks of a leaf of which little is left
 MANY = 4096           # parameters up to which it is looked at what has flowed to them
 NEARLY = 3.0          # times tol, from which on W_y alone speaks against dL/dy0 of a nearly reversible method: it overestimates
 OF_TOLERANCE = 30.0   # times what the tolerances of a controller allow an error to be, for the gap of an adaptive solve
@@ -711,6 +873,13 @@ def parted_copies(problem: Any, pairs: Pairs, details: dict) -> Complaint:
     cause, remedies = followed(problem)
     return Complaint(ParasiteWarning, f"solve: {pairs.data.what} part, so neither the solution nor its gradient can be trusted. "
                      f"Likely cause: {cause}. Remedies: {'; '.join(remedies)}.", details)
+
+
+def too_large(problem: Any, details: dict) -> Complaint:
+    return Complaint(StabilityWarning, f"solve: the steps are too large for {problem.method!r}: from step to step the solution grows, "
+                     "or swings, where that of the equation does not, so neither it nor its gradient can be trusted. Likely cause: h times "
+                     "the fastest rate of the field is beyond the method's stability limit (the problem is stiff). Remedies: smaller "
+                     "steps; controller=PID(rtol, atol), which chooses them; a field without the fast rate.", details)
 
 
 def lost(problem: Any, wrong: list[str], details: dict) -> Complaint:

@@ -100,6 +100,9 @@ class Fused(Tiles):
         def source(T: int) -> Source:
             return Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
 
+        if any(x.own for x in self.lowered.values()):
+            raise CannotBeFused("solve: parameters or a control with a value of their own for each trajectory, or for each member of "
+                                "an ensemble, have no fused form yet; use backend='eager', or solve for the members one by one")
         plan, self.source = planning.make(self.lowered, source, self.rows, self.dtype, self.direction, self.device.arch, self.strict,
                                           self.given)
         if plan.regime == "op by op":
@@ -124,13 +127,14 @@ class Fused(Tiles):
 
     # memory
 
-    def start(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
+    def load(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
         xp = self.device.xp
         self.problem, self.stats = on_host(problem), problem.stats
+        problem.stats.backend = "fused"
         self.moves = isinstance(next(iter(parts.values())), (np.ndarray, np.generic)) and xp is not np
         self.memory = xp.zeros(self.tiles * self.stride, self.dtype)
         self.pack_params(given(problem, params))
-        self.begins, self.landed = True, False
+        self.begins, self.landed, self.block = True, False, (-1, None)
         self.glimpse, self.flowed_before = None, None
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
@@ -163,18 +167,18 @@ class Fused(Tiles):
                 offset = self.source.places[kind, name][0]
                 self.memory.reshape(self.tiles, -1)[:, offset:offset + rows.shape[1]] = rows
 
-    def tiled(self, x: Any) -> Any:
+    def tiled(self, x: Any, *steps: int) -> Any:
         """(rows, features) as (tiles, features, lanes), where x is."""
         if isinstance(x, (np.ndarray, np.generic)):
-            return super().tiled(x)
+            return super().tiled(x, *steps)
         xp = self.device.xp
-        rows = x.reshape(self.rows, -1)
+        rows = x.reshape(*steps, self.rows, -1)
         short = self.tiles * self.T - self.rows
         if short:
-            rows = xp.concatenate([rows, xp.broadcast_to(rows[-1:], (short, rows.shape[1]))])
-        return np.transpose(rows.reshape(self.tiles, self.T, -1), (0, 2, 1))
+            rows = xp.concatenate([rows, xp.broadcast_to(rows[..., -1:, :], (*steps, short, rows.shape[-1]))], -2)
+        return np.swapaxes(rows.reshape(*steps, self.tiles, self.T, -1), -1, -2)
 
-    def get(self, kind: str) -> Any:
+    def read(self, kind: str) -> Any:
         xp, found = self.device.xp, {}
         if kind == "flowed":
             return None if self.source.sums is None else (self.back_home(self.flowed(self.memory)), self.source.begins)
@@ -199,11 +203,11 @@ class Fused(Tiles):
 
     # running
 
-    def forward(self, first: int, last: int, ys: Any, looks: Any = ()) -> dict:
-        if not self.moves:
-            return super().forward(first, last, ys, looks)
+    def ahead(self, first: int, last: int, ys: Any = None, looks: Any = ()) -> dict:
+        if not self.moves or ys is None:
+            return super().ahead(first, last, ys, looks)
         self.room = self.room or tuple(self.device.xp.empty(y.shape, self.dtype) for y in ys)
-        seen = super().forward(first, last, self.room, looks)
+        seen = super().ahead(first, last, self.room, looks)
         new = slice(bisect_right(self.problem.save, first), bisect_right(self.problem.save, last))
         for y, there in zip(ys, self.room, strict=True):
             y[new] = there[new].get()
@@ -248,9 +252,9 @@ class Fusing(Backend):
 
     def stands_back(self, direction: str, problem: Problem, parts: dict, params: Any) -> bool:
         if any(type(x) is Tensor for x in tree.flatten((parts, params))[0]):
-            self.refuse("this gradient mode records every operation on a tape; use Reversible()")
+            self.refuse("a derivative of a derivative records every operation on a tape; take first derivatives")
             return True
-        return problem.adaptive is not None and direction == "forward"       # step by step; the way back is fused
+        return False
 
     def make(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any, family: Any) -> Any:
         problem.stats.traces += 1

@@ -12,7 +12,7 @@ The method, the gradient mode and every number are those of revode.solve, which 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import revode
 from revode import PID, Solution, State
@@ -29,8 +29,8 @@ __all__ = ["BACKENDS", "CannotBeFused", "solve"]
 def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None, gradient: Any = None,
           save: Any = None, state0: State | None = None, progress: bool = False, controller: PID | None = None,
           dt0: float | None = None, save_at: Any = None, diffusion: Callable | None = None, noise: Any = None,
-          interpretation: str = "stratonovich", control: Any = None, backend: str = "auto", threads: int | None = None,
-          arithmetic: str = "fast", plan: Any = None) -> Solution:
+          interpretation: Literal["stratonovich", "ito"] = "stratonovich", control: Any = None, backend: Any = "auto",
+          threads: int | None = None, arithmetic: Literal["fast", "strict"] = "fast", plan: Any = None) -> Solution:
     """revode.solve for CuPy arrays (and for NumPy arrays, which stay on the host unless backend="fused").
 
     Parameters

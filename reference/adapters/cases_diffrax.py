@@ -63,13 +63,17 @@ def terms_of(problem: Problem) -> Any:
 
 def solved(problem: Problem, adjoint: Any) -> dict:
     solver, terms, ts = solver_of(problem), terms_of(problem), jnp.asarray(problem.ts)
-    split = problem.kind == "split"
+    split, steps = problem.kind == "split", np.diff(problem.ts)
+    back = isinstance(adjoint, diffrax.BacksolveAdjoint)            # which cannot go back along StepTo
+    if back and np.any(steps != steps[0]):
+        raise NotImplementedError("BacksolveAdjoint needs constant steps here")
+    controller, h = (diffrax.ConstantStepSize(), steps[0]) if back else (diffrax.StepTo(ts), None)
 
     @jax.jit
     def loss(y0: Any, params: Any) -> Any:
         start = (y0[1], y0[0]) if split else y0
-        ys = diffrax.diffeqsolve(terms, solver, ts[0], ts[-1], None, start, args=params, adjoint=adjoint, saveat=diffrax.SaveAt(ts=ts),
-                                 stepsize_controller=diffrax.StepTo(ts), max_steps=len(problem.ts)).ys
+        ys = diffrax.diffeqsolve(terms, solver, ts[0], ts[-1], h, start, args=params, adjoint=adjoint, saveat=diffrax.SaveAt(ts=ts),
+                                 stepsize_controller=controller, max_steps=len(problem.ts)).ys
         ys = jnp.stack([ys[1], ys[0]], 1) if split else ys
         return jnp.sum(ys * problem.weights), ys
 

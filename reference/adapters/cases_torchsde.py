@@ -1,7 +1,7 @@
 """torchsde's reversible Heun on the conformance cases with a uniform grid: `full`, the tape; `reversible`, its reversible adjoint.
 
 torchsde steps by a constant dt, so the cases on varying grids are not for it; an ordinary equation is noise of size zero.
-`backsolve` is sdeint_adjoint as it comes: its default adjoint method is another one than reversible Heun's.
+`backsolve` is sdeint_adjoint with another adjoint method than reversible Heun's own, about which torchsde warns.
 """
 from __future__ import annotations
 

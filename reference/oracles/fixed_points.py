@@ -1,14 +1,17 @@
 """Fixed points z = f(z) by literal loops, and their gradients by dense linear algebra.
 
-The loops take arrays of real or complex numbers, so that a complex step goes through them; f(z) is the map with all
-else bound, and residuals are measured on real parts.
+The loops take arrays of real or complex numbers, so that a complex step goes through them; f(z) is
+the map with all else bound, and residuals are measured on real parts.
 
     revdeq, picard, anderson     the iterates, and how many: the published stop rule
-                                     |z - f(z)| <= tol |f(z)| + atol, looked at after each iteration; tol=None: never
+                                     |z - f(z)| <= tol |f(z)| + atol        after each iteration
     newton                       the fixed point itself, by dense Newton steps
-    implicit_gradient            g = (1 - df/dz)^-T dL/dz, dL/dp = (df/dp)^T g, with dense Jacobians by complex step
-Sources: McCallum, Arora & Foster 2025 (arXiv 2509.12917), algorithm 1; Walker & Ni 2011; Bai, Kolter & Koltun 2019.
+    implicit_gradient            g = (1 - df/dz)^-T dL/dz,    dL/dp = (df/dp)^T g
+
+Sources: McCallum, Arora & Foster 2025 (arXiv 2509.12917), algorithm 1; Walker & Ni 2011; Bai,
+Kolter & Koltun 2019.
 """
+
 from collections.abc import Callable
 from typing import Any
 
@@ -19,12 +22,17 @@ def met(z: Any, f: Any, tol: float | None, atol: float) -> bool:
     """The stop rule, written out."""
     if tol is None:
         return False
-    off = sum(abs(a - b) ** 2 for a, b in zip(np.real(z).ravel(), np.real(f).ravel(), strict=True)) ** 0.5
+    off = (
+        sum(abs(a - b) ** 2 for a, b in zip(np.real(z).ravel(), np.real(f).ravel(), strict=True))
+        ** 0.5
+    )
     size = sum(abs(b) ** 2 for b in np.real(f).ravel()) ** 0.5
     return off <= tol * size + atol
 
 
-def revdeq(f: Callable, z0: Any, beta: float, tol: float | None, atol: float, most: int) -> tuple[Any, int]:
+def revdeq(
+    f: Callable, z0: Any, beta: float, tol: float | None, atol: float, most: int
+) -> tuple[Any, int]:
     """Two relaxed copies that take turns; returns (z, iterations)."""
     y = z = z0
     for n in range(1, most + 1):
@@ -43,7 +51,9 @@ def revdeq_back(f: Callable, y: Any, z: Any, beta: float, n: int) -> tuple[Any, 
     return y, z
 
 
-def picard(f: Callable, z0: Any, damping: float, tol: float | None, atol: float, most: int) -> tuple[Any, int]:
+def picard(
+    f: Callable, z0: Any, damping: float, tol: float | None, atol: float, most: int
+) -> tuple[Any, int]:
     z = z0
     for n in range(1, most + 1):
         z = (1 - damping) * z + damping * f(z)
@@ -52,7 +62,9 @@ def picard(f: Callable, z0: Any, damping: float, tol: float | None, atol: float,
     return z, most
 
 
-def anderson(f: Callable, z0: Any, m: int, damping: float, tol: float | None, atol: float, most: int) -> tuple[Any, int]:
+def anderson(
+    f: Callable, z0: Any, m: int, damping: float, tol: float | None, atol: float, most: int
+) -> tuple[Any, int]:
     """In the unconstrained form: least squares over differences of residuals, without a ridge."""
     zs: list[Any] = []
     rs: list[Any] = []

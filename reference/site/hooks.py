@@ -42,7 +42,8 @@ def on_post_build(config: Any) -> None:
 def described(markdown: str) -> str:
     """One or two sentences that say what a page is about: its question, or how it begins."""
     text = re.sub(r"^```.*?^```", "", markdown, flags=re.M | re.S)
-    found = re.search(r"\*\*The question\.\*\*\s+(.+?)\n\n", text, re.S) or re.search(r"^(?![#*<|:\-\[ !])(\S.+?)\n\s*\n", text + "\n\n", re.M | re.S)
+    found = re.search(r"\*\*The question\.\*\*\s+(.+?)\n\n", text, re.S)
+    found = found or re.search(r"^(?![#*<|:\-\[ !])(\S.+?)\n\s*\n", text + "\n\n", re.M | re.S)
     words = found[1] if found else ""
     words = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", words)
     return " ".join(re.sub(r"[`*$\"]", "", words).split())[:300]

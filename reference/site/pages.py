@@ -18,14 +18,13 @@ def title(page: Path) -> str:
 def gallery() -> str:
     """A picture, a title and a sentence for each page of the gallery."""
     cards = []
-    for page in sorted((DOCS / "gallery").glob("*.md")):
-        if page.stem == "index":
-            continue
+    listed = re.findall(r"- gallery/(\w[\w-]*)\.md", (ROOT / "mkdocs.yml").read_text())
+    for page in (DOCS / "gallery" / f"{name}.md" for name in listed if name != "index"):
         text = page.read_text()
         shown = re.search(r"!\[([^\]]*)\]\((\S+?\.png)\)", text)
         if shown is None:
             raise ValueError(f"gallery/{page.name} has no picture")
-        first = re.search(r"^# .+\n+(.+?)\n\n", text, re.S)
+        first = re.search(r"^# [^\n]+\n+(.+?)\n\n", text, re.S)
         sentence = " ".join(first[1].split()) if first else ""
         cards.append(f'<a href="{page.stem}/"><img src="{shown[2]}" alt="{shown[1]}"><b>{title(page)}</b><br>{sentence}</a>')
     return '<div class="gallery">\n' + "\n".join(cards) + "\n</div>"

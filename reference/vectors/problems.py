@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 D, WIDTH, M = 3, 4, 2                  # of y, of the hidden layer, of general noise
-STEPS = {"varying": np.array([8, 12, 9, 16, 7, 11]) / 128, "uniform": np.full(6, 1 / 16), "backwards": -np.array([9, 6, 12, 8, 10, 7]) / 128,
+STEPS = {"varying": np.array([8, 12, 9, 16, 7, 11]) / 128, "uniform": np.full(6, 1 / 16),
+"backwards": -np.array([9, 6, 12, 8, 10, 7]) / 128,
          "coarse": np.array([40, 28, 48, 36, 32]) / 128}           # for methods whose faults would not show otherwise
 
 
@@ -31,7 +32,8 @@ def given(kind: str, grid: str, steps: int, seed: int = 7) -> dict:
     else:
         ts = 0.25 + np.concatenate([[0.0], np.cumsum(STEPS[grid][:steps])])
         size = 1.0
-    params = {"W1": dyadic(rng, D, WIDTH, size=size), "b1": dyadic(rng, WIDTH), "W2": dyadic(rng, WIDTH, D, size=2 * size if size < 1 else 1),
+    params = {"W1": dyadic(rng, D, WIDTH, size=size), "b1": dyadic(rng, WIDTH),
+    "W2": dyadic(rng, WIDTH, D, size=2 * size if size < 1 else 1),
               "b2": dyadic(rng, D), "k": np.array(0.25)}
     y0, shape = dyadic(rng, D), (D,)
     if kind == "split":

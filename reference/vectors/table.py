@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 BASES = ("euler", "midpoint", "heun2", "ralston3", "bosh3", "rk4", "dopri5", "tsit5")
-LONG = ("dopri5", "tsit5")             # six stages: fewer steps, so that the file stays small, and larger ones, so that faults show
+LONG = ("dopri5",
+"tsit5")             # six stages: fewer steps, so that the file stays small, and larger ones, so that faults show
 
 
 class Spec(NamedTuple):
@@ -31,7 +32,8 @@ HEUN = {"name": "ReversibleHeun"}
 LEAPFROG = {"name": "LeapfrogMidpoint"}
 EULER = {"name": "SemiImplicitEuler"}
 VERLET = {"name": "VelocityVerlet"}
-EES = {"ees25-x0.1": {"name": "EES25", "x": 0.1}, "ees25-x0.25": {"name": "EES25", "x": 0.25}, "ees27": {"name": "EES27"},
+EES = {"ees25-x0.1": {"name": "EES25", "x": 0.1}, "ees25-x0.25": {"name": "EES25",
+"x": 0.25}, "ees27": {"name": "EES27"},
        **{f"ees-stages{s}": {"name": "EES", "stages": s} for s in (2, 3, 4, 5, 6)}}
 
 
@@ -59,16 +61,21 @@ def odes() -> dict[str, Spec]:
 
 
 def on_other_grids() -> dict[str, Spec]:
-    chosen = {"rk-rk4": {"name": "RungeKutta", "base": "rk4"}, "coupled-midpoint": COUPLED, "alf": ALF, "alf-eta0.875": DAMPED,
+    chosen = {"rk-rk4": {"name": "RungeKutta",
+    "base": "rk4"}, "coupled-midpoint": COUPLED, "alf": ALF, "alf-eta0.875": DAMPED,
               "reversible-heun": HEUN, "leapfrog-midpoint": LEAPFROG, "ees25-x0.1": EES["ees25-x0.1"]}
-    found = {f"{name}-{grid}": Spec(method, grid=grid) for grid in ("uniform", "backwards") for name, method in chosen.items()}
-    return found | {"semi-implicit-euler-uniform": Spec(EULER, "split", "uniform"), "verlet-uniform": Spec(VERLET, "split", "uniform")}
+    found = {f"{name}-{grid}": Spec(method, grid=grid) for grid in ("uniform",
+    "backwards") for name, method in chosen.items()}
+    return found | {"semi-implicit-euler-uniform": Spec(EULER, "split", "uniform"),
+    "verlet-uniform": Spec(VERLET, "split", "uniform")}
 
 
 def reconstructed() -> dict[str, Spec]:
     """Nearly reversible methods run backwards."""
-    found = {f"near-{base}": sized({"name": "NearReversible", "base": base}, base in LONG, 4, "reconstructed") for base in BASES}
-    found |= {f"{name}-back": sized(method, method.get("stages", 0) > 3 or name == "ees27", 5, "reconstructed") for name, method in EES.items()}
+    found = {f"near-{base}": sized({"name": "NearReversible",
+    "base": base}, base in LONG, 4, "reconstructed") for base in BASES}
+    found |= {f"{name}-back": sized(method, method.get("stages", 0) > 3 or name == "ees27", 5, "reconstructed")
+              for name, method in EES.items()}
     corrected = {"near-rk4-correct1": {"name": "NearReversible", "base": "rk4", "correct": 1},
                  "ees25-x0.1-correct1-back": {"name": "EES25", "x": 0.1, "correct": 1}}
     return found | {name: Spec(method, gradient="reconstructed") for name, method in corrected.items()}
@@ -78,22 +85,25 @@ def driven() -> dict[str, Spec]:
     """Stratonovich noise with recorded increments, and a control."""
     found = {}
     for kind in ("diagonal", "general", "additive", "controlled"):
-        methods = {"reversible-heun": HEUN, "coupled-midpoint": COUPLED, "ees25-x0.1": EES["ees25-x0.1"], "ees-stages4": EES["ees-stages4"],
-                   "rk-heun2": {"name": "RungeKutta", "base": "heun2"}}
+        methods = {"reversible-heun": HEUN, "coupled-midpoint": COUPLED, "ees25-x0.1": EES["ees25-x0.1"],
+                   "ees-stages4": EES["ees-stages4"], "rk-heun2": {"name": "RungeKutta", "base": "heun2"}}
         found |= {f"{kind}-{name}": Spec(method, kind) for name, method in methods.items()}
-    found |= {"diagonal-ees27": Spec(EES["ees27"], "diagonal"), "general-rk-rk4": Spec({"name": "RungeKutta", "base": "rk4"}, "general"),
+    found |= {"diagonal-ees27": Spec(EES["ees27"], "diagonal"), "general-rk-rk4": Spec({"name": "RungeKutta",
+    "base": "rk4"}, "general"),
               "general-coupled-heun2": Spec(coupled("heun2", 0.5), "general"),
               "diagonal-reversible-heun-uniform": Spec(HEUN, "diagonal", "uniform"),
               "general-reversible-heun-uniform": Spec(HEUN, "general", "uniform"),
               "additive-reversible-heun-uniform": Spec(HEUN, "additive", "uniform"),
               "diagonal-ees-stages4-back": Spec(EES["ees-stages4"], "diagonal", "coarse", 4, "reconstructed"),
-              "diagonal-near-rk4": Spec({"name": "NearReversible", "base": "rk4"}, "diagonal", gradient="reconstructed")}
+              "diagonal-near-rk4": Spec({"name": "NearReversible",
+              "base": "rk4"}, "diagonal", gradient="reconstructed")}
     return found
 
 
 def fixed_points() -> dict[str, Spec]:
     """RevDEQ: time counts the iterations, and the map is f(1, z)."""
-    return {f"revdeq-beta{beta:g}": Spec({"name": "RevDEQ", "beta": beta}, "fixed-point", "iterations", 6) for beta in (0.5, 0.75, 1.25)}
+    return {f"revdeq-beta{beta:g}": Spec({"name": "RevDEQ", "beta": beta}, "fixed-point",
+    "iterations", 6) for beta in (0.5, 0.75, 1.25)}
 
 
 CASES: dict[str, Any] = odes() | on_other_grids() | reconstructed() | driven() | fixed_points()

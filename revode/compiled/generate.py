@@ -5,7 +5,8 @@
 The text is CUDA C as it stands: a host that defines TID 0, NT 1 and an empty SYNC compiles it as plain loops, a GPU with
 TID threadIdx.x, NT blockDim.x and SYNC __syncthreads() runs it with a block of threads for each tile. No includes, no
 atomics; every element and every sum belongs to one thread, in a fixed order. Values lie in `S`, the memory of the tile:
-x[k T + r] for feature k of lane r; P holds what comes from the parameters, G a row of grid values for each step.
+x[k T + r] for feature k of lane r; P holds what comes from the parameters, G a row of grid values for each step; of what
+differs from tile to tile, Q and H.
 """
 from __future__ import annotations
 
@@ -70,6 +71,8 @@ class Layout:
     size: int
     columns: dict[str, list[tuple[Any, int, int]]] = field(default_factory=dict)       # program -> (value, offset in G, length)
     params: list[tuple[str, Any, int, int]] = field(default_factory=list)              # (program, value, offset in P, length)
+    own_columns: dict[str, list[tuple[int, int, int]]] = field(default_factory=dict)   # program -> (number, offset in H, length)
+    own: list[tuple[str, int, int, int]] = field(default_factory=list)                 # (program, number, offset in Q, length)
 
 
 class Source:
@@ -87,8 +90,11 @@ class Source:
         self.stretches: set[str] = set()            # functions that are called for a stretch of memory
         self.places: dict[Role, tuple[int, int, str]] = {}
         self.layout = Layout(self.places, 0)
+        self.members = max(x.ensemble for x in self.lowered.values())
+        self.tiles = "((rows + T - 1) / T)" if self.members == 1 else f"({self.members} * ((rows / {self.members} + T - 1) / T))"
         self.persistent = self.lay_out()
         self.param_size = self.pack()
+        self.own_size = self.pack_own()
         bodies = [Body(self, name, self.lowered[name], self.persistent) for name in ORDER if name in self.lowered]
         self.size = self.layout.size = max([self.persistent, *(body.top for body in bodies)])
         self.text = self.whole([body.text for body in bodies])
@@ -111,7 +117,8 @@ class Source:
     def look_at(self) -> None:
         """What a look takes: parts and cotangents, and the sums for the parameters where these are few."""
         sums = sorted((offset, F) for role, (offset, F, _) in self.places.items() if role[0] == "aparam" and F)
-        few = 0 < sum(F for _, F in sums) <= MANY
+        apart = any(x.sums for x in self.lowered.values())           # parameters of their own for members, or trajectories
+        few = 0 < sum(F for _, F in sums) <= MANY and not apart
         # where the sums for the parameters lie, one beside another, and where each of them begins there
         self.sums = slice(sums[0][0], sums[-1][0] + sums[-1][1]) if few else None
         self.begins = np.asarray([offset - sums[0][0] for offset, _ in sums])
@@ -131,10 +138,32 @@ class Source:
                 self.layout.params.append((name, v, before[key], F))
         return offset
 
+    def pack_own(self) -> int:
+        """Places for what each tile has of its own: of the parameters, and in a row of the grid. Returns how much of P it takes."""
+        size = 0
+        for name, x in self.lowered.items():
+            columns, offset = self.layout.own_columns.setdefault(name, []), 0
+            for i, own in enumerate(x.own):
+                n = self.room(own.at.shape[1], own.kind)
+                if own.steps:
+                    columns.append((i, offset, n))
+                    offset += n
+                else:
+                    self.layout.own.append((name, i, size, n))
+                    size += n
+        return size
+
     def room(self, F: int, kind: str) -> int:
         """Numbers that a value takes, rounded up."""
         n = F * (self.T if kind == LANES else 1)
         return -(-n // ALIGN) * ALIGN
+
+    def tiling(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
+        """For every tile its first trajectory, and how many it has."""
+        each = rows // self.members
+        before = self.T * np.arange(-(-each // self.T))
+        first = each * np.arange(self.members)[:, None] + before
+        return first.reshape(-1), np.tile(np.minimum(self.T, each - before), self.members)
 
     def table(self, index: np.ndarray) -> str:
         """The name of a table of indices."""
@@ -168,13 +197,13 @@ class Source:
         at = "n" if back else "n + 1"                # where a step arrives
         parameters = ", ".join(f"{type} {name}" for type, name in arguments(len(self.outputs)))
         lines = [f'extern "C" KERNEL void run(TILE_ARGUMENT {parameters}) {{', "  TILE_MEMORY(M);",
-                 "  const INDEX row = (INDEX)tile * T;", "  const int R = rows - row < T ? (int)(rows - row) : T;"]
+                 *self.rows()]
         if "begin" in self.lowered:
-            lines.append("  if (begins) step_begin(S, P, GB, R);")
+            lines.append(f"  if (begins) {self.call('begin', 'GB')}")
         lines += ["  for (INDEX n = last - 1; n >= first; n--) {" if back else "  for (INDEX n = first; n < last; n++) {",
                   *self.driven(), *self.known(), self.stepped(), *self.exchanged(at), *self.looked_at(at), "  }"]
         if "end" in self.lowered:
-            lines.append("  if (settles) step_end(S, P, GE, R);")
+            lines.append(f"  if (settles) {self.call('end', 'GE')}")
         return "\n".join([*lines, "  TILE_RETURN(M);", "}"])
 
     def driven(self) -> list[str]:
@@ -187,7 +216,7 @@ class Source:
                 lines.append(f"    rv_brownian_tile(S + {offset}, T, {F}, TID, NT, seed, trajectory + (unsigned)row, "
                              "step + (unsigned)n, width[n - first]); SYNC;")
             elif where == LANES:
-                lines.append(f"    EACH({F}) S[{offset} + k * T + r] = D[((n - first) * ((rows + T - 1) / T) + tile) * {F * self.T} "
+                lines.append(f"    EACH({F}) S[{offset} + k * T + r] = D[((n - first) * {self.tiles} + tile) * {F * self.T} "
                              "+ k * T + r];\n    SYNC;")
             else:
                 lines.append(f"    ONCE({F}) S[{offset} + k] = D[(n - first) * {F} + k];\n    SYNC;")
@@ -198,15 +227,44 @@ class Source:
         given = [place for role, place in self.places.items() if role[0] == "state"]
         whole, before, lines = sum(F for _, F, _ in given) * self.T, 0, []
         for offset, F, _ in given:
-            lines.append(f"    EACH({F}) S[{offset} + k * T + r] = K[((n - first) * ((rows + T - 1) / T) + tile) * {whole} + "
+            lines.append(f"    EACH({F}) S[{offset} + k * T + r] = K[((n - first) * {self.tiles} + tile) * {whole} + "
                          f"{before} + k * T + r];\n    SYNC;")
             before += F * self.T
         return lines
 
+    def rows(self) -> list[str]:
+        """The first trajectory of this tile, and how many it has: of one member, where there is an ensemble."""
+        lines = ["  const INDEX row = (INDEX)tile * T;", "  const int R = rows - row < T ? (int)(rows - row) : T;"]
+        if self.members > 1:
+            lines = [f"  const INDEX each = rows / {self.members}, of_each = (each + T - 1) / T, before = tile % of_each * T;",
+                     "  const INDEX row = tile / of_each * each + before;",
+                     "  const int R = each - before < T ? (int)(each - before) : T;"]
+        if self.own_size:
+            lines.append(f"  const real* const Q = P + PARAMS + (INDEX)tile * {self.own_size};")
+        return lines
+
+    def widths(self, name: str) -> tuple[int, int]:
+        """The length of a row of the grid: what all tiles read, and what each of them has of its own."""
+        return (sum(n for _, _, n in self.layout.columns.get(name, [])),
+                sum(n for _, _, n in self.layout.own_columns.get(name, [])))
+
+    def parameters(self, name: str) -> dict[str, str]:
+        """Of the function of a program: the types and names."""
+        own = {"Q": "const real* RESTRICT"} if self.own_size else {}
+        grid = {"H": "const double* RESTRICT"} if self.widths(name)[1] else {}
+        return {"S": "real* RESTRICT", "P": "const real* RESTRICT", **own, "G": "const double* RESTRICT", **grid, "R": "int"}
+
+    def call(self, name: str, grid: str, row: str = "") -> str:
+        width, own = self.widths(name)
+        whole = f"({width} + {self.tiles} * {own})" if own else f"{width}"
+        at = f"{grid} + {row} * {whole}" if row else grid
+        given = {"G": at, "H": f"{at} + {width} + (INDEX)tile * {own}"}
+        return f"step_{name}({', '.join(given.get(x, x) for x in self.parameters(name))});"
+
     def stepped(self) -> str:
-        width = sum(n for _, _, n in self.layout.columns.get("step", []))
-        step = f"step_step(S, P, GS + (n - first) * {width}, R);"
-        return f"    if (lands && n == first) step_land(S, P, GL, R); else {step}" if "land" in self.lowered else f"    {step}"
+        step = self.call("step", "GS", "(n - first)")
+        land = f"if (lands && n == first) {self.call('land', 'GL')} else " if "land" in self.lowered else ""
+        return f"    {land}{step}"
 
     def exchanged(self, at: str) -> list[str]:
         """Saved states out; or the cotangents of saved states in, the last one also for lanes without a trajectory."""
@@ -221,7 +279,7 @@ class Source:
 
     def looked_at(self, at: str) -> list[str]:
         """The state where the monitor wants to look at it."""
-        return [f"    if (look[looked] == {at}) {{", f"      real* to = L + (looked * ((rows + T - 1) / T) + tile) * {self.seen};",
+        return [f"    if (look[looked] == {at}) {{", f"      real* to = L + (looked * {self.tiles} + tile) * {self.seen};",
                 f"      for (int k = TID; k < {self.seen}; k += NT) to[k] = S[k];", "      looked++;", "      SYNC;", "    }"]
 
 
@@ -248,6 +306,8 @@ class Body:
         self.params = {int(v): offset for program, v, offset, _ in source.layout.params if program == name}
         source.layout.columns[name] = columns = self.columns()
         self.grid = {int(v): (offset, n) for v, offset, n in columns}
+        self.own = {i: offset for program, i, offset, _ in source.layout.own if program == name} | {
+            i: offset for i, offset, _ in source.layout.own_columns[name]}
         groups = phases(lowered.loops)
         places = place(groups, lowered, source.places, source.room, base)
         self.offsets, self.local, self.copies, self.top = places.offsets, places.local, places.copies, places.top
@@ -274,14 +334,15 @@ class Body:
         if len(starts) < 2:
             return self.function(name, self.lines)
         parts = {f"{name}_{i}": self.lines[a:b] for i, (a, b) in enumerate(pairwise([*starts, None]))}
-        parts[name] = [f"  {part}(S, P, G, R);" for part in parts]
+        parts[name] = [f"  {part}({', '.join(self.source.parameters(self.name))});" for part in parts]
         return "\n".join(map(self.function, parts, parts.values()))
 
     def function(self, name: str, lines: list[str]) -> str:
         used = self.source.layout.columns.get(self.name, [])
         scalars = [f"  const real s{int(v)} = (real)G[{offset}];" for v, offset, n in used if n == 1]
-        return "\n".join([f"STEP void {name}(real* RESTRICT S, const real* RESTRICT P, const double* RESTRICT G, int R) {{",
-                          "  (void)P; (void)G; (void)R;", *scalars, *lines, "}"])
+        given = self.source.parameters(self.name)
+        return "\n".join([f"STEP void {name}({', '.join(f'{type} {x}' for x, type in given.items())}) {{",
+                          "  " + " ".join(f"(void){x};" for x in given if x != "S"), *scalars, *lines, "}"])
 
     # barriers
 
@@ -350,16 +411,17 @@ class Body:
         return self.address(slot, feature)
 
     def address(self, slot: Slot, feature: str) -> str:
-        if slot.role is not None and slot.role[0] == "params":
-            return f"P[{self.params[slot.role[1]]} + {feature}]"
-        if slot.role is not None and slot.role[0] == "steps":
-            offset, n = self.grid[slot.role[1]]
-            return f"s{slot.role[1]}" if n == 1 else f"(real)G[{offset} + {feature}]"
-        if slot.role is not None and slot.role[0] == "constant":
-            values = np.frombuffer(slot.role[1])
-            return f"{self.source.constants(values)}[{feature}]"
-        offset = self.offsets[slot]
-        return f"S[{offset} + ({feature}) * T + r]" if slot.kind == LANES else f"S[{offset} + {feature}]"
+        where, *what = slot.role or ("",)
+        if where == "params":
+            return f"P[{self.params[what[0]]} + {feature}]"
+        if where == "steps":
+            offset, n = self.grid[what[0]]
+            return f"s{what[0]}" if n == 1 else f"(real)G[{offset} + {feature}]"
+        if where == "constant":
+            return f"{self.source.constants(np.frombuffer(what[0]))}[{feature}]"
+        memory, offset = {"own params": "Q", "own steps": "(real)H"}.get(where, "S"), self.own[what[0]] if where.startswith(
+            "own") else self.offsets[slot]
+        return f"{memory}[{offset} + ({feature}) * T + r]" if slot.kind == LANES else f"{memory}[{offset} + {feature}]"
 
     def pointer(self, slot: Slot) -> str:
         return self.address(slot, "0").removesuffix(" * T + r]").replace("[", " + ", 1).replace("(0)", "0").removesuffix("]") \
@@ -401,31 +463,32 @@ class Body:
         reads = [self.names[read.slot] if read.slot in self.written and read.map is None else self.element(read)
                  for read in loop.reads]
         self.need(loop.text)
-        return f"const real {name} = {loop.text.format(*reads)};"
+        lines = []
+        if "?" in loop.text:                         # nothing is read under a condition: see gather
+            for j, read in enumerate(reads):
+                if "[" in read:
+                    lines.append(f"const real {name}_{j} = {read};")
+                    reads[j] = f"{name}_{j}"
+        return "\n    ".join([*lines, f"const real {name} = {loop.text.format(*reads)};"])
 
     def gather(self, loop: Loop, name: str) -> str:
-        text = number(0.0)
-        for read in reversed(loop.reads):
-            where = np.flatnonzero(read.map >= 0)                                                  # type: ignore[operator]
-            if not len(where):
+        """Every part is read for every feature, at some place where the feature is not one of its own, and one is chosen: what a
+        compiler makes of reads that stand under conditions is slow, and g++ 12 makes wrong code of them."""
+        lines, text = [], number(0.0)
+        for j, read in reversed(list(enumerate(loop.reads))):
+            index = np.asarray(read.map)
+            inside = np.flatnonzero(index >= 0)
+            if not len(inside):
                 continue
-            a, b = int(where[0]), int(where[-1]) + 1
-            if b - a == len(where):
-                condition = f"k >= {a} && k < {b}"
-                full = np.zeros(loop.out.F, int)
-                full[a:b] = read.map[a:b]                                                          # type: ignore[index]
-                line = full[a:b]
-                if len(line) == 1 or np.array_equal(line, line[0] + (line[1] - line[0]) * np.arange(len(line))):
-                    step = int(line[1] - line[0]) if len(line) > 1 else 0
-                    feature = f"(k - {a}) * {step} + {int(line[0])}"
-                else:
-                    feature = f"{self.source.table(full)}[k]"
+            a, b = int(inside[0]), int(inside[-1]) + 1
+            if b - a == len(inside):
+                condition, near = f"k >= {a} && k < {b}", index[np.clip(np.arange(loop.out.F), a, b - 1)]
             else:
-                table = self.source.table(read.map)                                                # type: ignore[arg-type]
-                condition, feature = f"{table}[k] >= 0", f"{table}[k]"
-            value = number(read.number) if read.slot is None else self.address(read.slot, feature)
-            text = f"{condition} ? {value} : {text}"
-        return f"const real {name} = {text};"
+                condition, near = f"{self.source.table(index)}[k] >= 0", np.maximum(index, 0)
+            value = number(read.number) if read.slot is None else self.address(read.slot, self.index(near))
+            lines.append(f"const real {name}_{j} = {value};")
+            text = f"{condition} ? {name}_{j} : {text}"
+        return "\n    ".join([*lines, f"const real {name} = {text};"])
 
     def contract(self, loop: Loop, name: str) -> str:
         left, right = (self.address(read.slot, self.entry(t))                                      # type: ignore[arg-type]
@@ -434,17 +497,17 @@ class Body:
                 f"{name} = {name} + {left} * {right};")
 
     def reduce(self, loop: Loop, name: str) -> str:
-        table = loop.tables[0]
-        entry = self.address(loop.reads[0].slot, self.entry(table))                                # type: ignore[arg-type]
+        table, slot = loop.tables[0], loop.reads[0].slot
         op = loop.op.name if loop.op is not None else "sum"
         combine = {"sum": "{0} + x", "max": "x > {0} || x != x ? x : {0}", "min": "x < {0} || x != x ? x : {0}"}[op].format(name)
-        if (table < 0).any():
-            test = f"if ({self.source.table(table)}[k * {table.shape[1]} + c] >= 0) "
-            start, begin = number(0.0), "0"
-        else:
-            test, start, begin = "", entry, "1"
-        return (f"c = 0;\n    real {name} = {start};\n    for (c = {begin}; c < {table.shape[1]}; c++) "
-                f"{test}{{ const real x = {entry}; {name} = {combine}; }}")
+        assert slot is not None
+        if (table < 0).any():                        # some features have fewer terms than others
+            return (f"c = 0;\n    real {name} = {number(0.0)};\n    for (c = 0; c < {table.shape[1]}; c++) {{ "
+                    f"const int i = {self.source.table(table)}[k * {table.shape[1]} + c]; "
+                    f"const real x = {self.address(slot, '(i < 0 ? 0 : i)')}; {name} = i < 0 ? {name} : ({combine}); }}")
+        entry = self.address(slot, self.entry(table))
+        return (f"c = 0;\n    real {name} = {entry};\n    for (c = 1; c < {table.shape[1]}; c++) "
+                f"{{ const real x = {entry}; {name} = {combine}; }}")
 
     def product(self, loop: Loop) -> str:
         """A product with a shared matrix, or a sum over the lanes: linear, outer or rows."""

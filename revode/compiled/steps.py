@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..engine import tree
+from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import MANY, NotTraceable, Op, Tape, Tensor, is_float, to_host, value_of
 from ..methods.increment import Increment, Recorded, Recorder, System
 from ..methods.shears import Shear, Step, near_pullback, pullback
@@ -285,6 +286,30 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
         counts["land"] = S.counted()
         land = S.trace(step, {**with_carry, ("known", "y"): examples["part", "y"]})
     return finished(Steps(first, traced, list(carry.examples) if carry else [], last, land, counts, asked=S.asked), merge)
+
+
+def pull_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
+    """The program of the pullback of a step at the parts before it, which are known; each step stands by itself."""
+    S = Symbols(problem, parts, params)
+    counts, names = S.counted(), S.method.parts
+    examples = {role: x for role, x in S.of_back().items() if role[0] != "missed"}
+    examples = {("state", role[1]) if role[0] == "part" else role: x for role, x in examples.items()}
+
+    def step(T: dict) -> dict:
+        at = S.step(T)
+        _, pull = vjp(lambda parts, p: one_step(S.method, at, parts, Increment(S.system, p)),
+                      {name: T["state", name] for name in names}, S.params(T))
+        counts.nvjp = counts.nfe
+        cotangent, a_params = pull({name: T["cotangent", name] for name in names})
+        found = tree.flatten(a_params)[0]
+        return {**{("cotangent", name): a for name, a in cotangent.items()},
+                **{("aparam", i): T["aparam", i] + found[i] if type(found[i]) is Tensor else T["aparam", i] for i in S.floats}}
+
+    traced = S.trace(step, examples)
+    return finished(Steps(Program([], {}), traced, [], counts={"step": counts}, asked=S.asked), merge)
+
+
+DIRECTIONS = {"forward": forward_steps, "backward": backward_steps, "pull": pull_steps}
 
 
 class Carry:

@@ -4,7 +4,7 @@
     cases.py        reads them; Problem is what an implementation is given
     texts.py        every method as the lines of its equations; reference.py runs them; faults.py changes them, one at a time
     outside.py      the implementation: a Python function, or a program that speaks JSON
-    judge.py        agrees, or where it differs first and which fault explains it
+    judging.py      agrees, or where it differs first and which fault explains it
     command.py      `revode check`
 
 Nothing here imports the rest of the package: it is checked like anybody else's.
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .cases import Case, Problem, chosen
-from .judge import Verdict, judge
+from .judging import Verdict, judge
 
 __all__ = ["Case", "Problem", "Verdict", "check", "chosen"]
 

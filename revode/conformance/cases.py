@@ -66,9 +66,9 @@ class Problem:
 
     def logged(self, f: Callable) -> Callable:
         def and_noted(t: Any, y: Any, p: Any) -> Any:
-            point = (plain(t), plain(y))
-            if all(x is not None for x in point):
-                self.log.append(np.concatenate([np.ravel(x) for x in point]))
+            time, state = plain(t), plain(y)
+            if time is not None and state is not None:
+                self.log.append(np.concatenate([np.ravel(time), np.ravel(state)]))
             return f(t, y, p)
 
         return and_noted
@@ -86,7 +86,7 @@ def plain(x: Any) -> np.ndarray | None:
     try:
         for _ in range(9):
             if isinstance(x, (int, float, np.ndarray, np.generic)):
-                return np.asarray(x, float)
+                return None if np.iscomplexobj(x) else np.asarray(x, float)
             x = x.detach() if hasattr(x, "detach") else getattr(x, "_value", x)
             if not hasattr(x, "_value"):
                 return np.asarray(x, float)
@@ -130,8 +130,9 @@ def load(path: Path) -> Case:
     problem = Problem(given["name"], given["method"], given["kind"], given["gradient"], array(given["ts"]), array(given["y0"]),
                       arrays(given["params"]), array(given["weights"]), array(given["dWs"]) if "dWs" in given else None)
     steps = given["steps"]
-    return Case(problem, given["grid"], *([arrays(step[name]) for step in steps] for name in ("state", "cotangent", "aparams")),
-                array(given["evaluations"]), array(given["ay0"]), arrays(given["aparams"]))
+    states, cotangents, aparams = ([arrays(step[name]) for step in steps] for name in ("state", "cotangent", "aparams"))
+    return Case(problem, given["grid"], states, cotangents, aparams, array(given["evaluations"]), array(given["ay0"]),
+                arrays(given["aparams"]))
 
 
 def chosen(pattern: str = "*") -> list[Case]:

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .cases import chosen
-from .judge import LEVELS, Verdict, judge
+from .judging import LEVELS, Verdict, judge
 from .outside import CannotRun, function, program
 
 EXAMPLES = """examples:
@@ -62,8 +62,8 @@ def main(args: argparse.Namespace) -> int:
 
 def summary(verdicts: list[Verdict]) -> str:
     counts = Counter(verdict.status for verdict in verdicts)
-    return ", ".join(f"{counts[name]} {plural if counts[name] != 1 else name}" for name, plural in (
-        ("conforms", "conform"), ("differs", "differ"), ("could not run", "could not run"), ("not offered", "not offered")) if counts[name])
+    plural = {"conforms": "conform", "differs": "differ", "could not run": "could not run", "not offered": "not offered"}
+    return ", ".join(f"{counts[name]} {plural[name] if counts[name] != 1 else name}" for name in plural if counts[name])
 
 
 def status(verdicts: list[Verdict]) -> int:

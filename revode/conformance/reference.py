@@ -4,6 +4,8 @@ from __future__ import annotations
 import math
 import textwrap
 from fractions import Fraction as Q
+from functools import cache
+from types import CodeType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,7 +74,8 @@ def low_storage(method: dict) -> tuple[list, list, list]:
         A, B = [0.0, (x - a21) / 0.5, (0.5 - a32) / (0.5 - x)], [a21, a32, 0.5 - x]
     elif method["name"] == "EES27":
         r = math.sqrt(2.0)
-        A, B = [0.0, (4 * r - 7) / 3, -(4 + 5 * r) / 12, 3 * (8 * r - 31) / 49], [(2 - r) / 3, (4 + r) / 8, 3 * (3 - r) / 7, (9 - 4 * r) / 14]
+        A = [0.0, (4 * r - 7) / 3, -(4 + 5 * r) / 12, 3 * (8 * r - 31) / 49]
+        B = [(2 - r) / 3, (4 + r) / 8, 3 * (3 - r) / 7, (9 - 4 * r) / 14]
     else:
         s = method["stages"]
         sine = lambda k: math.sin(k * math.pi / (2 * s))
@@ -95,6 +98,11 @@ def fractions_of_a_step(method: dict) -> list[float]:
     return found
 
 
+@cache
+def compiled(text: str, name: str) -> CodeType:
+    return compile(text, f"<the text {name}>", "exec")
+
+
 class Reference:
     """The texts of one case in a namespace of their own. edits: (text's name, old, new) changes; options: of the method."""
 
@@ -104,8 +112,7 @@ class Reference:
         self.parts, self.texts = texts(method, problem.kind)
         for name, old, new in edits:
             self.texts[name] = self.texts[name].replace(old, new)
-        self.code = {name: compile(text, f"<{method['name']}: {name}>", "exec") for name, text in self.texts.items()
-                     if "return" not in text}
+        self.code = {name: compiled(text, name) for name, text in self.texts.items() if "return" not in text}
         N = len(problem.ts) - 1
         self.names: dict[str, Any] = {
             "tanh": np.tanh, "outer": np.outer, "stack": np.stack, "sqrt": np.sqrt, "Tree": Tree, "Dx": Dx, "memo": {}, "N": N,
@@ -126,7 +133,7 @@ class Reference:
         for name, given in arguments.items():
             if self.texts.get(name):
                 body = textwrap.indent(self.texts[name].strip(), "    ")
-                exec(f"def {called.get(name, name)}({given}):\n{body}\n", self.names)
+                exec(compiled(f"def {called.get(name, name)}({given}):\n{body}\n", name), self.names)
         self.names["F_vjp"] = self.increment_vjp
         self.names.setdefault("sum", sum)
 
@@ -192,7 +199,7 @@ class Reference:
         names, N = self.names, self.names["N"]
         names["G"] = names["G0"]
         names |= {f"a{part}": np.zeros_like(x) for part, x in states[N].items()}
-        after, trace = states[N], []
+        after, trace = states[N], list[dict]()
         for n in range(N, -1, -1):
             if n < N:
                 self.at(n)

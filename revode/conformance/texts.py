@@ -13,7 +13,9 @@ Sources: those of revode/methods; written anew, with gradients by hand, so that 
 """
 from __future__ import annotations
 
-PROBLEM = {
+from typing import Any
+
+PROBLEM: dict[str, Any] = {
     "drift": "return tanh(y @ p['W1'] + p['b1']*t) @ p['W2'] + p['b2'] - p['k']*y",
     "drift_vjp": """
 u = tanh(y @ p['W1'] + p['b1']*t)

@@ -15,7 +15,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from . import primitives, tree
 from .kept import FLOATS
-from .tensor import CONSTANT, FUNCTIONS, METHODS, RULES, STATIC, Each, Op, Tape, Tensor, _traced, apply, constant, value_of
+from .tensor import CONSTANT, FUNCTIONS, METHODS, RULES, STATIC, Each, Op, Tape, Tensor, _traced, apply, constant, is_float, value_of
 
 
 class Call(NamedTuple):
@@ -50,8 +50,16 @@ def numpys(function: Callable, listed: bool = True) -> Callable:
             result = call.of(composed, [*arrays[:i], x, *arrays[i + 1:]])
             return tape.pull([(result.slot, g)], [x.slot])[0] if type(result) is Tensor and result.tape is tape else None
 
+        def tangent(vs: list, *arrays: Any, call: Call) -> Any:
+            from .tangents import push
+            tape = Tape()
+            moved = [tape.input(x) if is_float(x) else x for x in arrays]
+            result = call.of(composed, moved)
+            found = push(tape, {x.slot: v for x, v in zip(moved, vs, strict=True) if type(x) is Tensor and x.tape is tape})
+            return found.get(result.slot, 0.0) if type(result) is Tensor and result.tape is tape else 0.0
+
         forward.composed = lambda *arrays, call: call.of(composed, arrays)                            # type: ignore[attr-defined]
-        op = Op(f"np.{function.__name__}", forward, Each(rule))
+        op = Op(f"np.{function.__name__}", forward, Each(rule), None, tangent)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             allowed.bind(*args, **kwargs)

@@ -34,7 +34,7 @@ class Spectrum:
     def __add__(self, other: Any) -> Spectrum: return Spectrum(self.real + other.real, self.imag + other.imag)
     def __sub__(self, other: Any) -> Spectrum: return Spectrum(self.real - other.real, self.imag - other.imag)
     def __rsub__(self, other: Any) -> Spectrum: return Spectrum(other.real - self.real, other.imag - self.imag)
-    def __abs__(self) -> Any: return np.hypot(self.real, self.imag)
+    def __abs__(self) -> Any: return apply(MODULUS, self.real, self.imag)
     def __len__(self) -> int: return len(self.real)
     def __getitem__(self, index: Any) -> Spectrum: return Spectrum(self.real[index], self.imag[index])
     def conj(self) -> Spectrum: return Spectrum(self.real, -self.imag)
@@ -83,6 +83,12 @@ class Spectrum:
         raise TypeError("a Fourier transform of a tensor cannot become a plain array; take .real, .imag or np.abs of it")
 
 
+def _unit(x: Any, y: Any) -> Any:
+    """x / y, and 0 where y is: the slope of |z| at 0, by the convention for |x|, so that |z|^2 has its own there."""
+    return x / np.where(y == 0.0, 1.0, y)
+
+
+MODULUS = Op("modulus", np.hypot, (lambda g, y, re, im: g * _unit(re, y), lambda g, y, re, im: g * _unit(im, y)))
 UFUNCS: dict[Any, Callable] = {
     np.add: Spectrum.__add__, np.subtract: Spectrum.__sub__, np.multiply: Spectrum.__mul__, np.divide: Spectrum.__truediv__,
     np.negative: Spectrum.__neg__, np.positive: Spectrum.__pos__, np.absolute: Spectrum.__abs__, np.conjugate: Spectrum.conj}

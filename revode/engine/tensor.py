@@ -29,11 +29,13 @@ class Op(NamedTuple):
     """One row of the table: `vjps[i](g, y, *inputs, **options)` is the cotangent of input i, for y = forward(*inputs).
 
     c: the operation on one element as it prints in C ({0}, {1}: the inputs); None where it is no operation on elements.
+    tangent: tangent(vs, *inputs), the change of y, for operations that tangents.py does not know by name.
     """
     name: str
     forward: Callable
     vjps: tuple[Callable, ...] | Each
     c: str | None = None
+    tangent: Callable | None = None
 
 
 ndarray = np.ndarray
@@ -283,8 +285,9 @@ POWER_OF_SCALARS = Op("power", operator.pow, tuple(
     partial(lambda i, *args: list(RULES[np.power].vjps)[i](*args), i) for i in (0, 1)), "rv_power({0}, {1})")
 
 
-def record_many(inputs: list, run: Callable) -> list:
-    """Record `outputs, pull = run(values)` as one entry; pull maps output cotangents (None: zero) to input ones."""
+def record_many(inputs: list, run: Callable, push: Callable | None = None) -> list:
+    """Record `outputs, pull = run(values)` as one entry; pull maps output cotangents (None: zero) to input ones, and push the changes
+    of the inputs to those of the outputs (tangents.py)."""
     tape = innermost(inputs)
     if tape is not None and tape.tracing:
         outputs, pull = run(inputs)         # a program has no entries but those of the table
@@ -299,7 +302,7 @@ def record_many(inputs: list, run: Callable) -> list:
     if root is not None:
         pull = root.tape.linear(outputs, pull)                                                     # type: ignore[attr-defined]
     slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape, strict=True)]
-    tape.nodes.append((MANY, slots, values, {"pull": pull}, outputs))
+    tape.nodes.append((MANY, slots, values, {"pull": pull, "push": push}, outputs))
     return [tape.input(tape.keep_input(y)) if is_float(y) else y for y in outputs]
 
 
@@ -311,7 +314,7 @@ def read_only(x: Any) -> Any:
     return x
 
 
-def _pull_many(cotangents: list, i: int, outputs: list, pull: Callable) -> list | None:
+def _pull_many(cotangents: list, i: int, outputs: list, pull: Callable, push: Any = None) -> list | None:
     slots = iter(range(i + 1, len(cotangents)))
     incoming = [cotangents[next(slots)] if is_float(y) else None for y in outputs]
     return None if all(g is None for g in incoming) else pull(incoming)
@@ -436,8 +439,23 @@ def _dropped(what: str, instead: str, whole: Callable | None = None) -> Callable
 class Tensor:
     """A value on a tape. Use it like the NumPy array in it: `np.tanh(y @ W + b)` just works, and `.value` is that array.
 
-    Tensors are immutable, so `x += y` makes a new one, and `x[i] = y` raises. Comparisons look at the values, so
-    `if x > 0` takes the branch that the numbers take, as in plain NumPy.
+    Tensors are made by vjp, grad and value_and_grad. They are immutable, so `x += y` makes a new one, and `x[i] = y` raises.
+    Comparisons look at the values, so `if x > 0` takes the branch that the numbers take, as in plain NumPy.
+
+    Parameters
+    ----------
+    value : (...) float array.
+    tape, slot : where it was written down.
+
+    Raises TypeError for what would drop the gradient in silence: float(x), np.asarray(x), a function of NumPy that has no rule.
+
+    Cost: one entry of the tape, which keeps what the rule of the operation needs.
+
+    Example
+    -------
+    >>> from revode import grad
+    >>> float(grad(lambda x: np.sum(x[:1] * 2))(np.ones(3))[0])
+    2.0
     """
     __slots__ = ("_value", "slot", "tape")
 

@@ -48,9 +48,9 @@ class Solver:
         if self.finer:
             ts, options = halved(ts, options)
         options = {"method": self.method, "gradient": self.gradient, **options}
+        how: dict[str, Any] = {"backend": self.backend, "threads": self.threads, "arithmetic": self.arithmetic}
         if self.backend != "cuda":
-            return solve(field, y0, ts, params, backend=self.backend, threads=self.threads,
-                         arithmetic=self.arithmetic, **options)
+            return solve(field, y0, ts, params, **how, **options)
         if not isinstance(options["gradient"], Reversible | None):
             return solve(field, y0, ts, params, backend="eager", **options)
         return on_gpu(field, y0, ts, params, arithmetic=self.arithmetic, **options)

@@ -82,7 +82,8 @@ def of_control(kind: str, dropped: float, series: int, seed: int) -> Experiment:
 
     def findings(params: Any, start: Any, solve: Any) -> dict:
         right = lambda at, control, labels: 100.0 * float(np.mean((scores(at, solve, control)[0] > 0) == labels))
-        return {"": {"right before, held out, %": right(start, held_out, truth), "right after, training, %": right(params, control, labels),
+        return {"": {"right before, held out, %": right(start, held_out, truth),
+                     "right after, training, %": right(params, control, labels),
                      "right after, held out, %": right(params, held_out, truth)}}
 
     def draw(axes: Any, params: Any, start: Any, solve: Any, n: int, label: str) -> None:

@@ -79,7 +79,10 @@ class Curve:
         return value_and_grad(objective(n), has_aux=True)(params, self.solve)
 
 
-def curves(solver: Solver = Solver(backend="eager")) -> list[Curve]:
+TAPE = Solver(backend="eager")
+
+
+def curves(solver: Solver = TAPE) -> list[Curve]:
     """The first is Reversible; Direct comes before the Checkpointed curves of its method, as the truth for them."""
     coupled, base = Coupled("midpoint", lam=0.999), RungeKutta("midpoint")
     modes = (Direct(), *map(Checkpointed, CHECKPOINTS))

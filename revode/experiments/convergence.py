@@ -82,7 +82,7 @@ def rendered(rows: list[dict]) -> list[str]:
     """Errors, base / coupled, a column for each base; the observed orders below."""
     both = lambda row, say: " / ".join(say(row[kind]) for kind in ("plain", "coupled"))
     order = lambda found: "-" if found["observed"] is None else f"{found['observed']:.2f}"
-    lines = [[f"{h:.6f}", *(both(row, lambda found, i=i: f"{found['errors'][i]:.1e}") for row in rows)]
+    lines = [[f"5/{round(END / h)}", *(both(row, lambda found, i=i: f"{found['errors'][i]:.1e}") for row in rows)]
              for i, h in enumerate(rows[0]["h"])]
     lines.append(["order", *(both(row, order) for row in rows)])
     return [tables.table(("h", *(f"{NAMES[row['base']]} ({row['order']})\nalone / coupled" for row in rows)), lines)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import nn, optim, plotting
+from .. import nn, optim
 from ..engine.derivatives import value_and_grad, vjp
 from ..methods import Coupled
 from .training import Experiment

@@ -26,7 +26,7 @@ import numpy as np
 from .. import __version__, plotting
 from ..archive import save
 from ..watch import RevodeWarning
-from .backends import REFUSALS, UserError
+from .backends import UserError
 from .tables import Published, fill
 
 SCHEMA = 2
@@ -61,16 +61,17 @@ def carry_out(args: Namespace, plan: Plan) -> int:
     check_files(args)
     report, this, failure = Report(), machine(), None
     load = "" if this["load"] is None else f", load average {this['load']:.1f}"
-    print("\n  ".join([*plan.head, f"{this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, "
-                       f"NumPy {this['numpy']}"]), flush=True)
+    lines = [*plan.head, f"{this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, NumPy {this['numpy']}"]
+    print("\n".join(fill(line if i == 0 else f"  {line}", "    ") for i, line in enumerate(lines)), flush=True)
     with counting(report.warned), spoken_log(report.notes):
         try:
             plan.work(report)
         except BaseException as reason:                # told below, or raised again when nothing is lost
             failure = reason
             report.stopped = INTERRUPTED if isinstance(reason, KeyboardInterrupt) else str(reason)
-        if failure is not None and not report.rows:
-            raise failure
+    if failure is not None and not report.rows:
+        raise failure
+    with counting({}):                                 # what is solved again for a picture has been counted
         publish(args, plan, report, this)
     if failure is None:
         return 0
@@ -81,12 +82,12 @@ def carry_out(args: Namespace, plan: Plan) -> int:
 
 def check_files(args: Namespace) -> None:
     """UserError for a file that could not be written, before anything has run."""
-    for path in (args.plot, args.json, getattr(args, "save", None)):
-        folder = Path(path or ".").resolve().parent
-        if path is not None and not folder.is_dir():
+    for path in files_of(args):
+        folder = Path(path).resolve().parent
+        if not folder.is_dir():
             raise UserError(f"{path} cannot be written, because there is no folder {folder}; create it first, or "
                             "choose another place")
-        if path is not None and not os.access(path if Path(path).exists() else folder, os.W_OK) or Path(path or "x").is_dir():
+        if Path(path).is_dir() or not os.access(path if Path(path).exists() else folder, os.W_OK):
             raise UserError(f"{path} cannot be written: it is a folder, or writing there is not allowed; choose "
                             "another place")
     if args.plot is None:
@@ -98,6 +99,11 @@ def check_files(args: Namespace) -> None:
     except ImportError:
         raise UserError("--plot needs matplotlib, which is not installed; it comes with pip install "
                         "'revode[plot]'") from None
+
+
+def files_of(args: Namespace) -> list[str]:
+    """What was asked to be written. Not every command has parameters to save."""
+    return [path for name in ("json", "save", "plot") if (path := vars(args).get(name)) is not None]
 
 
 def machine() -> dict:
@@ -179,12 +185,10 @@ def publish(args: Namespace, plan: Plan, report: Report, this: dict) -> None:
         print(fill(note))
     if plan.published is not None:
         print(f"\n{plan.published}")
-    failed = []
-    for path, write in ((args.json, write_json), (getattr(args, "save", None), write_best), (args.plot, write_picture)):
-        if path is None:
-            continue
+    failed, writers = [], {args.json: write_json, vars(args).get("save"): write_best, args.plot: write_picture}
+    for path in files_of(args):
         try:
-            write(path, args, plan, report, this)
+            writers[path](path, args, plan, report, this)
             print(f"wrote {path}")
         except OSError as error:
             failed.append(f"{path} could not be written: {error.strerror or error}")

@@ -79,11 +79,11 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
         (ys, after), ax = learnt(params, solve), axes[0]
         truth = trajectory(rotation, START, np.linspace(0.0, BEYOND, 601))
         for i, colour in enumerate(plotting.COLOURS[:len(START)]):
-            label = lambda text, i=i: text if i == 0 else None
-            ax.plot(*truth[:, i].T, color=colour, lw=4, alpha=0.3, label=label("truth"))
-            ax.plot(*target[who == i].T, "o", ms=4, color=colour, label=label("seen"))
-            ax.plot(*ys[:, i].T, color=colour, lw=1.5, label=label(f"rebuilt, t < {END:g}"))
-            ax.plot(*after[:, i].T, color=colour, lw=1.5, ls=(0, (1, 1.5)), label=label(f"continued, t < {BEYOND:g}"))
+            once = lambda text, i=i: text if i == 0 else None
+            ax.plot(*truth[:, i].T, color=colour, lw=4, alpha=0.3, label=once("truth"))
+            ax.plot(*target[who == i].T, "o", ms=4, color=colour, label=once("seen"))
+            ax.plot(*ys[:, i].T, color=colour, lw=1.5, label=once(f"rebuilt, t < {END:g}"))
+            ax.plot(*after[:, i].T, color=colour, lw=1.5, ls=(0, (1, 1.5)), label=once(f"continued, t < {BEYOND:g}"))
         ax.set(xlabel="x", ylabel="y", title="five spirals", aspect="equal")
         plotting.legend(ax)
 

@@ -110,5 +110,5 @@ def draw_region(ax: Any, title: str, method: Any, points: int, base: Any = None)
         ax.plot([0, 0], [-end, end], color=plotting.COLOURS[1], lw=4, solid_capstyle="butt")
     note = f"real axis\nto {reach:.3g}" if reach else "marginal for\n|h a| ≤ 1"
     ax.text(0.04, 0.02, note, transform=ax.transAxes, fontsize=11.5)
-    ax.set(title=title.partition(",")[0] if "stages" in title else title.removesuffix(" 3"), aspect="equal", xlabel="Re h a",
+    ax.set(title=title.removesuffix(", 6 stages").removesuffix(" 3"), aspect="equal", xlabel="Re h a",
            xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))

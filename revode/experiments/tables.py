@@ -41,9 +41,9 @@ def columns(rows: Sequence[dict], wanted: Sequence[Column]) -> str:
     return table([head for head, _ in kept], list(zip(*(column for _, column in kept), strict=True)))
 
 
-def fill(text: str) -> str:
-    """A sentence or more, in lines of at most WIDTH."""
-    return textwrap.fill(text, WIDTH, subsequent_indent="  ")
+def fill(text: str, indent: str = "  ") -> str:
+    """A sentence or more, in lines of at most WIDTH; indent: of all but the first."""
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent)
 
 
 def seconds(x: float | None) -> str:
@@ -71,5 +71,5 @@ def two_digits(x: float) -> str:
 
 
 def small(x: Any, digits: int = 1) -> str:
-    """An error or a loss: 1.2e-15; '-' where there is none."""
-    return "-" if x is None else f"{x:.{digits}e}" if x else "0"
+    """An error or a loss: 1.2e-15; '-' where there is none, or where it has no end."""
+    return "-" if x is None or x == float("inf") else f"{x:.{digits}e}" if x else "0"

@@ -19,7 +19,7 @@ import time
 import tracemalloc
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,7 @@ import numpy as np
 from .. import plotting
 from ..engine import tree
 from ..engine.derivatives import value_and_grad
-from ..gradients import Backsolve, Checkpointed, Direct, Reversible
+from ..gradients import Backsolve, Checkpointed, Direct
 from ..gradients.checkpointed import minimal_advances
 from ..stepping import Stats
 from . import names, tables
@@ -192,36 +192,39 @@ def measured(job: Fit, params: Any, truth: Any) -> dict:
             "gradient_error": None if truth is None else relative_error(grads, truth), "roundtrip": stats.roundtrip}
 
 
-def in_turns(jobs: Sequence[Fit], params: Any) -> list[Trained]:
-    """A few first iterations of each row from params, by turns, so that a busy machine is so for all of them."""
-    runs: list[list[Trained]] = [[] for _ in jobs]
-    rounds = 1
-    while len(runs[-1]) < rounds:
+def in_turns(jobs: Sequence[Fit], params: Any, begun: Sequence[Trained]) -> list[Trained]:
+    """A few first iterations of each row from params, by turns, so that a busy machine is so for all of them; begun: the
+    first of each."""
+    runs = [[first] for first in begun]
+    least, most = ROUNDS
+    rounds = min(max(least, int(TURNS / sum(first.seconds[0] for first in begun))), most)
+    for _ in range(rounds - 1):
         for job, mine in zip(jobs, runs, strict=True):
             mine.append(fit(job, 1, params))
-        least, most = ROUNDS
-        rounds = min(max(least, int(TURNS / sum(mine[0].seconds[0] for mine in runs))), most)
     return [mine[0]._replace(losses=[run.losses[0] for run in mine], seconds=[run.seconds[0] for run in mine])
             for mine in runs]
 
 
-def rehearsed(job: Fit, fall_back: bool) -> tuple[Fit, float, Stats]:
+def rehearsed(job: Fit, fall_back: bool, notes: list[str]) -> tuple[Fit, tuple[float, Stats]]:
     """One gradient of a row before any work: its program is made, or it is refused, here; and the seconds.
 
     fall_back: a solver that revode.solve chooses takes over where the backend refuses.
     """
+    if job.solve.backend in ("eager", "auto"):           # which make nothing beforehand, and refuse nothing
+        return job, (0.0, Stats())
     start = time.perf_counter()
     try:
         (_, sol), _ = job.gradient(job.start)
     except REFUSALS as reason:
         if fall_back:
-            return rehearsed(job._replace(solve=job.solve.on("auto")), False)
+            notes.append(f"{job.name} is not for {job.solve.backend}: {reason}")
+            return rehearsed(job._replace(solve=job.solve.on("auto")), False, notes)
         raise UserError(f"--backend {job.solve.backend} cannot run {job.name}: {str(reason).rstrip('.')}. "
                         "--backend replay and --backend eager can.") from None
     took = time.perf_counter() - start
     if sol.stats.compilations:
         print(f"{job.name}: ready for {sol.stats.backend} after {tables.seconds(took)}", file=sys.stderr)
-    return job, took, sol.stats
+    return job, (took, sol.stats)
 
 
 def row_of(job: Fit, run: Trained, first: tuple[float, Stats] | None, iterations: int) -> dict:
@@ -245,18 +248,18 @@ def finer_loss(job: Fit, params: Any) -> float:
 def train_plan(args: Namespace, jobs: Sequence[Fit], iterations: int) -> Plan:
     """Train every row, then measure it."""
     def work(report: Report) -> None:
-        ready = [rehearsed(job, args.backend == "auto") for job in jobs]
-        for job, *first in ready:
+        ready = [rehearsed(job, args.backend == "auto", report.notes) for job in jobs]
+        for job, first in ready:
             run = fit(job, iterations, progress=job.name, warned=report.warned)
             report.losses[job.name], report.best = run.losses, run.params if report.best is None else report.best
-            report.rows.append(row_of(job, run, tuple(first), iterations))
+            report.rows.append(row_of(job, run, first, iterations))
             found.append((job, run))
             examine(report.rows[-1], job, run.params, direct_gradient(job.experiment.loss, run.params, job.solve, run.stats.steps))
             if run.stopped == INTERRUPTED:
                 raise KeyboardInterrupt
         if stopped := [row["stopped"] for row in report.rows if row["stopped"]]:
             raise FloatingPointError(stopped[0])
-        report.notes += spread(report.rows)
+        report.notes += [*spread(report.rows), *jobs[0].experiment.notes]
 
     found: list[tuple[Fit, Trained]] = []
     return Plan(head(args, jobs, iterations), work, lambda report: all_tables(report.rows, iterations),
@@ -286,18 +289,18 @@ def spread(rows: Sequence[dict]) -> list[str]:
 def compare_plan(args: Namespace, job: Fit, iterations: int) -> Plan:
     """Train with Reversible, then measure every gradient mode on the same backend, and Reversible on others."""
     def work(report: Report) -> None:
-        first, *ready = rehearsed(job, args.backend == "auto")
+        first, ready = rehearsed(job, args.backend == "auto", report.notes)
         run = fit(first, iterations, progress=job.name, warned=report.warned)
         report.losses[job.name], report.best = run.losses, run.params
-        row = row_of(first, run, tuple(ready), iterations)
+        row = row_of(first, run, ready, iterations)
         report.rows.append(row)
         found.append((first, run))
         truth = direct_gradient(first.experiment.loss, run.params, first.solve, run.stats.steps)
         examine(row, first, run.params, truth)
         if run.stopped is not None:
             raise KeyboardInterrupt if run.stopped == INTERRUPTED else FloatingPointError(run.stopped)
-        others = affordable(first, rows_beside(first, run.stats, args.backend), run, args.full, report.notes)
-        turns = in_turns([first, *others], run.params)
+        others, begun = affordable(first, rows_beside(first, run.stats, args.backend), run, args.full, report.notes)
+        turns = in_turns([first, *others], run.params, [fit(first, 1, run.params), *begun])
         row["seconds_per_iteration"] = turns[0].median      # as those of the other rows, not that of a while ago
         for other, mine in zip(others, turns[1:], strict=True):
             print(f"measuring {other.name}", file=sys.stderr)
@@ -339,22 +342,27 @@ def add_row(report: Report, job: Fit, first: Trained, turns: Trained, truth: Any
         raise KeyboardInterrupt
 
 
-def affordable(first: Fit, jobs: Sequence[Fit], run: Trained, full: bool, notes: list[str]) -> list[Fit]:
-    """The rows that can be measured within SKIP_AFTER seconds each; a note for each that cannot."""
-    start = time.perf_counter()
+def affordable(first: Fit, jobs: Sequence[Fit], run: Trained, full: bool, notes: list[str]
+               ) -> tuple[list[Fit], list[Trained]]:
+    """The rows that can be measured within SKIP_AFTER seconds each, and an iteration of each; a note for the others."""
+    start, steps = time.perf_counter(), run.stats.steps
     first.experiment.loss(run.params, replace(first.solve, gradient=None, backend="eager"))
-    forward = time.perf_counter() - start
-    kept = []
+    forward = time.perf_counter() - start          # on the tape; what a checkpointed row takes says better
+    kept, begun = [], []
     for job in jobs:
-        estimate = estimated_seconds(job.solve.gradient, run.stats.steps, forward)
-        if isinstance(job.solve.gradient, Direct) and run.stats.steps > DIRECT_STEPS:
-            notes.append(f"{job.name} was left out: its tape of {run.stats.steps:,} steps would fill the memory.")
+        mode = job.solve.gradient
+        estimate = estimated_seconds(mode, steps, forward)
+        if isinstance(mode, Direct) and steps > DIRECT_STEPS:
+            notes.append(f"{job.name} was left out: its tape of {steps:,} steps would fill the memory.")
         elif estimate * (ROUNDS[0] + TRACING) > SKIP_AFTER and not full:
             notes.append(f"{job.name} was left out: one iteration may take {tables.seconds(estimate)}, and some are "
                          "needed; --full runs it.")
         else:
             kept.append(job)
-    return kept
+            begun.append(fit(job, 1, run.params))
+            if isinstance(mode, Checkpointed):
+                forward *= begun[-1].seconds[0] / estimate
+    return kept, begun
 
 
 def estimated_seconds(gradient: Any, steps: int, forward: float) -> float:
@@ -376,11 +384,11 @@ def compare_like_with_like(rows: Sequence[dict], notes: list[str]) -> None:
 # The report -------------------------------------------------------------------------------------------
 def head(args: Namespace, jobs: Sequence[Fit], iterations: int) -> list[str]:
     """What is about to be done."""
-    e = jobs[0].experiment
+    e, solve = jobs[0].experiment, jobs[0].solve
+    methods = [f"method: {solve.method!r}"] if len({job.solve.method for job in jobs}) == 1 else []
     published = f" (published: {e.published_iterations:,})" if e.published_iterations else ""
     seeds = f"seeds {', '.join(map(str, args.seeds))}" if args.seeds else f"seed {args.seed}"
-    alone = len({job.solve.method for job in jobs}) == 1
-    return [f"{args.experiment}: {e.title}", *e.words, *([f"method: {jobs[0].solve.method!r}"] if alone else []), f"backend: {jobs[0].solve}; --backend changes it",
+    return [f"{args.experiment}: {e.title}", *e.words, *methods, f"backend: {solve}; --backend changes it",
             f"{iterations:,} iterations{published}, {seeds}; Ctrl-C ends early and keeps what there is"]
 
 

@@ -8,7 +8,7 @@ from .automatic import Automatic
 from .backsolve import Backsolve
 from .checkpointed import Checkpointed
 from .direct import Direct
-from .implicit import Implicit, Phantom
 from .reversible import Reversible
+from .symplectic import SymplecticAdjoint
 
-__all__ = ["Automatic", "Backsolve", "Checkpointed", "Direct", "Implicit", "Phantom", "Reversible"]
+__all__ = ["Automatic", "Backsolve", "Checkpointed", "Direct", "Reversible", "SymplecticAdjoint"]

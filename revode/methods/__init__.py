@@ -13,11 +13,10 @@ from .coupled import Coupled
 from .custom import shears
 from .effectively_symmetric import EES, EES25, EES27, NearReversible
 from .leapfrog import AsynchronousLeapfrog, LeapfrogMidpoint, SemiImplicitEuler, VelocityVerlet
-from .relaxation import Anderson, Picard, RevDEQ
 from .reversible_heun import ReversibleHeun
 from .runge_kutta import TABLEAUX, RungeKutta, Tableau
 from .shears import Shear, Swap
 
-__all__ = ["EES", "EES25", "EES27", "TABLEAUX", "Anderson", "AsynchronousLeapfrog", "Composition", "Coupled", "LeapfrogMidpoint",
-          "NearReversible", "Picard", "RevDEQ", "ReversibleHeun",
+__all__ = ["EES", "EES25", "EES27", "TABLEAUX", "AsynchronousLeapfrog", "Composition", "Coupled", "LeapfrogMidpoint",
+          "NearReversible", "ReversibleHeun",
            "RungeKutta", "SemiImplicitEuler", "Shear", "Swap", "Tableau", "VelocityVerlet", "shears"]

@@ -30,6 +30,11 @@ class System:
                  refuse: Callable | None = None) -> None:
         self.field, self.stats, self.pack, self.unpack, self.scalar, self.refuse = field, stats, pack, unpack, scalar, refuse
 
+    @property
+    def signature(self) -> tuple:
+        """What decides, besides the field, which program a step is."""
+        return (type(self),)
+
     def coefficients(self, t: Any, y: Any, params: Any) -> tuple:
         """What the field returns at (t, y), as a tuple: (f,)."""
         self.stats.nfe += 1

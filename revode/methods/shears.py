@@ -23,12 +23,31 @@ from typing import Any, NamedTuple
 from ..engine.tensor import Tensor
 from .increment import Increment, Recorder
 
-
 Parts = dict[str, Any]
 
 
 class Shear(NamedTuple):
-    """x[target] <- scale * x[target] + add(F, *x[reads]), and so its inverse, its pullback and its bit-exact form."""
+    """One part of the state is updated from the others, so that it can be undone.
+
+        x[target] <- scale * x[target] + add(F, *x[reads])
+        x[target] <- about + scale * (x[target] - about) + add(F, *x[reads])        with `about`, one of the reads
+
+    Parameters
+    ----------
+    target : the part that changes.
+    reads : the parts that it is changed from; never the target.
+    add : add(F, *parts) -> what is added, shaped like the target; made with + - * / and F(t, part, dx).
+    scale : a number other than 0.
+    about : the part that the target is scaled about; None for 0.
+
+    Cost: the evaluations of the field that `add` asks for.
+    Source: McCallum & Foster 2024, arXiv 2410.11648, for the coupled form.
+
+    Example
+    -------
+    >>> Shear("y", ("z",), lambda F, z: F(0.0, z, 0.1))
+    Shear('y' from ('z',), scale=1.0)
+    """
     target: str
     reads: tuple[str, ...]
     add: Callable            # add(F, *parts) -> the increment of the target, with + - * / and F(t, part, dx)
@@ -41,10 +60,27 @@ class Shear(NamedTuple):
 
 
 class Swap(NamedTuple):
-    """The two parts exchange their names."""
+    """Two parts of the state exchange their names.
+
+    Parameters
+    ----------
+    first, second : names of parts.
+
+    Cost: none.
+    Source: the two-step methods, where the older value becomes the newer one.
+
+    Example
+    -------
+    >>> Swap("y_prev", "y")
+    Swap(first='y_prev', second='y')
+    """
     first: str
     second: str
-    scale = -1.0             # of their difference
+
+    @property
+    def scale(self) -> float:
+        """Of their difference."""
+        return -1.0
 
     def forward(self, parts: Parts, memo: dict) -> None:
         """Exchange two entries, either of which may be missing (in a memo); the order of the keys stays."""
@@ -57,7 +93,8 @@ class Swap(NamedTuple):
             elif b in d:
                 d[a] = d.pop(b)
 
-    inverse = forward
+    def inverse(self, parts: Parts, memo: dict) -> None:
+        self.forward(parts, memo)
 
     def pullback(self, parts: Parts, cotangent: Parts, R: Recorder) -> None:
         self.inverse(parts, R.memo)

@@ -1,8 +1,8 @@
 """Run the book: every ```python block of a chapter, in order, in one fresh namespace.
 
     python -m tests.docs.run_chapters              run all chapters, say where the book and the machine disagree
-    python -m tests.docs.run_chapters 00 08        only these (or backends, gallery, how-to/masks: names of other pages, or how they begin)
-    python -m tests.docs.run_chapters --write      run, and put what was really printed into the ```text blocks, and pictures beside pages
+    python -m tests.docs.run_chapters 00 08        only these (or backends, gallery: other pages, or how their names begin)
+    python -m tests.docs.run_chapters --write      run, and put what was really printed, and drawn, into the pages
     python -m tests.docs.run_chapters --script 00  print the chapter's code as one script
 
 What a block prints must stand in a ```text block right after it. A block opened with ```python raises must raise; the

@@ -408,3 +408,13 @@ def test_the_backward_sweep_lets_cotangents_go():
         tracemalloc.stop()
     # A handful of arrays and a list of n entries; held cotangents would make it n arrays.
     assert peak < 8 * size
+
+
+def test_the_power_of_a_spectrum_has_its_gradient_where_the_spectrum_is_zero() -> None:
+    """sum_k w_k |F x|_k^2 = x^T A x with A = Re(F^H diag(w) F), so the gradient is 2 A x; of a constant all but F_0 is exactly 0."""
+    x, w = np.ones(4), np.array([1.0, 2.0, 3.0, 4.0])
+    F = np.exp(-2j * np.pi * np.outer(np.arange(4), np.arange(4)) / 4)
+    A = np.real(F.conj().T @ np.diag(w) @ F)
+    found = rv.grad(lambda x: np.sum(w * np.abs(np.fft.fft(x)) ** 2))(x)
+    assert np.allclose(found, 2 * A @ x, rtol=1e-14)
+    assert np.array_equal(rv.grad(lambda x: np.sum(np.abs(np.fft.fft(x))[1:]))(x), np.zeros(4))       # |z|' = 0 at 0, as |x|'

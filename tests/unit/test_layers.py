@@ -1,4 +1,7 @@
-"""Layers against literal loops, HIPS autograd and complex steps; derivatives of second order against differences."""
+"""Layers against literal loops, HIPS autograd and complex steps; derivatives of second order
+against differences.
+"""
+
 from __future__ import annotations
 
 import math
@@ -22,10 +25,12 @@ def drawn(*shape: int, seed: int = 0) -> np.ndarray:
 
 def apart(a: Any, b: Any) -> float:
     leaves = [rv.tree.flatten(t)[0] for t in (a, b)]
-    return max(float(abs(x - y).max() / max(1.0, abs(y).max())) for x, y in zip(*leaves, strict=True))
+    return max(
+        float(abs(x - y).max() / max(1.0, abs(y).max())) for x, y in zip(*leaves, strict=True)
+    )
 
 
-# literal loops, for real and complex numbers ---------------------------------------------------------------------------
+# literal loops, for real and complex numbers ------------------------------------------------------
 def literal_softmax(row: Any) -> list:
     e = [np.exp(v) for v in row]
     return [v / sum(e) for v in e]
@@ -57,31 +62,65 @@ def literal_gelu(x: Any) -> Any:
 
 def literal_cross_entropy(x: Any, labels: Any) -> Any:
     rows = x.reshape(-1, x.shape[-1])
-    return -sum(np.log(literal_softmax(row)[i]) for row, i in zip(rows, labels.ravel(), strict=True)) / len(rows)
+    return -sum(
+        np.log(literal_softmax(row)[i]) for row, i in zip(rows, labels.ravel(), strict=True)
+    ) / len(rows)
 
 
 LABELS = np.array([[1, 0, 3], [2, 2, 1]])
 TOKENS = np.array([[1, 1, 0], [4, 1, 3]])
-ROWS: dict[str, tuple] = {        # ours, literal, arguments
-    "softmax": (layers.softmax, lambda x: np.array([literal_softmax(r) for r in x]), (drawn(3, 4),)),
-    "attention": (lambda q, k, v: layers.attention(q, k, v), lambda *a: literal_attention(*a, True),
-                  (drawn(4, 3), drawn(4, 3, seed=1), drawn(4, 2))),
-    "attention-cross": (lambda q, k, v: layers.attention(q, k, v, causal=False), lambda *a: literal_attention(*a, False),
-                        (drawn(2, 3), drawn(5, 3), drawn(5, 2))),
-    "attention-later": (layers.attention, lambda *a: literal_attention(*a, True), (drawn(2, 3), drawn(5, 3), drawn(5, 2))),
-    "layer_norm": (layers.layer_norm, literal_layer_norm, (drawn(2, 3, 5), drawn(5), drawn(5, seed=1))),
+ROWS: dict[str, tuple] = {  # ours, literal, arguments
+    "softmax": (
+        layers.softmax,
+        lambda x: np.array([literal_softmax(r) for r in x]),
+        (drawn(3, 4),),
+    ),
+    "attention": (
+        lambda q, k, v: layers.attention(q, k, v),
+        lambda *a: literal_attention(*a, True),
+        (drawn(4, 3), drawn(4, 3, seed=1), drawn(4, 2)),
+    ),
+    "attention-cross": (
+        lambda q, k, v: layers.attention(q, k, v, causal=False),
+        lambda *a: literal_attention(*a, False),
+        (drawn(2, 3), drawn(5, 3), drawn(5, 2)),
+    ),
+    "attention-later": (
+        layers.attention,
+        lambda *a: literal_attention(*a, True),
+        (drawn(2, 3), drawn(5, 3), drawn(5, 2)),
+    ),
+    "layer_norm": (
+        layers.layer_norm,
+        literal_layer_norm,
+        (drawn(2, 3, 5), drawn(5), drawn(5, seed=1)),
+    ),
     "gelu_tanh": (layers.gelu_tanh, literal_gelu, (3 * drawn(7, 2),)),
-    "cross_entropy": (lambda x: layers.cross_entropy(x, LABELS), lambda x: literal_cross_entropy(x, LABELS), (drawn(2, 3, 4),)),
-    "embedding": (lambda table: layers.embedding(table, TOKENS), lambda table: np.array([[table[i] for i in r] for r in TOKENS]),
-                  (drawn(5, 3),)),
-    "linear": (layers.linear, lambda x, W, b: np.array([[sum(x[i, j] * W[:, m]) + b[m] for m in range(2)] for i in range(3)
-                                                        for j in range(4)]).reshape(3, 4, 2), (drawn(3, 4, 5), drawn(5, 2), drawn(2))),
+    "cross_entropy": (
+        lambda x: layers.cross_entropy(x, LABELS),
+        lambda x: literal_cross_entropy(x, LABELS),
+        (drawn(2, 3, 4),),
+    ),
+    "embedding": (
+        lambda table: layers.embedding(table, TOKENS),
+        lambda table: np.array([[table[i] for i in r] for r in TOKENS]),
+        (drawn(5, 3),),
+    ),
+    "linear": (
+        layers.linear,
+        lambda x, W, b: np.array(
+            [[sum(x[i, j] * W[:, m]) + b[m] for m in range(2)] for i in range(3) for j in range(4)]
+        ).reshape(3, 4, 2),
+        (drawn(3, 4, 5), drawn(5, 2), drawn(2)),
+    ),
 }
 
 
 @pytest.mark.parametrize("name", ROWS)
 def test_values_and_gradients_are_those_of_the_literal_loop(name: str) -> None:
-    """A few sums of up to 12 terms: 100 roundings are more than enough, and a wrong term is off by 1e-2."""
+    """A few sums of up to 12 terms: 100 roundings are more than enough, and a wrong term is off by
+    1e-2.
+    """
     ours, literal, args = ROWS[name]
     assert apart(ours(*args), literal(*args)) < 100 * EPS
     weights = drawn(*np.shape(ours(*args)), seed=9)
@@ -108,9 +147,15 @@ def test_pullbacks_work_in_blocks_of_rows() -> None:
 
 
 def test_the_rows_are_the_functions_of_nn() -> None:
-    """The same functions in NumPy's calls, which print in C: values and gradients agree to rounding."""
+    """The same functions in NumPy's calls, which print in C: values and gradients agree to
+    rounding.
+    """
     x = drawn(6, 8)
-    for row, composed in ((layers.softmax, nn.softmax), (layers.gelu_tanh, nn.gelu_tanh), (layers.layer_norm, nn.layer_norm)):
+    for row, composed in (
+        (layers.softmax, nn.softmax),
+        (layers.gelu_tanh, nn.gelu_tanh),
+        (layers.layer_norm, nn.layer_norm),
+    ):
         (a, pull), (b, other) = rv.vjp(row, x), rv.vjp(composed, x)
         assert apart(a, b) < 20 * EPS
         assert apart(pull(x[::-1].copy()), other(x[::-1].copy())) < 100 * EPS
@@ -120,7 +165,9 @@ def test_a_block_against_autograd() -> None:
     """HIPS autograd through the same equations in its own NumPy: every parameter, and x."""
     d, H, T, B = 8, 2, 5, 3
     p = rv.tree.map(lambda a: a.astype(float), layers.block_init(np.random.default_rng(0), d))
-    p = {name: a + 0.1 * drawn(*a.shape) for name, a in p.items()}            # no zeros and ones that hide a factor
+    p = {
+        name: a + 0.1 * drawn(*a.shape) for name, a in p.items()
+    }  # no zeros and ones that hide a factor
     x, w = drawn(B, T, d), drawn(B, T, d, seed=1)
     mask = np.where(np.tril(np.ones((T, T))), 0.0, -1e30)
 
@@ -148,12 +195,17 @@ def test_a_block_against_autograd() -> None:
         return norm(u + between(p, u), p["scale2"], p["shift2"])
 
     def bare(p: Any, x: Any) -> Any:
-        return norm(between(p, norm(attention(p, x), p["scale1"], p["shift1"])), p["scale2"], p["shift2"])
+        return norm(
+            between(p, norm(attention(p, x), p["scale1"], p["shift1"])), p["scale2"], p["shift2"]
+        )
 
     for ours, theirs in ((layers.block, residual), (layers.bare_block, bare)):
-        found = rv.grad(lambda p, x: np.sum(w * ours(p, x, H)), (0, 1))(p, x)                        # noqa: B023
-        truth = (hips_grad(lambda p: anp.sum(w * theirs(p, x)))(p), hips_grad(lambda x: anp.sum(w * theirs(p, x)))(x))   # noqa: B023
-        assert apart(found, truth) < 1000 * EPS               # sums of up to 200 terms, some five deep
+        found = rv.grad(lambda p, x: np.sum(w * ours(p, x, H)), (0, 1))(p, x)
+        truth = (
+            hips_grad(lambda p: anp.sum(w * theirs(p, x)))(p),
+            hips_grad(lambda x: anp.sum(w * theirs(p, x)))(x),
+        )
+        assert apart(found, truth) < 1000 * EPS  # sums of up to 200 terms, some five deep
 
 
 def test_no_place_sees_a_later_one() -> None:
@@ -174,22 +226,60 @@ def test_large_scores_do_not_overflow_and_float32_stays() -> None:
 
 
 def test_initialisation_keeps_the_size() -> None:
-    """Each of 64 rows is a sum of 256 terms of variance 1 / 256: the standard deviation is 1 within 3 %."""
+    """Each of 64 rows is a sum of 256 terms of variance 1 / 256: the standard deviation is 1 within
+    3 %.
+    """
     p = layers.block_init(np.random.default_rng(0), 256, hidden=64)
     assert p["W1"].shape == (256, 64) and p["W2"].shape == (64, 256) and p["b1"].shape == (64,)
     assert np.std(drawn(64, 256) @ p["q"]) == pytest.approx(1.0, rel=0.03)
 
 
 BAD = {
-    "heads": (lambda: layers.block(layers.block_init(np.random.default_rng(0), 6), drawn(1, 2, 6), 4), ValueError, "6 features in 4 heads"),
-    "attention": (lambda: layers.attention(drawn(3, 2), drawn(3, 4), drawn(3, 2)), ValueError, r"\(\.\.\., T, e\)"),
-    "causal": (lambda: layers.attention(drawn(3, 2), drawn(2, 2), drawn(2, 2)), ValueError, "3 queries for 2 keys"),
-    "tokens": (lambda: layers.embedding(drawn(3, 2), np.array([0.5])), TypeError, "tokens of float64"),
-    "rows": (lambda: layers.embedding(drawn(3, 2), np.array([3])), IndexError, "from 3 to 3 for a table of 3 rows"),
-    "negative": (lambda: layers.embedding(drawn(3, 2), np.array([-1])), IndexError, "from -1 to -1"),
-    "labels": (lambda: layers.cross_entropy(drawn(2, 3), np.array([0, 3])), ValueError, "labels from 0 to 3 for 3 classes"),
-    "label type": (lambda: layers.cross_entropy(drawn(2, 3), np.array([0.0, 1.0])), TypeError, "labels of float64"),
-    "label shape": (lambda: layers.cross_entropy(drawn(2, 3), np.array([0])), ValueError, r"labels of shape \(1,\)"),
+    "heads": (
+        lambda: layers.block(layers.block_init(np.random.default_rng(0), 6), drawn(1, 2, 6), 4),
+        ValueError,
+        "6 features in 4 heads",
+    ),
+    "attention": (
+        lambda: layers.attention(drawn(3, 2), drawn(3, 4), drawn(3, 2)),
+        ValueError,
+        r"\(\.\.\., T, e\)",
+    ),
+    "causal": (
+        lambda: layers.attention(drawn(3, 2), drawn(2, 2), drawn(2, 2)),
+        ValueError,
+        "3 queries for 2 keys",
+    ),
+    "tokens": (
+        lambda: layers.embedding(drawn(3, 2), np.array([0.5])),
+        TypeError,
+        "tokens of float64",
+    ),
+    "rows": (
+        lambda: layers.embedding(drawn(3, 2), np.array([3])),
+        IndexError,
+        "from 3 to 3 for a table of 3 rows",
+    ),
+    "negative": (
+        lambda: layers.embedding(drawn(3, 2), np.array([-1])),
+        IndexError,
+        "from -1 to -1",
+    ),
+    "labels": (
+        lambda: layers.cross_entropy(drawn(2, 3), np.array([0, 3])),
+        ValueError,
+        "labels from 0 to 3 for 3 classes",
+    ),
+    "label type": (
+        lambda: layers.cross_entropy(drawn(2, 3), np.array([0.0, 1.0])),
+        TypeError,
+        "labels of float64",
+    ),
+    "label shape": (
+        lambda: layers.cross_entropy(drawn(2, 3), np.array([0])),
+        ValueError,
+        r"labels of shape \(1,\)",
+    ),
 }
 
 
@@ -206,11 +296,21 @@ def test_replay_runs_the_cell() -> None:
     x, z0 = drawn(2, 4, 8), np.zeros((2, 4, 8))
 
     def loss(p: Any, x: Any, backend: str) -> Any:
-        found = rv.fixed_point(lambda z, p, x: layers.block(p, z + x, 2), z0, p, x, tol=None, max_steps=3, gradient=rv.Reversible(),
-                               backend=backend)
+        found = rv.fixed_point(
+            lambda z, p, x: layers.block(p, z + x, 2),
+            z0,
+            p,
+            x,
+            tol=None,
+            max_steps=3,
+            gradient=rv.Reversible(),
+            backend=backend,
+        )
         return np.sum(found.z**2 * drawn(2, 4, 8, seed=2)), found
 
     (a, found), replayed = rv.value_and_grad(loss, (0, 1), has_aux=True)(p, x, "replay")
     (b, _), eager = rv.value_and_grad(loss, (0, 1), has_aux=True)(p, x, "eager")
     assert found.stats.backend == "replay"
-    assert abs(a - b) < 1e-12 and apart(replayed, eager) < 1e-11         # the way back multiplies rounding by some 10 an iteration
+    assert (
+        abs(a - b) < 1e-12 and apart(replayed, eager) < 1e-11
+    )  # the way back multiplies rounding by some 10 an iteration

@@ -1,9 +1,10 @@
 """Anderson mixing, for fixed points and for the adjoint equations of their gradients.
 
-    z_{n+1} = sum_i w_i ((1 - damping) z_i + damping f_i),    w = argmin |sum_i w_i (f_i - z_i)|^2,    sum_i w_i = 1
+    z_{n+1} = sum_i w_i ((1 - damping) z_i + damping f_i)
+    w       = argmin |sum_i w_i (f_i - z_i)|^2,    sum_i w_i = 1
 
-over the last m iterates, f_i = f(z_i). The constraint leaves a small system, G u = 1, w = u / sum(u), with the Gram
-matrix G of the residuals and ridge * trace(G) added to its diagonal.
+over the last m iterates, f_i = f(z_i). The constraint leaves a small system, G u = 1, w = u /
+sum(u), with the Gram matrix G of the residuals and ridge * trace(G) added to its diagonal.
 Source: Anderson 1965; Walker & Ni 2011, section 2 (type II).
 """
 
@@ -13,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from .engine.tensor import beside, to_host
-from .methods.relaxation import Anderson
+from ..engine.tensor import beside, to_host
+from .relaxation import Anderson
 
 
 class Mixing:

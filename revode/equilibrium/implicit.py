@@ -1,12 +1,14 @@
 """Gradients of a fixed point z = f(z, p) that do not go back through the iterations that found it.
 
-    Implicit    g = (df/dz)^T g + dL/dz,    dL/dp = (df/dp)^T g              the implicit function theorem, at that z
-    Phantom     z <- (1 - damping) z + damping f(z, p), a few times from that z, and back through these
+    Implicit    g = (df/dz)^T g + dL/dz,    dL/dp = (df/dp)^T g      the implicit function theorem
+    Phantom     z <- (1 - damping) z + damping f(z, p)               a few times, and back through
 
-Both take z as a constant: dL/dz0 is zero. They are exact, or in part exact, for the fixed point itself; where the
-iteration stopped early, or where there is no fixed point, they belong to a point that the forward pass has not reached.
-A mode has  at_fixed_point(problem, initial, params) -> ((ys, parts), pull)  as the modes of a solve have `solve`.
-Sources: Bai, Kolter & Koltun 2019 (implicit); Geng, Zhang, Bai, Wang & Lin 2021 (phantom).
+Both take z as a constant: dL/dz0 is zero. They are exact, or in part exact, for the fixed point
+itself; where the iteration stopped early, or where there is no fixed point, they belong to a point
+that the forward pass has not reached. A mode has at_fixed_point(problem, initial, params) ->
+((ys, parts), pull), as the modes of a solve have `solve`.
+Sources: Bai, Kolter & Koltun 2019 (implicit);
+Geng, Zhang, Bai, Wang & Lin 2021 (phantom).
 """
 
 from __future__ import annotations
@@ -21,9 +23,10 @@ import numpy as np
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import number
-from ..methods.relaxation import Anderson, number_in
-from ..mixing import Mixing
-from ..stepping import Problem, march
+from ..march import march
+from ..stepping import Problem
+from .mixing import Mixing
+from .relaxation import Anderson, number_in
 
 SOLVERS = ("picard", "anderson", "gmres")
 
@@ -61,8 +64,20 @@ class Implicit:
     tol : its relative residual |J^T g + a - g| / |g|; never asked to be less than 16 units in the last place.
     max_steps : products with (df/dz)^T at most; a ConvergenceWarning says so where they are not enough.
 
+    Raises ValueError for other settings; ImportError for "gmres" without SciPy.
+
     Cost: the forward solve, then 2 evaluations, one product for each iteration of the solver, and one pullback to the
     parameters. Exact at the fixed point; its error is of the order of the forward residual.
+    Source: Bai, Kolter & Koltun 2019.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> from revode import fixed_point, grad
+    >>> how = {"gradient": Implicit(), "tol": 1e-12}
+    >>> z = lambda p: fixed_point(lambda z, p, x: p * np.cos(z), np.ones(1), p, **how).z[0]
+    >>> round(float(grad(z)(0.5)), 6)
+    0.739482
     """
 
     solver: str = "picard"
@@ -126,7 +141,8 @@ def krylov(J: Callable, a: Any, tol: float, max_steps: int) -> tuple[Any, float]
         from scipy.sparse.linalg import LinearOperator, gmres
     except ImportError as error:
         raise ImportError(
-            "Implicit: solver='gmres' is SciPy's; install it with `pip install scipy`, or use solver='anderson'"
+            "Implicit: solver='gmres' is SciPy's; install it with `pip install scipy`, or use "
+            "solver='anderson'"
         ) from error
     left = [max_steps]
 
@@ -152,14 +168,26 @@ class Phantom:
 
         z <- (1 - damping) z + damping f(z, params)          steps times, on the tape
 
+    The z that is returned has taken these steps, with or without a gradient. An approximation for training: on the
+    map of chapter 11 (L = 0.7) the gradient of 5 steps is 4 % off, however exact the point.
+
     Parameters
     ----------
     steps : 1 or more. Each costs an evaluation and a pullback, and keeps one evaluation's values.
     damping : in (0, 1].
 
-    The z that is returned has taken these steps, with or without a gradient. An approximation for training: on maps with
-    L = 0.9 the gradient of 5 steps is some 10 % off, however exact the point.
+    Raises ValueError for other numbers.
+
+    Cost: `steps` evaluations on a tape, and as many pullbacks.
     Source: Geng, Zhang, Bai, Wang & Lin 2021, section 3 (unrolled form).
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> from revode import fixed_point, grad
+    >>> z = lambda p: fixed_point(lambda z, p, x: p * np.cos(z), np.ones(1), p, gradient=Phantom(), tol=1e-12).z[0]
+    >>> bool(abs(grad(z)(0.5) / 0.7395 - 1) < 0.2)
+    True
     """
 
     steps: int = 5
