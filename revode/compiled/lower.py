@@ -438,7 +438,7 @@ def scatter(w: Lowering, x: Value) -> Known:
     slot = w.loop("gather", known.kind, whole.F, [Read(known.slot, table[:, 0], known.number)], source="scatter_add") \
         if width == 1 else w.loop("reduce", known.kind, whole.F, [Read(known.slot)], op=RULES[np.sum], tables=(table,),
                                   source="scatter_add")
-    return Known(known.kind, rows, features, slot)
+    return Known(known.kind, whole.rows, whole.features, slot)
 
 
 FORMS: dict[str, Callable[[Lowering, Value], Known]] = {
