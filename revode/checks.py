@@ -213,7 +213,7 @@ def check_method(asked: Asked) -> Any:
         hint = f" (by that name there are RungeKutta({name!r}), NearReversible and Coupled)" if name in TABLEAUX else ""
         raise TypeError(f"solve: method={method!r}; pass a method such as Coupled('midpoint'), RungeKutta('rk4') or "
                         f"ReversibleHeun(){hint}")
-    method = as_method(method)
+    method = method if isinstance(method, Exact) else as_method(method)
     if isinstance(method.lam, str):
         raise ValueError(f"solve: {method!r} has a lam that only solve() asks the advisor for, on a fixed grid from y0; choose lam "
                          "yourself (rv.advise helps)")
