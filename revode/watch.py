@@ -285,7 +285,7 @@ class Pairs:
 
     def __init__(self, problem: Any) -> None:
         self.problem = problem
-        self.data: Any = getattr(problem.method, "companion", None)
+        self.data: Any = problem.method.companion
 
     @property
     def k(self) -> float:
@@ -349,7 +349,7 @@ class Ahead:
     @cached_property
     def flows(self) -> bool:
         """Whether the steps are those of an explicit method that nobody controls."""
-        return self.problem.adaptive is None and not hasattr(self.problem.method, "word") and not self.problem.unstable
+        return self.problem.adaptive is None and not self.problem.method.exactly_reversible and not self.problem.unstable
 
     @property
     def width(self) -> int:
@@ -583,7 +583,7 @@ class Back:
         outputs = problem.method.outputs
         self.width = 1 if self.pairs.data is None else 4 if self.pairs.smooth else 2
         # where a state is kept nearly reversible methods land on it: there is nothing to look at
-        self.looks = back_from(problem.N, self.width, problem.resync, not hasattr(problem.method, "word"), frozenset(compared))
+        self.looks = back_from(problem.N, self.width, problem.resync, not problem.method.exactly_reversible, frozenset(compared))
         self.at = {n: k for k, n in enumerate(problem.save)}
         self.ys = dict(zip(outputs, ys, strict=True))
         self.trips: list[tuple[int, float, float]] = []
@@ -742,7 +742,7 @@ class Back:
         estimate = {"y0": max(found["W_y"], of_params, CAUTION * self.at_start(of_params)), "params": max(of_params, of_leaf)}
         if problem.later is not None and max(estimate.values()) > 0.1 * close:
             problem.later()
-        telling = self.tol if hasattr(problem.method, "word") else NEARLY * self.tol
+        telling = self.tol if problem.method.exactly_reversible else NEARLY * self.tol
         wrong = [name for name, off in (("y0", of_params > self.tol or found["W_y"] > telling),
                                         ("params", of_params > self.tol or of_leaf > OF_LEAF * self.tol))
                  if off and problem.asked[name]]
@@ -861,7 +861,7 @@ def followed(problem: Any) -> tuple[str, list[str]]:
     """Cause and remedies where the copies part. (A gap falls by lam / R a step where the solution falls by R: from lam = R^2 on it
     keeps up.)"""
     method = problem.method
-    if hasattr(method, "lam"):
+    if method.lam is not None:
         return (f"the solution contracts faster than {method!r} follows at this step size",
                 ["lam = exp(-c h) with c above twice the contraction rate", SMALLER, OTHER])
     follows = "little" if abs(problem.neutral) < 1 else "no"
@@ -885,7 +885,7 @@ def too_large(problem: Any, details: dict) -> Complaint:
 def lost(problem: Any, wrong: list[str], details: dict) -> Complaint:
     """The reverse sweep did not find the way back."""
     method = problem.method
-    growth = abs(1.0 / problem.neutral) if hasattr(method, "word") else 1.0
+    growth = abs(1.0 / problem.neutral) if method.exactly_reversible else 1.0
     stretch = problem.resync or problem.N
     details = {**details, "growth": growth, "steps": stretch}
     eps = float(np.finfo(next(iter(problem.scales.values())).dtype).eps)
@@ -894,7 +894,7 @@ def lost(problem: Any, wrong: list[str], details: dict) -> Complaint:
     if grown > 0.1 * details["allowed"]:
         cause = f"each step back of {method!r} divides by its scales, so that rounding grows until nothing is left"
         remedies = ["scales closer to 1 (lam, eta)"]
-    elif hasattr(method, "word"):
+    elif method.exactly_reversible:
         cause, remedies = followed(problem)
     else:
         cause = "the solution contracts, or the steps are too large for their reversal, so that an error grows on the way back"

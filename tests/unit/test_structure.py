@@ -47,7 +47,7 @@ BUDGET = {
     "archive": 100,
     "conditions": 65,
     "methods": 900,                  # protocol, words of iterations
-    "gradients": 530,
+    "gradients": 530,                # a file each; the symplectic adjoint, and what they have in common, are the newest
     "stepping": 190,
     "exact": 230,
     "tangent": 60,
