@@ -210,7 +210,7 @@ def in_rows(x: Any) -> Any:
 
 def one_step(method: Any, step: Step, parts: Parts, F: Increment) -> Parts:
     """The parts after one step: the word of a reversible method, or the flow of any other."""
-    if hasattr(method, "word"):
+    if method.exactly_reversible:
         return forward(method.word(step), parts, F)
     y, = F.read(("y",), parts)
     after = {"y": method.flow(F, step.t0, step.t1, y, step.dx)}

@@ -5,6 +5,7 @@ what is said then.
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import warnings
 from typing import Any
@@ -377,6 +378,37 @@ def test_an_iteration_is_a_solve() -> None:
     *_, last = rv.steps_back(field, state, ts, p, ay1=3 * found.z**2 + 1, method=rv.RevDEQ(), y0=z0)
     truth, _ = gradient((z0, p, x), tol=None, max_steps=4, gradient=rv.Direct())
     assert apart((last.ay0, last.aparams), truth[:2]) < 1e-13
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.8, 1.2])
+def test_exact_mode_knows_the_word(beta: float) -> None:
+    """60 iterations back to the last bit; 2 log2(1 / |1 - beta|) bits are stored for each element
+    and iteration, and no way back without them."""
+    z0, p, x = case(0.9)
+
+    def of(p: Any, **options: Any) -> tuple:
+        sol = rv.solve(
+            lambda t, z, p: cell(z, p, x),
+            z0,
+            np.arange(61.0),
+            p,
+            method=rv.RevDEQ(beta),
+            save=[-1],
+            **options,
+        )
+        return np.sum(sol.y1**3), sol.stats
+
+    (_, stats), found = rv.value_and_grad(of, has_aux=True)(p, exact=True)
+    assert stats.exact and stats.roundtrip.absolute == 0.0
+    needed = 2 * math.log2(1 / abs(1 - beta)) * 60 * z0.size
+    assert (
+        needed <= stats.bits_stored + 64 * z0.size
+        and stats.bits_stored < 1.01 * needed + 64 * z0.size
+    )
+    truth = rv.grad(lambda p: of(p, gradient=rv.Direct())[0])(p)
+    assert (
+        apart(found, truth) < 1e-9
+    )  # the lattice of 2^-40 and finer moves the iterates by as much
 
 
 @pytest.mark.parametrize("backend", ["replay", "native"])
