@@ -132,8 +132,8 @@ class Contract(NamedTuple):
 
 
 class Undone(NamedTuple):
-    """y <- Phi_h(y), for a method that is undone only nearly: by how many units Phi_{-h} misses y goes to a buffer, log2(q) bits a step
-    and element."""
+    """y <- Phi_h(y), for a method that is undone only nearly: by how many units Phi_{-h} misses y goes to a buffer, log2(q) bits a
+    step and element."""
     method: Any
     step: Step
     unit: float
