@@ -19,6 +19,7 @@ from .finite import guarded
 from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible, SymplecticAdjoint
 from .gradients.cotangents import pull_start, spread
 from .march import march
+from .methods import Coupled
 from .methods.custom import UserMethod
 from .methods.increment import Recorder, System
 from .problem import Asked, Layout
@@ -299,7 +300,7 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
 
 def settled(method: Any, field: Callable, y0: Any, ts: Any, params: Any, driven: bool) -> Any:
     """The method with its lam: Coupled(lam="auto") asks the advisor."""
-    if not isinstance(getattr(method, "lam", None), str):
+    if not isinstance(method, Coupled) or not isinstance(method.lam, str):
         return method
     if driven:
         raise ValueError("solve: lam='auto' is found on a fixed grid of an ordinary differential equation from y0; with a controller, "
