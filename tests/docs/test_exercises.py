@@ -515,7 +515,7 @@ def test_05_3_online():
         store = Online(n)
         for i in range(N):
             store.offer(i, None)
-        places = [*sorted(store.kept), N]
+        places = [*sorted(store), N]
         # The forward solve, and then stretch by stretch from the last one, with the places that are free.
         return N + sum(formula(b - a, n - i) for i, (a, b) in enumerate(pairwise(places)))
 
