@@ -232,8 +232,8 @@ def check_exact(asked: Asked, method: Any) -> tuple[Lattice | None, Any]:
         raise TypeError(f"solve: exact={exact!r}; it is True, or Lattice(bits)")
     if not method.reversible:
         raise TypeError(f"solve: exact=True is a way to run backwards, and {method!r} cannot be; use Coupled(base, lam), "
-                        "ReversibleHeun(), AsynchronousLeapfrog(), LeapfrogMidpoint(), VelocityVerlet(), EES27(), NearReversible(base) "
-                        "or shears(...)")
+                        "ReversibleHeun(), AsynchronousLeapfrog(), LeapfrogMidpoint(), VelocityVerlet(), EES27(), "
+                        "NearReversible(base) or shears(...)")
     return (Lattice() if exact is True else exact), method
 
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from run_chapters import DOCS, blocks, chapters, code_of, execute, run
+from run_chapters import DOCS, blocks, chapters, code_of, execute, once
 
 import revode as rv
 
@@ -18,7 +18,7 @@ EPS = 2.0**-52
 def names(number: str) -> dict:
     """What the code of a chapter has defined."""
     path, = (path for path in chapters() if path.name.startswith(number))
-    return run(path)[2]
+    return once(path)[2]
 
 
 @cache
@@ -515,7 +515,7 @@ def test_05_3_online():
         store = Online(n)
         for i in range(N):
             store.offer(i, None)
-        places = [*sorted(store.kept), N]
+        places = [*sorted(store), N]
         # The forward solve, and then stretch by stretch from the last one, with the places that are free.
         return N + sum(formula(b - a, n - i) for i, (a, b) in enumerate(pairwise(places)))
 
