@@ -32,7 +32,7 @@ if TYPE_CHECKING:
         fixed_point,
     )
     from .exact import Lattice
-    from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
+    from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible, SymplecticAdjoint
     from .jacobians import hessian, hvp, jacobian
     from .methods import (
         EES,
@@ -84,7 +84,7 @@ PLACES = {
         "Phantom Picard RevDEQ fixed_point"
     ),
     "exact": "Lattice",
-    "gradients": "Automatic Backsolve Checkpointed Direct Reversible",
+    "gradients": "Automatic Backsolve Checkpointed Direct Reversible SymplecticAdjoint",
     "jacobians": "hessian hvp jacobian",
     "methods": (
         "EES EES25 EES27 AsynchronousLeapfrog Composition Coupled "
@@ -183,6 +183,7 @@ __all__ = [
     "State",
     "Stats",
     "Swap",
+    "SymplecticAdjoint",
     "Tableau",
     "Tensor",
     "VelocityVerlet",

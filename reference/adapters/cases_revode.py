@@ -27,8 +27,6 @@ class Recorded:
 def method_of(problem: Problem) -> Any:
     options = dict(problem.method)
     name = options.pop("name")
-    if name == "RevDEQ" and not hasattr(rv, "RevDEQ"):
-        raise NotImplementedError("fixed points")
     if name == "Composition":
         return rv.Composition(getattr(rv, options["method"])(), options["order"])
     return getattr(rv, name)(**options)
@@ -43,7 +41,24 @@ def driven_by(problem: Problem) -> dict:
     return {"diffusion": problem.diffusion(), "noise": Recorded(problem.dWs)}
 
 
+def iterated(problem: Problem, gradient: Any, backend: str) -> dict:
+    """A fixed-point iteration, of which fixed_point() hands over the end: each length by a call of its own."""
+    f, N = problem.field(), len(problem.ts) - 1
+
+    def z(n: int, z0: Any, params: Any) -> Any:
+        return rv.fixed_point(lambda z, p, x: f(1.0, z, p), z0, params, method=method_of(problem), tol=None, max_steps=n,
+                              gradient=gradient, backend=backend).z
+
+    loss = lambda z0, params: np.sum(z(N, z0, params) * problem.weights[-1])
+    ay0, aparams = rv.grad(loss, argnums=(0, 1))(problem.y0, problem.params)
+    return {"ys": [problem.y0, *(z(n, problem.y0, problem.params) for n in range(1, N + 1))], "ay0": ay0, "aparams": aparams}
+
+
 def solved(problem: Problem, gradient: Any, **more: Any) -> dict:
+    if problem.kind == "fixed-point":
+        if not isinstance(more["backend"], str) or "arithmetic" in more:
+            raise NotImplementedError("fixed_point() has the backends eager, replay and native")
+        return iterated(problem, gradient, more["backend"])
     method, field = method_of(problem), problem.field()
     split = problem.kind == "split"
     y0 = tuple(problem.y0) if split else problem.y0
@@ -103,7 +118,7 @@ def shim(problem: Problem) -> dict:
 
 def by_hand(problem: Problem) -> dict:
     """steps() and steps_back(), which take the cotangent of the end alone: the outputs before it enter by a solve each."""
-    if problem.dWs is not None:
+    if problem.dWs is not None or problem.kind == "fixed-point":
         raise NotImplementedError("steps() is for ordinary equations")
     method, field, split = method_of(problem), problem.field(), problem.kind == "split"
     y0, N = tuple(problem.y0) if split else problem.y0, len(problem.ts) - 1

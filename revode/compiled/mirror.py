@@ -174,7 +174,7 @@ class Mirror:
 
     def linear(self, loop: Loop, x: np.ndarray, w: np.ndarray) -> Any:
         p, n, m = loop.shape
-        x, w = x.reshape(len(x), p, 1, n, -1), w.reshape(len(w), 1, n, m, 1)
+        x, w = x[:, :p * n].reshape(len(x), p, 1, n, -1), w.reshape(len(w), 1, n, m, 1)
         total = x[:, :, :, 0] * w[:, :, 0]
         for c in range(1, n):
             total = total + x[:, :, :, c] * w[:, :, c]

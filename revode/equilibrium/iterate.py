@@ -32,6 +32,7 @@ from ..finite import guarded
 from ..gradients import Automatic, Checkpointed, Direct, Reversible
 from ..march import march
 from ..methods.increment import Increment, System, nested
+from ..methods.protocol import as_method
 from ..methods.shears import Parts
 from ..problem import Asked, Layout
 from ..stepping import Problem, one_step
@@ -83,7 +84,15 @@ class Stats(SolveStats):
 
 
 class FixedPoint(NamedTuple):
-    """What fixed_point returns; inside a gradient its z is a tensor."""
+    """What fixed_point returns; inside a gradient its z is a tensor.
+
+    Parameters
+    ----------
+    z : the point, a tree like z0.
+    residual : |z - f(z)| / |f(z)|; NaN without a stop rule.
+    steps : iterations.
+    stats : what it cost, and how it converged.
+    """
 
     z: Any  # a tree like z0
     residual: float  # |z - f(z)| / |f(z)|; NaN without a stop rule
@@ -176,8 +185,11 @@ def fixed_point(
         if not isinstance(method, Anderson)
         else Mixed(method, tol, atol, max_steps)
     )
-    problem = counted(method, system, until, first)
+    problem = counted(as_method(method), system, until, first)
     problem.backend = chosen
+    problem.unstable = (
+        True  # no equation stands behind these steps, so nobody asks how well they follow it
+    )
     problem.strict = getattr(mode, "strict", False)
     problem.asked = {
         "y0": innermost(tree.flatten(initial)[0]) is not None,
@@ -235,7 +247,11 @@ def implicit_tangent(problem: Problem, z: Any, both: Any, d_both: Any) -> Any:
     system.stats = SolveStats()
     moved = np.zeros_like(z)
     for _ in range(TANGENT_STEPS):
-        _, after = jvp_of(lambda z, both: system.coefficients(problem.ts[-1], z, both)[0], (z, both), (moved, d_both))
+        _, after = jvp_of(
+            lambda z, both: system.coefficients(problem.ts[-1], z, both)[0],
+            (z, both),
+            (moved, d_both),
+        )
         change, moved = norm(after - moved), after
         if change <= 64 * float(np.finfo(z.dtype).eps) * norm(after):
             return moved

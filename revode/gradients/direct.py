@@ -45,7 +45,7 @@ class Direct:
 
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
         if self.by_programs(problem, initial, params):
-            return self.stored(problem, initial, params)
+            return stored(problem, initial, params)
         result, pull = vjp(lambda initial, params: march(problem, initial, params), initial, params)
         problem.stats.peak_states = problem.N + 1
 
@@ -67,21 +67,23 @@ class Direct:
         problem.stats.checks += system.stats.nfe
         return not isinstance(found, Eager)
 
-    def stored(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
-        """Ahead, keeping all, and pull."""
-        parts, engine = begin(problem, initial, params)
-        kept = Kept(range(sys.maxsize)) if problem.adaptive is not None else Block(problem.N)
-        check_room(problem.N, sum(x.nbytes for x in parts.values()))
-        result = onward(problem, params, parts, engine, kept)
-        problem.stats.peak_states = problem.N + 1
-        states = kept.states if isinstance(kept, Block) else {
-            name: [kept[n][name] for n in range(problem.N)] for name in parts}
 
-        def pull(cotangent: Any) -> tuple:
-            a_ys, a = at_the_end(problem, cotangent)
-            engine = engine_of(problem, "pull", parts, params)
-            engine.load(problem, params, parts, a)
-            engine.pull(problem.N, 0, a_ys, states)
-            return at_the_start(problem, initial, params, engine)
+def stored(problem: Problem, initial: Any, params: Any, on_tape: Callable = Eager) -> tuple[tuple, Callable]:
+    """Ahead, keeping all, and pull; on_tape() makes the engine that pulls where there is no program for it."""
+    parts, engine = begin(problem, initial, params)
+    kept = Kept(range(sys.maxsize)) if problem.adaptive is not None else Block(problem.N)
+    check_room(problem.N, sum(x.nbytes for x in parts.values()))
+    result = onward(problem, params, parts, engine, kept)
+    problem.stats.peak_states = problem.N + 1
+    states = kept.states if isinstance(kept, Block) else {
+        name: [kept[n][name] for n in range(problem.N)] for name in parts}
 
-        return result, pull
+    def pull(cotangent: Any) -> tuple:
+        a_ys, a = at_the_end(problem, cotangent)
+        engine = engine_of(problem, "pull", parts, params)
+        engine = on_tape() if isinstance(engine, Eager) else engine
+        engine.load(problem, params, parts, a)
+        engine.pull(problem.N, 0, a_ys, states)
+        return at_the_start(problem, initial, params, engine)
+
+    return result, pull

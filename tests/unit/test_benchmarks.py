@@ -4,7 +4,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-from argparse import ArgumentParser
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ from reference.adapters import to_numpy
 from reference.benchmarks import report, run
 from reference.benchmarks.contenders import CONTENDERS, Contender, c_by_hand, numpy_by_hand, numpy_folded, revode_modes
 from reference.benchmarks.works import PLAIN, Work, loss, problem
-from revode.compiled import native
 from revode.__main__ import main
+from revode.compiled import native
 from revode.experiments import complexity
 
 SMALL = Work("w1", "small", (3, 5, 4, 3), 2, 20, 1 / 64)
