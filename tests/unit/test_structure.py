@@ -246,13 +246,8 @@ def test_public_names_are_said_once_for_types_and_once_for_python() -> None:
 
 
 def test_a_name_of_a_function_and_of_its_module_is_the_function() -> None:
-<<<<<<< HEAD
-    code = ("import revode.solve, revode.advise, revode.checks; "
-            "import revode as rv; print(type(rv.solve).__name__, type(rv.advise).__name__)")
-=======
     code = ("import revode.solve, revode.advise, revode.checks; import revode as rv; "
             "print(type(rv.solve).__name__, type(rv.advise).__name__)")
->>>>>>> compiler
     assert run_python(code) == "function function"
 
 
