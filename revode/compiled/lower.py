@@ -211,7 +211,9 @@ class Lowering:
             return self.input(x)
         name = x.op.name
         if 0 in x.shape:
-            raise NotFusable(f"np.{name} of shape {x.shape}, which has no entries")
+            leaf = next((y.role[1] for y in self.values if y.role is not None and y.role[0] == "param" and 0 in y.shape), None)
+            raise NotFusable(f"np.{name} of shape {x.shape}, which has no entries" + ("" if leaf is None else (
+                f", as leaf {leaf} of params: leave it out of the field's sums, or use backend='replay'")))
         try:
             if name in STRUCTURAL:
                 return self.structural(x)
@@ -265,7 +267,7 @@ class Lowering:
         if kind == "aparam":
             slot = Slot(TILE if n else LANES, int(np.prod(x.shape)), x.role)
             known = Known(slot.kind, (), x.shape, slot)
-        elif n and x.shape[:n] != self.batch:
+        elif n and (x.shape[:n] != self.batch or (x.role == ("drive", "dX") and len(x.shape) <= n)):      # channels are no batch
             if kind == "carry" or x.role == ("drive", "dX"):
                 slot = Slot(SHARED, int(np.prod(x.shape)), x.role)
                 known = Known(SHARED, (), x.shape, slot)
