@@ -101,7 +101,9 @@ class Lowering:
             return self.input(i, x)
         name = x.op.name
         if 0 in x.shape:
-            raise NotFusable(f"np.{name} of shape {x.shape}, which has no entries")
+            leaf = next((y.role[1] for y in self.values if y.role is not None and y.role[0] == "param" and 0 in y.shape), None)
+            raise NotFusable(f"np.{name} of shape {x.shape}, which has no entries" + ("" if leaf is None else (
+                f", as leaf {leaf} of params: leave it out of the field's sums, or use backend='replay'")))
         form = FORMS.get(name) or (elementwise if x.op.c is not None else None)
         if form is None:
             raise NotFusable(f"np.{name} of shape {x.shape} has no form as a loop over trajectories")
@@ -133,13 +135,16 @@ class Lowering:
         kind, n, F = x.role[0], len(self.batch), int(np.prod(x.shape))
         known = Known(LANES, tuple(range(n)), x.shape[n:], Slot(LANES, int(np.prod(x.shape[n:])), x.role))
         if kind == "aparam":
-            known = Known(TILE if n else LANES, (), x.shape, Slot(TILE if n else LANES, F, x.role))
-            if n:
-                self.open[known.slot] = i                                                          # type: ignore[index]
-                self.result.inputs[x.role] = known.slot                                            # type: ignore[assignment]
-                return self.decided(i, known, x.role, self.result.sums.get(x.role))
-        elif n and x.shape[:n] != self.batch:
-            if kind != "carry" and x.role != ("drive", "dX"):
+            slot = Slot(TILE if n else LANES, int(np.prod(x.shape)), x.role)
+            known = Known(slot.kind, (), x.shape, slot)
+        elif n and (x.shape[:n] != self.batch or (x.role == ("drive", "dX") and len(x.shape) <= n)):      # channels are no batch
+            if kind == "carry" or x.role == ("drive", "dX"):
+                slot = Slot(SHARED, int(np.prod(x.shape)), x.role)
+                known = Known(SHARED, (), x.shape, slot)
+            else:
+        form = FORMS.get(name) or (elementwise if x.op.c is not None else None)
+        if form is None:
+            raise NotFusable(f"np.{name} of shape {x.shape} has no form as a loop over trajectories")
                 raise NotFusable(f"{' '.join(map(str, x.role))} of shape {x.shape} has no axes for the batch {self.batch}")
             known = Known(SHARED, (), x.shape, Slot(SHARED, F, x.role))
         self.result.inputs[x.role] = known.slot                                                    # type: ignore[assignment]
