@@ -23,7 +23,8 @@ kind, backend, times = sys.argv[1], sys.argv[2], int(sys.argv[3])
 rng = np.random.default_rng(0)
 field = lambda t, y, p: np.tanh(np.tanh(y @ p[0]) @ p[1]) @ p[2]
 if kind == "large":
-    W, y0, ts = [0.05 * rng.normal(size=s) for s in ((64, 512), (512, 512), (512, 64))], rng.normal(size=(512, 64)), np.linspace(0, 1, 400)
+    W, y0 = [0.05 * rng.normal(size=s) for s in ((64, 512), (512, 512), (512, 64))], rng.normal(size=(512, 64))
+    ts = np.linspace(0, 1, 400)
 else:
     W, y0 = [0.3 * rng.normal(size=s) for s in ((2, 10), (10, 10), (10, 2))], rng.normal(size=2)
     ts = np.linspace(0, 10, 2_000_001 if backend == "native" else 200_001)
