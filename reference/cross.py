@@ -9,7 +9,6 @@ where bits differ, a source is not compiled, or a compiler or an emulator is abs
 """
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -122,10 +121,9 @@ class Crossed(mirror.Mirror):
 
     def __init__(self, source: generate.Source) -> None:
         super().__init__(source)
-        types = re.search(r"KERNEL void run\(TILE_ARGUMENT (.*?)\) \{", source.text)[1].split(", ")           # type: ignore[index]
         cast = lambda i, type: f"({type})v[{i}].array" if "*" in type else f"({type})v[{i}].whole"
-        values = ", ".join(cast(i, declared.rsplit(" ", 1)[0]) for i, declared in enumerate(types))
-        calls = f"for (int tile = 0; tile < v[{len(types)}].whole; tile++) run(tile, {values});"
+        values = ", ".join(cast(i, type) for i, (type, _) in enumerate(self.arguments))
+        calls = f"for (int tile = 0; tile < v[{len(self.arguments)}].whole; tile++) run(tile, {values});"
         self.programs = [(target, compiled(target, source.text, calls, self.folder)) for target in TARGETS]
 
     def __call__(self, tile: int, *arguments: Any) -> None:

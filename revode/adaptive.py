@@ -29,17 +29,35 @@ from .watch import size
 
 @dataclass(frozen=True)
 class PID:
-    """A step size controller.
+    """A step size controller: steps as long as the estimated local error allows.
+
+        E = sqrt(mean((e / (atol + rtol max(|y|, |y'|)))^2)),       accepted if E <= 1
+        h <- h safety E_n^(-k1) E_{n-1}^(-k2) E_{n-2}^(-k3)
+
+    over all entries, batch included. No gradient flows through the sizes of steps.
 
     Parameters
     ----------
     rtol, atol : the local error is kept below atol + rtol * |y|, in the root mean square over all entries. Numbers, or arrays
-        (lists) that broadcast against y, one tolerance for each component.
+        (lists) that broadcast against y, one tolerance for each component; atol in the unit of y, rtol without.
     p, i, d : coefficients of the controller; (0, 1, 0) is the classical one, (0.4, 0.3, 0) is calmer on stiff problems.
     safety, shrink, grow : the next step is safety * (what the error allows), within [shrink, grow] times the last one.
     min_step : a smaller step than this is an error; default ten units in the last place of t, in y's dtype.
     max_step : largest step; default the whole interval.
     max_steps : more accepted and rejected steps than this is an error.
+
+    Raises ValueError or TypeError for numbers that make no controller; in a solve FloatingPointError where steps get too
+    small or too many.
+
+    Cost: rejected steps are thrown away (`stats.rejected`); the embedded method of some pairs needs one more evaluation.
+    Source: Soderlind 2003 (digital filters); Hairer, Norsett & Wanner, Solving ODEs I, II.4 (the first step).
+
+    Example
+    -------
+    >>> from revode import solve
+    >>> sol = solve(lambda t, y, p: -y, np.ones(1), (0.0, 10.0), controller=PID(rtol=1e-6, atol=1e-9))
+    >>> bool(abs(sol.y1[0] - np.exp(-10.0)) < 1e-6), bool(np.diff(sol.ts)[0] < np.diff(sol.ts)[-2])
+    (True, True)
     """
     rtol: Any = 1e-3
     atol: Any = 1e-6
@@ -132,8 +150,8 @@ class Adaptive:
         t0 = problem.ts[-1]
         if not self.h:
             self.h = first_step(problem, parts, F, self.t1 - t0, controller)
-        flows = not hasattr(method, "word")
-        companion = getattr(method, "companion", None)
+        flows = not method.exactly_reversible
+        companion = method.companion
         if companion is not None and neutral(method.word(Step(t0, t0, 0.0, 0.0))) < 0:
             companion = None                       # reversible Heun: what a step puts into its gap is its error already
         memo = {name: dict(values) for name, values in F.memo.items()}
@@ -147,7 +165,7 @@ class Adaptive:
             h = as_step(scalar(t1 - t0), problem)
             step = problem.between(problem.N, t0, t1, h, problem.hs[-1] if problem.hs else h)
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):      # what overflows is rejected
-                after, error = attempt(method, step, parts, F)
+                after, error = method.attempt(step, parts, F)
             norm = error_norm(controller, error, problem.output(parts), problem.output(after))
             if companion is not None:
                 apart = error_norm(controller, parting(companion, method, step, parts, after), problem.output(parts),
@@ -209,16 +227,6 @@ class Adaptive:
 
 def as_step(h: Any, problem: Problem) -> Any:
     return np.asarray(h) if problem.plain else float(h)
-
-
-def attempt(method: Any, step: Step, parts: Parts, F: Increment) -> tuple[Parts, Any]:
-    """One step and the estimate of its error."""
-    if hasattr(method, "attempt"):
-        return method.attempt(step, parts, F)
-    errors: list = []
-    y, = F.read(("y",), parts)
-    after = {"y": method.flow(F, step.t0, step.t1, y, step.dx, errors)}
-    return after, errors[0]
 
 
 def parting(companion: Any, method: Any, step: Step, parts: Parts, after: Parts) -> Any:

@@ -51,6 +51,10 @@ class NoisySystem(System):
         self.tail: tuple[int, ...] = ()      # the axis of general noise
         self.euler_maruyama = False          # Euler's method for Ito's integral
 
+    @property
+    def signature(self) -> tuple:
+        return type(self), self.general
+
     def g(self, t: Any, y: Any, params: Any) -> Any:
         """The diffusion at (t, y), for an array y."""
         return self.value(self.diffusion, t, y, params, self.tail, "diffusion")

@@ -15,7 +15,8 @@ import numpy as np
 
 from .engine import tree
 from .engine.tensor import Tensor, number
-from .gradients.checkpointed import Checkpointed, record
+from .engines.eager import record
+from .gradients.checkpointed import Checkpointed
 from .stepping import Problem, Stats, states
 from .watch import Complaint, NonFiniteWarning, complain
 

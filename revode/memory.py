@@ -24,14 +24,18 @@ def within_memory(problem: Problem) -> Callable[[int, Parts], None]:
             return                                         # how many steps there will be, or what is free, is not known
         nodes: list = next((x.tape.nodes for x in parts.values() if type(x) is Tensor), [])
         if n == 4:
-            needed = problem.N * held(nodes, mark) / 2
-            if needed > 2**26 and needed > free():         # looking it up costs as much as a step
-                raise MemoryError(f"solve: Direct() would hold {problem.N} steps, about {needed / 1e9:.3g} GB, but {free() / 1e9:.3g} "
-                                  "GB of memory are free; Reversible() holds one state, and "
-                                  f"Checkpointed({round(problem.N ** 0.5)}) as many as it says")
+            check_room(problem.N, held(nodes, mark) / 2)
         mark = len(nodes)
 
     return visit
+
+
+def check_room(N: int, of_a_step: float) -> None:
+    """MemoryError where N times so many bytes are more than is free."""
+    needed = N * of_a_step
+    if needed > 2**26 and needed > free():                 # looking it up costs as much as a step
+        raise MemoryError(f"solve: Direct() would hold {N} steps, about {needed / 1e9:.3g} GB, but {free() / 1e9:.3g} GB of "
+                          f"memory are free; Reversible() holds one state, and Checkpointed({round(N ** 0.5)}) as many as it says")
 
 
 def held(nodes: list, mark: int) -> int:

@@ -1,120 +1,151 @@
-"""Figures of a training run: the fit, the loss, and what each gradient mode costs. Needs matplotlib, imported inside.
+"""Figures of the commands: fits, losses, and what each gradient mode costs. Needs matplotlib,
+imported inside.
 
-Figures are made without pyplot, so no display, no window and no global state is involved.
+Figures are made without pyplot, so no display, no window and no global state is involved. Sizes are
+such that a figure fills a slide and can be read there.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 # Okabe & Ito's colours, which can be told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-NAME_SIZE = 8                              # of the names in the scatter, in points, with the room that they take
-NAME_HEIGHT, NAME_WIDTH = 10.0, 85.0
-STAR = 14.0                                # from the star of reversible down to its name
+GREY = "#777777"
+STYLE: Any = {"font.size": 13, "axes.titlesize": 14, "legend.fontsize": 11.5,
+              "axes.spines.top": False,
+         "axes.spines.right": False, "lines.linewidth": 1.8}
 
 
-def training(experiment: Any, ys: Any, losses: dict[str, list[float]], rows: Sequence[Any] = (),
-             draw: Callable | None = None) -> Any:
-    """One figure: fit against truth, loss curves, and with two or more rows the time and memory of each gradient mode.
+def style() -> Any:
+    """A context in which figures are made."""
+    from matplotlib import rc_context
+    return rc_context(STYLE)
 
-    Parameters
-    ----------
-    ys : the solution at the trained parameters, shaped like experiment.target.
-    losses : gradient mode -> its losses.
-    rows : training.Row, one for each gradient mode.
-    draw : draw(axes), in place of the fit of every component against t.
 
-    Returns a matplotlib Figure; `save` writes it. Raises ImportError without matplotlib.
-    """
+def canvas(panels: int, columns: int | None = None, width: float = 5.0,
+           height: float = 4.4) -> tuple[Any, Any]:
+    """A figure and its axes, a flat array: up to three in a row, four as two and two."""
     from matplotlib.figure import Figure
-    panels = 3 if len(rows) > 1 else 2
-    figure = Figure(figsize=(4.8 * panels, 4.0), dpi=150, layout="constrained")
-    axes = figure.subplots(1, panels)
-    if draw is not None:
-        draw(axes[0])
-    else:
-        fit(axes[0], experiment.ts, np.asarray(experiment.target), np.asarray(ys), experiment.labels)
-    loss_curves(axes[1], losses)
-    if panels == 3:
-        time_against_memory(axes[2], rows)
-    figure.suptitle(f"{experiment.name}, {experiment.steps:,} {'saved intervals' if experiment.adaptive else 'steps'}")
-    return figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    engine = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    columns = columns or (panels if panels < 4 else 2 if panels == 4 else 3)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(width * columns, height * rows), dpi=120, layout=engine)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[panels:]:
+        ax.axis("off")
+    return figure, axes[:panels]
 
 
-def save(figure: Any, path: str) -> None:
-    """Write a figure; the ending of the path says how (png, pdf, svg)."""
-    figure.savefig(path)
+def save(figure: Any, path: str, words: str) -> None:
+    """Write a figure with what it shows in words, for those who cannot see it; the ending of the
+    path says how."""
+    key = {".png": "Description", ".svg": "Description",
+           ".pdf": "Subject"}[Path(path).suffix.lower()]
+    figure.savefig(path, metadata={key: words})
 
 
-def fit(ax: Any, ts: np.ndarray, target: np.ndarray, ys: np.ndarray, labels: Sequence[str]) -> None:
-    """Data as wide pale lines, the fit as thin dark ones on top; every component of one trajectory."""
-    for i, label in enumerate(labels):
-        ax.plot(ts, target[..., i], color=COLOURS[i], lw=5, alpha=0.35, label=f"{label}, data")
-        ax.plot(ts, ys[..., i], color=COLOURS[i], lw=1.3, ls="--", label=f"{label}, fit")
-    low, high = ax.get_ylim()
-    room = 0.08 * len(labels) * (high - low)           # for the legend, above the data
-    ax.set(xlabel="t", title="fit against data", ylim=(low, high + room))
-    ax.legend(frameon=False, fontsize=8, ncols=2, loc="upper center")
+def legend(ax: Any, **options: Any) -> None:
+    """Below the axes, where it covers nothing."""
+    entries = len(ax.get_legend_handles_labels()[1])
+    ax.legend(**{"frameon": False, "loc": "upper center", "bbox_to_anchor": (0.5, -0.19),
+                 "ncols": min(entries, 2),
+                 "handlelength": 1.6, "columnspacing": 1.2, **options})
+
+
+def components(ts: np.ndarray, target: np.ndarray, names: Sequence[str], ys_of: Callable,
+               xlabel: str,
+               what: str = "data", ylabel: str = "") -> Callable:
+    """A `draw` of an experiment: every component of one trajectory against t, data wide and pale,
+    the fit
+    thin and dark on top."""
+    def draw(axes: Any, params: Any, start: Any, solve: Any, n: int, label: str) -> None:
+        ys, ax = ys_of(params, solve), axes[0]
+        for i, name in enumerate(names):
+            ax.plot(ts, target[..., i], color=COLOURS[i], lw=6, alpha=0.35, label=f"{name}, {what}")
+            ax.plot(ts, ys[..., i], color=COLOURS[i], lw=1.6, ls="--", label=f"{name}, fit")
+        ax.set(xlabel=xlabel, ylabel=ylabel, title=f"fit against {what}")
+        legend(ax)
+
+    return draw
 
 
 def loss_curves(ax: Any, losses: dict[str, list[float]]) -> None:
-    """Loss against iteration, logarithmic; a point where the loss is least."""
+    """Loss against iteration, logarithmic where it may be; a point where the loss is least."""
     for i, (name, values) in enumerate(losses.items()):
         best = int(np.argmin(values))
-        colour = COLOURS[i % len(COLOURS)]
-        ax.semilogy(values, color=colour, lw=1.3, ls="-" if i == 0 else "--", label=f"{name}: best {values[best]:.2e}")
-        ax.plot(best, values[best], "o", color=colour, ms=4)
-    ax.set(xlabel="iteration", ylabel="loss", title="training")
-    ax.legend(frameon=False)
+        # Thinner from one to the next, because they often lie on one another.
+        ax.plot(values, color=COLOURS[i % len(COLOURS)],
+                lw=max(1.8 + 0.7 * (len(losses) - 1 - i), 1.0) if len(losses) < 7 else 1.2,
+                label=f"{name}: {values[best]:.2g}")
+        ax.plot(best, values[best], "o", color=COLOURS[i % len(COLOURS)], ms=5)
+    positive = all(min(values) > 0 for values in losses.values())
+    ax.set(xlabel="iteration", ylabel="loss", title="training (best loss)",
+           yscale="log" if positive else "linear")
+    legend(ax)
 
 
-def time_against_memory(ax: Any, rows: Sequence[Any]) -> None:
-    """Time per iteration (over that of reversible, if known) against peak memory, logarithmic, each mode by name."""
-    relative = all(row.relative is not None for row in rows)
-    points = [(row.peak_bytes / 2**20, row.relative if relative else row.seconds_per_iteration, row.gradient)
-              for row in rows]
-    chain = [(x, y) for x, y, name in points if name.startswith("checkpointed")]
-    if chain:
-        ax.plot(*zip(*chain, strict=True), color="#999999", lw=0.8, zorder=1)
-    for x, y, name in points:
-        first = name.startswith("reversible")
-        ax.plot(x, y, "*" if first else "o", color=COLOURS[1 if first else 0], ms=13 if first else 6, zorder=2)
-    ax.set(xscale="log", yscale="log", title="gradient modes", xlabel="peak memory of one iteration, MiB",
-           ylabel="time per iteration (reversible: 1)" if relative else "time per iteration, s")
-    ax.margins(0.3)
-    plain_ticks(ax)
-    label_points(ax, points)
+def costs(axes: Any, rows: Sequence[dict]) -> None:
+    """Time per iteration and peak memory of each row on two axes that share the names: a line for
+    each name."""
+    backends = {row["backend"]: i for i, row in reversed(list(enumerate(rows)))}
+    colour = {name: COLOURS[i] for i,
+              name in enumerate(sorted(backends, key=lambda name: backends[name]))}
+    for ax, key, scale, label in ((axes[0], "seconds_per_iteration", 1e3, "time per iteration, ms"),
+                                  (axes[1], "peak_bytes", 1 / 1024, "peak memory, KiB")):
+        values = [row[key] * scale for row in rows]
+        for y, (x, row) in enumerate(zip(values, rows, strict=True)):
+            ax.plot(x, y, "*" if y == 0 else "o", ms=15 if y == 0 else 8,
+                    color=colour[row["backend"]], zorder=2)
+        ax.set(xscale="log", xlabel=label, ylim=(len(rows) - 0.5, -0.5))
+        ax.set_yticks(range(len(rows)),
+                      [row["name"] for row in rows] if ax is axes[0] else [""] * len(rows))
+        ax.margins(x=0.12)
+        ax.grid(axis="y", lw=0.5, color="#dddddd")
+        plain_ticks(ax.xaxis)
+    for name, c in colour.items():
+        axes[0].plot([], [], "o", color=c, label=f"on {name}")
+    axes[0].set_title("time")
+    axes[1].set_title("memory")
+    legend(axes[0], ncols=3)
 
 
-def plain_ticks(ax: Any) -> None:
-    """1, 2, 5, 10 ... instead of powers of ten: these axes span about one decade; more of them where it is less."""
+def plain_ticks(axis: Any) -> None:
+    """1, 2, 5, 10 ... instead of powers of ten, for axes that span a decade or two."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-    for axis in (ax.xaxis, ax.yaxis):
-        low, high = axis.get_view_interval()
-        axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high > 8 * low else (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)))
-        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-        axis.set_minor_formatter(NullFormatter())
+    low, high = axis.get_view_interval()
+    decades = np.log10(high / low)
+    axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.5
+                                      else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}" if x < 1e4 else f"{x:,.0f}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
-def label_points(ax: Any, points: Sequence[tuple[float, float, str]]) -> None:
-    """Write each name to the right of its point, moved down along a thin line where it would cover another; that of
-    reversible goes below its star, because the others crowd to the right of it."""
-    ax.get_figure().draw_without_rendering()          # fixes the limits, so that data can be turned into points
-    pixels = ax.transData.transform([(x, y) for x, y, _ in points]) * 72 / ax.get_figure().dpi
-    placed: list[tuple[float, float]] = []
-    for (px, py), (x, y, name) in sorted(zip(pixels.tolist(), points, strict=True),
-                                         key=lambda item: (not item[1][2].startswith("reversible"), -item[0][1])):
-        if name.startswith("reversible"):
-            placed.append((px - NAME_WIDTH / 2, py - STAR))
-            ax.annotate(name, (x, y), (0, -STAR), textcoords="offset points", ha="center", va="center", size=NAME_SIZE)
+def grid(ax: Any, values: np.ndarray, rows: Sequence[str], columns: Sequence[str],
+         threshold: float) -> None:
+    """Errors as coloured squares with their powers of ten: blue below the threshold, orange above,
+    the darker the
+    further; NaN is left empty, and infinity crossed out."""
+    for (i, j), value in np.ndenumerate(values):
+        if np.isnan(value):
             continue
-        at = py
-        while hits := [y for x, y in placed if abs(px - x) < NAME_WIDTH and abs(at - y) < NAME_HEIGHT]:
-            at = min(hits) - 1.001 * NAME_HEIGHT      # a little more, so that rounding does not keep it there
-        placed.append((px, at))
-        ax.annotate(name, (x, y), (16, at - py), textcoords="offset points", va="center", fontsize=NAME_SIZE,
-                    annotation_clip=False, arrowprops={"arrowstyle": "-", "color": "#999999", "lw": 0.6, "shrinkA": 0,
-                                                       "shrinkB": 4})
+        good = value <= threshold
+        digits = min(abs(np.log10(max(value, 1e-17) / threshold)) / (14.0 if good else 6.0),
+                     1.0) if np.isfinite(value) else 1.0
+        ax.add_patch(rectangle(j, i, COLOURS[0] if good else COLOURS[1], 0.25 + 0.7 * digits))
+        text = f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e") if value < 1e6 else "✕"
+        ax.text(j, i, text, ha="center", va="center", color="white" if digits > 0.45 else "black",
+                fontsize=11)
+    ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+    ax.set_xticks(range(len(columns)), columns)
+    ax.set_yticks(range(len(rows)), rows)
+    ax.tick_params(length=0)
+
+
+def rectangle(x: float, y: float, colour: str, alpha: float) -> Any:
+    from matplotlib.patches import Rectangle
+    return Rectangle((x - 0.48, y - 0.46), 0.96, 0.92, color=colour, alpha=alpha, lw=0)

@@ -34,19 +34,26 @@ class Asked:
     backend: Any = "eager"
     threads: int | None = None
     arithmetic: str = "fast"
+    exact: Any = None
 
 
 class Layout:
-    """How a y (an array, or a tree; for split methods a pair of those) becomes one array for each output, and back."""
+    """How a y (an array, or a tree; for split methods a pair of those) becomes one array for each output, and back.
 
-    def __init__(self, y: Any, split: bool) -> None:
-        self.split = split
+    promoted: y is float32, and its state float64 (exact mode); the field sees float32.
+    """
+
+    def __init__(self, y: Any, split: bool, promoted: bool = False) -> None:
+        self.split, self.promoted = split, promoted
         leaves, self.structure = tree.flatten(y[0] if split else y)
         self.alone = self.structure is tree.LEAF
+        self.plain = self.alone and not promoted          # y and its state are the same array
         self.shapes = [np.shape(value_of(x)) for x in leaves]
 
     def pack(self, y: Any, t: Any = None) -> Any:
         """One array from the tree of one output; t: the time, if it is a value of the field."""
+        if self.promoted:
+            y = tree.map(self.promote, y)
         if self.alone:
             return y
         leaves, structure = tree.flatten(y)
@@ -55,8 +62,16 @@ class Layout:
             raise ValueError(f"solve: got {tree.describe(y)}{at} where a tree like y0 is expected, with shapes {self.shapes}")
         return tree.ravel(leaves)[0]
 
+    def promote(self, x: Any) -> Any:
+        if getattr(x, "dtype", None) != np.float32:
+            raise TypeError(f"solve: the field returned {tree.describe(x)} for a y of float32; it returns float32 (a parameter or "
+                            "constant of float64 is the likely cause)")
+        return x.astype(np.float64)
+
     def open(self, x: Any, lead: int = 0) -> Any:
         """The tree of one output from its array, which may have `lead` leading axes (time)."""
+        if self.promoted:
+            x = x.astype(np.float32)
         if self.alone:
             return x
         ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes]).tolist()

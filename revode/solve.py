@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -12,30 +12,82 @@ from .advise import coupling
 from .checks import check_reached, checked_gradient, hinted, method_of, prepare
 from .engine import tree
 from .engine.derivatives import custom_vjp
-from .engine.tensor import innermost, value_of
+from .engine.tensor import innermost, joined_in, value_of
+from .engines.eager import step_back, zeros
+from .exact import Exact, Lattice
 from .finite import guarded
-from .gradients import Automatic, Direct, Reversible
-from .gradients.reversible import pull_start, spread, step_back, zeros
-from .methods.increment import Recorder
+from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible, SymplecticAdjoint
+from .gradients.cotangents import pull_start, spread
+from .march import march
+from .methods import Coupled
+from .methods.custom import UserMethod
+from .methods.increment import Recorder, System
 from .problem import Asked, Layout
-from .stepping import Problem, State, Stats, march, states
+from .stepping import Problem, State, Stats, as_table, states
+from .tangent import augmented, by_programs, halves, joined, moving, tangent
+
+if TYPE_CHECKING:
+    from .compiled.backend import Backend
+
+Mode = Automatic | Backsolve | Checkpointed | Direct | Reversible | SymplecticAdjoint
+
+
+class Method(Protocol):
+    """What every method has; the rest is in methods/."""
+    @property
+    def parts(self) -> tuple[str, ...]: ...
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
 
 
 class Solution(NamedTuple):
-    """What solve returns; inside a gradient its ys, y1 and state are tensors."""
+    """What solve returns; inside a gradient its ys, y1 and state are tensors.
+
+    Parameters
+    ----------
+    ts : (saved,) the saved times.
+    ys : (saved, *y.shape) the solution there, time first; a tree like y0.
+    state : the method's whole state at the end; solve(..., state0=sol.state) continues from it.
+    stats : what it cost; complete once the gradient has been computed.
+    y1 : (*y.shape) the solution at the end; a tree like y0.
+
+    Its repr is short, and a notebook shows it as a table; print(sol.ys) has the numbers.
+
+    Example
+    -------
+    >>> solve(lambda t, y, params: -y, np.array([1.0]), [0.0, 0.5, 1.0])
+    Solution(3 times from 0 to 1, y1 (1,), NearReversible(base='rk4', correct=0): 2 steps, 8 evaluations, eager)
+    """
     ts: np.ndarray      # (saved,) the saved times
     ys: Any             # (saved, *y.shape) the solution there, time first; a tree like y0
     state: State        # the method's whole state at the end; state0= continues from it
     stats: Stats        # what it cost; complete once the gradient has been computed
     y1: Any             # (*y.shape) the solution at the end
 
+    def shown(self) -> dict[str, str]:
+        """What it says of itself, by name: times, shapes, the method, what it cost."""
+        stats = self.stats
+        shape = tuple(np.shape(self.y1)) if hasattr(self.y1, "shape") else tree.describe(tree.map(value_of, self.y1))
+        many = f"{len(self.ts)} times" + (f" from {self.ts[0]:.6g} to {self.ts[-1]:.6g}" if len(self.ts) else "")
+        again = f", {stats.nfe - stats.nfe_forward} more and {stats.nvjp} pullbacks on the way back" if stats.nvjp else ""
+        return {"times": many, "y1": str(shape), "method": repr(self.state.method), "cost": f"{stats.steps} steps, "
+                f"{stats.nfe_forward} evaluations{again}", "backend": stats.backend}
+
+    def __repr__(self) -> str:
+        shown = self.shown()
+        return f"Solution({shown['times']}, y1 {shown['y1']}, {shown['method']}: {shown['cost']}, {shown['backend']})"
+
+    def _repr_html_(self) -> str:
+        return as_table(self.shown())
+
 
 @hinted
-def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None, gradient: Any = None,
+def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Method | None = None, gradient: Mode | None = None,
           save: Any = None, state0: State | None = None, progress: bool = False, controller: PID | None = None,
           dt0: float | None = None, save_at: Any = None, diffusion: Callable | None = None, noise: Any = None,
-          interpretation: str = "stratonovich", control: Any = None, backend: str = "auto", threads: int | None = None,
-          arithmetic: str = "fast") -> Solution:
+          interpretation: Literal["stratonovich", "ito"] = "stratonovich", control: Any = None,
+          backend: Literal["auto", "eager", "replay", "native"] | Backend = "auto", threads: int | None = None,
+          arithmetic: Literal["fast", "strict"] = "fast", exact: bool | Lattice | None = None) -> Solution:
     """Solve y' = field(t, y, params), y(ts[0]) = y0, with one step of `method` for each interval of the grid ts.
 
     Parameters
@@ -70,6 +122,9 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
         on, with the same bits. Where a program does not apply (a field that branches on values, other gradient modes, the
         forward solve of adaptive steps) the tape runs; stats.backend says who did. docs/backends.md helps to choose.
     threads : of "native", over the batch; default one for each core. It changes no bit.
+    exact : True, or a Lattice(bits): reversal without a wrong bit, for methods that are words of shears (exact.py). The state lives
+        on multiples of 2^-bits, and what a contraction destroys is kept as bits, log2(1/scale) a step and element; the gradient
+        is that from stored states, bit for bit. Reversible() only; arithmetic is strict. stats.exact says that all bits came back.
     arithmetic : of "native": "fast" (products and sums may be contracted), or "strict" (each operation rounded by itself, in a
         fixed order): the same bits on every machine, and from "replay", which then plays the compiled code.
 
@@ -95,10 +150,11 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     0.367879
     """
     driven = any(x is not None for x in (controller, diffusion, control, state0))
+    y0, params = joined_in((y0, params))
     method = settled(method, field, y0, ts, params, driven)
     problem, initial, params, layout = prepare(Asked(
         field, y0, ts, params, method, save, state0, progress, controller, dt0, save_at, diffusion, noise, interpretation, control,
-        backend, threads, arithmetic))
+        backend, threads, arithmetic, exact))
     gradient = checked_gradient(gradient, problem.method)
     problem.strict = getattr(gradient, "strict", False)
     if innermost(tree.flatten((initial, params))[0]) is None:
@@ -118,20 +174,50 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
                 look_elsewhere(problem, params, ys, parts)
             return guarded(problem, initial, params, ((ys, parts), pull))
 
-        ys, parts = custom_vjp(operation)(initial, params)
+        def along(args: tuple, moved: tuple) -> tuple:
+            if by_programs.get() and problem.backend is not None and augments(problem):
+                return together(problem, args, moved, backend, threads, arithmetic)
+            return tangent(problem, *args, *moved)
+
+        ys, parts = custom_vjp(operation, along)(initial, params)
     save = problem.save
     y1 = tuple(y[-1] for y in ys) if save[-1:] == (problem.N,) else problem.output(parts)
     return Solution(np.asarray(problem.ts)[list(save)], layout.unpack(ys, 1), state_after(problem, layout, parts),
                     problem.stats, layout.unpack(y1))
 
 
+def augments(problem: Problem) -> bool:
+    """Whether the tangent of a solve is the solve of the augmented equation: of an ODE from y0, by a method of the library."""
+    return type(problem.system) is System and not problem.resumed and not isinstance(problem.method, (UserMethod, Exact))
+
+
+def together(problem: Problem, args: tuple, moved: tuple, backend: Any, threads: int | None, arithmetic: Any) -> tuple:
+    """The tangent of a solve by its own programs: the augmented equation (tangent.py), solved on the same grid."""
+    (initial, params), (d_initial, d_params) = args, moved
+    outputs = problem.method.outputs
+    pairs = zip(initial, d_initial or (None,) * len(initial), strict=True) if len(outputs) > 1 else ((initial, d_initial),)
+    y0 = tuple(joined(x, v) for x, v in pairs)
+    sol = solve(augmented(problem.system), y0 if len(outputs) > 1 else y0[0], np.asarray(problem.ts), {
+        "at": params, "along": moving(params, d_params)}, method=problem.method, save=list(problem.save), backend=backend,
+        threads=threads, arithmetic=arithmetic)
+    return (tuple(halves(y)[1] for y in (sol.ys if len(outputs) > 1 else (sol.ys,))),
+            {name: halves(x)[1] for name, x in sol.state.parts.items()})
+
+
 @hinted
-def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None,
-          state0: State | None = None, controller: PID | None = None, dt0: float | None = None) -> Iterator[tuple[float, State]]:
+def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Method | None = None,
+          state0: State | None = None, controller: PID | None = None, dt0: float | None = None,
+          exact: bool | Lattice | None = None) -> Iterator[tuple[float, State]]:
     """Step by hand: yields (t, state) for every grid point, the first included; stop whenever you like.
 
-    Arguments as for `solve`. state.parts["y"] is the solution for most methods; solve(..., state0=state) goes on from
-    any of them. Cost: one step of the method for each item.
+    Parameters
+    ----------
+    field, y0, ts, params, method, state0, controller, dt0, exact : as for `solve`.
+
+    Yields (t, State): state.parts["y"] is the solution for most methods; solve(..., state0=state) goes on from any of them.
+    Raises what `solve` raises for bad input, when the first item is asked for.
+
+    Cost: one step of the method for each item; one state is held.
 
     Example
     -------
@@ -141,7 +227,8 @@ def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     0.1 0.9048
     0.2 0.8187
     """
-    problem, initial, params, layout = prepare(Asked(field, y0, ts, params, method, state0=state0, controller=controller, dt0=dt0))
+    problem, initial, params, layout = prepare(Asked(field, y0, ts, params, method, state0=state0, controller=controller, dt0=dt0,
+                                                     exact=exact))
     for n, parts in states(problem, initial, params):
         yield float(problem.ts[n]), state_after(problem, layout, parts, n)
 
@@ -156,7 +243,7 @@ class Back(NamedTuple):
 
 
 @hinted
-def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay1: Any, method: Any = None,
+def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay1: Any, method: Method | None = None,
                y0: Any = None) -> Iterator[Back]:
     """The reverse sweep by hand, from the final state of a solve: what another implementation can be compared with.
 
@@ -167,7 +254,10 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
     ay1 : dL/dy at ts[-1], a tree like y.
     y0 : the initial value, if the dL/dy0 of the last item is wanted; it is pulled back through the initial map there.
 
-    Yields a Back for every grid point, the last one of the grid first.
+    Yields Back(t, state, cotangent, aparams, ay0) for every grid point, the last one of the grid first: the reconstructed State,
+    dL/d(part) for every part of it, what has flowed to the parameters so far, and in the last item dL/dy0.
+    Raises TypeError for a method that cannot be run backwards, ValueError for a state of another time or method.
+
     Cost: more pullbacks than the sweep inside `solve`, because every cotangent is completed at every step.
 
     Example
@@ -182,6 +272,9 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
     """
     like_y = y0 if y0 is not None else ay1
     problem, initial, params, layout = prepare(Asked(field, like_y, ts, params, method_of(state, method)))
+    if problem.flushed is not None:
+        problem.flushed.stack = list(state.bits)
+        problem.flushed.turn()
     outputs = problem.method.outputs
     whole = ay1 if len(outputs) > 1 else (ay1,)
     checked_gradient(Reversible(), problem.method)
@@ -194,6 +287,7 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
     for n in range(problem.N, -1, -1):
         if n < problem.N:
             parts, cotangent = step_back(problem, n, parts, cotangent, R)
+            parts = parts if problem.flushed is None else problem.flushed.after(n, parts)
             R.flush_all(cotangent)
         ay0 = None
         if n == 0 and y0 is not None:
@@ -206,7 +300,7 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
 
 def settled(method: Any, field: Callable, y0: Any, ts: Any, params: Any, driven: bool) -> Any:
     """The method with its lam: Coupled(lam="auto") asks the advisor."""
-    if not isinstance(getattr(method, "lam", None), str):
+    if not isinstance(method, Coupled) or not isinstance(method.lam, str):
         return method
     if driven:
         raise ValueError("solve: lam='auto' is found on a fixed grid of an ordinary differential equation from y0; with a controller, "
@@ -219,4 +313,5 @@ def state_after(problem: Problem, layout: Layout, parts: dict, n: int | None = N
     """The state at grid point n (default: the last)."""
     n = problem.N if n is None else n
     h = problem.hs[n - 1] if n else problem.h_before
-    return State(parts, float(problem.ts[n]), float(h), problem.n_before + n, layout, problem.method)
+    bits = () if problem.flushed is None else tuple(problem.flushed.stack)
+    return State(parts, float(problem.ts[n]), float(h), problem.n_before + n, layout, problem.method, bits)

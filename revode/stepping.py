@@ -1,11 +1,11 @@
-"""Grids, and the march along them. A solve is a grid (data), a method and a vector field; nothing else happens here.
+"""A solve as data: a grid, a method and a vector field. Who walks along the grid is said in engines/, and how in march.py.
 
     parts_0 = start(y0);     parts_{n+1} = one step of the method over [ts[n], ts[n+1]]
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -15,12 +15,40 @@ from .engine import tree
 from .methods.companion import neutral
 from .methods.increment import Increment, System
 from .methods.shears import Parts, Step, forward
-from .watch import Ahead, RoundTrip
+from .watch import RoundTrip
 
 
-@dataclass
+def as_table(rows: dict[str, Any]) -> str:
+    """A small HTML table of names and values, for notebooks."""
+    cells = "".join(f"<tr><th style='text-align:left'>{name}</th><td>{escaped(value)}</td></tr>" for name, value in rows.items())
+    return f"<table>{cells}</table>"
+
+
+def escaped(value: Any) -> str:
+    return str(value).replace("&", "&amp;").replace("<", "&lt;")
+
+
+@dataclass(repr=False)
 class Stats:
-    """What a solve cost. Complete once the gradient has been computed."""
+    """What a solve cost. Complete once the gradient has been computed.
+
+    Parameters
+    ----------
+    steps, rejected : accepted steps, and those that a controller threw away.
+    nfe, nfe_forward : evaluations of the field, in all and in the forward solve alone.
+    nvjp : pullbacks through the field (Direct: the evaluations on its tape).
+    checks : evaluations that only checked the input.
+    advances : steps taken without a tape, forward and again (Checkpointed).
+    peak_states : states of the solve held at one time, the current one included.
+    defect : largest |y1 - Phi_h(y0)| of one undone step, for methods that are nearly reversible.
+    roundtrip : a RoundTrip, how far the reverse sweep was from the forward states; None before it.
+    fallback : the gradient mode that took over where the reverse sweep could not be trusted (Automatic).
+    traces, compilations : programs traced in this solve, and runners built for programs.
+    certificate : the measured error of the gradient (Reversible(certify=k)).
+    exact : whether every bit of the initial state has come back (exact=True), and the buffers were empty then.
+    bits_stored, bits_bound : the bits that an exact solve holds, of all elements together, and those that its contractions destroyed.
+    backend : who ran the steps; of the reverse sweep, where that was another.
+    """
     whole_in_trees: ClassVar[bool] = True        # one object, so that what the reverse sweep writes is seen in the solution
     steps: int = 0
     rejected: int = 0
@@ -35,17 +63,43 @@ class Stats:
     fallback: str | None = None  # the gradient mode that took over where the reverse sweep could not be trusted (Automatic)
     traces: int = 0              # programs traced in this solve: none where only data have changed since one like it
     compilations: int = 0        # runners built for programs: one for each thread that uses them
+    certificate: Any = None      # the measured error of the gradient, where that was asked for (certify.py)
+    exact: bool = False          # every bit of the initial state has come back (exact.py)
+    bits_stored: float = 0       # that an exact solve holds, of all elements together
+    bits_bound: float = 0.0      # that its contractions destroyed
     backend: str = "eager"       # who ran the steps; of the reverse sweep, where that was another
+
+    def noted(self) -> dict[str, Any]:
+        """What is not as it was at the start, by name."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+
+    def __repr__(self) -> str:
+        return f"Stats({', '.join(f'{name}={value!r}' for name, value in self.noted().items())})"
+
+    def _repr_html_(self) -> str:
+        return as_table(self.noted())
 
 
 class State(NamedTuple):
-    """The whole state of a method at one time; `state0=` continues from it."""
+    """The whole state of a method at one time; solve(..., state0=state) continues from it.
+
+    Parameters
+    ----------
+    parts : {name: (..., d) array}, by the method's own names: y, z, v, q.
+    t : the time, in the unit of ts.
+    h : the step that led here; 0 at the start.
+    n : steps taken so far.
+    layout : how the parts make the user's y.
+    method : that made it, and that can go on from it; None where that is not known.
+    bits : what has left the buffers of an exact solve, for the way back.
+    """
     parts: Parts
     t: float
     h: float          # the step that led here; 0 at the start
     n: int            # steps taken so far
     layout: Any       # how the parts make the user's y (problem.Layout)
     method: Any = None     # that made it, and that can go on from it; None where that is not known
+    bits: tuple = ()       # what has left the buffers of an exact solve (exact.py), for the way back
 
     def __repr__(self) -> str:
         return f"State(t={self.t:.6g}, n={self.n}, parts={list(self.parts)})"
@@ -79,6 +133,8 @@ class Problem:
     unstable: bool = False       # or that its steps are too large
     later: Any = None            # looks whether they are, where a reverse sweep has reason to ask
     lost: bool = False           # or that the reverse sweep did not find its way back
+    flushed: Any = None          # what has left the buffers of an exact solve (exact.py)
+    compared: set = field(default_factory=set)     # the programs of which a step has been compared with the tape
     seen: Any = None             # the field as its trace shows it (compiled/fields.py), or why there is none
 
     @property
@@ -90,7 +146,9 @@ class Problem:
         return len(self.hs)
 
     def step(self, n: int) -> Step:
-        """Step n of the grid, from ts[n] to ts[n + 1]."""
+        """Step n of the grid, from ts[n] to ts[n + 1]; of a grid without steps one that goes nowhere."""
+        if not self.N:
+            return Step(self.ts[0], self.ts[0], 0.0, 0.0)
         return self.between(n, self.ts[n], self.ts[n + 1], self.h(n), self.h(n - 1) if n else self.h_before)
 
     def between(self, n: int, t0: Any, t1: Any, h: Any, h_before: Any) -> Step:
@@ -109,8 +167,7 @@ class Problem:
         initial = tree.map(in_rows, initial)
         if self.resumed:
             return dict(initial)
-        t0 = self.ts[0]
-        return self.method.start(F, self.step(0) if self.N else Step(t0, t0, 0.0, 0.0), initial)
+        return self.method.start(F, self.step(0), initial)
 
     def advance(self, n: int, parts: Parts, F: Increment) -> Parts:
         """One step from ts[n]; where an adaptive grid ends, the controller finds the next point first."""
@@ -118,20 +175,19 @@ class Problem:
             return self.adaptive.advance(self, parts, F)
         return one_step(self.method, self.step(n), parts, F)
 
-    def backward(self, parts: Parts, params: Any) -> Any:
-        """The compiled reverse sweep, or None for the tape."""
-        return None if self.backend is None else self.ran(self.backend.backward(self, parts, params))
+    def worded(self, complaint: Any) -> Any:
+        """What the monitor has to say, in the words of this problem."""
+        return complaint
 
-    def ran(self, runner: Any) -> Any:
-        """The runner, after a note of whose it is."""
-        self.stats.backend = "eager" if runner is None else self.backend.name
-        return runner
+    def relative(self, off: Any, there: Any, tiny: float) -> Any:
+        """How the monitor compares what is off in a state with what is there: entry by entry."""
+        return off / (there + tiny)
 
     def done(self, n: int) -> bool:
         return n == self.N and (self.adaptive is None or self.adaptive.arrived(self))
 
     def saves(self, n: int) -> bool:
-        return n in self.saved if self.adaptive is None else self.adaptive.saves(self, n)
+        return n in self.rows if self.adaptive is None else self.adaptive.saves(self, n)
 
     @cached_property
     def neutral(self) -> float:
@@ -139,8 +195,9 @@ class Problem:
         return neutral(self.method.word(self.step(0)))
 
     @cached_property
-    def saved(self) -> Any:
-        return set(self.save) if len(self.save) <= self.N else range(self.N + 1)
+    def rows(self) -> dict[int, int]:
+        """The row of each saved grid point among what is saved, on a given grid."""
+        return {n: k for k, n in enumerate(self.save)}
 
     def output(self, parts: Parts) -> tuple:
         return tuple(parts[name] for name in self.method.outputs)
@@ -153,7 +210,7 @@ def in_rows(x: Any) -> Any:
 
 def one_step(method: Any, step: Step, parts: Parts, F: Increment) -> Parts:
     """The parts after one step: the word of a reversible method, or the flow of any other."""
-    if hasattr(method, "word"):
+    if method.exactly_reversible:
         return forward(method.word(step), parts, F)
     y, = F.read(("y",), parts)
     after = {"y": method.flow(F, step.t0, step.t1, y, step.dx)}
@@ -161,87 +218,13 @@ def one_step(method: Any, step: Step, parts: Parts, F: Increment) -> Parts:
     return after
 
 
-def states(problem: Problem, initial: Any, params: Any, advance: Callable | None = None,
-           parts: Parts | None = None) -> Iterator[tuple[int, Parts]]:
-    """(n, parts) for every grid point; advance(n, parts, F) replaces the plain step; parts: those at the start, if known."""
+def states(problem: Problem, initial: Any, params: Any) -> Iterator[tuple[int, Parts]]:
+    """(n, parts) for every grid point, step by step."""
     F = Increment(problem.system, params)
-    advance = advance or problem.advance
-    if parts is None:
-        parts = problem.start(F, initial)
-    n = 0
+    parts, n = problem.start(F, initial), 0
     while True:
         yield n, parts
         if problem.done(n):
             return
-        parts = advance(n, parts, F)
+        parts = problem.advance(n, parts if problem.flushed is None else problem.flushed.before(n, parts), F)
         n += 1
-
-
-def march(problem: Problem, initial: Any, params: Any, visit: Callable | None = None, advance: Callable | None = None,
-          every: int = 1) -> tuple[tuple, Parts]:
-    """Solve forward. Returns the saved outputs, stacked time first (one array for each output), and the final parts.
-
-    visit(n, parts) sees every state, or every so many.
-    """
-    start = None
-    if problem.backend is not None and advance is None and (visit is None or every > 1):
-        start = problem.start(Increment(problem.system, params), initial)
-        runner = problem.ran(problem.backend.forward(problem, start, params))
-        if runner is not None:
-            return leap(problem, start, params, runner, visit, every)
-    saved, indices = [], []
-    watch = Ahead(problem, params)
-    points = states(problem, initial, params, advance, start)
-    if problem.progress:
-        points = progress_bar(points, problem)
-    with np.errstate(over="ignore", invalid="ignore"):       # the watch says it better
-        for n, parts in points:
-            if problem.saves(n):
-                saved.append(problem.output(parts))
-                indices.append(n)
-            if visit is not None and n % every == 0:
-                visit(n, parts)
-            if problem.adaptive is not None or n in watch.stops:
-                watch.look(n, parts)
-    problem.stats.steps, problem.stats.nfe_forward = problem.N, problem.stats.nfe
-    problem.save = tuple(indices)
-    if not saved:                                            # save=[]: arrays without rows
-        return tuple(np.stack([y])[:0] for y in problem.output(parts)), parts
-    return tuple(np.stack(column) for column in zip(*saved, strict=True)), parts
-
-
-def leap(problem: Problem, parts: Parts, params: Any, runner: Any, visit: Callable | None,
-         every: int) -> tuple[tuple, Parts]:
-    """march with a compiled backend: from one state that somebody wants to see to the next."""
-    watch = Ahead(problem, params)
-    N = problem.N
-    stops = sorted({0, N, *(range(0, N + 1, every) if visit is not None else ())})
-    ys = tuple(np.empty_like(y, shape=(len(problem.save), *y.shape), order="C") for y in problem.output(parts))
-    for y, row in zip(ys, problem.output(parts), strict=True):
-        if problem.save[:1] == (0,):
-            y[0] = row
-    runner.start(problem, params, parts)
-    n = 0
-    with np.errstate(over="ignore", invalid="ignore"):
-        for stop in progress_bar(stops, problem) if problem.progress else stops:
-            if stop:
-                *groups, looks = watch.groups(n, stop, parts)
-                for group in groups:
-                    watch.see(group, runner.forward(n, group[-1], ys, group))
-                    n = group[-1]
-                watch.see(looks, runner.forward(n, stop, ys, looks))
-                n, parts = stop, runner.get("part")
-            else:
-                watch.begin(parts)
-            if visit is not None and n % every == 0:
-                visit(n, parts)
-    problem.stats.steps, problem.stats.nfe_forward = N, problem.stats.nfe
-    return ys, parts
-
-
-def progress_bar(points: Any, problem: Problem) -> Any:
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        raise ImportError("solve: progress=True shows a bar with tqdm, which is not installed; pip install tqdm") from None
-    return tqdm(points, desc="solve", unit="step", leave=False, total=None if problem.adaptive else problem.N + 1)

@@ -32,7 +32,17 @@ from .stiffness import FOLLOWS, Unstable, astray, largest, rows, unstable
 
 
 class RevodeWarning(UserWarning):
-    """The base of this library's warnings. The text stays the same from call to call; the numbers are in `details`."""
+    """The base of this library's warnings.
+
+    The text stays the same from call to call, so that Python shows it once for each place; what differs is in `details`.
+
+    Parameters
+    ----------
+    message : the cause and the remedies.
+    details : the numbers: step, t, sizes, what was allowed.
+
+    Raises: warnings.simplefilter("error", rv.RevodeWarning) makes errors of them, and so does strict=True of a gradient mode.
+    """
     error: type[ArithmeticError]
 
     def __init__(self, message: str = "", details: dict | None = None) -> None:
@@ -41,19 +51,19 @@ class RevodeWarning(UserWarning):
 
 
 class ReconstructionError(ArithmeticError):
-    """What a ReconstructionWarning says, as an error: strict=True."""
+    """What a ReconstructionWarning says, as an error: raised with strict=True."""
 
 
 class ParasiteError(ReconstructionError):
-    """What a ParasiteWarning says, as an error: strict=True."""
+    """What a ParasiteWarning says, as an error: raised with strict=True. It is a ReconstructionError, too."""
 
 
 class NonFiniteError(ArithmeticError):
-    """What a NonFiniteWarning says, as an error: strict=True."""
+    """What a NonFiniteWarning says, as an error: raised with strict=True."""
 
 
 class AdjointError(ArithmeticError):
-    """What an AdjointWarning says, as an error: strict=True."""
+    """What an AdjointWarning says, as an error: raised by Backsolve(strict=True)."""
 
 
 class StabilityError(ArithmeticError):
@@ -61,17 +71,28 @@ class StabilityError(ArithmeticError):
 
 
 class ReconstructionWarning(RevodeWarning):
-    """The reverse sweep did not find the way back: the gradient is not that of the discrete solve."""
+    """The reverse sweep did not find the way back: the gradient is not that of the discrete solve.
+
+    Given by Reversible(), where the estimated error of its gradient passes `tol`. The default, Automatic(), computes the gradient
+    again by checkpoints instead.
+    """
     error = ReconstructionError
 
 
 class ParasiteWarning(RevodeWarning):
-    """The two copies of the solution part: the solution, or its gradient, is far from that of the equation."""
+    """The two copies of the solution part: the solution, or its gradient, is far from that of the equation.
+
+    Given by solve for methods with a second part that should agree with the first: Coupled, ReversibleHeun,
+    AsynchronousLeapfrog, LeapfrogMidpoint, and `shears` with a `twin`.
+    """
     error = ParasiteError
 
 
 class NonFiniteWarning(RevodeWarning):
-    """A gradient holds NaN or Inf."""
+    """A gradient holds NaN or Inf.
+
+    Given by every gradient mode; the details name the leaf, and the step at which it was first seen where that is known.
+    """
     error = NonFiniteError
 
 
@@ -86,7 +107,14 @@ class StabilityWarning(RevodeWarning):
 
 
 class RoundTrip(NamedTuple):
-    """How far the reverse sweep was from the states of the forward solve, at its worst."""
+    """How far the reverse sweep was from the states of the forward solve, at its worst; `sol.stats.roundtrip`.
+
+    Parameters
+    ----------
+    absolute : largest |reconstructed - forward| over the states compared, in the unit of y.
+    ulps : the same in units of the last place of the largest entry of the state.
+    step : where: the index into the grid.
+    """
     absolute: float      # largest |reconstructed - forward| over the states compared
     ulps: float          # the same in units of the last place of the largest entry of the state
     step: int            # where: the index into the grid
@@ -122,6 +150,7 @@ def report(problem: Any, verdict: Verdict) -> None:
 
 def complain(problem: Any, complaint: Complaint) -> None:
     """Warn at the first caller outside of this package; raise, with the numbers, if strict."""
+    complaint = problem.worded(complaint)
     category, text, details = complaint
     problem.parted |= category is ParasiteWarning
     problem.lost |= category is ReconstructionWarning
@@ -257,7 +286,7 @@ class Pairs:
 
     def __init__(self, problem: Any) -> None:
         self.problem = problem
-        self.data: Any = getattr(problem.method, "companion", None)
+        self.data: Any = problem.method.companion
 
     @property
     def k(self) -> float:
@@ -323,7 +352,7 @@ class Ahead:
     @cached_property
     def flows(self) -> bool:
         """Whether the steps are those of an explicit method that nobody controls."""
-        return self.problem.adaptive is None and not hasattr(self.problem.method, "word") and not self.problem.unstable
+        return self.problem.adaptive is None and not self.problem.method.exactly_reversible and not self.problem.unstable
 
     @property
     def width(self) -> int:
@@ -559,7 +588,7 @@ class Back:
         outputs = problem.method.outputs
         self.width = 1 if self.pairs.data is None else 4 if self.pairs.smooth else 2
         # where a state is kept nearly reversible methods land on it: there is nothing to look at
-        self.looks = back_from(problem.N, self.width, problem.resync, not hasattr(problem.method, "word"), frozenset(compared))
+        self.looks = back_from(problem.N, self.width, problem.resync, not problem.method.exactly_reversible, frozenset(compared))
         self.at = {n: k for k, n in enumerate(problem.save)}
         self.ys = dict(zip(outputs, ys, strict=True))
         self.trips: list[tuple[int, float, float]] = []
@@ -691,7 +720,7 @@ class Back:
     def numbers(self, weighed: Any) -> dict[str, float]:
         """Everything that was measured."""
         tiny, first = self.tiny, self.problem.method.outputs[0]
-        W_p = [size(x / (self.A.get(name, self.A[first]) + tiny)) for name, x in self.W_p.items()]
+        W_p = [size(self.problem.relative(x, self.A.get(name, self.A[first]), tiny)) for name, x in self.W_p.items()]
         found = {"W_y": self.W_y, "W_p": max(map(finite, W_p), default=0.0)}
         if weighed is not None:
             found["E"] = finite(size(weighed / (self.A[first] + tiny)))
@@ -718,7 +747,7 @@ class Back:
         estimate = {"y0": max(found["W_y"], of_params, CAUTION * self.at_start(of_params)), "params": max(of_params, of_leaf)}
         if problem.later is not None and max(estimate.values()) > 0.1 * close:
             problem.later()
-        telling = self.tol if hasattr(problem.method, "word") else NEARLY * self.tol
+        telling = self.tol if problem.method.exactly_reversible else NEARLY * self.tol
         off = {"y0": of_params > self.tol or found["W_y"] > telling,
                "params": of_params > self.tol or of_leaf > OF_LEAF * self.tol}
         wrong = [name for name in off if off[name] and problem.asked[name]]
@@ -837,7 +866,7 @@ def followed(problem: Any) -> tuple[str, list[str]]:
     """Cause and remedies where the copies part. (A gap falls by lam / R a step where the solution falls by R: from lam = R^2 on it
     keeps up.)"""
     method = problem.method
-    if hasattr(method, "lam"):
+    if method.lam is not None:
         return (f"the solution contracts faster than {method!r} follows at this step size",
                 ["lam = exp(-c h) with c above twice the contraction rate", SMALLER, OTHER])
     follows = "little" if abs(problem.neutral) < 1 else "no"
@@ -861,7 +890,7 @@ def too_large(problem: Any, details: dict) -> Complaint:
 def lost(problem: Any, wrong: list[str], details: dict) -> Complaint:
     """The reverse sweep did not find the way back."""
     method = problem.method
-    growth = abs(1.0 / problem.neutral) if hasattr(method, "word") else 1.0
+    growth = abs(1.0 / problem.neutral) if method.exactly_reversible else 1.0
     stretch = problem.resync or problem.N
     details = {**details, "growth": growth, "steps": stretch}
     eps = float(np.finfo(next(iter(problem.scales.values())).dtype).eps)
@@ -870,7 +899,7 @@ def lost(problem: Any, wrong: list[str], details: dict) -> Complaint:
     if grown > 0.1 * details["allowed"]:
         cause = f"each step back of {method!r} divides by its scales, so that rounding grows until nothing is left"
         remedies = ["scales closer to 1 (lam, eta)"]
-    elif hasattr(method, "word"):
+    elif method.exactly_reversible:
         cause, remedies = followed(problem)
     else:
         cause = "the solution contracts, or the steps are too large for their reversal, so that an error grows on the way back"

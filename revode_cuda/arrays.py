@@ -87,6 +87,8 @@ def to_device(x: Any) -> Any:
     x : an array, or a nested dict, list or tuple of arrays. None, numbers (NumPy's scalars included), bools and strings pass
         through, and so does what is on that device already. Dtypes, shapes and bits are kept.
 
+    Returns a tree like x.
+
     Raises
     ------
     ImportError without CuPy, RuntimeError without a driver or a GPU; TypeError for a tensor (inside a gradient the way to the
@@ -119,7 +121,11 @@ def to_device(x: Any) -> Any:
 def to_host(x: Any) -> Any:
     """The tree x with its device arrays copied to NumPy arrays; everything else as it is. The whole of a Solution may be given.
 
-    Raises TypeError for a tensor, by the name of the leaf: read its .value, or move the result of the gradient.
+    Parameters
+    ----------
+    x : a tree of arrays of the device or the host.
+
+    Returns a tree like x. Raises TypeError for a tensor, by the name of the leaf: read its .value, or move the result of the gradient.
     Cost: one copy a leaf and one wait at the end, for the current stream alone.
 
     Example
@@ -142,5 +148,23 @@ def to_host(x: Any) -> Any:
 
 
 def save(path: str, x: Any) -> None:
-    """revode.save of a tree that may hold device arrays: they are written as the NumPy arrays that `load` gives back."""
+    """revode.save of a tree that may hold device arrays: they are written as the NumPy arrays that `load` gives back.
+
+    Parameters
+    ----------
+    path : of the file; .npz is appended if missing.
+    x : a tree of arrays of the device or the host, numbers, strings, bools and None.
+
+    Returns nothing. Raises TypeError as revode.save, and for a tensor, by the name of the leaf.
+
+    Cost: one copy to the host a leaf, and the file.
+
+    Example
+    -------
+    >>> import os, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     save(os.path.join(folder, "run"), {"W": np.eye(2)})
+    ...     revode.load(os.path.join(folder, "run"))["W"].shape
+    (2, 2)
+    """
     revode.save(path, to_host(x))

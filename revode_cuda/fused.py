@@ -24,7 +24,7 @@ from revode.checks import prepare
 from revode.compiled import plans
 from revode.compiled.backend import Backend
 from revode.compiled.generate import Source
-from revode.compiled.program import V
+from revode.compiled.program import evaluate
 from revode.compiled.replay import Replay, given, in_order
 from revode.compiled.steps import backward_steps, forward_steps
 from revode.compiled.tiles import Tiles, tree_sum
@@ -41,11 +41,8 @@ from .plan import CannotBeFused, Plan, Plans
 STEPS = 1 << 16            # at most so many steps in one launch
 WORK = 4e12                # about so many operations in one launch, some seconds
 DRIVES = 1 << 28           # numbers of a control that are on the device at one time
-TYPES: dict[str, Any] = {"first": np.int64, "last": np.int64, "begins": np.int32, "lands": np.int32, "settles": np.int32,
-                         "rows": np.int64, "saved": np.int64, "seed": np.uint64, "trajectory": np.uint32, "step": np.uint32,
-                         "looked": np.int64}
-NAMES = ("first", "last", "begins", "lands", "settles", "GB", "GS", "GL", "GE", "P", "M", "rows", "save", "saved")
-LAST = ("D", "width", "seed", "trajectory", "step", "look", "looked", "L")
+# What a launch takes for the types of C; all others are pointers.
+TYPES: dict[str, Any] = {"INDEX": np.int64, "int": np.int32, "unsigned": np.uint32, "unsigned long long": np.uint64}
 
 
 class Device(NamedTuple):
@@ -103,6 +100,9 @@ class Fused(Tiles):
         def source(T: int) -> Source:
             return Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
 
+        if any(x.own for x in self.lowered.values()):
+            raise CannotBeFused("solve: parameters or a control with a value of their own for each trajectory, or for each member of "
+                                "an ensemble, have no fused form yet; use backend='eager', or solve for the members one by one")
         plan, self.source = planning.make(self.lowered, source, self.rows, self.dtype, self.direction, self.device.arch, self.strict,
                                           self.given)
         if plan.regime == "op by op":
@@ -127,13 +127,14 @@ class Fused(Tiles):
 
     # memory
 
-    def start(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
+    def load(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
         xp = self.device.xp
         self.problem, self.stats = on_host(problem), problem.stats
+        problem.stats.backend = "fused"
         self.moves = isinstance(next(iter(parts.values())), (np.ndarray, np.generic)) and xp is not np
         self.memory = xp.zeros(self.tiles * self.stride, self.dtype)
         self.pack_params(given(problem, params))
-        self.begins, self.landed = True, False
+        self.begins, self.landed, self.block = True, False, (-1, None)
         self.glimpse, self.flowed_before = None, None
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
@@ -149,21 +150,10 @@ class Fused(Tiles):
         pieces: dict[int, Any] = {}
         done: dict[str, dict[int, Any]] = {}
         for name, v, offset, _ in self.source.layout.params:
-            if offset in pieces:
-                continue
-            program = self.lowered[name].program
-            assert program is not None
-            at = done.setdefault(name, {})
-
-            def value(a: Any, at: dict = at, program: Any = program) -> Any:
-                if not isinstance(a, V):
-                    return a
-                if a not in at:
-                    x = program.values[a]
-                    at[a] = leaves[x.role[1]] if x.op is None else x.op.forward(*map(value, x.args), **x.options)
-                return at[a]
-
-            pieces[offset] = xp.asarray(value(v), self.dtype).reshape(-1)
+            if name not in done:
+                which = [i for i, kind in enumerate(self.grids[name].kinds) if kind == "param"]
+                done[name] = evaluate(self.lowered[name].program, lambda role: leaves[role[1]], which)   # type: ignore[arg-type]
+            pieces.setdefault(offset, xp.asarray(done[name][v], self.dtype).reshape(-1))
         whole, end = [], 0
         for offset in sorted(pieces):
             whole += [xp.zeros(offset - end, self.dtype), pieces[offset]]
@@ -177,18 +167,18 @@ class Fused(Tiles):
                 offset = self.source.places[kind, name][0]
                 self.memory.reshape(self.tiles, -1)[:, offset:offset + rows.shape[1]] = rows
 
-    def tiled(self, x: Any) -> Any:
+    def tiled(self, x: Any, *steps: int) -> Any:
         """(rows, features) as (tiles, features, lanes), where x is."""
         if isinstance(x, (np.ndarray, np.generic)):
-            return super().tiled(x)
+            return super().tiled(x, *steps)
         xp = self.device.xp
-        rows = x.reshape(self.rows, -1)
+        rows = x.reshape(*steps, self.rows, -1)
         short = self.tiles * self.T - self.rows
         if short:
-            rows = xp.concatenate([rows, xp.broadcast_to(rows[-1:], (short, rows.shape[1]))])
-        return np.transpose(rows.reshape(self.tiles, self.T, -1), (0, 2, 1))
+            rows = xp.concatenate([rows, xp.broadcast_to(rows[..., -1:, :], (*steps, short, rows.shape[-1]))], -2)
+        return np.swapaxes(rows.reshape(*steps, self.tiles, self.T, -1), -1, -2)
 
-    def get(self, kind: str) -> Any:
+    def read(self, kind: str) -> Any:
         xp, found = self.device.xp, {}
         if kind == "flowed":
             return None if self.source.sums is None else (self.back_home(self.flowed(self.memory)), self.source.begins)
@@ -213,11 +203,11 @@ class Fused(Tiles):
 
     # running
 
-    def forward(self, first: int, last: int, ys: Any, looks: Any = ()) -> dict:
-        if not self.moves:
-            return super().forward(first, last, ys, looks)
+    def ahead(self, first: int, last: int, ys: Any = None, looks: Any = ()) -> dict:
+        if not self.moves or ys is None:
+            return super().ahead(first, last, ys, looks)
         self.room = self.room or tuple(self.device.xp.empty(y.shape, self.dtype) for y in ys)
-        seen = super().forward(first, last, self.room, looks)
+        seen = super().ahead(first, last, self.room, looks)
         new = slice(bisect_right(self.problem.save, first), bisect_right(self.problem.save, last))
         for y, there in zip(ys, self.room, strict=True):
             y[new] = there[new].get()
@@ -238,12 +228,12 @@ class Fused(Tiles):
         return self.a_there
 
     def run(self, *values: Any) -> None:
-        names = (*NAMES, *(f"Y{j}" for j in range(len(self.outputs))), *LAST)
-        self.function(self.tiles, self.plan.threads, tuple(map(self.argument, names, values)))
+        types = (type for type, _ in self.arguments)
+        self.function(self.tiles, self.plan.threads, tuple(map(self.argument, types, values)))
 
-    def argument(self, name: str, value: Any) -> Any:
-        if name in TYPES:
-            return TYPES[name](value)
+    def argument(self, type: str, value: Any) -> Any:
+        if type in TYPES:
+            return TYPES[type](value)
         return self.device.null if value is None or value.size == 0 else self.device.xp.asarray(value)
 
 
@@ -262,9 +252,9 @@ class Fusing(Backend):
 
     def stands_back(self, direction: str, problem: Problem, parts: dict, params: Any) -> bool:
         if any(type(x) is Tensor for x in tree.flatten((parts, params))[0]):
-            self.refuse("this gradient mode records every operation on a tape; use Reversible()")
+            self.refuse("a derivative of a derivative records every operation on a tape; take first derivatives")
             return True
-        return problem.adaptive is not None and direction == "forward"       # step by step; the way back is fused
+        return False
 
     def make(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any, family: Any) -> Any:
         problem.stats.traces += 1
@@ -329,7 +319,7 @@ def planned(field: Callable, y0: Any, ts: Any, params: Any, device: Device, arit
     backend = Fusing("fused", False, True, arithmetic == "strict", None, device, tuple(planning.chosen(plan).items()))
     found: list[Plan | None] = []
     for direction, steps in (("forward", forward_steps), ("backward", backward_steps)):
-        if direction == "backward" and not getattr(problem.method, "reversible", hasattr(problem.method, "word")):
+        if direction == "backward" and not problem.method.reversible:
             found.append(None)
             continue
         try:

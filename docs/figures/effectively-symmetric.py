@@ -2,9 +2,9 @@
 
     python docs/figures/effectively-symmetric.py
 """
-from pathlib import Path
 
 import numpy as np
+import style
 
 import revode as rv
 
@@ -48,29 +48,25 @@ def way_back(method, T: float, N: int, resync: int | None = None) -> tuple[np.nd
 
 
 def main() -> None:
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (work, sweep) = plt.subplots(1, 2, figsize=(8.0, 3.5), layout="constrained")
+    figure, (work, sweep) = style.subplots(2, 9.5, 4.2)
     cases = [(rv.NearReversible("rk4"), 4, "k^--", "rk4 backwards"),
              *((rv.EES(stages=s), s, f"C{s - 3}o-", f"EES, {s} stages") for s in (3, 4, 5, 6))]
-    for method, stages, style, label in cases:
+    for method, stages, line, label in cases:
         evaluations = [stages * round(e / stages) for e in np.geomspace(18, 200, 7)]
-        work.loglog(evaluations, [gradient_error(method, stages, e) for e in evaluations], style, ms=4, label=label)
+        work.loglog(evaluations, [gradient_error(method, stages, e) for e in evaluations], line, ms=4, label=label)
     work.axvline(48, color="k", lw=0.6, ls=":")
-    work.set(xlabel="evaluations forward", ylabel="error of the gradient", ylim=(1e-20, 1e-3))
+    work.set(xlabel="evaluations forward", ylabel="error of the gradient", ylim=(1e-25, 1e-3))
     work.set_xticks([24, 48, 96, 192], ["24", "48", "96", "192"])
     work.minorticks_off()
-    work.legend(frameon=False, fontsize=8)
-    for method, resync, style, label in (
+    work.legend(loc="lower left")
+    for method, resync, line, label in (
             (rv.NearReversible("rk4"), None, "k--", "rk4 backwards"), (rv.EES25(), None, "C0-", "EES25"),
             (rv.EES(stages=6), None, "C3-", "EES, 6 stages"), (rv.EES25(), 40, "C2-", "EES25, resync 40")):
         ts, off = way_back(method, 15.0, 600, resync)
-        sweep.semilogy(ts, np.maximum(off, 1e-17), style, lw=1.1, label=label)
-    sweep.set(xlabel="t  (the sweep goes from right to left)", ylabel="error of the way back", ylim=(1e-16, 1e3))
-    sweep.legend(frameon=False, fontsize=8, loc="upper right")
-    figure.savefig(Path(__file__).with_suffix(".png"), dpi=90)
+        sweep.semilogy(ts, np.maximum(off, 1e-17), line, lw=1.1, label=label)
+    sweep.set(xlabel="t  (swept from right to left)", ylabel="error of the way back", ylim=(1e-16, 1e6))
+    sweep.legend(loc="upper right")
+    style.save(figure, __file__)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python docs/figures/noise.py
 """
-from pathlib import Path
 
 import numpy as np
+import style
 
 import revode as rv
 
@@ -34,19 +34,15 @@ def strong(f, g) -> list[float]:
 
 
 def main() -> None:
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (steps, times, order) = plt.subplots(1, 3, figsize=(9.5, 3.2), layout="constrained")
+    figure, (steps, times, order) = style.subplots(3, 11.0, 3.6)
     for axes, noise, title in ((steps, rv.Brownian(4), "Brownian(4)"),
                                (times, rv.BrownianTree(4, 0.0, 1.0), "BrownianTree(4, 0, 1)")):
-        for N, style in ((512, "C7-"), (64, "C0-"), (16, "C3o-")):
-            axes.plot(np.linspace(0, 1, N + 1), sums(noise, N), style, lw=0.6 if N > 100 else 1.2, ms=3, label=f"N = {N}")
+        for N, line in ((512, "C7-"), (64, "C0-"), (16, "C3o-")):
+            axes.plot(np.linspace(0, 1, N + 1), sums(noise, N), line, lw=0.6 if N > 100 else 1.2, ms=3, label=f"N = {N}")
         axes.set(xlabel="t", title=title)
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(loc="lower left", ncols=1, handlelength=1.2)
     steps.set_ylabel("W(t)")
-    low = min(steps.get_ylim()[0], times.get_ylim()[0])
+    low = min(steps.get_ylim()[0], times.get_ylim()[0]) - 1.1
     high = max(steps.get_ylim()[1], times.get_ylim()[1])
     steps.set_ylim(low, high)
     times.set_ylim(low, high)
@@ -58,14 +54,14 @@ def main() -> None:
              ("diagonal", "C0s-", pull, lambda t, y, p: 0.5 * np.cos(y)),
              ("additive", "C2^-", pull, lambda t, y, p: 0.5 + 0 * y))
     hs = 1 / np.array(NS)
-    for label, style, f, g in cases:
-        order.loglog(hs, strong(f, g), style, ms=4, lw=1.2, label=label)
+    for label, line, f, g in cases:
+        order.loglog(hs, strong(f, g), line, ms=4, lw=1.2, label=label)
     order.loglog(hs, np.sqrt(hs - 1 / MANY) / 2, "k:", lw=1, label="sqrt(h)/2")
-    order.set(xlabel="h", title="strong error", ylim=(4e-4, 1.0))
+    order.set(xlabel="h", title="strong error", ylim=(4e-4, 20.0))
     order.set_xticks(hs, [f"1/{N}" for N in NS])
     order.minorticks_off()
-    order.legend(frameon=False, fontsize=8)
-    figure.savefig(Path(__file__).with_suffix(".png"), dpi=84)
+    order.legend(handlelength=1.5)
+    style.save(figure, __file__)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 Pendulum, Coupled midpoint, h = 0.01. Predicted: c eps lam^-N / (1 - lam) with c from 0.003 to 0.25.
 """
 import warnings
-from pathlib import Path
 
 import numpy as np
+import style
 
 import revode as rv
 
@@ -33,11 +33,7 @@ def predicted(lam: float, N: np.ndarray, c: float) -> np.ndarray:
 
 
 def main() -> None:
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, ax = plt.subplots(figsize=(6.0, 3.6), layout="constrained")
+    figure, ax = style.subplots(1, 7.5, 4.2)
     for lam, most, color in ((0.99, 3000, "C3"), (0.999, 12000, "C0")):
         Ns = np.linspace(most / 8, most, 8).astype(int)
         ax.semilogy(Ns, [round_trip(lam, int(N)) for N in Ns], color + "o", label=f"lam = {lam}, measured")
@@ -45,10 +41,10 @@ def main() -> None:
         ax.fill_between(line, predicted(lam, line, 0.003), predicted(lam, line, 0.25), color=color, alpha=0.25, lw=0,
                         label="predicted")
     ax.axhline(1.0, color="k", lw=0.8, ls=":")
-    ax.text(12000, 1.6, "as large as the solution", ha="right", fontsize=9)
-    ax.set(xlabel="steps N", ylabel="error of the round trip", ylim=(1e-16, 1e2))
-    ax.legend(frameon=False, fontsize=9, loc="lower right")
-    figure.savefig(Path(__file__).with_suffix(".png"), dpi=110)
+    ax.text(12000, 1.6, "as large as the solution", ha="right", fontsize=11)
+    ax.set(xlabel="steps N", ylabel="error of the round trip", ylim=(1e-16, 1e3))
+    ax.legend(loc="center right", bbox_to_anchor=(1.0, 0.66))
+    style.save(figure, __file__)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,14 @@ from ..problem import Asked
 
 
 class Printed(NamedTuple):
-    """One step in three forms."""
+    """One step in three forms; what `printed` returns.
+
+    Parameters
+    ----------
+    program : print(program) shows one line for each operation, with its dtype and shape.
+    numpy : a Python function of NumPy calls into buffers that are there already: backend="replay".
+    c : the whole source that backend="native" compiles.
+    """
     program: Program     # print(program): one line for each operation, with its dtype and shape
     numpy: str           # a Python function of NumPy calls into buffers that are there already: backend="replay"
     c: str               # the whole source that backend="native" compiles
@@ -25,10 +32,17 @@ def printed(field: Callable, y0: Any, params: Any = None, *, method: Any = None,
             **driving: Any) -> Printed:
     """The program of one step of a solve.
 
-    Parameters: field, y0, params, method, ts, and diffusion, noise, interpretation, control (in `driving`) as for solve;
-    direction: "forward", or "backward" for a step of the reverse sweep (reconstruct the state, and pull the cotangents back).
+    Parameters
+    ----------
+    field, y0, params, method, ts : as for solve.
+    driving : diffusion, noise, interpretation, control, as for solve.
+    direction : "forward", or "backward" for a step of the reverse sweep (reconstruct the state, and pull the cotangents back).
+
+    Returns Printed(program, numpy, c).
     Raises NotTraceable, or NotFusable (for what has no form as a loop over trajectories, and stays with replay), by the name of
-    the operation. Cost: a few evaluations of the field; nothing is compiled.
+    the operation; ValueError for another direction.
+
+    Cost: a few evaluations of the field; nothing is compiled.
 
     Example
     -------

@@ -33,13 +33,10 @@ class Backend:
     strict: bool = False
     threads: int | None = None
 
-    def forward(self, problem: Problem, parts: dict, params: Any) -> Any:
-        from .steps import forward_steps
-        return self.runner("forward", forward_steps, problem, parts, params)
-
-    def backward(self, problem: Problem, parts: dict, params: Any) -> Any:
-        from .steps import backward_steps
-        return self.runner("backward", backward_steps, problem, parts, params)
+    def engine(self, direction: str, problem: Problem, parts: dict, params: Any) -> Any:
+        """The engine for the programs of a direction: "forward", "backward" or "pull"; None where the tape has to do it."""
+        from .steps import DIRECTIONS
+        return self.runner(direction, DIRECTIONS[direction], problem, parts, params)
 
     @property
     def options(self) -> tuple:
@@ -49,13 +46,14 @@ class Backend:
     def stands_back(self, direction: str, problem: Problem, parts: dict, params: Any) -> bool:
         """Whether this is a solve for the tape."""
         leaves = tree.flatten((parts, params))[0]
-        return (problem.adaptive is not None and direction == "forward") or any(type(x) is Tensor for x in leaves) or not all(
+        return any(type(x) is Tensor for x in leaves) or not all(
             isinstance(x, (np.ndarray, np.generic, float)) for x in leaves if is_float(x))
 
     def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """A runner for the steps of this problem; None where the tape has to do it."""
         known = getattr(problem.seen, "family", None) is not None              # the forward solve has been here already
-        aside = not known and self.stands_back(direction, problem, parts, params)
+        growing = problem.adaptive is not None and direction == "forward" and not problem.adaptive.arrived(problem)
+        aside = growing or (not known and self.stands_back(direction, problem, parts, params))
         return None if aside else self.planned(direction, steps, problem, parts, params)
 
     def planned(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
@@ -120,7 +118,9 @@ class Backend:
         """Compare one step with the tape, at a place that moves from solve to solve."""
         from .plans import compared
         made.check_tables(problem)
-        compared(made, runner, direction, problem, parts, params)
+        if direction not in problem.compared:
+            problem.compared.add(direction)
+            compared(made, runner, direction, problem, parts, params)
 
     def build(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Any:
         if self.name == "native" or (self.strict and not self.auto):        # strict: the same bits from NumPy

@@ -4,6 +4,7 @@ A value of the program is stored as F features for each of T lanes (trajectories
 all trajectories, as F numbers alone. Each operation becomes one of a few kinds of loops:
 
     Map       out[k] = expression of a[map(k)], b[map(k)], ...     elementwise operations, slices, transposes, broadcasting
+    Gather    out[k] = a[map(k)], or 0 where map(k) < 0             joins, and the vjp of an index
     Linear    out[p, j] = sum_c x[p, c] w[c, j]                     a product with a matrix that all trajectories share
     Contract  out[k] = sum_c a[ta(k, c)] b[tb(k, c)]                any other product of features
     Reduce    out[k] = sum, max or min over c of a[ta(k, c)]        along features
@@ -12,230 +13,104 @@ all trajectories, as F numbers alone. Each operation becomes one of a few kinds 
 
 Sums run in the order of c (of r), one rounding each, so the bits are those of the loop as it is written, everywhere. What
 mixes trajectories, and what has no such form, raises NotFusable, which names the operation.
+
+An array of the parameters or of the grid with axes of the batch (a network for each member of an ensemble, y (S, B, d) and W
+(S, d, h); a control for each trajectory) is taken apart: each tile finds its own. A tile then belongs to one member.
 """
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
-from ..engine.tensor import RULES, NotTraceable, Op
-from .program import ADD, MULTIPLY, SUBTRACT, Program, Role, V, Value, simplify
-
-STRUCTURAL = {"reshape", "transpose", "broadcast_to", "flip", "getitem"}
-LANES, SHARED, TILE = "lanes", "shared", "tile"       # one value for each trajectory; one for all; a sum over those of a tile
-DIVIDE, SQRT = RULES[np.divide], RULES[np.sqrt]
-
-
-class NotFusable(NotTraceable):
-    """An operation that has no form as a loop over trajectories."""
-
-
-@dataclass(eq=False)
-class Slot:
-    """A stored value: `kind`, F features, and where it comes from (a role of the program, for inputs and outputs)."""
-    kind: str
-    F: int
-    role: Role | None = None
-    name: str = ""
-
-
-class Read(NamedTuple):
-    """An argument of a loop: a slot, seen through a map of features (None: as it is), or a number."""
-    slot: Slot | None
-    map: np.ndarray | None = None
-    number: Any = None
+from ..engine.tensor import RULES
+from . import sums
+from .loops import (
+    LANES,
+    MEMBER,
+    SHARED,
+    TILE,
+    Known,
+    Loop,
+    Lowered,
+    NotFusable,
+    Own,
+    Read,
+    Slot,
+    as_map,
+    of_kind,
+)
+from .program import ADD, SUBTRACT, Program, Role, V, Value, kinds
 
 
-@dataclass(eq=False)
-class Loop:
-    """One loop. kind: map, linear, contract, reduce, outer, rows."""
-    kind: str
-    out: Slot
-    reads: list[Read]
-    text: str = ""                          # map: the expression in C, with {0}, {1}, ...
-    op: Op | None = None                    # map: the operation; reduce: sum, max or min
-    shape: tuple[int, ...] = ()             # linear: (p, n, m);  outer: (n, m)
-    tables: tuple[np.ndarray, ...] = ()     # contract, reduce: (F, C) indices of features
-    source: str = ""                        # what the user would recognise
-    apart: bool = False                     # map: a loop of its own, over values that are stored
+def lower(program: Program, batch: tuple[int, ...], found: Sequence[str], sums: Mapping[Role, str] | None = None,
+          members: int = 0) -> Lowered:
+    """The loops of a prepared program.
+
+    batch : the leading axes of the state; found : what each value depends on (kinds); sums, members : as of Lowered, where
+    another program of the same solve has them.
+    """
+    return Lowering(program, batch, found, sums or {}, members).result
 
 
-@dataclass
-class Lowered:
-    """The loops of one program, with its inputs and outputs by role."""
-    loops: list[Loop]
-    inputs: dict[Role, Slot]
-    outputs: dict[Role, Read]
-    steps: list[V] = field(default_factory=list)       # values of the grid that loops read, in the order of their columns
-    params: list[V] = field(default_factory=list)      # values of the parameters that loops read
-    program: Program | None = None
-
-
-@dataclass
-class Known:
-    """What is known of a value of the program: its slot, the map of its features, and which of its axes are rows."""
-    kind: str
-    rows: tuple[int, ...]                   # its axes that run over trajectories, in order
-    features: tuple[int, ...]               # the lengths of the others
-    slot: Slot | None
-    map: np.ndarray | None = None           # None: feature k is at k
-    number: Any = None
-
-    @property
-    def F(self) -> int:
-        return int(np.prod(self.features))
-
-    def read(self) -> Read:
-        return Read(self.slot, self.map, self.number)
-
-
-def prepared(program: Program) -> Program:
-    """Powers written as products, and the sums for the parameters as one chain of additions."""
-    values: list[Value] = []
-    new: list[Any] = []
-
-    def emit(x: Value) -> V:
-        values.append(x)
-        return V(len(values) - 1)
-
-    for x in program.values:
-        args = tuple(new[a] if isinstance(a, V) else a for a in x.args)
-        if x.op is not None and x.op.name == "power" and not isinstance(args[1], V) and np.ndim(args[1]) == 0:
-            new.append(power(x, args[0], float(args[1]), emit))
-            continue
-        if x.op is not None and x.op.name == "einsum" and len(args) > 2:
-            new.append(pairwise(x, args, [values[a].shape if isinstance(a, V) else np.shape(a) for a in args], emit))
-            continue
-        new.append(emit(x._replace(args=args)))
-    made = Program(values, {role: new[v] if isinstance(v, V) else v for role, v in program.outputs.items()})
-    return simplify(chained(made))
-
-
-def power(x: Value, a: Any, n: float, emit: Any) -> Any:
-    """a**n for a number n: products where n is a small whole number."""
-    plain = x._replace(op=MULTIPLY, options={})
-    if n in (0.5, -0.5):
-        root = emit(x._replace(op=SQRT, args=(a,), options={}))
-        return root if n > 0 else emit(x._replace(op=DIVIDE, args=(1.0, root), options={}))
-    if n != int(n) or not 1 <= abs(n) <= 16:
-        return emit(x._replace(args=(a, n)))
-    whole, result, square = int(abs(n)), None, a
-    while whole:
-        if whole & 1:
-            result = square if result is None else emit(plain._replace(args=(result, square)))
-        whole >>= 1
-        if whole:
-            square = emit(plain._replace(args=(square, square)))
-    return result if n > 0 else emit(x._replace(op=DIVIDE, args=(1.0, result), options={}))
-
-
-def pairwise(x: Value, args: Sequence[Any], shapes: Sequence[tuple[int, ...]], emit: Any) -> Any:
-    """An einsum of many factors as products of two, from the left."""
-    inputs, output = x.options["inputs"], x.options["output"]
-    sizes = {c: n for s, shape in zip(inputs, shapes, strict=True) for c, n in zip(s, shape, strict=True)}
-    so_far, letters = args[0], inputs[0]
-    for k in range(1, len(args)):
-        needed = set(output).union(*inputs[k + 1:])
-        out = output if k == len(args) - 1 else "".join(c for c in dict.fromkeys(letters + inputs[k]) if c in needed)
-        so_far = emit(x._replace(args=(so_far, args[k]), options={"inputs": (letters, inputs[k]), "output": out},
-                                 shape=tuple(sizes[c] for c in out)))
-        letters = out
-    return so_far
-
-
-def chained(program: Program) -> Program:
-    """sum + (p + q) as (sum + p) + q in the outputs for the parameters: one product is added at a time."""
-    values = list(program.values)
-    outputs = dict(program.outputs)
-    for role, v in program.outputs.items():
-        if role[0] != "aparam" or not isinstance(v, V) or program.values[v].op is not ADD:
-            continue
-        terms: list[Any] = []                                # (value, the operation that joins it)
-        total = program.inputs.get(role)
-        pending: list[Any] = [(v, ADD)]
-        found = total is None
-        while pending:
-            a, op = pending.pop()
-            x = program.values[a] if isinstance(a, V) else None
-            if a == total and isinstance(a, V) and op is ADD and not found:
-                found = True
-            elif op is ADD and x is not None and x.op in (ADD, SUBTRACT) and all(
-                    isinstance(b, V) and program.values[b].shape == x.shape for b in x.args):
-                pending += [(x.args[1], x.op), (x.args[0], ADD)]
-            else:
-                terms.append((a, op))
-        if not found:                                        # the running sum is inside of one of the terms
-            continue
-        before: Any = total
-        for term, op in terms:
-            if before is None:
-                before = term
-                continue
-            values.append(program.values[v]._replace(op=op, args=(before, term)))
-            before = V(len(values) - 1)
-        outputs[role] = before
-    return Program(values, outputs)
-
-
-def lower(program: Program, batch: tuple[int, ...], found: Sequence[str]) -> Lowered:
-    """The loops of a prepared program; batch: the leading axes of the state; found: what each value depends on (kinds)."""
-    return Lowering(program, batch, found).result
+def lower_all(programs: Mapping[str, Program], batch: tuple[int, ...]) -> dict[str, Lowered]:
+    """The loops of the prepared programs of one direction, which agree on what each tile has of its own."""
+    sums: dict[Role, str] = {}
+    members, again = 0, True
+    while again:
+        lowered = {name: lower(program, batch, kinds(program), sums, members) for name, program in programs.items()}
+        before = dict(sums), members
+        for x in lowered.values():
+            if any(sums.get(role, kind) != kind for role, kind in x.sums.items()) or (members and members != (x.members or members)):
+                raise NotFusable("a parameter that is one for each member in one place, and for each trajectory in another")
+            sums |= x.sums
+            members = members or x.members
+        again = before != (sums, members)
+    return lowered
 
 
 class Lowering:
     """One walk along a program."""
 
-    def __init__(self, program: Program, batch: tuple[int, ...], found: Sequence[str]) -> None:
+    def __init__(self, program: Program, batch: tuple[int, ...], found: Sequence[str], sums: Mapping[Role, str], members: int) -> None:
         self.program, self.values = program, program.values
         self.batch = batch if int(np.prod(batch)) > 1 else ()       # one trajectory: every axis is a feature
         self.found = self.here(found)
-        self.result = Lowered([], {}, {}, program=program)
+        self.result = Lowered([], {}, {}, program=program, sums=dict(sums), members=members, batch=self.batch)
+        self.open: dict[Slot, V] = {}                # sums for parameters of which nothing is known yet
+        self.taken: dict[Any, Known] = {}            # what has been taken apart
         self.known: list[Known | None] = []
         for i, x in enumerate(self.values):
-            self.known.append(self.look(V(i), x))
+            self.known.append(None)
+            self.known[i] = self.look(V(i), x)
         for role, v in program.outputs.items():
-            same = not isinstance(v, V) and np.size(v) and np.all(v == np.ravel(v)[0])         # the zeros that pending sums start from
-            known = self.of(np.ravel(v)[0] if same else v)
-            if known.kind == SHARED and known.slot is not None and self.over_batch(self.shape_of(v)) and role[0] in (
-                    "part", "cotangent", "carry"):
-                known = self.everywhere(self.without(known, self.shape_of(v), range(len(self.batch))))
-            self.result.outputs[role] = known.read()
+            self.result.outputs[role] = self.output(role, v).read()
+        read = {read.slot for loop in self.result.loops for read in loop.reads} | {
+            read.slot for read in self.result.outputs.values()}
+        for i, k in enumerate(self.known):
+            if k is not None and k.slot in read and self.found[i] in ("step", "param"):
+                (self.result.steps if self.found[i] == "step" else self.result.params).append(V(i))
 
     def look(self, i: V, x: Value) -> Known | None:
         if self.found[i] in ("step", "param"):
-            return self.outer(i, x) if self.leaves(i) else None
+            slot = Slot(SHARED, int(np.prod(x.shape)), (self.found[i] + "s", int(i)))
+            return Known(SHARED, (), x.shape, slot) if self.leaves(i) else None
         if x.op is None:
-            return self.input(x)
+            return self.input(i, x)
         name = x.op.name
         if 0 in x.shape:
             leaf = next((y.role[1] for y in self.values if y.role is not None and y.role[0] == "param" and 0 in y.shape), None)
             raise NotFusable(f"np.{name} of shape {x.shape}, which has no entries" + ("" if leaf is None else (
                 f", as leaf {leaf} of params: leave it out of the field's sums, or use backend='replay'")))
+        form = FORMS.get(name) or (elementwise if x.op.c is not None else None)
+        if form is None:
+            raise NotFusable(f"np.{name} of shape {x.shape} has no form as a loop over trajectories")
         try:
-            if name in STRUCTURAL:
-                return self.structural(x)
-            if name == "concatenate":
-                return self.concatenate(x)
-            if name == "scatter_add":
-                return self.scatter(x)
-            if name in ("matmul", "dot"):
-                return self.matmul(x)
-            if name == "einsum":
-                return self.einsum(x)
-            if name in ("sum", "max", "min"):
-                return self.reduce(x)
-            if name == "cumsum":
-                return self.cumsum(x)
-            if name == "astype" and {x.dtype.kind, self.dtype_of(x.args[0]).kind} == {"f"}:
-                raise NotFusable(f"from {self.dtype_of(x.args[0])} to {x.dtype}; loops compute in one precision throughout")
-            if x.op.c is not None:
-                return self.elementwise(x)
+            return form(self, x)
         except NotFusable as error:
             raise NotFusable(f"np.{name} of shape {x.shape}: {error}") from None
-        raise NotFusable(f"np.{name} of shape {x.shape} has no form as a loop over trajectories")
 
     def over_batch(self, shape: tuple[int, ...]) -> bool:
         return bool(self.batch) and shape[:len(self.batch)] == self.batch
@@ -255,15 +130,10 @@ class Lowering:
         return any(isinstance(a, V) and a == i for j, x in enumerate(self.values) if self.found[j] == "state" for a in x.args) or any(
             isinstance(v, V) and v == i for v in self.program.outputs.values())
 
-    def outer(self, i: V, x: Value) -> Known:
-        (self.result.steps if self.found[i] == "step" else self.result.params).append(i)
-        slot = Slot(SHARED, int(np.prod(x.shape)), (self.found[i] + "s", int(i)))
-        return Known(SHARED, (), x.shape, slot)
-
-    def input(self, x: Value) -> Known:
+    def input(self, i: V, x: Value) -> Known:
         assert x.role is not None
-        kind = x.role[0]
-        n = len(self.batch)
+        kind, n, F = x.role[0], len(self.batch), int(np.prod(x.shape))
+        known = Known(LANES, tuple(range(n)), x.shape[n:], Slot(LANES, int(np.prod(x.shape[n:])), x.role))
         if kind == "aparam":
             slot = Slot(TILE if n else LANES, int(np.prod(x.shape)), x.role)
             known = Known(slot.kind, (), x.shape, slot)
@@ -272,11 +142,21 @@ class Lowering:
                 slot = Slot(SHARED, int(np.prod(x.shape)), x.role)
                 known = Known(SHARED, (), x.shape, slot)
             else:
+        form = FORMS.get(name) or (elementwise if x.op.c is not None else None)
+        if form is None:
+            raise NotFusable(f"np.{name} of shape {x.shape} has no form as a loop over trajectories")
                 raise NotFusable(f"{' '.join(map(str, x.role))} of shape {x.shape} has no axes for the batch {self.batch}")
-        else:
-            slot = Slot(LANES, int(np.prod(x.shape[n:])), x.role)
-            known = Known(LANES, tuple(range(n)), x.shape[n:], slot)
-        self.result.inputs[x.role] = slot
+            known = Known(SHARED, (), x.shape, Slot(SHARED, F, x.role))
+        self.result.inputs[x.role] = known.slot                                                    # type: ignore[assignment]
+        return known
+
+    def output(self, role: Role, v: Any) -> Known:
+        same = not isinstance(v, V) and np.size(v) and np.all(v == np.ravel(v)[0])         # the zeros that pending sums start from
+        known = self.of(np.ravel(v)[0] if same else v)
+        if known.kind == SHARED and known.slot is not None and role[0] in ("part", "cotangent", "carry"):
+            shape = self.shape_of(v)
+            if self.over_batch(shape):
+                return self.lanes(self.without(v, known, shape, range(len(self.batch)), self.batch))
         return known
 
     def of(self, a: Any) -> Known:
@@ -290,69 +170,8 @@ class Lowering:
         a = np.asarray(a, np.float64)
         one = a[(0,) * len(self.batch)] if self.over_batch(a.shape) else a
         if one is not a and np.array_equal(a, np.broadcast_to(one, a.shape), equal_nan=True):
-            return self.everywhere(Known(SHARED, (), one.shape, Slot(SHARED, one.size, ("constant", one.tobytes(), one.size))))
+            return self.lanes(Known(SHARED, (), one.shape, Slot(SHARED, one.size, ("constant", one.tobytes(), one.size))))
         return Known(SHARED, (), a.shape, Slot(SHARED, a.size, ("constant", a.tobytes(), a.size)))
-
-    def without(self, known: Known, shape: tuple[int, ...], axes: Sequence[int]) -> Known:
-        """A shared value without these axes, along which it does not change: those of the batch."""
-        if known.slot is None:
-            return known
-        index = (np.arange(known.F) if known.map is None else known.map).reshape(shape)
-        moved = np.moveaxis(index, tuple(axes), range(len(axes)))
-        one = moved[(0,) * len(axes)]
-        content = moved
-        if known.slot.role is not None and known.slot.role[0] == "constant":
-            content = np.frombuffer(known.slot.role[1])[moved]
-        if not np.array_equal(content, np.broadcast_to(content[(0,) * len(axes)], content.shape), equal_nan=True):
-            raise NotFusable("an array that is not the state, with a value of its own for every trajectory; put it into y0")
-        return Known(known.kind, (), one.shape, known.slot, one.reshape(-1))
-
-    def loop(self, kind: str, to: str, F: int, reads: list[Read], **more: Any) -> Slot:
-        out = Slot(to, F)
-        self.result.loops.append(Loop(kind, out, reads, **more))
-        return out
-
-    def everywhere(self, known: Known) -> Known:
-        """A shared value, given to each trajectory."""
-        slot = self.loop("map", LANES, known.F, [known.read()], text="{0}")
-        return Known(LANES, tuple(range(len(self.batch))), known.features, slot)
-
-    def plain(self, known: Known) -> Slot:
-        """The slot of a value, with its features in their own order."""
-        if known.slot is not None and known.map is None:
-            return known.slot
-        return self.loop("map", known.kind, known.F, [known.read()], text="{0}")
-
-    # elementwise
-
-    def elementwise(self, x: Value) -> Known:
-        known = [self.of(a) for a in x.args]
-        shapes = [self.shape_of(a) for a in x.args]
-        kind = self.kind_of(known, x)
-        rows: tuple[int, ...] = ()
-        for k, shape in zip(known, shapes, strict=True):
-            at = tuple(r + len(x.shape) - len(shape) for r in k.rows)
-            if at and rows and at != rows:
-                raise NotFusable("trajectories along different axes of its arguments")
-            rows = at or rows
-        features = tuple(n for a, n in enumerate(x.shape) if a not in rows)
-        reads = []
-        for k, shape in zip(known, shapes, strict=True):
-            aligned = (1,) * (len(x.shape) - len(shape)) + shape
-            stretched = [a for a in rows if aligned[a] != 1]
-            if not k.rows and stretched:
-                k = self.without(k, aligned, stretched)
-            reads.append(self.broadcast(k, tuple(n for a, n in enumerate(aligned) if a not in rows), features))
-        op = x.op
-        assert op is not None and op.c is not None
-        slot = self.loop("map", kind, int(np.prod(features)), reads, text=op.c, op=op, source=op.name)
-        return Known(kind, rows, features, slot)
-
-    def kind_of(self, known: list[Known], x: Value) -> str:
-        kinds = {k.kind for k in known}
-        if kinds >= {LANES, TILE}:
-            raise NotFusable("a sum over the trajectories that goes back into each of them")
-        return LANES if LANES in kinds else TILE if TILE in kinds else SHARED
 
     def dtype_of(self, a: Any) -> np.dtype:
         return self.values[a].dtype if isinstance(a, V) else np.asarray(a).dtype
@@ -360,34 +179,142 @@ class Lowering:
     def shape_of(self, a: Any) -> tuple[int, ...]:
         return self.values[a].shape if isinstance(a, V) else np.shape(a)
 
-    def broadcast(self, known: Known, own: tuple[int, ...], features: tuple[int, ...]) -> Read:
-        """Read a value of these features as if it had those."""
+    # loops
+
+    def loop(self, kind: str, to: str, F: int, reads: list[Read], **more: Any) -> Slot:
+        out = Slot(TILE if to == MEMBER else to, F)
+        self.result.loops.append(Loop(kind, out, reads, **more))
+        return out
+
+    def lanes(self, known: Known) -> Known:
+        """A value without axes of the batch, given to each trajectory."""
+        if known.kind != LANES:
+            slot = self.loop("map", LANES, known.F, [known.read()], text="{0}")
+            known = Known(LANES, (), known.features, slot)
+        return replace(known, rows=tuple(range(len(self.batch))))
+
+    def plain(self, known: Known) -> Slot:
+        """The slot of a value, with its features in their own order."""
+        if known.slot is not None and known.map is None:
+            return known.slot
+        return self.loop("map", known.kind, known.F, [known.read()], text="{0}")
+
+    def kind_of(self, known: Sequence[Known]) -> str:
+        kinds = {k.kind for k in known}
+        if LANES in kinds and kinds & {TILE, MEMBER}:
+            raise NotFusable("a sum over the trajectories that goes back into each of them")
+        if kinds >= {TILE, MEMBER}:
+            raise NotFusable("a sum over all trajectories that goes back into the members of an ensemble")
+        return next((kind for kind in (LANES, TILE, MEMBER) if kind in kinds), SHARED)
+
+    # values with axes of the batch that are not the state
+
+    def without(self, a: Any, known: Known, shape: tuple[int, ...], axes: Sequence[int | None], lengths: Sequence[int]) -> Known:
+        """A shared value without the axes of the batch: it is the same along them, or each tile has its own.
+
+        a, known, shape : the value, and its shape as it is read; axes : where the axes of the batch are in it, None for one
+        that it has not; lengths : theirs.
+        """
         if known.slot is None:
-            return known.read()
-        F = int(np.prod(features))
-        index = np.arange(known.F) if known.map is None else known.map
-        index = np.broadcast_to(index.reshape(own), features).reshape(-1)
-        return Read(known.slot, None if known.slot.F == F and np.array_equal(index, np.arange(F)) else index)
+            return known
+        there = [axis for axis in axes if axis is not None]
+        moved = np.moveaxis(known.index.reshape(shape), there, range(len(there)))
+        content = np.frombuffer(known.slot.role[1])[moved] if of_kind(known, "constant") else moved          # type: ignore[index]
+        one = moved[(0,) * len(there)]
+        if np.array_equal(content, np.broadcast_to(content[(0,) * len(there)], content.shape), equal_nan=True):
+            return Known(known.kind, (), one.shape, known.slot, one.reshape(-1))
+        gap = tuple(slice(None) if axis is not None else None for axis in axes)
+        index = np.broadcast_to(moved[gap], (*lengths, *one.shape))
+        if of_kind(known, "params", "steps"):
+            return self.taken_apart(known, index, len(lengths))
+        if isinstance(a, V) and known.slot.role is None and self.values[a].op is not None and FORMS.get(
+                self.values[a].op.name) is None:                                                   # type: ignore[union-attr]
+            return self.again(a, shape, axes, lengths)
+        if of_kind(known, "carry"):
+            raise NotFusable("a value of parameters and the time that one step leaves for the next, of which every trajectory has "
+                             "its own; use backend='replay', or solve for the members of the ensemble one by one")
+        raise NotFusable("an array that is not the state, with a value of its own for every trajectory; put it into y0")
+
+    def taken_apart(self, known: Known, index: np.ndarray, rows: int) -> Known:
+        """Of a value of the parameters or of the grid, what each tile reads: entry index[row, ..., feature, ...]."""
+        features, depth, whole = index.shape[rows:], rows, int(np.prod(index.shape[:rows])) == int(np.prod(self.batch))
+        while depth and np.all(index == index.take([0], depth - 1)):
+            index, depth = index.take([0], depth - 1), depth - 1
+        kind = LANES if depth == rows and whole else SHARED
+        if kind == SHARED:
+            self.of_members(depth)
+        assert known.slot is not None and known.slot.role is not None
+        where, v = known.slot.role
+        index = index.reshape(-1, int(np.prod(features)))
+        key = kind, v, index.tobytes()
+        if key not in self.taken:
+            self.result.own.append(Own(kind, V(v), index, where == "steps"))
+            slot = Slot(kind, index.shape[1], (f"own {where}", len(self.result.own) - 1))
+            self.taken[key] = Known(kind, (), features, slot)
+        return replace(self.taken[key], features=features)
+
+    def again(self, a: V, shape: tuple[int, ...], axes: Sequence[int | None], lengths: Sequence[int]) -> Known:
+        """An elementwise operation on such values: done anew, by each tile for its own."""
+        x = self.values[a]
+        key = a, tuple(axes), tuple(lengths)
+        if key not in self.taken:
+            more = len(shape) - len(x.shape)         # axes of length one that have come in front
+            features = tuple(n for axis, n in enumerate(shape) if axis not in axes)
+            reads, found = [], []
+            for b in x.args:
+                own = self.shape_of(b)
+                aligned = (1,) * (more + len(x.shape) - len(own)) + own
+                found.append(self.without(b, self.of(b), aligned, axes, lengths))
+                reads.append(broadcast(found[-1], tuple(n for axis, n in enumerate(aligned) if axis not in axes), features))
+            kind = self.kind_of(found)
+            assert x.op is not None and x.op.c is not None
+            slot = self.loop("map", kind, int(np.prod(features)), reads, text=x.op.c, op=x.op, source=x.op.name)
+            self.taken[key] = Known(kind, (), features, slot)
+        return self.taken[key]
+
+    def of_members(self, depth: int) -> None:
+        """The first axes of the batch number the members of an ensemble."""
+        if self.result.members not in (0, depth):
+            raise NotFusable(f"a value for each of {self.batch[:depth]} members, and another one for each of "
+                             f"{self.batch[:self.result.members]}")
+        self.result.members = depth
+
+    def decided(self, i: V, known: Known, role: Role, kind: str | None, term: Known | None = None) -> Known:
+        """The running sum for a parameter, once it is known to be one for each trajectory, or for each member."""
+        if kind is None:
+            return known
+        depth = len(self.batch) if kind == LANES else self.result.members
+        if term is not None and term.rows != tuple(range(depth)):
+            raise NotFusable("a parameter whose axes for the trajectories are not its first ones")
+        assert known.slot is not None
+        features = self.values[i].shape[depth:]
+        known.slot.kind, known.slot.F = (LANES if kind == LANES else TILE), int(np.prod(features))
+        self.open.pop(known.slot)
+        self.result.sums[role] = kind
+        return Known(kind, tuple(range(depth)), features, known.slot)
+
+    def decide(self, x: Value, known: list[Known]) -> None:
+        """The arguments of an operation: a term shows what the sum that it is added to is for."""
+        for j, a in enumerate(x.args):
+            i, term = self.open.get(known[j].slot), known[-1 - j]                                  # type: ignore[arg-type]
+            if i is None:
+                continue
+            if len(known) == 2 and x.op in (ADD, SUBTRACT) and term.rows:
+                known[j] = self.known[a] = self.decided(i, known[j], self.values[i].role, term.kind, term)   # type: ignore[arg-type]
+            self.open.pop(known[j].slot, None)                                                     # type: ignore[arg-type]
 
     # structure: the same operation on the numbers of the features, and of the rows, tells where everything goes
 
-    def structural(self, x: Value) -> Known:
-        known = self.of(x.args[0])
-        feature, row = self.numbers(known, self.shape_of(x.args[0]))
-        op = x.op
-        assert op is not None
-        made = self.placed(known, op.forward(feature, **x.options), op.forward(row, **x.options))
-        if op.name == "broadcast_to" and made.kind == SHARED and self.over_batch(x.shape):
-            return self.everywhere(self.without(made, x.shape, range(len(self.batch))))
-        return made
-
     def numbers(self, known: Known, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
         """For every entry of a value its feature and its trajectory."""
-        index = np.arange(known.F) if known.map is None else known.map
-        feature = index.reshape(tuple(1 if a in known.rows else n for a, n in enumerate(shape)))
-        count = np.arange(int(np.prod(self.batch))) if known.rows else np.zeros(1, int)
+        feature = known.index.reshape(tuple(1 if a in known.rows else n for a, n in enumerate(shape)))
+        count = np.arange(self.count(known)) if known.rows else np.zeros(1, int)
         row = count.reshape(tuple(n if a in known.rows else 1 for a, n in enumerate(shape)))
         return np.broadcast_to(feature, shape), np.broadcast_to(row, shape)
+
+    def count(self, known: Known) -> int:
+        """How many rows there are."""
+        return int(np.prod(self.batch[:self.result.members] if known.kind == MEMBER else self.batch))
 
     def placed(self, known: Known, feature: np.ndarray, row: np.ndarray) -> Known:
         """The value whose entries are these features of these trajectories."""
@@ -395,7 +322,7 @@ class Lowering:
         if known.rows:
             rows = tuple(a for a in range(row.ndim) if row.shape[a] > 1 and np.any(np.diff(row, axis=a)))
             order = tuple(n for a, n in enumerate(row.shape) if a in rows)
-            wanted = np.arange(int(np.prod(self.batch)))
+            wanted = np.arange(self.count(known))
             flat = np.moveaxis(row, rows, range(len(rows))).reshape(*order, -1)
             if int(np.prod(order)) != wanted.size or not np.array_equal(flat.reshape(wanted.size, -1), np.broadcast_to(
                     wanted[:, None], (wanted.size, flat.shape[-1]))):
@@ -407,256 +334,119 @@ class Lowering:
         index = moved[0].reshape(-1) if rows else feature.reshape(-1)
         features = tuple(n for a, n in enumerate(feature.shape) if a not in rows)
         assert known.slot is not None
-        same = known.slot.F == index.size and np.array_equal(index, np.arange(index.size))
-        return Known(known.kind, rows, features, known.slot, None if same else index)
+        return Known(known.kind, rows, features, known.slot, as_map(known.slot, index))
 
-    def concatenate(self, x: Value) -> Known:
-        known = [self.of(a) for a in x.args]
-        axis = x.options.get("axis", 0) % len(x.shape)
-        kind = self.kind_of(known, x)
-        rows = next((k.rows for k in known if k.rows), ())
-        if axis in rows or any(k.kind == LANES and k.rows != rows for k in known):
-            raise NotFusable("it joins trajectories")
-        known = [k if k.rows or not rows else self.without(k, self.shape_of(a), rows) for k, a in zip(known, x.args, strict=True)]
-        features = tuple(n for a, n in enumerate(x.shape) if a not in rows)
-        F = int(np.prod(features))
-        before = 0
-        number = np.arange(F).reshape(features)
-        at = axis - sum(r < axis for r in rows)
-        pieces: list[Any] = [None] * len(known)
-        for j, a in enumerate(x.args):
-            n = self.shape_of(a)[axis]
-            pieces[j] = np.take(number, range(before, before + n), axis=at).reshape(-1)
-            before += n
-        # out[k] reads part j where k is one of its features: index -1 elsewhere
-        reads = []
-        for k, piece in zip(known, pieces, strict=True):
-            index = np.full(F, -1)
-            index[piece] = np.arange(piece.size) if k.map is None else k.map
-            reads.append(Read(k.slot, index, k.number))
-        slot = self.loop("gather", kind, F, reads, source="concatenate")
-        return Known(kind, rows, features, slot)
 
-    def scatter(self, x: Value) -> Known:
-        """The vjp of an index: zeros, with entries added where they came from."""
-        known = self.of(x.args[0])
-        shape = x.options["shape"]
-        rows_out = len(known.rows) and tuple(range(len(self.batch)))
-        whole = Known(known.kind, rows_out or (), tuple(shape[len(rows_out or ()):]), Slot(known.kind, 0))
-        feature, row = self.numbers(whole, shape)
-        index = x.options["index"]
-        target = self.placed(Known(known.kind, whole.rows, whole.features, Slot(known.kind, -1)), feature[index], row[index])
-        to = target.map if target.map is not None else np.arange(target.F)
-        if target.rows != known.rows:
-            raise NotFusable("trajectories along different axes")
-        F = whole.F
-        sources: list[list[int]] = [[] for _ in range(F)]
-        for k, f in enumerate(to):
-            sources[f].append(k if known.map is None else int(known.map[k]))
-        width = max(map(len, sources))
-        table = np.full((F, max(1, width)), -1)
-        for f, found in enumerate(sources):
-            table[f, :len(found)] = found
-        if width <= 1:
-            slot = self.loop("gather", known.kind, F, [Read(known.slot, table[:, 0], known.number)], source="scatter_add")
-        else:
-            slot = self.loop("reduce", known.kind, F, [Read(known.slot)], op=RULES[np.sum], tables=(table,), source="scatter_add")
-        return Known(known.kind, whole.rows, whole.features, slot)
+# Forms: an operation as a loop
 
-    # sums
-
-    def reduce(self, x: Value) -> Known:
-        op, a = x.op, x.args[0]
-        assert op is not None
-        known, shape = self.of(a), self.shape_of(a)
-        axis, keep = x.options.get("axis"), x.options.get("keepdims", False)
-        axes = tuple(range(len(shape))) if axis is None else tuple(i % len(shape) for i in (
-            axis if isinstance(axis, (tuple, list)) else (axis,)))
-        over_rows = [r for r in known.rows if r in axes]
-        if over_rows and (len(over_rows) < len(known.rows) or op.name != "sum"):
-            if x.shape == () and op.name == "max":
-                return self.largest(known)
-            raise NotFusable("over some axes of the batch")
-        feature_axes = [i for i in range(len(shape)) if i not in known.rows]
-        index = (np.arange(known.F) if known.map is None else known.map).reshape(known.features)
-        summed = [feature_axes.index(i) for i in axes if i not in known.rows]
-        rest = [k for k in range(len(feature_axes)) if k not in summed]
-        table = np.transpose(index, rest + summed).reshape(int(np.prod([known.features[k] for k in rest])), -1)
-        out = known
-        remaining = tuple(1 if i in axes else n for i, n in enumerate(shape) if i not in axes or keep)
-        rows = tuple(r - (0 if keep else sum(i < r for i in axes)) for r in known.rows) if not over_rows else ()
-        features = tuple(n if i not in axes else 1 for i, n in enumerate(shape) if i not in known.rows and (i not in axes or keep))
-        if summed:
-            if known.slot is None:
-                raise NotFusable("the sum of a number")
-            if table.shape[1] == 1:                                 # nothing to add
-                slot = known.slot
-                same = slot.F == len(table) and np.array_equal(table[:, 0], np.arange(len(table)))
-                out = Known(known.kind, rows, features, slot, None if same else table[:, 0])
-        if summed and table.shape[1] > 1:
-            slot = self.loop("reduce", known.kind, len(table), [Read(known.slot)], op=op, tables=(table,), source=op.name)
-            out = Known(known.kind, rows, features, slot)
-        if over_rows:
-            slot = self.loop("rows", TILE, out.F, [Read(self.plain(Known(LANES, (), out.features, out.slot, out.map)))],
-                             source="sum")
-            return Known(TILE, (), remaining, slot)
-        return Known(out.kind, rows, features, out.slot, out.map)
-
-    def largest(self, known: Known) -> Known:
-        """The largest entry of all: of the features first, then of the lanes."""
-        table = (np.arange(known.F) if known.map is None else known.map).reshape(1, -1)
-        slot = self.loop("reduce", LANES, 1, [Read(known.slot)], op=RULES[np.max], tables=(table,), source="max")
-        slot = self.loop("rows", TILE, 1, [Read(slot)], op=RULES[np.max], source="max")
-        return Known(TILE, (), (), slot)
-
-    def cumsum(self, x: Value) -> Known:
-        known, axis = self.of(x.args[0]), x.options["axis"] % len(x.shape)
-        if axis in known.rows:
-            raise NotFusable("along the batch")
-        at = axis - sum(r < axis for r in known.rows)
-        index = (np.arange(known.F) if known.map is None else known.map).reshape(known.features)
-        n = known.features[at]
-        if n > 64:
-            raise NotFusable("over more than 64 features")
-        moved = np.moveaxis(index, at, -1)
-        table = np.where(np.arange(n)[None, :] <= np.arange(n)[:, None], moved[..., None, :], -1)     # (..., n, n)
-        table = np.moveaxis(table, -2, at).reshape(known.F, n)
-        slot = self.loop("reduce", known.kind, known.F, [Read(known.slot)], op=RULES[np.sum], tables=(table,), source="cumsum")
-        return Known(known.kind, known.rows, known.features, slot)
-
-    # products
-
-    def matmul(self, x: Value) -> Known:
-        """As an einsum: a letter for each axis."""
-        shapes = [self.shape_of(a) for a in x.args]
-        a, b = (len(s) for s in shapes)
-        batch = "ABCDEFGH"[:max(a, b, 2) - 2]
-        left = (batch[len(batch) - (a - 2):] if a > 2 else "") + ("ic" if a > 1 else "c")
-        right = (batch[len(batch) - (b - 2):] if b > 2 else "") + ("cj" if b > 1 else "c")
-        out = batch + ("i" if a > 1 else "") + ("j" if b > 1 else "")
-        for s, t in ((shapes[0], left), (shapes[1], right)):
-            if any(n == 1 and letter in batch and x.shape[out.index(letter)] != 1 for n, letter in zip(s, t, strict=True)):
-                raise NotFusable("a batch of matrices that is stretched")
-        return self.product(x, [left, right], out)
-
-    def einsum(self, x: Value) -> Known:
-        if len(x.args) == 1:
-            return self.single(x, x.options["inputs"][0], x.options["output"])
-        if len(x.args) > 2:
-            raise NotFusable("a product of more than two arrays; multiply two at a time")
-        return self.product(x, list(x.options["inputs"]), x.options["output"])
-
-    def single(self, x: Value, letters: str, out: str) -> Known:
-        known = self.of(x.args[0])
-        feature, row = self.numbers(known, self.shape_of(x.args[0]))
-        summed = [c for c in letters if c not in out]
-        order = [letters.index(c) for c in out + "".join(summed)]
-        if any(letters.index(c) in known.rows for c in summed):
-            raise NotFusable("a sum over the trajectories")
-        moved = Known(known.kind, known.rows, known.features, known.slot, known.map)
-        placed = self.placed(moved, np.transpose(feature, order), np.transpose(row, order))
-        n = len(placed.features) - len(summed)
-        index = (np.arange(placed.F) if placed.map is None else placed.map).reshape(int(np.prod(placed.features[:n])), -1)
-        slot = self.loop("reduce", known.kind, len(index), [Read(known.slot)], op=RULES[np.sum], tables=(index,), source="einsum")
-        return Known(known.kind, placed.rows, placed.features[:n], slot)
-
-    def product(self, x: Value, letters: list[str], out: str) -> Known:
-        """out = sum over the letters that are not in it of a b; rows may be a batch, or be summed over by both."""
-        known = [self.of(a) for a in x.args]
-        sizes: dict[str, int] = {}
-        for a, s in zip(x.args, letters, strict=True):
-            sizes |= dict(zip(s, self.shape_of(a), strict=True))
-        row_letters = ["".join(s[r] for r in k.rows) for k, s in zip(known, letters, strict=True)]
-        a_rows, b_rows = row_letters
-        kind = self.kind_of(known, x)
-        if known[0].kind == known[1].kind == TILE:
-            raise NotFusable("a product of two sums over the trajectories")
-        if a_rows and b_rows and a_rows != b_rows:
+def elementwise(w: Lowering, x: Value) -> Known:
+    known = [w.of(a) for a in x.args]
+    w.decide(x, known)
+    shapes = [w.shape_of(a) for a in x.args]
+    kind = w.kind_of(known)
+    rows: tuple[int, ...] = ()
+    for k, shape in zip(known, shapes, strict=True):
+        at = tuple(r + len(x.shape) - len(shape) for r in k.rows)
+        if at and rows and at != rows:
             raise NotFusable("trajectories along different axes of its arguments")
-        rows = a_rows or b_rows
-        for n, (k, s) in enumerate(zip(known, letters, strict=True)):
-            stretched = [i for i, c in enumerate(s) if c in rows]
-            if stretched and not k.rows:
-                if rows[0] not in out and (k.slot is None or k.slot.role is None or k.slot.role[0] != "constant"):
-                    raise NotFusable("a sum over the trajectories with something that is not theirs")
-                known[n] = self.without(k, self.shape_of(x.args[n]), stretched)
-                if rows[0] in out:
-                    letters[n] = "".join(c for c in s if c not in rows)
-                else:                                       # each trajectory's term of a sum over them
-                    known[n] = replace(self.everywhere(known[n]), rows=tuple(stretched))
-        over_rows = bool(rows) and rows[0] not in out
-        if rows and any((c in out) == over_rows for c in rows):
-            raise NotFusable("a sum over some axes of the batch")
-        if over_rows and not (known[0].rows and known[1].rows):
-            raise NotFusable("a sum over the trajectories with something that is not theirs")
-        free = [c for c in out if c not in rows]
-        summed = [c for c in dict.fromkeys("".join(letters)) if c not in out and c not in rows]
-        features = tuple(sizes[c] for c in free)
-        axes_out = tuple(out.index(c) for c in rows) if rows and not over_rows else ()
-        tables = []
-        grid = np.indices([sizes[c] for c in free + summed]) if free + summed else np.zeros((0,), int)
-        place = {c: grid[n] for n, c in enumerate(free + summed)}
-        for k, s in zip(known, letters, strict=True):
-            own = [c for c in s if c not in rows]
-            index = np.zeros([sizes[c] for c in free + summed], int)
-            for c in own:
-                index = index * sizes[c] + place[c]
-            if k.map is not None:
-                index = k.map[index]
-            tables.append(index.reshape(int(np.prod(features)), -1))
-        F = int(np.prod(features))
-        if any(k.slot is None for k in known):
-            raise NotFusable("a product with a number")
-        if over_rows:
-            if summed or len(free) != 2 or any(k.map is not None for k in known):
-                return self.slow_outer(known, tables, features, summed, out, rows)
-            if [c for c in letters[0] if c not in rows] != free[:1]:
-                known = known[::-1]
-            shape = (sizes[free[0]], sizes[free[1]])
-            if shape != (known[0].F, known[1].F):
-                return self.slow_outer(known, tables, features, summed, out, rows)
-            slot = self.loop("outer", TILE, F, [Read(known[0].slot), Read(known[1].slot)], shape=shape, source="matmul")
-            return Known(TILE, (), features, slot)
-        a, b = known
-        if not self.batch and tables[0].shape[1] == 1 and a.F * b.F == F and not any(
-                of_grid(k) or k.map is not None for k in known) and np.array_equal(
-                tables[0][:, 0], np.arange(F) // b.F) and np.array_equal(tables[1][:, 0], np.arange(F) % b.F):
-            slot = self.loop("outer", LANES, F, [Read(a.slot), Read(b.slot)], shape=(a.F, b.F), source="matmul")
-            return Known(LANES, (), features, slot)
-        linear = self.linear(known, tables, F)
-        if linear is not None:
-            return Known(kind, axes_out, features, linear)
-        slot = self.loop("contract", kind, F, [Read(k.slot) for k in known], tables=tuple(tables), source="matmul")
-        return Known(kind, axes_out, features, slot)
-
-    def slow_outer(self, known: list[Known], tables: list[np.ndarray], features: tuple[int, ...], summed: list[str], out: str,
-                   rows: str) -> Known:
-        """A sum over trajectories and features of products: first each trajectory's own, then over the lanes."""
-        slot = self.loop("contract", LANES, int(np.prod(features)), [Read(k.slot) for k in known], tables=tuple(tables),
-                         source="matmul")
-        slot = self.loop("rows", TILE, slot.F, [Read(slot)], source="sum")
-        return Known(TILE, (), features, slot)
-
-    def linear(self, known: list[Known], tables: list[np.ndarray], F: int) -> Slot | None:
-        """x[p, c] w[c, j] with a shared w, if that is what the tables say."""
-        x, w = known
-        if x.kind != LANES or w.kind != SHARED or x.slot is None or w.slot is None or of_grid(w):
-            return None
-        tx, tw = tables
-        n = tx.shape[1]
-        if w.slot.F % n:
-            return None
-        m = w.slot.F // n
-        if F % m:
-            return None
-        p = F // m
-        k = np.arange(F)
-        if not np.array_equal(tw, (np.arange(n)[None, :] * m + (k % m)[:, None])) or not np.array_equal(
-                tx, (k // m)[:, None] * n + np.arange(n)[None, :]):
-            return None
-        return self.loop("linear", LANES, F, [Read(x.slot), Read(w.slot)], shape=(p, n, m), source="matmul")
+        rows = at or rows
+    features = tuple(n for a, n in enumerate(x.shape) if a not in rows)
+    reads = []
+    for a, k, shape in zip(x.args, known, shapes, strict=True):
+        aligned = (1,) * (len(x.shape) - len(shape)) + shape
+        if not k.rows and any(aligned[r] != 1 for r in rows):
+            k = w.without(a, k, aligned, rows, [x.shape[r] for r in rows])
+        reads.append(broadcast(k, tuple(n for a, n in enumerate(aligned) if a not in rows), features))
+    op = x.op
+    assert op is not None and op.c is not None
+    slot = w.loop("map", kind, int(np.prod(features)), reads, text=op.c, op=op, source=op.name)
+    return Known(kind, rows, features, slot)
 
 
-def of_grid(known: Known) -> bool:
-    """Whether a value lies among those of the grid, which are doubles whatever the dtype: read one at a time."""
-    return known.slot is not None and known.slot.role is not None and known.slot.role[0] == "steps"
+def broadcast(known: Known, own: tuple[int, ...], features: tuple[int, ...]) -> Read:
+    """Read a value of these features as if it had those."""
+    if known.slot is None:
+        return known.read()
+    return Read(known.slot, as_map(known.slot, np.broadcast_to(known.index.reshape(own), features).reshape(-1)))
+
+
+def astype(w: Lowering, x: Value) -> Known:
+    if {x.dtype.kind, w.dtype_of(x.args[0]).kind} == {"f"}:
+        raise NotFusable(f"from {w.dtype_of(x.args[0])} to {x.dtype}; loops compute in one precision throughout")
+    return elementwise(w, x)
+
+
+def structural(w: Lowering, x: Value) -> Known:
+    known = w.of(x.args[0])
+    feature, row = w.numbers(known, w.shape_of(x.args[0]))
+    op = x.op
+    assert op is not None
+    made = w.placed(known, op.forward(feature, **x.options), op.forward(row, **x.options))
+    if op.name == "broadcast_to" and made.kind == SHARED and w.over_batch(x.shape):
+        return w.lanes(w.without(None, made, x.shape, range(len(w.batch)), w.batch))
+    return made
+
+
+def concatenate(w: Lowering, x: Value) -> Known:
+    known = [w.of(a) for a in x.args]
+    axis = x.options.get("axis", 0) % len(x.shape)
+    kind = w.kind_of(known)
+    rows = next((k.rows for k in known if k.rows), ())
+    if axis in rows or any(k.rows and k.rows != rows for k in known):
+        raise NotFusable("it joins trajectories")
+    known = [k if k.rows or not rows else w.without(a, k, w.shape_of(a), rows, [x.shape[r] for r in rows])
+             for k, a in zip(known, x.args, strict=True)]
+    features = tuple(n for a, n in enumerate(x.shape) if a not in rows)
+    F = int(np.prod(features))
+    before = 0
+    number = np.arange(F).reshape(features)
+    at = axis - sum(r < axis for r in rows)
+    # out[k] reads part j where k is one of its features: index -1 elsewhere
+    reads = []
+    for k, a in zip(known, x.args, strict=True):
+        n = w.shape_of(a)[axis]
+        index = np.full(F, -1)
+        index[np.take(number, range(before, before + n), axis=at).reshape(-1)] = k.index
+        reads.append(Read(k.slot, index, k.number))
+        before += n
+    return Known(kind, rows, features, w.loop("gather", kind, F, reads, source="concatenate"))
+
+
+def scattered(w: Lowering, known: Known, shape: tuple[int, ...], index: Any, depth: int) -> tuple[Known, Known]:
+    """What an index was taken of, with its trajectories along those axes that the index takes to where they are; and its entries."""
+    for first in range(len(shape) - depth + 1) if depth else (0,):
+        if shape[first:first + depth] != w.batch[:depth]:
+            continue
+        whole = Known(known.kind, tuple(range(first, first + depth)), (*shape[:first], *shape[first + depth:]), Slot(known.kind, 0))
+        feature, row = w.numbers(whole, shape)
+        try:
+            target = w.placed(replace(whole, slot=Slot(known.kind, -1)), feature[index], row[index])
+        except NotFusable:
+            continue
+        if target.rows == known.rows:
+            return whole, target
+    raise NotFusable("trajectories along different axes")
+
+
+def scatter(w: Lowering, x: Value) -> Known:
+    """The vjp of an index: zeros, with entries added where they came from."""
+    known, shape, index = w.of(x.args[0]), x.options["shape"], x.options["index"]
+    depth = (w.result.members if known.kind == MEMBER else len(w.batch)) if known.rows else 0
+    whole, target = scattered(w, known, shape, index, depth)
+    sources: list[list[int]] = [[] for _ in range(whole.F)]
+    for k, f in zip(known.index, target.index, strict=True):
+        sources[f].append(int(k))
+    width = max(1, *map(len, sources))
+    table = np.full((whole.F, width), -1)
+    for f, found in enumerate(sources):
+        table[f, :len(found)] = found
+    slot = w.loop("gather", known.kind, whole.F, [Read(known.slot, table[:, 0], known.number)], source="scatter_add") \
+        if width == 1 else w.loop("reduce", known.kind, whole.F, [Read(known.slot)], op=RULES[np.sum], tables=(table,),
+                                  source="scatter_add")
+    return Known(known.kind, whole.rows, whole.features, slot)
+
+
+FORMS: dict[str, Callable[[Lowering, Value], Known]] = {
+    **dict.fromkeys(("reshape", "transpose", "broadcast_to", "flip", "getitem"), structural),
+    "concatenate": concatenate, "scatter_add": scatter, "astype": astype,
+    **sums.FORMS}

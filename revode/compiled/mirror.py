@@ -18,7 +18,7 @@ import numpy as np
 
 from ..paths import philox
 from . import elementary
-from .generate import Source
+from .generate import Source, arguments
 from .lower import LANES, Loop, Lowered, Read, Slot
 from .program import Role
 
@@ -42,36 +42,36 @@ class Mirror:
 
     def __init__(self, source: Source) -> None:
         self.source, self.T, self.dtype = source, source.T, source.dtype
+        self.arguments = arguments(len(source.outputs))
 
     def __call__(self, tile: int, *arguments: Any) -> None:
         if tile == 0:
             with np.errstate(all="ignore"):
-                self.run(*map(as_python, arguments))
+                self.run(**{name: as_python(a) for (_, name), a in zip(self.arguments, arguments, strict=True)})
 
     def run(self, first: int, last: int, begins: int, lands: int, settles: int, GB: Any, GS: Any, GL: Any, GE: Any, P: Any,
-            M: Any, rows: int, save: Any, saved: int, *rest: Any) -> None:
-        *Y, D, width, seed, trajectory, step, look, looked, seen = rest
-        back = self.source.direction == "backward"
+            M: Any, rows: int, save: Any, saved: int, D: Any, width: Any, seed: int, trajectory: int, step: int, look: Any,
+            looked: int, L: Any, K: Any, **Y: Any) -> None:
+        back = self.source.direction != "forward"
         self.M, self.P, self.count = M.reshape(-1, self.source.size), P, rows
-        self.R = np.clip(rows - self.T * np.arange(len(self.M)), 0, self.T)[:, None, None]
+        self.first, R = self.source.tiling(rows)
+        self.R = R[:, None, None]
         if begins:
             self.program("begin", GB)
         for n in range(last - 1, first - 1, -1) if back else range(first, last):
-            for role, (_, F, kind) in self.source.places.items():
-                if role[0] == "drive":
-                    made = self.source.brownian and role[1] == "dW"
-                    new = self.noise(F, seed, trajectory, step + n, width[n - first]) if made else D[n - first]
-                    self.place(role)[...] = new.reshape(-1, F, self.T if kind == LANES else 1)
+            self.driven(None if D is None else D[n - first], None if width is None else width[n - first], seed, trajectory, step + n)
+            if K is not None:
+                self.given(K[n - first])
             if lands and n == first and "land" in self.source.lowered:
                 self.program("land", GL)
             else:
                 self.program("step", GS[n - first:])
             if save[saved] == (n if back else n + 1):
-                for y, name in zip(Y, self.source.outputs, strict=True):
+                for y, name in zip(Y.values(), self.source.outputs, strict=True):
                     self.exchange(self.place(("cotangent" if back else "part", name)), y.reshape(len(y), rows, -1)[saved], back)
                 saved += -1 if back else 1
             if look[looked] == (n if back else n + 1):
-                seen.reshape(-1, len(self.M), self.source.seen)[looked] = self.M[:, :self.source.seen]
+                L.reshape(-1, len(self.M), self.source.seen)[looked] = self.M[:, :self.source.seen]
                 looked += 1
         if settles:
             self.program("end", GE)
@@ -82,19 +82,35 @@ class Mirror:
         lanes = self.T if kind == LANES else 1
         return self.M[:, offset:offset + F * lanes].reshape(len(self.M), F, lanes)
 
+    def driven(self, D: Any, width: Any, seed: int, trajectory: int, step: int) -> None:
+        """The increments of a step: made here, or taken from D."""
+        for role, (_, F, kind) in self.source.places.items():
+            if role[0] == "drive":
+                made = self.source.brownian and role[1] == "dW"
+                new = self.noise(F, seed, trajectory, step, width) if made else D
+                self.place(role)[...] = new.reshape(-1, F, self.T if kind == LANES else 1)
+
+    def given(self, K: np.ndarray) -> None:
+        """A known state, part by part."""
+        before = 0
+        for role, (_, F, _) in self.source.places.items():
+            if role[0] == "state":
+                self.place(role)[...] = K[:, before:before + F]
+                before += F
+
     def noise(self, F: int, seed: int, trajectory: int, step: int, width: float) -> np.ndarray:
         """The increments of one step of revode.Brownian, for every lane."""
-        trajectories = (trajectory + np.arange(len(self.M) * self.T)) % 2 ** 32
+        trajectories = (trajectory + self.first[:, None] + np.arange(self.T)).reshape(-1) % 2 ** 32
         z = philox.normals(seed % 2 ** 64, trajectories, step % 2 ** 32, F) * width
         return np.ascontiguousarray(z.astype(self.dtype).reshape(-1, self.T, F).transpose(0, 2, 1))
 
     def exchange(self, x: np.ndarray, y: np.ndarray, back: bool) -> None:
         """Saved states out to y, (rows, F); or the cotangents of saved states in, the last one also for lanes without a row."""
+        lane = np.minimum(np.arange(self.T), self.R[:, 0] - 1)
         if back:
-            at = np.minimum(np.arange(len(x) * self.T), self.count - 1)
-            x += y[at].reshape(-1, self.T, x.shape[1]).transpose(0, 2, 1)
+            x += y[self.first[:, None] + lane].transpose(0, 2, 1)
         else:
-            y[...] = x.transpose(0, 2, 1).reshape(-1, x.shape[1])[:self.count]
+            y[self.first[:, None] + lane] = np.take_along_axis(x, lane[:, None], 2).transpose(0, 2, 1)
 
     def program(self, name: str, G: Any) -> None:
         """One program: all of its loops, and only then its outputs."""
@@ -113,9 +129,18 @@ class Mirror:
         found = {slot: self.place(role).copy() for role, slot in lowered.inputs.items()}
         given = {("steps", int(v)): G[offset:offset + n] for v, offset, n in layout.columns[name]}
         given |= {("params", int(v)): self.P[offset:offset + n] for program, v, offset, n in layout.params if program == name}
+        tiles, width = len(self.M), self.source.widths(name)[0]
+        Q = self.P[self.source.param_size:][:tiles * self.source.own_size].reshape(tiles, -1)
+        H = G[width:].reshape(tiles, -1)
+        own = {("own params", i): Q[:, offset:offset + n] for program, i, offset, n in layout.own if program == name}
+        own |= {("own steps", i): H[:, offset:offset + n] for i, offset, n in layout.own_columns[name]}
         for read in (*lowered.outputs.values(), *(read for loop in lowered.loops for read in loop.reads)):
             slot = read.slot
             if slot is not None and slot.role is not None and slot not in found:
+                if slot.role in own:
+                    lanes = self.T if slot.kind == LANES else 1
+                    found[slot] = own[slot.role].astype(self.dtype)[:, :slot.F * lanes].reshape(tiles, slot.F, lanes)
+                    continue
                 values = np.frombuffer(slot.role[1]) if slot.role[0] == "constant" else given[slot.role]
                 found[slot] = values.astype(self.dtype).reshape(1, -1, 1)
         return found
@@ -149,7 +174,7 @@ class Mirror:
 
     def linear(self, loop: Loop, x: np.ndarray, w: np.ndarray) -> Any:
         p, n, m = loop.shape
-        x, w = x.reshape(len(x), p, 1, n, -1), w.reshape(len(w), 1, n, m, 1)
+        x, w = x[:, :p * n].reshape(len(x), p, 1, n, -1), w.reshape(len(w), 1, n, m, 1)
         total = x[:, :, :, 0] * w[:, :, 0]
         for c in range(1, n):
             total = total + x[:, :, :, c] * w[:, :, c]

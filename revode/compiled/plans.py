@@ -134,7 +134,7 @@ def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
     if driver is not None:
         path = np.shape(getattr(getattr(driver, "control", None), "values", ((),)))
         driven = type(driver), inside(problem), getattr(driver, "shape", None), path[:-2], path[-1]
-    return (backend, declared(problem, parts, params), type(system), getattr(system, "general", None), seen.key,
+    return (backend, declared(problem, parts, params), system.signature, seen.key,
             tuple((name, x.shape, x.dtype) for name, x in parts.items()), driven)
 
 
@@ -155,7 +155,8 @@ def own(x: Any) -> bool:
         return False
     if not is_dataclass(x):
         return True
-    return type(x).__module__.startswith("revode.methods.") and all(own(getattr(x, field.name)) for field in fields(x))
+    return type(x).__module__.startswith(("revode.methods.", "revode.exact")) and all(
+        own(getattr(x, field.name)) for field in fields(x))
 
 
 # looking at the field
@@ -258,7 +259,7 @@ def agree(runner: Any, direction: str, problem: Problem, parts: dict, params: An
     leaves = tree.flatten(params)[0]
     floats = [i for i, x in enumerate(leaves) if is_float(x)]
     own: Any = copy(problem)
-    own.__dict__.pop("saved", None)
+    own.__dict__.pop("rows", None)
     own.save, own.stats, own.system, own.backend = (), Stats(), copy(problem.system), None
     own.system.stats = own.stats
     with np.errstate(all="ignore"):
@@ -268,14 +269,15 @@ def agree(runner: Any, direction: str, problem: Problem, parts: dict, params: An
         except Exception:                         # not defined there: nothing to compare with
             return
         problem.stats.checks += own.stats.nfe
+        runner.load(own, params, parts, seeds)
         if direction == "forward":
-            runner.start(own, params, parts)
-            runner.forward(n, n + 1, tuple(np.empty((0, *x.shape), x.dtype) for x in own.output(parts)))
-        else:
-            runner.start(own, params, parts, seeds)
+            runner.ahead(n, n + 1)
+        elif direction == "backward":
             runner.back(n + 1, n, (), None, True)
+        else:
+            runner.pull(n + 1, n, (), {name: x[None] for name, x in parts.items()})
         for kind, arrays in wanted.items():
-            found = runner.get(kind)
+            found = runner.read(kind)
             # A gradient may be the rounding that is left of terms which cancel: those are as large as state, parameters and seeds.
             terms = [] if kind == "part" else [*parts.values(), *seeds.values(), *(np.asarray(leaves[i]) for i in floats)]
             largest = max((size(x) for x in (*arrays.values(), *terms) if x.size), default=0.0)
@@ -297,7 +299,8 @@ def program_is_right(steps: Any, direction: str, problem: Problem, parts: dict, 
                      wanted: dict) -> bool:
     """Whether the programs, operation by operation, give the parts that the tape gave: then what was generated is at fault."""
     h, edge = problem.h(n), direction == "forward"
-    at: dict = {("part", name): x for name, x in parts.items()} | {("cotangent", name): x for name, x in seeds.items()}
+    at: dict = {(kind, name): x for name, x in parts.items() for kind in ("part", "state")}
+    at |= {("cotangent", name): x for name, x in seeds.items()}
     at |= {("param", i): x for i, x in enumerate(given(problem, params))}
     at |= {("aparam", i): np.zeros_like(x) for i, x in enumerate(tree.flatten(params)[0]) if is_float(x)}
     at |= {("step", "t0"): problem.ts[n], ("step", "t1"): problem.ts[n + 1], ("step", "h"): h, ("defect",): np.zeros_like(h),
@@ -309,7 +312,8 @@ def program_is_right(steps: Any, direction: str, problem: Problem, parts: dict, 
         for name in ("begin", "step") if edge else ("begin", "step", "end"):
             if name in steps.programs:
                 at |= interpret(steps.programs[name], at)
-        return all(same(x, at["part", name]) for name, x in wanted["part"].items())
+        kind = "cotangent" if direction == "pull" else "part"
+        return all(same(x, at[kind, name]) for name, x in wanted[kind].items())
     except Exception:                              # a table that is looked up, say
         return False
 
@@ -318,11 +322,14 @@ def one_eagerly(problem: Problem, direction: str, n: int, parts: dict, cotangent
     """What step n of the grid makes on the tape, by kind and name."""
     if direction == "forward":
         return {"part": one_step(problem.method, problem.step(n), parts, Increment(problem.system, params))}
-    from ..gradients.reversible import Sweep
-    tape = Sweep(problem)
-    tape.start(problem, params, parts, cotangents)
-    tape.back(n + 1, n, (), None, True)
-    return {"part": tape.get("part"), "cotangent": tape.get("cotangent"),
+    from ..engines import Eager
+    tape = Eager()
+    tape.load(problem, params, parts, cotangents)
+    if direction == "pull":
+        tape.pull(n + 1, n, (), {name: [x] for name, x in parts.items()})
+    else:
+        tape.back(n + 1, n, (), None, True)
+    return {**({"part": tape.read("part")} if direction == "backward" else {}), "cotangent": tape.read("cotangent"),
             "aparam": dict(zip(floats, tape.R.aparams, strict=True))}
 
 
@@ -352,4 +359,7 @@ def agree_elsewhere(runner: Any, direction: str, problem: Problem, parts: dict, 
     leaves, structure = tree.flatten(params)
     others = tree.unflatten(structure, [moved(x, 1.0) if is_float(x) else x for x in leaves])
     for sign in (1.0, -0.7):
-        agree(runner, direction, problem, {name: moved(x, sign) for name, x in parts.items()}, others, problem.N - 1)
+        there = {name: moved(x, sign) for name, x in parts.items()}
+        if problem.flushed is not None:
+            there = problem.method.with_buffers({name: problem.method.round(there[name]) for name in problem.method.inner.parts})
+        agree(runner, direction, problem, there, others, problem.N - 1)

@@ -1,17 +1,16 @@
 """A program: the tape of a function, kept as a flat list of operations with static shapes, to be run again without Python
 in the way.
 
-    trace(fn, examples)     run fn once on tensors of a tape of their own; the tape IS the program
-    simplify(program)       dead code, common subexpressions, signs, factors of one number
+    trace(fn, examples)         run fn once on tensors of a tape of their own; the tape IS the program
+    evaluate(program, inputs)   what it means, operation by operation;  rules.simplify: the same with fewer operations
 
 A function that branches on a value cannot be traced, and says so (NotTraceable). What is computed from the parameters
 alone is done once, what is computed from the grid alone once for every step: see `kinds`.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -178,7 +177,10 @@ def frozen(x: Any) -> Any:
     """A hashable stand-in for a constant argument or option, the same for equal ones."""
     if isinstance(x, np.ndarray):
         content = x.tobytes()
-        return "array", x.shape, x.dtype.str, content if len(content) < 1024 else sha256(content).digest()
+        if len(content) >= 1024:
+            from hashlib import sha256  # which a small solve does without
+            content = sha256(content).digest()
+        return "array", x.shape, x.dtype.str, content
     if isinstance(x, (tuple, list)):
         return type(x).__name__, *map(frozen, x)
     if isinstance(x, dict):
@@ -191,136 +193,6 @@ def frozen(x: Any) -> Any:
 
 
 ADD, SUBTRACT, MULTIPLY, NEGATIVE = (RULES[f] for f in (np.add, np.subtract, np.multiply, np.negative))
-UNCHANGED = {"reshape", "broadcast_to", "astype"}      # operations that do nothing where shape and dtype stay
-
-
-def simplify(program: Program, merge: bool = False) -> Program:
-    """The same results with fewer operations.
-
-    Exact, to the last bit: dead code, common subexpressions, a + (-b) = a - b, signs moved into factors, factors that are
-    powers of two. With merge also (x a) b = x (a b) for numbers a, b of a step, which rounds once less or more: each
-    such product is off by at most one unit in the last place from what it was.
-    """
-    for _ in range(4):
-        before = len(program.values)
-        program = rewrite(program, merge)
-        program = without_dead(program)
-        if len(program.values) == before:
-            break
-    return program
-
-
-def rewrite(program: Program, merge: bool) -> Program:
-    out: list[Value] = []
-    seen: dict[Any, V] = {}
-    new: list[Any] = []                         # old number -> new number
-    small: list[bool] = []                                  # by new number: is it one number, the same for all trajectories?
-
-    def emit(op: Op, args: tuple, options: dict, shape: tuple, dtype: Any) -> V:
-        if op in (ADD, MULTIPLY) and isinstance(args[1], V) and (not isinstance(args[0], V) or args[0] > args[1]):
-            args = args[::-1]                                # a + b = b + a: one order for both
-        key = (op.name, id(op.forward), tuple(a if isinstance(a, V) else ("constant", frozen(a)) for a in args), frozen(options))
-        if key not in seen:
-            out.append(Value(op, args, options, shape, dtype))
-            small.append(shape == () and all(small[a] for a in args if isinstance(a, V)))
-            seen[key] = V(len(out) - 1)
-        return seen[key]
-
-    def node(a: Any, name: str) -> Value | None:
-        return out[a] if isinstance(a, V) and out[a].op is not None and out[a].op.name == name else None   # type: ignore[union-attr]
-
-    def number(a: Any) -> bool:
-        """Whether a is one number that may be negated and multiplied: no bool."""
-        return (small[a] and out[a].dtype.kind == "f") if isinstance(a, V) else np.ndim(a) == 0 and np.asarray(a).dtype.kind != "b"
-
-    def build(x: Value, op: Op, args: tuple) -> Any:
-        """x's operation on new arguments, after the rules that apply to it."""
-        shape, dtype = x.shape, x.dtype
-        if op.name in UNCHANGED and isinstance(args[0], V) and out[args[0]].shape == shape and out[args[0]].dtype == dtype:
-            return args[0]
-        if op is NEGATIVE:
-            inner = node(args[0], "negative")
-            if inner is not None:
-                return inner.args[0]
-            difference = node(args[0], "subtract")
-            if difference is not None:
-                return build(x, SUBTRACT, difference.args[::-1])
-            product = node(args[0], "multiply")
-            if product is not None and shape:
-                for i in (0, 1):
-                    if number(product.args[i]):
-                        factor = product.args[i]
-                        factor = negated(factor)
-                        return build(x, MULTIPLY, (factor, product.args[1]) if i == 0 else (product.args[0], factor))
-        if op in (ADD, SUBTRACT):
-            a, b = args
-            minus = node(b, "negative")
-            if minus is not None and same_kind(minus.args[0], x):
-                return build(x, SUBTRACT if op is ADD else ADD, (a, minus.args[0]))
-            minus = node(a, "negative")
-            if op is ADD and minus is not None and same_kind(minus.args[0], x):
-                return build(x, SUBTRACT, (b, minus.args[0]))
-        if op is MULTIPLY and shape:
-            for i in (0, 1):
-                minus = node(args[i], "negative")
-                if minus is not None and not small[args[i]]:
-                    other = args[1 - i]
-                    if number(other):                            # (-x) s = x (-s)
-                        pair = (minus.args[0], negated(other))
-                        return build(x, MULTIPLY, pair if i == 0 else pair[::-1])
-                    product = build(x, MULTIPLY, (minus.args[0], other) if i == 0 else (other, minus.args[0]))
-                    return build(x, NEGATIVE, (product,))
-                inner = node(args[i], "multiply")
-                outer = args[1 - i]
-                if inner is not None and inner.shape == shape and number(outer) and not small[args[i]]:
-                    for j in (0, 1):
-                        s, rest = inner.args[j], inner.args[1 - j]
-                        if number(s) and (merge or power_of_two(s) or power_of_two(outer)):
-                            return build(x, MULTIPLY, (rest, times(s, outer, dtype)))
-        return emit(op, args, x.options, shape, dtype)
-
-    def same_kind(a: Any, x: Value) -> bool:
-        return not isinstance(a, V) or out[a].dtype == x.dtype
-
-    def negated(s: Any) -> Any:
-        if not isinstance(s, V):
-            return -s
-        inner = node(s, "negative")
-        return inner.args[0] if inner is not None else emit(NEGATIVE, (s,), {}, (), out[s].dtype)
-
-    def times(a: Any, b: Any, dtype: Any) -> Any:
-        if not isinstance(a, V) and not isinstance(b, V):
-            return dtype.type(a) * dtype.type(b)
-        return emit(MULTIPLY, (a, b), {}, (), dtype)
-
-    for x in program.values:
-        if x.op is None:
-            out.append(x)
-            small.append(x.role is not None and x.role[0] == "step" and x.shape == ())
-            new.append(V(len(out) - 1))
-            continue
-        new.append(build(x, x.op, tuple(new[a] if isinstance(a, V) else a for a in x.args)))
-    return Program(out, {role: new[v] if isinstance(v, V) else v for role, v in program.outputs.items()}, program.notes)
-
-
-def power_of_two(s: Any) -> bool:
-    return not isinstance(s, V) and bool(np.frexp(abs(float(s)))[0] == 0.5)
-
-
-def without_dead(program: Program) -> Program:
-    """Only what the outputs need; inputs that nobody reads are dropped as well."""
-    needed = set()
-    for v in program.outputs.values():
-        if isinstance(v, V):
-            needed.add(int(v))
-    for i in range(len(program.values) - 1, -1, -1):
-        if i in needed:
-            needed.update(int(a) for a in program.values[i].args if isinstance(a, V))
-    number = {i: V(k) for k, i in enumerate(sorted(needed))}
-    values = [program.values[i]._replace(args=tuple(number[a] if isinstance(a, V) else a for a in program.values[i].args))
-              for i in sorted(needed)]
-    return replace(program, values=values, outputs={
-        role: number[v] if isinstance(v, V) else v for role, v in program.outputs.items()})
 
 
 def kinds(program: Program, of_params: Sequence[str] = ("param",), of_steps: Sequence[str] = ("step",)) -> list[str]:
@@ -335,12 +207,20 @@ def kinds(program: Program, of_params: Sequence[str] = ("param",), of_steps: Seq
     return found
 
 
+def evaluate(program: Program, inputs: Callable[[Role], Any], which: Iterable[int]) -> dict[int, Any]:
+    """Values by their number, operation by operation, as the tape would: what a program means.
+
+    which : the values that are wanted, in order, among them what they are computed from; inputs(role) gives those.
+    """
+    at: dict[int, Any] = {}
+    for i in which:
+        x = program.values[i]
+        at[i] = inputs(x.role) if x.op is None else x.op.forward(                                 # type: ignore[arg-type]
+            *(at[a] if isinstance(a, V) else a for a in x.args), **x.options)
+    return at
+
+
 def interpret(program: Program, inputs: dict[Role, Any]) -> dict[Role, Any]:
-    """Run a program operation by operation, as the tape would: the definition of what it means."""
-    at: list[Any] = []
-    for x in program.values:
-        if x.op is None:
-            at.append(inputs[x.role])                                                            # type: ignore[index]
-        else:
-            at.append(x.op.forward(*(at[a] if isinstance(a, V) else a for a in x.args), **x.options))
+    """The outputs of a program."""
+    at = evaluate(program, inputs.__getitem__, range(len(program.values)))
     return {role: at[v] if isinstance(v, V) else v for role, v in program.outputs.items()}

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 
 from ..engine import tree
+from ..engines.protocol import Rows
 from ..stepping import Problem
 from ..watch import MANY, begins, flat
 from .fields import DERIVATIVE, LOOK_UP
-from .program import Program, Role, V, Value, kinds
+from .program import Program, Role, V, Value, evaluate, kinds
 from .steps import Steps
 
 ROWS = 64             # rows that are collected for one product of a weight gradient
@@ -44,7 +45,7 @@ class Code:
         self.free: dict[Any, list] = {}
         self.per_step = [V(i) for i, x in enumerate(values) if self.kinds[i] == "step" and self.leaves_grid(i)]
         self.per_solve = [V(i) for i, x in enumerate(values) if self.kinds[i] == "param" and self.leaves_grid(i)]
-        self.drives = [V(i) for i, x in enumerate(values) if x.role is not None and x.role[0] == "drive"]
+        self.drives = [V(i) for i, x in enumerate(values) if x.role is not None and x.role[0] in ("drive", "state")]
         self.count = max(1, ROWS // max(1, rows)) if merge and any(role[0] == "aparam" for role in program.outputs) else 1
         self.collected: dict[int, np.ndarray] = {}                 # value -> its rows of many steps
         self.sums: dict[int, np.ndarray] = {}                      # additions to a parameter's sum -> the sum, in place
@@ -99,12 +100,10 @@ class Code:
 
     def leads_to(self, a: int, role: Role) -> bool:
         """Whether a is the running sum of this parameter."""
-        values = self.program.values
-        while values[a].op is not None and values[a].op.name == "add":                             # type: ignore[union-attr]
-            a = next((b for b in values[a].args if isinstance(b, V) and self.leads_to(b, role)), -1)
-            if a < 0:
-                return False
-        return values[a].role == role
+        x = self.program.values[a]
+        if x.op is not None and x.op.name == "add":
+            return any(isinstance(b, V) and self.leads_to(b, role) for b in x.args)
+        return x.role == role
 
     def is_transposed(self, a: Any) -> bool:
         x = self.program.values[a] if isinstance(a, V) else None
@@ -433,6 +432,7 @@ class Grid:
 
 class Replay:
     """The programs of one direction at work: the state lies in `store`, by role, and moves step by step."""
+    name, looks_often = "replay", False
     pays = 500                 # so many steps take some fifty times as long as comparing one with the tape
 
     def __init__(self, steps: Steps, parts: dict, merge: bool) -> None:
@@ -442,9 +442,10 @@ class Replay:
         self.codes = {name: Code(program, self.store, rows, merge and name == "step") for name, program in steps.programs.items()}
         self.grids = {name: Grid(code.program, code.kinds) for name, code in self.codes.items()}
 
-    def start(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
+    def load(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
         """Begin a sweep from these parts (going back: and their cotangents)."""
         self.problem, self.stats = problem, problem.stats
+        problem.stats.backend = self.name
         leaves = given(problem, params)
         self.bound = {name: prelude(code, leaves, self.merge) for name, code in self.codes.items()}
         self.collected, self.begins, self.landed = 0, True, False
@@ -462,7 +463,7 @@ class Replay:
             if (kind, name) in self.store:
                 self.store[kind, name][...] = x
 
-    def get(self, kind: str) -> Any:
+    def read(self, kind: str) -> Any:
         """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number); or rows of what these were
         at the last looks.
 
@@ -475,22 +476,19 @@ class Replay:
         kind = "landed" if self.landed and kind == "part" else kind
         return {role[1]: self.store[role].copy() for role in in_order(self.store, kind, self.problem)}
 
-    def forward(self, first: int, last: int, ys: list, looks: Sequence[int] = ()) -> dict:
-        """Steps first .. last - 1; the saved states among them go to ys, one array for each output.
-
-        Returns the parts at `looks`, in arrays with an axis of grid points first.
-        """
+    def ahead(self, first: int, last: int, ys: Sequence[Any] | None = None, looks: Sequence[int] = ()) -> dict:
         problem, seen = self.problem, self.room("part", looks)
         at = {n: k for k, n in enumerate(looks)}
         if self.begins:
             self.run("begin", range(first, first + 1))
             self.begins = False
-        saved = {problem.save[k]: k for k in range(bisect_right(problem.save, first), bisect_right(problem.save, last))}
+        save = problem.save if ys is not None else ()
+        saved = {save[k]: k for k in range(bisect_right(save, first), bisect_right(save, last))}
         for stop in sorted({*saved, *at}):
             self.run("step", range(first, stop))
             first = stop
             if stop in saved:
-                for y, name in zip(ys, problem.method.outputs, strict=True):
+                for y, name in zip(ys or (), problem.method.outputs, strict=True):
                     y[saved[stop]] = self.store["part", name]
             if stop in at:
                 self.note(seen, "part", at[stop])
@@ -506,7 +504,7 @@ class Replay:
         for name, x in seen.items():
             x[k] = self.store[kind, name]
 
-    def back(self, last: int, first: int, a_ys: tuple, known: dict | None, settles: bool,
+    def back(self, last: int, first: int, a_ys: tuple, known: dict | None = None, flushes: bool = False,
              looks: Sequence[int] = ()) -> tuple[dict, dict]:
         """Undo steps last - 1 .. first; the cotangents of the saved states at first .. last - 1 enter on the way.
 
@@ -531,10 +529,22 @@ class Replay:
                 if self.sums:
                     self.flowed.append(flat(self.sums))        # without the rows that have not been multiplied yet
         self.undo(last, first, first, known)
-        if settles:
+        if flushes:
             self.flush()
             self.run("end", range(first, first + 1))
         return parts, cotangents
+
+    def pull(self, last: int, first: int, a_ys: tuple, states: Rows) -> None:
+        problem = self.problem
+        self.held.clear()
+        self.states = first, states
+        for stop in problem.save[bisect_left(problem.save, first):bisect_left(problem.save, last)][::-1]:
+            self.run("step", range(last - 1, stop - 1, -1))
+            for a, name in zip(a_ys, problem.method.outputs, strict=True):
+                self.store["cotangent", name] += a[problem.rows[stop]]
+            last = stop
+        self.run("step", range(last - 1, first - 1, -1))
+        self.flush()
 
     def undo(self, last: int, stop: int, first: int, known: dict | None) -> int:
         """Undo steps last - 1 .. stop; the one that comes to `first` lands on what is known there."""
@@ -545,6 +555,9 @@ class Replay:
             self.run("land", range(first, first + 1))
             self.landed = True
         return stop
+
+    def replace(self, parts: dict) -> None:
+        self.put("part", parts)
 
     def restart(self, parts: dict) -> None:
         """Go on from these parts. Where the last step landed on them, the field values at hand are theirs already."""
@@ -581,9 +594,18 @@ class Replay:
         if at is None or at[0] != first:
             code, problem = self.codes[name], self.problem
             found = self.grids[name].tables(problem, first, min(first + CHUNK, problem.N)) if code.per_step else {}
-            drives = [Drive(problem, code.program.values[i].role[1], first) for i in code.drives]   # type: ignore[index]
+            drives = [self.driven(code.program.values[i].role, first) for i in code.drives]
             at = self.held[name] = first, [*(list_of(found[i]) for i in code.per_step), *drives]
         return at[1]
+
+    def driven(self, role: Any, first: int) -> Any:
+        """What a step finds besides: an increment, or a known state, by its position in this chunk."""
+        kind, name = role
+        if kind == "drive":
+            return Drive(self.problem, name, first)
+        begin, states = self.states
+        x = states[name]
+        return [np.asarray(x[n - begin]) if 0 <= n - begin < len(x) else None for n in range(first, first + CHUNK)]
 
     def flush(self) -> None:
         """Multiply the rows that have been collected."""
@@ -605,14 +627,7 @@ def in_order(roles: Iterable[Role], kind: str, problem: Problem) -> list[Role]:
 
 def prelude(code: Code, leaves: list, contiguous: bool = False) -> list:
     """The values that depend on the parameters alone; contiguous: transposed matrices are copied, which products like."""
-    at: dict[int, Any] = {}
-    for i, x in enumerate(code.program.values):
-        if code.kinds[i] != "param":
-            continue
-        if x.op is None:
-            at[i] = np.asarray(leaves[x.role[1]])                                                  # type: ignore[index]
-        else:
-            at[i] = x.op.forward(*(at[a] if isinstance(a, V) else a for a in x.args), **x.options)
+    at = evaluate(code.program, lambda role: np.asarray(leaves[role[1]]), [i for i, kind in enumerate(code.kinds) if kind == "param"])
     return [at[i].copy() if contiguous and not at[i].flags.c_contiguous else at[i] for i in code.per_solve]
 
 

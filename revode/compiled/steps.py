@@ -17,12 +17,14 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..engine import tree
+from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import MANY, NotTraceable, Op, Tape, Tensor, is_float, to_host, value_of
 from ..methods.increment import Increment, Recorded, Recorder, System
-from ..methods.shears import Step, Swap, near_pullback, pullback
+from ..methods.shears import Shear, Step, near_pullback, pullback
 from ..stepping import Problem, Stats, one_step
 from .fields import Following, seen_in
-from .program import Program, Role, V, frozen, kinds, simplify, trace, without_dead
+from .program import Program, Role, V, frozen, kinds, trace
+from .rules import simplify, without_dead
 
 
 @dataclass
@@ -121,7 +123,7 @@ class Symbols:
     def of_back(self) -> dict[Role, Any]:
         """The examples of the reverse sweep: the cotangents and the running sums for the parameters besides."""
         more: dict[Role, Any] = {("cotangent", role[1]): np.zeros_like(x) for role, x in self.examples.items() if role[0] == "part"}
-        if not hasattr(self.method, "word"):
+        if not self.method.exactly_reversible:
             zero = np.zeros_like(more["cotangent", "y"])
             more |= {("missed", "largest"): zero, ("missed", "weighed"): zero}
         return {**self.examples, **more, **{("aparam", i): np.zeros_like(self.examples["param", i]) for i in self.floats}}
@@ -157,15 +159,15 @@ def traced_method(problem: Problem, parts: dict, params: Any) -> Any:
 
     def step(T: dict) -> dict:
         at = S.step(T)
-        if hasattr(method, "word"):
-            shape.extend(tuple(x) if isinstance(x, Swap) else (x.target, x.reads, x.scale, x.about) for x in method.word(at))
+        if method.exactly_reversible:
+            shape.extend((x.target, x.reads, x.scale, x.about) if type(x) is Shear else tuple(x) for x in method.word(at))
         return {("part", name): x for name, x in one_step(method, at, S.parts(T), Increment(S.system, S.params(T))).items()}
 
     made = S.trace(step, S.examples)
     lines = tuple((x.role, x.op, tuple(int(a) if isinstance(a, V) else ("constant", frozen(a)) for a in x.args), frozen(x.options),
                    x.shape, x.dtype) for x in made.values)
     outputs = tuple((role, int(v) if isinstance(v, V) else ("constant", frozen(v))) for role, v in made.outputs.items())
-    return (method.parts, method.outputs, getattr(method, "correct", None), tuple(shape), lines, outputs)
+    return (method.parts, method.outputs, method.correct, tuple(shape), lines, outputs)
 
 
 def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
@@ -207,7 +209,7 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
     """The programs of a step back; parts: an example of the state."""
     S = Symbols(problem, parts, params)
     examples = S.of_back()
-    near = not hasattr(S.method, "word")
+    near = not S.method.exactly_reversible
     carry: Carry | None = None
     left: dict = {}
 
@@ -284,6 +286,30 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
         counts["land"] = S.counted()
         land = S.trace(step, {**with_carry, ("known", "y"): examples["part", "y"]})
     return finished(Steps(first, traced, list(carry.examples) if carry else [], last, land, counts, asked=S.asked), merge)
+
+
+def pull_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
+    """The program of the pullback of a step at the parts before it, which are known; each step stands by itself."""
+    S = Symbols(problem, parts, params)
+    counts, names = S.counted(), S.method.parts
+    examples = {role: x for role, x in S.of_back().items() if role[0] != "missed"}
+    examples = {("state", role[1]) if role[0] == "part" else role: x for role, x in examples.items()}
+
+    def step(T: dict) -> dict:
+        at = S.step(T)
+        _, pull = vjp(lambda parts, p: one_step(S.method, at, parts, Increment(S.system, p)),
+                      {name: T["state", name] for name in names}, S.params(T))
+        counts.nvjp = counts.nfe
+        cotangent, a_params = pull({name: T["cotangent", name] for name in names})
+        found = tree.flatten(a_params)[0]
+        return {**{("cotangent", name): a for name, a in cotangent.items()},
+                **{("aparam", i): T["aparam", i] + found[i] if type(found[i]) is Tensor else T["aparam", i] for i in S.floats}}
+
+    traced = S.trace(step, examples)
+    return finished(Steps(Program([], {}), traced, [], counts={"step": counts}, asked=S.asked), merge)
+
+
+DIRECTIONS = {"forward": forward_steps, "backward": backward_steps, "pull": pull_steps}
 
 
 class Carry:

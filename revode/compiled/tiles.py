@@ -1,6 +1,6 @@
 """The generated loops at work: the state of every tile in one array, and one call for many steps.
 
-The same few functions as Replay: start, forward, back, settle, restart, get. A tile holds T trajectories; the last one is
+The verbs of engines/protocol.py. A tile holds T trajectories; the last one is
 filled up with copies of its last trajectory, which count in no sum. Sums for the parameters are added over the tiles in a
 fixed tree, so they do not depend on the number of threads.
 """
@@ -13,18 +13,23 @@ from typing import Any
 
 import numpy as np
 
+from ..engines.protocol import Rows
 from ..stepping import Problem
-from .generate import Source
-from .lower import LANES, lower, prepared
-from .native import arguments, build, run_tiles
-from .program import V, kinds
+from .generate import ARGUMENTS, Source, arguments
+from .loops import LANES, MEMBER, Own
+from .lower import lower_all
+from .native import arguments as as_c
+from .native import build, run_tiles
+from .program import evaluate, kinds
 from .replay import Grid, given, in_order
+from .rules import prepared
 from .steps import Steps
 
 STEPS = 4096               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
 WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
 ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
-HEAD = 13                  # arguments of a call up to the grid points to save
+PIECE = 1 << 20            # bytes of states that change their layout at a time
+HEAD = [name for _, name in ARGUMENTS].index("saved")          # arguments of a call that are mostly those of the last one
 NOWHERE = np.asarray([-1], np.int64)
 WIDEST = 256               # matrices from this size on are better left to the BLAS: see `worth`
 
@@ -40,34 +45,34 @@ def tile_of(rows: int, dtype: Any) -> int:
 
 class Tiles:
     """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
+    looks_often = False
     pays = 40000               # so many steps take some fifty times as long as one on the tape
 
     def __init__(self, steps: Steps, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool = False,
                  threads: int | None = None, T: int | None = None, make: Callable | None = None) -> None:
         self.steps, self.direction, self.strict, self.threads = steps, direction, strict, threads
+        self.name = "native" if make is None else "replay"
         first = next(iter(parts.values()))
         self.shape, self.dtype = first.shape, first.dtype
         batch = self.shape[:-1]
         self.rows = int(np.prod(batch))
         self.nb = len(batch) if self.rows > 1 else 0
-        self.lowered = {}
-        self.grids = {}
-        for name, program in steps.programs.items():
-            ready = prepared(program)
-            found = kinds(ready)
-            self.lowered[name] = lower(ready, batch, found)
-            self.grids[name] = Grid(ready, found)
+        ready = {name: prepared(program) for name, program in steps.programs.items()}
+        self.lowered = lower_all(ready, batch)
+        self.grids = {name: Grid(program, kinds(program)) for name, program in ready.items()}
         self.outputs, self.brownian = outputs, brownian
+        self.arguments = arguments(len(outputs))
         self.memory: Any = None                           # of all tiles; P: what depends on the parameters alone
         self.passed: list[tuple] = []                     # the first arguments of the last call, and as C takes them
         self.roles: dict[tuple, list] = {}
         self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
-        self.settle(T or tile_of(self.rows, self.dtype), make)
+        self.members = max(x.ensemble for x in self.lowered.values())
+        self.settle(T or tile_of(self.rows // self.members, self.dtype), make)
 
     def settle(self, T: int, make: Callable | None) -> None:
         """Choose the size of a tile, and build."""
-        self.T, self.tiles = T, -(-self.rows // T)
+        self.T, self.tiles = T, self.members * -(-self.rows // (self.members * T))
         self.source = Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
         self.chunk = int(min(STEPS, max(1, WORK / max(1.0, self.work()))))
         if make is None:
@@ -83,9 +88,10 @@ class Tiles:
         noise = sum(NORMAL * F for role, (_, F, _) in self.source.places.items() if role[0] == "drive") if self.brownian else 0
         return 2.0 * self.T * (sum(loops) + noise)
 
-    def start(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
+    def load(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
         """Begin a sweep from these parts (going back: and their cotangents)."""
         self.problem, self.stats = problem, problem.stats
+        problem.stats.backend = self.name
         if self.memory is None:
             self.allocate()
         self.memory[...] = 0
@@ -93,6 +99,7 @@ class Tiles:
         self.begins, self.landed = True, False
         self.glimpse: Any = None                          # what was seen at the last looks, and the sums for the parameters before
         self.flowed_before: Any = None
+        self.block: tuple = (-1, None)                    # the first step of a stretch of chunk steps, and its grid values
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
         self.save = ended(tuple(problem.save))
@@ -103,10 +110,12 @@ class Tiles:
     def allocate(self) -> None:
         """The memory, which all solves of this thread use one after another, and where things go in it."""
         self.memory = aligned(self.tiles * self.source.size, self.dtype)
-        self.P = aligned(self.source.param_size + 1, self.dtype)
+        self.P = aligned(self.source.param_size + 1 + self.tiles * self.source.own_size, self.dtype)
+        Q = self.P[self.source.param_size:-1].reshape(self.tiles, -1)
+        self.packed_own = [(Q[:, offset:offset + n], name, self.lowered[name].own[i]) for name, i, offset, n in self.source.layout.own]
         self.views = {role: self.place(role) for role in self.source.places}
         self.packed: list[tuple[np.ndarray, str, int]] = []        # where in P, and which value of which program
-        self.before: dict[str, list] = {}                          # by program: the values that those are made of, in order
+        self.before: dict[str, list[int]] = {}                     # by program: the values that depend on the parameters
         known = set()
         for name, v, offset, F in self.source.layout.params:
             if offset in known:                                    # what several programs read
@@ -114,18 +123,24 @@ class Tiles:
             known.add(offset)
             values: Any = self.lowered[name].program.values                                        # type: ignore[union-attr]
             self.packed.append((self.P[offset:offset + F].reshape(values[v].shape), name, int(v)))
-            self.before.setdefault(name, [(i, x) for i, x in enumerate(values) if self.grids[name].kinds[i] == "param"])
+        for name in dict.fromkeys(name for _, name, _ in (*self.packed, *self.packed_own)):
+            self.before[name] = [i for i, kind in enumerate(self.grids[name].kinds) if kind == "param"]
 
     def pack_params(self, leaves: list) -> None:
         """What depends on the parameters alone, in one array."""
-        done: dict[str, dict[int, Any]] = {}
-        for name, values in self.before.items():
-            at = done[name] = {}
-            for i, x in values:
-                at[i] = leaves[x.role[1]] if x.op is None else x.op.forward(
-                    *(at[a] if isinstance(a, V) else a for a in x.args), **x.options)
+        done = {name: evaluate(self.lowered[name].program, lambda role: leaves[role[1]], which)     # type: ignore[arg-type]
+                for name, which in self.before.items()}
         for room, name, v in self.packed:
             room[...] = done[name][v]
+        for room, name, own in self.packed_own:
+            x = self.of_tiles(own, np.reshape(done[name][own.v], -1))
+            room[:, :x.shape[1]] = x
+
+    def of_tiles(self, own: Own, x: np.ndarray, *steps: int) -> np.ndarray:
+        """What each tile has of its own of a value, (tiles, numbers); of many steps as well."""
+        found = x[..., own.at]
+        found = self.tiled(found, *steps) if own.kind == LANES else np.repeat(found, self.tiles // self.members, -2)
+        return found.reshape(*steps, self.tiles, -1)
 
     def place(self, role: Any) -> np.ndarray:
         """Where a value lies: (tiles, F, T) or (tiles, F)."""
@@ -139,15 +154,20 @@ class Tiles:
             if (kind, name) in self.views:
                 self.views[kind, name][...] = self.tiled(x)
 
-    def tiled(self, x: Any) -> np.ndarray:
-        """(rows, features) as (tiles, features, lanes)."""
-        rows = np.asarray(x).reshape(self.rows, -1)
-        short = self.tiles * self.T - self.rows
+    def tiled(self, x: Any, *steps: int) -> np.ndarray:
+        """(rows, features) as (tiles, features, lanes); of many steps as well. A tile has trajectories of one member."""
+        rows = np.asarray(x).reshape(*steps, self.members, self.rows // self.members, -1)
+        short = self.tiles * self.T // self.members - rows.shape[-2]
         if short:
-            rows = np.concatenate([rows, np.repeat(rows[-1:], short, 0)])
-        return rows.reshape(self.tiles, self.T, -1).transpose(0, 2, 1)
+            rows = np.concatenate([rows, np.repeat(rows[..., -1:, :], short, -2)], -2)
+        return np.swapaxes(rows.reshape(*steps, self.tiles, self.T, -1), -1, -2)
 
-    def get(self, kind: str) -> Any:
+    def untiled(self, x: Any, *steps: int) -> Any:
+        """(tiles, features, lanes) as (rows, features)."""
+        lanes = np.swapaxes(x, -1, -2).reshape(*steps, self.members, -1, x.shape[-2])
+        return lanes[..., :self.rows // self.members, :].reshape(*steps, self.rows, -1)
+
+    def read(self, kind: str) -> Any:
         """Copies of the parts, or of the cotangents, or of the sums for the parameters (by their number); or rows of what these were
         at the last looks."""
         if kind == "flowed":
@@ -157,10 +177,9 @@ class Tiles:
         for role in self.roles_of(kind):
             x = self.views[role]
             if kind == "aparam":
-                found[role[1]] = tree_sum(x).reshape(self.shapes[role])
+                found[role[1]] = self.summed(role, x)
             else:
-                rows = x.transpose(0, 2, 1).reshape(self.tiles * self.T, -1)[:self.rows]
-                found[role[1]] = rows.reshape(self.shapes.get(role, self.shape)).copy()       # for one trajectory it would be a view
+                found[role[1]] = self.untiled(x).reshape(self.shapes.get(role, self.shape)).copy()       # for one trajectory a view
         return found
 
     def flowed(self, memory: Any) -> Any:
@@ -172,6 +191,17 @@ class Tiles:
         self.flowed_before = rows[-1:]
         return rows[:, 0] if self.tiles == 1 else rows.sum(axis=1)
 
+    def summed(self, role: Any, x: np.ndarray) -> np.ndarray:
+        """The gradient of a parameter: over the tiles; where there is one for each member, or each trajectory, over theirs."""
+        kinds = {kind for lowered in self.lowered.values() if (kind := lowered.sums.get(role)) is not None}
+        if LANES in kinds:
+            found = self.untiled(x)
+        elif MEMBER in kinds:
+            found = tree_sum(np.swapaxes(x.reshape(self.members, -1, *x.shape[1:]), 0, 1))
+        else:
+            found = tree_sum(x)
+        return found.reshape(self.shapes[role]).copy()
+
     def roles_of(self, kind: str) -> list:
         """in_order(), kept."""
         key = kind, tuple(self.problem.method.parts)
@@ -180,19 +210,33 @@ class Tiles:
         return self.roles[key]
 
     def columns(self, name: str, first: int, last: int) -> np.ndarray:
-        """The grid values that a program reads, one row for each step."""
-        columns = self.source.layout.columns.get(name, [])
-        at = self.grids[name].tables(self.problem, first, last) if columns else {}
-        if name in self.built and columns and self.built[name][0] is at:          # the same grid again
+        """The grid values that a program reads, one row for each step; of the step itself a piece of a block's."""
+        if name != "step":
+            return self.table(name, first, last)
+        begin = first // self.chunk * self.chunk
+        if self.block[0] != begin:
+            self.block = begin, self.table(name, begin, min(begin + self.chunk, self.problem.N))
+        return self.block[1][first - begin:last - begin]
+
+    def table(self, name: str, first: int, last: int) -> np.ndarray:
+        columns, own = self.source.layout.columns.get(name, []), self.source.layout.own_columns.get(name, [])
+        at = self.grids[name].tables(self.problem, first, last) if columns or own else {}
+        if name in self.built and at and self.built[name][0] is at:          # the same grid again
             return self.built[name][1]
-        table = np.empty((last - first, sum(n for _, _, n in columns)))
+        width, each = self.source.widths(name)
+        table = np.zeros((last - first, width + self.tiles * each))
         for v, offset, n in columns:
             table[:, offset:offset + n] = np.asarray(at[int(v)], np.float64).reshape(last - first, n)
+        H = table[:, width:].reshape(last - first, self.tiles, each)
+        for i, offset, _ in own:
+            mine = self.lowered[name].own[i]
+            x = self.of_tiles(mine, np.asarray(at[int(mine.v)], np.float64).reshape(last - first, -1), last - first)
+            H[..., offset:offset + x.shape[-1]] = x
         self.built[name] = at, table
         return table
 
     def call(self, first: int, last: int, begins: bool = False, lands: bool = False, settles: bool = False, saved: int = 0,
-             ys: Any = (), looks: Any = NOWHERE, looked: int = 0, seen: Any = None) -> None:
+             ys: Any = (), looks: Any = NOWHERE, looked: int = 0, seen: Any = None, known: Any = None) -> None:
         """Steps first .. last - 1, in the direction of this sweep."""
         N = self.problem.N
         edge = min(first, N - 1) if self.direction == "forward" else last - 1
@@ -204,17 +248,21 @@ class Tiles:
                 self.stats.nfe += self.steps.counts[name].nfe * times
                 self.stats.nvjp += self.steps.counts[name].nvjp * times
         D, width = self.drives(first, last)
-        self.run(first, last, int(begins), int(lands), int(settles), one["begin"], self.columns("step", first, last), one["land"],
-                 one["end"], self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), D, width,
-                 *self.counters(), looks, looked, seen)
+        seed, trajectory, step = self.counters()
+        given = {"first": first, "last": last, "begins": int(begins), "lands": int(lands), "settles": int(settles),
+                 "GB": one["begin"], "GS": self.columns("step", first, last), "GL": one["land"], "GE": one["end"],
+                 "P": self.P, "M": self.memory, "rows": self.rows, "save": self.save, "saved": saved, "D": D, "width": width,
+                 "seed": seed, "trajectory": trajectory, "step": step, "look": looks, "looked": looked, "L": seen, "K": known,
+                 **{f"Y{j}": y for j, y in enumerate(ys or [None] * len(self.outputs))}}
+        self.run(*(given[name] for _, name in self.arguments))
 
     def run(self, *values: Any) -> None:
         """Call the generated code for every tile. Tables, memory and parameters are mostly those of the last call."""
         head = values[:HEAD]
         if len(self.passed) < HEAD:
-            self.passed = [*zip(head, arguments(*head), strict=True)]
-        self.passed = [(x, c if x is before else arguments(x)[0]) for x, (before, c) in zip(head, self.passed, strict=True)]
-        run_tiles(self.function, self.tiles, self.threads, (*(c for _, c in self.passed), *arguments(*values[HEAD:])))
+            self.passed = [*zip(head, as_c(*head), strict=True)]
+        self.passed = [(x, c if x is before else as_c(x)[0]) for x, (before, c) in zip(head, self.passed, strict=True)]
+        run_tiles(self.function, self.tiles, self.threads, (*(c for _, c in self.passed), *as_c(*values[HEAD:])))
 
     def counters(self) -> tuple[int, int, int]:
         return self.seed, self.offset, self.problem.n_before
@@ -235,17 +283,28 @@ class Tiles:
             return np.ascontiguousarray(np.stack([self.tiled(x) for x in given]).astype(self.dtype, copy=False)), None
         return np.ascontiguousarray(np.stack(given).astype(self.dtype, copy=False)), None
 
-    def forward(self, first: int, last: int, ys: Any, looks: Sequence[int] = ()) -> dict:
-        """Steps first .. last - 1; the saved states among them go to ys, one array for each output.
+    def ahead(self, first: int, last: int, ys: Sequence[Any] | None = None, looks: Sequence[int] = ()) -> dict:
+        most = max(1, PIECE // (self.tiles * self.source.seen * self.dtype.itemsize))
+        if len(looks) <= most:
+            return self.stretch(first, last, ys, looks)
+        found: dict = {}
+        for k in range(0, len(looks), most):
+            some = looks[k:k + most]
+            until = last if k + most >= len(looks) else some[-1]
+            for name, x in self.stretch(first, until, ys, some).items():
+                found.setdefault(name, np.empty_like(x, shape=(len(looks), *x.shape[1:])))[k:k + most] = x
+            first = until
+        return found
 
-        Returns the parts at `looks`, in arrays with an axis of grid points first.
-        """
+    def stretch(self, first: int, last: int, ys: Sequence[Any] | None, looks: Sequence[int]) -> dict:
+        """ahead(), with room for all looks at once."""
         places, seen = self.looking(looks)
+        save = self.problem.save
         while first < last:
-            until = min(last, first + self.chunk)
+            until = min(last, (first // self.chunk + 1) * self.chunk)
             self.call(first, until, begins=self.begins and "begin" in self.lowered,
-                      saved=bisect_right(self.problem.save, first), ys=list(ys), looks=places,
-                      looked=bisect_right(looks, first), seen=seen)
+                      saved=len(save) if ys is None else bisect_right(save, first), ys=[] if ys is None else list(ys),
+                      looks=places, looked=bisect_right(looks, first), seen=seen)
             self.begins = False
             first = until
         return self.seen("part", looks, seen)
@@ -262,11 +321,11 @@ class Tiles:
         for role in self.roles_of(kind) if looks else ():
             offset, F, _ = self.source.places[role]
             rows = seen[:, :, offset:offset + F * self.T].reshape(len(looks), self.tiles, F, self.T)
-            rows = np.transpose(rows, (0, 1, 3, 2)).reshape(len(looks), self.tiles * self.T, F)[:, :self.rows]
+            rows = self.untiled(rows, len(looks))
             found[role[1]] = rows.reshape(len(looks), *self.shapes.get(role, self.shape))
         return found
 
-    def back(self, last: int, first: int, a_ys: tuple, known: dict | None, settles: bool,
+    def back(self, last: int, first: int, a_ys: tuple, known: dict | None = None, flushes: bool = False,
              looks: Sequence[int] = ()) -> tuple[dict, dict]:
         """Undo steps last - 1 .. first; the cotangents of the saved states at first .. last - 1 enter on the way.
 
@@ -278,10 +337,10 @@ class Tiles:
         if lands:
             self.put("known", known)                                                               # type: ignore[arg-type]
         while last > first:
-            until = max(first, last - self.chunk)
+            until = max(first, (last - 1) // self.chunk * self.chunk)
             at = bisect_left(self.problem.save, last) - 1
             self.call(until, last, begins=self.begins and "begin" in self.lowered, lands=lands and until == first,
-                      settles=settles and until == first and "end" in self.lowered,
+                      settles=flushes and until == first and "end" in self.lowered,
                       saved=at if at >= 0 else len(self.problem.save), ys=a_ys, looks=places,
                       looked=sum(n >= last for n in looks), seen=seen)
             self.begins = False
@@ -289,8 +348,25 @@ class Tiles:
         self.landed, self.glimpse = lands, seen
         return self.seen("part", looks, seen), self.seen("cotangent", looks, seen)
 
+    def pull(self, last: int, first: int, a_ys: tuple, states: Rows) -> None:
+        a_ys, save = self.laid_out(a_ys), self.problem.save
+        names = [role[1] for role in self.source.places if role[0] == "state"]
+        size = sum(F for role, (_, F, _) in self.source.places.items() if role[0] == "state") * self.tiles * self.T
+        most, begin = max(1, PIECE // max(1, size * self.dtype.itemsize)), first
+        while last > first:
+            until = max(first, last - most, (last - 1) // self.chunk * self.chunk)
+            given = [states[name][until - begin:last - begin] for name in names]
+            laid = [self.tiled(np.stack(x) if isinstance(x, list) else x, last - until) for x in given]
+            K = np.ascontiguousarray(laid[0] if len(laid) == 1 else np.concatenate(laid, 2)) if laid else None
+            at = bisect_left(save, last) - 1
+            self.call(until, last, saved=at if at >= 0 else len(save), ys=a_ys, known=K)
+            last = until
+
     def laid_out(self, a_ys: tuple) -> tuple:
         return tuple(np.ascontiguousarray(a, self.dtype) for a in a_ys)
+
+    def replace(self, parts: dict) -> None:
+        self.put("part", parts)
 
     def restart(self, parts: dict) -> None:
         """Go on from these parts. Where the last step landed on them, the field values at hand are theirs already."""

@@ -197,6 +197,24 @@ def diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Any:
     return moved(np.diagonal)(a, offset, axis1, axis2)
 
 
+def insert(arr: Any, obj: Any, values: Any, axis: int | None = None) -> Any:
+    """NumPy inserts the numbers of the values, which are negative, among those of the entries."""
+    a, values = array(arr), array(values)
+    places = np.insert(np.arange(1, a.size + 1).reshape(a.shape), obj, -np.arange(1, values.size + 1).reshape(values.shape), axis)
+    source = np.concatenate([np.reshape(a, (-1,)), np.reshape(values, (-1,)).astype(a.dtype)])
+    return source[np.where(places > 0, places - 1, a.size - 1 - places)]
+
+
+def apply_along_axis(func1d: Callable, axis: int, arr: Any, *args: Any, **kwargs: Any) -> Any:
+    """The results of func1d of every row along an axis, in the place of that axis."""
+    axis = normalize_axis_index(axis, np.ndim(arr))
+    rows = np.moveaxis(arr, axis, -1)
+    found = [array(func1d(rows[index], *args, **kwargs)) for index in np.ndindex(rows.shape[:-1])]
+    whole = np.reshape(np.stack(found), rows.shape[:-1] + found[0].shape)
+    last = range(rows.ndim - 1, whole.ndim)
+    return np.moveaxis(whole, tuple(last), tuple(range(axis, axis + len(last)))) if len(last) else whole
+
+
 def triangle(function: Callable) -> Callable:
     def call(m: Any, k: int = 0) -> Any:
         return np.where(function(np.ones(m.shape[-2:], bool), k), m, 0.0)
@@ -328,7 +346,8 @@ FUNCTIONS.update({
     np.triu: triangle(np.triu), np.concatenate: concatenate, np.stack: stack, np.vstack: joined(atleast_2d, 0),
     np.dstack: joined(atleast_3d, 2), np.hstack: hstack, np.column_stack: column_stack, np.append: append, np.block: block,
     np.split: split, np.array_split: array_split, np.hsplit: hsplit, np.vsplit: vsplit, np.dsplit: dsplit,
-    np.unstack: unstack, np.pad: pad, np.extract: extract, np.compress: compress,
+    np.unstack: unstack, np.insert: insert, np.apply_along_axis: apply_along_axis, np.resize: moved(np.resize),
+    np.pad: pad, np.extract: extract, np.compress: compress,
     np.lib.stride_tricks.sliding_window_view: sliding_window_view,
     np.atleast_1d: atleast_1d, np.atleast_2d: atleast_2d, np.atleast_3d: atleast_3d,
 })

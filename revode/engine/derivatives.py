@@ -9,19 +9,29 @@ intermediate value.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from . import arrays, functions, linalg, primitives, spectrum, tree  # noqa: F401 (they fill the tables)
-from .tensor import Tape, Tensor, beside, completed, is_float, number, record_many, value_of
+from .tensor import Tape, Tensor, beside, completed, is_float, joined, joined_in, number, record_many, value_of
 
 
 def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
-    """Evaluate fn(*args) and return (value, pull), where pull(cotangent) gives a tuple, one cotangent for each argument.
+    """Evaluate a function, and return how cotangents are pulled back through it.
 
-    The cotangent is a tree like value (None for zero); each result is a tree like its argument.
+    Parameters
+    ----------
+    fn : a function of trees of arrays that returns a tree.
+    args : its arguments; every float array in them is differentiated.
+
+    Returns (value, pull), where pull(cotangent) gives a tuple, one cotangent for each argument. The cotangent is a tree like
+    value (None for zero); each result is a tree like its argument.
     Raises TypeError for complex or unusual float arrays among the arguments.
+
+    Cost: one evaluation on a tape, which is held until value and pull are gone; a pull costs about as much as an evaluation or two.
+    Source: Linnainmaa 1970; Griewank & Walther, Evaluating Derivatives, 2008, chapter 3.
 
     Example
     -------
@@ -44,7 +54,7 @@ def vjp_of_own(fn: Callable, *args: Any, own: bool = True) -> tuple[Any, Callabl
     inputs = [tape.input(kept(checked(x))) if is_float(x) else checked(x) for x in leaves]
     slots = [x.slot for x in inputs if type(x) is Tensor and x.tape is tape]
     try:
-        outputs, out_structure = tree.flatten(fn(*tree.unflatten(structure, inputs)))
+        outputs, out_structure = tree.flatten(joined_in(fn(*tree.unflatten(structure, inputs))))
         tape.close()
     except Exception as error:
         tape.release()                # the traceback would keep it, and what it keeps, for as long as somebody looks at it
@@ -80,13 +90,15 @@ NOTES = {
                  "(y = 2 * y, not y *= 2), or write into a copy (y = y.copy()).",
     "setting an array element with a sequence": "revode: writing a tensor into an entry of a plain array would drop its gradient; "
                  "build the array from its parts, as in np.stack([y[1], -y[0]]), np.concatenate or np.where.",
+    "argument 0 of type Tensor": "revode: np.array([...]) of tensors is an array of objects until it meets a tensor or is returned; "
+                 "np.stack([...]) makes a tensor at once, which every function takes.",
 }
 
 
 def explain(error: Exception) -> None:
     """A note on an error of NumPy's that says what to do, where its sentence alone does not."""
     for words, note in NOTES.items():
-        if isinstance(error, ValueError) and words in str(error) and note not in getattr(error, "__notes__", ()):
+        if isinstance(error, (ValueError, TypeError)) and words in str(error) and note not in getattr(error, "__notes__", ()):
             error.add_note(note)
 
 
@@ -124,16 +136,21 @@ def like(g: Any, x: Any, seen: set) -> Any:
     return g
 
 
-def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable:
+def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bool = False) -> Callable[..., tuple[Any, Any]]:
     """The function (*args) -> (value, gradient) for a scalar fn(*args).
 
     Parameters
     ----------
     fn : returns one number; with has_aux, (number, anything), whose tensors come back as plain arrays.
     argnums : which argument(s) to differentiate; an int gives one tree, a tuple a tuple of trees.
+    has_aux : whether fn returns something beside the number, such as a Solution.
 
-    Returns the value (with has_aux: (value, aux)) and the gradient, nested like the argument; None for leaves that are
-    not floats. Raises TypeError where fn returns no scalar, or where an argument has nothing to differentiate.
+    Returns a function that returns the value (with has_aux: (value, aux)) and the gradient, nested like the argument; None for
+    leaves that are not floats.
+    Raises TypeError where fn returns no scalar, or where an argument has nothing to differentiate.
+
+    Cost: one evaluation on a tape, and one pull.
+    Source: Linnainmaa 1970.
 
     Example
     -------
@@ -141,34 +158,20 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
     >>> float(value), grads["a"].tolist()
     (5.0, [2.0, 4.0])
     """
-    numbers: Any = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
-    if not all(isinstance(i, (int, np.integer)) for i in numbers):
-        raise TypeError(f"value_and_grad: argnums={argnums!r}; give the position of an argument, a whole number, or a tuple of them")
+    check_argnums("value_and_grad", argnums)
 
     def with_gradient(*args: Any, **kwargs: Any) -> tuple:
-        if len({i % max(len(args), 1) for i in numbers}) < len(numbers) or not all(-len(args) <= i < len(args) for i in numbers):
-            raise ValueError(f"value_and_grad: argnums={argnums} with {len(args)} positional argument(s); name each argument to "
-                             "differentiate once, counting from 0")
-        chosen = [args[i] for i in numbers]
-        for i, x in zip(numbers, chosen, strict=True):
-            tree.check_leaves(x, f"value_and_grad: argument {i}")
-        for x in tree.flatten(chosen)[0]:
-            checked(x)
-        if not any(is_float(x) for x in tree.flatten(chosen)[0]):
-            raise TypeError(f"value_and_grad: argument {argnums} is {tree.describe(chosen)}, which holds no float array; "
-                            "integers have no gradient, so convert with x.astype(np.float64)")
+        call_chosen, chosen = of_chosen("value_and_grad", fn, argnums, args, kwargs)
         aux: list = []
 
         def call(*chosen: Any) -> Any:
-            full = list(args)
-            for i, x in zip(numbers, chosen, strict=True):
-                full[i] = x
-            out = fn(*full, **kwargs)
+            out = call_chosen(*chosen)
             if has_aux:
                 if not (isinstance(out, tuple) and len(out) == 2):
                     raise TypeError("value_and_grad: with has_aux=True the function returns (number, aux)")
                 out, extra = out
-                aux.append(tree.map(lambda x: x, extra))
+                aux.append(tree.map(joined, extra))
+            out = joined(out)
             if (type(out) not in (float, Tensor) and not is_float(out)) or np.shape(out):
                 raise TypeError(f"value_and_grad: the function returned {tree.describe(out)}; a gradient is of one "
                                 "number, so reduce with np.sum or np.mean (or use vjp for several outputs)")
@@ -184,6 +187,35 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
     return with_gradient
 
 
+def check_argnums(name: str, argnums: Any) -> None:
+    if not all(isinstance(i, (int, np.integer)) for i in (argnums if isinstance(argnums, (tuple, list)) else (argnums,))):
+        raise TypeError(f"{name}: argnums={argnums!r}; give the position of an argument, a whole number, or a tuple of them")
+
+
+def of_chosen(name: str, fn: Callable, argnums: Any, args: tuple, kwargs: dict) -> tuple[Callable, list]:
+    """fn as a function of the arguments that argnums names, and these; TypeError or ValueError where they carry no gradient."""
+    numbers: Any = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
+    if len({i % max(len(args), 1) for i in numbers}) < len(numbers) or not all(-len(args) <= i < len(args) for i in numbers):
+        raise ValueError(f"{name}: argnums={argnums} with {len(args)} positional argument(s); name each argument to "
+                         "differentiate once, counting from 0")
+    chosen = [args[i] for i in numbers]
+    for i, x in zip(numbers, chosen, strict=True):
+        tree.check_leaves(x, f"{name}: argument {i}")
+    for x in tree.flatten(chosen)[0]:
+        checked(x)
+    if not any(is_float(x) for x in tree.flatten(chosen)[0]):
+        raise TypeError(f"{name}: argument {argnums} is {tree.describe(chosen)}, which holds no float array; "
+                        "integers have no gradient, so convert with x.astype(np.float64)")
+
+    def call(*chosen: Any) -> Any:
+        full = list(args)
+        for i, x in zip(numbers, chosen, strict=True):
+            full[i] = x
+        return fn(*full, **kwargs)
+
+    return call, chosen
+
+
 def _lower(x: Any) -> Any:
     """The value of a tensor of a completed tape: plain, or a tensor of a surrounding one."""
     while type(x) is Tensor and completed(x.tape):
@@ -191,8 +223,17 @@ def _lower(x: Any) -> Any:
     return x
 
 
-def grad(fn: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
-    """The function (*args) -> gradient of a scalar fn(*args); see `value_and_grad`.
+def grad(fn: Callable, argnums: int | tuple[int, ...] = 0) -> Callable[..., Any]:
+    """The function (*args) -> gradient of a scalar fn(*args).
+
+    Parameters
+    ----------
+    fn, argnums : as for `value_and_grad`.
+
+    Returns a function that returns the gradient, nested like the argument. Raises as `value_and_grad`.
+
+    Cost: as `value_and_grad`.
+    Source: Linnainmaa 1970.
 
     Example
     -------
@@ -203,11 +244,20 @@ def grad(fn: Callable, argnums: int | tuple[int, ...] = 0) -> Callable:
     return lambda *args, **kwargs: both(*args, **kwargs)[1]
 
 
-def custom_vjp(fn: Callable) -> Callable:
-    """An operation with a gradient of your own: fn(*args) returns (value, pull), as `vjp` does.
+def custom_vjp(fn: Callable, jvp: Callable | None = None) -> Callable:
+    """An operation with a gradient of your own.
 
-    pull(cotangent) takes a tree like value and returns one cotangent tree for each argument (None for zero). On plain
-    arrays the decorated function returns the value alone.
+    Parameters
+    ----------
+    fn : fn(*args) returns (value, pull), as `vjp` does: pull(cotangent) takes a tree like value and returns a tuple, one
+        cotangent tree for each argument (None for zero).
+    jvp : jvp(args, tangents) returns the change of the value in forward mode (None in tangents for what does not move); by default
+        that of fn itself, or central differences, which one log line says.
+
+    Returns a function of the same arguments that returns the value alone, and carries the gradient where tensors come in.
+    Raises, when it is pulled, TypeError or ValueError for cotangents that do not fit their arguments.
+
+    Cost: that of fn; one node of the tape, whatever happens inside.
 
     Example
     -------
@@ -216,11 +266,13 @@ def custom_vjp(fn: Callable) -> Callable:
     1.0
     """
     def operation(*args: Any) -> Any:
-        leaves, structure = tree.flatten(args)
+        leaves, structure = tree.flatten(joined_in(args))
         kept: list = []
+        at: list = []
 
         def run(values: list) -> tuple[list, Callable]:
             plain = tree.unflatten(structure, values)
+            at.append(plain)
             value, pull = fn(*plain)
             outputs, out_structure = tree.flatten(value)
             for y in outputs:
@@ -238,14 +290,58 @@ def custom_vjp(fn: Callable) -> Callable:
 
             return outputs, pull_flat
 
-        outputs = record_many(leaves, run)
+        def push_flat(vs: list) -> list:
+            moved = tree.unflatten(structure, vs)
+            return tree.align(kept[0], (jvp or partial(tangent_of_primal, fn))(at[0], moved))
+
+        outputs = record_many(leaves, run, push_flat)
         return tree.unflatten(kept[0], outputs)
 
     return operation
 
 
-stop_gradient = custom_vjp(lambda x: (x, lambda g: (None,)))
-"""The value of a tree, as a constant: no gradient flows through it."""
+def tangent_of_primal(fn: Callable, args: tuple, tangents: tuple) -> Any:
+    """How the value of a custom operation changes: by the rules of what it is made of, or by central differences."""
+    from .tangents import jvp_of
+    try:
+        return jvp_of(lambda *args: fn(*args)[0], args, tangents)[1]
+    except Exception as error:
+        import logging
+        logging.getLogger("revode").info("jvp: the tangent of %s is taken by central differences, because its value cannot be "
+                                         "followed: %s", getattr(fn, "__qualname__", fn), error)
+    leaves, structure = tree.flatten(args)
+    vs = tree.flatten(tangents)[0]
+    sizes = [(number(abs(np.asarray(x)).max()) or 1.0, number(abs(v).max())) for x, v in zip(leaves, vs, strict=True) if v is not None]
+    h = float(np.finfo(float).eps) ** (1 / 3) * max(x for x, _ in sizes) / max((v for _, v in sizes), default=1.0)
+
+    def at(sign: int) -> list:
+        moved = [x if v is None else x + sign * h * v for x, v in zip(leaves, vs, strict=True)]
+        return tree.flatten(fn(*tree.unflatten(structure, moved))[0])[0]
+
+    value = tree.flatten(fn(*args)[0])
+    return tree.unflatten(value[1], [(b - a) / (2 * h) if is_float(a) else None for a, b in zip(at(-1), at(1), strict=True)])
+
+
+_constant = custom_vjp(lambda x: (x, lambda g: (None,)), jvp=lambda args, tangents: None)
+
+
+def stop_gradient(x: Any) -> Any:
+    """The value of a tree, as a constant: no gradient flows through it.
+
+    Parameters
+    ----------
+    x : a tree of arrays or tensors.
+
+    Returns a tree like x. Raises TypeError for leaves that no tree may have.
+
+    Cost: none; one node of the tape.
+
+    Example
+    -------
+    >>> float(grad(lambda x: x * stop_gradient(x))(3.0))
+    3.0
+    """
+    return _constant(x)
 
 
 def shape_of(x: Any) -> tuple[int, ...]:
@@ -268,12 +364,22 @@ def _match(result: Any, arg: Any) -> list:
 
 
 def check_vjp(fn: Callable, *args: Any, order: int = 2, rtol: float | None = None, seed: int = 0) -> float:
-    """Compare the gradient of fn at args with central differences along random directions (of this seed), up to this order.
+    """Compare the gradient of fn at args with central differences along random directions.
 
-    fn may return a tree. Returns the largest relative difference; raises AssertionError past rtol (default: the error
-    that central differences have at their best step, about 20 * eps**(2/3), times 10 per extra order). A solve with
-    Reversible, Checkpointed or Backsolve has first derivatives only, so check it with order=1.
+    Parameters
+    ----------
+    fn : a function of trees of arrays; it may return a tree.
+    args : where to look; every float array in them is moved.
+    order : 1 for the gradient, 2 for the gradient of the gradient as well. A solve with Reversible, Checkpointed or Backsolve
+        has first derivatives only.
+    rtol : the largest relative difference allowed; default the error that central differences have at their best step, about
+        20 * eps**(2/3), times 10 per extra order.
+    seed : of the directions.
+
+    Returns the largest relative difference. Raises AssertionError past rtol.
+
     Cost: 2 evaluations and 1 pull for order 1; order 2 checks the pull itself in the same way.
+    Source: the dot-product test, Griewank & Walther, Evaluating Derivatives, 2008.
 
     Example
     -------

@@ -8,42 +8,66 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import signature
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from . import primitives, tree
 from .kept import FLOATS
-from .tensor import FUNCTIONS, METHODS, RULES, Each, Op, Tape, Tensor, _traced, apply, constant, value_of
+from .tensor import CONSTANT, FUNCTIONS, METHODS, RULES, STATIC, Each, Op, Tape, Tensor, _traced, apply, constant, is_float, value_of
 
 
-def numpys(function: Callable) -> Callable:
-    """Decorates a composition: NumPy's function computes the value, the composition, evaluated again, its derivative."""
+class Call(NamedTuple):
+    """How a function was called: the arguments taken apart, and at which places the arrays stood."""
+    structure: Any
+    leaves: list
+    places: list
+
+    def of(self, function: Callable, arrays: Any) -> Any:
+        """The call of another function on other arrays."""
+        full = list(self.leaves)
+        for i, x in zip(self.places, arrays, strict=True):
+            full[i] = x
+        positional, named = tree.unflatten(self.structure, full)
+        return function(*positional, **named)
+
+
+def numpys(function: Callable, listed: bool = True) -> Callable:
+    """Decorates a composition: NumPy's function computes the value, the composition, evaluated again, its derivative.
+
+    A program that is written out in loops takes the composition (compiled/rules.py).
+    """
     def decorate(composed: Callable) -> Callable:
         allowed = signature(composed)
+
+        def forward(*arrays: Any, call: Call) -> Any:
+            return call.of(function, arrays)
+
+        def rule(i: int, g: Any, y: Any, *arrays: Any, call: Call) -> Any:
+            tape = Tape()
+            x = tape.input(arrays[i])
+            result = call.of(composed, [*arrays[:i], x, *arrays[i + 1:]])
+            return tape.pull([(result.slot, g)], [x.slot])[0] if type(result) is Tensor and result.tape is tape else None
+
+        def tangent(vs: list, *arrays: Any, call: Call) -> Any:
+            from .tangents import push
+            tape = Tape()
+            moved = [tape.input(x) if is_float(x) else x for x in arrays]
+            result = call.of(composed, moved)
+            found = push(tape, {x.slot: v for x, v in zip(moved, vs, strict=True) if type(x) is Tensor and x.tape is tape})
+            return found.get(result.slot, 0.0) if type(result) is Tensor and result.tape is tape else 0.0
+
+        forward.composed = lambda *arrays, call: call.of(composed, arrays)                            # type: ignore[attr-defined]
+        op = Op(f"np.{function.__name__}", forward, Each(rule), None, tangent)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             allowed.bind(*args, **kwargs)
             leaves, structure = tree.flatten((args, kwargs))
             places = [i for i, x in enumerate(leaves)
                       if hasattr(x, "__array_function__") and not issubclass(type(x), (type, np.generic))]
-
-            def on(given: Callable, arrays: Any) -> Any:
-                full = list(leaves)
-                for i, x in zip(places, arrays, strict=True):
-                    full[i] = x
-                positional, named = tree.unflatten(structure, full)
-                return given(*positional, **named)
-
-            def rule(i: int, g: Any, y: Any, *arrays: Any) -> Any:
-                tape = Tape()
-                x = tape.input(arrays[i])
-                result = on(composed, [*arrays[:i], x, *arrays[i + 1:]])
-                return tape.pull([(result.slot, g)], [x.slot])[0] if type(result) is Tensor and result.tape is tape else None
-
-            op = Op(f"np.{function.__name__}", lambda *arrays: on(function, arrays), Each(rule))
-            y = apply(op, *(leaves[i] for i in places))
+            plain = [None if i in places else x for i, x in enumerate(leaves)]
+            y = apply(op, *(leaves[i] for i in places), call=Call(structure, plain, places))
             dtype = np.dtype(getattr(y, "dtype", float))
             if dtype in FLOATS:
                 return y
@@ -52,7 +76,8 @@ def numpys(function: Callable) -> Callable:
             raise TypeError(f"np.{function.__name__} would give {dtype}, in which no gradient flows; stay with float64 or float32")
 
         call.__signature__ = allowed                                                                  # type: ignore[attr-defined]
-        FUNCTIONS[function] = call
+        if listed:
+            FUNCTIONS[function] = call
         return call
     return decorate
 
@@ -105,15 +130,14 @@ def count(a: Any, axis: Any) -> int:
     return int(np.prod([np.shape(a)[i] for i in axes]))
 
 
-def own_dtype(a: Any, dtype: Any, name: str) -> None:
-    """TypeError for a dtype= that is not that of a: it changes how NumPy adds up."""
-    if dtype is not None and np.dtype(dtype) != a.dtype:
-        raise TypeError(f"np.{name} of a tensor of {a.dtype} with dtype={np.dtype(dtype)} is not differentiated here; leave it "
-                        "out, or use x.astype first")
+@numpys(np.mean)
+def mean_in(a: Any, axis: Any = None, *, dtype: Any, keepdims: bool = False) -> Any:
+    return mean(a.astype(dtype), axis, keepdims=keepdims)
 
 
 def mean(a: Any, axis: Any = None, *, dtype: Any = None, keepdims: bool = False) -> Any:
-    own_dtype(a, dtype, "mean")
+    if dtype is not None and np.dtype(dtype) != a.dtype:
+        return mean_in(a, axis, dtype=dtype, keepdims=keepdims)
     n = count(a, axis)
     return sum(a, axis, keepdims=keepdims) / n
 
@@ -141,6 +165,21 @@ def accumulation(function: Callable) -> Callable:
 
 
 cumsum, cumprod = accumulation(np.cumsum), accumulation(np.cumprod)
+
+
+def cumulative(function: Callable, accumulate: Callable, first: float) -> Callable:
+    """np.cumulative_sum and np.cumulative_prod: the same for arrays of any axes, after a first entry if that is wanted."""
+    @numpys(function)
+    def call(x: Any, /, *, axis: int | None = None, include_initial: bool = False) -> Any:
+        axis = normalize_axis_index(0 if axis is None else axis, x.ndim)
+        edge = np.full(tuple(1 if i == axis else n for i, n in enumerate(x.shape)), first, x.dtype)
+        y = accumulate(x, axis)
+        return np.concatenate([edge, y], axis) if include_initial else y
+    return call
+
+
+cumulative(np.cumulative_sum, cumsum, 0.0)
+cumulative(np.cumulative_prod, cumprod, 1.0)
 
 
 def ptp(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
@@ -221,6 +260,29 @@ def percentile(a: Any, q: Any, axis: Any = None, *, keepdims: bool = False) -> A
     return quantile(a, np.asarray(q) / 100, axis, keepdims=keepdims)
 
 
+@numpys(np.nanquantile)
+def nanquantile(a: Any, q: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    if np.ndim(q):
+        return np.stack([nanquantile(a, each, axis, keepdims=keepdims) for each in q])
+    flat = np.sort(last_axis(a, axis), axis=-1)                                   # NaN last
+    at = float(q) * np.maximum(np.sum(np.logical_not(np.isnan(value_of(flat))), axis=-1, keepdims=True) - 1, 0)
+    low = np.floor(at).astype(int)
+    value, above = (np.take_along_axis(flat, i, -1)[..., 0] for i in (low, np.ceil(at).astype(int)))
+    value = value + (at - low)[..., 0].astype(flat.dtype) * (above - value)
+    axes = range(a.ndim) if axis is None else normalize_axis_tuple(axis, a.ndim)
+    return np.reshape(value, tuple(1 if i in axes else m for i, m in enumerate(a.shape))) if keepdims else value
+
+
+@numpys(np.nanpercentile)
+def nanpercentile(a: Any, q: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    return nanquantile(a, np.asarray(q) / 100, axis, keepdims=keepdims)
+
+
+@numpys(np.nanmedian)
+def nanmedian(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
+    return nanquantile(a, 0.5, axis, keepdims=keepdims)
+
+
 @numpys(np.cov)
 def cov(m: Any, y: Any = None, rowvar: bool = True, *, ddof: int = 1) -> Any:
     m = np.atleast_2d(m) if rowvar else np.atleast_2d(m).T if np.ndim(m) > 1 else np.atleast_2d(m)
@@ -238,6 +300,13 @@ def corrcoef(x: Any, y: Any = None, rowvar: bool = True) -> Any:
         return c / c
     d = np.sqrt(np.diagonal(c))
     return c / d[:, None] / d
+
+
+def conditions(logical: Callable, a: Any, b: Any) -> Any:
+    """a & b and the like, of bools."""
+    if any(np.dtype(getattr(x, "dtype", type(x))).kind != "b" for x in (a, b)):
+        raise TypeError("&, | and ^ join conditions, which are bools; of numbers they have no derivative")
+    return constant(logical, a, b)
 
 
 # Choosing --------------------------------------------------------------------------------------------------------------
@@ -319,7 +388,12 @@ def _sinc_slope(a: Any) -> Any:
     return np.pi * np.where(near, series, (np.cos(far) - np.sin(far) / far) / far)
 
 
+def exponent(a: Any) -> Any:
+    return np.frexp(a)[1]
+
+
 LDEXP = Op("ldexp", np.ldexp, (lambda g, y, a, i: np.ldexp(g, i), lambda g, y, a, i: None))
+MANTISSA = Op("mantissa", lambda a: np.frexp(a)[0], (lambda g, y, a: np.ldexp(g, -constant(exponent, a)),))
 FRACTION = Op("fraction", lambda a: np.modf(a)[0], (lambda g, y, a: g,))
 FLOAT_POWER = Op("float_power", np.float_power, RULES[np.power].vjps)
 SINC = Op("sinc", np.sinc, (lambda g, y, a: g * _sinc_slope(a),))
@@ -386,18 +460,41 @@ def trapezoid(y: Any, x: Any = None, dx: Any = 1.0, axis: int = -1) -> Any:
     return sum(d * (y[(*lead, slice(1, None))] + y[(*lead, slice(None, -1))]) / 2.0, axis)
 
 
-@numpys(np.gradient)
-def gradient(f: Any, *spacing: float, axis: int | None = None) -> Any:
-    if np.ndim(f) != 1 and axis is None:
-        raise TypeError("np.gradient of a tensor along several axes at once is not differentiated here; give axis=")
-    if any(np.ndim(value_of(h)) for h in spacing):
-        raise TypeError("np.gradient with coordinates is not differentiated here; give one spacing, a number")
-    axis = normalize_axis_index(axis or 0, np.ndim(f))
-    h = spacing[0] if spacing else 1.0
-    at = (slice(None),) * axis
-    inner = (f[(*at, slice(2, None))] - f[(*at, slice(None, -2))]) / (2 * h)
-    ends = [(f[(*at, slice(j, j + 1 or None))] - f[(*at, slice(i, i + 1 or None))]) / h for i, j in ((0, 1), (-2, -1))]
-    return np.concatenate([ends[0], inner, ends[1]], axis)
+@numpys(np.unwrap)
+def unwrap(p: Any, discont: Any = None, axis: int = -1, *, period: float = 2 * np.pi) -> Any:
+    return p + 0.0                                          # whole periods are added
+
+
+def parabola(x: Any, y: Any, z: Any, a: Any, b: Any, at: int) -> Any:
+    """The slope, at the first, second or third, of the parabola through three points, a and b apart."""
+    left, right = (y - x) / a, (z - y) / b
+    return left + (right - left) / (a + b) * (-a, a, a + 2 * b)[at]
+
+
+def numpys_gradient(f: Any, h: Any, axis: int, edge_order: Any) -> Any:
+    return np.gradient(f, h, axis=axis, edge_order=edge_order)
+
+
+@numpys(numpys_gradient, listed=False)
+def gradient_along(f: Any, h: Any, axis: int, edge_order: int) -> Any:
+    """Along one axis; h: the spacing, or the coordinates."""
+    f = np.moveaxis(f, axis, 0)
+    d = diff(h) if np.ndim(h) else h * np.ones(len(f) - 1, f.dtype)
+    d = np.reshape(d, (-1,) + (1,) * (f.ndim - 1))
+    ends = [(f[1:2] - f[:1]) / d[:1], (f[-1:] - f[-2:-1]) / d[-1:]] if edge_order == 1 else [
+        parabola(f[:1], f[1:2], f[2:3], d[:1], d[1:2], 0), parabola(f[-3:-2], f[-2:-1], f[-1:], d[-2:-1], d[-1:], 2)]
+    inside = parabola(f[:-2], f[1:-1], f[2:], d[:-1], d[1:], 1)
+    return np.moveaxis(np.concatenate([ends[0], inside, ends[1]]), 0, axis)
+
+
+def gradient(f: Any, *varargs: Any, axis: Any = None, edge_order: int = 1) -> Any:
+    f, spacing = array(f), [h if np.ndim(h) == 0 else array(h) for h in varargs or (1.0,)]
+    axes = range(f.ndim) if axis is None else normalize_axis_tuple(axis, f.ndim)
+    spacing = spacing * len(axes) if len(spacing) == 1 and np.ndim(spacing[0]) == 0 else spacing
+    if len(spacing) != len(axes):
+        raise TypeError("invalid number of arguments")
+    found = tuple(gradient_along(f, h, i, edge_order) for h, i in zip(spacing, axes, strict=True))
+    return found[0] if len(found) == 1 else found
 
 
 @numpys(np.polyval)
@@ -482,4 +579,12 @@ FUNCTIONS.update({
     np.modf: lambda x: (apply(FRACTION, x), constant(np.trunc, x)),
     np.divmod: lambda a, b: (constant(np.floor_divide, a, b), np.remainder(a, b)),
     np.nancumsum: lambda a, axis=None: cumsum(np.where(np.isnan(a), 0.0, a), axis),
+    np.nancumprod: lambda a, axis=None: cumprod(np.where(np.isnan(a), 1.0, a), axis),
+    np.gradient: gradient, np.frexp: lambda x: (apply(MANTISSA, x), constant(exponent, x)),
+    np.astype: lambda x, dtype, /: x.astype(dtype),
 })
+CONSTANT.update({f: Op(f.__name__, f, ()) for f in (np.around, np.array_equiv, np.isin, np.angle)})      # type: ignore[attr-defined]
+STATIC.update({np.tril_indices_from, np.triu_indices_from, np.diag_indices_from, np.common_type, np.einsum_path})
+for name, logical in (("and", np.logical_and), ("or", np.logical_or), ("xor", np.logical_xor)):       # conditions in a program
+    for side in ("__", "__r"):
+        setattr(Tensor, f"{side}{name}__", lambda self, other, logical=logical: conditions(logical, self, other))

@@ -160,6 +160,54 @@ def _pinv(g: Any, y: Any, a: Any, **options: Any) -> Any:
 PINV = Op("pinv", np.linalg.pinv, (_pinv,))
 
 
+def _least(a: Any, b: Any, rcond: Any) -> Any:
+    """The pseudo-inverse that np.linalg.lstsq multiplies with: its cut-off of the small singular values is another one."""
+    return apply(PINV, a, rcond=float(np.finfo(a.dtype).eps) * max(a.shape) if rcond is None else rcond)
+
+
+def _columns(x: Any) -> Any:
+    return np.expand_dims(x, -1) if x.ndim == 1 else x
+
+
+def _left_over(a: Any, b: Any, rcond: Any) -> Any:
+    return b - np.matmul(a, apply(LEAST_SQUARES, a, b, rcond=rcond))
+
+
+LEAST_SQUARES = Op("lstsq", lambda a, b, rcond: np.linalg.lstsq(a, b, rcond)[0], (
+    lambda g, y, a, b, rcond: _pinv(np.matmul(_columns(g), swap(_columns(b))), _least(a, b, rcond), a),
+    lambda g, y, a, b, rcond: np.matmul(swap(_least(a, b, rcond)), g)))
+# The squares of what is left over, whose derivative in the solution is 0.
+RESIDUALS = Op("residuals", lambda a, b, rcond: np.linalg.lstsq(a, b, rcond)[1], (
+    lambda g, y, a, b, rcond: -2 * np.matmul(_columns(_left_over(a, b, rcond)) * g, swap(_columns(
+        apply(LEAST_SQUARES, a, b, rcond=rcond)))),
+    lambda g, y, a, b, rcond: 2 * (_left_over(a, b, rcond) * g)))
+LEAST_SINGULAR = Op("lstsq_s", lambda a, b, rcond: np.linalg.lstsq(a, b, rcond)[3], (
+    lambda g, y, a, b, rcond: _svd(1, g, a), lambda *args, **options: None))
+
+
+def lstsq(a: Any, b: Any, rcond: float | None = None) -> tuple:
+    a, b = array(a), array(b)
+    _, residuals, rank, _ = np.linalg.lstsq(value_of(a), value_of(b), rcond)
+    return (apply(LEAST_SQUARES, a, b, rcond=rcond), apply(RESIDUALS, a, b, rcond=rcond) if residuals.size else residuals, rank,
+            apply(LEAST_SINGULAR, a, b, rcond=rcond))
+
+
+@numpys(np.linalg.tensorsolve)
+def tensorsolve(a: Any, b: Any, axes: Any = None) -> Any:
+    a, b = array(a), array(b)
+    if axes is not None:
+        last = tuple(i % a.ndim for i in axes)
+        a = np.transpose(a, tuple(i for i in range(a.ndim) if i not in last) + last)
+    x = np.linalg.solve(np.reshape(a, (b.size, b.size)), np.reshape(b, (-1,)))
+    return np.reshape(x, a.shape[b.ndim:])
+
+
+@numpys(np.linalg.tensorinv)
+def tensorinv(a: Any, ind: int = 2) -> Any:
+    n = int(np.prod(a.shape[ind:]))
+    return np.reshape(np.linalg.inv(np.reshape(a, (n, n))), a.shape[ind:] + a.shape[:ind])
+
+
 # Factorisations ----------------------------------------------------------------------------------------------------------
 def lower(x: Any, diagonal: float) -> Any:
     """The lower triangle, with this factor on the diagonal."""
@@ -229,7 +277,8 @@ SINGULAR = Op("svdvals", lambda a: np.linalg.svd(a, compute_uv=False), (lambda g
 def _qr(i: int, g: Any, a: Any) -> Any:
     """a = Q R with full column rank: (g_Q + Q sym(M)) R^-T, M = R g_R^T - g_Q^T Q, sym from the lower triangle."""
     if a.shape[-2] < a.shape[-1]:
-        raise TypeError("np.linalg.qr of a matrix with more columns than rows is not differentiated here")
+        raise TypeError("np.linalg.qr of a matrix with more columns than rows is not differentiated here; "
+                        "factor its first columns, and multiply the others by Q.T")
     Q, R = (apply(part, a) for part in QR)
     M = -np.matmul(swap(g), Q) if i == 0 else np.matmul(R, swap(g))
     half = lower(M, 0.5)
@@ -373,7 +422,7 @@ FUNCTIONS.update({
     np.linalg.eigh: lambda a, UPLO="L": like_numpys(np.linalg.eigh, *(
         apply(part, a, UPLO=UPLO) for part in (EIGENVALUES, EIGENVECTORS))),
     np.linalg.eigvalsh: lambda a, UPLO="L": apply(EIGVALSH, a, UPLO=UPLO),
-    np.linalg.svd: svd, np.linalg.svdvals: lambda x: apply(SINGULAR, x), np.linalg.qr: qr,
+    np.linalg.lstsq: lstsq, np.linalg.svd: svd, np.linalg.svdvals: lambda x: apply(SINGULAR, x), np.linalg.qr: qr,
     np.linalg.matmul: lambda x1, x2: np.matmul(x1, x2), np.linalg.outer: outer,
     np.linalg.trace: lambda x, offset=0: np.trace(x, offset, -2, -1),
     np.linalg.diagonal: lambda x, offset=0: moved(np.linalg.diagonal)(x, offset=offset),

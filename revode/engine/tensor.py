@@ -29,11 +29,13 @@ class Op(NamedTuple):
     """One row of the table: `vjps[i](g, y, *inputs, **options)` is the cotangent of input i, for y = forward(*inputs).
 
     c: the operation on one element as it prints in C ({0}, {1}: the inputs); None where it is no operation on elements.
+    tangent: tangent(vs, *inputs), the change of y, for operations that tangents.py does not know by name.
     """
     name: str
     forward: Callable
     vjps: tuple[Callable, ...] | Each
     c: str | None = None
+    tangent: Callable | None = None
 
 
 ndarray = np.ndarray
@@ -196,7 +198,7 @@ def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
 
 def apply(op: Op, *inputs: Any, **options: Any) -> Any:
     """Carry out one operation; record it on the innermost tape among its inputs, if there is any."""
-    return _record(op, lifted(inputs), options)
+    return _record(op, lifted(tuple(map(joined, inputs))), options)
 
 
 def _record(op: Op, inputs: tuple, options: dict) -> Any:
@@ -253,9 +255,9 @@ def apply_plain(op: Op, a: Any, b: Any) -> Any:
     """apply() for a tensor and a plain value that the tape has to keep; computed from the value itself, so with its bits."""
     if hasattr(type(a), "meet") or hasattr(type(b), "meet"):             # a spectrum (spectrum.py)
         return (a if hasattr(type(a), "meet") else b).meet(op.forward, a, b)
-    a, b = (np.asarray(x) if type(x) in (list, tuple) else x for x in (a, b))
+    a, b = (joined(np.asarray(x) if type(x) in (list, tuple) else x) for x in (a, b))
     x = a if type(a) is Tensor else b
-    if x.tape.tracing or type(x._value) is Tensor:
+    if x.tape.tracing or type(x._value) is Tensor or type(a) is type(b):
         return apply(op, a, b)
     tape = x.tape
     (value_a, kept_a, slot_a), (value_b, kept_b, slot_b) = (
@@ -283,8 +285,9 @@ POWER_OF_SCALARS = Op("power", operator.pow, tuple(
     partial(lambda i, *args: list(RULES[np.power].vjps)[i](*args), i) for i in (0, 1)), "rv_power({0}, {1})")
 
 
-def record_many(inputs: list, run: Callable) -> list:
-    """Record `outputs, pull = run(values)` as one entry; pull maps output cotangents (None: zero) to input ones."""
+def record_many(inputs: list, run: Callable, push: Callable | None = None) -> list:
+    """Record `outputs, pull = run(values)` as one entry; pull maps output cotangents (None: zero) to input ones, and push the changes
+    of the inputs to those of the outputs (tangents.py)."""
     tape = innermost(inputs)
     if tape is not None and tape.tracing:
         outputs, pull = run(inputs)         # a program has no entries but those of the table
@@ -299,7 +302,7 @@ def record_many(inputs: list, run: Callable) -> list:
     if root is not None:
         pull = root.tape.linear(outputs, pull)                                                     # type: ignore[attr-defined]
     slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape, strict=True)]
-    tape.nodes.append((MANY, slots, values, {"pull": pull}, outputs))
+    tape.nodes.append((MANY, slots, values, {"pull": pull, "push": push}, outputs))
     return [tape.input(tape.keep_input(y)) if is_float(y) else y for y in outputs]
 
 
@@ -311,7 +314,7 @@ def read_only(x: Any) -> Any:
     return x
 
 
-def _pull_many(cotangents: list, i: int, outputs: list, pull: Callable) -> list | None:
+def _pull_many(cotangents: list, i: int, outputs: list, pull: Callable, push: Any = None) -> list | None:
     slots = iter(range(i + 1, len(cotangents)))
     incoming = [cotangents[next(slots)] if is_float(y) else None for y in outputs]
     return None if all(g is None for g in incoming) else pull(incoming)
@@ -436,8 +439,23 @@ def _dropped(what: str, instead: str, whole: Callable | None = None) -> Callable
 class Tensor:
     """A value on a tape. Use it like the NumPy array in it: `np.tanh(y @ W + b)` just works, and `.value` is that array.
 
-    Tensors are immutable, so `x += y` makes a new one, and `x[i] = y` raises. Comparisons look at the values, so
-    `if x > 0` takes the branch that the numbers take, as in plain NumPy.
+    Tensors are made by vjp, grad and value_and_grad. They are immutable, so `x += y` makes a new one, and `x[i] = y` raises.
+    Comparisons look at the values, so `if x > 0` takes the branch that the numbers take, as in plain NumPy.
+
+    Parameters
+    ----------
+    value : (...) float array.
+    tape, slot : where it was written down.
+
+    Raises TypeError for what would drop the gradient in silence: float(x), np.asarray(x), a function of NumPy that has no rule.
+
+    Cost: one entry of the tape, which keeps what the rule of the operation needs.
+
+    Example
+    -------
+    >>> from revode import grad
+    >>> float(grad(lambda x: np.sum(x[:1] * 2))(np.ones(3))[0])
+    2.0
     """
     __slots__ = ("_value", "slot", "tape")
 
@@ -453,7 +471,10 @@ class Tensor:
 
     @property                                                                                  # type: ignore[misc]
     def __class__(self) -> Any:
-        """isinstance says of the tensor of a NumPy array that it is one: a field that asks has one branch, forward and back."""
+        """isinstance says of the tensor of a NumPy array that it is one: a field that asks has one branch, forward and back.
+
+        Not of that of a number: the libraries of devices ask what a number is before they compute with it.
+        """
         return ndarray if type(value_of(self)) is ndarray else Tensor
 
     # arithmetic: apply() knows the rest
@@ -478,7 +499,7 @@ class Tensor:
 
     def __divmod__(self, other: Any) -> Any: return self // other, self % other
     def __rdivmod__(self, other: Any) -> Any: return other // self, other % self
-    def __invert__(self) -> Any: return constant(np.invert, self)
+    def __invert__(self) -> Any: return constant(np.logical_not if self.dtype.kind == "b" else np.invert, self)
     def __round__(self, ndigits: int = 0) -> Any: return constant(np.round, self, ndigits)
 
     def __pow__(self, other: Any) -> Any:
@@ -555,6 +576,7 @@ class Tensor:
     # NumPy's methods, through NumPy's functions
     def clip(self, min: Any = None, max: Any = None) -> Any: return np.clip(self, min, max)
     def dot(self, other: Any) -> Any: return np.dot(self, other)
+    def compress(self, condition: Any, axis: Any = None) -> Any: return np.compress(condition, self, axis)
     def ravel(self, order: Any = "C") -> Any: return np.ravel(self, order)      # type: ignore[call-overload]
     def flatten(self, order: Any = "C") -> Any: return np.ravel(self, order)    # type: ignore[call-overload]
     def copy(self, order: str = "C") -> Any: return self
@@ -584,10 +606,25 @@ class Tensor:
     __float__ = _dropped("float(x), or writing x into an entry of a plain array,",
                          "keep it an array, and build arrays with np.stack or np.concatenate")
     __int__ = _dropped("int(x)", "keep it an array: NumPy functions take tensors", int)
-    __array__ = _dropped("turning into a plain array (np.asarray, np.array([...]) or writing into one)",
-                         "join tensors with np.stack or np.concatenate", np.asarray)
-    item = _dropped("x.item()", "keep it an array: NumPy functions take tensors")
-    tolist = _dropped("x.tolist()", "keep it an array: NumPy functions take tensors")
+
+    @property
+    def __array__(self) -> Callable:
+        """np.array([...]) makes an array of objects of tensors without axes (see `joined`); others are refused."""
+        if self.shape or (type(_traced(self)) is Tensor and self.dtype.kind != "f"):
+            return partial(_to_array, self)
+        raise AttributeError("__array__")
+
+    def item(self) -> Any:
+        """The one entry as a number, on the tape; ValueError where there are more."""
+        if self.dtype != np.float64:
+            raise TypeError(f"x.item() of {self.dtype} would go on in float64, as a Python float; x[0] keeps its dtype")
+        if self.size != 1:
+            raise ValueError("can only convert an array of size 1 to a Python scalar")
+        return self[(0,) * self.ndim]
+
+    def tolist(self) -> Any:
+        """The entries in nested lists, as numbers on the tape."""
+        return [x.tolist() for x in self] if self.shape else self.item()
 
     def __setitem__(self, index: Any, value: Any) -> None:
         raise TypeError("x[i] = ... writes into a tensor in place, and the value that the gradient needs would be "
@@ -635,8 +672,6 @@ class Tensor:
             return apply(RULES[function], *args, **kwargs)
         if function in STATIC:
             return function(*tree.map(value_of, args), **tree.map(value_of, kwargs))
-        if function in RULES:                              # a row of a function that needs no preparation
-            return apply(RULES[function], *args, **kwargs)
         name = name_of(function)
         raise TypeError(f"{name} is not differentiated here; {_offer(name)}")
 
@@ -656,6 +691,25 @@ class Tensor:
         return f"Tensor({_seen(self)!r})"
 
 
+_to_array = _dropped("turning into a plain array (np.asarray, np.array([...]) or writing into one)",
+                     "join tensors with np.stack or np.concatenate; x is an array already", np.asarray)
+
+
+def joined(x: Any) -> Any:
+    """np.array([...]) of tensors and numbers, which NumPy makes an array of objects, as one tensor; anything else as it is.
+
+    Wherever such an array meets a tensor, is returned, or enters a solve, it is joined.
+    """
+    if type(x) is not ndarray or x.dtype != object or not any(type(e) is Tensor for e in x.flat):
+        return x
+    return np.reshape(np.concatenate([np.reshape(e if type(e) is Tensor else np.asarray(e), (1,)) for e in x.flat]), x.shape)
+
+
+def joined_in(x: Any) -> Any:
+    """A tree with its arrays of tensors joined; itself where it has none."""
+    return tree.map(joined, x) if any(type(y) is ndarray and y.dtype == object for y in tree.flatten(x)[0]) else x
+
+
 def _method(name: str) -> Callable:
     """NumPy's method of this name, through the function of the same name."""
     def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
@@ -664,7 +718,7 @@ def _method(name: str) -> Callable:
 
 
 for _name in ("sum", "prod", "mean", "var", "std", "max", "min", "cumsum", "cumprod", "squeeze", "swapaxes", "repeat", "take", "trace",
-              "diagonal", "round", "argmax", "argmin", "argsort", "argpartition", "any", "all", "nonzero", "searchsorted", "compress"):
+              "diagonal", "round", "argmax", "argmin", "argsort", "argpartition", "any", "all", "nonzero", "searchsorted"):
     setattr(Tensor, _name, _method(_name))
 
 
@@ -678,10 +732,10 @@ def name_of(function: Any) -> str:
 
 
 INSTEAD = {"scipy.special.expit": "rv.nn.sigmoid", "scipy.special.erf": "rv.nn.erf", "scipy.special.log_expit": "-rv.nn.softplus(-x)",
-           "scipy.special.xlogy": "x * np.log(y)", "np.linalg.lstsq": "np.linalg.solve(A.T @ A, A.T @ b)",
+           "scipy.special.xlogy": "x * np.log(y)", "np.unique": "x[np.unique(x.value, return_index=True)[1]]",
            "np.linalg.eig": "np.linalg.eigh of a symmetric matrix", "np.linalg.eigvals": "np.linalg.eigvalsh of a symmetric matrix",
            "np.add.at": "rv.nn.scatter_add", "np.copyto": "np.where", "np.put": "np.where", "np.fill_diagonal": "np.where",
-           "np.insert": "np.concatenate"}
+           "np.place": "np.where", "np.putmask": "np.where", "np.put_along_axis": "np.where"}
 
 
 def _offer(name: str) -> str:

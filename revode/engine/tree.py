@@ -21,7 +21,22 @@ LEAF = None   # the structure of a leaf; a container's structure is (container t
 
 
 def flatten(tree: Any) -> tuple[list, Any]:
-    """Return (leaves, structure); `unflatten(structure, leaves)` is its inverse."""
+    """The leaves of a tree, and its structure.
+
+    Parameters
+    ----------
+    tree : nested dicts, lists, tuples, named tuples and dataclasses; anything else is a leaf.
+
+    Returns (leaves, structure); `unflatten(structure, leaves)` is its inverse. Dicts keep their own order.
+    Raises nothing.
+
+    Cost: one visit of each node.
+
+    Example
+    -------
+    >>> flatten({"b": 1.0, "a": [2.0, 3.0]})[0]
+    [1.0, 2.0, 3.0]
+    """
     leaves: list = []
     return leaves, _flatten(tree, leaves)
 
@@ -101,7 +116,23 @@ def _build(kind: Any, keys: Any, items: list, factory: Any = None) -> Any:
 
 
 def unflatten(structure: Any, leaves: Any) -> Any:
-    """Build the tree of this structure from its leaves, in the order `flatten` gave them."""
+    """Build the tree of this structure.
+
+    Parameters
+    ----------
+    structure : as `flatten` gives it.
+    leaves : in the order in which `flatten` gave them.
+
+    Returns the tree. Raises StopIteration for too few leaves.
+
+    Cost: one visit of each node.
+
+    Example
+    -------
+    >>> leaves, structure = flatten({"a": [2.0, 3.0]})
+    >>> unflatten(structure, [x + 1 for x in leaves])
+    {'a': [3.0, 4.0]}
+    """
     return _unflatten(structure, iter(leaves))
 
 
@@ -113,7 +144,22 @@ def _unflatten(structure: Any, leaves: Any) -> Any:
 
 
 def map(fn: Callable, tree: Any, *others: Any) -> Any:
-    """Apply fn to the leaves of trees of one structure; ValueError where the structures differ."""
+    """Apply fn to the leaves of trees of one structure.
+
+    Parameters
+    ----------
+    fn : a function of one leaf of each tree.
+    tree, others : trees with the same nesting and keys.
+
+    Returns a tree of the results. Raises ValueError where the structures differ.
+
+    Cost: one visit of each node, and one call of fn a leaf.
+
+    Example
+    -------
+    >>> map(lambda a, b: a + b, {"x": 1.0}, {"x": 2.0})
+    {'x': 3.0}
+    """
     leaves, structure = flatten(tree)
     columns = [leaves]
     for other in others:
@@ -147,7 +193,22 @@ def align(structure: Any, tree: Any) -> list:
 
 
 def paths(tree: Any, prefix: str = "") -> list[str]:
-    """Name every leaf, in the order of `flatten`: ['W1'], [0]['b'] or .rate, for messages."""
+    """Name every leaf, for messages.
+
+    Parameters
+    ----------
+    tree : any tree.
+    prefix : what stands before each name.
+
+    Returns names in the order of `flatten`: ['W1'], [0]['b'] or .rate. Raises nothing.
+
+    Cost: one visit of each node.
+
+    Example
+    -------
+    >>> paths({"W": [1.0, 2.0]})
+    ["['W'][0]", "['W'][1]"]
+    """
     kind = type(tree)
     found = (tuple(tree), list(tree.values())) if kind is dict else (None, tree) if kind in (list, tuple) else _unusual(tree, kind)
     if found is None:
@@ -215,7 +276,22 @@ def refused(x: Any) -> str:
 
 
 def ravel(leaves: Any) -> tuple[Any, Callable]:
-    """Arrays laid end to end as one vector, and the function that takes such a vector apart again."""
+    """Arrays laid end to end as one vector, and the way back.
+
+    Parameters
+    ----------
+    leaves : a list of (...) arrays.
+
+    Returns (vector, unravel): (n,), and the function that takes such a vector apart again. Raises ValueError without any leaf.
+
+    Cost: one copy of all; unravel makes views.
+
+    Example
+    -------
+    >>> vector, unravel = ravel([np.ones((2, 2)), np.zeros(1)])
+    >>> vector.shape, [x.shape for x in unravel(vector)]
+    ((5,), [(2, 2), (1,)])
+    """
     shapes = [np.shape(x) for x in leaves]
     sizes = [int(np.prod(shape)) for shape in shapes]
     ends = np.cumsum(sizes).tolist()

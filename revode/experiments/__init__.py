@@ -1,9 +1,12 @@
-"""Experiments as data. EXPERIMENTS maps a name of the command line to the module that builds it:
+"""Experiments, each a file: its problem, its data, a training loop. EXPERIMENTS maps the names of
+the command line
+to modules with
 
-    module.experiment(steps=N, dtype="float64") -> Experiment       module.STEPS: the number of steps by default
-
-Modules with NAMES, the columns of a recorded file, take data=PATH as well.
+    experiment(**options) -> Experiment, or several of them, one for each row     OPTIONS: name ->
+    default
 """
-from . import oscillator, pendulum, sir, spiral, white_dwarf
+from . import cde, flow, oscillator, ou, pendulum, sir, spiral, volatility, white_dwarf
 
-EXPERIMENTS = {"oscillator": oscillator, "pendulum": pendulum, "sir": sir, "spiral": spiral, "white-dwarf": white_dwarf}
+EXPERIMENTS = {"white-dwarf": white_dwarf, "oscillator": oscillator, "pendulum": pendulum,
+               "sir": sir, "spiral": spiral,
+               "ou": ou, "stochastic-volatility": volatility, "flow": flow, "cde": cde}

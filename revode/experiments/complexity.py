@@ -1,37 +1,39 @@
-"""What a gradient costs as the number of steps grows: `revode complexity`.
+"""revode complexity: what a gradient costs as the number of steps grows.
 
-    y' = MLP(y), 1-10-1 tanh, y(0) = 1, n steps of 0.01;      loss = y(t_n)^2;      time of loss and gradient against n
+    y' = MLP(y), 1-10-1 tanh, y(0) = 1, n steps of 0.01;    loss = y(t_n)^2;    time of loss and
+    gradient against n
 
-Reversible: n steps and n steps back, so time ~ n with flat memory. Checkpointed(c): about r n steps again, where
-C(c + r, c) >= n, so time ~ n^(1 + 1/c) for few checkpoints. The two are compared on the same method, and Checkpointed
-also on the base alone, which evaluates half as often because it need not be reversible.
-Source: McCallum & Foster 2024, arXiv 2410.11648 (figure and table of complexity).
+Reversible: n steps and n steps back, so time ~ n with flat memory. Checkpointed(c): about r n steps
+again,
+where C(c + r, c) >= n, so time ~ n^(1 + 1/c) for few checkpoints. The two are compared on the same
+method,
+and Checkpointed also on the base alone, which evaluates half as often because it need not be
+reversible.
+All curves are measured on one backend, by default the tape; claims are about curves that truly ran
+on that
+of Reversible. Source: McCallum & Foster 2024, arXiv 2410.11648 (figure and table of complexity).
 """
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
-import textwrap
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from .. import __version__, nn
+from .. import nn, plotting
 from ..engine.derivatives import value_and_grad
 from ..gradients import Checkpointed, Direct, Reversible
 from ..gradients.checkpointed import minimal_advances
 from ..methods import Coupled, RungeKutta
-from ..watch import RevodeWarning
-from . import engines, tables
-from .commands import UserError, engine_of, finite, machine
-from .engines import EAGER, Engine
-from .training import Published, peak_memory, progress_bar, relative_error
+from . import backends, names, tables
+from .backends import Solver, UserError, whole
+from .runner import Plan, Report, shown
+from .tables import Published
+from .training import peak_memory, relative_error
 
 H = 0.01
 NS = (100, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 1500, 2000, 3000)
@@ -41,61 +43,71 @@ SLOPE_FROM = 1000        # steps; below, what a solve costs once still shows
 LIMIT = 20.0             # seconds of one gradient; what would take longer is left out, with a note
 SLOPE = 0.05             # how far from 1 the slope of Reversible may be
 FLAT = 0.05              # how much its memory may grow, beyond GRIDS numbers a step
-GRIDS = 2                # arrays of n numbers that a solve makes at its peak: the steps, and one while they are checked
-SCHEMA = 1
+# arrays of n numbers that a solve makes at its peak: the steps, and one while they are checked
+GRIDS = 2
+JUDGED = 3               # repetitions, at least, for a verdict about times
 
 PUBLISHED = Published(
     "McCallum & Foster 2024, n = 1000; GPU, compiled JAX", ("gradient mode", "forward + backward"),
-    (("reversible", "0.073 s"), ("checkpointed:2", "15.06 s"), ("checkpointed:4", "1.67 s"), ("checkpointed:8", "0.63 s"),
+    (("reversible", "0.073 s"), ("checkpointed:2", "15.06 s"), ("checkpointed:4", "1.67 s"),
+     ("checkpointed:8", "0.63 s"),
      ("checkpointed:44", "0.30 s")))
 
 
 @dataclass
 class Curve:
     """One gradient mode on one method, and what was measured for it."""
-    name: str
-    method: Any
-    gradient: Any
-    engine: Engine = EAGER                                             # one for all that are compared
+    solve: Solver
     seconds: dict[int, list[float]] = field(default_factory=dict)      # n -> repetitions
     loss: dict[int, float] = field(default_factory=dict)
-    gradient_error: dict[int, float] = field(default_factory=dict)     # against Direct on the same method
+    gradient_error: dict[int,
+                         # against Direct on the same method
+                         float] = field(default_factory=dict)
     peak_bytes: dict[int, int] = field(default_factory=dict)
+    backend: str = ""                                                  # that truly ran it
     slope: float | None = None
+
+    @property
+    def name(self) -> str:
+        return names.spell(self.solve.gradient) + ("" if self.coupled else ", plain base")
 
     def median(self, n: int) -> float:
         return statistics.median(self.seconds[n])
 
     @property
     def coupled(self) -> bool:
-        return isinstance(self.method, Coupled)
+        return isinstance(self.solve.method, Coupled)
 
     @property
     def checkpoints(self) -> int | None:
-        return self.gradient.n if isinstance(self.gradient, Checkpointed) else None
+        gradient = self.solve.gradient
+        return gradient.n if isinstance(gradient, Checkpointed) else None
+
+    def gradient(self, n: int, params: Any) -> tuple:
+        """((loss, Solution), gradient) of n steps."""
+        return value_and_grad(objective(n), has_aux=True)(params, self.solve)
 
 
-def curves(beside: Engine = EAGER) -> list[Curve]:
-    """The first is Reversible; Direct comes before the Checkpointed curves of its method, as the truth for them.
+TAPE = Solver(backend="eager")
 
-    beside: an engine other than the tape gets a curve of Reversible, the last one, which no claim is about.
-    """
+
+def curves(solver: Solver = TAPE) -> list[Curve]:
+    """The first is Reversible; Direct comes before the Checkpointed curves of its method, as the
+    truth for them."""
     coupled, base = Coupled("midpoint", lam=0.999), RungeKutta("midpoint")
-    return [Curve("reversible", coupled, Reversible()), Curve("direct", coupled, Direct()),
-            *(Curve(f"checkpointed:{c}", coupled, Checkpointed(c)) for c in CHECKPOINTS),
-            Curve("direct, plain base", base, Direct()),
-            *(Curve(f"checkpointed:{c}, plain base", base, Checkpointed(c)) for c in CHECKPOINTS),
-            *([] if beside == EAGER else [Curve(f"reversible, {beside.backend}", coupled, Reversible(), beside)])]
+    modes = (Direct(), *map(Checkpointed, CHECKPOINTS))
+    return [Curve(replace(solver, method=method, gradient=mode)) for method, mode in
+            ((coupled, Reversible()),
+             *((method, mode) for method in (coupled, base) for mode in modes))]
 
 
-def objective(curve: Curve, n: int) -> Callable:
-    """params -> loss of n steps."""
+def objective(n: int) -> Callable:
+    """(params, solve) -> (loss of n steps, Solution)."""
     ts = H * np.arange(n + 1)
 
-    def loss(params: Any) -> Any:
-        sol = curve.engine.solve(lambda t, y, params: nn.mlp(params, y), np.ones(1), ts, params, method=curve.method,
-                                 gradient=curve.gradient, save=[-1])
-        return np.sum(np.square(sol.y1))
+    def loss(params: Any, solve: Any) -> tuple:
+        sol = solve(lambda t, y, params: nn.mlp(params, y), np.ones(1), ts, params, save=[-1])
+        return np.sum(np.square(sol.y1)), sol
 
     return loss
 
@@ -104,60 +116,66 @@ def parameters(seed: int) -> Any:
     return nn.mlp_init(np.random.default_rng(seed), (1, 10, 1), nn.uniform, random_biases=True)
 
 
-# Measuring ------------------------------------------------------------------------------------------------------------
-def measure(found: Sequence[Curve], ns: Sequence[int], params: Any, repeats: int, limit: float = LIMIT) -> list[str]:
-    """Fill the curves; returns notes on what was left out. Repetitions are interleaved, so that a slow moment hits all."""
-    notes: list[str] = []
-    per_step = unit(found[0], params)
-    jobs = []
-    for curve in found:
-        slow = [n for n in ns if estimate(curve, n, per_step) > limit]
-        if slow:
-            notes.append(f"{curve.name} was left out for n = {', '.join(map(str, slow))}: one gradient would take more than "
-                         f"{limit:g} s.")
-        jobs += [(curve, n) for n in ns if n not in slow]
-    truths: dict[tuple[bool, int], Any] = {}
-    for curve, n in shown(jobs, "agreement"):
-        value, grads = value_and_grad(objective(curve, n))(params)
-        curve.loss[n] = float(value)
-        if isinstance(curve.gradient, Direct):
-            truths[curve.coupled, n] = grads
-        curve.seconds[n] = []
-        if (curve.coupled, n) in truths:
-            curve.gradient_error[n] = relative_error(grads, truths[curve.coupled, n])
-    first = found[0]                                            # it came before its truth
-    for n in ns:
-        if (True, n) in truths and n in first.loss:
-            first.gradient_error[n] = relative_error(value_and_grad(objective(first, n))(params)[1], truths[True, n])
-    truths.clear()
+# Measuring ----------------------------------------------------------------------------------------
+def measure(found: Sequence[Curve], ns: Sequence[int], params: Any, repeats: int,
+            limit: float = LIMIT) -> list[str]:
+    """Fill the curves; returns notes on what was left out. Repetitions are interleaved, so that a
+    slow moment
+    hits all."""
+    jobs, notes = affordable(found, ns, unit(found[0], params), limit)
+    agree(jobs, found[0], params)
     for curve, n in shown(jobs * repeats, "time"):
-        run = value_and_grad(objective(curve, n))
         start = time.perf_counter()
-        run(params)
+        curve.gradient(n, params)
         curve.seconds[n].append(time.perf_counter() - start)
+    for curve in found:
+        start_at = slope_start(ns)
+        curve.slope = slope({n: curve.median(n) for n in curve.seconds if n >= start_at})
     # With allocations traced everything takes about four times as long.
     wanted = [n for n in ns if n in MEMORY_NS] or [ns[0], ns[-1]]
-    for curve, n in shown([(curve, n) for curve, n in jobs if n in wanted and 4 * curve.median(n) < limit], "memory"):
-        run = value_and_grad(objective(curve, n))
-        curve.peak_bytes[n] = peak_memory(lambda: run(params))[0]
-    start_at = slope_start(ns)
-    for curve in found:
-        curve.slope = slope({n: curve.median(n) for n in curve.seconds if n >= start_at})
+    for curve, n in shown([(curve, n) for curve,
+                           n in jobs if n in wanted and 4 * curve.median(n) < limit], "memory"):
+        curve.peak_bytes[n] = peak_memory(lambda curve=curve, n=n: curve.gradient(n, params))[0]
     return notes
 
 
-def shown(jobs: list, name: str) -> Iterator[tuple[Curve, int]]:
-    """The jobs, with a progress bar."""
-    for i in progress_bar(len(jobs), name):
-        yield jobs[i]
+def affordable(found: Sequence[Curve], ns: Sequence[int], per_step: float,
+               limit: float) -> tuple[list, list[str]]:
+    """The (curve, n) to measure, and notes on what would take longer than `limit` seconds."""
+    jobs, notes = [], []
+    for curve in found:
+        slow = [n for n in ns if estimate(curve, n, per_step) > limit]
+        if slow:
+            notes.append(f"{curve.name} was left out for n = {', '.join(map(str, slow))}: one "
+                         "gradient would take more than "
+                         f"{limit:g} s.")
+        jobs += [(curve, n) for n in ns if n not in slow]
+    return jobs, notes
+
+
+def agree(jobs: Sequence[tuple[Curve, int]], first: Curve, params: Any) -> None:
+    """One gradient of each, untimed: losses, errors against Direct, and who ran it."""
+    truths: dict[tuple[bool, int], Any] = {}
+    kept: dict[int, Any] = {}                       # of Reversible, which comes before its truth
+    for curve, n in shown(jobs, "agreement"):
+        (value, sol), grads = curve.gradient(n, params)
+        curve.loss[n], curve.backend, curve.seconds[n] = float(value), sol.stats.backend, []
+        if isinstance(curve.solve.gradient, Direct):
+            truths[curve.coupled, n] = grads
+        if curve is first:
+            kept[n] = grads
+        elif (curve.coupled, n) in truths:
+            curve.gradient_error[n] = relative_error(grads, truths[curve.coupled, n])
+    first.gradient_error |= {n: relative_error(grads, truths[True, n]) for n,
+                             grads in kept.items() if (True, n) in truths}
 
 
 def unit(curve: Curve, params: Any) -> float:
     """Seconds of one step forward, roughly."""
-    run = objective(curve, 100)
-    run(params)
+    run = lambda: objective(100)(params, replace(curve.solve, gradient=None))
+    run()
     start = time.perf_counter()
-    run(params)
+    run()
     return (time.perf_counter() - start) / 100
 
 
@@ -177,153 +195,202 @@ def slope_start(ns: Iterable[int]) -> int:
 
 
 def slope(seconds: dict[int, float]) -> float | None:
-    """The exponent p of seconds ~ n^p by least squares in logarithms; None from fewer than two points."""
+    """The exponent p of seconds ~ n^p by least squares in logarithms; None from fewer than two
+    points."""
     if len(seconds) < 2:
         return None
     return float(np.polyfit(np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
 
 
-# Judging --------------------------------------------------------------------------------------------------------------
-def verdicts(found: Sequence[Curve]) -> list[tuple[str, bool, str]]:
-    """(claim, does it hold, the figures) for each claim of the experiment."""
-    reversible = found[0]
+# Judging ------------------------------------------------------------------------------------------
+Verdict = tuple[str, bool, str]              # a claim, does it hold, the figures
+
+
+def verdicts(found: Sequence[Curve]) -> list[Verdict]:
+    """The claims of the experiment. From fewer than JUDGED repetitions none about times."""
+    first = found[0]
+    timed = min((len(seconds) for seconds in first.seconds.values()), default=0) >= JUDGED
+    return [*faster(found, timed), *flat(first), *(linear(first) if timed else [])]
+
+
+def faster(found: Sequence[Curve], timed: bool) -> list[Verdict]:
+    """Reversible against Checkpointed(c) for c up to sqrt(n), on the same method and backend."""
+    first = found[0]
     rivals = [(curve, n) for curve in found[1:] if curve.coupled and curve.checkpoints is not None
-              for n in curve.seconds if n in reversible.seconds and curve.checkpoints ** 2 <= n]
-    lines = []
-    if rivals:
-        ratios = {(curve.name, n): curve.median(n) / reversible.median(n) for curve, n in rivals}
-        lost = [f"{name} at n = {n} (x{x:.2f})" for (name, n), x in ratios.items() if x <= 1]
-        (name, n), least = min(ratios.items(), key=lambda item: item[1])
-        lines.append(("Reversible is faster than Checkpointed(c) on the same method, for every c up to sqrt(n)", not lost,
-                      f"slower than {', '.join(lost)}" if lost else f"at least x{least:.2f} (against {name} at n = {n})"))
-        off = max(abs(curve.loss[n] - reversible.loss[n]) / abs(reversible.loss[n]) for curve, n in rivals)
-        # The forward solves are the same operations, so their losses are the same bits.
-        lines.append(("at equal loss", off == 0, f"largest relative difference {off:.1e}"))
-    if len(reversible.peak_bytes) > 1:
-        few, many = min(reversible.peak_bytes), max(reversible.peak_bytes)
-        beyond = reversible.peak_bytes[many] - reversible.peak_bytes[few] - 8 * GRIDS * (many - few)
-        growth = beyond / reversible.peak_bytes[few]
-        least, most = reversible.peak_bytes[few], reversible.peak_bytes[many]
-        lines.append((f"with flat memory from n = {few} to {many}, beyond {GRIDS} numbers of 8 bytes a step", growth < FLAT,
-                      f"{tables.size(least)} to {tables.size(most)}, {(most - least) / (many - few):.1f} bytes a step"))
-    if reversible.slope is not None:
-        lines.append((f"Reversible's time grows as n^p with p within {SLOPE} of 1 from n = {slope_start(reversible.seconds)} up",
-                      abs(reversible.slope - 1) <= SLOPE, f"p = {reversible.slope:.3f}"))
-    return lines
+              and curve.backend == first.backend
+              for n in curve.seconds if n in first.seconds and curve.checkpoints ** 2 <= n]
+    if not rivals:
+        return []
+    ratios = {(curve.name, n): curve.median(n) / first.median(n) for curve, n in rivals}
+    lost = [f"{name} at n = {n} (x{x:.2f})" for (name, n), x in ratios.items() if x <= 1]
+    (name, n), least = min(ratios.items(), key=lambda item: item[1])
+    off = max(abs(curve.loss[n] - first.loss[n]) / abs(first.loss[n]) for curve, n in rivals)
+    speed = ("Reversible is faster than Checkpointed(c) on the same method, for every c up to "
+             "sqrt(n)", not lost,
+             f"slower than {', '.join(lost)}" if lost
+             else f"at least x{least:.2f} (against {name} at n = {n})")
+    # The forward solves are the same operations, so their losses are the same bits.
+    return [speed] * timed + [("at equal loss", off == 0, f"largest relative difference {off:.1e}")]
+
+
+def flat(first: Curve) -> list[Verdict]:
+    """The memory of Reversible."""
+    if len(first.peak_bytes) < 2:
+        return []
+    few, many = min(first.peak_bytes), max(first.peak_bytes)
+    least, most = first.peak_bytes[few], first.peak_bytes[many]
+    growth = (most - least - 8 * GRIDS * (many - few)) / least
+    return [(f"with flat memory from n = {few} to {many}, beyond {GRIDS} numbers of 8 bytes a step",
+             growth < FLAT,
+             f"{tables.size(least)} to {tables.size(most)}, {(most - least) / (many - few):.1f} "
+             "bytes a step")]
+
+
+def linear(first: Curve) -> list[Verdict]:
+    """The time of Reversible."""
+    if first.slope is None:
+        return []
+    return [(f"Reversible's time grows as n^p with p within {SLOPE} of 1 from n = "
+             f"{slope_start(first.seconds)} up",
+             abs(first.slope - 1) <= SLOPE, f"p = {first.slope:.3f}")]
 
 
 def against_base(found: Sequence[Curve]) -> str:
-    """Where checkpointing the base method, which need not be reversible, is the faster way; a sentence."""
-    reversible = found[0]
-    n = 1000 if 1000 in reversible.seconds else max(reversible.seconds)
-    rivals = [curve for curve in found if not curve.coupled and curve.checkpoints is not None and n in curve.seconds]
-    faster = [f"c = {curve.checkpoints} (x{curve.median(n) / reversible.median(n):.2f} of the time)" for curve in rivals
-              if curve.median(n) < reversible.median(n)]
-    return (f"Not the same method: Checkpointed(c) on the plain midpoint base, with half the evaluations a step, at n = {n} is "
-            + (f"faster than Reversible for {', '.join(faster)}." if faster else "slower than Reversible for every c."))
+    """Where checkpointing the base method, which need not be reversible, is the faster way; a
+    sentence."""
+    first = found[0]
+    n = 1000 if 1000 in first.seconds else max(first.seconds)
+    quicker = [f"c = {curve.checkpoints} (x{curve.median(n) / first.median(n):.2f} of the time)"
+               for curve in found
+               if not curve.coupled and curve.checkpoints is not None and n in curve.seconds
+               and curve.median(n) < first.median(n)]
+    return ("Not the same method: Checkpointed(c) on the plain midpoint base, with half the "
+            f"evaluations a step, at n = {n} is "
+            + (f"faster than Reversible for {', '.join(quicker)}." if quicker
+               else "slower than Reversible for every c."))
 
 
-def summary(found: Sequence[Curve]) -> str:
-    """The table for the terminal: one line a curve."""
-    last = max(found[0].seconds)
-    columns = [m for m in (100, 1000) if m in found[0].seconds and m != last] + [last]
-    at = 1000 if 1000 in columns else last
-    basis = found[0].median(at)
-    memory_at = sorted(found[0].peak_bytes)[:1] + sorted(found[0].peak_bytes)[-1:]
-    headers = ["gradient\nmode", *[f"time\nn = {m}" for m in columns], f"over reversible\nn = {at}", "slope\nof time",
-               *[f"peak memory\nn = {m}" for m in memory_at], f"gradient error\nn = {at}"]
-    rows = [[curve.name, *[tables.seconds(curve.median(m)) if m in curve.seconds else "-" for m in columns],
-             f"x{curve.median(at) / basis:.2f}" if at in curve.seconds else "-",
-             "-" if curve.slope is None else f"{curve.slope:.2f}",
-             *[tables.size(curve.peak_bytes[m]) if m in curve.peak_bytes else "-" for m in memory_at],
-             tables.small(curve.gradient_error.get(at))] for curve in found]
-    return tables.table(headers, rows)
+# The report ---------------------------------------------------------------------------------------
+def rendered(rows: Sequence[Curve]) -> list[str]:
+    """One line a curve: times, and what else there is."""
+    first = rows[0]
+    last = max(first.seconds)
+    at = 1000 if 1000 in first.seconds else last
+    ns = [m for m in (100, 1000) if m in first.seconds and m != last] + [last]
+    memory = sorted({*sorted(first.peak_bytes)[:1], *sorted(first.peak_bytes)[-1:]})
+    headers = ["gradient\nmode", *[f"time\nn = {m}" for m in ns], "over re-\nversible",
+               "slope\nof time",
+               *[f"memory\nn = {m}" for m in memory], "gradient\nerror", "\nbackend"]
+    return [tables.table(headers, [
+        [curve.name, *[tables.seconds(curve.median(m)) if m in curve.seconds else "-" for m in ns],
+         f"{curve.median(at) / first.median(at):.2f}" if at in curve.seconds else "-",
+         "-" if curve.slope is None else f"{curve.slope:.2f}",
+         *[tables.size(curve.peak_bytes[m]) if m in curve.peak_bytes else "-" for m in memory],
+         tables.small(curve.gradient_error.get(at)), curve.backend] for curve in rows])]
 
 
-# The command ----------------------------------------------------------------------------------------------------------
-def add_parser(subparsers: Any) -> None:
-    """The arguments of `revode complexity`; main(args) runs it."""
-    what = "time and memory of a gradient against the number of steps, for every gradient mode"
-    sub = subparsers.add_parser("complexity", help=what, description=what)
-    sub.add_argument("--most", type=int, default=NS[-1], metavar="N", help=f"leave out more steps than this; default {NS[-1]}")
-    sub.add_argument("--repeats", type=int, default=3, metavar="R", help="of each timing, the median counts; default 3")
-    sub.add_argument("--limit", type=float, default=LIMIT, metavar="S",
-                     help=f"leave out what takes more seconds for one gradient; default {LIMIT:g}")
-    sub.add_argument("--seed", type=int, default=0, help="of the parameters; default 0")
-    sub.add_argument("--plot", metavar="OUT.png", help="draw time and memory, both axes logarithmic (needs matplotlib)")
-    sub.add_argument("--json", metavar="OUT.json", help="write every figure")
-    engines.add_options(sub, "eager", "; all curves are measured on eager, and any other backend gets one more of Reversible")
+def add_options(parser: Any) -> None:
+    parser.add_argument("--most", type=whole(1), default=NS[-1], metavar="N",
+                        help=f"leave out more steps; default {NS[-1]}")
+    parser.add_argument("--repeats", type=whole(1), default=JUDGED, metavar="R",
+                        help=f"of each timing, the median counts; default {JUDGED}")
+    parser.add_argument("--limit", type=float, default=LIMIT, metavar="S",
+                        help="leave out what takes more seconds for one gradient; default "
+                             f"{LIMIT:g}")
+    parser.add_argument("--seed", type=whole(0), default=0, help="of the parameters; default 0")
+    backends.add_options(parser)
 
 
-def main(args: argparse.Namespace) -> int:
-    """Measure, print, write. The exit status is 0 whatever the verdict: it is a measurement."""
+def plan(args: Namespace) -> Plan:
     ns = [n for n in NS if n <= args.most]
-    if len(ns) < 2 or args.repeats < 1 or args.seed < 0 or not args.limit > 0:
-        raise UserError(f"--most {args.most} --repeats {args.repeats} --seed {args.seed} --limit {args.limit:g}: at least 200 "
-                        "steps, 1 repetition, a seed of 0 or more, and more than 0 seconds are needed")
-    for path in (args.plot, args.json):
-        if path is not None and not Path(path).resolve().parent.is_dir():
-            raise UserError(f"{path} cannot be written, because its folder does not exist; create it first")
-    this, beside = machine(), engine_of(args)
-    busy = "" if this["load"] is None else f", load average {this['load']:.1f}"
-    print(f"complexity: MLP 1-10-1 (tanh), midpoint and Coupled midpoint (lam = 0.999), steps of {H}, loss y(t_n)^2, float64\n"
-          f"  n = {', '.join(map(str, ns))}; median of {args.repeats}, interleaved\n"
-          f"  backend: eager (the tape){'' if beside == EAGER else f', and one more curve by {beside}'}\n"
-          f"  {this['cpus']} CPUs{busy}, {this['system']}, Python {this['python']}, NumPy {this['numpy']}", flush=True)
-    found = curves(beside)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", RevodeWarning)
-        notes = measure(found, ns, parameters(args.seed), args.repeats, args.limit)
-    if caught:
-        notes.append(f"{len(caught)} warnings; the first: {caught[0].message}")
+    if len(ns) < 2 or not args.limit > 0:
+        raise UserError(f"--most {args.most} --limit {args.limit:g}: at least 200 steps and more "
+                        "than 0 seconds are needed")
+    solver = backends.chosen(args, "eager")
+    found = curves(solver)
+    measured = lambda: [curve for curve in found if any(curve.seconds.values())]
+
+    def work(report: Report) -> None:
+        try:
+            report.notes += measure(found, ns, parameters(args.seed), args.repeats, args.limit)
+        finally:
+            for curve in measured():
+                curve.seconds = {n: seconds for n, seconds in curve.seconds.items() if seconds}
+                report.rows.append({"name": curve.name, "method": repr(curve.solve.method),
+                                    "backend": curve.backend,
+                                    "seconds": curve.seconds, "loss": curve.loss,
+                                    "gradient_error": curve.gradient_error,
+                                    "peak_bytes": curve.peak_bytes, "slope": curve.slope})
+            judge(measured(), args.repeats, report)
+
+    return Plan(["complexity: MLP 1-10-1 (tanh), midpoint and Coupled midpoint (lam = 0.999), "
+                 "float64",
+                 f"steps of {H}, loss y(t_n)^2, n = {', '.join(map(str, ns))}",
+                 f"median of {args.repeats}, interleaved; backend: {solver}"],
+                work, lambda report: rendered(measured()), lambda report: picture(measured()),
+                {"h": H}, PUBLISHED)
+
+
+def judge(found: Sequence[Curve], repeats: int, report: Report) -> None:
+    """Verdicts, as notes and for the JSON file."""
+    if not found or found[0].solve.gradient != Reversible():
+        return
     judged = verdicts(found)
-    notes.append(against_base(found))
-    print("\n" + summary(found))
-    for claim, holds, figures in judged:
-        print(textwrap.fill(f"{'holds' if holds else 'DOES NOT HOLD'}: {claim}: {figures}.", 118, subsequent_indent="  "))
-    for note in notes:
-        print(textwrap.fill(note, 118, subsequent_indent="  "))
-    print("\n" + tables.published(PUBLISHED))
-    if args.json is not None:
-        write_json(args, this, found, judged, notes)
-        print(f"wrote {args.json}")
-    if args.plot is not None:
-        plot(found, args.plot)
-        print(f"wrote {args.plot}")
-    return 0
+    report.more["verdicts"] = [{"claim": c, "holds": h, "figures": f} for c, h, f in judged]
+    report.notes += [f"{'holds' if holds else 'DOES NOT HOLD'}: {claim}: {figures}." for claim,
+                     holds, figures in judged]
+    if repeats < JUDGED:
+        report.notes.append(f"No verdict about times from fewer than {JUDGED} repetitions.")
+    report.notes.append(against_base(found))
+    if elsewhere := [curve.name for curve in found if curve.backend != found[0].backend]:
+        report.notes.append(f"Not on {found[0].backend}, and so no part of the claims: "
+                            f"{', '.join(elsewhere)}.")
 
 
-def write_json(args: argparse.Namespace, this: dict, found: Sequence[Curve], judged: Sequence, notes: Sequence[str]) -> None:
-    """Seconds, bytes and plain numbers."""
-    rows = [{**asdict(curve), "method": repr(curve.method), "gradient": repr(curve.gradient)} for curve in found]
-    Path(args.json).write_text(json.dumps(finite({
-        "schema": SCHEMA, "revode": __version__, "command": "complexity", "settings": {
-            "most": args.most, "repeats": args.repeats, "seed": args.seed, "limit": args.limit, "h": H},
-        "machine": this, "curves": rows, "verdicts": [{"claim": c, "holds": h, "figures": f} for c, h, f in judged],
-        "notes": list(notes), "published": PUBLISHED._asdict()}), indent=1, allow_nan=False) + "\n")
-
-
-def plot(found: Sequence[Curve], path: str) -> None:
-    """Time and memory against n, both axes logarithmic: Reversible thick, the Coupled method in full lines, the base dashed."""
-    from matplotlib.figure import Figure
-
-    from ..plotting import COLOURS, save
-    figure = Figure(figsize=(11.0, 4.8), dpi=150, layout="constrained")
-    axes = figure.subplots(1, 2)
-    modes = {name: i for i, name in enumerate(dict.fromkeys(curve.name.split(",")[0] for curve in found))}
+def picture(found: Sequence[Curve]) -> tuple[Any, str]:
+    """Time of the coupled method and of the plain base, and memory, against n, all logarithmic."""
+    figure, axes = plotting.canvas(3, width=5.2, height=5.0)
+    first = found[0]
     for curve in found:
-        i = modes[curve.name.split(",")[0]]
-        style = {"color": COLOURS[(i + 1) % len(COLOURS)], "ls": "--" if not curve.coupled else "-" if curve.engine == EAGER else ":",
-                 "lw": 3.0 if i == 0 else 1.2,
-                 "marker": "o", "ms": 5 if i == 0 else 2.5, "zorder": 3 if i == 0 else 2}
-        label = curve.name + ("" if curve.slope is None else f" (slope {curve.slope:.2f})")
-        axes[0].loglog(list(curve.seconds), [curve.median(n) for n in curve.seconds], label=label, **style)
-        if curve.peak_bytes:
-            axes[1].loglog(list(curve.peak_bytes), [size / 1024 for size in curve.peak_bytes.values()], **style)
-    late = max(found[0].seconds)
-    start = slope_start(found[0].seconds)
-    axes[0].set(xlabel="steps n", ylabel="s", title=f"time of loss and gradient (slopes from n = {start} to {late})")
-    axes[1].set(xlabel="steps n", ylabel="KiB", title="peak memory of one gradient")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize=7.5)
-    save(figure, path)
+        draw(axes, curve, curve is first)
+    for ax, title, label in ((axes[0], "time, same method", "s"),
+                             (axes[1], "time, plain base", "s"),
+                             (axes[2], "peak memory", "KiB")):
+        ax.set(xscale="log", yscale="log", xlabel="steps n", title=title, ylabel=label)
+        ax.set_xticks(*([n for n in (100, 300, 1000, 3000) if n in first.seconds],) * 2)
+        ax.xaxis.minorticks_off()
+    limits = [limit for ax in axes[:2] for limit in ax.get_ylim()]
+    for ax in axes[:2]:
+        ax.set_ylim(min(limits), max(limits))
+    for ax in axes:
+        plotting.plain_ticks(ax.yaxis)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4,
+                  frameon=False)
+    slopes = "; ".join(f"{curve.name} {curve.slope:.2f}" for curve in found
+                       if curve.slope is not None)
+    return figure, ("Time of a gradient against the number of steps, for the same method and for "
+                    "its plain base, and peak "
+                    "memory: Reversible has flat memory and time in proportion to n. Slopes: "
+                    f"{slopes}.")
 
+
+def draw(axes: Any, curve: Curve, first: bool) -> None:
+    """One curve: Reversible thick, in both panels of time; Direct black; Checkpointed the lighter
+    the more states."""
+    from matplotlib import colormaps
+    c = curve.checkpoints
+    colour: Any
+    if first:
+        label, colour = "reversible", plotting.COLOURS[1]
+    elif c is None:
+        label, colour = "direct", plotting.COLOURS[6]
+    else:
+        label = f"checkpointed, {c}"
+        colour = colormaps["viridis"](CHECKPOINTS.index(c) / len(CHECKPOINTS))
+    style = {"color": colour, "lw": 4.0 if first else 1.6, "marker": "o", "ms": 6 if first else 4,
+             "zorder": 2 + first}
+    for ax in axes[:2] if first else axes[:1] if curve.coupled else axes[1:2]:
+        ax.plot(list(curve.seconds), [curve.median(n) for n in curve.seconds], label=label, **style)
+    if curve.peak_bytes and curve.coupled:
+        axes[2].plot(list(curve.peak_bytes), [size / 1024 for size in curve.peak_bytes.values()],
+                     **style)

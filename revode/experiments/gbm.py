@@ -1,32 +1,41 @@
-"""revode compare gbm: stiff geometric Brownian motion in 25 dimensions. Which method survives which step?
+"""revode compare gbm: stiff geometric Brownian motion in 25 dimensions: which method survives which
+step?
 
-    dY = A Y dt + sigma Y o dW (one W for each entry),    A = Q diag(-20 .. 0) Q^T,    sigma = 0.1,    T = 1
+    dY = A Y dt + sigma Y o dW (one W for each entry),   A = Q diag(-20 .. 0) Q^T,   sigma = 0.1,
+    T = 1
 
 Every solve has the same Brownian path, a tree, and so has the reference (Heun's method, 960 steps).
-A method survives a step if its solution stays finite and is within the threshold of the reference at T (root mean square over
-the batch, relative). Each gradient, of mean(Y(T)^2) in Y(0), A and sigma, is a value of its own, with nothing left over from
-the one before; it is compared with Direct at the same step, so that only the reconstruction counts. Going back, a contraction
-is an expansion, by e^20 here: `resync` keeps a state every few steps and bounds that.
+A
+method survives a step if its solution stays finite and is within the threshold of the reference at
+T (root
+mean square over the batch, relative). Each gradient, of mean(Y(T)^2) in Y(0), A and sigma, is a
+value of
+its own, with nothing left over from the one before; it is compared with Direct at the same step, so
+that
+only the reconstruction counts. Going back, a contraction is an expansion, by e^20 here: `resync`
+keeps a
+state every few steps and bounds that.
 Source of the problem: Shmelev & Salvi 2025.
 """
 from __future__ import annotations
 
-import warnings
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from math import exp
 from typing import Any
 
 import numpy as np
 
+from .. import plotting
 from ..analysis.stability import limit
-from ..gradients import Direct, Reversible
+from ..gradients import Reversible
 from ..methods import EES, EES25, EES27, Coupled, NearReversible, ReversibleHeun, RungeKutta
 from ..paths import BrownianTree
-from ..watch import RevodeWarning
-from . import fits, tables
-from .engines import AUTO, Engine
-from .training import progress_bar
+from . import backends, tables
+from .backends import Solver, whole
+from .runner import Plan, Report, counting, shown
+from .training import against_direct
 
 D, FASTEST, SIGMA, FINEST = 25, 20.0, 0.1, 960
 STEPS = (4, 6, 8, 12, 24, 48, 96)            # to T = 1
@@ -36,8 +45,8 @@ RESYNC = 2
 METHODS: dict[str, tuple[Callable[[float], Any], int]] = {
     "Heun, not reversible": (lambda h: RungeKutta("heun2"), 2),
     "reversible Heun": (lambda h: ReversibleHeun(), 1),
-    "Coupled midpoint, lam = .999": (lambda h: Coupled("midpoint", 0.999), 4),
-    "Coupled midpoint, lam = exp(-25 h)": (lambda h: Coupled("midpoint", exp(-25.0 * h)), 4),
+    "Coupled, lam = .999": (lambda h: Coupled("midpoint", 0.999), 4),
+    "Coupled, lam = exp(-25 h)": (lambda h: Coupled("midpoint", exp(-25.0 * h)), 4),
     "RK4 run backwards": (lambda h: NearReversible("rk4"), 4),
     "EES(2,5)": (lambda h: EES25(), 3),
     "EES(2,7)": (lambda h: EES27(), 4),
@@ -46,11 +55,14 @@ METHODS: dict[str, tuple[Callable[[float], Any], int]] = {
 
 
 def add_options(parser: Any) -> None:
-    fits.common_options(parser)
-    parser.add_argument("--batch", type=fits.whole(1), default=16, metavar="B", help="paths; default 16")
-    parser.add_argument("--steps", type=fits.whole(1), nargs="+", default=list(STEPS), metavar="N",
+    parser.add_argument("--seed", type=whole(0), default=0,
+                        help="of the problem and of its noise; default 0")
+    parser.add_argument("--batch", type=whole(1), default=16, metavar="B", help="paths; default 16")
+    parser.add_argument("--steps", type=whole(1), nargs="+", default=list(STEPS), metavar="N",
                         help=f"numbers of steps to T = 1; default {' '.join(map(str, STEPS))}")
-    parser.add_argument("--threshold", type=float, default=THRESHOLD, help=f"relative error of a survivor; default {THRESHOLD}")
+    parser.add_argument("--threshold", type=float, default=THRESHOLD,
+                        help=f"relative error of a survivor; default {THRESHOLD}")
+    backends.add_options(parser)
 
 
 def drift(t: Any, y: Any, params: Any) -> Any:
@@ -67,119 +79,146 @@ def problem(seed: int, batch: int) -> tuple[dict, np.ndarray]:
     Q = np.linalg.qr(rng.standard_normal((D, D)))[0]
     params = {"A": Q @ np.diag(np.linspace(-FASTEST, 0.0, D)) @ Q.T, "sigma": np.asarray(SIGMA),
               "y0": 1.0 + 0.5 * rng.standard_normal((batch, D))}
-    return params, at_end(RungeKutta("heun2"), FINEST, seed)(Direct())(params)[1].y1
+    return params, at_end(FINEST, seed)(params, Solver(RungeKutta("heun2")))[1].y1
 
 
-def at_end(method: Any, n: int, seed: int, engine: Engine = AUTO) -> Callable:
-    """gradient mode -> (params -> (mean(Y(T)^2), Solution)), with the Brownian path of this seed and n steps."""
-    def modes(gradient: Any) -> Callable:
-        def objective(params: Any) -> tuple:
-            sol = engine.solve(drift, params["y0"], np.linspace(0.0, 1.0, n + 1), params, method=method, gradient=gradient,
-                               diffusion=diffusion, noise=BrownianTree(seed, 0.0, 1.0, tol=1.0 / FINEST), save=[-1])
-            return np.mean(sol.y1 ** 2), sol
+def at_end(n: int, seed: int) -> Callable:
+    """(params, solve) -> (mean(Y(T)^2), Solution), with the Brownian path of this seed and n
+    steps."""
+    ts, noise = np.linspace(0.0, 1.0, n + 1), BrownianTree(seed, 0.0, 1.0, tol=1.0 / FINEST)
 
-        return objective
+    def loss(params: Any, solve: Any) -> tuple:
+        sol = solve(drift, params["y0"], ts, params, diffusion=diffusion, noise=noise, save=[-1])
+        return np.mean(sol.y1 ** 2), sol
 
-    return modes
+    return loss
 
 
-def cell(name: str, n: int, params: dict, reference: np.ndarray, seed: int, threshold: float, engine: Engine = AUTO) -> dict:
+def cell(name: str, n: int, params: dict, reference: np.ndarray, seed: int, threshold: float,
+         solver: Solver) -> dict:
     """What one method does with n steps."""
     make, evaluations = METHODS[name]
-    modes = at_end(make(1.0 / n), n, seed, engine)
-    row: dict[str, Any] = {"method": name, "steps": n, "evaluations": evaluations * n, "error": None, "gradient_error": None,
-                           "gradient_error_resync": None, "flagged": None, "flagged_resync": None}
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", RevodeWarning)
+    loss, solve = at_end(n, seed), replace(solver, method=make(1.0 / n))
+    row: dict[str, Any] = {"method": name, "steps": n, "evaluations": evaluations * n,
+                           "error": None,
+                           "gradient_error": None, "gradient_error_resync": None, "flagged": None,
+                           "flagged_resync": None}
+    with counting({}) as warned:
         try:
             with np.errstate(over="ignore", invalid="ignore"):
-                y1 = modes(None)(params)[1].y1
-                row["error"] = float(np.sqrt(np.mean((y1 - reference) ** 2) / np.mean(reference ** 2)))
+                sol = loss(params, solve)[1]
+                row["error"] = float(np.sqrt(np.mean((sol.y1 - reference) ** 2)
+                                             / np.mean(reference ** 2)))
+                row["backend"] = sol.stats.backend
         except FloatingPointError:
             pass
-    row["parted"] = bool(caught)                 # the two copies of the solution, a warning of the forward solve
+    # the two copies of the solution, a warning of the forward solve
+    row["parted"] = bool(warned)
     error = row["error"]
     row["survives"] = error is not None and error <= threshold
-    row["verdict"] = "survives" if row["survives"] else "overflow" if error is None or not error < 1e6 else "wrong"
-    if row["survives"] and not isinstance(make(1.0 / n), RungeKutta):
+    lost = error is None or not error < 1e6
+    row["verdict"] = "survives" if row["survives"] else "overflow" if lost else "wrong"
+    if row["survives"] and type(solve.method) is not RungeKutta:
         for key, mode in (("", Reversible()), ("_resync", Reversible(resync=RESYNC))):
-            check = fits.against_direct(modes, params, mode)
-            row["gradient_error" + key], row["flagged" + key] = check.error, check.warned > row["parted"]
+            check = against_direct(loss, params, replace(solve, gradient=mode))
+            row["gradient_error" + key] = check["gradient_error"]
+            row["flagged" + key] = check["warned"] > row["parted"]
+            row["backend"] = check["backend"]
     return row
 
 
-def main(args: Namespace) -> int:
-    this, engine = fits.introduce(
-        args, f"dY = A Y dt + {SIGMA} Y o dW in {D} dimensions, spectrum [-{FASTEST:g}, 0], T = 1",
-        f"{args.batch} paths, seed {args.seed}; loss mean(Y(T)^2)",
-        f"survivors: finite, and within {args.threshold:g} of the reference (Heun, {FINEST} steps, the same noise)")
-    params, reference = problem(args.seed, args.batch)
-    jobs = [(name, n) for name in METHODS for n in args.steps]
-    rows = [cell(jobs[i][0], jobs[i][1], params, reference, args.seed, args.threshold, engine)
-            for i in progress_bar(len(jobs), "gbm")]
-    by_name = {name: [row for row in rows if row["method"] == name] for name in METHODS}
+def plan(args: Namespace) -> Plan:
+    solver = backends.chosen(args, "auto")
 
-    def words(row: dict) -> str:
-        if row["verdict"] == "overflow":
-            return "overflow"
-        if not row["survives"]:
-            return "parted" if row["parted"] else "wrong"
-        return tables.small(row["error"])
+    def work(report: Report) -> None:
+        params, reference = problem(args.seed, args.batch)
+        for name, n in shown([(name, n) for name in METHODS for n in args.steps], "gbm"):
+            report.rows.append(cell(name, n, params, reference, args.seed, args.threshold, solver))
+        ran = sorted({row["backend"] for row in report.rows if "backend" in row})
+        report.notes += [
+            "'wrong', 'parted', 'overflow': no survivor. overflow: not finite, or more than 1e6 "
+            "times too large; parted: "
+            "the solve warned that the two copies of the solution differ.",
+            "Gradient errors are of survivors, against Direct with the same steps and noise; "
+            f"resync={RESYNC} keeps every "
+            f"{RESYNC}nd state. !: the reverse sweep warned that it did not find its way back.",
+            "Linear theory: y' = -20 y without noise (at the step shown). Evaluations: of the "
+            "forward solve at that step.",
+            f"Solves ran on {' and '.join(ran)}."]
 
-    survival = tables.table(("relative error at T", *(f"h = 1/{n}" for n in args.steps)),
-                            [(name, *(words(row) for row in mine)) for name, mine in by_name.items()])
-    def gradients(row: dict) -> str:
-        if row["gradient_error"] is None:
-            return "-"
-        return " | ".join(tables.small(row["gradient_error" + key]) + ("!" if row["flagged" + key] else "")
-                          for key in ("", "_resync"))
-
-    gradient = tables.table((f"gradient error: plain | resync={RESYNC}", *(f"h = 1/{n}" for n in args.steps)),
-                            [(name, *map(gradients, mine)) for name, mine in by_name.items()
-                             if any(row["gradient_error"] is not None for row in mine)])
-    lines = []
-    for name, mine in by_name.items():
-        alive = [row for row in mine if row["survives"]]
-        best = min(alive, key=lambda row: row["steps"]) if alive else None
-        h = 1.0 / (best or mine[-1])["steps"]
-        lines.append((name, f"1/{best['steps']}" if best else "none", f"{limit(METHODS[name][0](h)) / FASTEST:.3g}",
-                      str(best["evaluations"]) if best else "-",
-                      *("-" if best is None or best["flagged" + key] is None else "lost: warned" if best["flagged" + key] else "found"
-                        for key in ("", "_resync"))))
-    summary = tables.table(("method", "largest h\nthat survives", "largest h by\nlinear theory", "evaluations\nto T", "way back",
-                            f"way back\nresync={RESYNC}"), lines)
-    notes = ["'wrong', 'parted', 'overflow': no survivor. overflow: not finite, or more than 1e6 times too large; parted: the solve "
-             "warned that the two copies of the solution differ. --json has every error.",
-             f"Gradient errors are of survivors, against Direct with the same steps and noise; resync={RESYNC} keeps every "
-             f"{RESYNC}nd state. !: the reverse sweep warned that it did not find its way back.",
-             "Linear theory: y' = -20 y without noise (at the step shown). Evaluations: of the forward solve at that step."]
-    return fits.finish(args, this, "\n\n".join((survival, gradient, summary)), rows, notes, lambda: plot(by_name, args.threshold))
+    return Plan([f"gbm: dY = A Y dt + {SIGMA} Y o dW in {D} dimensions, spectrum [-{FASTEST:g}, "
+                 "0], T = 1",
+                 f"{args.batch} paths, seed {args.seed}; loss mean(Y(T)^2)",
+                 f"survivors: finite, and within {args.threshold:g} of the reference (Heun, "
+                 f"{FINEST} steps, the same noise)",
+                 f"backend: {solver}; --backend changes it"],
+                work, lambda report: rendered(by_name(report.rows), args.steps),
+                lambda report: picture(by_name(report.rows), args.steps, args.threshold))
 
 
-def plot(by_name: dict[str, list[dict]], threshold: float) -> Any:
-    """Left: the error at T against h, and what overflows at the top. Right: the gradient error of survivors, resync dashed."""
-    from ..plotting import COLOURS
-    figure, axes = fits.canvas(2, width=6.0, height=4.6)
-    top = 1e3
-    for i, (name, mine) in enumerate(by_name.items()):
-        h = np.array([1.0 / row["steps"] for row in mine])
-        error = np.array([row["error"] if row["error"] is not None else np.inf for row in mine])
-        out = ~(error < top)
-        # Shifted a little for each method, or the crosses of several would cover one another.
-        axes[0].plot(h[out], np.full(out.sum(), top * 1.7 ** i), "x", color=COLOURS[i], ms=6)
-        axes[0].plot(h[~out], error[~out], "o-", color=COLOURS[i], ms=4, label=name)
-        for key, style in (("gradient_error", "o-"), ("gradient_error_resync", "s--")):
-            alive = [(1.0 / row["steps"], max(row[key], 1e-17)) for row in mine if row[key] is not None]
-            if alive:
-                axes[1].plot(*zip(*alive, strict=True), style, color=COLOURS[i], ms=4, lw=1.0 if "r" in style else 1.4)
-    axes[0].axhline(threshold, color="#777777", lw=0.8, ls=":")
-    axes[0].axhline(top, color="#777777", lw=0.8)
-    axes[0].text(0.02, top * 0.7, "crosses, above the line: diverged", ha="left", va="top", fontsize=7,
-                 transform=axes[0].get_yaxis_transform())
-    axes[0].set(xscale="log", yscale="log", xlabel="h", ylabel="relative error at T",
-                title=f"solution (survivors: below {threshold:g})")
-    axes[1].axhline(1.0, color="#777777", lw=0.8)
-    axes[1].set(xscale="log", yscale="log", xlabel="h", ylabel="relative error against Direct",
-                title=f"gradients of survivors (dashed: resync={RESYNC})", xlim=axes[0].get_xlim())
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    return figure
+def by_name(rows: list[dict]) -> dict[str, list[dict]]:
+    return {name: mine for name in METHODS
+            if (mine := [row for row in rows if row["method"] == name])}
+
+
+def verdict(row: dict) -> str:
+    """A cell of the table of survival."""
+    if row["verdict"] == "wrong":
+        return "parted" if row["parted"] else "wrong"
+    return tables.small(row["error"]) if row["survives"] else "overflow"
+
+
+def gradient(row: dict, key: str) -> str:
+    """A cell of the tables of gradients."""
+    return tables.small(row["gradient_error" + key]) + ("!" if row["flagged" + key] else "")
+
+
+def rendered(found: dict[str, list[dict]], steps: list[int]) -> list[str]:
+    """Who survives, how good the gradients of the survivors are, and the largest steps."""
+    heads = [f"h = 1/{n}" for n in steps]
+    line = lambda name, mine, say: [name, *map(say, mine), *["-"] * (len(steps) - len(mine))]
+    checked = [(name, mine) for name,
+               mine in found.items() if any(row["gradient_error"] is not None for row in mine)]
+    made = [tables.table(("relative error at T", *heads),
+                         [line(*item, verdict) for item in found.items()])]
+    for key, title in ("", "gradient error"), ("_resync", f"gradient error, resync={RESYNC}"):
+        if checked:
+            made.append(tables.table((title, *heads),
+                                     [line(*item, lambda row, key=key: gradient(row, key))
+                                      for item in checked]))
+    return [*made, tables.table(("method", "largest h\nthat survives",
+                                 "largest h by\nlinear theory", "evaluations\nto T",
+                                 "way back", f"way back\nresync={RESYNC}"),
+                                [largest(*item) for item in found.items()])]
+
+
+def largest(name: str, mine: list[dict]) -> list[str]:
+    """A line on the largest step that a method survives."""
+    best = min((row for row in mine if row["survives"]), key=lambda row: row["steps"], default=None)
+    theory = f"{limit(METHODS[name][0](1.0 / (best or mine[-1])['steps'])) / FASTEST:.3g}"
+    if best is None:
+        return [name, "none", theory, "-", "-", "-"]
+    say = {None: "-", True: "lost: warned", False: "found"}
+    return [name, f"1/{best['steps']}", theory, str(best["evaluations"]), say[best["flagged"]],
+            say[best["flagged_resync"]]]
+
+
+def picture(found: dict[str, list[dict]], steps: list[int], threshold: float) -> tuple[Any, str]:
+    """Three grids, methods by steps: the error at T, and the gradient error of survivors without
+    and with resync."""
+    figure, axes = plotting.canvas(3, width=6.2, height=5.2)
+    for ax, key, title in ((axes[0], "error", f"error at T (survives: below {threshold:g})"),
+                           (axes[1], "gradient_error", "gradient error of survivors"),
+                           (axes[2], "gradient_error_resync", f"the same, resync={RESYNC}")):
+        values = np.full((len(found), len(steps)), np.nan)
+        for i, mine in enumerate(found.values()):
+            for j, row in enumerate(mine):
+                none = np.inf if key == "error" else np.nan          # overflow; no survivor
+                values[i, j] = none if row[key] is None else row[key]
+        plotting.grid(ax, values, list(found) if key == "error" else [""] * len(found),
+                      [f"1/{n}" for n in steps], threshold)
+        ax.set(title=title, xlabel="step h")
+    return figure, ("Grids of methods by steps. Left: which method survives which step; EES(2,11) "
+                    "alone survives h = 1/4. "
+                    "Right: errors of the survivors' gradients against Direct, which resync brings "
+                    "down.")

@@ -1,49 +1,49 @@
-"""revode train ou: a neural SDE fitted to Ornstein-Uhlenbeck paths, by five methods with 120 field evaluations a solve.
+"""revode train ou: a neural SDE fitted to Ornstein-Uhlenbeck paths, by five methods with 120 field
+evaluations a solve.
 
-    dX = (mu t - theta X) dt + sigma dW,  X(0) = 0,  theta = 0.2, mu = 0.1, sigma = 2, T = 10, seen at t = 0, 1, ..., 10
+    dX = (mu t - theta X) dt + sigma dW,  X(0) = 0,  theta = 0.2, mu = 0.1, sigma = 2, T = 10, seen
+    at t = 0, 1, ..., 10
     model   dX = f(t, X) dt + g o dW,     f and g networks with one hidden layer of 32 (LipSwish)
 
-loss = mean squared error of the marginals' means and standard deviations, over sigma^2, + MMD^2 of the ten observed values.
-Every method sees the same Brownian path (a tree). g reads t alone by default (additive noise, as in the data), since Coupled Euler
+loss = mean squared error of the marginals' means and standard deviations, over sigma^2, + MMD^2 of
+the ten observed values.
+Every method sees the same Brownian path (a tree). g reads t alone by default (additive noise, as in
+the data), since Coupled Euler
 converges for no other; --diffusion state lets g read (t, X) and leaves Coupled Euler out.
 The data are drawn from the exact transition law. Source of the problem: Shmelev & Salvi 2025.
 """
 from __future__ import annotations
 
-from argparse import Namespace
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from .. import nn, optim
+from .. import nn, optim, plotting
+from ..engine.derivatives import value_and_grad
 from ..methods import EES25, EES27, Coupled, ReversibleHeun
 from ..paths import BrownianTree
-from . import fits, tables
-from .commands import spoken_warnings
-from .engines import AUTO, Engine
+from .mmd import median_widths, mmd2
+from .training import Experiment
 
 THETA, MU, SIGMA, T = 0.2, 0.1, 2.0, 10
-METHODS = {"reversible Heun": (ReversibleHeun(), 12), "EES(2,5)": (EES25(), 4), "EES(2,7)": (EES27(), 3),
-           "Coupled Euler": (Coupled("euler"), 6), "Coupled midpoint": (Coupled("midpoint"), 3)}     # and steps for each unit
+METHODS = {"reversible Heun": (ReversibleHeun(), 12), "EES(2,5)": (EES25(), 4),
+           "EES(2,7)": (EES27(), 3),
+           "Coupled Euler": (Coupled("euler"), 6),
+           "Coupled midpoint": (Coupled("midpoint"), 3)}     # and steps for each unit
 LEARNING_RATE = 0.02
-
-
-def add_options(parser: Any) -> None:
-    fits.common_options(parser, iterations=120)
-    parser.add_argument("--paths", type=fits.whole(2), default=64, metavar="B", help="of the model in each loss; default 64")
-    parser.add_argument("--data-paths", type=fits.whole(2), default=256, metavar="B", help="of the data; default 256")
-    parser.add_argument("--diffusion", choices=("time", "state"), default="time", help="what g reads: t, or t and X")
+OPTIONS = {"paths": 64, "data_paths": 256, "diffusion": "time", "seed": 0}
 
 
 def sample(rng: np.random.Generator, paths: int) -> np.ndarray:
     """Exact paths at t = 0, 1, ..., T: (T + 1, paths, 1)."""
     decay = np.exp(-THETA)
     sd = SIGMA * np.sqrt((1.0 - decay ** 2) / (2.0 * THETA))
-    particular = lambda t: MU * (t / THETA - 1.0 / THETA ** 2)           # solves m' = mu t - theta m
+    particular = lambda t: MU * (t / THETA - 1.0
+                                 / THETA ** 2)           # solves m' = mu t - theta m
     x = [np.zeros((paths, 1))]
     for t in range(T):
-        x.append(particular(t + 1) + decay * (x[-1] - particular(t)) + sd * rng.standard_normal((paths, 1)))
+        x.append(particular(t + 1) + decay * (x[-1] - particular(t)) + sd
+                 * rng.standard_normal((paths, 1)))
     return np.stack(x)
 
 
@@ -51,100 +51,113 @@ def drift(t: Any, x: Any, params: Any) -> Any:
     return nn.mlp(params["f"], nn.with_time(t / T, x), nn.lipswish)
 
 
-def diffusion(t: Any, x: Any, params: Any) -> Any:
-    """Positive, so that its sign, which the law of the paths does not show, is settled. It reads X if it has the inputs."""
+def g(t: Any, x: Any, params: Any) -> Any:
+    """Positive, so that its sign, which the law of the paths does not show, is settled. It reads X
+    if it has the inputs."""
     seen = nn.with_time(t / T, x)[..., :params["g"][0]["W"].shape[0]]
     return nn.softplus(nn.mlp(params["g"], seen, nn.lipswish))
 
 
-def initial(seed: int, reads: str) -> dict:
-    rng = np.random.default_rng(seed)
-    return {"f": nn.mlp_init(rng, (2, 32, 1)), "g": nn.mlp_init(rng, (1 if reads == "time" else 2, 32, 1))}
-
-
 def distances(ys: Any, data: np.ndarray) -> tuple[Any, Any]:
-    """The mean squared error of means and standard deviations over sigma^2, and MMD^2; ys and data (T + 1, paths, 1)."""
+    """The mean squared error of means and standard deviations over sigma^2, and MMD^2; ys and data
+    (T + 1, paths, 1)."""
     ys, data = ys[1:, :, 0], data[1:, :, 0]
     error = np.square(np.mean(ys, 1) - data.mean(1)) + np.square(np.std(ys, 1) - data.std(1))
     features = lambda x: np.swapaxes((x - data.mean(1)[:, None]) / data.std(1)[:, None], 0, 1)
     scaled = features(data)
-    return np.mean(error) / SIGMA ** 2, fits.mmd2(features(ys), scaled, fits.median_widths(scaled))
+    return np.mean(error) / SIGMA ** 2, mmd2(features(ys), scaled, median_widths(scaled))
 
 
-def problem(method: Any, per_unit: int, paths: int, data: np.ndarray, seed: int, engine: Engine = AUTO) -> Callable:
-    """gradient mode -> (params -> (loss, Solution)) with the Brownian path of this seed."""
-    ts, noise = np.linspace(0.0, T, T * per_unit + 1), BrownianTree(seed, 0.0, T, tol=1.0 / 12.0)
+def experiment(paths: int = 64, data_paths: int = 256, diffusion: str = "time",
+               seed: int = 0) -> list[Experiment]:
+    """One experiment for each method. paths: of the model in each loss; diffusion: what g reads,
+    "time" or "state"."""
+    data, fresh = (sample(np.random.default_rng([seed, i]), data_paths) for i in (1, 2))
+    reads = 2 if diffusion == "state" else 1
+    floor = distances(data, fresh)
 
-    def modes(gradient: Any) -> Callable:
-        def objective(params: Any) -> tuple:
-            sol = engine.solve(drift, np.zeros((paths, 1)), ts, params, method=method, gradient=gradient, diffusion=diffusion,
-                               noise=noise, save=slice(None, None, per_unit))
+    def start(seed: int) -> dict:
+        rng = np.random.default_rng(seed)
+        return {"f": nn.mlp_init(rng, (2, 32, 1)), "g": nn.mlp_init(rng, (reads, 32, 1))}
+
+    def of_method(name: str, method: Any, per_unit: int) -> Experiment:
+        ts, save = np.linspace(0.0, T, T * per_unit + 1), slice(None, None, per_unit)
+
+        def simulate(params: Any, solve: Any, count: int, seed: int) -> Any:
+            noise = BrownianTree(seed, 0.0, T, tol=1.0 / 24.0)
+            return solve(drift, np.zeros((count, 1)), ts, params, diffusion=g, noise=noise,
+                         save=save)
+
+        def loss(params: Any, solve: Any) -> tuple:
+            sol = simulate(params, solve, paths, seed)
             return sum(distances(sol.ys, data)), sol
 
-        return objective
+        def training(params: Any, solve: Any) -> Any:
+            optimiser = optim.adam(LEARNING_RATE)
+            state = optimiser.init(params)
+            while True:
+                (value, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
+                yield params, value, grads, sol
+                params, state = optimiser.update(params, grads, state)
 
-    return modes
+        def findings(params: Any, start: Any, solve: Any) -> dict:
+            found = simulate(params, solve, data_paths, seed + 1)
+            moments, mmd = distances(found.ys, fresh)
+            return {f"dt = 1/{per_unit}": {"evaluations": found.stats.nfe_forward,
+                                           "fresh, moments": float(moments),
+                                           "fresh, MMD^2": float(mmd)}}
 
+        def draw(axes: Any, params: Any, start: Any, solve: Any, n: int, label: str) -> None:
+            picture(axes, simulate(params, solve, data_paths, seed + 1).ys, fresh, n, label)
 
-def main(args: Namespace) -> int:
-    this, engine = fits.introduce(
-        args, f"dX = ({MU} t - {THETA} X) dt + {SIGMA:g} dW on [0, {T}], {args.data_paths} paths seen at {T + 1} times",
-        f"networks {'2' if args.diffusion == 'state' else '1'}-32-1 (g) and 2-32-1 (f), LipSwish; Adam, learning rate "
-        f"{LEARNING_RATE}; {args.paths} model paths on one fixed noise",
-        f"{args.iterations} iterations a method, seed {args.seed}; 'fresh': other noise and other data than in training")
-    chosen = {name: pair for name, pair in METHODS.items() if args.diffusion == "time" or name != "Coupled Euler"}
-    data, fresh = (sample(np.random.default_rng([args.seed, i]), args.data_paths) for i in (1, 2))
-    notes: list[str] = []
-    rows: list[dict[str, Any]] = []
-    runs, found, problems = {}, {}, {}
-    with spoken_warnings(notes):
-        for name, (method, per_unit) in chosen.items():
-            modes = problems[name] = problem(method, per_unit, args.paths, data, args.seed, engine)
-            runs[name] = run = fits.fit(modes, initial(args.seed, args.diffusion), optim.adam(LEARNING_RATE), args.iterations, name)
-            check = fits.against_direct(modes, run.params)
-            found[name] = ys = problem(method, per_unit, args.data_paths, fresh, args.seed + 1, engine)(None)(run.params)[1].ys
-            moments, mmd = distances(ys, fresh)
-            rows.append({"method": name, "dt": 1.0 / per_unit, "evaluations": check.nfe, "loss_before": run.losses[0],
-                         "loss_after": run.loss, "fresh_moments": float(moments), "fresh_mmd2": float(mmd),
-                         "gradient_error": check.error, "roundtrip": check.roundtrip and check.roundtrip.absolute,
-                         "warnings": check.warned, "losses": run.losses, "stopped": run.stopped, "backend": check.backend})
-        times = fits.timed_in_turns(problems, {name: run.params for name, run in runs.items()})
-        for row in rows:
-            row["seconds_per_iteration"] = times[row["method"]]
-    floor = [float(d) for d in distances(data, fresh)]
-    table = tables.table(
-        ("method", "dt", "field\nevaluations", "loss\nbefore", "loss\nafter", "fresh\nmoments", "fresh\nMMD^2",
-         "gradient error\nagainst direct", "round trip\nabsolute", "warned\nat the end", "\nbackend", "time per\niteration"),
-        [(r["method"], f"1/{METHODS[r['method']][1]}", str(r["evaluations"]), f"{r['loss_before']:.4f}", f"{r['loss_after']:.4f}",
-          f"{r['fresh_moments']:.4f}", f"{r['fresh_mmd2']:.4f}", tables.small(r["gradient_error"]), tables.small(r["roundtrip"]),
-          "yes" if r["warnings"] else "no", r["backend"], tables.seconds(r["seconds_per_iteration"])) for r in rows])
-    notes.append(f"Two samples of {args.data_paths} data paths differ by moments {floor[0]:.4f}, MMD^2 {floor[1]:.4f}: no fit can be "
-                 "told from the truth below that.")
-    if args.diffusion == "time":
-        notes.append("g reads t alone (additive noise), for which Coupled Euler converges too.")
-    return fits.finish(args, this, table, rows, notes, lambda: plot(found, runs, fresh), floor=floor)
+        return Experiment(
+            name=name,
+            title=f"dX = ({MU} t - {THETA} X) dt + {SIGMA:g} dW on [0, {T}], {data_paths} paths "
+                  f"seen at {T + 1} times",
+            words=(f"networks 2-32-1 (f) and {reads}-32-1 (g), LipSwish; Adam, learning rate "
+                   f"{LEARNING_RATE}",
+                   f"{paths} model paths on one fixed noise; 'fresh': other noise and other data "
+                   "than in training"),
+            loss=loss, training=training, start=start, method=method, iterations=120,
+            findings=findings, draw=draw,
+            panels=2,
+            shows="Mean and standard deviation of the paths against time, and their density at the "
+                  "end, "
+            "for the data and for each method.",
+            notes=(f"Two samples of {data_paths} data paths differ by moments {floor[0]:.3f}, "
+                   f"MMD^2 {floor[1]:.4f}: no fit "
+                   "can be told from the truth below that.",
+                   *(["g reads t alone (additive noise), for which Coupled Euler converges too."]
+                     * (reads == 1))))
+
+    return [of_method(name, *pair) for name,
+            pair in METHODS.items() if reads == 1 or name != "Coupled Euler"]
 
 
-def plot(found: dict, runs: dict, data: np.ndarray) -> Any:
-    """Marginals of the methods over those of fresh data: mean and standard deviation, the law at T, the losses."""
-    from ..plotting import COLOURS, loss_curves
-    figure, axes = fits.canvas(3)
-    ts = np.arange(T + 1)
-    mean, sd = data.mean((1, 2)), data.std((1, 2))
-    axes[0].fill_between(ts, mean - sd, mean + sd, color="#cccccc", label="data, mean ± sd")
-    axes[0].plot(ts, mean, color="#777777", lw=3)
-    bins = np.linspace(float(data[-1].min()), float(data[-1].max()), 25)
-    axes[1].hist(data[-1, :, 0], bins, density=True, color="#cccccc", label="data")
-    for colour, (name, ys) in zip(COLOURS, found.items(), strict=False):
-        mean, sd = np.mean(ys, (1, 2)), np.std(ys, (1, 2))
-        axes[0].plot(ts, mean, color=colour, lw=1.2, label=name)
-        axes[0].plot(ts, mean - sd, color=colour, lw=0.8, ls="--")
-        axes[0].plot(ts, mean + sd, color=colour, lw=0.8, ls="--")
-        axes[1].hist(ys[-1, :, 0], bins, density=True, histtype="step", color=colour, label=name)
-    axes[0].set(xlabel="t", ylabel="X", title="marginals: mean, and ± one sd (dashed)")
+def picture(axes: Any, ys: np.ndarray, data: np.ndarray, n: int, label: str) -> None:
+    """Marginals over those of the data: mean and standard deviation, and the law at T. Lines get
+    thinner from one
+    method to the next, because they lie on one another."""
+    ts, style = np.arange(T + 1), {"color": plotting.COLOURS[n], "lw": 5.0 - 0.9 * n}
+    x = np.linspace(float(data[-1].min()) - 2.0, float(data[-1].max()) + 2.0, 200)
+    # A kernel estimate; its width by Silverman's rule for the data.
+    width = 1.06 * data[-1].std() * len(data[-1]) ** -0.2
+    density = lambda sample: mean_of_normals(x, sample, width)
+    if n == 0:
+        mean, sd = data.mean((1, 2)), data.std((1, 2))
+        axes[0].fill_between(ts, mean - sd, mean + sd, color="#cccccc", label="data, mean ± sd")
+        axes[0].plot(ts, mean, color=plotting.GREY, lw=4)
+        axes[1].fill_between(x, density(data[-1]), color="#cccccc", label="data")
+    mean, sd = np.mean(ys, (1, 2)), np.std(ys, (1, 2))
+    axes[0].plot(ts, mean, label=label, **style)
+    axes[0].plot(ts, np.stack([mean - sd, mean + sd], -1), ls="--", **style)
+    axes[1].plot(x, density(ys[-1]), label=label, **style)
+    axes[0].set(xlabel="t", ylabel="X", title="mean, and ± one sd (dashed)")
     axes[1].set(xlabel=f"X({T})", ylabel="density", title=f"marginal at t = {T}")
-    for ax in axes[:2]:
-        ax.legend(frameon=False, fontsize=7)
-    loss_curves(axes[2], {name: run.losses for name, run in runs.items()})
-    axes[2].legend(frameon=False, fontsize=7)
-    return figure
+    for ax in axes:
+        plotting.legend(ax)
+
+
+def mean_of_normals(x: np.ndarray, centres: np.ndarray, width: float) -> np.ndarray:
+    """The density at x of the mean of normal laws about the centres (n, 1)."""
+    return np.mean(np.exp(-0.5 * ((x - centres) / width) ** 2), 0) / (width * np.sqrt(2.0 * np.pi))

@@ -1,39 +1,46 @@
-"""`revode convergence --sde`: strong and weak order of methods on stochastic equations, by regression, with intervals.
+"""`revode convergence --sde`: strong and weak order of methods on stochastic equations, by
+regression, with intervals.
 
     dy = sin(y A) dt + g(y) o dW on [0, 1]        two dimensions; Stratonovich
         additive    g a constant matrix
         diagonal    g_i a function of y_i (noise that commutes)
         general     a matrix whose columns do not commute
 
-    strong error   sqrt(E |y_h(1) - y(1)|^2)       on the same path;      weak error   |E[sum y_h(1)^2] - E[sum y(1)^2]|
+    strong error   sqrt(E |y_h(1) - y(1)|^2)       on the same path;
+    weak error     |E[sum y_h(1)^2] - E[sum y(1)^2]|
 
-The truth is a solve by Heun on more steps (4 times those of the finest; weak: 8 times, after larger steps and on more
-paths),
-on the same BrownianTree, which also makes the weak error a mean of small differences instead of a small difference of
-means.
-Its own error bends slopes up by a few hundredths.
-An interval is slope +- t s / sqrt(groups), from the slopes of groups of paths (strong), or the same from leaving one
-group
-out at a time (jackknife; weak). Expected: strong 1 for additive and diagonal noise, 1/2 for general noise (no method
-that
-sees increments alone does better: Clark & Cameron 1980); weak 1, and more for additive
-noise, where the sampling error is all that is seen at these sizes.
+The truth is a solve by RK4 on more steps (4 times those of the finest; weak: 8 times, after larger
+steps
+and on more paths), on the same BrownianTree, which also makes the weak error a mean of small
+differences
+instead of a small difference of means. Its own error bends slopes up, by BIAS at most.
+
+Intervals are of 95 %. An interval of a slope is slope +- t s / sqrt(groups), from the slopes of
+groups of
+paths (strong), or the same from leaving one group out at a time (jackknife; weak). A weak error
+counts
+where it is larger than its own interval. A weak order is told from at least three that count and
+have one
+sign, and where its interval is narrower than RESOLVED. Expected: strong 1 for additive and diagonal
+noise, 1/2 for general
+noise (no method that sees increments alone does better: Clark & Cameron 1980); weak 1, and more for
+additive noise.
 """
-
 from __future__ import annotations
 
 import warnings
-from argparse import Namespace
 from typing import Any
 
 import numpy as np
 
+from .. import plotting
 from ..analysis.order import observed_order
 from ..methods import EES25, EES27, Coupled, ReversibleHeun, RungeKutta
 from ..paths import BrownianTree
 from ..solve import solve
 from ..watch import RevodeWarning
-from .stability import write
+from . import tables
+from .runner import Plan, Report, shown
 
 A = np.array([[-0.5, 0.3], [-0.2, -0.4]])
 C = np.array([[0.5, 0.2], [-0.1, 0.4]])
@@ -41,8 +48,15 @@ START = (0.6, -0.3)
 STEPS, PATHS = (8, 16, 32, 64), 512
 WEAK_STEPS, WEAK_PATHS = (2, 4, 8, 16), 8192
 GROUPS = 8
-STUDENT = 2.365  # 97.5 % of the t distribution with 7 degrees of freedom
-EXPECTED = {"additive": 1.0, "diagonal": 1.0, "general": 0.5}  # strong
+# 97.5 % of the t distribution with 7 degrees of freedom, and of the normal
+STUDENT, NORMAL = 2.365, 1.96
+RESOLVED = 0.5
+# of a strong slope of 1/2: log2(1 / sqrt(1 - 1/4)) / 3, over three halvings
+BIAS = 0.07
+EXPECTED = {"additive": 1.0, "diagonal": 1.0, "general": 0.5}       # strong
+METHODS = {"reversible Heun": ReversibleHeun(), "coupled midpoint": Coupled("midpoint"),
+           "coupled RK4": Coupled("rk4"),
+           "EES25": EES25(), "EES27": EES27(), "Heun": RungeKutta("heun2")}
 
 
 def drift(t: Any, y: Any, params: Any) -> Any:
@@ -66,131 +80,154 @@ def general(t: Any, y: Any, params: Any) -> Any:
 NOISES = {"additive": additive, "diagonal": diagonal, "general": general}
 
 
-def methods() -> dict[str, Any]:
-    return {
-        "reversible Heun": ReversibleHeun(),
-        "coupled midpoint": Coupled("midpoint"),
-        "coupled RK4": Coupled("rk4"),
-        "EES25": EES25(),
-        "EES27": EES27(),
-        "Heun": RungeKutta("heun2"),
-    }
-
-
 def end(diffusion: Any, method: Any, steps: int, paths: int, seed: int) -> Any:
     """y(1), shape (paths, 2), after so many steps on the paths of this seed."""
     noise = BrownianTree(seed, 0.0, 1.0, tol=1 / 256)
     with warnings.catch_warnings():
-        # The largest steps are coarse on purpose, and the copies of some path out of hundreds then part for a while.
+        # The largest steps are coarse on purpose, and the copies of some path out of hundreds then
+        # part for a while.
         warnings.simplefilter("ignore", RevodeWarning)
-        return solve(
-            drift,
-            np.tile(START, (paths, 1)),
-            np.linspace(0.0, 1.0, steps + 1),
-            method=method,
-            diffusion=diffusion,
-            noise=noise,
-            save=[-1],
-        ).y1
+        return solve(drift, np.tile(START, (paths, 1)), np.linspace(0.0, 1.0, steps + 1),
+                     method=method,
+                     diffusion=diffusion, noise=noise, save=[-1]).y1
 
 
-def fitted(errors: Any, steps: tuple[int, ...]) -> float:
+def fitted(errors: Any, steps: Any) -> float:
     return observed_order([1 / n for n in steps], errors)
 
 
-def strong(ends: list, truth: Any, steps: tuple[int, ...]) -> tuple:
-    """Errors (steps,), their slope, and the half width of its interval, from the slopes of groups of paths."""
-    squares = np.stack([np.sum((y - truth) ** 2, -1) for y in ends])  # (steps, paths)
+def strong(ends: list, truth: Any, steps: tuple[int, ...]) -> dict:
+    """Errors and half widths of their intervals, (steps,); their slope and its half width, from the
+    slopes of
+    groups of paths."""
+    squares = np.stack([np.sum((y - truth) ** 2, -1) for y in ends])             # (steps, paths)
     errors = np.sqrt(squares.mean(-1))
+    bands = NORMAL * squares.std(-1) / np.sqrt(squares.shape[1]) / (2 * errors)
     slopes = [fitted(np.sqrt(part.mean(-1)), steps) for part in np.split(squares, GROUPS, 1)]
-    return errors, fitted(errors, steps), STUDENT * float(np.std(slopes, ddof=1)) / GROUPS**0.5
+    return {"errors": errors, "bands": bands, "order": fitted(errors, steps),
+            "width": STUDENT * float(np.std(slopes, ddof=1)) / GROUPS ** 0.5, "resolved": True}
 
 
-def weak(ends: list, truth: Any, steps: tuple[int, ...]) -> tuple:
-    """The same for the error of E[sum y^2]; the interval by leaving out one group at a time."""
-    shifts = np.stack([np.sum(y**2, -1) - np.sum(truth**2, -1) for y in ends])
-    groups = np.split(np.arange(len(truth)), GROUPS)
-    errors = abs(shifts.mean(-1))
-    slopes = [fitted(abs(np.delete(shifts, group, 1).mean(-1)), steps) for group in groups]
-    return errors, fitted(errors, steps), STUDENT * float(np.std(slopes)) * (GROUPS - 1) ** 0.5
+def weak(ends: list, truth: Any, steps: tuple[int, ...]) -> dict:
+    """The same for the error of E[sum y^2], from the steps whose error counts; the interval of the
+    slope by
+    leaving out one group at a time."""
+    shifts = np.stack([np.sum(y ** 2, -1) - np.sum(truth ** 2, -1) for y in ends])
+    errors, bands = abs(shifts.mean(-1)), NORMAL * shifts.std(-1) / np.sqrt(shifts.shape[1])
+    counts = errors > bands
+    signs = set(np.sign(shifts.mean(-1))[counts])
+    if counts.sum() < 3 or len(signs) > 1:
+        return {"errors": errors, "bands": bands, "order": None, "width": None, "resolved": False}
+    used = np.array(steps)[counts]
+    slopes = [fitted(abs(np.delete(shifts, group, 1).mean(-1))[counts], used)
+              for group in np.split(np.arange(len(truth)), GROUPS)]
+    width = STUDENT * float(np.std(slopes)) * (GROUPS - 1) ** 0.5
+    return {"errors": errors, "bands": bands, "order": fitted(errors[counts], used), "width": width,
+            "resolved": width < RESOLVED}
 
 
-def table(kinds: Any = tuple(NOISES), names: Any = None, seed: int = 0, weak_paths: int = WEAK_PATHS) -> list[dict]:
-    """One row for each kind of noise and method; weak_paths=0 leaves the weak order out."""
-    rows = []
-    chosen = {name: method for name, method in methods().items() if names is None or name in names}
-    for kind in kinds:
-        g, heun = NOISES[kind], RungeKutta("heun2")
-        truth = end(g, heun, 4 * STEPS[-1], PATHS, seed)
-        mean = end(g, heun, 8 * WEAK_STEPS[-1], weak_paths, seed) if weak_paths else None
-        for name, method in chosen.items():
-            errors, slope, width = strong([end(g, method, n, PATHS, seed) for n in STEPS], truth, STEPS)
-            row = {
-                "noise": kind,
-                "method": name,
-                "expected": EXPECTED[kind],
-                "strong errors": errors.tolist(),
-                "strong": (slope, width),
-            }
-            if weak_paths:
-                errors, slope, width = weak([end(g, method, n, weak_paths, seed) for n in WEAK_STEPS], mean, WEAK_STEPS)
-                row |= {"weak errors": errors.tolist(), "weak": (slope, width)}
-            rows.append(row)
-    return rows
+def rows_of(kind: str, names: Any = tuple(METHODS), seed: int = 0,
+            weak_paths: int = WEAK_PATHS) -> Any:
+    """A row for each method with this kind of noise; weak_paths=0 leaves the weak order out."""
+    g, fine = NOISES[kind], RungeKutta("rk4")
+    truth = end(g, fine, 4 * STEPS[-1], PATHS, seed)
+    mean = end(g, fine, 8 * WEAK_STEPS[-1], weak_paths, seed) if weak_paths else None
+    for name in names:
+        method = METHODS[name]
+        row = {"noise": kind, "method": name, "expected": EXPECTED[kind],
+               "strong": strong([end(g, method, n, PATHS, seed) for n in STEPS], truth, STEPS)}
+        if weak_paths:
+            row["weak"] = weak([end(g, method, n, weak_paths, seed) for n in WEAK_STEPS], mean,
+                               WEAK_STEPS)
+        yield row
 
 
-def render(rows: list[dict]) -> str:
-    lines = [
-        "dy = sin(y A) dt + g(y) o dW on [0, 1]: order of convergence, with 95 % intervals",
-        f"{'noise':10s}{'method':18s}{'strong (expected)':>24s}{'weak':>16s}{'strong error, h = 1/8 and 1/64':>34s}",
-    ]
-    for row in rows:
-        (slope, width), errors = row["strong"], row["strong errors"]
-        text = f"{slope:.2f} +- {width:.2f} ({row['expected']:g})"
-        weak_text = "{:.2f} +- {:.2f}".format(*row["weak"]) if row.get("weak", (0, 9))[1] < 1 else "-"  # sampling error
-        lines.append(
-            f"{row['noise']:10s}{row['method']:18s}{text:>24s}{weak_text:>16s}{errors[0]:>23.2e}{errors[-1]:>11.2e}"
-        )
-    return "\n".join(lines)
+def told(row: dict, kind: str) -> str:
+    found = row.get(kind)
+    if not found or not found["resolved"]:
+        return "not resolved"
+    return f"{found['order']:.2f} +- {found['width']:.2f}"
 
 
-def main(args: Namespace) -> int:
-    rows = table()
-    print(render(rows))
-    write(
-        args,
-        {
-            "command": "convergence --sde",
-            "problem": __doc__,
-            "steps": list(STEPS),
-            "paths": PATHS,
-            "weak steps": list(WEAK_STEPS),
-            "weak paths": WEAK_PATHS,
-            "rows": rows,
-        },
-        lambda: plot(rows),
-    )
-    return 0
+def as_expected(row: dict) -> str:
+    """Whether the expected strong order is in the interval, the bias of the reference allowed
+    for."""
+    off, width = row["strong"]["order"] - row["expected"], row["strong"]["width"]
+    return "yes" if -width <= off <= width + BIAS else "NO"
 
 
-def plot(rows: list[dict]) -> Any:
-    """Strong errors against h, one panel for each kind of noise."""
-    from matplotlib.figure import Figure
+def rendered(rows: list[dict]) -> list[str]:
+    strong = lambda row: (row["strong"]["errors"], row["strong"]["bands"])
+    at = lambda i: lambda row: "{:.1e} +- {:.0e}".format(*(values[i] for values in strong(row)))
+    return [tables.columns(rows, (
+        ("noise", lambda row: row["noise"]), ("method", lambda row: row["method"]),
+        ("strong\norder", lambda row: told(row, "strong")),
+        ("\nexpected", lambda row: f"{row['expected']:g}"),
+        ("as ex-\npected", as_expected), ("weak\norder", lambda row: told(row, "weak")),
+        (f"strong error\nh = 1/{STEPS[0]}", at(0)), (f"\nh = 1/{STEPS[-1]}", at(-1))))]
 
-    from ..plotting import COLOURS
 
-    figure = Figure(figsize=(9.5, 3.8), dpi=130, layout="constrained")
-    h = [1 / n for n in STEPS]
-    for ax, kind in zip(figure.subplots(1, 3, sharey=True), NOISES, strict=True):
-        for row, colour in zip([row for row in rows if row["noise"] == kind], COLOURS, strict=False):
-            ax.loglog(h, row["strong errors"], "o-", ms=4, lw=1.1, color=colour, label=row["method"])
-        ax.set(
-            title=f"{kind} noise: expected {EXPECTED[kind]:g}",
-            xlabel="h",
-            **({"ylabel": "strong error"} if kind == "additive" else {}),
-        )
-        ax.set_xticks(h, [f"1/{n}" for n in STEPS])
-        ax.minorticks_off()
-        ax.grid(True, which="major", lw=0.3, color="#cccccc")
-    ax.legend(fontsize=8, frameon=False)
-    return figure
+def plan() -> Plan:
+    def work(report: Report) -> None:
+        for kind in shown(list(NOISES), "kinds of noise"):
+            report.rows += rows_of(kind)
+        report.notes += [
+            "Intervals are of 95 %. 'as expected': the expected strong order is in the interval, a "
+            "bias of the reference "
+            f"of {BIAS:g} allowed for.",
+            "A weak order is told where at least three weak errors are larger than their own "
+            "intervals and of one sign, "
+            f"and its interval is narrower than +- {RESOLVED:g}."]
+
+    return Plan([f"convergence --sde: dy = sin(y A) dt + g(y) o dW on [0, 1]; {PATHS} paths for "
+                 "the strong order, "
+                 f"{WEAK_PATHS:,} for the weak one"], work, lambda report: rendered(report.rows),
+                lambda report: picture(report.rows),
+                {"problem": __doc__, "steps": STEPS, "paths": PATHS, "weak steps": WEAK_STEPS,
+                 "weak paths": WEAK_PATHS})
+
+
+def picture(rows: list[dict]) -> tuple[Any, str]:
+    """Strong errors (above) and weak ones (below) against h with their intervals, a column for each
+    kind of noise."""
+    from matplotlib.lines import Line2D
+    figure, axes = plotting.canvas(6, width=4.8, height=3.7)
+    for ax, (which, kind) in zip(axes, [(which, kind) for which in ("strong", "weak")
+                                        for kind in NOISES], strict=True):
+        expected = EXPECTED[kind] if which == "strong" else 1.0
+        panel(ax, [row[which] for row in rows if row["noise"] == kind],
+              STEPS if which == "strong" else WEAK_STEPS, expected)
+        ax.set(title=f"{which}, {kind} noise: slope {expected:g}",
+               ylim=(8e-4, 0.15) if which == "strong" else (1e-5, 0.15))
+    for ax in axes[[0, 3]]:
+        ax.set_ylabel("error")
+    names = dict.fromkeys(row["method"] for row in rows)
+    handles = [Line2D([], [], color=colour, marker="o", label=name) for name,
+               colour in zip(names, plotting.COLOURS, strict=False)]
+    handles += [Line2D([], [], color="#444444", ls=":", label="expected slope"),
+                Line2D([], [], color="#444444", ls="", marker="o", mfc="white",
+                       label="within its 95 % band")]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    return figure, ("Strong and weak errors against the step, with bands of 95 %, for three kinds "
+                    "of noise and six methods. "
+                    "Hollow points: errors that are no larger than their band.")
+
+
+def panel(ax: Any, found: list[dict], steps: tuple[int, ...], expected: float) -> None:
+    h = np.array([1 / n for n in steps])
+    for i, row in enumerate(found):
+        # Shifted a little for each method, or the intervals of several would cover one another.
+        errors, bands, colour = row["errors"], row["bands"], plotting.COLOURS[i]
+        at = h * 1.035 ** (i - 2.5)
+        ax.fill_between(at, np.maximum(errors - bands, 1e-9), errors + bands, color=colour,
+                        alpha=0.15, lw=0)
+        ax.plot(at, errors, "-", color=colour, lw=1.2)
+        for counts, fill in ((errors > bands, colour), (errors <= bands, "white")):
+            ax.plot(at[counts], errors[counts], "o", ms=6, color=colour, mfc=fill)
+    if found:
+        ax.plot(h, 0.4 * min(row["errors"][0] for row in found) * (h / h[0]) ** expected, ":",
+                color="#444444")
+    ax.set(xscale="log", yscale="log", xlabel="step h")
+    ax.set_xticks(h, [f"1/{n}" for n in steps])
+    ax.xaxis.minorticks_off()
+    ax.grid(True, which="major", lw=0.4, color="#cccccc")

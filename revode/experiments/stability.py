@@ -1,136 +1,131 @@
-"""`revode stability`: the regions of linear stability of the coupled methods in the complex plane, and of the others.
+"""revode stability: regions and limits of linear stability, y' = a y, z = h a, of every method.
 
-Every region is computed from the word of the method (analysis/stability.py); no formula of a method is used.
+Every region is computed from the word of the method (analysis/stability.py); no formula of a method
+is used.
 """
 from __future__ import annotations
 
-import json
-from argparse import ArgumentTypeError, Namespace
-from collections.abc import Callable
-from pathlib import Path
+from argparse import Namespace
 from typing import Any
 
 import numpy as np
 
+from .. import plotting
 from ..analysis.stability import intervals, limit, region
-from ..methods import EES, EES25, EES27, AsynchronousLeapfrog, Coupled, LeapfrogMidpoint, ReversibleHeun, RungeKutta
+from ..methods import (
+    EES,
+    EES25,
+    EES27,
+    AsynchronousLeapfrog,
+    Coupled,
+    LeapfrogMidpoint,
+    ReversibleHeun,
+    RungeKutta,
+)
+from . import tables
+from .backends import whole
+from .convergence import coupling
+from .runner import Plan, Report
 
-BASES = ("euler", "midpoint", "bosh3", "rk4", "dopri5", "tsit5")
-NAMES = {"euler": "Euler", "midpoint": "midpoint", "bosh3": "Bogacki-Shampine 3", "rk4": "RK4", "dopri5": "Dopri5",
+NAMES = {"euler": "Euler", "midpoint": "midpoint", "bosh3": "Bogacki-Shampine 3", "rk4": "RK4",
+         "dopri5": "Dopri5",
          "tsit5": "Tsit5"}
 LAMS = (0.8, 0.99, 0.999)
+OTHERS = {"ALF": AsynchronousLeapfrog(), "reversible Heun": ReversibleHeun(),
+          "leapfrog-midpoint": LeapfrogMidpoint(),
+          "EES(2,5)": EES25(), "EES(2,7)": EES27(), "EES(2,11), 6 stages": EES(6)}
+NOTES = ("0: no interval touches the origin. Growth by less than 1e-13 a step counts as none.",
+         "ALF, reversible Heun and leapfrog are marginal on the imaginary axis: nothing grows, "
+         "nothing decays, and "
+         "nowhere does anything decay.")
 
 
-def add_parser(subparsers: Any) -> None:
-    sub = subparsers.add_parser("stability", help="stability regions and limits of every method",
-                                description="Regions of linear stability (y' = a y, z = h a) and their limits on the axes.")
-    sub.add_argument("--lam", type=coupling, default=0.8, help="coupling of the figure; default 0.8")
-    sub.add_argument("--points", type=int, default=400, help="points of the figure along each axis; default 400")
-    sub.add_argument("--plot", metavar="OUT.png", help="draw the regions (needs matplotlib)")
-    sub.add_argument("--json", metavar="OUT.json", help="write every figure")
+def add_options(parser: Any) -> None:
+    parser.add_argument("--lam", type=coupling, default=0.8,
+                        help="coupling of the figure; default 0.8")
+    parser.add_argument("--points", type=whole(2), default=400,
+                        help="points of the figure along each axis; default 400")
 
 
-def main(args: Namespace) -> int:
-    rows = table()
-    print(render(rows))
-    write(args, {"command": "stability", "limits": rows}, lambda: plot(args.lam, args.points))
-    return 0
+def plan(args: Namespace) -> Plan:
+    def work(report: Report) -> None:
+        report.notes += NOTES
+        for name, lam, method in methods():
+            report.rows.append(row(name, lam, method))
+
+    return Plan(["stability on y' = a y: |h a| along the negative real axis and along the "
+                 "imaginary axis"],
+                work, lambda report: rendered(report.rows),
+                lambda report: picture(args.lam, args.points))
 
 
-def coupling(text: str) -> float:
-    """A lam from the command line."""
-    try:
-        return Coupled("midpoint", float(text)).lam
-    except ValueError:
-        raise ArgumentTypeError(f"{text!r} is not a coupling; give a number in (0, 1], such as 0.999") from None
+def methods() -> list[tuple[str, float | None, Any]]:
+    """(name, lam, method): the bases, the bases coupled, the others."""
+    return [*((NAMES[base], None, RungeKutta(base)) for base in NAMES),
+            *((f"Coupled({NAMES[base]})", lam, Coupled(base, lam)) for base in NAMES
+              for lam in LAMS),
+            *((name, None, method) for name, method in OTHERS.items())]
 
 
-def write(args: Namespace, report: dict, figure: Callable) -> None:
-    """The report to --json and the figure to --plot, where they were asked for."""
-    from .commands import UserError
-    for path, what in ((args.json, "json"), (args.plot, "plot")):
-        if path is None:
-            continue
-        try:
-            if what == "json":
-                Path(path).write_text(json.dumps(report, indent=1, allow_nan=False) + "\n")
-            else:
-                from ..plotting import save
-                save(figure(), path)
-        except OSError as error:
-            raise UserError(f"{path} could not be written: {error.strerror or error}") from None
-        print(f"wrote {path}")
+def row(name: str, lam: float | None, method: Any) -> dict:
+    """The limits on the negative real and the imaginary axis, and the windows further out."""
+    return {"method": name, "lam": lam, "real": limit(method), "imaginary": limit(method, 1j),
+            "windows": [pair for pair in intervals(method) if pair[0] > 0]}
 
 
-def table() -> list[dict]:
-    """The limits of each method on the negative real and the imaginary axis, and the windows further out."""
-    coupled = [(f"Coupled({NAMES[base]})", lam, Coupled(base, lam)) for base in BASES for lam in LAMS]
-    plain = [(NAMES[base], None, RungeKutta(base)) for base in BASES]
-    others = [(name, None, method) for name, method in (
-        ("ALF", AsynchronousLeapfrog()), ("reversible Heun", ReversibleHeun()), ("leapfrog-midpoint", LeapfrogMidpoint()),
-        ("EES(2,5)", EES25()), ("EES(2,7)", EES27()), ("EES(2,11), 6 stages", EES(6)))]
-    rows = []
-    for name, lam, method in plain + coupled + others:
-        windows = [pair for pair in intervals(method) if pair[0] > 0]
-        rows.append({"method": name, "lam": lam, "real": limit(method), "imaginary": limit(method, 1j), "windows": windows})
-    return rows
+def rendered(rows: list[dict]) -> list[str]:
+    return [tables.table(
+        ("method", "lam", "real", "imaginary", "further windows\non the real axis"),
+        [(row["method"], "" if row["lam"] is None else f"{row['lam']:g}", f"{row['real']:.10f}",
+          f"{row['imaginary']:.6f}",
+          ", ".join(f"{a:.4f} to {b:.4f}" for a, b in row["windows"])) for row in rows])]
 
 
-def render(rows: list[dict]) -> str:
-    lines = ["Stability on y' = a y: |h a| along the negative real axis and along the imaginary axis",
-             f"{'method':30s} {'lam':>6s} {'real':>14s} {'imaginary':>12s}  further windows on the real axis"]
-    for row in rows:
-        lam = "" if row["lam"] is None else f"{row['lam']:g}"
-        windows = ", ".join(f"{a:.4f} to {b:.4f}" for a, b in row["windows"])
-        lines.append(f"{row['method']:30s} {lam:>6s} {row['real']:14.10f} {row['imaginary']:12.6f}  {windows}")
-    lines.append("0: no interval touches the origin. Growth by less than 1e-13 a step counts as none. ALF, reversible Heun and\n"
-                 "leapfrog are marginal on the imaginary axis: nothing grows, nothing decays, and nowhere does anything decay.")
-    return "\n".join(lines)
-
-
-def plot(lam: float = 0.8, points: int = 400) -> Any:
-    """Six bases coupled with lam (filled) over their own regions (outlined), then the methods without a parameter."""
-    from matplotlib.figure import Figure
-
-    from ..plotting import COLOURS
-    figure = Figure(figsize=(10.5, 12.0), dpi=120, layout="constrained")
-    axes = figure.subplots(3, 4)
-    panels: list[tuple[str, Any, Any, bool]] = [
-        *((NAMES[base], Coupled(base, lam), RungeKutta(base), False) for base in BASES),
-        ("ALF: empty", AsynchronousLeapfrog(), None, True), ("reversible Heun: empty", ReversibleHeun(), None, True),
-        ("EES(2,5)", EES25(), None, False), ("EES(2,7)", EES27(), None, False), ("EES(2,11), 6 stages", EES(6), None, False)]
-    for ax, (title, method, base, marginal) in zip(axes.flat, panels, strict=False):
-        far = 1.5 if base is None and not marginal else 1.0          # the EES regions are larger
-        x, y = np.linspace(-4.2 * far, 1.4 * far, points), np.linspace(-4.2 * far, 4.2 * far, points)
-        ax.axhline(0, color="#bbbbbb", lw=0.6, zorder=0)
-        ax.axvline(0, color="#bbbbbb", lw=0.6, zorder=0)
-        inside = region(method, x, y)
-        if inside.any():
-            colour = COLOURS[0] if base is not None else COLOURS[2]
-            ax.contourf(x, y, inside, levels=[0.5, 1.5], colors=[colour], alpha=0.75)
-        if base is not None:
-            ax.contour(x, y, region(base, x, y), levels=[0.5], colors="#777777", linewidths=0.9)
-        if marginal:
-            end = limit(method, 1j)
-            ax.plot([0, 0], [-end, end], color=COLOURS[1], lw=3, solid_capstyle="butt")
-            ax.annotate("marginal:\n|h a| ≤ 1", (0, 0.5), (-3.6, 1.4), fontsize=9, arrowprops={"arrowstyle": "-", "lw": 0.6})
-        reach = limit(method)
-        note = f"real axis to {reach:.4g}" if reach else "nothing on the real axis"
-        ax.text(0.03, 0.02, note, transform=ax.transAxes, fontsize=9, bbox={"color": "white", "pad": 1.5})
-        ax.set_title(title, fontsize=11)
-        ax.set(aspect="equal", xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
-    key = axes.flat[len(panels)]
-    key.axis("off")
+def picture(lam: float = 0.8, points: int = 400) -> tuple[Any, str]:
+    """Six bases coupled with lam (filled) over their own regions (outlined), then the methods
+    without a
+    parameter."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
-    key.legend(handles=[Patch(color=COLOURS[0], alpha=0.75, label=f"coupled, lam = {lam:g}"),
-                        Line2D([], [], color="#777777", lw=0.9, label="the base alone"),
-                        Patch(color=COLOURS[2], alpha=0.75, label="EES (wider axes)"),
-                        Line2D([], [], color=COLOURS[1], lw=3, label="neither grows\nnor decays")],
-               loc="center", frameon=False, fontsize=10)
-    for ax in axes[-1]:
-        ax.set_xlabel("Re h a")
-    for ax in axes[:, 0]:
+    figure, axes = plotting.canvas(12, columns=6, width=2.75, height=4.0)
+    for ax, base in zip(axes, NAMES, strict=False):
+        draw_region(ax, NAMES[base], Coupled(base, lam), points, RungeKutta(base))
+    for ax, name in zip(axes[6:], [name for name in OTHERS if name != "leapfrog-midpoint"],
+                        strict=False):
+        draw_region(ax, name, OTHERS[name], points)
+    axes[-1].axis("off")
+    axes[-1].legend(handles=[
+        Patch(color=plotting.COLOURS[0], alpha=0.75, label=f"coupled,\nlam = {lam:g}"),
+        Line2D([], [], color=plotting.GREY, lw=1.2, label="the base alone"),
+        Patch(color=plotting.COLOURS[2], alpha=0.75, label="EES (axes to 6)"),
+        Line2D([], [], color=plotting.COLOURS[1], lw=4, label="neither grows\nnor decays")],
+                    loc="center", frameon=False)
+    for ax in axes[[0, 6]]:
         ax.set_ylabel("Im h a")
-    figure.suptitle("Linear stability of reversible methods on y' = a y")
-    return figure
+    return figure, ("Regions of linear stability in the plane of h a: slivers along the imaginary "
+                    "axis for coupled methods, "
+                    "a segment of the axis for ALF and reversible Heun, half discs to the left for "
+                    "the EES methods.")
+
+
+def draw_region(ax: Any, title: str, method: Any, points: int, base: Any = None) -> None:
+    """One panel; with base, its own region outlined."""
+    reach, end = limit(method), limit(method, 1j)
+    marginal = base is None and not reach
+    far = 1.5 if base is None and reach else 1.0                 # the EES regions are larger
+    x, y = np.linspace(-4.2 * far, 1.4 * far, points), np.linspace(-4.2 * far, 4.2 * far, points)
+    for line in (ax.axhline, ax.axvline):
+        line(0, color="#bbbbbb", lw=0.7, zorder=0)
+    inside = region(method, x, y)
+    if inside.any():
+        ax.contourf(x, y, inside, levels=[0.5, 1.5],
+                    colors=[plotting.COLOURS[2 if base is None else 0]], alpha=0.75)
+    if base is not None:
+        ax.contour(x, y, region(base, x, y), levels=[0.5], colors=plotting.GREY, linewidths=1.2)
+    if marginal:
+        ax.plot([0, 0], [-end, end], color=plotting.COLOURS[1], lw=4, solid_capstyle="butt")
+    note = f"real axis\nto {reach:.3g}" if reach else "marginal for\n|h a| ≤ 1"
+    ax.text(0.04, 0.02, note, transform=ax.transAxes, fontsize=11.5)
+    ax.set(title=title.removesuffix(", 6 stages").removesuffix(" 3"), aspect="equal",
+           xlabel="Re h a",
+           xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))

@@ -1,9 +1,15 @@
-"""What an experiment is, how it is trained, and what one iteration of a gradient mode costs.
+"""What an experiment is; `revode train` and `revode compare`, which train it and measure it.
 
-    loss(params) = experiment.loss(solve(field, y0, ts, params).ys, target);   params <- optimiser(params, gradient)
+    def loss(params, solve):                          of an experiment's file: problem and data
+        sol = solve(field, y0, ts, params)            solve: revode.solve with method, gradient mode
+        return mse(sol.ys, target), sol               and backend filled in (backends.Solver)
 
-Time, memory and gradient error are taken in separate iterations, because tracing allocations makes one three to five
-times slower. Times are wall-clock, whole iterations: loss, gradient and update.
+    def training(params, solve):                      and its loop, which yields what it has at each
+        ...                                           iteration; fit() below says when it is enough
+
+Time, memory and gradient error are taken in separate iterations, because tracing allocations makes
+one
+three to five times slower. Times are wall-clock, of whole iterations: loss, gradient and update.
 """
 from __future__ import annotations
 
@@ -12,199 +18,141 @@ import statistics
 import sys
 import time
 import tracemalloc
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import plotting
 from ..engine import tree
 from ..engine.derivatives import value_and_grad
-from ..gradients import Backsolve, Checkpointed, Direct, Reversible
+from ..gradients import Backsolve, Checkpointed, Direct
 from ..gradients.checkpointed import minimal_advances
-from ..optim import Optimiser
-from ..watch import RoundTrip
-from .engines import AUTO, Engine
+from ..stepping import Stats
+from . import names, tables
+from .backends import REFUSALS, Solver, UserError
+from .runner import INTERRUPTED, Plan, Report, counting, progress_bar
+from .tables import Published, small
 
-TRACING = 4                # an iteration with allocations traced takes so many times longer, about
-ROUNDS = 3                 # timed iterations of each mode in a comparison
-INTERRUPTED = "interrupted"
-DIRECT_STEPS = 50_000      # Direct holds some 20 kB a step of a small network: past this it is not run for comparison
-
-
-class Published(NamedTuple):
-    """Figures of a paper, to stand beside ours."""
-    source: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
+TRACING = 4              # an iteration with allocations traced takes so many times longer, about
+ROUNDS = 3, 30           # timed iterations of each row in turns: least and most
+TURNS = 5.0              # and seconds of all of them together, about
+DIRECT_STEPS = 50_000    # past this Direct is not run: 20 kB a step of a small network
+SKIP_AFTER = 60.0        # seconds that one gradient mode may take in `compare` without --full
+SLOW_ITERATIONS = 250    # at most, in `compare` without a compiler
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A problem, its data, and how it is trained. `params(seed)` builds the initial parameters."""
-    name: str
+    """A problem, its data, and how it is trained."""
+    name: str                        # of its rows, where one command trains several
     title: str
-    field: Callable                  # field(t, y, params)
-    params: Callable                 # seed -> params
-    y0: Any
-    ts: np.ndarray                   # (N + 1,) the grid; with a controller in options, the times that are saved
-    target: Any                      # what the loss compares the saved states with
-    loss: Callable                   # loss(ys, target) -> a number
-    method: Any                      # the published one
-    optimiser: Optimiser
-    iterations: int                  # what `train` runs by default
-    labels: tuple[str, ...]          # of the components of y, for plots
-    recipe: str                      # the optimiser and the network in words
-    data: str                        # where the target comes from: the file, or the noise and the seed
+    words: tuple[str, ...]           # network and optimiser, data, grid: the head of the report
+    loss: Callable                   # loss(params, solve) -> (a number, Solution)
+    # training(params, solve) -> iterator of (params, loss, gradient, Solution)
+    training: Callable
+    start: Callable                  # seed -> params
+    method: Any
+    iterations: int                  # by default
+    # draw(axes, params, start, solve, n): of the n-th run in a figure
+    draw: Callable
+    shows: str                       # what that shows, for those who do not see it
+    panels: int = 1                  # how many axes it wants
+    # (params, start, solve) -> {what: {column: number}}: what is learnt
+    findings: Callable | None = None
     published: Published | None = None
     published_iterations: int | None = None
-    options: dict = field(default_factory=dict)      # further arguments of solve, such as controller
-    findings: Callable | None = None                 # (params, method) -> {what: {column: number}}: what is learnt
-    draw: Callable | None = None                     # draw(ax, params, method), in place of plotting.fit
-    engine: Engine = AUTO                        # who runs the solves
+    adaptive: bool = False           # steps chosen by a controller
+    notes: tuple[str, ...] = ()
+
+
+class Fit(NamedTuple):
+    """A row of the table: an experiment, who solves it and how, and the seed of the parameters."""
+    name: str
+    experiment: Experiment
+    solve: Solver
+    seed: int = 0
 
     @property
-    def steps(self) -> int:
-        """Intervals of ts. An adaptive solve takes steps of its own, at least as many: Trained.steps."""
-        return len(self.ts) - 1
+    def start(self) -> Any:
+        return self.experiment.start(self.seed)
 
-    @property
-    def adaptive(self) -> bool:
-        return "controller" in self.options
-
-    def on(self, engine: Engine | None) -> Experiment:
-        """The same with its solves on another engine; None changes nothing."""
-        return self if engine is None else replace(self, engine=engine)
-
-    def objective(self, method: Any, gradient: Any) -> Callable:
-        """The function params -> (loss, solution)."""
-        grid, options = self.ts, dict(self.options)
-        if self.adaptive:
-            grid, options["save_at"] = self.ts[[0, -1]], self.ts
-
-        def objective(params: Any) -> tuple:
-            sol = self.engine.solve(self.field, self.y0, grid, params, method=method, gradient=gradient, **options)
-            return self.loss(sol.ys, self.target), sol
-
-        return objective
+    def gradient(self, params: Any) -> tuple:
+        """((loss, Solution), gradient) at params."""
+        return value_and_grad(self.experiment.loss, has_aux=True)(params, self.solve)
 
 
 class Trained(NamedTuple):
     """A training run, complete or stopped."""
     params: Any                # those with the least loss
-    loss: float                # that loss
     losses: list[float]        # before each update
     seconds: list[float]       # of each iteration
     stopped: str | None        # why it ended early
-    steps: int                 # that the last solve took
-    backend: str = "eager"     # that ran it
+    stats: Stats               # of the last solve
+    warned: dict[str, list]    # RevodeWarnings by class: how many, and the first
 
     @property
-    def iterations(self) -> int:
-        return len(self.losses)
+    def loss(self) -> float:
+        return min(self.losses)
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
 
 
-def train(experiment: Experiment, gradient: Any, *, iterations: int, method: Any = None, seed: int = 0,
-          params: Any = None, progress: str | None = None) -> Trained:
-    """Train from params (default: those of the seed), and keep the parameters of the least loss.
+def fit(job: Fit, iterations: int, params: Any = None, progress: str | None = None,
+        warned: dict | None = None) -> Trained:
+    """Follow the training loop from params (default: those of the seed); keep the best parameters.
 
-    progress: the name on the progress bar; None for no bar.
-    Ctrl-C, a loss that is not finite and a solve that breaks down end the run early; what was reached is returned.
-    Raises KeyboardInterrupt or FloatingPointError where not even the first loss was reached.
+    progress: the name on the progress bar; None for no bar. warned: where warnings are added up.
+    Ctrl-C, a loss that is not finite and a solve that breaks down end the run early; what was
+    reached is
+    returned. Raises KeyboardInterrupt or FloatingPointError where not even the first loss was
+    reached.
     """
-    params = experiment.params(seed) if params is None else params
-    objective = value_and_grad(experiment.objective(method or experiment.method, gradient), has_aux=True)
-    state = experiment.optimiser.init(params)
-    best, best_loss = params, float("inf")
-    losses: list[float] = []
-    seconds: list[float] = []
-    stopped = None
+    loop = job.experiment.training(job.start if params is None else params, job.solve)
+    best, losses, seconds, stopped, stats = params, [], [], None, Stats()
     bar = progress_bar(iterations, progress)
-    try:
-        for _ in bar:
-            start = time.perf_counter()
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):        # what follows says it better
-                (value, sol), grads = objective(params)
-            loss = float(value)
-            if not np.isfinite(loss):
-                raise FloatingPointError(f"the loss is {loss}")
-            if not all(bool(np.isfinite(g).all()) for g in tree.flatten(grads)[0] if g is not None):
-                raise FloatingPointError("the gradient has entries that are not finite")
-            losses.append(loss)
-            if loss < best_loss:
-                best, best_loss = params, loss
-            params, state = experiment.optimiser.update(params, grads, state)
-            seconds.append(time.perf_counter() - start)
-            if hasattr(bar, "set_postfix_str"):
-                bar.set_postfix_str(f"loss {loss:.3e}, best {best_loss:.3e}", refresh=False)
-    except (KeyboardInterrupt, FloatingPointError) as reason:
-        if not seconds:
-            raise
-        stopped = INTERRUPTED if isinstance(reason, KeyboardInterrupt) else str(reason)
-    finally:
-        if hasattr(bar, "close"):
-            bar.close()
-    return Trained(best, best_loss, losses[:len(seconds)], seconds, stopped, sol.stats.steps, sol.stats.backend)
+    with counting({} if warned is None else warned) as mine:
+        try:
+            for _ in bar:
+                start = time.perf_counter()
+                with np.errstate(over="ignore", invalid="ignore",
+                                 divide="ignore"):   # what follows says it better
+                    at, value, grads, sol = next(loop)
+                check_finite(float(value), grads)
+                seconds.append(time.perf_counter() - start)
+                losses.append(float(value))
+                if losses[-1] == min(losses):
+                    best = at
+                stats = sol.stats
+                if hasattr(bar, "set_postfix_str"):
+                    bar.set_postfix_str(f"loss {losses[-1]:.3e}, best {min(losses):.3e}",
+                                        refresh=False)
+        except (KeyboardInterrupt, FloatingPointError) as reason:
+            if not losses:
+                raise
+            stopped = INTERRUPTED if isinstance(reason, KeyboardInterrupt) else str(reason)
+        finally:
+            if hasattr(bar, "close"):
+                bar.close()
+    return Trained(best, losses, seconds[:len(losses)], stopped, stats, mine)
 
 
-def progress_bar(iterations: int, name: str | None) -> Any:
-    """A range that draws itself with tqdm; a plain range without a name or without tqdm."""
-    if name is None:
-        return range(iterations)
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        print("No progress bar, because tqdm is not installed; it comes with pip install 'revode[plot]'.",
-              file=sys.stderr)
-        return range(iterations)
-    # In a log file every redraw is a new line, so they are kept few.
-    return tqdm(range(iterations), desc=name, unit="it", mininterval=0.2 if sys.stderr.isatty() else 10.0)
+def check_finite(loss: float, grads: Any) -> None:
+    if not np.isfinite(loss):
+        raise FloatingPointError(f"the loss is {loss}")
+    if not all(bool(np.isfinite(g).all()) for g in tree.flatten(grads)[0] if g is not None):
+        raise FloatingPointError("the gradient has entries that are not finite")
 
 
-@dataclass
-class Row:
-    """One line of the table: what a gradient mode costs, and how right it is."""
-    gradient: str
-    loss: float
-    iterations: int                       # timed
-    seconds_per_iteration: float          # median
-    seconds_total: float
-    extrapolated: bool                    # seconds_total is not measured but scaled from fewer iterations
-    steps: int                            # of one solve
-    rejected: int | None                  # steps tried in vain, by adaptive solves; None on a fixed grid
-    peak_bytes: int                       # allocated in one iteration, at its peak
-    states: int                           # states of the solve held at one time
-    nfe: int                              # field evaluations in one iteration, forward and back
-    nvjp: int                             # pullbacks through the field in one iteration
-    gradient_error: float | None          # |g - g_direct| / |g_direct|, over the whole tree
-    roundtrip: RoundTrip | None
-    backend: str = "eager"                # that ran the steps
-    relative: float | None = None         # time per iteration over that of reversible, timed in turns with it
-
-
-def measure(experiment: Experiment, name: str, gradient: Any, run: Trained, params: Any, truth: Any, *, method: Any,
-            iterations: int) -> Row:
-    """The row of a gradient mode, from its training run and one more iteration, with allocations traced, at params.
-
-    truth: the Direct gradient at params, or None. Where the run has fewer than `iterations`, its total is extrapolated.
-    """
-    once = value_and_grad(experiment.objective(method, gradient), has_aux=True)
-    peak, ((_, sol), grads) = peak_memory(lambda: once(params))
-    stats = sol.stats
-    full = run.iterations == iterations
-    total = sum(run.seconds) if full else run.median * iterations
-    return Row(name, run.loss, run.iterations, run.median, total, not full,
-               stats.steps, stats.rejected if experiment.adaptive else None, peak, stats.peak_states, stats.nfe,
-               stats.nvjp,
-               None if truth is None else relative_error(grads, truth), stats.roundtrip, stats.backend)
-
-
+# Measuring ----------------------------------------------------------------------------------------
 def peak_memory(run: Callable) -> tuple[int, Any]:
-    """Bytes allocated by run() at its peak, by Python and NumPy, above what there was before; and what it returned."""
+    """Bytes allocated by run() at its peak, by Python and NumPy, above what there was before; and
+    what
+    it returned."""
     gc.collect()
     ours = not tracemalloc.is_tracing()
     if ours:
@@ -228,93 +176,356 @@ def relative_error(grads: Any, truth: Any) -> float:
     return (difference / norm) ** 0.5 if norm else difference ** 0.5
 
 
-def direct_gradient(experiment: Experiment, run: Trained, method: Any) -> Any:
-    """The gradient by full backpropagation at what the run found, the truth for the others; None where its tape would
-    be too large."""
-    if run.steps > DIRECT_STEPS:
+def direct_gradient(loss: Callable, params: Any, solve: Solver, steps: int = 0) -> Any:
+    """The gradient by full backpropagation on the tape, the truth for the others; None where its
+    tape
+    would be too large."""
+    if steps > DIRECT_STEPS:
         return None
-    return value_and_grad(experiment.objective(method, Direct()), has_aux=True)(run.params)[1]
+    tape = replace(solve, gradient=Direct(), backend="eager")
+    with counting({}):
+        return value_and_grad(loss, has_aux=True)(params, tape)[1]
 
 
-def estimated_seconds(gradient: Any, steps: int, forward: float, reversible: float) -> float:
-    """What one iteration will take, roughly, from the times of a plain solve and of a Reversible iteration."""
-    taped = 1.5 * reversible
-    if isinstance(gradient, Checkpointed):
-        return taped + forward * minimal_advances(steps, gradient.n) / steps
-    return taped
+def against_direct(loss: Callable, params: Any, solve: Solver) -> dict:
+    """Error of a gradient against Direct, its round trip, and how many warnings there were."""
+    with counting({}) as mine:
+        (_, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
+    return {"gradient_error": relative_error(grads, direct_gradient(loss, params, solve)),
+            "roundtrip": sol.stats.roundtrip,
+            "backend": sol.stats.backend, "warned": sum(count for count, _ in mine.values())}
 
 
-def affordable(experiment: Experiment, modes: dict[str, Any], run: Trained, method: Any, limit: float,
-               note: Callable) -> dict[str, Any]:
-    """The modes that can be measured within `limit` seconds each; note(sentence) for each one that cannot."""
-    start = time.perf_counter()
-    experiment.objective(method, None)(run.params)
-    forward = time.perf_counter() - start
-    kept = {}
-    for name, gradient in modes.items():
-        estimate = estimated_seconds(gradient, run.steps, forward, run.median)
-        if isinstance(gradient, Reversible):
-            kept[name] = gradient
-        elif isinstance(gradient, Direct) and run.steps > DIRECT_STEPS:
-            note(f"{name} was left out: its tape of {run.steps:,} steps would fill the memory.")
-        elif estimate * (ROUNDS + TRACING) > limit:
-            note(f"{name} was left out: an iteration would take about {estimate:.2g} s, and some are needed; --full "
-                 "runs it.")
-        else:
-            kept[name] = gradient
-    return kept
+def measured(job: Fit, params: Any, truth: Any) -> dict:
+    """What one more iteration at params costs, and how right its gradient is."""
+    peak, ((_, sol), grads) = peak_memory(lambda: job.gradient(params))
+    stats = sol.stats
+    return {"steps": stats.steps, "rejected": stats.rejected if job.experiment.adaptive else None,
+            "peak_bytes": peak,
+            "states": stats.peak_states, "nfe": stats.nfe, "nvjp": stats.nvjp,
+            "backend": stats.backend,
+            "gradient_error": None if truth is None else relative_error(grads, truth),
+            "roundtrip": stats.roundtrip}
 
 
-def in_turns(experiment: Experiment, modes: dict[str, Any], params: Any, method: Any,
-             engines: dict[str, Engine]) -> dict[str, Trained]:
-    """ROUNDS first iterations of each mode from the same parameters. The modes take turns, so that a machine that is
-    busy for a while is so for all of them."""
-    runs: dict[str, list[Trained]] = {name: [] for name in modes}
-    for name, engine in engines.items():                 # their programs are made before the clock starts
-        train(experiment.on(engine), modes[name], iterations=1, method=method, params=params)
-    for _ in range(ROUNDS):
-        for name, gradient in modes.items():
-            runs[name].append(train(experiment.on(engines.get(name)), gradient, iterations=1, method=method, params=params))
-    return {name: first._replace(losses=[run.losses[0] for run in (first, *others)],
-                                 seconds=[run.seconds[0] for run in (first, *others)])
-            for name, (first, *others) in runs.items()}
+def in_turns(jobs: Sequence[Fit], params: Any, begun: Sequence[Trained]) -> list[Trained]:
+    """A few first iterations of each row from params, by turns, so that a busy machine is so for
+    all of them; begun: the
+    first of each."""
+    runs = [[first] for first in begun]
+    least, most = ROUNDS
+    rounds = min(max(least, int(TURNS / sum(first.seconds[0] for first in begun))), most)
+    for _ in range(rounds - 1):
+        for job, mine in zip(jobs, runs, strict=True):
+            mine.append(fit(job, 1, params))
+    return [mine[0]._replace(losses=[run.losses[0] for run in mine],
+                             seconds=[run.seconds[0] for run in mine])
+            for mine in runs]
 
 
-def compare(experiment: Experiment, modes: dict[str, Any], run: Trained, *, method: Any, iterations: int, full: bool,
-            seed: int, truth: Any, engines: dict[str, Engine]) -> Iterator[tuple[Row, Trained]]:
-    """The rows of all gradient modes, one after the other; modes["reversible"] is what `run` was trained with.
+def rehearsed(job: Fit, fall_back: bool, notes: list[str]) -> tuple[Fit, tuple[float, Stats]]:
+    """One gradient of a row before any work: its program is made, or it is refused, here; and the
+    seconds.
 
-    engines: for the rows that are to run on another engine than that of the experiment.
-
-    With full, every mode is trained as `run` was. Without, all modes take ROUNDS iterations in turns, from the
-    parameters that the run found; totals are those of the run times the ratio of the medians.
+    fall_back: a solver that revode.solve chooses takes over where the backend refuses.
     """
-    def row_of(name: str, trained: Trained) -> Row:
-        return measure(experiment.on(engines.get(name)), name, modes[name], trained, run.params, truth, method=method,
-                       iterations=iterations)
-
-    first = row_of("reversible", run)
-    first.relative = 1.0
-    yield first, run
-    turns = {} if full else in_turns(experiment, modes, run.params, method, engines)
-    if not full:         # the time that is comparable with those of the other rows, rather than that of a while ago
-        first.seconds_per_iteration = turns["reversible"].median
-    for name, gradient in modes.items():
-        if name == "reversible":
-            continue
-        trained = turns[name] if not full else train(
-            experiment.on(engines.get(name)), gradient, iterations=iterations, method=method, seed=seed, progress=name)
-        row = row_of(name, trained)
-        row.relative = trained.median / first.seconds_per_iteration
-        if row.extrapolated:
-            row.seconds_total = first.seconds_total * row.relative
-        yield row, trained
-        if trained.stopped == INTERRUPTED:
-            raise KeyboardInterrupt
+    if job.solve.backend in ("eager", "auto"):     # which make nothing beforehand, refuse nothing
+        return job, (0.0, Stats())
+    start = time.perf_counter()
+    try:
+        (_, sol), _ = job.gradient(job.start)
+    except REFUSALS as reason:
+        if fall_back:
+            notes.append(f"{job.name} is not for {job.solve.backend}: {reason}")
+            return rehearsed(job._replace(solve=job.solve.on("auto")), False, notes)
+        raise UserError(f"--backend {job.solve.backend} cannot run {job.name}: "
+                        f"{str(reason).rstrip('.')}. "
+                        "--backend replay and --backend eager can.") from None
+    took = time.perf_counter() - start
+    if sol.stats.compilations:
+        print(f"{job.name}: ready for {sol.stats.backend} after {tables.seconds(took)}",
+              file=sys.stderr)
+    return job, (took, sol.stats)
 
 
-def modes_for(steps: int, engines: Iterable[str] = ()) -> dict[str, Any]:
-    """The gradient modes to compare: those of the published tables, Direct and Backsolve; engines: more rows of Reversible."""
-    counts = [n for n in (2, 4, 8, 16, 32, 44) if n < steps]
-    return {"reversible": Reversible(), **{name: Reversible() for name in engines}, "direct": Direct(),
-            **{f"checkpointed:{n}": Checkpointed(n) for n in reversed(counts)}, "backsolve": Backsolve()}
+def row_of(job: Fit, run: Trained, first: tuple[float, Stats] | None, iterations: int) -> dict:
+    """What a training run says by itself."""
+    stats = first[1] if first is not None else run.stats
+    total = sum(run.seconds) if len(run.losses) == iterations else run.median * iterations
+    made = max(first[0] - run.median, 0.0) if first and stats.compilations else None
+    return {"name": job.name, "seed": job.seed, "method": repr(job.solve.method),
+            "gradient": names.spell(job.solve.gradient), "backend": run.stats.backend,
+            "loss_before": run.losses[0], "loss": run.loss, "iterations": len(run.losses),
+            "seconds_per_iteration": run.median, "seconds_total": total, "relative": None,
+            "extrapolated": len(run.losses) != iterations, "compile_seconds": made,
+            "stopped": run.stopped, "warned": {name: n for name, (n, _) in run.warned.items()}}
+
+
+def finer_loss(job: Fit, params: Any) -> float:
+    """The loss of the same parameters when the equation is solved with half the steps."""
+    return float(job.experiment.loss(params, replace(job.solve, gradient=None, finer=True))[0])
+
+
+# revode train -------------------------------------------------------------------------------------
+def train_plan(args: Namespace, jobs: Sequence[Fit], iterations: int) -> Plan:
+    """Train every row, then measure it."""
+    def work(report: Report) -> None:
+        ready = [rehearsed(job, args.backend == "auto", report.notes) for job in jobs]
+        for job, first in ready:
+            run = fit(job, iterations, progress=job.name, warned=report.warned)
+            report.losses[job.name] = run.losses
+            report.best = run.params if report.best is None else report.best
+            report.rows.append(row_of(job, run, first, iterations))
+            found.append((job, run))
+            examine(report.rows[-1], job, run.params,
+                    direct_gradient(job.experiment.loss, run.params, job.solve, run.stats.steps))
+            if run.stopped == INTERRUPTED:
+                raise KeyboardInterrupt
+        if stopped := [row["stopped"] for row in report.rows if row["stopped"]]:
+            raise FloatingPointError(stopped[0])
+        report.notes += [*spread(report.rows), *jobs[0].experiment.notes]
+
+    found: list[tuple[Fit, Trained]] = []
+    return Plan(head(args, jobs, iterations), work,
+                lambda report: all_tables(report.rows, iterations),
+                lambda report: picture(report, found), settings_of(jobs, iterations),
+                jobs[0].experiment.published)
+
+
+def examine(row: dict, job: Fit, params: Any, truth: Any) -> None:
+    """Add to a row what is measured at the parameters that were found."""
+    row["loss_finer"] = finer_loss(job, params)
+    row |= measured(job, params, truth)
+    if job.experiment.findings is not None:
+        row["findings"] = job.experiment.findings(params, job.start,
+                                                  replace(job.solve, gradient=None))
+
+
+def spread(rows: Sequence[dict]) -> list[str]:
+    """Over seeds: the mean loss and its standard deviation."""
+    if len({row["seed"] for row in rows}) < 2:
+        return []
+    groups: dict[str, list[float]] = {}
+    for row in rows:
+        groups.setdefault(row["name"].removesuffix(f", seed {row['seed']}"), []).append(row["loss"])
+    return [f"{name}: loss {np.mean(found):.1e} +- {np.std(found, ddof=1):.1e} (mean and standard "
+            "deviation over "
+            f"{len(found)} seeds)." for name, found in groups.items()]
+
+
+# revode compare -----------------------------------------------------------------------------------
+def compare_plan(args: Namespace, job: Fit, iterations: int) -> Plan:
+    """Train with Reversible, then measure every gradient mode on the same backend, and Reversible
+    on others."""
+    def work(report: Report) -> None:
+        first, ready = rehearsed(job, args.backend == "auto", report.notes)
+        run = fit(first, iterations, progress=job.name, warned=report.warned)
+        report.losses[job.name], report.best = run.losses, run.params
+        row = row_of(first, run, ready, iterations)
+        report.rows.append(row)
+        found.append((first, run))
+        truth = direct_gradient(first.experiment.loss, run.params, first.solve, run.stats.steps)
+        examine(row, first, run.params, truth)
+        if run.stopped is not None:
+            raise KeyboardInterrupt if run.stopped == INTERRUPTED else FloatingPointError(
+                run.stopped)
+        others, begun = affordable(first, rows_beside(first, run.stats, args.backend), run,
+                                   args.full, report.notes)
+        turns = in_turns([first, *others], run.params, [fit(first, 1, run.params), *begun])
+        # as those of the other rows, not that of a while ago
+        row["seconds_per_iteration"] = turns[0].median
+        for other, mine in zip(others, turns[1:], strict=True):
+            print(f"measuring {other.name}", file=sys.stderr)
+            add_row(report, other, run, mine, truth, iterations, found if args.full else None)
+        compare_like_with_like(report.rows, report.notes)
+
+    found: list[tuple[Fit, Trained]] = []
+    return Plan(head(args, [job], iterations), work,
+                lambda report: all_tables(report.rows, iterations),
+                lambda report: picture(report, found), settings_of([job], iterations),
+                job.experiment.published)
+
+
+def rows_beside(first: Fit, stats: Stats, asked: str) -> list[Fit]:
+    """Every other gradient mode on the backend of `first`; where that was left to us, Reversible on
+    the others too."""
+    counts = [n for n in (44, 32, 16, 8, 4, 2) if n < stats.steps]
+    modes = (Direct(), *map(Checkpointed, counts), Backsolve())
+    jobs = [first._replace(name=names.spell(mode), solve=replace(first.solve, gradient=mode))
+            for mode in modes]
+    others = [name for name in ("replay", "eager") if asked == "auto" and name != stats.backend]
+    return jobs + [first._replace(name=f"{first.name}, {name}", solve=first.solve.on(name))
+                   for name in others]
+
+
+def add_row(report: Report, job: Fit, first: Trained, turns: Trained, truth: Any, iterations: int,
+            found: list | None) -> None:
+    """The row of a mode: iterations taken in turns from what Reversible found, or (found given) a
+    training of its
+    own."""
+    basis = report.rows[0]
+    if found is None:
+        row = row_of(job, turns, None, iterations) | {"loss_before": None, "extrapolated": True}
+        over = turns.median / basis["seconds_per_iteration"]
+        row["seconds_total"] = basis["seconds_total"] * over
+    else:
+        mine = fit(job, iterations, progress=job.name, warned=report.warned)
+        report.losses[job.name] = mine.losses
+        found.append((job, mine))
+        row = row_of(job, mine, None, iterations)
+    if turns.stats.compilations:
+        row["compile_seconds"] = max(0.0, turns.seconds[0] - turns.median)
+    report.rows.append(row)
+    row |= measured(job, first.params, truth)
+    if row["stopped"] == INTERRUPTED:
+        raise KeyboardInterrupt
+
+
+def affordable(first: Fit, jobs: Sequence[Fit], run: Trained, full: bool, notes: list[str]
+               ) -> tuple[list[Fit], list[Trained]]:
+    """The rows that can be measured within SKIP_AFTER seconds each, and an iteration of each; a
+    note for the others."""
+    start, steps = time.perf_counter(), run.stats.steps
+    first.experiment.loss(run.params, replace(first.solve, gradient=None, backend="eager"))
+    # on the tape; what a checkpointed row takes says better
+    forward = time.perf_counter() - start
+    kept, begun = [], []
+    for job in jobs:
+        mode = job.solve.gradient
+        estimate = estimated_seconds(mode, steps, forward)
+        if isinstance(mode, Direct) and steps > DIRECT_STEPS:
+            notes.append(f"{job.name} was left out: its tape of {steps:,} steps would fill the "
+                         "memory.")
+        elif estimate * (ROUNDS[0] + TRACING) > SKIP_AFTER and not full:
+            notes.append(f"{job.name} was left out: one iteration may take "
+                         f"{tables.seconds(estimate)}, and some are "
+                         "needed; --full runs it.")
+        else:
+            kept.append(job)
+            begun.append(fit(job, 1, run.params))
+            if isinstance(mode, Checkpointed):
+                forward *= begun[-1].seconds[0] / estimate
+    return kept, begun
+
+
+def estimated_seconds(gradient: Any, steps: int, forward: float) -> float:
+    """What one iteration takes on the tape, roughly, from the seconds of a plain solve."""
+    if not isinstance(gradient, Checkpointed):
+        return 5.0 * forward
+    return (5.0 + minimal_advances(steps, gradient.n) / steps) * forward
+
+
+def compare_like_with_like(rows: Sequence[dict], notes: list[str]) -> None:
+    """Times over that of Reversible on the same backend, for rows that ran elsewhere than the
+    first."""
+    basis = {row["backend"]: row["seconds_per_iteration"] for row in reversed(rows)
+             if row["gradient"] == "reversible"}
+    for row in rows:
+        mine = basis.get(row["backend"])
+        row["relative"] = mine and row["seconds_per_iteration"] / mine
+    if len({row["backend"] for row in rows}) > 1:
+        notes.append("'over reversible' is the time over that of Reversible on the same backend.")
+
+
+# The report ---------------------------------------------------------------------------------------
+def head(args: Namespace, jobs: Sequence[Fit], iterations: int) -> list[str]:
+    """What is about to be done."""
+    e, solve = jobs[0].experiment, jobs[0].solve
+    methods = [f"method: {solve.method!r}"] if len({job.solve.method for job in jobs}) == 1 else []
+    published = f" (published: {e.published_iterations:,})" if e.published_iterations else ""
+    seeds = f"seeds {', '.join(map(str, args.seeds))}" if args.seeds else f"seed {args.seed}"
+    return [f"{args.experiment}: {e.title}", *e.words, *methods,
+            f"backend: {solve}; --backend changes it",
+            f"{iterations:,} iterations{published}, {seeds}; Ctrl-C ends early and keeps what "
+            "there is"]
+
+
+def settings_of(jobs: Sequence[Fit], iterations: int) -> dict:
+    first = jobs[0]
+    return {"iterations": iterations, "method": repr(first.solve.method),
+            "backend": first.solve.backend,
+            "words": first.experiment.words,
+            "published_iterations": first.experiment.published_iterations,
+            "arithmetic": first.solve.arithmetic}
+
+
+def total_of(row: dict) -> str:
+    return ("~" if row["extrapolated"] else "") + tables.seconds(row["seconds_total"])
+
+
+def all_tables(rows: Sequence[dict], iterations: int) -> list[str]:
+    """What was found and how long it took; what it cost and how right it was; what was learnt."""
+    found = tables.columns(rows, [*FOUND, (f"{iterations:,}\niterations", total_of), *COMPILED])
+    if any(row["extrapolated"] for row in rows):
+        found += ("\n~ extrapolated: fewer iterations were timed (those of 'compare' in turns, "
+                  "from the same "
+                  "parameters).")
+    measured_rows = [row for row in rows if "nfe" in row]
+    return [found, *([tables.columns(measured_rows, COST)] if measured_rows else []), *learnt(rows)]
+
+
+def round_trip(field: str) -> Callable[[dict], str]:
+    return lambda row: small(row["roundtrip"] and getattr(row["roundtrip"], field))
+
+
+FOUND: tuple[tables.Column, ...] = (
+    ("", lambda row: row["name"]),
+    ("\nbackend", lambda row: row["backend"]),
+    ("loss\nbefore", lambda row: small(row["loss_before"], 2)),
+    ("\nloss", lambda row: small(row["loss"], 2)),
+    ("half the\nsteps", lambda row: small(row.get("loss_finer"), 2)),
+    ("time per\niteration", lambda row: tables.seconds(row["seconds_per_iteration"])),
+    ("over re-\nversible",
+     lambda row: "-" if row["relative"] is None else f"{row['relative']:.2f}"))
+COMPILED = [("\ncompiling", lambda row: tables.seconds(row["compile_seconds"]))]
+COST: tuple[tables.Column, ...] = (
+    ("", lambda row: row["name"]),
+    ("steps,\nrejected",
+     lambda row: "-" if row["rejected"] is None else f"{row['steps']:,}, {row['rejected']}"),
+    ("peak\nmemory", lambda row: tables.size(row["peak_bytes"])),
+    ("states\nheld", lambda row: f"{row['states']:,}"),
+    ("field\nevaluations", lambda row: f"{row['nfe']:,}"),
+    ("\nvjps", lambda row: f"{row['nvjp']:,}"),
+    ("gradient error\nagainst direct", lambda row: small(row["gradient_error"])),
+    ("round trip\nabsolute", round_trip("absolute")),
+    ("\nin ulps", round_trip("ulps")),
+    ("solves\nwarned", lambda row: f"{sum(row['warned'].values()):,}" if row["warned"] else "-"))
+
+
+def learnt(rows: Sequence[dict]) -> list[str]:
+    """The table of findings, if there are any: a line for each of what an experiment looks at."""
+    lines = [{"name": row["name"], "what": what, **numbers}
+             for row in rows for what, numbers in row.get("findings", {}).items()]
+    if not lines:
+        return []
+    keys = [key for key in dict.fromkeys(key for line in lines for key in line)
+            if key not in ("name", "what")]
+    number = lambda key: lambda line: f"{line[key]:.4g}" if line.get(key) is not None else "-"
+    alone = len({line["name"] for line in lines}) == 1
+    named = lambda line: line["what"] if alone else f"{line['name']}, {line['what']}".strip(", ")
+    return [tables.columns(lines, [("", named),
+                                   *((key.replace(", ", "\n"), number(key)) for key in keys)])]
+
+
+def picture(report: Report, found: Sequence[tuple[Fit, Trained]]) -> tuple[Any, str]:
+    """Panels of the experiment, the losses, and with several gradient modes what each of them
+    costs."""
+    e = found[0][0].experiment
+    measured_rows = [row for row in report.rows if "nfe" in row]
+    modes = len({row["gradient"] for row in measured_rows}) > 1
+    figure, axes = plotting.canvas(e.panels + 1 + 2 * modes, width=6.0 if modes else 5.0)
+    drawn = found if len({job.experiment.name for job, _ in found}) > 1 else found[:1]
+    for n, (job, run) in enumerate(drawn):
+        job.experiment.draw(axes[:e.panels], run.params, job.start,
+                            replace(job.solve, gradient=None), n, job.name)
+    plotting.loss_curves(axes[e.panels], report.losses)
+    row = report.rows[0]
+    words = (f"{e.shows} Loss against iteration: {row['loss_before']:.2g} falls to "
+             f"{row['loss']:.2g}.")
+    if modes:
+        plotting.costs(axes[-2:], measured_rows)
+        words += " Time per iteration and peak memory of each gradient mode: " + "; ".join(
+            f"{row['name']} {tables.seconds(row['seconds_per_iteration'])}, "
+            f"{tables.size(row['peak_bytes'])}"
+            for row in measured_rows) + "."
+    return figure, words

@@ -1,10 +1,12 @@
 """Chandrasekhar's white-dwarf equation, learnt by a neural ODE from one trajectory.
 
-    x' = v,    v' = -2 v / (t + 1/2) - (x^2 - C)^(3/2),      C = 0.001,  (x, v)(0) = (1, 0),  t in [0, 5]
+    x' = v,    v' = -2 v / (t + 1/2) - (x^2 - C)^(3/2),  C = 0.001, (x, v)(0) = (1, 0), t in [0, 5]
 
-x is the density parameter along the radius t, both without units; the 1/2 keeps the centre regular. The network sees
-(t, x, v) and has one tanh layer of width 10. It is fitted at all grid points.
-Source: Chandrasekhar 1957, chapter XI; as a test of reversible solvers McCallum & Foster 2024, arXiv 2410.11648.
+x is the density parameter along the radius t, both without units; the 1/2 keeps the centre regular.
+The
+network sees (t, x, v) and has one tanh layer of width 10. It is fitted at all grid points.
+Source: Chandrasekhar 1957, chapter XI; as a test of reversible solvers McCallum & Foster 2024,
+arXiv 2410.11648.
 """
 from __future__ import annotations
 
@@ -12,20 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from .. import nn, optim
+from .. import nn, optim, plotting
+from ..engine.derivatives import value_and_grad
 from ..methods import Coupled
 from . import data
-from .training import Experiment, Published
+from .tables import Published
+from .training import Experiment
 
-C = 0.001
+C, END = 0.001, 5.0
 STEPS = 1000
-END = 5.0
 FINE = 0.005       # steps of the target: dopri5 is then within 1e-12 of the solution
+OPTIONS = {"steps": STEPS, "dtype": "float64", "method": None}
 
 PUBLISHED = Published(
-    "McCallum & Foster 2024; 1000 iterations, seeds 0 to 2", ("gradient mode", "loss", "time", "checkpoints"),
-    (("reversible", "0.9e-4", "1.7 +- 0.4 min", "2"), ("checkpointing", "0.9e-4", "280.0 min", "2"),
-     *(("checkpointing", "0.9e-4", f"{minutes} min", str(n))
+    "McCallum & Foster 2024; 1000 iterations, seeds 0 to 2",
+    ("gradient mode", "loss", "time", "checkpoints"),
+    (("reversible", "0.9e-4", "1.7 +- 0.4 minutes", "2"),
+     ("checkpointing", "0.9e-4", "280.0 minutes", "2"),
+     *(("checkpointing", "0.9e-4", f"{minutes} minutes", str(n))
        for n, minutes in ((4, 30.3), (8, 10.6), (16, 9.6), (32, 8.7), (44, 5.5)))))
 
 
@@ -40,21 +46,37 @@ def network(t: Any, y: Any, params: Any) -> Any:
     return nn.mlp(params, nn.with_time(t, y))
 
 
-def trajectory(ts: np.ndarray) -> np.ndarray:
-    """The true (x, v) at the grid points, (N + 1, 2), float64: dopri5 in equal parts of each interval, FINE at most."""
-    return data.trajectory(star, np.array([1.0, 0.0]), ts, FINE)
-
-
 def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
     """The experiment on a grid of this many equal steps."""
     ts = np.linspace(0.0, END, steps + 1)
-    target = trajectory(ts).astype(dtype)
+    target = data.trajectory(star, np.array([1.0, 0.0]), ts, FINE).astype(dtype)
+
+    def start(seed: int) -> Any:
+        return nn.mlp_init(np.random.default_rng(seed), (3, 10, 2), nn.uniform, random_biases=True,
+                           dtype=np.dtype(dtype))
+
+    def loss(params: Any, solve: Any) -> tuple:
+        sol = solve(network, target[0], ts, params)
+        return nn.mse(sol.ys, target), sol
+
+    def training(params: Any, solve: Any) -> Any:
+        optimiser = optim.adamw(1e-2, weight_decay=1e-5)
+        state = optimiser.init(params)
+        while True:
+            (value, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
+            yield params, value, grads, sol
+            params, state = optimiser.update(params, grads, state)
+
     return Experiment(
-        name="white-dwarf", title="the white-dwarf equation from one trajectory, t in [0, 5]", field=network,
-        params=lambda seed: nn.mlp_init(np.random.default_rng(seed), (3, 10, 2), nn.uniform, random_biases=True,
-                                        dtype=np.dtype(dtype)),
-        y0=target[0], ts=ts, target=target, loss=nn.mse, method=Coupled("midpoint", lam=0.999),
-        optimiser=optim.adamw(1e-2, weight_decay=1e-5), iterations=1000, labels=("x", "v"),
-        recipe="MLP 3-10-2 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid points",
-        data="exact: a solution of the same equation by dopri5, without noise",
+        name="white-dwarf", title="the white-dwarf equation from one trajectory, t in [0, 5]",
+        words=("MLP 3-10-2 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid "
+               "points",
+               "data: exact, a solution of the same equation by dopri5, without noise",
+               data.grid_words(ts, dtype)),
+        loss=loss, training=training, start=start, method=Coupled("midpoint", lam=0.999),
+        iterations=1000,
+        draw=plotting.components(ts, target, ("x", "v"), lambda *at: loss(*at)[1].ys,
+                                 "radius t (no unit)",
+                                 ylabel="x, v (no unit)"),
+        shows="The density parameter x and its slope v against the radius t, data and fit.",
         published=PUBLISHED, published_iterations=1000)

@@ -9,5 +9,6 @@ from .backsolve import Backsolve
 from .checkpointed import Checkpointed
 from .direct import Direct
 from .reversible import Reversible
+from .symplectic import SymplecticAdjoint
 
-__all__ = ["Automatic", "Backsolve", "Checkpointed", "Direct", "Reversible"]
+__all__ = ["Automatic", "Backsolve", "Checkpointed", "Direct", "Reversible", "SymplecticAdjoint"]

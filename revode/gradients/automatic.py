@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
+from ..march import Kept
 from ..stepping import Problem
 from ..watch import CLOSE, ReconstructionWarning, report
 from .checkpointed import Checkpointed
@@ -36,8 +37,19 @@ class Automatic:
     tol : the largest estimated error of the gradient, relative to the gradient, that is accepted from the reverse sweep;
         default 1e-5 in float64, 1e-3 in float32.
 
+    Raises ValueError for a tol that is not positive.
+
     Cost: that of Reversible(); where it falls back, that of Checkpointed(n) besides, with n about sqrt(N): each step is taken
-    about twice more.
+    about twice more. Two states, or about sqrt(N).
+    Source: the estimate is this library's own; Griewank & Walther 2000 for the fallback.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> from revode import solve, value_and_grad
+    >>> loss = lambda p: solve(lambda t, y, p: -p * y, np.ones(1), np.linspace(0.0, 1.0, 101), p, gradient=Automatic()).y1[0]
+    >>> [round(float(x), 6) for x in value_and_grad(loss)(1.0)]
+    [0.367879, -0.367879]
     """
     tol: float | None = None
 
@@ -66,6 +78,6 @@ class Automatic:
             problem.stats.fallback = repr(again)
             logger.info("solve: the reverse sweep of %r estimates that its gradient is off by %.2g of its size (allowed: %.2g), so it "
                         "was computed again by %r; gradient=%r saves the sweep", problem.method, off, tol, again, again)
-            return again.sweep(problem, initial, params, {0: start}, {}, cotangent)
+            return again.sweep(problem, initial, params, Kept.of({0: start}), cotangent)
 
         return result, pull

@@ -10,16 +10,20 @@ Sources: Griewank & Walther 2000 (revolve), proposition 1; Wang, Moin & Iaccarin
 """
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import comb
-from typing import Any, NamedTuple
+from typing import Any
 
-from ..engine import tree
-from ..engine.derivatives import vjp_of_own as vjp
-from ..methods.increment import Increment, accumulate
-from ..stepping import Problem, march
-from .reversible import enter, pull_start, spread, zeros
+import numpy as np
+
+from ..engines import Eager, engine_of
+from ..engines.protocol import Rows
+from ..march import Kept, begin, onward
+from ..methods.shears import Parts
+from ..stepping import Problem
+from .cotangents import at_the_end, at_the_start
 
 
 def repetitions(N: int, n: int) -> int:
@@ -49,7 +53,26 @@ def split(N: int, n: int) -> int:
 class Checkpointed:
     """Gradients with n stored states, at the least possible number of recomputed steps.
 
-    Parameters: n >= 1, the number of states held (the initial one included). Exact for the discrete solve, any method.
+        advances = r N - C(n+r, n+1),      C(n+r-1, n) < N <= C(n+r, n)
+
+    Exact for the discrete solve, any method. With adaptive steps, whose number nobody knows, the states are chosen online.
+
+    Parameters
+    ----------
+    n : the number of states held, 1 or more, the initial one included; about sqrt(N) is a good choice.
+
+    Raises ValueError for an n below 1.
+
+    Cost: `advances` steps without a tape, the forward solve included, and each step once on a tape; n + 1 states.
+    Source: Griewank & Walther 2000 (revolve), proposition 1; Wang, Moin & Iaccarino 2009 (online).
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> from revode import solve, value_and_grad
+    >>> loss = lambda p: solve(lambda t, y, p: -p * y, np.ones(1), np.linspace(0.0, 1.0, 101), p, gradient=Checkpointed(10)).y1[0]
+    >>> [round(float(x), 6) for x in value_and_grad(loss)(1.0)]
+    [0.367879, -0.367879]
     """
     n: int
 
@@ -58,103 +81,87 @@ class Checkpointed:
             raise ValueError(f"Checkpointed: n={self.n!r}; the number of states to keep, 1 or more")
 
     def solve(self, problem: Problem, initial: Any, params: Any, look: Callable | None = None) -> tuple[tuple, Callable]:
-        """The first sweep keeps its checkpoints and tapes the last step, so that nothing is done twice.
+        """The first sweep keeps its checkpoints; the tape also the pullback of the last step, so that nothing is done twice.
 
-        look(n, before, after, a_params) sees the cotangents before and after the pullback of each step.
+        look(n, before, after, a_params) sees the cotangents before and after the pullback of each step, on the tape.
         """
+        parts, engine = begin(problem, initial, params)
+        N, tapes = problem.N, None
         if problem.adaptive is not None:
-            return self.solve_online(problem, initial, params)
-        N, stats = problem.N, problem.stats
-        planned = schedule(N, self.n)
-        kept: dict[int, dict] = {}
-        tapes: dict[int, Taped] = {}
-
-        def keep(n: int, parts: dict) -> None:
-            if n in planned:
-                kept[n] = parts
-
-        def advance(n: int, parts: dict, F: Increment) -> dict:
-            if n < N - 1:
-                stats.advances += 1
-                return problem.advance(n, parts, F)
-            after, tapes[n] = record(problem, n, parts, params)
-            return after
-
-        result = march(problem, initial, params, visit=keep, advance=advance)
-        stats.peak_states = len(kept) + 1
+            kept: Kept = Online(self.n)
+        elif isinstance(engine, Eager) and (look or isinstance(engine_of(problem, "pull", parts, params), Eager)):
+            kept = Kept(schedule(N, self.n))
+            engine.keeps, tapes = range(N - 1, N), engine.tapes
+        else:
+            kept = Kept({*schedule(N, self.n), N - 1})
+        ys, final = onward(problem, params, parts, engine, kept)
+        kept = Kept.of(kept)
+        problem.stats.advances += problem.N - (tapes is not None)
+        problem.stats.peak_states = min(len(kept), self.n) + 1
 
         def pull(cotangent: Any) -> tuple:
-            return self.sweep(problem, initial, params, kept, tapes, cotangent, look)      # called again, it starts from y0
+            return self.sweep(problem, initial, params, kept, cotangent, tapes, look)        # called again, it starts from y0
 
-        return result, pull
+        return (ys, final), pull
 
-    def solve_online(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
-        """The same while the number of steps is unknown: each state is offered to the store once the next one is there."""
-        store = Online(self.n)
-        before: dict = {}
+    def sweep(self, problem: Problem, initial: Any, params: Any, kept: Kept, cotangent: Any,
+              tapes: dict | None = None, look: Callable | None = None) -> tuple:
+        """From the end to the start, stretch by stretch: each reaches from the last state that is kept to where the sweep is."""
+        a_ys, a = at_the_end(problem, cotangent)
+        ahead = engine_of(problem, "forward", kept[0], params)
+        back = Eager(look, tapes) if tapes is not None else engine_of(problem, "pull", kept[0], params)
+        ahead.load(problem, params, kept[0])
+        back.load(problem, params, kept[0], a)
+        right = problem.N
+        while right:
+            taped = tapes is not None and right - 1 in tapes
+            left, states = (right - 1, {}) if taped else self.states(problem, ahead, kept, right)
+            back.pull(right, left, a_ys, states)
+            del states                                         # before others are made
+            for n in range(max(left, 1), right):
+                kept.pop(n, None)
+            right = left
+        return at_the_start(problem, initial, params, back)
 
-        def offer(n: int, parts: dict) -> None:
-            if n:
-                store.offer(n - 1, before["parts"])
-            before["parts"] = parts
+    def states(self, problem: Problem, engine: Any, kept: Kept, right: int) -> tuple[int, dict]:
+        """(left, states left .. right - 1), as many as there are places for, made from the last one that is kept before.
 
-        result = march(problem, initial, params, visit=offer)
-        problem.stats.advances += problem.N
-        problem.stats.peak_states = len(store.kept) + 1
-
-        def pull(cotangent: Any) -> tuple:
-            return self.sweep(problem, initial, params, store.kept, {}, cotangent)
-
-        return result, pull
-
-    def sweep(self, problem: Problem, initial: Any, params: Any, kept: dict, tapes: dict, cotangent: Any,
-              look: Callable | None = None) -> tuple:
-        """The reverse sweep: the last step that is left is taped from its state, which is reached from the nearest one kept."""
-        a_ys, a = cotangent
-        at = {n: k for k, n in enumerate(problem.save)}
-        sums = zeros(params)
-        if problem.N in at:
-            a = enter(a, problem.method.outputs, a_ys, at[problem.N])
-        for n in range(problem.N - 1, -1, -1):             # the cotangents at ts[n] from those at ts[n + 1]
-            if n not in tapes:
-                self.reach(problem, kept, n, params)
-                tapes[n] = record(problem, n, kept[n], params)[1]
-            taped = tapes.pop(n)
-            nvjp = problem.stats.nvjp
-            before, (a, a_params) = a, taped.pull(a)
-            if look is not None:
-                look(n, before, a, a_params)
-            problem.stats.nvjp = nvjp + taped.nfe
-            add(sums, a_params)
-            kept.pop(n, None) if n else None
-            if n in at:
-                a = enter(a, problem.method.outputs, a_ys, at[n])
-        a_initial, a_params = pull_start(problem, initial, params, a)
-        accumulate(sums, a_params)
-        return a_initial, spread(params, sums)
-
-    def reach(self, problem: Problem, kept: dict, n: int, params: Any) -> None:
-        """Run forward to the state n from the last one kept before it, keeping others on the way where that pays."""
-        F = Increment(problem.system, params)
-        left = max(i for i in kept if i <= n)
-        parts = kept[left]
-        while left < n:
-            free = self.n - len(kept)                      # places for states right of `left`
-            middle = left + split(n + 1 - left, free + 1) if free else n
-            for i in range(left, middle):
-                parts = problem.advance(i, parts, F)
-            problem.stats.advances += middle - left
-            left = middle
-            kept[left] = parts
-            problem.stats.peak_states = max(problem.stats.peak_states, len(kept))      # the current one is among them
+        Where there are places for all of them, they are made in one go; else others are kept on the way, where that pays.
+        """
+        stats = problem.stats
+        while True:
+            left = max(kept)
+            free, length = self.n - len(kept), right - left
+            if free <= 0 or free >= length - 2:                # the last one is the state at hand, and needs no place
+                break
+            places = [left + n for n in sorted(schedule(length, free + 1)) if n]
+            engine.restart(kept[left])
+            kept.put(places, engine.ahead(left, places[-1], looks=places))
+            stats.advances += places[-1] - left
+        first = left
+        seen: dict[str, Any] = {name: [] for name in kept[left]}
+        if length > 1:
+            whole = free >= length - 2
+            looks = range(left + 1, right) if whole else (right - 1,)
+            engine.restart(kept[left])
+            seen = engine.ahead(left, right - 1, looks=looks)
+            stats.advances += length - 1
+            engine.restart(kept[left])                         # it would hold on to its last state
+            stats.peak_states = max(stats.peak_states, len(kept) + len(looks))
+            if not whole:
+                return right - 1, seen
+        while first - 1 in kept:                               # neighbours go in one go, too
+            first -= 1
+        before = [kept[n] for n in range(first, left + 1)]
+        return first, {name: joined([parts[name] for parts in before], x) for name, x in seen.items()}
 
 
-def add(sums: list, a_params: Any) -> None:
-    """Add the cotangents of the float leaves to their running sums."""
-    accumulate(sums, [g for g in tree.flatten(a_params)[0] if g is not None])
+def joined(before: list, x: Any) -> Any:
+    """Rows, and more of them behind."""
+    return before + x if isinstance(x, list) else np.concatenate([np.stack(before), x])
 
 
-class Online:
+class Online(Kept):
     """Which states to keep while their number is unknown, so that no step is repeated more often than it must be.
 
     Every kept state has a level. A state is dispensable if one of a higher level lies behind it. A new state takes a free
@@ -163,29 +170,37 @@ class Online:
     """
 
     def __init__(self, n: int) -> None:
+        super().__init__(range(sys.maxsize))
         self.n = n
-        self.kept: dict[int, dict] = {}
         self.levels: dict[int, float] = {}
+        self.newest: tuple | None = None
 
-    def offer(self, i: int, parts: dict) -> None:
+    def put(self, ns: list[int], states: Rows) -> None:
+        """A state is offered once the next one is there: the last one of all needs no place."""
+        for k, n in enumerate(ns):
+            if self.newest is not None:
+                self.offer(*self.newest)
+            self.newest = n, {name: x[k] for name, x in states.items()}
+
+    def offer(self, i: int, parts: Parts) -> None:
         if i == 0:
-            self.kept[i], self.levels[i] = parts, float("inf")
+            self[i], self.levels[i] = parts, float("inf")
             return
         if self.n == 1:
             return
         level = 0.0
-        if len(self.kept) == self.n:
+        if len(self) == self.n:
             out = self.dispensable()
             if out is None:
-                out = max(self.kept)
+                out = max(self)
                 level = self.levels[out] + 1
-            del self.kept[out], self.levels[out]
-        self.kept[i], self.levels[i] = parts, level
+            del self[out], self.levels[out]
+        self[i], self.levels[i] = parts, level
 
     def dispensable(self) -> int | None:
         """The newest kept state with one of a higher level behind it."""
         highest = -1.0
-        for i in sorted(self.kept, reverse=True):
+        for i in sorted(self, reverse=True):
             if self.levels[i] < highest:
                 return i
             highest = max(highest, self.levels[i])
@@ -200,16 +215,3 @@ def schedule(N: int, n: int) -> set[int]:
         places.add(left)
         n -= 1
     return places
-
-
-class Taped(NamedTuple):
-    """The pullback of one step, and the number of field evaluations on its tape."""
-    pull: Callable
-    nfe: int
-
-
-def record(problem: Problem, n: int, parts: dict, params: Any) -> tuple[dict, Taped]:
-    """Step n on a tape: the parts after it, and its pullback."""
-    before = problem.stats.nfe
-    after, pull = vjp(lambda parts, p: problem.advance(n, parts, Increment(problem.system, p)), parts, params)
-    return after, Taped(pull, problem.stats.nfe - before)

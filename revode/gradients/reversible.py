@@ -8,26 +8,32 @@ always measured against some of the saved states and the initial one, and a warn
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 import numpy as np
 
+from ..certify import Certificate, of_solve
 from ..engine import tree
-from ..engine.tensor import Tensor, is_float, value_of
-from ..methods.increment import Recorder, accumulate
-from ..methods.shears import near_pullback, pullback
-from ..stepping import Problem, march
-from ..watch import MANY, Back, Verdict, begins, flat, report, stacked
+from ..engine.tensor import value_of
+from ..engines import engine_of
+from ..march import Kept, march
+from ..stepping import Problem
+from ..watch import STORED, TOL, Back, Complaint, ReconstructionWarning, Verdict, complain, report
+from .cotangents import at_the_end, at_the_start
 
 COMPARED = 16      # at most so many saved states are compared on the way back
 
 
 @dataclass(frozen=True)
 class Reversible:
-    """Constant-memory gradients for methods made of shears.
+    """Constant-memory gradients: the reverse sweep rebuilds each state from the next one.
+
+        for n = N-1 .. 0:   (parts_n, cotangent_n) <- pullback of the word of step n at (parts_{n+1}, cotangent_{n+1})
+
+    Exact for the discrete solve up to the error of the reconstruction, which is always measured.
 
     Parameters
     ----------
@@ -37,12 +43,32 @@ class Reversible:
         dL/dparams are judged apart, and only where they are asked for. The estimate (watch.py) weighs what came back wrong with
         the cotangent that is there, entry by entry: mostly above the true error, for exact words by a factor of ten and more;
         from thirty times below it to above it for nearly reversible methods.
+    certify : measure the error of each gradient along so many random directions, by forward mode (certify.py): stats.certificate.
+        Each costs about one solve on the tape, with its tangent. A ReconstructionWarning says where it is past tol.
+
+    Raises ValueError or TypeError for settings that make no sense; in a solve TypeError for a method that cannot be run backwards.
+
+    Cost: the way back evaluates the field as often as the way there (nearly reversible methods: almost twice as often) and pulls
+    back as often; two states.
+    Source: Zhuang and others 2021 (MALI); Kidger and others 2021, arXiv 2105.13493; McCallum & Foster 2024, arXiv 2410.11648.
+
+    Example
+    -------
+    >>> import numpy as np
+    >>> from revode import ReversibleHeun, solve, value_and_grad
+    >>> how = {"method": ReversibleHeun(), "gradient": Reversible()}
+    >>> loss = lambda p: solve(lambda t, y, p: -p * y, np.ones(1), np.linspace(0.0, 1.0, 101), p, **how).y1[0]
+    >>> [round(float(x), 4) for x in value_and_grad(loss)(1.0)]
+    [0.3679, -0.3679]
     """
     resync: int | None = None
     strict: bool = False
     tol: float | None = None
+    certify: int = 0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.certify, int) or self.certify < 0:
+            raise ValueError(f"Reversible: certify={self.certify!r}; the number of random directions, or 0 for none")
         if self.resync is not None and (not isinstance(self.resync, int) or self.resync < 1):
             raise ValueError(f"Reversible: resync={self.resync!r}; a number of steps, 1 or more, or None")
         if self.tol is not None and not (isinstance(self.tol, Real) and self.tol > 0):
@@ -55,15 +81,27 @@ class Reversible:
         def pull(cotangent: Any) -> tuple:
             gradients, verdict = judged(cotangent)
             report(problem, verdict)
+            if self.certify:
+                self.measure(problem, of_solve(problem, initial, params, cotangent, gradients, self.certify))
             return gradients
 
         return result, pull
 
+    def measure(self, problem: Problem, found: Certificate) -> None:
+        """Keep a certificate, and say so where the error is too large."""
+        problem.stats.certificate = found
+        if found.error > (TOL if self.tol is None else self.tol) * found.size and not problem.lost:
+            complain(problem, Complaint(
+                ReconstructionWarning, "Reversible: the gradient was measured along random directions, and is wrong. If the sweep "
+                "found its way back (see stats.roundtrip), look at the pullbacks of custom operations in the field. Remedies: "
+                f"{STORED}.", {"error": found.error, "below": found.below, "size": found.size}))
+            problem.lost = True
+
     def begin(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable, dict]:
         """The march, the sweep as a function from the cotangent to (gradients, verdict), and the states kept, that at 0 among them."""
-        kept: dict[int, dict] = {}
+        kept = Kept(range(0, sys.maxsize if problem.adaptive else problem.N + 1, self.resync or sys.maxsize))
         problem.resync, problem.swept = self.resync, True
-        (ys, final) = march(problem, initial, params, visit=kept.__setitem__, every=self.resync or sys.maxsize)
+        ys, final = march(problem, initial, params, kept)
         problem.stats.peak_states = len(kept) + 1
 
         def judged(cotangent: Any) -> tuple[tuple, Verdict]:
@@ -78,138 +116,32 @@ class Reversible:
 
         Returns the gradients and what there is to say about them; nothing has been said yet.
         """
-        a_ys, a_parts = cotangent
-        outputs, N = problem.method.outputs, problem.N
-        at = {n: k for k, n in enumerate(problem.save)}
-        back = problem.backward(final, params) or Sweep(problem)
+        N = problem.N
+        a_ys, a = at_the_end(problem, cotangent)
+        back = engine_of(problem, "backward", final, params)
+        if problem.flushed is not None:
+            problem.flushed.turn()
         compared = set(problem.save[::-(-len(problem.save) // COMPARED) or 1]) - {N}
-        a = enter(a_parts, outputs, a_ys, at[N]) if N in at else a_parts
-        back.start(problem, params, final, a)
-        watch = Back(problem, self.tol, compared - set(kept), ys, *tree.map(value_of, (a_ys, a_parts)))
+        back.load(problem, params, final, a)
+        watch = Back(problem, self.tol, compared - set(kept), ys, *tree.map(value_of, (a_ys, cotangent[1])))
         n = N
         for stop in sorted(set(kept) - {N}, reverse=True):
             *groups, looks = watch.groups(n, stop, final)
             for group in groups:
-                watch.see(group, *back.back(n, group[-1], a_ys, None, False, group))
-                watch.flow(back.get("flowed"))
+                watch.see(group, *back.back(n, group[-1], a_ys, looks=group))
+                watch.flow(back.read("flowed"))
                 n = group[-1]
             # at a state that is kept the sweep starts anew, so what is pending has to come in (nearly reversible methods
             # have landed on the state itself, and the field values at hand are those there)
-            settles = hasattr(problem.method, "word") or stop == 0
-            watch.see(looks, *back.back(n, stop, a_ys, kept[stop], settles, looks))
-            watch.flow(back.get("flowed"))
+            flushes = problem.method.exactly_reversible or stop == 0
+            watch.see(looks, *back.back(n, stop, a_ys, kept[stop], flushes, looks))
+            watch.flow(back.read("flowed"))
             n = stop
-            a = back.get("cotangent")
-            watch.compare([n], *({name: value_of(x)[None] for name, x in parts.items()} for parts in (back.get("part"), kept[n], a)))
+            a = back.read("cotangent")
+            watch.compare([n], *({name: value_of(x)[None] for name, x in parts.items()} for parts in (back.read("part"), kept[n], a)))
             if n:
                 back.restart(kept[n])
-        a_initial, a_params = pull_start(problem, initial, params, a)
-        sums = list(back.get("aparam").values())
-        accumulate(sums, a_params)
-        return (a_initial, spread(params, sums)), watch.verdict(**back.get("missed"))
-
-
-class Sweep:
-    """The reverse sweep on the tape, step by step; compiled backends offer the same few functions."""
-
-    def __init__(self, problem: Problem) -> None:
-        self.at = {n: k for k, n in enumerate(problem.save)}
-
-    def start(self, problem: Problem, params: Any, parts: dict, cotangents: dict) -> None:
-        """Begin at the end: the final parts and their cotangents."""
-        self.problem, self.parts, self.cotangents = problem, parts, cotangents
-        self.R = Recorder(problem.system, params, zeros(params))
-        self.missed: dict[str, Any] = {}
-        self.few = 0 < sum(x.size for x in self.R.aparams) <= MANY
-        self.flowed = [flat(self.R.aparams)] if self.few else []
-
-    def back(self, last: int, first: int, a_ys: tuple, known: dict | None, settles: bool,
-             looks: Sequence[int] = ()) -> tuple[dict, dict]:
-        """Undo steps last - 1 .. first; the cotangents of the saved states at first .. last - 1 enter on the way.
-
-        known: the state at `first`, if it is known; settles: pull back there the field values whose cotangents are pending.
-        Returns the parts and cotangents at `looks`, last first, in arrays with an axis of grid points first.
-        """
-        seen: list[tuple[dict, dict]] = []
-        for n in range(last - 1, first - 1, -1):
-            self.parts, self.cotangents = step_back(self.problem, n, self.parts, self.cotangents, self.R,
-                                                    known if n == first else None, self.missed)
-            if n in self.at:
-                self.cotangents = enter(self.cotangents, self.problem.method.outputs, a_ys, self.at[n])
-            if n in looks:
-                seen.append(tree.map(value_of, (self.parts, self.cotangents)))
-                if self.few:
-                    self.flowed.append(flat(self.R.aparams))
-        if settles:
-            self.R.flush_all(self.cotangents)
-        if not seen:
-            return {}, {}
-        return stacked([parts for parts, _ in seen]), stacked([cotangents for _, cotangents in seen])
-
-    def restart(self, parts: dict) -> None:
-        """Go on from these parts."""
-        self.parts = parts
-
-    def get(self, kind: str) -> Any:
-        """The parts, the cotangents, the sums for the parameters, what these were at the last looks, or what nearly reversible
-        methods missed."""
-        if kind == "flowed":
-            rows = [*self.flowed, flat(self.R.aparams)] if self.few else []
-            self.flowed = rows[-1:]
-            return (np.stack(rows), begins(self.R.aparams)) if rows else None
-        return {"part": self.parts, "cotangent": self.cotangents, "aparam": dict(enumerate(self.R.aparams)),
-                "missed": self.missed}[kind]
-
-
-
-def step_back(problem: Problem, n: int, parts: dict, cotangent: dict, R: Recorder,
-              known: dict | None = None, missed: dict | None = None) -> tuple[dict, dict]:
-    """Undo step n: the parts and cotangents at ts[n] from those at ts[n + 1]; `known`: the stored parts at ts[n].
-
-    missed: where what is not undone adds up, for methods that are nearly reversible: the largest |y1 - Phi_h(y0)|, and the
-    sum of the same times the cotangent that was there, entry by entry.
-    """
-    method, step = problem.method, problem.step(n)
-    if hasattr(method, "word"):
-        cotangent = dict(cotangent)
-        R.expire((step.t0, step.t1), cotangent)
-        return pullback(method.word(step), parts, cotangent, R)
-    a = cotangent["y"]
-    parts, cotangent, defect = near_pullback(method, step, parts, cotangent, R, known)
-    if known is None and missed is not None:
-        off = abs(defect)
-        missed["largest"] = np.maximum(missed.get("largest", 0.0), off)
-        missed["weighed"] = missed.get("weighed", 0.0) + abs(value_of(a)) * off
-    return parts, cotangent
-
-
-def zeros(params: Any) -> list:
-    """A zero array for each float leaf, to add cotangents to in place."""
-    return [np.zeros_like(x) for x in tree.flatten(params)[0] if is_float(x)]
-
-
-def spread(params: Any, cotangents: list) -> Any:
-    """The cotangents of the float leaves as a tree like params; None for the other leaves."""
-    leaves, structure = tree.flatten(params)
-    found = iter(cotangents)
-    return tree.unflatten(structure, [next(found) if is_float(x) else None for x in leaves])
-
-
-def enter(cotangent: dict, outputs: tuple[str, ...], a_ys: tuple, k: int) -> dict:
-    """Add the cotangents of the k-th saved output."""
-    return {**cotangent, **{name: cotangent[name] + a[k] for name, a in zip(outputs, a_ys, strict=True)}}
-
-
-def pull_start(problem: Problem, initial: Any, params: Any, cotangent: dict) -> tuple:
-    """Pull the cotangents of the initial parts back to y0, and to the float leaves of params: None where nothing flows."""
-    R = Recorder(problem.system, params, [])
-    if problem.resumed:
-        return cotangent, [None] * len(R.floats)
-    leaves, structure = tree.flatten(initial)
-    inputs, before = [R.tape.input(x) for x in leaves], problem.stats.nfe
-    parts = problem.method.start(R, problem.step(0), tree.unflatten(structure, inputs))
-    problem.stats.nvjp += problem.stats.nfe - before
-    seeds = [(part.slot, 1 * cotangent[name]) for name, part in parts.items() if type(part) is Tensor and part.tape is R.tape]
-    found = R.tape.pull(seeds, [*(x.slot for x in inputs), *R.slots])
-    a_initial = [np.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=False)]
-    return tree.unflatten(structure, a_initial), found[len(leaves):] or [None] * len(R.floats)
+        if problem.flushed is not None:
+            problem.flushed.certify(back.read("part"), kept[0])
+            problem.stats.exact = True
+        return at_the_start(problem, initial, params, back), watch.verdict(**back.read("missed"))

@@ -19,7 +19,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
-from .shears import Shear, Word
+from .shears import Word
 
 
 class Companion(NamedTuple):
@@ -44,7 +44,7 @@ def weighted(weights: dict[str, float], parts: dict) -> Any:
 
 def neutral(word: Word) -> float:
     """k: what a step makes of the gap where there is no field. 1/|k| is what a step back makes of rounding, at least."""
-    return prod(shear.scale if isinstance(shear, Shear) else -1.0 for shear in word)
+    return prod(shear.scale for shear in word)
 
 
 def injected(D: Sequence[Any], k: float) -> Any:

@@ -1,14 +1,4 @@
-"""Any explicit Runge-Kutta method made reversible by coupling two copies of the solution.
-
-    y' = lam y + (1 - lam) z + Psi_h(t, z)             Psi: the increment of the base method
-    z' = z - Psi_{-h}(t + h, y')                       z0 = y0
-
-Order: that of the base, for every lam in (0, 1]. Stability: near 0 on the negative axis |h a| < about -ln(lam), so
-oscillation is fine and contraction is the problem; lam = 1 is never asymptotically stable. Cost for s stages: 2s
-evaluations a step; 2s evaluations and 2s vjps in the reverse sweep; two states.
-Pitfall: where the solution contracts faster than -ln(lam)/h, the pair y, z separates and the reverse sweep expands.
-Source: McCallum & Foster 2024, arXiv 2410.11648.
-"""
+"""Any explicit Runge-Kutta method made reversible by coupling two copies of the solution."""
 from __future__ import annotations
 
 import math
@@ -19,17 +9,37 @@ from typing import Any
 
 from .companion import Companion
 from .increment import Increment
+from .protocol import Method
 from .runge_kutta import Tableau, check_base, error_order, increment_of, tableau
 from .shears import Parts, Shear, Step, Word, forward
 
 
 @dataclass(frozen=True)
-class Coupled:
-    """The coupled method of McCallum & Foster over an explicit Runge-Kutta base.
+class Coupled(Method):
+    """Any explicit Runge-Kutta method made reversible by coupling two copies of the solution.
 
-    Parameters: base, a name (euler, midpoint, heun2, ralston3, bosh3, rk4, dopri5, tsit5) or a Tableau;
-    lam in (0, 1], the coupling: towards 1 the reverse sweep is stable, away from 1 the forward solve is. "auto" has solve()
-    ask the advisor, which costs a solve by the base and 8 evaluations a step, each time; for training, ask it once.
+        y' = lam y + (1 - lam) z + Psi_h(t, z)             Psi: the increment of the base method
+        z' = z - Psi_{-h}(t + h, y')                       z0 = y0
+
+    Order: that of the base, for every lam in (0, 1]. Stability: near 0 on the negative axis |h a| < about -ln(lam), so
+    oscillation is fine and contraction is the problem; lam = 1 is never asymptotically stable. Pitfall: where the solution
+    contracts faster than -ln(lam)/h, the pair y, z separates and the reverse sweep expands.
+
+    Parameters
+    ----------
+    base : euler, midpoint, heun2, ralston3, bosh3, rk4, dopri5, tsit5, or a Tableau.
+    lam : the coupling in (0, 1]: towards 1 the reverse sweep is stable, away from 1 the forward solve is. "auto" has solve()
+        ask the advisor, which costs a solve by the base and 8 evaluations a step, each time; for training, ask it once.
+
+    Raises ValueError for a base that is not known, or a lam outside (0, 1].
+
+    State: y, z. Cost for s stages: 2s evaluations a step; 2s evaluations and 2s pullbacks back; two states.
+    Source: McCallum & Foster 2024, arXiv 2410.11648.
+
+    Example
+    -------
+    >>> Coupled("rk4", lam=0.99).order, round(Coupled("rk4", lam=0.99).contraction_limit(0.1), 4)
+    (4, 0.1005)
     """
     base: str | Tableau = "midpoint"
     lam: Any = 0.999

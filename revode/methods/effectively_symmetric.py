@@ -6,17 +6,6 @@ Not exactly reversible: the reverse sweep takes y_n ~ Phi_{-h}(y_{n+1}), with th
 cotangent back through the forward step at that point. The reconstruction is off by O(h^m) in the end, so a high m makes
 gradients that are exact in practice. Running the forward step again shows the defect r = y_{n+1} - Phi_h(y_n) for free;
 adding it to y_n gains an order for each pass (`correct`).
-
-    EES25(x)        EES(2,5), 3 stages; x = 1/10 is recommended, x = 1/4 is the other one in use. Not the same method!
-    EES27()         EES(2,7), 4 stages, the branch with the larger stability interval
-    EES(stages=s)   EES(2, 2s-1) for every s: with theta = pi / (2s),
-                    A_{i+1} = -sin((2i-1) theta) / sin((2i+1) theta),   B_i = 2 sin(theta) sin((2i-1) theta),   B_s = sin(theta)^2
-    NearReversible  any tableau run backwards; rk4 has reversal order 5, and is the honest baseline
-
-Stability: real intervals 3.087 (EES25), 3.916 (EES27); the imaginary interval is {0}. Pitfall: the reverse sweep of a
-contracting problem amplifies whatever error it has. Cost: s evaluations a step; 2s - 1 evaluations and s vjps back.
-Sources: Shmelev & Salvi 2025, arXiv 2507.21006 and 2509.20599; low storage: Williamson 1980; the trigonometric family was
-found for this library (METHODS section 4 of its notes): a restarted, smoothed leapfrog.
 """
 from __future__ import annotations
 
@@ -27,24 +16,25 @@ from numbers import Real
 from typing import Any
 
 from .increment import Increment
+from .protocol import Method
 from .runge_kutta import RungeKutta
 from .shears import Parts, Step
 
 
 @dataclass(frozen=True)
-class LowStorage:
+class LowStorage(Method):
     """An effectively symmetric method in Williamson's form; made by EES25, EES27 and EES."""
     name: str
     A: tuple[float, ...]
     B: tuple[float, ...]
-    order: int
-    reversal_order: int           # m: one round trip is off by O(h^(m+1))
+    order: int = 2
+    reversal_order: int = 5       # m: one round trip is off by O(h^(m+1))
     correct: int = 0
     error_weights: tuple[float, ...] | None = None      # of the stage increments K_i
     parts = ("y",)
     outputs = ("y",)
     noise = True
-    reversible = True
+    exactly_reversible = False
 
     def __post_init__(self) -> None:
         check_correct(self.name, self.correct)
@@ -91,7 +81,27 @@ def check_correct(name: str, correct: Any) -> None:
 
 
 def EES25(x: float = 0.1, correct: int = 0) -> LowStorage:
-    """EES(2,5;x): order 2, three stages, reversal order 5. x is not 1 or +-1/2; x = 1/10 removes the bushy error of order 3."""
+    """EES(2,5;x), the effectively symmetric method of three stages.
+
+        d <- A_i d + h f(y);     y <- y + B_i d          i = 1 .. 3
+
+    Order 2, reversal order 5: Phi_{-h}(Phi_h(y)) = y + O(h^6). Stability: real axis to 3.09, imaginary {0}.
+
+    Parameters
+    ----------
+    x : the free number of the family, not 1 or +-1/2; 1/10 removes the bushy error of order 3, 1/4 is the other one in use.
+    correct : correction passes on the way back; each gains an order, for s evaluations a step.
+
+    Returns a method. Raises TypeError or ValueError for an x that makes none.
+
+    State: y. Cost: 3 evaluations a step; 5 evaluations and 3 pullbacks back; two states.
+    Source: Shmelev & Salvi 2025, arXiv 2507.21006 and 2509.20599; low storage: Williamson 1980.
+
+    Example
+    -------
+    >>> EES25().reversal_order
+    5
+    """
     if not isinstance(x, Real):
         raise TypeError(f"EES25: x={x!r}; give a number, such as 0.1")
     x = float(x)
@@ -109,7 +119,24 @@ def EES25(x: float = 0.1, correct: int = 0) -> LowStorage:
 
 
 def EES27(correct: int = 0) -> LowStorage:
-    """EES(2,7): order 2, four stages, reversal order 7; x* = (5 - 3 sqrt 2) / 14, the branch that is more stable."""
+    """EES(2,7), the effectively symmetric method of four stages, x* = (5 - 3 sqrt 2) / 14, the branch that is more stable.
+
+    Order 2, reversal order 7: Phi_{-h}(Phi_h(y)) = y + O(h^8). Stability: real axis to 3.92, imaginary {0}.
+
+    Parameters
+    ----------
+    correct : correction passes on the way back; each gains an order, for s evaluations a step.
+
+    Returns a method. Raises ValueError for a number of passes that is none.
+
+    State: y. Cost: 4 evaluations a step; 7 evaluations and 4 pullbacks back; two states.
+    Source: Shmelev & Salvi 2025, arXiv 2507.21006; low storage: Williamson 1980.
+
+    Example
+    -------
+    >>> EES27().reversal_order
+    7
+    """
     r = sqrt(2.0)
     return LowStorage("EES27()" if not correct else f"EES27(correct={correct})",
                       (0.0, (4 * r - 7) / 3, -(4 + 5 * r) / 12, 3 * (8 * r - 31) / 49),
@@ -117,7 +144,28 @@ def EES27(correct: int = 0) -> LowStorage:
 
 
 def EES(stages: int, correct: int = 0) -> LowStorage:
-    """EES(2, 2s-1) with s stages, 2 to 12: the trigonometric family. s = 4 to 6 gives gradients exact in practice."""
+    """EES(2, 2s-1), the trigonometric family: s = 4 to 6 gives gradients exact in practice.
+
+        A_{i+1} = -sin((2i-1) theta) / sin((2i+1) theta),   B_i = 2 sin(theta) sin((2i-1) theta),   B_s = sin(theta)^2
+
+    with theta = pi / (2s), in the low-storage form of EES25: a restarted, smoothed leapfrog. Order 2, reversal order 2s - 1.
+    Stability: real axis to 3.92 (s = 4), 5.81 (s = 6); imaginary {0}, with a growth that is small. An error estimate from s = 3 on.
+
+    Parameters
+    ----------
+    stages : s, from 2 to 12.
+    correct : correction passes on the way back; each gains an order, for s evaluations a step.
+
+    Returns a method. Raises ValueError for another number of stages or passes.
+
+    State: y. Cost: s evaluations a step; 2s - 1 evaluations and s pullbacks back; two states.
+    Source: found for this library, after Shmelev & Salvi 2025, arXiv 2507.21006; chapter 09 of the book derives it.
+
+    Example
+    -------
+    >>> EES(stages=4).reversal_order
+    7
+    """
     if not isinstance(stages, int) or not 2 <= stages <= 12:
         raise ValueError(f"EES: stages={stages!r}; a whole number from 2 to 12")
 
@@ -170,7 +218,29 @@ def error_weights(A: tuple[float, ...], B: tuple[float, ...]) -> tuple[float, ..
 
 @dataclass(frozen=True)
 class NearReversible(RungeKutta):
-    """Any explicit Runge-Kutta method run backwards as if it were reversible: NearReversible("rk4") has reversal order 5."""
+    """Any explicit Runge-Kutta method run backwards as if it were reversible; of rk4, the default.
+
+        back:  y_n ~ Phi_{-h}(y_{n+1}),  and the cotangent is pulled back through Phi_h at that point
+
+    Order: of the base. Reversal: one round trip is off by O(h^(m+1)), m = p + 1 for even p (rk4: 5), else p; the default
+    gradient falls back to checkpoints where that is too much. Stability: of the base. Pitfall: the way back of a contracting
+    problem expands whatever error it has.
+
+    Parameters
+    ----------
+    base : euler, midpoint, heun2, ralston3, bosh3, rk4, dopri5, tsit5, or a Tableau.
+    correct : correction passes on the way back; each gains an order, for s evaluations a step.
+
+    Raises ValueError as RungeKutta, and for a number of passes that is none.
+
+    State: y. Cost: s evaluations a step; 2s - 1 evaluations and s pullbacks back; two states.
+    Source: the reversal of tableaux as a baseline, Shmelev & Salvi 2025, arXiv 2507.21006.
+
+    Example
+    -------
+    >>> NearReversible("rk4").reversal_order
+    5
+    """
     correct: int = 0
     reversible = True
 

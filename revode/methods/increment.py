@@ -16,7 +16,7 @@ from typing import Any
 
 from ..engine import tree
 from ..engine.derivatives import explain
-from ..engine.tensor import Tape, Tensor, is_float, value_of
+from ..engine.tensor import Tape, Tensor, is_float, joined, value_of
 
 
 class System:
@@ -29,6 +29,11 @@ class System:
     def __init__(self, field: Any, stats: Any, pack: Any = None, unpack: Any = None, scalar: Any = None,
                  refuse: Callable | None = None) -> None:
         self.field, self.stats, self.pack, self.unpack, self.scalar, self.refuse = field, stats, pack, unpack, scalar, refuse
+
+    @property
+    def signature(self) -> tuple:
+        """What decides, besides the field, which program a step is."""
+        return (type(self),)
 
     def coefficients(self, t: Any, y: Any, params: Any) -> tuple:
         """What the field returns at (t, y), as a tuple: (f,)."""
@@ -48,6 +53,7 @@ class System:
             raise
         if type(f) is kind and kind is not Tensor and f.dtype is y.dtype and f.shape == y.shape and not tail:
             return f                         # as ever, and quickly told
+        f = joined(f)                        # np.array([...]) of tensors
         if self.refuse is not None and not fits(f, y, tail):
             self.refuse(f, t, y, params, tail, what)
         return f

@@ -1,17 +1,4 @@
-"""Leapfrog methods: asynchronous (ALF, the scheme of MALI), the two-step midpoint rule, and the splitting methods.
-
-    ALF                  y <- y + h/2 v;   v <- (1 - 2 eta) v + 2 eta f(t + h/2, y);   y <- y + h/2 v      v0 = f(t0, y0)
-    two-step midpoint    y_{n+1} = y_{n-1} + (h_{n-1} + h_n) f(t_n, y_n)                    y_{-1} = y0 - h0 f(t0, y0)
-    semi-implicit Euler  v <- v + h a(t, q);   q <- q + h v
-    velocity Verlet      v <- v + h/2 a;   q <- q + h v;   v <- v + h/2 a
-
-Order 2; semi-implicit Euler 1, and ALF with eta < 1 also 1, with an error of (1 - eta) h (v follows f with a lag of
-(1 - eta) / (2 eta) h f'). The two-step rule keeps order 2 on grids that vary smoothly, and is of order 1 on others.
-One evaluation a step, one evaluation and one vjp in the reverse sweep. Pitfalls: ALF and the two-step rule are nowhere
-asymptotically stable (oscillation only; damping with eta < 1 helps ALF forward and costs digits backward); they have no
-form for noise.
-Sources: Zhuang et al. 2021 (MALI); Mutze 2013 (asynchronous leapfrog); Hairer, Lubich & Wanner 2003 (Verlet).
-"""
+"""Leapfrog methods: asynchronous (ALF, the scheme of MALI), the two-step midpoint rule, and the splitting methods."""
 from __future__ import annotations
 
 import math
@@ -20,12 +7,34 @@ from typing import Any
 
 from .companion import Companion
 from .increment import Increment
+from .protocol import Method
 from .shears import Parts, Shear, Step, Swap, Word
 
 
 @dataclass(frozen=True)
-class AsynchronousLeapfrog:
-    """Asynchronous leapfrog, the scheme behind MALI; eta in (1/2, 1] damps (1: no damping, volume-preserving)."""
+class AsynchronousLeapfrog(Method):
+    """Asynchronous leapfrog (ALF), the scheme behind MALI: a velocity of its own makes the step reversible.
+
+        y <- y + h/2 v;   v <- (1 - 2 eta) v + 2 eta f(t + h/2, y);   y <- y + h/2 v            v0 = f(t0, y0)
+
+    Order 2; with eta < 1 order 1, with an error of (1 - eta) h (v follows f with a lag of (1 - eta) / (2 eta) h f').
+    Stability: oscillation |h a| <= 1, nowhere asymptotically stable; eta < 1 follows contraction up to -ln(2 eta - 1)/h, and
+    costs digits on the way back. No form for noise.
+
+    Parameters
+    ----------
+    eta : the damping in (1/2, 1]; 1 for none, which preserves volume.
+
+    Raises ValueError for another eta.
+
+    State: y, v. Cost: 1 evaluation a step, 1 evaluation and 1 pullback back; two states.
+    Source: Zhuang and others 2021 (MALI); Mutze 2013 (asynchronous leapfrog).
+
+    Example
+    -------
+    >>> AsynchronousLeapfrog().order, AsynchronousLeapfrog(0.9).order
+    (2, 1)
+    """
     eta: float = 1.0
     parts = ("y", "v")
     outputs = ("y",)
@@ -42,7 +51,7 @@ class AsynchronousLeapfrog:
         object.__setattr__(self, "eta", float(self.eta))
 
     @property
-    def symmetric(self) -> bool:
+    def symmetric(self) -> bool:                                        # type: ignore[override]
         return self.eta == 1.0
 
     def start(self, F: Increment, step: Step, y: Any) -> Parts:
@@ -66,8 +75,22 @@ class AsynchronousLeapfrog:
 
 
 @dataclass(frozen=True)
-class LeapfrogMidpoint:
-    """The two-step midpoint rule: y_{n+1} = y_{n-1} + (h_{n-1} + h_n) f(t_n, y_n)."""
+class LeapfrogMidpoint(Method):
+    """The two-step midpoint rule.
+
+        y_{n+1} = y_{n-1} + (h_{n-1} + h_n) f(t_n, y_n)                    y_{-1} = y0 - h0 f(t0, y0)
+
+    Order 2 on grids that vary smoothly, 1 on others. Stability: oscillation |h a| <= 1, nowhere asymptotically stable. Pitfall:
+    on contracting problems the two interleaved solutions part. No form for noise.
+
+    State: y_prev, y. Cost: 1 evaluation a step, 1 evaluation and 1 pullback back; two states.
+    Source: Nystrom 1925; Hairer, Norsett & Wanner, Solving ODEs I, III.1.
+
+    Example
+    -------
+    >>> LeapfrogMidpoint().parts
+    ('y_prev', 'y')
+    """
     parts = ("y_prev", "y")
     outputs = ("y",)
     companion = Companion("the two interleaved solutions, y_prev and y,", D={"y": 1.0, "y_prev": -1.0}, a={"y": 1.0, "y_prev": 1.0},
@@ -87,8 +110,21 @@ class LeapfrogMidpoint:
 
 
 @dataclass(frozen=True)
-class SemiImplicitEuler:
-    """Semi-implicit (symplectic) Euler for q'' = a(t, q, params): y0 = (q, v), and the field returns a."""
+class SemiImplicitEuler(Method):
+    """Semi-implicit (symplectic) Euler for q'' = a(t, q, params): y0 = (q, v), and the field returns the acceleration a.
+
+        v <- v + h a(t, q);   q <- q + h v
+
+    Order 1. Stability: oscillation h w <= 2; energy stays within O(h). No form for noise.
+
+    State: q, v. Cost: 1 evaluation a step, 1 evaluation and 1 pullback back; two states.
+    Source: Hairer, Lubich & Wanner 2003.
+
+    Example
+    -------
+    >>> SemiImplicitEuler().outputs
+    ('q', 'v')
+    """
     parts = ("q", "v")
     outputs = ("q", "v")
     order = 1
@@ -103,8 +139,21 @@ class SemiImplicitEuler:
 
 
 @dataclass(frozen=True)
-class VelocityVerlet:
-    """Velocity Verlet (Stormer's method) for q'' = a(t, q, params): y0 = (q, v), and the field returns a."""
+class VelocityVerlet(Method):
+    """Velocity Verlet (Stormer's method) for q'' = a(t, q, params): y0 = (q, v), and the field returns the acceleration a.
+
+        v <- v + h/2 a;   q <- q + h v;   v <- v + h/2 a
+
+    Order 2. Stability: oscillation h w <= 2; energy stays within O(h^2). The method for second-order systems without friction.
+
+    State: q, v. Cost: 1 evaluation a step, 1 evaluation and 1 pullback back; two states.
+    Source: Hairer, Lubich & Wanner 2003.
+
+    Example
+    -------
+    >>> VelocityVerlet().order
+    2
+    """
     parts = ("q", "v")
     outputs = ("q", "v")
     order = 2

@@ -1,13 +1,4 @@
-"""Reversible Heun: Heun's method with a second copy of the solution instead of a predictor.
-
-    y <- y + F(t, z, dx)/2;     z <- -z + 2 y;     y <- y + F(t + h, z, dx)/2          z0 = y0
-
-Order 2 (for noise: Stratonovich). One evaluation a step, one evaluation and one vjp in the reverse sweep, because the
-field at the end of a step is the field at the start of the next. Stability: nowhere asymptotically stable; oscillation
-|h a| <= 1 on the imaginary axis. Pitfall: on contracting problems z separates from y.
-Source: Kidger, Foster, Li & Lyons 2021, arXiv 2105.13493 (there in the form z' = 2y - z + F(z), y' = y + (F(z) + F(z'))/2,
-the same map).
-"""
+"""Reversible Heun: Heun's method with a second copy of the solution instead of a predictor."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,12 +6,29 @@ from typing import Any
 
 from .companion import Companion
 from .increment import Increment
+from .protocol import Method
 from .shears import Parts, Shear, Step, Word, forward
 
 
 @dataclass(frozen=True)
-class ReversibleHeun:
-    """The reversible Heun method, one evaluation a step."""
+class ReversibleHeun(Method):
+    """Reversible Heun: Heun's method with a second copy of the solution instead of a predictor.
+
+        y <- y + F(t, z, dx)/2;     z <- -z + 2 y;     y <- y + F(t + h, z, dx)/2          z0 = y0
+
+    Order 2 (for noise: Stratonovich). Stability: nowhere asymptotically stable; oscillation |h a| <= 1 on the imaginary axis.
+    Pitfall: on contracting problems z separates from y.
+
+    State: y, z. Cost: 1 evaluation a step, 1 evaluation and 1 pullback back, because the field at the end of a step is the
+    field at the start of the next; two states.
+    Source: Kidger, Foster, Li & Lyons 2021, arXiv 2105.13493 (there in the form z' = 2y - z + F(z), y' = y + (F(z) + F(z'))/2,
+    the same map).
+
+    Example
+    -------
+    >>> ReversibleHeun().order
+    2
+    """
     parts = ("y", "z")
     outputs = ("y",)
     noise = True

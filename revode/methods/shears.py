@@ -23,9 +23,31 @@ from typing import Any, NamedTuple
 from ..engine.tensor import Tensor
 from .increment import Increment, Recorder
 
+Parts = dict[str, Any]
+
 
 class Shear(NamedTuple):
-    """x[target] <- scale * x[target] + add(F, *x[reads]), and so its inverse, its pullback and its bit-exact form."""
+    """One part of the state is updated from the others, so that it can be undone.
+
+        x[target] <- scale * x[target] + add(F, *x[reads])
+        x[target] <- about + scale * (x[target] - about) + add(F, *x[reads])        with `about`, one of the reads
+
+    Parameters
+    ----------
+    target : the part that changes.
+    reads : the parts that it is changed from; never the target.
+    add : add(F, *parts) -> what is added, shaped like the target; made with + - * / and F(t, part, dx).
+    scale : a number other than 0.
+    about : the part that the target is scaled about; None for 0.
+
+    Cost: the evaluations of the field that `add` asks for.
+    Source: McCallum & Foster 2024, arXiv 2410.11648, for the coupled form.
+
+    Example
+    -------
+    >>> Shear("y", ("z",), lambda F, z: F(0.0, z, 0.1))
+    Shear('y' from ('z',), scale=1.0)
+    """
     target: str
     reads: tuple[str, ...]
     add: Callable            # add(F, *parts) -> the increment of the target, with + - * / and F(t, part, dx)
@@ -38,9 +60,47 @@ class Shear(NamedTuple):
 
 
 class Swap(NamedTuple):
-    """The two parts exchange their names."""
+    """Two parts of the state exchange their names.
+
+    Parameters
+    ----------
+    first, second : names of parts.
+
+    Cost: none.
+    Source: the two-step methods, where the older value becomes the newer one.
+
+    Example
+    -------
+    >>> Swap("y_prev", "y")
+    Swap(first='y_prev', second='y')
+    """
     first: str
     second: str
+
+    @property
+    def scale(self) -> float:
+        """Of their difference."""
+        return -1.0
+
+    def forward(self, parts: Parts, F: Increment) -> None:
+        exchange(self.first, self.second, parts, F.memo)
+
+    def inverse(self, parts: Parts, F: Increment) -> None:
+        exchange(self.first, self.second, parts, F.memo)
+
+    def pullback(self, parts: Parts, cotangent: Parts, R: Recorder) -> None:
+        exchange(self.first, self.second, parts, cotangent, R.memo)
+
+
+def exchange(a: str, b: str, *dicts: dict) -> None:
+    """Exchange two entries, either of which may be missing (in a memo); the order of the keys stays."""
+    for d in dicts:
+        if a in d and b in d:
+            d[a], d[b] = d[b], d[a]
+        elif a in d:
+            d[b] = d.pop(a)
+        elif b in d:
+            d[a] = d.pop(b)
 
 
 class Step(NamedTuple):
@@ -51,8 +111,7 @@ class Step(NamedTuple):
     dx_before: Any     # that of the interval before; of this one at the start
 
 
-Word = Sequence[Shear | Swap]
-Parts = dict[str, Any]
+Word = Sequence[Any]     # of shears, and of what else has a scale, forward(parts, F), inverse(parts, F) and pullback(...)
 
 
 def increment(shear: Shear, F: Increment, reads: Sequence[Any]) -> Any:
@@ -75,8 +134,8 @@ def forward(word: Word, parts: Parts, F: Increment) -> Parts:
     """The parts after one step."""
     parts = dict(parts)
     for shear in word:
-        if isinstance(shear, Swap):
-            _swap(shear, parts, F.memo)
+        if type(shear) is not Shear:
+            shear.forward(parts, F)
             continue
         reads = F.read(shear.reads, parts)
         total = increment(shear, F, reads)
@@ -89,8 +148,8 @@ def inverse(word: Word, parts: Parts, F: Increment) -> Parts:
     """The parts before the step, from those after it."""
     parts = dict(parts)
     for shear in reversed(word):
-        if isinstance(shear, Swap):
-            _swap(shear, parts, F.memo)
+        if type(shear) is not Shear:
+            shear.inverse(parts, F)
             continue
         F.memo.pop(shear.target, None)
         reads = F.read(shear.reads, parts)
@@ -107,8 +166,8 @@ def pullback(word: Word, parts: Parts, cotangent: Parts, R: Recorder) -> tuple[P
     """
     parts, cotangent = dict(parts), dict(cotangent)
     for shear in reversed(word):
-        if isinstance(shear, Swap):
-            _swap(shear, parts, cotangent, R.memo)
+        if type(shear) is not Shear:
+            shear.pullback(parts, cotangent, R)
             continue
         R.flush(shear.target, cotangent)
         reads = R.read(shear.reads, parts)
@@ -145,15 +204,3 @@ def near_pullback(method: Any, step: Step, parts: Parts, cotangent: Parts, R: Re
     after = method.flow(R, step.t0, step.t1, y, step.dx)
     g, = R.pull(after, cotangent["y"], [y])
     return parts, {"y": g}, y1 - after._value
-
-
-def _swap(pair: Swap, *dicts: dict) -> None:
-    """Exchange two entries, either of which may be missing (in a memo); the order of the keys stays."""
-    a, b = pair
-    for d in dicts:
-        if a in d and b in d:
-            d[a], d[b] = d[b], d[a]
-        elif a in d:
-            d[b] = d.pop(a)
-        elif b in d:
-            d[a] = d.pop(b)

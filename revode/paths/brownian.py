@@ -32,12 +32,26 @@ from .philox import WORD, normals
 
 @dataclass(frozen=True)
 class Brownian:
-    """The increments of a Brownian motion, one for each step of a grid.
+    """The increments of a Brownian motion, one for each step of a grid, recomputed from a counter and never stored.
 
+        dW_n = sqrt(|h_n|) Z(trajectory, n, channel)
+
+    Pitfall: it knows steps, not times. The same ts give the same path; a finer grid, another start or a reversed grid give
+    another one. Use BrownianTree for adaptive steps, for one path on several grids, and to solve a path backwards.
+
+    Parameters
+    ----------
     seed : 0 .. 2^64 - 1. Different seeds give independent noise.
     shape : (*batch, channels) of dW; None takes the shape that is asked for.
     offset : the number of the first trajectory of this batch; the batch may be solved in parts.
 
+    Raises TypeError or ValueError for a seed, shape or offset that is none.
+
+    Cost: about 40 ns a number in NumPy, forward and again back; some 3.5 ns in compiled programs. No state is held.
+    Source: Salmon and others 2011 (Philox, counters).
+
+    Example
+    -------
     >>> noise = Brownian(seed=7)
     >>> whole, part = noise.increments(3, (4, 2)), Brownian(seed=7, offset=2).increments(3, (2, 2))
     >>> bool(np.all(whole[2:] == part))
@@ -117,22 +131,33 @@ class Along:
 class BrownianTree:
     """One Brownian path on [t0, t1], W(t0) = 0, that can be asked at any time, in any order, at any resolution.
 
+        W(m) = (W(a) + W(b))/2 + sqrt(b - a)/2 Z(cell),                      m the middle of the cell [a, b]
+        W(t) = (1 - x) W(a) + x W(b) + sqrt((b - a) x (1 - x)) Z(cell),      x = (t - a)/(b - a), in a finest cell
+
+    Times no two of which are in the same finest cell have exactly the law of Brownian motion, and so does each time alone.
+    For two times in the same cell the bridge parts are multiples of one normal: their covariance is too large, by at most
+    (b - a)/4, and the increment between them varies too little.
+
+    Parameters
+    ----------
     seed, shape, offset : as in Brownian.
-    tol : the width of the finest cells, at most; default (t1 - t0) / 2^20. Inside a finest cell one further bridge
-        normal, the cell's own, serves every time:
-
-            W(t) = (1 - x) W(a) + x W(b) + sqrt((b - a) x (1 - x)) Z(cell),     x = (t - a)/(b - a)
-
-        So times no two of which are in the same finest cell have exactly the law of Brownian motion, and so does each
-        time alone. For two times in the same cell the bridge parts are multiples of one normal: their covariance is too
-        large, by at most (b - a)/4, and the increment between them varies too little. Choose tol below the smallest
-        step. A smaller tol keeps the values at the multiples of (t1 - t0)/2^depth of the coarser tree, in bits.
+    t0, t1 : the ends, t0 < t1, in the unit of ts; a solve may run either way between them.
+    tol : the width of the finest cells, at most; default (t1 - t0) / 2^20. Choose it below the smallest step. A smaller tol keeps
+        the values at the multiples of (t1 - t0)/2^depth of the coarser tree, in bits.
 
     Consistency: W(t) depends on (seed, trajectory, channel, t) alone, and is rounded to a multiple of a power of two,
     finer than 2^-46 sqrt(t1 - t0), so that differences are exact: in float64 W(s, u) == W(s, t) + W(t, u), bit for bit,
     and W(t, s) == -W(s, t). In float32 each increment is the exact one rounded once: the sum is off by at most
     2^-24 (|W(s,t)| + |W(t,u)| + 2 |W(s,u)|), to first order.
 
+    Raises ValueError for times outside [t0, t1], and for t0 >= t1.
+
+    Cost: log2((t1 - t0)/tol) normals a time, twenty by default, forward and again back; a walk along a grid shares most of them.
+    Source: Levy's construction of Brownian motion by midpoints; a tree that is recomputed from keys: Li, Wong, Chen & Duvenaud
+    2020, arXiv 2001.01328, section 4.
+
+    Example
+    -------
     >>> tree = BrownianTree(seed=7, t0=0.0, t1=1.0)
     >>> first, second, both = (tree.increments(s, t, (5,)) for s, t in ((0.1, 0.3), (0.3, 0.7), (0.1, 0.7)))
     >>> bool(np.all(both == first + second))

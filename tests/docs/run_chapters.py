@@ -1,8 +1,8 @@
 """Run the book: every ```python block of a chapter, in order, in one fresh namespace.
 
     python -m tests.docs.run_chapters              run all chapters, say where the book and the machine disagree
-    python -m tests.docs.run_chapters 00 08        only these (backends, warnings, which-method: the pages of those names)
-    python -m tests.docs.run_chapters --write      run, and put what was really printed into the ```text blocks
+    python -m tests.docs.run_chapters 00 08        only these (or backends, gallery: other pages, or how their names begin)
+    python -m tests.docs.run_chapters --write      run, and put what was really printed, and drawn, into the pages
     python -m tests.docs.run_chapters --script 00  print the chapter's code as one script
 
 What a block prints must stand in a ```text block right after it. A block opened with ```python raises must raise; the
@@ -12,18 +12,20 @@ each place. Inside warnings and errors numbers are not compared, because a messa
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import re
 import sys
+import tempfile
 import textwrap
 import time
 import warnings
 from contextlib import redirect_stdout
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = ("which-method", "warnings", "backends")
 WIDTH = 112          # messages are wrapped, so that a page needs no scrolling
 NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?|\binf\b|\bnan\b")
 MESSAGE = re.compile(r"^(\w+\.)*\w*(Error|Warning): ")
@@ -43,8 +45,21 @@ def chapters() -> list[Path]:
 
 
 def pages() -> list[Path]:
-    """The chapters, and the pages that are run like them."""
+    """The chapters, and every other page with code, which is run like them."""
     return [*chapters(), *(DOCS / f"{name}.md" for name in PAGES)]
+
+
+def others() -> tuple[str, ...]:
+    """The names of the pages with code that are no chapters, as gallery/flow."""
+    coded = (path for path in DOCS.rglob("*.md") if "\n```python" in path.read_text())
+    return tuple(sorted(path.relative_to(DOCS).with_suffix("").as_posix() for path in coded if path not in chapters()))
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(DOCS).with_suffix("").as_posix() if path.is_relative_to(DOCS) else path.stem
+
+
+PAGES = others()
 
 
 def blocks(lines: list[str]) -> list[Block]:
@@ -114,16 +129,40 @@ def execute(code: str, namespace: dict, filename: str, raises: bool) -> str:
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
 
 
-def run(path: Path) -> tuple[list[str], list[tuple[Block, str]], dict]:
-    """Execute a chapter: its lines, what each block really printed, and the namespace it left."""
+def run(path: Path, pictures: bool = False) -> tuple[list[str], list[tuple[Block, str]], dict]:
+    """Execute a page, in a folder of its own: its lines, what each block really printed, and the namespace it left.
+
+    pictures: what it has drawn is put beside the page.
+    """
     lines = path.read_text().splitlines()
     namespace: dict = {"__name__": path.stem}
     results = []
-    for block in blocks(lines):
-        # Empty lines in front, so that a traceback names the line of the chapter.
-        code = "\n" * block.start + code_of(lines, block)
-        results.append((block, execute(code, namespace, str(path), block.raises)))
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        for block in blocks(lines):
+            # Empty lines in front, so that a traceback names the line of the chapter.
+            code = "\n" * block.start + code_of(lines, block)
+            results.append((block, execute(code, namespace, str(path), block.raises)))
+        drawn = sorted(Path(folder).glob("*.png"))
+        for picture in drawn:
+            if pictures:
+                keep(picture, path.parent / picture.name)
+        if "pyplot" in "".join(lines):
+            from matplotlib import pyplot
+            pyplot.close("all")
     return lines, results, namespace
+
+
+@cache
+def once(path: Path) -> tuple[list[str], list[tuple[Block, str]], dict]:
+    """`run`, once in a process: for tests that look at a page after one another."""
+    return run(path)
+
+
+def keep(picture: Path, path: Path) -> None:
+    """A picture in 64 colours, which makes it a third as large."""
+    from PIL import Image
+
+    Image.open(picture).convert("RGB").quantize(64).save(path, optimize=True)
 
 
 def comparable(text: str) -> str:
@@ -139,7 +178,7 @@ def comparable(text: str) -> str:
 
 def differences(path: Path) -> list[str]:
     """Where the chapter does not show what its code prints."""
-    _, results, _ = run(path)
+    _, results, _ = once(path) if path.is_relative_to(DOCS) else run(path)
     return [f"{path.name}, line {block.end + 2}: the book shows\n{block.shown or '(nothing)'}\nbut the code prints\n"
             f"{printed or '(nothing)'}"
             for block, printed in results if comparable(printed) != comparable(block.shown or "")]
@@ -162,19 +201,19 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--write", action="store_true", help="refresh the text blocks")
     parser.add_argument("--script", action="store_true", help="print the code, run nothing")
     options = parser.parse_args(arguments)
-    unknown = [name for name in options.chapter if not any(path.name.startswith(name) for path in pages())]
+    unknown = [name for name in options.chapter if not any(name_of(path).startswith(name) for path in pages())]
     if unknown:
-        parser.error(f"no chapter begins with {', '.join(unknown)}; there are {', '.join(path.stem for path in pages())}")
+        parser.error(f"no chapter begins with {', '.join(unknown)}; there are {', '.join(map(name_of, pages()))}")
     bad = 0
     for path in pages():
-        if options.chapter and not any(path.name.startswith(name) for name in options.chapter):
+        if options.chapter and not any(name_of(path).startswith(name) for name in options.chapter):
             continue
         if options.script:
             lines = path.read_text().splitlines()
             print("\n\n".join(code_of(lines, block) for block in blocks(lines)))
             continue
         began = time.perf_counter()
-        lines, results, _ = run(path)
+        lines, results, _ = run(path, pictures=options.write)
         seconds = time.perf_counter() - began
         wrong = [1 for block, printed in results if comparable(printed) != comparable(block.shown or "")]
         if options.write and wrong:
@@ -183,7 +222,7 @@ def main(arguments: list[str]) -> int:
             bad += len(wrong)
             print("\n\n".join(differences(path)))
         state = "refreshed" if options.write else "DIFFERENT"
-        print(f"{path.name}: {len(results)} blocks, {seconds:.1f} s" + (f", {len(wrong)} {state}" if wrong else ""))
+        print(f"{name_of(path)}: {len(results)} blocks, {seconds:.1f} s" + (f", {len(wrong)} {state}" if wrong else ""))
     return 1 if bad else 0
 
 

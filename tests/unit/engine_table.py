@@ -211,6 +211,9 @@ case(np.take, lambda a: np.take(a, [[5, 0], [1, 5]]), x23, note="flat")
 case(np.take, lambda a: np.take(a, [0, 0, 1], axis=-2), x234, note="negative")
 case(np.repeat, lambda a: np.repeat(a, 3, axis=0), x23)
 case(np.repeat, lambda a: np.repeat(a, 2), x23, note="flat")
+case(np.repeat, lambda a: np.repeat(a, 3, axis=-1), x23, note="negative")
+case(np.tile, lambda a: np.tile(a, 2), x23, note="fewer-numbers-than-axes")
+case(np.outer, np.outer, 0.7, x23, note="number")
 case(np.copy, np.copy, x23)
 case(np.copy, lambda a: a.copy() * a, x23, note="method")
 case(np.full_like, lambda a: np.full_like(a, a[0, 0]) * a, x23, note="tensor-fill",
@@ -268,7 +271,35 @@ case(np.cov, lambda a: np.cov(a, rowvar=False), x23, note="columns", formula=lam
 case(np.corrcoef, np.corrcoef, x23,
     formula=lambda a: covariance(a) / np.sqrt(np.outer(np.diag(covariance(a)), np.diag(covariance(a)))))
 
+some_nan = np.array([[True, False, False], [False, False, False]])
+
+
+def holed(a: Any) -> Any:
+    return np.where(some_nan, np.nan, a)
+
+
+def sorted_row(a: Any, weights: Any) -> Any:
+    """A combination of the smallest, the second, ... entry of the rows."""
+    return np.sort(a, 1) @ np.array(weights)
+
+
+case(np.nanquantile, lambda a: np.nanquantile(a, 0.3, axis=1), x23, formula=lambda a: sorted_row(a, [0.4, 0.6, 0.0]))
+case(np.nanquantile, lambda a: np.nanquantile(holed(a), 0.3, axis=1, keepdims=True), x23, note="nan",
+     formula=lambda a: np.stack([0.7 * np.sort(a[0, 1:])[:1] + 0.3 * np.sort(a[0, 1:])[1:], sorted_row(a[1:], [0.4, 0.6, 0.0])]))
+case(np.nanquantile, lambda a: np.nanquantile(a, [0.5, 1.0], axis=1), x23, note="two", formula=lambda a: np.sort(a, 1)[:, 1:].T)
+case(np.nanpercentile, lambda a: np.nanpercentile(a, 30, axis=1), x23, formula=lambda a: sorted_row(a, [0.4, 0.6, 0.0]))
+case(np.nanmedian, lambda a: np.nanmedian(a, axis=1), x23, formula=lambda a: sorted_row(a, [0.0, 1.0, 0.0]))
+case(np.nancumprod, lambda a: np.nancumprod(a, axis=0), x23, formula=lambda a: np.cumprod(a, axis=0))
+case(np.cumulative_sum, lambda a: np.cumulative_sum(a, axis=1, include_initial=True), x23,
+     formula=lambda a: np.concatenate([0 * a[:, :1], np.cumsum(a, 1)], 1))
+case(np.cumulative_prod, np.cumulative_prod, row3, formula=np.cumprod)
+
 # ------------------------------------------------------------------ more elementwise ones
+case(np.frexp, lambda a: np.frexp(a)[0] * np.frexp(a)[1], x23, formula=lambda a: a * np.frexp(x23)[1] / 2.0 ** np.frexp(x23)[1])
+case(np.unwrap, lambda a: np.unwrap(9 * a), x23, formula=lambda a: 9 * a + (np.unwrap(9 * x23) - 9 * x23))
+case(np.unwrap, lambda a: np.unwrap(9 * a, axis=0, period=3.0), x23, note="period",
+     formula=lambda a: 9 * a + (np.unwrap(9 * x23, axis=0, period=3.0) - 9 * x23))
+case(np.astype, lambda a: np.astype(a, a.dtype) * a, x23, note="function", formula=lambda a: a * a)
 case(np.fmod, np.fmod, x23, pos3, formula=lambda a, b: a - np.trunc(x23 / pos3) * b)
 case(np.fmax, np.fmax, x23, y23)
 case(np.fmin, np.fmin, x23, y23)
@@ -319,6 +350,10 @@ case(np.trapezoid, lambda y, x: np.trapezoid(y, x), x23, away3)
 case(np.trapezoid, lambda y: np.trapezoid(y, dx=0.3, axis=0), x23, note="dx")
 case(np.gradient, lambda a: np.gradient(a, 0.3, axis=1), x234)
 case(np.gradient, lambda a: np.gradient(a), vec, note="1d")
+case(np.gradient, lambda a: np.gradient(a)[0] * np.gradient(a, 0.5, 0.25)[1], x23, note="two-axes")
+case(np.gradient, np.gradient, vec, np.array([0.0, 0.3, 0.5, 1.2]), note="coordinates")
+case(np.gradient, lambda a, c: np.gradient(a, c, axis=2, edge_order=2), x234, np.array([0.0, 0.3, 0.5, 1.2]), note="edge-2")
+case(np.gradient, lambda a: np.gradient(a, 0.3, axis=0), x23, note="two-points")
 case(np.convolve, np.convolve, vec, row3, note="full")
 for mode in ("same", "valid"):
     case(np.convolve, lambda a, b, m=mode: np.convolve(a, b, m), row3, vec, note=mode)
@@ -367,6 +402,12 @@ case(np.reshape, lambda a: np.reshape(a, (3, 2), order="F") + a.reshape(3, 2, or
 case(np.ravel, lambda a: a.ravel("F") * a.flatten("F"), x23, note="F")
 for mode in ("constant", "edge", "wrap", "reflect", "symmetric"):
     case(np.pad, lambda a, m=mode: np.pad(a, ((1, 0), (2, 1)), mode=m), x23, note=mode)
+case(np.insert, lambda a, b: np.insert(a, 1, b, axis=0), x23, row3)
+case(np.insert, lambda a: np.insert(a, [1, 3], 0.5), x23, note="flat")
+case(np.insert, lambda a, b: np.insert(a, [0, 2], b, axis=1), x23, y23[:, :2], note="two-columns")
+case(np.apply_along_axis, lambda a: np.apply_along_axis(np.sum, 0, a), x23)
+case(np.apply_along_axis, lambda a: np.apply_along_axis(lambda r: np.outer(r, r), 1, a), x234, note="matrices")
+case(np.resize, lambda a: np.resize(a, (4, 4)), x23)
 case(np.pad, lambda a: np.pad(a, 1, constant_values=2.5), x23, note="value")
 case(np.trace, lambda a: a.trace() + a.diagonal()[1] + a.take([0, 4])[1] + a.repeat(2)[3] + a.mT[0, 1], x23, note="methods",
      formula=lambda a: a[0, 0] + 3 * a[1, 1] + a[0, 1] + a[1, 0])
@@ -490,6 +531,29 @@ for key, fn in {LA.matmul: lambda a: LA.matmul(a, a.T), LA.outer: lambda a: LA.o
                 LA.diagonal: LA.diagonal, LA.matrix_transpose: LA.matrix_transpose, LA.cross: lambda a: LA.cross(a[0], a[1]),
                 LA.tensordot: lambda a: LA.tensordot(a, a, axes=((0,), (0,)))}.items():
     case(key, fn, x23)
+
+
+def normal_equations(a: Any, b: Any) -> Any:
+    return LA.solve(a.T @ a, a.T @ b)
+
+
+def left_over(a: Any, b: Any) -> Any:
+    r = b - a @ normal_equations(a, b)
+    return np.sum(r * r, 0)
+
+
+case(LA.lstsq, lambda a, b: LA.lstsq(a, b)[0], tall, draw(4, 2), formula=normal_equations)
+case(LA.lstsq, lambda a, b: LA.lstsq(a, b)[0], tall, vec, note="vector", formula=normal_equations)
+case(LA.lstsq, lambda a, b: LA.lstsq(a, b)[0], tall.T, row3, note="wide", formula=lambda a, b: a.T @ LA.solve(a @ a.T, b))
+case(LA.lstsq, lambda a, b: LA.lstsq(a, b)[1] + LA.lstsq(a, b)[2], tall, draw(4, 2), note="residuals",
+     formula=lambda a, b: left_over(a, b) + 3)
+case(LA.lstsq, lambda a, b: LA.lstsq(a, b)[1], tall, vec, note="residual", formula=lambda a, b: left_over(a, b)[None])
+case(LA.lstsq, lambda a, b: LA.lstsq(a, b)[3], tall, vec, note="s", formula=lambda a, b: np.sqrt(spectrum(a.T @ a))[::-1])
+cube = draw(2, 2, 4) + 2 * np.eye(4).reshape(2, 2, 4)
+case(LA.tensorsolve, LA.tensorsolve, cube, draw(2, 2))
+case(LA.tensorsolve, lambda a, b: LA.tensorsolve(a, b, axes=(0,)), np.moveaxis(cube, 2, 0), draw(2, 2), note="axes",
+     formula=lambda a, b: LA.tensorsolve(np.moveaxis(a, 0, 2), b))
+case(LA.tensorinv, LA.tensorinv, cube)
 
 
 # ------------------------------------------------------------------ Fourier transforms, against sums over the definition

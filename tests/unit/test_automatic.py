@@ -29,9 +29,9 @@ def gradients(problem, **options):
     return rv.value_and_grad(loss, argnums=(0, 1), has_aux=True)(params, y0)
 
 
-def assert_near(found, wanted, rtol):
+def assert_near(found, wanted, rtol, atol=0.0):
     for a, b in zip(rv.tree.flatten(found)[0], rv.tree.flatten(wanted)[0], strict=True):
-        assert np.linalg.norm(a - b) <= rtol * np.linalg.norm(b)
+        assert np.linalg.norm(a - b) <= rtol * np.linalg.norm(b) + atol
 
 
 @pytest.mark.parametrize("method", [rv.NearReversible("rk4"), rv.EES(stages=4), rv.Coupled("rk4", lam=0.99)], ids=repr)
@@ -52,7 +52,10 @@ def test_where_it_fails_the_gradient_is_computed_again(problem, backend, caplog)
     n = int(np.sqrt(len(problem[2]) - 1))
     assert sol.stats.fallback == f"Checkpointed(n={n})" and sol.stats.peak_states <= n + 1
     assert [r.message for r in caplog.records if "computed again" in r.message] and len(caplog.records) == 1
-    assert_near(found, wanted, 1e-11)                   # 800 additions of rounding 1e-16, and condition numbers of some 100
+    # 800 additions of rounding 1e-16, and condition numbers of some 100. A program rounds each product of a step in its own way, so
+    # of a gradient in which large terms cancel (the heat equation's dL/dk) what is left is as near as those terms are, not as it is.
+    terms = 0.0 if backend == "eager" else 100 * 2.0**-53 * np.linalg.norm(wanted[1])
+    assert_near(found, wanted, 1e-11, terms)
 
 
 def test_in_float32_the_tolerance_is_that_of_float32():

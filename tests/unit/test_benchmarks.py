@@ -4,7 +4,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-from argparse import ArgumentParser
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from reference.adapters import to_numpy
 from reference.benchmarks import report, run
 from reference.benchmarks.contenders import CONTENDERS, Contender, c_by_hand, numpy_by_hand, numpy_folded, revode_modes
 from reference.benchmarks.works import PLAIN, Work, loss, problem
+from revode.__main__ import main
 from revode.compiled import native
 from revode.experiments import complexity
 
@@ -321,10 +321,10 @@ def test_complexity_leaves_out_what_takes_too_long():
     assert "n = 200" in notes[0] and list(found[2].seconds) == [8]
 
 
-def judged(reversible, rival, peaks):
+def judged(reversible, rival, peaks, repeats=3):
     first, second = complexity.curves()[0], complexity.curves()[2]
     for curve, seconds in ((first, reversible), (second, rival)):
-        curve.seconds = {n: [s] for n, s in zip((100, 1000), seconds, strict=True)}
+        curve.seconds = {n: [s] * repeats for n, s in zip((100, 1000), seconds, strict=True)}
         curve.loss = {100: 1.0, 1000: 2.0}
     first.peak_bytes = dict(zip((100, 1000), peaks, strict=True))
     first.slope = complexity.slope({n: first.median(n) for n in first.seconds})
@@ -336,6 +336,17 @@ def test_complexity_judges():
     assert judged((1.0, 10.0), (2.0, 9.9), (50_000, 60_000)) == [False, True, True, True]
     assert judged((1.0, 10.0), (2.0, 60.0), (50_000, 90_000)) == [True, True, False, True]
     assert judged((1.0, 20.0), (2.0, 60.0), (50_000, 60_000)) == [True, True, True, False]
+    # from two repetitions nothing is said about times: equal losses and flat memory are left
+    assert judged((1.0, 10.0), (2.0, 9.9), (50_000, 60_000), repeats=2) == [True, True]
+
+
+def test_complexity_compares_what_ran_on_one_backend():
+    first, second = complexity.curves()[0], complexity.curves()[2]
+    for curve in (first, second):
+        curve.seconds, curve.loss, curve.backend = {100: [1.0] * 3}, {100: 1.0}, "native"
+    assert len(complexity.verdicts([first, second])) == 2
+    second.backend = "eager"
+    assert complexity.verdicts([first, second]) == []
 
 
 def test_complexity_says_where_the_plain_base_is_faster():
@@ -351,23 +362,36 @@ def test_complexity_says_where_the_plain_base_is_faster():
 def test_the_complexity_command_writes_json_and_plot(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(complexity, "NS", (5, 9))
-    parser = ArgumentParser()
-    complexity.add_parser(parser.add_subparsers(dest="command"))
-    args = parser.parse_args(["complexity", "--repeats", "1", "--json", str(tmp_path / "c.json"), "--plot", str(tmp_path / "c.png")])
-    assert complexity.main(args) == 0
+    assert main(["complexity", "--repeats", "1", "--json", str(tmp_path / "c.json"), "--plot", str(tmp_path / "c.png")]) == 0
     figures = json.loads((tmp_path / "c.json").read_text())
-    assert [curve["name"] for curve in figures["curves"]] == [curve.name for curve in complexity.curves()]
+    assert [row["name"] for row in figures["rows"]] == [curve.name for curve in complexity.curves()]
+    assert {row["backend"] for row in figures["rows"]} == {"eager"} and len(figures["verdicts"]) == 2
     assert (tmp_path / "c.png").stat().st_size > 5000
     printed = capsys.readouterr().out
-    assert "published" in printed.lower() and "other hardware" in printed and "15.06 s" in printed
+    assert "other hardware" in printed and "15.06 s" in printed and "No verdict about times" in printed
 
 
-def test_the_complexity_command_refuses_what_makes_no_sense(tmp_path):
-    parser = ArgumentParser()
-    complexity.add_parser(parser.add_subparsers(dest="command"))
+def test_complexity_loses_nothing_to_ctrl_c(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(complexity, "NS", (5, 9))
+
+    def stop(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(complexity, "peak_memory", stop)
+    assert main(["complexity", "--repeats", "1", "--json", str(tmp_path / "c.json"), "--plot", str(tmp_path / "c.png")]) == 130
+    figures = json.loads((tmp_path / "c.json").read_text())
+    assert len(figures["rows"]) == len(complexity.curves()) and figures["stopped"] == "interrupted"
+    assert (tmp_path / "c.png").exists() and "Ended early" in capsys.readouterr().out
+
+
+def test_the_complexity_command_refuses_what_makes_no_sense(tmp_path, capsys):
     for words in (["--most", "100"], ["--repeats", "0"], ["--json", str(tmp_path / "nowhere" / "c.json")]):
-        with pytest.raises(complexity.UserError):
-            complexity.main(parser.parse_args(["complexity", *words]))
+        try:
+            status = main(["complexity", *words])
+        except SystemExit as stop:               # argparse
+            status = stop.code
+        captured = capsys.readouterr()
+        assert status == 2 and not captured.out and captured.err
 
 
 def test_the_worker_keeps_its_answers_apart_from_what_libraries_print():

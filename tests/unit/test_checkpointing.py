@@ -20,9 +20,10 @@ def field(t: Any, y: Any, p: Any) -> Any:
     return np.sin(y) * p + t
 
 
-def loss(N: int, mode: Any, method: Any, seen: list, save: Any = (-1,)) -> Any:
+def loss(N: int, mode: Any, method: Any, seen: list, save: Any = (-1,), backend: str = "eager") -> Any:
     def f(y0: Any, p: Any) -> Any:
-        sol = rv.solve(field, y0, np.linspace(0.0, 0.1, N + 1), p, method=method, gradient=mode, save=list(save))
+        sol = rv.solve(field, y0, np.linspace(0.0, 0.1, N + 1), p, method=method, gradient=mode, save=list(save),
+                       backend=backend)
         seen.append(sol.stats)
         return np.sum(sol.ys ** 2)
     return f
@@ -47,7 +48,7 @@ def test_advances_are_the_minimum_and_states_at_most_n(n: int) -> None:
 
         def f(p: Any, N: int = N, counted: Any = counted, stats: list = stats) -> Any:
             sol = rv.solve(counted, Y0, np.linspace(0.0, 1.0, N + 1), p, method=rv.RungeKutta("euler"),
-                           gradient=rv.Checkpointed(n), save=[-1])
+                           gradient=rv.Checkpointed(n), save=[-1], backend="eager")
             stats.append(sol.stats)
             return np.sum(sol.ys)
 

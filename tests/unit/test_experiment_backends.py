@@ -11,9 +11,10 @@ import pytest
 import revode as rv
 from revode.__main__ import main
 from revode.compiled import native
-from revode.experiments import complexity, engines, fits, oscillator, ou, training, white_dwarf
-from revode.experiments.engines import Engine
-from revode.methods import EES27, Coupled, ReversibleHeun
+from revode.experiments import backends, complexity, oscillator, ou, training, white_dwarf
+from revode.experiments.backends import Solver
+from revode.experiments.training import Fit
+from revode.methods import EES27
 
 try:
     native.compiler()
@@ -22,21 +23,16 @@ except native.NoCompiler:
     COMPILER = False
 
 
-def losses_of_ode(module: Any, backend: str) -> training.Trained:
-    return training.train(module.experiment(60).on(Engine(backend)), rv.Reversible(), iterations=6)
+def trained(e: Any, backend: str, iterations: int = 6) -> training.Trained:
+    return training.fit(Fit("row", e, Solver(e.method, rv.Reversible(), backend)), iterations)
 
 
-def losses_of_ou(method: Any, per_unit: int, backend: str) -> training.Trained:
-    data = ou.sample(np.random.default_rng(0), 32)
-    modes = ou.problem(method, per_unit, 6, data, 0, Engine(backend))
-    return fits.fit(modes, ou.initial(0, "time"), rv.optim.adam(0.02), 6, None)
+def of_ou(name: str) -> Any:
+    return next(e for e in ou.experiment(paths=6, data_paths=32) if e.name == name)
 
 
-RUNS = {"white-dwarf": lambda backend: losses_of_ode(white_dwarf, backend),
-        "oscillator": lambda backend: losses_of_ode(oscillator, backend),
-        "ou, reversible Heun": lambda backend: losses_of_ou(ReversibleHeun(), 12, backend),
-        "ou, EES(2,7)": lambda backend: losses_of_ou(EES27(), 3, backend),
-        "ou, Coupled": lambda backend: losses_of_ou(Coupled("midpoint"), 3, backend)}
+RUNS = {"white-dwarf": lambda: white_dwarf.experiment(60), "oscillator": lambda: oscillator.experiment(60),
+        **{f"ou, {name}": lambda name=name: of_ou(name) for name in ("reversible Heun", "EES(2,7)", "Coupled midpoint")}}
 
 
 # The program of EES(2,7) takes the compiler some 5 s, so it is replayed here; tests of the native host have such methods too.
@@ -50,44 +46,51 @@ def test_the_losses_are_those_of_the_tape(name: str, backend: str) -> None:
     (Seen: 4e-16 throughout, because such roundings mostly cancel.)"""
     if backend == "native" and not COMPILER:
         pytest.skip("no C++ compiler on this machine")
-    found, tape = RUNS[name](backend), RUNS[name]("eager")
-    assert (found.backend, tape.backend) == (backend, "eager")
+    found, tape = trained(RUNS[name](), backend), trained(RUNS[name](), "eager")
+    assert (found.stats.backend, tape.stats.backend) == (backend, "eager")
     assert len(tape.losses) == 6 and tape.losses[5] != tape.losses[0]
     np.testing.assert_allclose(found.losses[0], tape.losses[0], rtol=1e-12)
     np.testing.assert_allclose(found.losses, tape.losses, rtol=1e-10)
 
 
 def rows_of(path: Any) -> dict[str, dict]:
-    return {row["gradient"]: row for row in json.loads(path.read_text())["rows"]}
+    return {row["name"]: row for row in json.loads(path.read_text())["rows"]}
 
 
-def test_compare_times_reversible_on_the_tape_and_compiled(capsys: Any, tmp_path: Any) -> None:
+def test_compare_takes_native_and_times_reversible_on_the_others_too(capsys: Any, tmp_path: Any) -> None:
+    if not COMPILER:
+        pytest.skip("no C++ compiler on this machine")
     path = tmp_path / "out.json"
     assert main(["compare", "white-dwarf", "--steps", "40", "--iterations", "4", "--json", str(path)]) == 0
-    rows, out = rows_of(path), capsys.readouterr().out
-    compiled = ["replay", "native"] if COMPILER else ["replay"]
-    assert list(rows)[:len(compiled) + 2] == ["reversible", *(f"reversible, {name}" for name in compiled), "direct"]
-    for name, row in rows.items():
-        assert row["backend"] == (name.split(", ")[1] if ", " in name else "eager"), name
-        if ", " in name:
-            # the same parameters, the same counts, and the same gradient up to the order of sums over 40 steps
-            assert (row["steps"], row["states"], row["loss"]) == (40, 2, pytest.approx(rows["reversible"]["loss"], rel=1e-12))
-            assert row["gradient_error"] < 5e-13 and row["extrapolated"]
-    assert "backend: eager (the tape) for every mode" in out and ("There is no row for native" in out) == (not COMPILER)
+    rows, captured = rows_of(path), capsys.readouterr()
+    assert list(rows)[:2] == ["reversible", "direct"] and list(rows)[-3:] == ["backsolve", "reversible, replay", "reversible, eager"]
+    assert rows["reversible"]["backend"] == "native" and "backend: native (" in captured.out
+    # Said where something was compiled: another test of this process may have done so before.
+    assert ("reversible: ready for native after" in captured.err) == (rows["reversible"]["compile_seconds"] is not None)
+    for name in ("replay", "eager"):
+        row = rows[f"reversible, {name}"]
+        # the same parameters, the same counts, and the same gradient up to the order of sums over 40 steps
+        assert (row["backend"], row["relative"]) == (name, 1.0)
+        assert (row["steps"], row["states"], row["loss"]) == (40, 2, pytest.approx(rows["reversible"]["loss"], rel=1e-12))
+        assert row["gradient_error"] < 5e-13 and row["extrapolated"]
+    # The time of a row is over that of Reversible on the backend that truly ran it.
+    basis = {row["backend"]: row["seconds_per_iteration"] for name, row in rows.items() if name.startswith("reversible")}
+    for row in rows.values():
+        assert row["relative"] == pytest.approx(row["seconds_per_iteration"] / basis[row["backend"]])
 
 
-def test_compare_without_a_compiler(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_without_a_compiler(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert main(["compare", "white-dwarf", "--steps", "5", "--iterations", "1"]) == 0
-    out = " ".join(capsys.readouterr().out.split())
-    assert "reversible, replay" in out and "reversible, native" not in out
-    assert "There is no row for native code. native: found no C++ compiler" in out
+    path = tmp_path / "out.json"
+    assert main(["compare", "white-dwarf", "--steps", "5", "--iterations", "1", "--json", str(path)]) == 0
+    assert "backend: auto" in capsys.readouterr().out
+    assert not any(row["backend"] == "native" for row in rows_of(path).values())
 
 
 @pytest.mark.parametrize("words, said", [
     ("train white-dwarf --backend native", 'native: found no C++ compiler (looked for g++, clang++ and c++): '),
-    ("train ou --threads 2", "--threads goes with --backend native"),
-    ("train white-dwarf --backend native --threads 0", "--threads 0: at least 1"),
+    ("train ou --backend eager --threads 2", "--threads goes with --backend native"),
+    ("train ou --arithmetic strict", "--arithmetic goes with --backend replay, native or cuda"),
     ("compare gbm --arithmetic strict", "--arithmetic goes with --backend replay, native or cuda"),
     ("complexity --backend native", "native: found no C++ compiler"),
 ])
@@ -109,27 +112,48 @@ def test_a_gpu_that_is_missing_is_said(capsys: Any, monkeypatch: pytest.MonkeyPa
     assert capsys.readouterr().err == "revode train: --backend cuda: CuPy is not installed\n"
 
 
-def test_a_field_that_cannot_be_compiled_is_said(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any, **options: Any) -> None:
-        raise rv.engine.tensor.NotTraceable("np.sort has no form as a loop")
+def refusing(monkeypatch: pytest.MonkeyPatch, method: Any) -> list:
+    """Native refuses solves by this method; the list of what was asked for."""
+    asked: list = []
 
-    monkeypatch.setattr(engines, "solve", refuse)
+    def solve(*args: Any, **options: Any) -> Any:
+        asked.append((options["method"], options["backend"], options["gradient"]))
+        if options["backend"] == "native":
+            if options["method"] == method:
+                raise rv.engine.tensor.NotTraceable("np.sort has no form as a loop")
+            options["backend"] = "replay"                      # quicker than a compiler, for a test
+        return rv.solve(*args, **options)
+
+    monkeypatch.setattr(backends, "solve", solve)
     monkeypatch.setattr(native, "compiler", lambda: native.Compiler("g++", "g++ 1"))
-    assert main(["train", "white-dwarf", "--backend", "native", "--steps", "5"]) == 2
-    said = capsys.readouterr().err
-    assert "--backend native cannot run this: np.sort has no form as a loop. --backend replay" in said
+    return asked
 
 
-def test_complexity_compares_on_one_engine() -> None:
-    """Reversible and Checkpointed on the tape, however many solves of one kind there were; another engine is one more curve."""
-    assert {curve.engine for curve in complexity.curves()} == {engines.EAGER}
-    more = complexity.curves(Engine("replay"))
-    assert [curve.name for curve in more[:-1]] == [curve.name for curve in complexity.curves()]
-    assert (more[-1].name, more[-1].engine) == ("reversible, replay", Engine("replay"))
+OU = ["train", "ou", "--iterations", "1", "--paths", "4", "--data-paths", "8"]
 
 
-def test_complexity_measures_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_a_backend_cannot_run_is_said_before_any_row_is_trained(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third of five: each row before it has taken one gradient, and no update."""
+    asked = refusing(monkeypatch, EES27())
+    assert main([*OU, "--backend", "native"]) == 2
+    captured = capsys.readouterr()
+    assert ("--backend native cannot run EES(2,7): np.sort has no form as a loop. --backend replay and --backend eager can."
+            in captured.err)
+    assert "loss" not in captured.out and len(asked) == 3
+
+
+def test_what_was_left_to_us_falls_back_with_a_note(capsys: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    asked = refusing(monkeypatch, EES27())
+    path = tmp_path / "out.json"
+    assert main([*OU, "--json", str(path)]) == 0
+    assert "EES(2,7) is not for native: np.sort has no form as a loop" in " ".join(capsys.readouterr().out.split())
+    assert list(rows_of(path)) == list(ou.METHODS)
+    assert {backend for method, backend, gradient in asked if gradient == rv.Reversible()} == {"native", "auto"}
+
+
+def test_complexity_passes_its_backend_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """500 steps, at which "auto" leaves the tape."""
+    assert {curve.solve.backend for curve in complexity.curves()} == {"eager"}
     ran = []
 
     def solve(*args: Any, **options: Any) -> Any:
@@ -137,11 +161,12 @@ def test_complexity_measures_what_it_says(monkeypatch: pytest.MonkeyPatch) -> No
         ran.append(sol.stats)
         return sol
 
-    monkeypatch.setattr(engines, "solve", solve)
-    for curve in complexity.curves(Engine("replay")):
-        if curve.name in ("reversible", "checkpointed:44", "reversible, replay"):
-            rv.value_and_grad(complexity.objective(curve, 500))(complexity.parameters(0))
-    assert [stats.backend for stats in ran] == ["eager", "eager", "replay"]
+    monkeypatch.setattr(backends, "solve", solve)
+    for backend in ("eager", "replay"):
+        for curve in complexity.curves(Solver(backend=backend)):
+            if curve.name in ("reversible", "checkpointed:44"):
+                curve.gradient(500, complexity.parameters(0))
+    assert [stats.backend for stats in ran][:3] == ["eager", "eager", "replay"]
 
 
 def test_a_gpu_in_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,12 +177,13 @@ def test_a_gpu_in_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.skip("no C++ compiler on this machine")
     monkeypatch.setattr(fused, "gpu", fused.shim)
     e = white_dwarf.experiment(8)
-    found, tape = (training.train(e.on(Engine(backend)), rv.Reversible(), iterations=3) for backend in ("cuda", "eager"))
-    assert (found.backend, tape.backend) == ("fused", "eager")
+    found, tape = (trained(e, backend, 3) for backend in ("cuda", "eager"))
+    assert (found.stats.backend, tape.stats.backend) == ("fused", "eager")
     np.testing.assert_allclose(found.losses, tape.losses, rtol=1e-10)
     assert isinstance(rv.tree.flatten(found.params)[0][0], np.ndarray)
     for gradient in (rv.Direct(), rv.Checkpointed(2)):                             # other modes: the tape, on the host
-        assert training.train(e.on(Engine("cuda")), gradient, iterations=1).backend == "eager"
+        job = Fit("row", e, Solver(e.method, gradient, "cuda"))
+        assert training.fit(job, 1).stats.backend == "eager"
 
 
 def test_what_cannot_be_fused_is_said_and_runs_on_the_host(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
@@ -170,8 +196,7 @@ def test_what_cannot_be_fused_is_said_and_runs_on_the_host(monkeypatch: pytest.M
         raise CannotBeFused("solve: too wide")
 
     monkeypatch.setattr(revode_cuda, "solve", refuse)
-    monkeypatch.setattr(engines, "_told", set())
-    found, tape = (training.train(white_dwarf.experiment(8).on(Engine(backend)), rv.Reversible(), iterations=3)
-                   for backend in ("cuda", "eager"))
+    monkeypatch.setattr(backends, "_told", set())
+    found, tape = (trained(white_dwarf.experiment(8), backend, 3) for backend in ("cuda", "eager"))
     assert asked == ["fused"] * 3 and caplog.text.count("the field network runs on the host. solve: too wide") == 1
     assert found.losses == tape.losses

@@ -65,7 +65,7 @@ def test_the_stand_in_does_what_cupy_does():
 # These close over host arrays or numbers, which do not mix, or choose with a Python bool, which CuPy's where does not take.
 HOST = {"maximum-accumulate", "minimum-accumulate",
         "append", "concatenate-lengths-and-a-constant", "cumsum-ufunc.accumulate", "diff-1-['append']", "diff-1-['prepend']",
-        "einsum-number", "hstack-numbers", "linalg.norm-matrix--1", "linalg.norm-matrix--2", "linalg.norm-matrix-1",
+        "einsum-number", "hstack-numbers", "insert-flat", "linalg.norm-matrix--1", "linalg.norm-matrix--2", "linalg.norm-matrix-1",
         "linalg.norm-matrix-2", "linalg.norm-matrix-fro", "linalg.norm-matrix-inf", "linalg.norm-matrix-nuc",
         "linalg.norm-pair", "linalg.norm-vector--1", "linalg.norm-vector--inf", "linalg.norm-vector-1", "linalg.norm-vector-3",
         "linalg.norm-vector-inf", "logaddexp-reduce", "pad-value", "power-a**array", "prod-method", "prod-where", "stack--1",
@@ -79,7 +79,9 @@ HOST_ALONE = {np.ldexp, np.choose, FT.fft, FT.fft2, FT.fftn, FT.fftshift, FT.iff
               np.bincount, np.convolve, np.corrcoef, np.correlate, np.cov, np.cross, np.cumprod, np.ediff1d, np.gradient,
               np.interp, np.linspace, np.matvec, np.median, np.modf, np.nanmax, np.nanmean, np.nanmin, np.nanstd, np.nanvar,
               np.partition, np.percentile, np.piecewise, np.polyval, np.quantile, np.select, np.sinc, np.sort,
-              np.take_along_axis, np.trapezoid, np.tril, np.triu, np.vander, np.vecdot, np.vecmat}
+              np.take_along_axis, np.trapezoid, np.tril, np.triu, np.vander, np.vecdot, np.vecmat, np.nanquantile, np.nanpercentile,
+              np.nanmedian, np.nancumprod, np.cumulative_sum, np.cumulative_prod, np.frexp, np.unwrap, LA.lstsq, LA.tensorsolve,
+              LA.tensorinv}
 ON_DEVICE = [case for case in CASES if case.name not in HOST and case.key not in HOST_ALONE]
 
 

@@ -142,6 +142,23 @@ def products(t, y, p):
     return 0.1 * (outer + form + summed + made + wide + spread + extremes + np.einsum("ij->i", p["W"]) * np.max(p["a"]) + y @ MATRIX)
 
 
+def joined(w):
+    """Joins, slices of them, running sums and indices that repeat, of w features: some entries are read under a condition."""
+    def f(t, y, p):
+        wide = np.concatenate([y, p * np.ones_like(y)], -1)[..., 1:w + 1] + np.concatenate([y * p, y], -1)[..., 2:w + 2]
+        return 0.1 * wide + 0.1 * np.cumsum(y, -1) + 0.1 * y[..., [0, 0, *range(2, w)]] * p + 0.1 * np.where(y > p, y, p * y)
+
+    return f
+
+
+@pytest.mark.parametrize("rows", [2, 3, 8, 16])
+def test_what_is_read_under_a_condition(rows):
+    """g++ 12 made wrong code of reads that stand under conditions, in tiles of less than 16: a gradient of other numbers."""
+    for w in (3, 4, 8):
+        for method in (rv.ReversibleHeun(), rv.Coupled("midpoint", 0.9)):
+            assert_close(joined(w), start((rows, w)), np.linspace(0.3, 0.5, w), factor=4.5, method=method)
+
+
 CONSTANT, MATRIX = np.array([0.1, -0.2, 0.3]), 0.2 * np.random.default_rng(9).normal(size=(3, 3))
 
 
@@ -289,9 +306,6 @@ ROWS = np.random.default_rng(4).normal(size=(5, 3))
     (lambda t, y, p: y - np.mean(y, 0), "np.subtract.*over the trajectories"),
     (lambda t, y, p: y / np.sqrt(1 + np.sum(y * y, 0)), "np.divide.*over the trajectories"),
     (lambda t, y, p: y + 0.1 * np.argsort(y, axis=-1), "np.argsort"),
-    (lambda t, y, p: y * ROWS, "np.multiply.*every trajectory.*y0"),
-    (lambda t, y, p: np.concatenate([y, ROWS], -1)[..., 1:4], "np.concatenate.*every trajectory"),
-    (lambda t, y, p: y * p, "np.multiply.*every trajectory"),
     (lambda t, y, p: y + np.flip(y, 0), "np.flip.*trajectories"),
     (lambda t, y, p: y + y[[0, 0, 1, 2, 3]], "np.getitem.*trajectories"),
     (lambda t, y, p: y * np.max(y, 0), "np.max.*batch"),
@@ -299,7 +313,8 @@ ROWS = np.random.default_rng(4).normal(size=(5, 3))
     (lambda t, y, p: 0.1 * (p @ p.T) @ y, "np.matmul.*over the trajectories"),
     (lambda t, y, p: np.concatenate([y[1:], y[:1]], 0), "np.getitem.*trajectories"),
     (lambda t, y, p: np.sin(y.astype(np.float32)).astype(np.float64), "np.astype.*from float64 to float32.*one precision"),
-], ids=range(13))
+    (lambda t, y, p: y * np.sum(p * np.sin(t), 1, keepdims=True), "np.multiply.*every trajectory"),
+], ids=range(11))
 def test_what_has_no_form_is_named(f, says):
     """And runs elsewhere with backend="replay"."""
     y0 = start((5, 3))

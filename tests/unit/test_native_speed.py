@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import revode as rv
-from revode.compiled import elementary, generate, mirror, native, tiles
+from revode.compiled import elementary, generate, mirror, native, order, tiles
 from revode.engine.primitives import CONSTANT, RULES
 from revode.nn import ERF
 from tests.strict_cases import assert_same_bits, compare, layers, needs_compiler, network, results, start, tiles_of
@@ -128,7 +128,7 @@ def test_a_loop_has_a_few_elementary_functions_and_a_function_a_bounded_number_o
     y0, params = np.full((5, 3), 0.3), {"a": np.array([0.3, 0.5, 0.7])}
     forward, _ = sources(sines(10), y0, params, rv.ReversibleHeun())
     loops = forward.text.split("EACH(")[1:]
-    assert max(len(re.findall(r"= rv_sin\(", loop)) for loop in loops) == generate.INLINE
+    assert max(len(re.findall(r"= rv_sin\(", loop)) for loop in loops) == order.INLINE
     for source in sources(sines(60), y0, params, rv.Coupled("midpoint")):
         assert not re.findall(r"= rv_(?:sin|cos)\(", source.text)              # each is compiled once, and called
         assert source.text.count("STRETCH1(rv_sin)") == 1
@@ -140,8 +140,8 @@ def test_a_step_in_several_functions_has_the_bits_of_one(monkeypatch):
     rng = np.random.default_rng(1)
     y0, params = start(rv.Coupled("midpoint"), (5,), 3, np.float64, rng), {"a": np.array([0.3, 0.5, 0.7])}
     monkeypatch.setattr(generate, "PART", 3)
-    monkeypatch.setattr(generate, "TOGETHER", 4)
-    monkeypatch.setattr(generate, "AHEAD", 9)
+    monkeypatch.setattr(order, "TOGETHER", 4)
+    monkeypatch.setattr(order, "AHEAD", 9)
     compare(many, y0, params, rv.Coupled("midpoint"), T=4)
 
 

@@ -401,15 +401,15 @@ def test_programs_can_be_seen_and_forgotten():
 def test_a_program_that_is_not_the_field_is_found(monkeypatch, caplog):
     """A step that is wrong at one place of the grid: found when the check comes there; the tape goes on, with one message."""
     from revode.compiled.replay import Replay
-    forward, broken = Replay.forward, []
+    ahead, broken = Replay.ahead, []
 
-    def wrong(self, first, last, ys, looks=()):
-        seen = forward(self, first, last, ys, looks)
+    def wrong(self, first, last, ys=None, looks=()):
+        seen = ahead(self, first, last, ys, looks)
         if first <= 17 < last and broken:
             self.store["part", "y"][0, 0] += 1e-4
         return seen
 
-    monkeypatch.setattr(Replay, "forward", wrong)
+    monkeypatch.setattr(Replay, "ahead", wrong)
     options = {"method": rv.ReversibleHeun(), "save": (0, -1)}
     wanted, _ = solved("eager", **options)
     solved(EXACT, **options)

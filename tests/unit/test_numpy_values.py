@@ -196,6 +196,46 @@ for text, f in {"2.0 **": lambda a: 2.0 ** a, "2 **": lambda a: 2 ** a, "%": lam
                 "windows": lambda a: np.lib.stride_tricks.sliding_window_view(a, 2, -1),
                 "bincount": lambda a: np.bincount([0, 1, 1, 0, 2], a, minlength=5)}.items():
     on(text, f)
+for name in ("nanmedian", "nancumprod", "cumulative_sum", "cumulative_prod"):
+    f = getattr(np, name)
+    for axis in (None, 0, -1, 5):
+        on(f"{name} axis={axis}", lambda a, f=f, axis=axis: f(a, axis=axis), ["0d", "1d", "2d-T", "3d", "nan", "f32"])
+for dtype in (np.float32, np.float64):
+    on(f"mean dtype={dtype.__name__}", lambda a, d=dtype: np.mean(a, axis=-1, dtype=d, keepdims=True),
+       ["1d-long", "2d-T", "f32-long", "f32"])
+on("compress method", lambda a: a.compress([True, False, True], axis=0), ["1d", "2d-T", "3d"])
+on("nanquantile", lambda a: np.nanquantile(a, [0.1, 0.6], axis=0), ["1d", "2d", "2d-T", "nan"])
+on("gradient all", np.gradient, ["0d", "1d", "2d", "2d-T", "3d", "f32"])
+on("gradient spacing", lambda a: np.gradient(a, 0.5, [0.0, 0.1, 0.5, 2.0]), ["1d", "2d", "3d"])
+on("gradient edge", lambda a: np.gradient(a, 0.5, axis=0, edge_order=2), ["1d", "2d", "2d-T", "3d"])
+on("gradient bad", lambda a: np.gradient(a, 0.5, 0.5, 0.5), ["1d", "2d", "3d"])
+on("frexp", np.frexp)
+on("unwrap", lambda a: np.unwrap(9 * a), ["0d", "1d", "2d-T", "f32"])
+on("resize", lambda a: np.resize(a, (3, 5)), ["0d", "1d", "2d-T", "3d"])
+for where, axis in ((0, None), ([0, 2], 1), (-1, 0), ([1, 1], None), (9, None), (slice(0, 2), 0), ([0, 1], 7)):
+    on(f"insert {where} {axis}", lambda a, w=where, axis=axis: np.insert(a, w, 2.5, axis), ["0d", "1d", "2d-T", "3d", "f32"])
+on("insert rows", lambda a: np.insert(a, 1, a[0], axis=0), ["1d", "2d", "3d"])
+for f in (np.sum, np.cumsum, np.outer, lambda r: 1.0):
+    for axis in (0, -1, 1, 5):
+        on(f"apply_along_axis {getattr(f, '__name__', '')} {axis}", lambda a, f=f, axis=axis: np.apply_along_axis(
+            (lambda r: np.outer(r, r)) if f is np.outer else f, axis, a), ["0d", "1d", "2d-T", "3d", "f32"])
+for rcond in (None, 1e-3):
+    on(f"lstsq {rcond}", lambda a, r=rcond: np.linalg.lstsq(a, a[:, :2], r), ["2d", "2d-T", "square", "zeros"])
+    on(f"lstsq vector {rcond}", lambda a, r=rcond: np.linalg.lstsq(a, a[:, 0], r), ["1d", "2d", "2d-T", "3d", "square"])
+on("tensorinv", lambda a: np.linalg.tensorinv(np.reshape(a, (3, 1, 3)), 2) if np.size(a) == 9 else np.linalg.tensorinv(a),
+   ["2d", "3d", "square"])
+on("tensorsolve", lambda a: np.linalg.tensorsolve(np.reshape(a, (3, 1, 3)), a[:, :1]), ["2d", "square"])
+for name in ("item", "tolist"):
+    on(f"{name} method", lambda a, name=name: getattr(a, name)(), ["0d", "1d", "2d-T", "scalar"])
+on("item arithmetic", lambda a: a[0, 0].item() ** 3 * 0.1 * a, ["2d"])
+on("np.array of entries", lambda a: np.array([a[0] ** 2, -a[1], 2.0]), ["1d", "1d-strided"])
+on("np.array nested", lambda a: np.array([[a[0, 0], a[0, 1] * 2], [1, a[1, 1]]]), ["2d", "square"])
+on("np.array of float32", lambda a: np.array([a[0, 0], a[0, 1]]), ["f32"])
+on("np.array of float32 and numbers", lambda a: np.array([a[0, 0], 0.1]), ["f32"])
+on("np.array times", lambda a: a * np.array([a[0], 2.0, a[1], a[2], -a[0]]), ["1d"])
+on("np.array of a number", lambda a: np.array(a[0] * 2), ["1d", "f32-long"])
+on("np.full", lambda a: np.full((2, 2), a[0]), ["1d"])
+on("np.array sum", lambda a: np.sum(np.array([a[0], a[1], 1.5])), ["1d"])
 on("einsum ii->i", lambda a: np.einsum("ii->i", a), ["1d", "square", "3d"])
 for name in ("solve", "inv", "det", "slogdet", "cholesky", "eigvalsh", "eigh", "svdvals", "pinv", "qr", "cond"):
     f = getattr(np.linalg, name)

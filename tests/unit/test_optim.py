@@ -157,6 +157,93 @@ def test_trees_that_do_not_match():
         optimiser.update({"a": np.ones(2)}, {"b": np.ones(2)}, state)
 
 
+# What a training loop needs ----------------------------------------------------------------------------------------
+def test_schedules_against_their_formulas():
+    """Each is a formula of a few operations: two units in the last place of the largest rate."""
+    falling = optim.cosine(0.3, 40, final=0.01)
+    for n in range(60):
+        # Loshchilov & Hutter 2017, equation 5, with eta_max = .3, eta_min = .01, T_i = 40
+        truth = 0.01 + 0.5 * (0.3 - 0.01) * (1 + math.cos(math.pi * min(n, 40) / 40))
+        assert abs(falling(n) - truth) <= 2 * EPS * 0.3
+    assert falling(0) == 0.3 and falling(40) == falling(10 ** 6) == 0.01
+    rising = optim.warmup(falling, 5)
+    assert_allclose([rising(n) for n in range(5)], [0.06, 0.12, 0.18, 0.24, 0.3], rtol=2 * EPS)
+    assert [rising(n) for n in range(5, 50)] == [falling(n) for n in range(45)]
+    assert optim.warmup(0.5, 0)(0) == 0.5
+    params, grads = example()
+    found, _ = run(optim.sgd(optim.warmup(0.2, 2)), params, grads, 3)
+    g = [grads(n)["layers"][0]["W"] for n in range(3)]
+    assert_allclose(found["layers"][0]["W"], params["layers"][0]["W"] - 0.1 * g[0] - 0.2 * g[1] - 0.2 * g[2], rtol=0, atol=10 * EPS)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_clipping_by_the_global_norm(dtype):
+    _, grads = example(dtype)
+    g = grads(0)
+    flat = np.array(scalars(g))
+    norm = math.sqrt(math.fsum(flat ** 2))
+    assert abs(float(optim.global_norm(g)) - norm) <= 8 * EPS * norm                                   # 9 squares, summed
+    clipped = optim.clip_by_global_norm(g, 0.5)
+    # One factor, one product: two roundings in the dtype, and those of the norm.
+    assert_allclose(scalars(clipped), flat * (0.5 / norm), rtol=4 * np.finfo(dtype).eps)
+    assert clipped["layers"][0]["W"].dtype == dtype and clipped["index"] is None
+    same = optim.clip_by_global_norm(g, 2 * norm)
+    assert scalars(same) == scalars(g)
+    assert scalars(optim.clip_by_global_norm(tree.map(lambda x: None if x is None else 0 * x, g), 1.0)) == [0.0] * len(flat)
+    g["layers"][0]["W"][0, 0] = np.nan
+    assert np.isnan(scalars(optim.clip_by_global_norm(g, 1.0))).all()          # it does not hide in a clipped gradient
+    assert float(optim.global_norm({"n": None})) == 0.0 and optim.clip_by_global_norm([3.0, None], 1.0)[0] == 1.0
+
+
+@pytest.mark.parametrize("mask", [lambda x: np.ndim(x) > 1, {"layers": [{"W": True}, {"b": False}], "none": False, "count": False,
+                                                           "name": False, "index": False}], ids=["function", "tree"])
+def test_weight_decay_with_a_mask(mask):
+    params, grads = example()
+    found, _ = run(optim.adamw(0.05, 0.1, mask=mask), params, grads)
+    every, _ = run(optim.adamw(0.05, 0.1), params, grads)
+    none, _ = run(optim.adam(0.05), params, grads)
+    assert_array_equal(found["layers"][0]["W"], every["layers"][0]["W"])
+    assert_array_equal(found["layers"][1]["b"], none["layers"][1]["b"])
+    assert not np.array_equal(every["layers"][1]["b"], none["layers"][1]["b"])
+
+
+def test_minibatches_take_every_row_once_an_epoch_and_keep_rows_together():
+    data = {"x": np.arange(20.0).reshape(10, 2), "label": np.arange(10), "scale": 2.0, "name": "set"}
+    batches = list(optim.minibatches(np.random.default_rng(3), data, 3, epochs=4))
+    assert len(batches) == 12
+    orders = []
+    for epoch in range(4):
+        rows = [int(i) for b in batches[3 * epoch:3 * epoch + 3] for i in b["label"]]
+        assert len(set(rows)) == 9
+        orders.append(tuple(rows))
+    assert len(set(orders)) == 4
+    for b in batches:
+        assert_array_equal(b["x"], data["x"][b["label"]])
+        assert b["scale"] == 2.0 and b["name"] == "set" and b["x"].shape == (3, 2)
+    again = list(optim.minibatches(np.random.default_rng(3), data, 3, epochs=4))
+    assert all(np.array_equal(a["label"], b["label"]) for a, b in zip(again, batches, strict=True))
+    endless = optim.minibatches(np.random.default_rng(3), data, 10)
+    assert sorted(next(endless)["label"]) == sorted(next(endless)["label"]) == list(range(10))
+
+
+@pytest.mark.parametrize("call, kind, message", [
+    (lambda: optim.cosine(0.0, 10), ValueError, "cosine: lr=0.0, steps=10"),
+    (lambda: optim.cosine(0.1, 0), ValueError, "a positive number of steps"),
+    (lambda: optim.warmup(-0.1, 10), ValueError, "warmup: lr=-0.1"),
+    (lambda: optim.warmup(0.1, -1), ValueError, "warmup: steps=-1"),
+    (lambda: optim.clip_by_global_norm([1.0], 0.0), ValueError, "most=0.0; a positive number"),
+    (lambda: optim.clip_by_global_norm([1.0], math.inf), ValueError, "most=inf"),
+    (lambda: optim.minibatches(7, [np.ones(3)], 2), TypeError, "rng is a int; pass a generator"),
+    (lambda: optim.minibatches(np.random.default_rng(0), [np.ones(3), np.ones(2)], 2), ValueError, "the same number of rows"),
+    (lambda: optim.minibatches(np.random.default_rng(0), [np.ones(3)], 4), ValueError, "size is 4"),
+    (lambda: optim.minibatches(np.random.default_rng(0), [1.0], 1), ValueError, "the same number of rows"),
+    (lambda: optim.adamw(0.1, 0.1, mask=[True]).init({"a": np.ones(2)}), ValueError, "differ in structure"),
+])
+def test_refusals_of_the_helpers(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
+
+
 # L-BFGS ------------------------------------------------------------------------------------------------------------
 def rosenbrock(params):
     x, y = params["x"], params["y"]

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-from argparse import Namespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import revode as rv
+from revode.__main__ import main
 from revode.analysis.order import observed_order
 from revode.experiments import sde_order
 from revode.paths import BrownianTree
@@ -23,18 +23,19 @@ def test_strong_order(kind: str, low: float, high: float) -> None:
     """Expected 1, 1 and 1/2. The interval of 512 paths is +- 0.08 at most (printed by the command), and the
     reference, which has
     only 4 times the finest steps, bends the slope of 1/2 up by log2(1 / sqrt(1 - 1/4)) / 3 = 0.07: hence the bounds."""
-    for row in sde_order.table((kind,), NAMES, seed=3, weak_paths=0):
-        slope, width = row["strong"]
-        assert low < slope < high and width < 0.15, row
-        assert row["strong errors"][0] < 0.15 and row["strong errors"] == sorted(row["strong errors"], reverse=True)
+    for row in sde_order.rows_of(kind, NAMES, seed=3, weak_paths=0):
+        found = row["strong"]
+        assert low < found["order"] < high and found["width"] < 0.15, row
+        assert 0.15 > found["errors"][0] and np.all(np.diff(found["errors"]) < 0)
+        assert np.all(found["bands"] < 0.15 * found["errors"])
 
 
 def test_weak_order() -> None:
     """Diagonal noise, reversible Heun, 8192 paths: 1, where its interval (+- 0.03) and the bias of the reference
     (8 times the finest steps: log2(1 / (1 - 1/8)) / 3 = 0.06) allow up to 1.2."""
-    (row,) = sde_order.table(("diagonal",), ("reversible Heun",), seed=3)
-    slope, width = row["weak"]
-    assert 0.85 < slope < 1.25 and width < 0.1, row
+    (row,) = sde_order.rows_of("diagonal", ("reversible Heun",), seed=3)
+    found = row["weak"]
+    assert found["resolved"] and 0.85 < found["order"] < 1.25 and found["width"] < 0.1, row
 
 
 def gbm(method: Any, general: bool, N: int, noise: Any, interpretation: str = "stratonovich") -> Any:
@@ -95,7 +96,7 @@ def test_euler_maruyama_has_strong_order_one_half_and_its_own_limit() -> None:
 def test_without_drift_a_linear_integral_is_exact(name: str) -> None:
     """dX = (c0 + c1 t) o dW needs a time rule: the midpoint of the step, by every symmetric rule here, has strong
     order 1."""
-    noise, errors, method = BrownianTree(2, 0.0, 1.0, tol=1 / 1024), [], sde_order.methods()[name]
+    noise, errors, method = BrownianTree(2, 0.0, 1.0, tol=1 / 1024), [], sde_order.METHODS[name]
     y0, c = np.zeros((256, 1)), 0.7
     W = np.stack([noise.value(t, (256, 1)) for t in np.linspace(0, 1, 1025)])
     exact = c * (W[-1] - (W[:-1] + W[1:]).mean(0) / 2)  # int t dW = W(1) - int W dt, on 1024 intervals
@@ -118,32 +119,49 @@ def test_regression_recovers_what_was_put_in() -> None:
     rng = np.random.default_rng(0)
     truth, c = rng.normal(size=(16, 2)), rng.normal(size=(16, 2))
     ends = [truth + c / n for n in (8, 16, 32, 64)]
-    _, slope, width = sde_order.strong(ends, truth, (8, 16, 32, 64))
-    assert abs(slope - 1) < 1e-12 and width < 1e-12
+    found = sde_order.strong(ends, truth, (8, 16, 32, 64))
+    assert abs(found["order"] - 1) < 1e-12 and found["width"] < 1e-12
     even = [np.sqrt(truth**2 + 1 / n**2) for n in (8, 16, 32, 64)]  # y^2 is off by h^2
-    errors, slope, width = sde_order.weak(even, truth, (8, 16, 32, 64))
-    assert abs(slope - 2) < 1e-10 and width < 1e-10 and abs(errors[0] - 2 / 64) < 1e-12
+    found = sde_order.weak(even, truth, (8, 16, 32, 64))
+    assert abs(found["order"] - 2) < 1e-10 and found["width"] < 1e-10 and abs(found["errors"][0] - 2 / 64) < 1e-12
+    assert found["resolved"] and np.all(found["bands"] < 1e-12)
+
+
+def test_the_band_of_a_strong_error_covers_what_another_sample_says() -> None:
+    """sqrt(mean c^2) of 512 normal numbers against its limit 1, 200 times: in the band of 95 % within 0.9 and 0.99 (four
+    standard errors of a share of 200)."""
+    rng, inside = np.random.default_rng(1), 0
+    for _ in range(200):
+        c = rng.normal(size=(512, 1))
+        found = sde_order.strong([c, c / 2], np.zeros((512, 1)), (1, 2))
+        inside += abs(found["errors"][0] - 1) < found["bands"][0]
+    assert 0.9 < inside / 200 < 0.99
+
+
+def test_a_weak_order_that_nobody_can_know_is_not_told() -> None:
+    """Noise alone; two errors that count; and errors of both signs."""
+    rng = np.random.default_rng(0)
+    steps, truth = (2, 4, 8, 16), np.ones((4096, 1))
+    noise = [truth + 0.5 * rng.normal(size=truth.shape) for _ in steps]
+    noise = [np.sqrt(np.maximum(y**2 - np.mean(y**2) + 1 + 1e-4 / n, 0)) for y, n in zip(noise, steps, strict=True)]
+    for ends in (noise, [np.sqrt(truth + size) for size in (0.1, 0.0, 0.0, 0.01)],
+                 [np.sqrt(truth + size) for size in (0.1, 0.05, -0.01, -0.02)]):
+        assert not sde_order.weak(ends, truth, steps)["resolved"]
+        assert sde_order.told({"weak": sde_order.weak(ends, truth, steps)}, "weak") == "not resolved"
 
 
 def test_the_command(monkeypatch: Any, capsys: Any, tmp_path: Any) -> None:
-    rows = [
-        {
-            "noise": kind,
-            "method": "EES25",
-            "expected": 1.0,
-            "strong errors": [0.1, 0.05, 0.02, 0.01],
-            "strong": (1.0, 0.1),
-            "weak errors": [0.1, 0.05, 0.02, 0.01],
-            "weak": (1.1, 2.0),
-        }
-        for kind in sde_order.NOISES
-    ]
-    monkeypatch.setattr(sde_order, "table", lambda: rows)
-    out = tmp_path / "out.json"
-    assert sde_order.main(Namespace(json=str(out), plot=str(tmp_path / "out.png"))) == 0
-    text = capsys.readouterr().out
-    assert "1.00 +- 0.10 (1)" in text and "2.00" not in text  # a weak order that nobody can know is a dash
-    assert json.loads(out.read_text())["rows"][0]["method"] == "EES25" and (tmp_path / "out.png").stat().st_size > 1000
-    from revode.__main__ import parser
+    def rows_of(kind: str) -> list[dict]:
+        errors, bands = np.array([0.1, 0.05, 0.02, 0.01]), np.full(4, 0.002)
+        strong = {"errors": errors, "bands": bands, "order": 1.0, "width": 0.1, "resolved": True}
+        return [{"noise": kind, "method": "EES25", "expected": sde_order.EXPECTED[kind], "strong": strong,
+                 "weak": strong | {"order": 1.1, "width": 2.0, "resolved": False}}]
 
-    assert parser().parse_args(["convergence", "--sde"]).sde and not parser().parse_args(["convergence"]).sde
+    monkeypatch.setattr(sde_order, "rows_of", rows_of)
+    out = tmp_path / "out.json"
+    assert main(["convergence", "--sde", "--json", str(out), "--plot", str(tmp_path / "out.png")]) == 0
+    text = capsys.readouterr().out
+    assert "1.00 +- 0.10" in text and "not resolved" in text and "1.10" not in text
+    lines = [line.split() for line in text.splitlines() if "EES25" in line]
+    assert [line[6] for line in lines] == ["yes", "yes", "NO"]              # 1 is not within .1 of the .5 of general noise
+    assert json.loads(out.read_text())["rows"][0]["method"] == "EES25" and (tmp_path / "out.png").stat().st_size > 1000

@@ -3,7 +3,6 @@
 Rounding: M is a product of a few numbers near 1, so closed forms hold to about 1e-14; an edge is the zero of rho - 1, whose
 slope is about 1 on the real axis, so its position is as good as rho.
 """
-from argparse import ArgumentParser
 from math import cos, pi, sin, sqrt
 
 import numpy as np
@@ -11,8 +10,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import revode as rv
+from revode.__main__ import main
 from revode.analysis import amplification, determinant, intervals, limit, region, spectral_radius
-from revode.experiments import stability as command
 from revode.methods import TABLEAUX, Shear
 
 BASES = ("euler", "midpoint", "bosh3", "rk4", "dopri5", "tsit5")
@@ -226,14 +225,11 @@ def test_shapes_and_rotation():
 
 def test_command_writes_its_table_and_figures(tmp_path, capsys):
     pytest.importorskip("matplotlib")
-    top = ArgumentParser()
-    command.add_parser(top.add_subparsers())
-    args = top.parse_args(["stability", "--plot", str(tmp_path / "a.png"), "--json", str(tmp_path / "a.json"), "--points", "30"])
-    assert command.main(args) == 0
+    assert main(["stability", "--plot", str(tmp_path / "a.png"), "--json", str(tmp_path / "a.json"), "--points", "30"]) == 0
     printed = capsys.readouterr().out
     assert "0.2254033308" in printed and "3.9155685647" in printed
     assert (tmp_path / "a.png").stat().st_size > 10_000
     assert '"windows"' in (tmp_path / "a.json").read_text()
     with pytest.raises(SystemExit):
-        top.parse_args(["stability", "--lam", "1.5"])
+        main(["stability", "--lam", "1.5"])
     assert "not a coupling" in capsys.readouterr().err

@@ -5,9 +5,11 @@ import decimal
 import fractions
 import functools
 import json
+import subprocess
 import sys
 import types
 import typing
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -267,10 +269,106 @@ def test_load_refuses_another_archive_and_never_unpickles(tmp_path):
     np.savez(tmp_path / "other.npz", a=np.ones(2))
     with pytest.raises(ValueError, match="was not written by revode's save"):
         rv.load(tmp_path / "other.npz")
-    head = json.dumps({"structure": None, "plain": {}})
+    head = json.dumps({"tree": ["array", 0]})
     np.savez(tmp_path / "pickled.npz", head=np.asarray(head), leaf0=np.array([{}], dtype=object))
     with pytest.raises(ValueError, match="allow_pickle"):
         rv.load(tmp_path / "pickled.npz")
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("where", ["numpy.savez", "os.fsync", "os.replace"])
+def test_a_save_that_dies_leaves_the_file_that_was_there(tmp_path, monkeypatch, where):
+    rv.save(tmp_path / "run", {"step": 1})
+
+    def dies(*args, **kwargs):
+        if where == "numpy.savez":
+            args[0].write(b"half")
+        raise Killed
+    monkeypatch.setattr(where, dies)
+    with pytest.raises(Killed):
+        rv.save(tmp_path / "run", {"step": 2})
+    monkeypatch.undo()
+    assert rv.load(tmp_path / "run") == {"step": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
+
+
+def test_a_save_through_a_link_writes_the_file_behind_it(tmp_path):
+    rv.save(tmp_path / "real", 1)
+    (tmp_path / "link.npz").symlink_to(tmp_path / "real.npz")
+    rv.save(tmp_path / "link", 2)
+    assert rv.load(tmp_path / "real") == 2 and (tmp_path / "link.npz").is_symlink()
+
+
+def swing(t, y, p):
+    return -p["k"] * np.sin(y["angle"]) if isinstance(y, dict) else -p["k"] * y
+
+
+METHODS = [None, rv.Coupled("midpoint", lam=0.99), rv.Coupled(rv.methods.TABLEAUX["heun2"]), rv.ReversibleHeun(),
+           rv.AsynchronousLeapfrog(), rv.EES(stages=5), rv.RungeKutta("rk4"), rv.NearReversible("tsit5"),
+           rv.Composition(rv.VelocityVerlet(), order=4), rv.VelocityVerlet()]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=repr)
+def test_a_solution_comes_back_and_goes_on_in_another_process(tmp_path, method):
+    """What the loaded state goes on to has the bits of what the original goes on to."""
+    y0 = np.array([1.0, 2.0])
+    y0 = (y0, 0.5 * y0) if "Verlet" in repr(method) else y0
+    field, ts = (lambda t, y, p: -p["k"] * y), np.linspace(0.0, 0.5, 6)
+    sol = rv.solve(field, y0, ts, {"k": 0.3}, method=method)
+    rv.save(tmp_path / "sol", {"run": [sol]})
+    code = ("import sys, numpy as np, revode as rv; run = rv.load(sys.argv[1])['run'][0]; "
+            "more = rv.solve(lambda t, y, p: -p['k'] * y, None, np.linspace(.5, 1., 6), {'k': .3}, state0=run.state); "
+            "rv.save(sys.argv[2], [run, more])")
+    subprocess.run([sys.executable, "-c", code, tmp_path / "sol", tmp_path / "more"], check=True, cwd=Path(rv.__file__).parents[1])
+    back, more = rv.load(tmp_path / "more")
+    assert type(back) is rv.Solution and type(back.state) is rv.State and type(back.stats) is rv.Stats
+    assert (back.stats, back.state.method, back.state[1:4]) == (sol.stats, sol.state.method, sol.state[1:4])
+    expected = rv.solve(field, None, np.linspace(0.5, 1.0, 6), {"k": 0.3}, state0=sol.state)
+    for name in ("ts", "ys", "y1"):
+        for a, b, c, d in zip(*(tree.flatten(getattr(x, name))[0] for x in (sol, back, expected, more)), strict=True):
+            assert a.tobytes() == b.tobytes() and c.tobytes() == d.tobytes()
+
+
+def test_a_solution_of_a_tree_and_its_round_trip_are_kept(tmp_path):
+    y0 = {"x": np.ones(2), "rest": [np.array(0.5)]}
+
+    def field(t, y, p):
+        return {"x": -p * y["x"], "rest": [y["x"][0] * y["rest"][0]]}
+
+    def loss(p):
+        sol = rv.solve(field, y0, np.linspace(0.0, 1.0, 11), p)
+        return np.sum(sol.y1["x"]), sol
+    (_, sol), _ = rv.value_and_grad(loss, has_aux=True)(np.array(0.3))
+    assert sol.stats.roundtrip is not None
+    rv.save(tmp_path / "sol", sol)
+    back = rv.load(tmp_path / "sol")
+    assert back.stats == sol.stats and type(back.stats.roundtrip) is rv.RoundTrip
+    assert back.ys["rest"][0].shape == (11,) and back.state.layout.shapes == sol.state.layout.shapes
+    more = rv.solve(field, None, np.linspace(1.0, 2.0, 11), 0.3, state0=back.state)
+    assert more.y1["x"].shape == (2,)
+
+
+def test_a_method_of_ones_own_is_not_kept(tmp_path):
+    own = rv.shears(lambda t0, t1, h: [rv.Shear("y", ("z",), lambda F, z: F(t0, z, h)),
+                                       rv.Shear("z", ("y",), lambda F, y: F(t1, y, h))])
+    sol = rv.solve(lambda t, y, p: -y, np.ones(1), np.linspace(0.0, 0.1, 11), method=own)
+    rv.save(tmp_path / "own", sol)
+    back = rv.load(tmp_path / "own")
+    assert back.state.method is None
+    grid = np.linspace(0.1, 0.2, 3)
+    again, truth = (rv.solve(lambda t, y, p: -y, None, grid, method=own, state0=s.state) for s in (back, sol))
+    assert again.y1 == truth.y1
+
+
+@pytest.mark.parametrize("head", [["revode.solve.Solution", {"ts": 1}], ["revode.solve.prepare", {}], ["os.system", {"x": 1}],
+                                  ["revode.nowhere.State", {}]])
+def test_load_makes_records_of_this_library_alone(tmp_path, head):
+    np.savez(tmp_path / "other.npz", head=np.asarray(json.dumps({"tree": head})))
+    with pytest.raises(ValueError, match=r"load: the file holds a .* which this version of revode does not know"):
+        rv.load(tmp_path / "other")
 
 
 def test_ravel_lays_end_to_end_and_back_and_is_differentiable():

@@ -1,0 +1,112 @@
+// tiles.hpp on a GPU: a block of threads for each tile, every element and every sum of one thread.
+#define INDEX long long
+#define TILE_ARGUMENT
+#define TABLE alignas(16) __device__ const
+#define RESTRICT __restrict__
+#define STEP static __device__ __forceinline__
+#define APART static __device__ __noinline__
+#define OUTLINE FUNCTION
+#define WHOLE(n) (n)
+#define EACH(F) for (int i_ = TID; i_ < (F) * T; i_ += NT) for (int k = i_ / T, r = i_ % T, once_ = 1; once_; once_ = 0)
+#define ONCE(F) for (int k = TID; k < (F); k += NT)
+#ifndef SYNC
+#define TID ((int)threadIdx.x)
+#define NT ((int)blockDim.x)
+#define SYNC __syncthreads()
+#define KERNEL __global__
+#endif
+// Of the plan: TILE_THREADS, the threads of a block; TILE_GLOBAL, the values of a tile stay in global memory; PARAMS_GLOBAL,
+// what comes from the parameters stays there. Otherwise both are in shared memory while a block runs.
+#ifdef TILE_THREADS
+#undef NT
+#define NT TILE_THREADS
+#undef KERNEL
+#define KERNEL __global__ __launch_bounds__(TILE_THREADS, 1)
+#else
+#define TILE_THREADS 128
+#endif
+#ifdef TILE_GLOBAL
+#define SHARED_STATE 0
+#define TILE_STATE(M) real* const S = (M) + (INDEX)tile * MEMORY
+#define TILE_RETURN(M)
+#else
+#define SHARED_STATE MEMORY
+#define TILE_STATE(M) real* const S = block_memory; \
+  for (int i_ = TID; i_ < PERSISTENT; i_ += NT) S[i_] = (M)[(INDEX)tile * PERSISTENT + i_]
+#define TILE_RETURN(M) for (int i_ = TID; i_ < PERSISTENT; i_ += NT) (M)[(INDEX)tile * PERSISTENT + i_] = S[i_]
+#endif
+#ifdef PARAMS_GLOBAL
+#define TILE_PARAMS
+#else
+#define TILE_PARAMS for (int i_ = TID; i_ < PARAMS; i_ += NT) block_memory[SHARED_STATE + i_] = P[i_]; P = block_memory + SHARED_STATE;
+#endif
+#define TILE_MEMORY(M) const int tile = (int)blockIdx.x; extern __shared__ real block_memory[]; TILE_STATE(M); TILE_PARAMS SYNC
+
+// A thread makes a block of outputs, so that what it loads serves several products. Blocks are smaller where there would not
+// be one for each thread; sums do not depend on it. They begin with -0: -0 + x is x, whatever x is.
+#define RV_BLOCK(n, most) ((n) % 4 == 0 && (most) >= 4 ? 4 : (n) % 2 == 0 && (most) >= 2 ? 2 : 1)
+template <int n> struct alignas(n * sizeof(real) < 16 ? n * sizeof(real) : 16) rv_pack { real v[n]; };
+template <int n> FUNCTION rv_pack<n> rv_load(const real* x) { return *(const rv_pack<n>*)x; }
+template <int p, int n, int m> FUNCTION void rv_linear(real* out, const real* x, const real* w) {
+  constexpr int most = p * m * T / TILE_THREADS, br = RV_BLOCK(T, most), bj = RV_BLOCK(m, most / br), across = T / br;
+  for (int i = TID; i < p * m / bj * across; i += NT) {
+    const int r = i % across * br, k = i / across * bj, q = k / m, j = k % m;
+    real sum[bj][br];
+    #pragma unroll
+    for (int l = 0; l < bj * br; l++) sum[l / br][l % br] = -(real)0;
+    #pragma unroll 4
+    for (int c = 0; c < n; c++) {
+      const rv_pack<br> a = rv_load<br>(x + (q * n + c) * T + r);
+      const rv_pack<bj> b = rv_load<bj>(w + c * m + j);
+      #pragma unroll
+      for (int l = 0; l < bj * br; l++) sum[l / br][l % br] = sum[l / br][l % br] + a.v[l % br] * b.v[l / br];
+    }
+    #pragma unroll
+    for (int jj = 0; jj < bj; jj++) {
+      rv_pack<br> a;
+      #pragma unroll
+      for (int rr = 0; rr < br; rr++) a.v[rr] = sum[jj][rr];
+      *(rv_pack<br>*)(out + (k + jj) * T + r) = a;
+    }
+  }
+}
+// Rows a, a + n/bi, ... and columns b, b + m/bj, ... are one thread's: neighbours write next to one another.
+template <int n, int m> FUNCTION void rv_outer(real* out, const real* x, const real* g, const real* total, int R) {
+  constexpr int most = n * m / TILE_THREADS, bj = RV_BLOCK(m, most), bi = RV_BLOCK(n, most / bj), I = n / bi, J = m / bj;
+  constexpr int V = T % 4 ? T % 2 ? 1 : 2 : 4;
+  for (int i = TID; i < I * J; i += NT) {
+    const int a = i / J, b = i % J;
+    real sum[bi][bj];
+    #pragma unroll
+    for (int l = 0; l < bi * bj; l++) sum[l / bj][l % bj] = -(real)0;
+    for (int r = 0; r < R; r += V) {
+      rv_pack<V> xs[bi], gs[bj];
+      #pragma unroll
+      for (int ii = 0; ii < bi; ii++) xs[ii] = rv_load<V>(x + (a + ii * I) * T + r);
+      #pragma unroll
+      for (int jj = 0; jj < bj; jj++) gs[jj] = rv_load<V>(g + (b + jj * J) * T + r);
+      #pragma unroll
+      for (int rr = 0; rr < V; rr++)
+        if (r + rr < R)
+          #pragma unroll
+          for (int l = 0; l < bi * bj; l++) sum[l / bj][l % bj] = sum[l / bj][l % bj] + xs[l / bj].v[rr] * gs[l % bj].v[rr];
+    }
+    #pragma unroll
+    for (int l = 0; l < bi * bj; l++) {
+      const int k = (a + l / bj * I) * m + b + l % bj * J;
+      out[k] = total ? total[k] + sum[l / bj][l % bj] : sum[l / bj][l % bj];
+    }
+  }
+}
+template <int n> OUTLINE void rv_rows(real* out, const real* x, const real* total, int R) {
+  constexpr int V = T % 4 ? T % 2 ? 1 : 2 : 4;          // several at a time: neighbours in x are in the same bank of the memory
+  for (int k = TID; k < n; k += NT) {
+    real sum = -(real)0;
+    for (int r = 0; r < R; r += V) {
+      const rv_pack<V> a = rv_load<V>(x + k * T + r);
+      #pragma unroll
+      for (int rr = 0; rr < V; rr++) if (r + rr < R) sum = sum + a.v[rr];
+    }
+    out[k] = total ? total[k] + sum : sum;
+  }
+}

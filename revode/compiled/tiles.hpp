@@ -1,0 +1,146 @@
+// Loops over the trajectories of a tile: words for them, and the sums that are more than one line.
+//
+// Stands behind the text of elementary.py, which declares real and RV_..., and behind T, MEMORY, PERSISTENT and PARAMS. A tile
+// holds T trajectories, feature k of lane r at x[k * T + r]; the first R of them are those of the solve. Each sum runs in the
+// order of its index and rounds once a term, so that its bits are the same on every processor.
+//
+//     rv_linear<p, n, m>   out[q, j] = sum over c of x[q, c] w[c, j]; w is the same for all lanes
+//     rv_outer<n, m>       out[i, j] = total[i, j] + sum over r of x[i, r] g[j, r]
+//     rv_rows<n>           out[k]    = total[k] + sum over r of x[k, r];     rv_rows_max<n>: the largest of them
+#define rv_abs RV_ABS
+#define rv_sqrt RV_SQRT
+#define rv_floor RV_FLOOR
+#define rv_nan() RV_NAN
+#define rv_infinity() RV_INFINITY
+#ifdef __CUDACC__
+#include "tiles.cuh"
+#else
+#define TID 0
+#define NT 1
+#define SYNC
+#define KERNEL
+#define INDEX long long
+#define TILE_ARGUMENT int tile,
+#define TABLE static const
+#define RESTRICT __restrict
+#define STEP static __attribute__((noinline))
+#define APART static __attribute__((noinline))
+#define OUTLINE APART
+#define WHOLE(n) (((n) + WIDE - 1) / WIDE * WIDE)
+#define EACH(F) for (int k = 0; k < (F); k++) for (int r = 0; r < T; r++)
+#define ONCE(F) for (int k = 0; k < (F); k++)
+#define TILE_MEMORY(M) real* const S = (M) + (INDEX)tile * MEMORY
+#define TILE_RETURN(M)
+
+// The same sums in vectors of the processor, of VECTOR bytes. Up to SUMS vectors of them are in the making at any time, half of
+// the registers that there are: the other half is for what goes into them.
+#if defined(__AVX512F__)
+#define VECTOR 64
+#elif defined(__AVX__)
+#define VECTOR 32
+#else
+#define VECTOR 16
+#endif
+#if defined(__AVX512F__) || defined(__aarch64__)
+#define SUMS 16
+#else
+#define SUMS 8
+#endif
+#define INSIDE static inline __attribute__((always_inline))
+#define WIDE ((int)(VECTOR / sizeof(real)))
+template <int w> struct rv_vec { typedef real type __attribute__((vector_size(w * sizeof(real)), aligned(sizeof(real)))); };
+#if T > 1
+#define LANES (T < WIDE ? T : WIDE)
+typedef rv_vec<LANES>::type lanes;
+template <int b, int u, int n, int m> INSIDE void rv_linear_block(lanes* out, const lanes* x, const real* w) {
+  const int V = T / LANES;
+  lanes sum[b][u];
+  for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = x[v] * w[j];
+  for (int c = 1; c < n; c++)
+    for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = sum[j][v] + x[c * V + v] * w[c * m + j];
+  for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) out[j * V + v] = sum[j][v];
+}
+// Outputs j and up: as many as there are in blocks of b, the rest in blocks of half as many.
+template <int b, int u, int n, int m> INSIDE void rv_linear_blocks(lanes* out, const lanes* x, const real* w, int j) {
+  for (; j + b <= m; j += b) rv_linear_block<b, u, n, m>(out + j * (T / LANES), x, w + j);
+  if constexpr (b > 1) rv_linear_blocks<b / 2, u, n, m>(out, x, w, j);
+}
+template <int p, int n, int m> static inline void rv_linear(real* out, const real* x, const real* w) {
+  const int V = T / LANES, u = V > 1 ? 2 : 1;
+  for (int q = 0; q < p; q++) for (int v = 0; v < V; v += u)
+    rv_linear_blocks<SUMS / u, u, n, m>((lanes*)(out + q * m * T) + v, (const lanes*)(x + q * n * T) + v, w, 0);
+}
+template <int b, int u, int m, int full> INSIDE
+void rv_outer_block(real* out, const real* x, const real* g, const real* total, int R, int columns) {
+  typedef typename rv_vec<WIDE>::type vec;
+  vec sum[b][u];
+  for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) sum[i][v] = x[i * T] * ((const vec*)g)[v];
+  for (int r = 1; r < R; r++)
+    for (int i = 0; i < b; i++) for (int v = 0; v < u; v++)
+      sum[i][v] = sum[i][v] + x[i * T + r] * ((const vec*)(g + r * full))[v];
+  for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) {
+    const int at = i * m + v * WIDE;
+    if ((v + 1) * WIDE <= columns)
+      *(vec*)(out + at) = total ? *(const vec*)(total + at) + sum[i][v] : sum[i][v];
+    else
+      for (int l = 0; v * WIDE + l < columns; l++) out[at + l] = total ? total[at + l] + sum[i][v][l] : sum[i][v][l];
+  }
+}
+template <int b, int u, int m, int full> INSIDE
+void rv_outer_columns(real* out, const real* x, const real* gt, const real* total, int R, int j) {
+  for (; j + u * WIDE <= full; j += u * WIDE)
+    rv_outer_block<b, u, m, full>(out + j, x, gt + j, total ? total + j : total, R, m - j);
+  if constexpr (u > 1) rv_outer_columns<b, u / 2, m, full>(out, x, gt, total, R, j);
+}
+template <int b, int n, int m, int full> INSIDE
+void rv_outer_rows(real* out, const real* x, const real* gt, const real* total, int R, int i) {
+  for (; i + b <= n; i += b) rv_outer_columns<b, 2, m, full>(out + i * m, x + i * T, gt, total ? total + i * m : total, R, 0);
+  if constexpr (b > 1) rv_outer_rows<b / 2, n, m, full>(out, x, gt, total, R, i);
+}
+template <int n, int m> static inline void rv_outer(real* out, const real* x, const real* g, const real* total, int R) {
+  const int full = (m + WIDE - 1) / WIDE * WIDE;
+  real gt[T * full] __attribute__((aligned(VECTOR)));
+  for (int r = 0; r < T; r++) for (int j = 0; j < full; j++) gt[r * full + j] = j < m ? g[j * T + r] : 0;
+  rv_outer_rows<SUMS / 2, n, m, full>(out, x, gt, total, R, 0);
+}
+#else
+template <int u, int w, int n, int m> INSIDE void rv_linear_block(real* out, const real* x, const real* a) {
+  typedef typename rv_vec<w>::type vec;
+  vec sum[u];
+  for (int v = 0; v < u; v++) sum[v] = x[0] * ((const vec*)a)[v];
+  for (int c = 1; c < n; c++) for (int v = 0; v < u; v++) sum[v] = sum[v] + x[c] * ((const vec*)(a + c * m))[v];
+  for (int v = 0; v < u; v++) ((vec*)out)[v] = sum[v];
+}
+template <int u, int w, int n, int m> INSIDE void rv_linear_blocks(real* out, const real* x, const real* a, int j) {
+  for (; j + u * w <= m; j += u * w) rv_linear_block<u, w, n, m>(out + j, x, a + j);
+  if constexpr (u > 1) rv_linear_blocks<u / 2, w, n, m>(out, x, a, j);
+  else if constexpr (w > 1) rv_linear_blocks<1, w / 2, n, m>(out, x, a, j);
+}
+template <int p, int n, int m> static inline void rv_linear(real* out, const real* x, const real* w) {
+  for (int q = 0; q < p; q++) rv_linear_blocks<SUMS, WIDE, n, m>(out + q * m, x + q * n, w, 0);
+}
+template <int n, int m> static inline void rv_outer(real* out, const real* x, const real* g, const real* total, int) {
+  for (int i = 0; i < n; i++) for (int j = 0; j < m; j++)
+    out[i * m + j] = total ? total[i * m + j] + x[i] * g[j] : x[i] * g[j];
+}
+#endif
+template <int n> OUTLINE void rv_rows(real* out, const real* x, const real* total, int R) {
+  for (int k = TID; k < n; k += NT) {
+    real sum = x[k * T];
+    for (int r = 1; r < R; r++) sum = sum + x[k * T + r];
+    out[k] = total ? total[k] + sum : sum;
+  }
+}
+#endif
+// An elementary function of n numbers; on the host of whole vectors: every value has that much room.
+#define STRETCH1(f) APART void f##_stretch(real* RESTRICT out, const real* RESTRICT x, int n) { \
+  for (int i = TID; i < WHOLE(n); i += NT) out[i] = f(x[i]); }
+#define STRETCH2(f) APART void f##_stretch(real* RESTRICT out, const real* RESTRICT x, const real* RESTRICT y, int n) { \
+  for (int i = TID; i < WHOLE(n); i += NT) out[i] = f(x[i], y[i]); }
+template <int n> OUTLINE void rv_rows_max(real* out, const real* x, const real*, int R) {
+  for (int k = TID; k < n; k += NT) {
+    real sum = x[k * T];
+    for (int r = 1; r < R; r++) { const real y = x[k * T + r]; sum = y > sum || y != y ? y : sum; }
+    out[k] = sum;
+  }
+}

@@ -1,0 +1,51 @@
+"""What the gradient modes have in common: where cotangents enter a sweep, and how they leave it."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..engine import tree
+from ..engine.tensor import Tensor, is_float
+from ..engines import Engine
+from ..engines.eager import enter
+from ..methods.increment import Recorder, accumulate
+from ..methods.shears import Parts
+from ..stepping import Problem
+
+
+def at_the_end(problem: Problem, cotangent: Any) -> tuple[tuple, Parts]:
+    """The cotangents of the saved outputs, and those of the final parts, with what enters there."""
+    a_ys, a = cotangent
+    N = problem.N
+    return a_ys, enter(a, problem.method.outputs, a_ys, problem.rows[N]) if N in problem.rows else a
+
+
+def at_the_start(problem: Problem, initial: Any, params: Any, engine: Engine) -> tuple:
+    """The gradients, from the cotangents of the initial parts and the sums that an engine has come back with."""
+    a_initial, a_params = pull_start(problem, initial, params, engine.read("cotangent"))
+    sums = list(engine.read("aparam").values())
+    accumulate(sums, a_params)
+    return a_initial, spread(params, sums)
+
+
+def spread(params: Any, cotangents: list) -> Any:
+    """The cotangents of the float leaves as a tree like params; None for the other leaves."""
+    leaves, structure = tree.flatten(params)
+    found = iter(cotangents)
+    return tree.unflatten(structure, [next(found) if is_float(x) else None for x in leaves])
+
+
+def pull_start(problem: Problem, initial: Any, params: Any, cotangent: Parts) -> tuple:
+    """Pull the cotangents of the initial parts back to y0, and to the float leaves of params: None where nothing flows."""
+    R = Recorder(problem.system, params, [])
+    if problem.resumed:
+        return cotangent, [None] * len(R.floats)
+    leaves, structure = tree.flatten(initial)
+    inputs, before = [R.tape.input(x) for x in leaves], problem.stats.nfe
+    parts = problem.method.start(R, problem.step(0), tree.unflatten(structure, inputs))
+    problem.stats.nvjp += problem.stats.nfe - before
+    seeds = [(part.slot, 1 * cotangent[name]) for name, part in parts.items() if type(part) is Tensor and part.tape is R.tape]
+    found = R.tape.pull(seeds, [*(x.slot for x in inputs), *R.slots])
+    a_initial = [np.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=False)]
+    return tree.unflatten(structure, a_initial), found[len(leaves):] or [None] * len(R.floats)

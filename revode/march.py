@@ -1,0 +1,150 @@
+"""The march along the grid: one loop over `ahead`, whoever takes the steps.
+
+    parts_0 = start(y0);     parts_{n+1} = one step of the method over [ts[n], ts[n+1]]
+"""
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from .engine.tensor import Tensor, beside, value_of
+from .engines import Engine, engine_of
+from .engines.eager import shelve
+from .engines.protocol import Rows
+from .methods.increment import Increment
+from .methods.shears import Parts
+from .stepping import Problem
+from .watch import ROOM, Ahead, grouped
+
+
+class Kept(dict[int, Parts]):
+    """States of a march by grid point; places: those that are to be kept."""
+
+    def __init__(self, places: Collection[int] = ()) -> None:
+        self.places = places
+
+    @classmethod
+    def of(cls, states: dict[int, Parts]) -> Kept:
+        """These states."""
+        found = cls(tuple(states))
+        found.update(states)
+        return found
+
+    def put(self, ns: list[int], states: Rows) -> None:
+        """Take in the states at these grid points. (A row of an array would keep all of it.)"""
+        for k, n in enumerate(ns):
+            self[n] = {name: x[k] if isinstance(x, list) else x[k].copy() for name, x in states.items()}
+
+
+class Block(Kept):
+    """All states of a given grid but the last, in one array for each part."""
+
+    def __init__(self, N: int) -> None:
+        super().__init__(range(N))
+        self.states: dict[str, Any] = {}
+
+    def put(self, ns: list[int], states: Rows) -> None:
+        for name, x in states.items() if ns else ():
+            if name not in self.states:
+                self.states[name] = np.empty_like(x[0], shape=(len(self.places), *x[0].shape), order="C")
+            self.states[name][ns[0]:ns[-1] + 1] = np.stack(x) if isinstance(x, list) else x
+
+
+def begin(problem: Problem, initial: Any, params: Any) -> tuple[Parts, Engine]:
+    """The parts at the start, and who takes them from there."""
+    parts = problem.start(Increment(problem.system, params), initial)
+    return parts, engine_of(problem, "forward", parts, params)
+
+
+def march(problem: Problem, initial: Any, params: Any, keep: Kept | None = None) -> tuple[tuple, Parts]:
+    """Solve forward: the saved outputs, stacked time first (one array for each output), and the final parts."""
+    return onward(problem, params, *begin(problem, initial, params), Kept() if keep is None else keep)
+
+
+def onward(problem: Problem, params: Any, parts: Parts, engine: Engine, keep: Kept) -> tuple[tuple, Parts]:
+    """march(), once it has begun."""
+    engine.load(problem, params, parts)
+    lists = problem.adaptive is not None or any(type(x) is Tensor for x in parts.values())
+    ys: tuple = tuple([] if lists else np.empty_like(y, shape=(len(problem.save), *y.shape), order="C") for y in problem.output(parts))
+    if problem.saves(0):
+        shelve(ys, problem, 0, parts)
+    watch, loop = Ahead(problem, params), along_grid if problem.adaptive is None else step_by_step
+    with np.errstate(over="ignore", invalid="ignore"), progress(problem) as bar:       # the watch says it better
+        loop(problem, engine, watch, parts, ys, keep, bar)
+    parts = engine.read("part")
+    problem.stats.steps, problem.stats.nfe_forward = problem.N, problem.stats.nfe
+    if problem.flushed is not None:
+        problem.flushed.account(problem.N, parts, problem.stats)
+    if problem.adaptive is not None:
+        problem.save = tuple(n for n in range(problem.N + 1) if problem.saves(n))
+    if lists:                                                # save=[]: arrays without rows
+        return tuple(np.stack(y) if y else np.stack([x])[:0] for x, y in zip(problem.output(parts), ys, strict=True)), parts
+    return ys, parts
+
+
+def along_grid(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys: tuple, keep: Kept, bar: Callable) -> None:
+    """From one group of grid points that somebody wants to see to the next."""
+    plain = {name: value_of(x) for name, x in parts.items()}
+    watch.begin(plain)
+    if 0 in keep.places:
+        keep.put([0], {name: [x] for name, x in plain.items()})
+    first, N, stops = 0, problem.N, watch.stops
+    seen_too = {*keep.places, *(range(0, N, max(1, N // 100)) if problem.progress else ())} - {0} if (
+        len(keep.places) > 1 or problem.progress) else set()
+    ns = [n for n in (sorted({*stops, *seen_too}) if seen_too else stops) if n]
+    size = sum(x.nbytes for x in plain.values())
+    together = max(ROOM, size * len(keep.places) // 16)      # bytes that are seen in one call
+    nbytes = ROOM if engine.looks_often or problem.progress else size * ROOM // together
+    for group in grouped(ns, watch.width, nbytes) if ns else []:
+        seen = engine.ahead(first, group[-1], ys, group)
+        bar(group[-1] - first)
+        first = group[-1]
+        if seen_too:
+            keep.put(*chosen(group, seen, keep.places))
+            group, seen = chosen(group, seen, set(stops))
+        watch.see(group, stacked_rows(seen))
+
+
+def step_by_step(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys: tuple, keep: Kept, bar: Callable) -> None:
+    """While nobody knows where the grid will end."""
+    n = 0
+    while True:
+        plain = {name: value_of(x) for name, x in parts.items()}
+        if n in keep.places:
+            keep.put([n], {name: [x] for name, x in plain.items()})
+        watch.look(n, plain)
+        if problem.done(n):
+            return
+        engine.ahead(n, n + 1, ys)
+        parts, n = engine.read("part"), n + 1
+        bar(1)
+
+
+def chosen(ns: list[int], states: Rows, places: Collection[int]) -> tuple[list[int], Rows]:
+    """Those of the states at ns that lie at these places."""
+    at = [k for k, n in enumerate(ns) if n in places]
+    if len(at) == len(ns):
+        return ns, states
+    return [ns[k] for k in at], {name: [x[k] for k in at] if isinstance(x, list) else x[beside(x)(np.asarray(at, np.intp))]
+                                 for name, x in states.items()}
+
+
+def stacked_rows(states: Rows) -> Parts:
+    return {name: (x[0][None] if len(x) == 1 else np.stack(x)) if isinstance(x, list) else x for name, x in states.items() if len(x)}
+
+
+@contextmanager
+def progress(problem: Problem) -> Iterator[Callable]:
+    """bar(steps): a function that shows, if that was asked for, how far the march is."""
+    if not problem.progress:
+        yield lambda steps: None
+        return
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        raise ImportError("solve: progress=True shows a bar with tqdm, which is not installed; pip install tqdm") from None
+    with tqdm(desc="solve", unit="step", leave=False, total=None if problem.adaptive else problem.N) as bar:
+        yield bar.update

@@ -1,0 +1,70 @@
+"""The C++ and CUDA text that does not change from field to field: each file alone, with every warning there is."""
+from __future__ import annotations
+
+import re
+import subprocess
+
+import numpy as np
+import pytest
+
+from revode.compiled import elementary, generate, native, noise
+from revode_cuda import compile
+from tests.strict_cases import needs_compiler
+
+WARNINGS = ("-Wall", "-Wextra", "-Werror", "-fsyntax-only")
+WIDTHS = {"native": ("-march=native",), "SSE2": ("-march=x86-64",), "AVX2": ("-march=x86-64-v3",), "AVX-512": ("-march=x86-64-v4",)}
+SIZES = [(1, 1, 1), (1, 3, 5), (2, 17, 11), (1, 64, 48), (1, 256, 300)]          # p, n, m
+
+
+def whole(T: int, dtype: type, noisy: bool = True) -> str:
+    """All of it, and a function that calls every template for each of SIZES."""
+    sizes = "".join(f"#define {name} {n}\n" for name, n in {"T": T, "MEMORY": 64, "PERSISTENT": 16, "PARAMS": 16}.items())
+    calls = "\n  ".join(f"rv_linear<{p}, {n}, {m}>(out, x, w); rv_outer<{n}, {m}>(out, x, w, (const real*)0, R); "
+                        f"rv_rows<{n}>(out, x, out, R); rv_rows_max<{m}>(out, x, out, R);" for p, n, m in SIZES)
+    brownian = "rv_brownian_tile(S, T, 3, TID, NT, 1ull, 2u, 3u, 0.1); SYNC;" if noisy else ""
+    return "\n".join([
+        elementary.c_source(elementary.NAMES, dtype), sizes, generate.TILE_FUNCTIONS, noise.SOURCE if noisy else "",
+        "STRETCH1(rv_tanh) STRETCH2(rv_arctan2)", "TABLE int M0[2] = {0, 1};",
+        f"STEP void step(real* RESTRICT S, const real* RESTRICT x, int R) {{\n  real* out = S; const real* w = x;\n  {calls}\n"
+        "  EACH(2) S[k * T + r] = rv_tanh(S[M0[k] * T + r]); SYNC;\n  ONCE(2) S[k] = rv_sqrt(S[k]); SYNC;\n"
+        f"  rv_tanh_stretch(out, x, 3); rv_arctan2_stretch(out, x, w, 3); {brownian}\n}}",
+        'extern "C" KERNEL void run(TILE_ARGUMENT const real* P, real* M, int R) {\n  TILE_MEMORY(M);',
+        "  step(S, P, R);\n  TILE_RETURN(M);\n}"])
+
+
+@needs_compiler
+@pytest.mark.parametrize("T", [1, 16])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_host_takes_it_without_a_warning(width, T):
+    for dtype in (np.float64, np.float32):
+        done = subprocess.run([native.compiler().path, *native.FLAGS, *WIDTHS[width], *WARNINGS, "-x", "c++", "-"],
+                              input=whole(T, dtype), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[:2000]
+
+
+@needs_compiler
+def test_a_warning_would_be_seen():
+    text = generate.TILE_FUNCTIONS.replace("u = V > 1 ? 2 : 1;", "u = V > 1 ? 2 : 1, R = 0;")
+    assert text != generate.TILE_FUNCTIONS
+    done = subprocess.run([native.compiler().path, *native.FLAGS, *WARNINGS, "-x", "c++", "-"],
+                          input=whole(16, np.float64).replace(generate.TILE_FUNCTIONS, text), capture_output=True, text=True)
+    assert done.returncode and "unused variable" in done.stderr
+
+
+PLANS = {"plain": "", "threads": "#define TILE_THREADS 64\n", "global": "#define TILE_GLOBAL\n#define PARAMS_GLOBAL\n"}
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_and_nvrtc(plan):
+    compile_ = pytest.importorskip("cupy", reason="needs NVRTC") and compile.compile
+    for dtype in (np.float64, np.float32):
+        for mode in ("strict", "fast"):
+            made = compile_(PLANS[plan] + whole(16, dtype), "double" if dtype is np.float64 else "float", "sm_90", mode)
+            assert not re.search(r"\bwarning\b", made.log), made.log
+
+
+def test_nothing_is_included():
+    """What is generated stands alone; the files include one another for those who read them."""
+    for name in ("tiles.hpp", "tiles.cuh"):
+        assert "#include" not in generate.text(name) and "atomic" not in generate.text(name)
+    assert '#include "tiles.cuh"' in (generate.Path(generate.__file__).with_name("tiles.hpp")).read_text(encoding="utf-8")
