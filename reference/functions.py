@@ -39,7 +39,7 @@ def called(expression: str) -> list[str]:
     for node in ast.walk(ast.parse(expression, mode="eval")):
         name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
         module, _, rest = name.partition(".")
-        if module in MODULES and rest and not rest.startswith(("lib", "random", "polynomial", "float", "array")):
+        if module in MODULES and re.fullmatch(r"[\w.]+", rest) and not rest.startswith(("lib", "random", "polynomial", "float", "array")):
             found.append(MODULES[module] + rest)
     return found
 
