@@ -67,7 +67,7 @@ def problem(expression: str) -> tuple[Any, Any]:
 
     def field(t: Any, y: Any, p: Any) -> Any:
         found = rv.tree.flatten(f(*unravel(y)))[0]
-        total = sum((np.sum(x) for x in found if np.dtype(x.dtype).kind == "f"), 0.0)
+        total = sum((np.sum(x) for x in found if np.dtype(x.dtype).kind in "fO"), 0.0)
         return p * (np.sin(total) - y)
 
     return field, y0

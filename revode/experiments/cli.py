@@ -192,12 +192,11 @@ def jobs_of(args: Namespace, gradient: Any) -> list[Fit]:
                 raise
             raise UserError(str(error)) from None
         for e in made if isinstance(made, list) else [made]:
-            method = getattr(args, "method", None) or e.method
+            method = vars(args).get("method") or e.method
             if e.adaptive and method.error_order is None:
                 raise UserError(f"{args.experiment} takes adaptive steps, and {method!r} has no "
-                                "error estimate to choose "
-                                "them by; take another, such as coupled:bosh3:0.999 or "
-                                "reversible-heun")
+                                "error estimate to choose them by; take another, such as "
+                                "coupled:bosh3:0.999 or reversible-heun")
             mode = checked_mode(gradient, method)
             name = e.name if isinstance(made, list) else names.spell(mode)
             jobs.append(Fit(f"{name}, seed {seed}" if args.seeds else name, e,
