@@ -63,8 +63,8 @@ class Lattice:
 
     Example
     -------
-    >>> Lattice(bits=40)
-    Lattice(bits=40, digits=8)
+    >>> Lattice(bits=40).bits
+    40
     """
     bits: int | None = None
     digits: int = 8
