@@ -150,8 +150,8 @@ class Adaptive:
         t0 = problem.ts[-1]
         if not self.h:
             self.h = first_step(problem, parts, F, self.t1 - t0, controller)
-        flows = not hasattr(method, "word")
-        companion = getattr(method, "companion", None)
+        flows = not method.exactly_reversible
+        companion = method.companion
         if companion is not None and neutral(method.word(Step(t0, t0, 0.0, 0.0))) < 0:
             companion = None                       # reversible Heun: what a step puts into its gap is its error already
         memo = {name: dict(values) for name, values in F.memo.items()}
@@ -165,7 +165,7 @@ class Adaptive:
             h = as_step(scalar(t1 - t0), problem)
             step = problem.between(problem.N, t0, t1, h, problem.hs[-1] if problem.hs else h)
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):      # what overflows is rejected
-                after, error = attempt(method, step, parts, F)
+                after, error = method.attempt(step, parts, F)
             norm = error_norm(controller, error, problem.output(parts), problem.output(after))
             if companion is not None:
                 apart = error_norm(controller, parting(companion, method, step, parts, after), problem.output(parts),
@@ -227,16 +227,6 @@ class Adaptive:
 
 def as_step(h: Any, problem: Problem) -> Any:
     return np.asarray(h) if problem.plain else float(h)
-
-
-def attempt(method: Any, step: Step, parts: Parts, F: Increment) -> tuple[Parts, Any]:
-    """One step and the estimate of its error."""
-    if hasattr(method, "attempt"):
-        return method.attempt(step, parts, F)
-    errors: list = []
-    y, = F.read(("y",), parts)
-    after = {"y": method.flow(F, step.t0, step.t1, y, step.dx, errors)}
-    return after, errors[0]
 
 
 def parting(companion: Any, method: Any, step: Step, parts: Parts, after: Parts) -> Any:

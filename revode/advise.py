@@ -104,7 +104,7 @@ class Advice:
             lines.append(f"  rates per unit of time  from {-self.contraction:.4g} to {self.expansion:.4g} on average, "
                          f"{-self.peak:.4g} in the most contracting step")
             verdict = f"{'suits' if self.suits else 'does not suit'} (their difference grows {self.parting:.2g} times at most)"
-            if hasattr(self.method, "lam"):
+            if self.method.lam is not None:
                 lines.append(f"  forward                 lam < {self.lam_below:.6g} keeps the copies together in the long run, "
                              f"lam is {self.method.lam:.6g}: {verdict}")
             elif parasitic(self.method):
@@ -150,11 +150,11 @@ def advise(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any
     """
     if tol is not None and not tol > 0:
         raise ValueError(f"advise: tol={tol!r}; a positive number, or None for what Reversible allows")
-    if getattr(method, "lam", None) == "auto":
+    if isinstance(method, Coupled) and method.lam == "auto":
         method = Coupled(method.base, coupling(field, y0, ts, params, method.base))
     trial = Trial(field, y0, ts, params, NearReversible("rk4") if method is None else method)
     method = trial.method
-    limit = tol if tol is not None else trial.eps ** 0.5 if hasattr(method, "word") else NEAR
+    limit = tol if tol is not None else trial.eps ** 0.5 if method.exactly_reversible else NEAR
     kappa = parasite(method, trial)
     parting = 1.0 if kappa is None else partings(trial.contracting, kappa)
     path = trial.rehearse(method)
@@ -245,8 +245,8 @@ def parasite(method: Any, trial: Trial) -> float | None:
 
 def parasitic(method: Any) -> Any:
     """The method (for a composition, the composed one) if it has copies that can part, else None."""
-    method = getattr(method, "method", method)
-    return method if hasattr(method, "contraction_limit") else None
+    method = method.composed
+    return method if method.contraction_limit is not None else None
 
 
 class Trial:
@@ -255,17 +255,17 @@ class Trial:
     def __init__(self, field: Callable, y0: Any, ts: Any, params: Any, method: Any) -> None:
         self.problem, initial, params, _ = prepare(Asked(field, y0, ts, params, method, save=[-1]))
         self.method = self.problem.method
-        if not (hasattr(self.method, "word") or getattr(self.method, "reversible", False)):
+        if not self.method.reversible:
             raise TypeError(f"advise: {self.method!r} cannot be run backwards; ask about Coupled({self.method.base!r}), which is "
                             "that method made reversible")
         self.initial, self.params = tree.map(value_of, initial), tree.map(value_of, params)
         self.eps = float(np.finfo(tree.flatten(self.initial)[0][0].dtype).eps)
         self.scale = 0.0
         # Of a split method the field is not y', and of a user's word nobody knows.
-        self.rated = len(self.method.outputs) == 1 and getattr(self.method, "order", None) is not None
+        self.rated = len(self.method.outputs) == 1 and self.method.order is not None
         self.expanding, self.contracting = np.full((2, self.problem.N), math.nan)        # logarithms, a step
         if self.rated:
-            self.rate(RungeKutta(getattr(self.method, "base", "midpoint")))
+            self.rate(RungeKutta(self.method.base))
 
     def rate(self, guide: RungeKutta) -> None:
         """Carry a perturbation with the flow, and one against it."""
@@ -406,7 +406,7 @@ def mean_square(sizes: Iterable[float]) -> float:
 
 def undo(method: Any, step: Any, parts: Parts, F: Increment) -> Parts:
     """The parts before the step, from those after it, as the reverse sweep finds them."""
-    if hasattr(method, "word"):
+    if method.exactly_reversible:
         return inverse(method.word(step), parts, F)
     t0, t1, dx, _ = step
     y = method.flow(F, t1, t0, parts["y"], -dx)

@@ -25,6 +25,7 @@ from .gradients import Automatic, Direct, Reversible
 from .methods import EES, TABLEAUX, Coupled, NearReversible
 from .methods.custom import UserMethod
 from .methods.increment import System, nested
+from .methods.protocol import as_method
 from .problem import Asked, Layout
 from .stepping import Problem, State, Stats
 
@@ -39,7 +40,7 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     if lattice is not None:
         method, initial = on_lattice(lattice, method, initial)
         if chosen is not None:                       # the same operations ahead and back: nothing merged, nothing contracted
-            chosen = replace(chosen, merge=False, strict=chosen.strict or chosen.name == "native")
+            chosen = replace(chosen, merge=False, strict=chosen.strict or chosen.name != "replay")
     first = value_of(tree.flatten(initial)[0][0])
     seen = np.float32 if layout.promoted else first.dtype
     ts = check_times(asked)
@@ -115,6 +116,7 @@ def begin(asked: Asked, method: Any, exact: bool = False) -> tuple[Any, Layout]:
                              "the state, or leave state0 out")
         layout = state0.layout
         y0 = layout.unpack(tuple(state0.parts[name] for name in method.outputs))
+    y0 = y0 if split else of_numbers(y0)
     if split:
         check_pair(y0, method)
     check_y0(y0)
@@ -125,13 +127,26 @@ def begin(asked: Asked, method: Any, exact: bool = False) -> tuple[Any, Layout]:
     return tuple(layout.pack(x) for x in y0) if split else layout.pack(y0), layout
 
 
+def of_numbers(y0: Any) -> Any:
+    """A number, or a (nested) list of numbers, as an array of float64; everything else as it is."""
+    def plain(x: Any) -> bool:
+        return all(map(plain, x)) and len(x) > 0 if type(x) is list else type(x) in (int, float)
+
+    if not plain(y0):
+        return y0
+    try:
+        return np.array(y0, dtype=np.float64)
+    except ValueError:
+        raise ValueError(f"solve: y0 is {y0!r}, a list whose rows differ in length; give an array, or a tree of arrays") from None
+
+
 def gridded(asked: Asked, method: Any, system: System, ts: np.ndarray, first: Any) -> Problem:
     """The problem on a fixed grid, or on one that a controller is to make."""
     plain, state0 = isinstance(first, (np.ndarray, np.generic)), asked.state0
     if asked.controller is None:
         hs = check_steps(ts, first.dtype)
         problem = Problem(method, system, ts, hs, check_save(asked.save, len(hs)), None)
-        before = hs[0]
+        before = hs[0] if len(hs) else 0.0
     else:
         adaptive = check_adaptive(asked, method, ts, first, system.unpack is None)
         problem = Problem(method, system, [ts[0]], [], (), None, adaptive=adaptive)
@@ -198,7 +213,8 @@ def check_method(asked: Asked) -> Any:
         hint = f" (by that name there are RungeKutta({name!r}), NearReversible and Coupled)" if name in TABLEAUX else ""
         raise TypeError(f"solve: method={method!r}; pass a method such as Coupled('midpoint'), RungeKutta('rk4') or "
                         f"ReversibleHeun(){hint}")
-    if isinstance(getattr(method, "lam", None), str):
+    method = method if isinstance(method, Exact) else as_method(method)
+    if isinstance(method.lam, str):
         raise ValueError(f"solve: {method!r} has a lam that only solve() asks the advisor for, on a fixed grid from y0; choose lam "
                          "yourself (rv.advise helps)")
     return method
@@ -208,21 +224,22 @@ def check_exact(asked: Asked, method: Any) -> tuple[Lattice | None, Any]:
     """The lattice of an exact solve, or None; and the method without it."""
     exact, made = asked.exact, isinstance(method, Exact)
     if exact is None and made:
-        exact = Lattice(method.bits)                         # a state of an exact solve goes on as it was
+        exact = Lattice(method.bits, method.digits)                         # a state of an exact solve goes on as it was
     method = method.inner if made else method
     if exact is None or exact is False:
         return None, method
     if exact is not True and not isinstance(exact, Lattice):
         raise TypeError(f"solve: exact={exact!r}; it is True, or Lattice(bits)")
-    if not hasattr(method, "word"):
-        raise TypeError(f"solve: exact=True needs a method that is a word of shears, which {method!r} is not; use Coupled(base, lam), "
-                        "ReversibleHeun(), AsynchronousLeapfrog(), LeapfrogMidpoint(), VelocityVerlet() or shears(...)")
+    if not method.reversible:
+        raise TypeError(f"solve: exact=True is a way to run backwards, and {method!r} cannot be; use Coupled(base, lam), "
+                        "ReversibleHeun(), AsynchronousLeapfrog(), LeapfrogMidpoint(), VelocityVerlet(), EES27(), "
+                        "NearReversible(base) or shears(...)")
     return (Lattice() if exact is True else exact), method
 
 
 def on_lattice(lattice: Lattice, method: Any, initial: Any) -> tuple[Exact, Any]:
     """The exact form of a method, and what it begins with: parts that go on get buffers of their own."""
-    exact = Exact(method, bits_for(initial) if lattice.bits is None else lattice.bits)
+    exact = Exact(method, bits_for(initial) if lattice.bits is None else lattice.bits, lattice.digits)
     _ = exact.contractions                                   # scales that are no ratio are refused here
     if isinstance(initial, dict):
         initial = exact.with_buffers({name: exact.round(initial[name]) for name in method.parts})
@@ -393,7 +410,7 @@ def check_y0(y0: Any) -> None:
 
 
 def check_times(asked: Asked) -> np.ndarray:
-    """(N + 1,) the grid, or its two ends."""
+    """(N + 1,) the grid, or its two ends; one time alone is a grid without steps."""
     ts, fixed = asked.ts, asked.controller is None
     if fixed and (asked.dt0 is not None or asked.save_at is not None):
         raise ValueError("solve: dt0 and save_at belong to adaptive solves; pass controller=PID(rtol, atol) as well, or use "
@@ -405,9 +422,11 @@ def check_times(asked: Asked) -> np.ndarray:
         raise ValueError(f"solve: ts={ts!r} without a controller would be a grid of one single step; pass controller=PID(rtol, atol) "
                          "to have steps chosen, or a grid such as np.linspace(t0, t1, 101) (an array of two times is one step)")
     ts = numbers_of(ts, "ts")
-    if ts.ndim != 1 or len(ts) < 2:
-        raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of at least two times, such as "
-                         "np.linspace(0, 1, 101)")
+    if ts.ndim != 1 or len(ts) < (1 if fixed else 2):
+        raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of times, such as np.linspace(0, 1, 101), and with a "
+                         "controller ts=(t0, t1)")
+    if len(ts) == 1 or (len(ts) == 2 and ts[0] == ts[1]):                  # nothing to do: y0 is the solution
+        return ts[:1] if fixed else ts
     h = ts[1:] - ts[:-1]
     if not h.min() > 0 and not h.max() < 0:
         n = int(np.argmax((h > 0) != (h[0] > 0))) if h[0] else 0
@@ -464,6 +483,8 @@ RESOLVED, SEEN, FAR = 64.0, 1024.0, 16.0
 def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float = RESOLVED) -> None:
     """Whether times so large are told apart in y's dtype, in which the field gets them; steps: that an interval will have."""
     h = abs(ts[1:] - ts[:-1])
+    if not h.any():
+        return
     if float(np.finfo(dtype).eps) * max(abs(ts[0]), abs(ts[-1])) * spacings * steps <= h.min():
         return                                           # as ever, and quickly told
     spacing = np.spacing(np.maximum(abs(ts[1:]), abs(ts[:-1])).astype(dtype)).astype(np.float64)
@@ -476,7 +497,8 @@ def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float =
 
 def check_far_times(problem: Problem, ts: np.ndarray, y: Any, params: Any) -> None:
     """A field that depends on t should not get it from so far that the digits are spent on the distance."""
-    if max(abs(ts[0]), abs(ts[-1])) < FAR * abs(ts[-1] - ts[0]) or (problem.adaptive is not None and y.dtype == np.float64):
+    if ts[0] == ts[-1] or max(abs(ts[0]), abs(ts[-1])) < FAR * abs(ts[-1] - ts[0]) or (
+            problem.adaptive is not None and y.dtype == np.float64):
         return
     stats, steps = problem.stats, 1.0 if problem.adaptive is None else RESOLVED
     times = [ts[0] + share * (ts[-1] - ts[0]) for share in (0.0, 0.31, 0.62, 0.87)]
@@ -510,7 +532,7 @@ def check_adaptive(asked: Asked, method: Any, ts: np.ndarray, y: Any, alone: boo
     controller, dt0, save, save_at = asked.controller, asked.dt0, asked.save, asked.save_at
     if not isinstance(controller, PID):
         raise TypeError(f"solve: controller={controller!r}; pass PID(rtol, atol)")
-    if getattr(method, "error_order", None) is None:
+    if method.error_order is None:
         raise TypeError(f"solve: {method!r} has no error estimate to control steps with; use Coupled or RungeKutta over "
                         "midpoint, heun2, bosh3, dopri5 or tsit5, ReversibleHeun(), or EES25(x=0.1), or give a fixed grid")
     if len(ts) != 2:
@@ -564,7 +586,7 @@ def check_backend(asked: Asked) -> Backend | None:
 
 def checked_gradient(gradient: Any, method: Any) -> Any:
     """The gradient mode, or the default for this method; TypeError where the two do not go together."""
-    reversible = getattr(method, "reversible", hasattr(method, "word"))
+    reversible = method.reversible
     if isinstance(method, Exact):
         if gradient is not None and not isinstance(gradient, Reversible):
             raise TypeError(f"solve: exact=True is a way to run backwards, and {gradient!r} does not; use gradient=Reversible(), the "
@@ -649,7 +671,7 @@ def noisy(system: System, asked: Asked, method: Any, y: Any, times: tuple, param
     looks = [dependence(found, t, y, params) for t in times]
     system.stats.checks += 2 + len(looks)
     depends, ito = any(look[0] for look in looks), asked.interpretation == "ito"
-    euler = getattr(method, "order", 0) == 1
+    euler = method.order == 1
     plain = euler and type(method).__name__ == "RungeKutta"
     found.euler_maruyama = plain and depends and ito
     if depends and not found.euler_maruyama:
@@ -668,10 +690,10 @@ def check_noise(asked: Asked, method: Any) -> Callable:
     if not callable(asked.diffusion):
         raise TypeError(f"solve: diffusion={asked.diffusion!r}; it is a function g(t, y, params), as the drift is")
     check_arguments(asked.diffusion, "diffusion")
-    if hasattr(method, "method"):
+    if method.composed is not method.inner:
         raise TypeError(f"solve: {method!r} has no form for noise: one of its substeps goes backwards, and an increment of the "
                         "path cannot be split like that; use the method itself, uncomposed")
-    if not getattr(method, "noise", False):
+    if not method.noise:
         raise TypeError(f"solve: {method!r} has no form for noise (its step relies on dy = f dt); use ReversibleHeun(), "
                         "Coupled over heun2 or midpoint, an EES method, or RungeKutta('heun2')")
     return asked.diffusion
@@ -746,7 +768,7 @@ def check_control(system: System, control: Any, method: Any, y: Any) -> None:
         raise TypeError(f"solve: control={control!r}; pass LinearPath, Rectilinear or HermiteCubic(times, values)")
     if system.unpack is not None or len(method.outputs) > 1:
         raise TypeError("solve: a controlled equation needs y as one array, and a method without split state")
-    if not getattr(control, "smooth", False) and not getattr(method, "noise", False):
+    if not getattr(control, "smooth", False) and not method.noise:
         raise TypeError(f"solve: {method!r} relies on dy = f dt, so it cannot follow the increments of a piecewise linear "
                         "control; use HermiteCubic, or ReversibleHeun(), Coupled or an EES method")
     batch = control.values.shape[:-2]

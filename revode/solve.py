@@ -16,9 +16,10 @@ from .engine.tensor import innermost, joined_in, value_of
 from .engines.eager import step_back, zeros
 from .exact import Exact, Lattice
 from .finite import guarded
-from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
+from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible, SymplecticAdjoint
 from .gradients.cotangents import pull_start, spread
 from .march import march
+from .methods import Coupled
 from .methods.custom import UserMethod
 from .methods.increment import Recorder, System
 from .problem import Asked, Layout
@@ -28,7 +29,7 @@ from .tangent import augmented, by_programs, halves, joined, moving, tangent
 if TYPE_CHECKING:
     from .compiled.backend import Backend
 
-Mode = Automatic | Backsolve | Checkpointed | Direct | Reversible
+Mode = Automatic | Backsolve | Checkpointed | Direct | Reversible | SymplecticAdjoint
 
 
 class Method(Protocol):
@@ -299,7 +300,7 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
 
 def settled(method: Any, field: Callable, y0: Any, ts: Any, params: Any, driven: bool) -> Any:
     """The method with its lam: Coupled(lam="auto") asks the advisor."""
-    if not isinstance(getattr(method, "lam", None), str):
+    if not isinstance(method, Coupled) or not isinstance(method.lam, str):
         return method
     if driven:
         raise ValueError("solve: lam='auto' is found on a fixed grid of an ordinary differential equation from y0; with a controller, "

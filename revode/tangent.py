@@ -26,7 +26,7 @@ def tangent(problem: Problem, initial: Any, params: Any, d_initial: Any, d_param
 
     Cost: one solve on the tape, each step with its tangent; memory of two states and one step.
     """
-    method, system = getattr(problem.method, "inner", problem.method), copy(problem.system)      # of exact mode: what it rounds
+    method, system = problem.method.inner, copy(problem.system)      # of exact mode: what it rounds
     system.stats = Stats()
     own: Any = copy(problem)
     own.system, own.method = system, method

@@ -6,8 +6,9 @@
                round trip   W_p, W_y    what came back beside what had been there, weighted likewise
                defects      E    what each undone step missed, weighted with the cotangent behind it        (nearly reversible)
 
-Everything is made of states and cotangents that the march has at hand: no evaluation of the field, nothing stored. They are
-looked at in a few places (`places`), which depend on the grid alone, so that the verdict does not depend on who ran the steps.
+All but the steps is made of states and cotangents that the march has at hand: no evaluation of the field, nothing stored. (Where
+steps are large the field is asked, and at the end of a plain solve, once.) They are looked at in a few places (`places`), which
+depend on the grid alone, so that the verdict does not depend on who ran the steps.
 Weights are multiplied entry by entry and judged by batch member: norms over a batch let one large entry hide another.
 """
 from __future__ import annotations
@@ -285,7 +286,7 @@ class Pairs:
 
     def __init__(self, problem: Any) -> None:
         self.problem = problem
-        self.data: Any = getattr(problem.method, "companion", None)
+        self.data: Any = problem.method.companion
 
     @property
     def k(self) -> float:
@@ -349,7 +350,7 @@ class Ahead:
     @cached_property
     def flows(self) -> bool:
         """Whether the steps are those of an explicit method that nobody controls."""
-        return self.problem.adaptive is None and not hasattr(self.problem.method, "word") and not self.problem.unstable
+        return self.problem.adaptive is None and not self.problem.method.exactly_reversible and not self.problem.unstable
 
     @property
     def width(self) -> int:
@@ -583,7 +584,7 @@ class Back:
         outputs = problem.method.outputs
         self.width = 1 if self.pairs.data is None else 4 if self.pairs.smooth else 2
         # where a state is kept nearly reversible methods land on it: there is nothing to look at
-        self.looks = back_from(problem.N, self.width, problem.resync, not hasattr(problem.method, "word"), frozenset(compared))
+        self.looks = back_from(problem.N, self.width, problem.resync, not problem.method.exactly_reversible, frozenset(compared))
         self.at = {n: k for k, n in enumerate(problem.save)}
         self.ys = dict(zip(outputs, ys, strict=True))
         self.trips: list[tuple[int, float, float]] = []
@@ -651,7 +652,7 @@ class Back:
         if ns[-1] == 0:
             self.start = tuple({name: x[-1] for name, x in kind.items()} for kind in (parts, truth, cotangents))  # type: ignore[assignment]
         absolute, size_of_x = sizes[0] if len(sizes) == 1 else (
-            [max(x) for x in zip(*rows, strict=True)] for rows in zip(*sizes, strict=True))
+            [max(x) for x in zip(*column, strict=True)] for column in zip(*sizes, strict=True))
         self.trips += [(n, finite(x), y) for n, x, y in zip(ns, absolute, size_of_x, strict=True)]
         if not self.broken and not all(math.isfinite(size(a)) for a in cotangents.values()):
             self.broken = all(finite(x) < math.inf for x in absolute)
@@ -720,8 +721,8 @@ class Back:
         if weighed is not None:
             found["E"] = finite(size(weighed / (self.A[first] + tiny)))
         if self.sums and not self.aside:
-            be, moved, ay, changes = self.sums[0] if len(self.sums) == 1 else (
-                np.concatenate(column) for column in zip(*self.sums, strict=True))
+            whole = [np.concatenate(column) for column in zip(*self.sums, strict=True)] if len(self.sums) > 1 else self.sums[0]
+            be, moved, ay, changes = whole
             moved = moved + 1024 * self.eps * ay     # what rounding does to a state at rest is no parasite
             found |= {"S_p": finite(size(be.sum(axis=0) / (moved.sum(axis=0) + tiny))),
                       "S_y": finite(size((be / (ay + tiny)).sum(axis=0))) * self.problem.N / len(be),
@@ -742,10 +743,10 @@ class Back:
         estimate = {"y0": max(found["W_y"], of_params, CAUTION * self.at_start(of_params)), "params": max(of_params, of_leaf)}
         if problem.later is not None and max(estimate.values()) > 0.1 * close:
             problem.later()
-        telling = self.tol if hasattr(problem.method, "word") else NEARLY * self.tol
-        wrong = [name for name, off in (("y0", of_params > self.tol or found["W_y"] > telling),
-                                        ("params", of_params > self.tol or of_leaf > OF_LEAF * self.tol))
-                 if off and problem.asked[name]]
+        telling = self.tol if problem.method.exactly_reversible else NEARLY * self.tol
+        off = {"y0": of_params > self.tol or found["W_y"] > telling,
+               "params": of_params > self.tol or of_leaf > OF_LEAF * self.tol}
+        wrong = [name for name in off if off[name] and problem.asked[name]]
         found["leaf"] = of_leaf
         if self.broken:                              # then it is not the reconstruction
             return Verdict(estimate, [], found)
@@ -861,7 +862,7 @@ def followed(problem: Any) -> tuple[str, list[str]]:
     """Cause and remedies where the copies part. (A gap falls by lam / R a step where the solution falls by R: from lam = R^2 on it
     keeps up.)"""
     method = problem.method
-    if hasattr(method, "lam"):
+    if method.lam is not None:
         return (f"the solution contracts faster than {method!r} follows at this step size",
                 ["lam = exp(-c h) with c above twice the contraction rate", SMALLER, OTHER])
     follows = "little" if abs(problem.neutral) < 1 else "no"
@@ -876,16 +877,16 @@ def parted_copies(problem: Any, pairs: Pairs, details: dict) -> Complaint:
 
 
 def too_large(problem: Any, details: dict) -> Complaint:
-    return Complaint(StabilityWarning, f"solve: the steps are too large for {problem.method!r}: from step to step the solution grows, "
-                     "or swings, where that of the equation does not, so neither it nor its gradient can be trusted. Likely cause: h times "
-                     "the fastest rate of the field is beyond the method's stability limit (the problem is stiff). Remedies: smaller "
-                     "steps; controller=PID(rtol, atol), which chooses them; a field without the fast rate.", details)
+    return Complaint(StabilityWarning, f"solve: the steps are too large for {problem.method!r}: from step to step the solution "
+                     "grows, or swings, where that of the equation does not, so neither it nor its gradient can be trusted. Likely "
+                     "cause: h times the fastest rate of the field is beyond the method's stability limit (the problem is stiff). "
+                     "Remedies: smaller steps; controller=PID(rtol, atol), which finds them; a field without the fast rate.", details)
 
 
 def lost(problem: Any, wrong: list[str], details: dict) -> Complaint:
     """The reverse sweep did not find the way back."""
     method = problem.method
-    growth = abs(1.0 / problem.neutral) if hasattr(method, "word") else 1.0
+    growth = abs(1.0 / problem.neutral) if method.exactly_reversible else 1.0
     stretch = problem.resync or problem.N
     details = {**details, "growth": growth, "steps": stretch}
     eps = float(np.finfo(next(iter(problem.scales.values())).dtype).eps)
@@ -894,7 +895,7 @@ def lost(problem: Any, wrong: list[str], details: dict) -> Complaint:
     if grown > 0.1 * details["allowed"]:
         cause = f"each step back of {method!r} divides by its scales, so that rounding grows until nothing is left"
         remedies = ["scales closer to 1 (lam, eta)"]
-    elif hasattr(method, "word"):
+    elif method.exactly_reversible:
         cause, remedies = followed(problem)
     else:
         cause = "the solution contracts, or the steps are too large for their reversal, so that an error grows on the way back"

@@ -319,7 +319,7 @@ def planned(field: Callable, y0: Any, ts: Any, params: Any, device: Device, arit
     backend = Fusing("fused", False, True, arithmetic == "strict", None, device, tuple(planning.chosen(plan).items()))
     found: list[Plan | None] = []
     for direction, steps in (("forward", forward_steps), ("backward", backward_steps)):
-        if direction == "backward" and not getattr(problem.method, "reversible", hasattr(problem.method, "word")):
+        if direction == "backward" and not problem.method.reversible:
             found.append(None)
             continue
         try:

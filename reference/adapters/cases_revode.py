@@ -120,13 +120,12 @@ def by_hand(problem: Problem) -> dict:
     """steps() and steps_back(), which take the cotangent of the end alone: the outputs before it enter by a solve each."""
     if problem.dWs is not None or problem.kind == "fixed-point":
         raise NotImplementedError("steps() is for ordinary equations")
+    sweep_of(problem)
     method, field, split = method_of(problem), problem.field(), problem.kind == "split"
     y0, N = tuple(problem.y0) if split else problem.y0, len(problem.ts) - 1
     states = [state for _, state in rv.steps(field, y0, problem.ts, problem.params, method=method)]
     parts = [dict(state.parts) for state in states]
     ys = np.stack([np.stack([p["q"], p["v"]]) if split else p["y"] for p in parts])
-    if problem.method["name"] == "RungeKutta":
-        raise NotImplementedError("a plain Runge-Kutta method has no reverse sweep")
     ay0, aparams = 0.0, {name: 0 * w for name, w in problem.params.items()}
     cotangents = [{part: 0 * x for part, x in p.items()} for p in parts]
     for n in range(N, 0, -1):

@@ -123,7 +123,7 @@ class Symbols:
     def of_back(self) -> dict[Role, Any]:
         """The examples of the reverse sweep: the cotangents and the running sums for the parameters besides."""
         more: dict[Role, Any] = {("cotangent", role[1]): np.zeros_like(x) for role, x in self.examples.items() if role[0] == "part"}
-        if not hasattr(self.method, "word"):
+        if not self.method.exactly_reversible:
             zero = np.zeros_like(more["cotangent", "y"])
             more |= {("missed", "largest"): zero, ("missed", "weighed"): zero}
         return {**self.examples, **more, **{("aparam", i): np.zeros_like(self.examples["param", i]) for i in self.floats}}
@@ -159,7 +159,7 @@ def traced_method(problem: Problem, parts: dict, params: Any) -> Any:
 
     def step(T: dict) -> dict:
         at = S.step(T)
-        if hasattr(method, "word"):
+        if method.exactly_reversible:
             shape.extend((x.target, x.reads, x.scale, x.about) if type(x) is Shear else tuple(x) for x in method.word(at))
         return {("part", name): x for name, x in one_step(method, at, S.parts(T), Increment(S.system, S.params(T))).items()}
 
@@ -167,7 +167,7 @@ def traced_method(problem: Problem, parts: dict, params: Any) -> Any:
     lines = tuple((x.role, x.op, tuple(int(a) if isinstance(a, V) else ("constant", frozen(a)) for a in x.args), frozen(x.options),
                    x.shape, x.dtype) for x in made.values)
     outputs = tuple((role, int(v) if isinstance(v, V) else ("constant", frozen(v))) for role, v in made.outputs.items())
-    return (method.parts, method.outputs, getattr(method, "correct", None), tuple(shape), lines, outputs)
+    return (method.parts, method.outputs, method.correct, tuple(shape), lines, outputs)
 
 
 def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
@@ -209,7 +209,7 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
     """The programs of a step back; parts: an example of the state."""
     S = Symbols(problem, parts, params)
     examples = S.of_back()
-    near = not hasattr(S.method, "word")
+    near = not S.method.exactly_reversible
     carry: Carry | None = None
     left: dict = {}
 

@@ -97,7 +97,8 @@ class Tiles:
         self.memory[...] = 0
         self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
-        self.glimpse, self.flowed_before = None, None
+        self.glimpse: Any = None                          # what was seen at the last looks, and the sums for the parameters before
+        self.flowed_before: Any = None
         self.block: tuple = (-1, None)                    # the first step of a stretch of chunk steps, and its grid values
         self.put("part", parts)
         self.put("cotangent", cotangents or {})

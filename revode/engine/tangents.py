@@ -291,7 +291,7 @@ def of_entry(op: Op, vs: list, y: Any, inputs: Sequence, options: dict) -> Any:
         if name in TOGETHER:
             total = op.forward(*full, **options)
         elif op.tangent is not None:
-            total = op.tangent(full, *inputs)
+            total = op.tangent(full, *inputs, **options)
         elif name in TANGENTS:
             total = TANGENTS[name](full, y, *inputs, **options)
         elif not op.vjps:

@@ -144,7 +144,7 @@ def step_back(problem: Problem, n: int, parts: Parts, cotangent: Parts, R: Recor
     sum of the same times the cotangent that was there, entry by entry.
     """
     method, step = problem.method, problem.step(n)
-    if hasattr(method, "word"):
+    if method.exactly_reversible:
         cotangent = dict(cotangent)
         R.expire((step.t0, step.t1), cotangent)
         return pullback(method.word(step), parts, cotangent, R)

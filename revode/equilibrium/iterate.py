@@ -32,6 +32,7 @@ from ..finite import guarded
 from ..gradients import Automatic, Checkpointed, Direct, Reversible
 from ..march import march
 from ..methods.increment import Increment, System, nested
+from ..methods.protocol import as_method
 from ..methods.shears import Parts
 from ..problem import Asked, Layout
 from ..stepping import Problem, one_step
@@ -184,7 +185,7 @@ def fixed_point(
         if not isinstance(method, Anderson)
         else Mixed(method, tol, atol, max_steps)
     )
-    problem = counted(method, system, until, first)
+    problem = counted(as_method(method), system, until, first)
     problem.backend = chosen
     problem.unstable = (
         True  # no equation stands behind these steps, so nobody asks how well they follow it

@@ -17,6 +17,7 @@ from math import isfinite
 from typing import Any
 
 from ..methods.increment import Increment
+from ..methods.protocol import Method
 from ..methods.shears import Parts, Shear, Step, Word
 
 
@@ -30,7 +31,7 @@ def number_in(name: str, value: Any, low: float, high: float, what: str) -> floa
 
 
 @dataclass(frozen=True)
-class RevDEQ:
+class RevDEQ(Method):
     """The reversible fixed-point iteration: two relaxed copies that take turns.
 
         y <- (1 - beta) y + beta f(z);    z <- (1 - beta) z + beta f(y)              y_0 = z_0
@@ -83,7 +84,7 @@ class RevDEQ:
 
 
 @dataclass(frozen=True)
-class Picard:
+class Picard(Method):
     """Damped Picard iteration, z <- (1 - damping) z + damping f(z).
 
     Parameters
@@ -106,6 +107,8 @@ class Picard:
     damping: float = 1.0
     parts = ("y",)
     outputs = ("y",)
+    exactly_reversible = False
+    reversible = False
 
     def __post_init__(self) -> None:
         what = "a number in (0, 2), such as 1 or 0.5"
@@ -122,8 +125,8 @@ class Picard:
 
 
 @dataclass(frozen=True)
-class Anderson:
-    """Anderson mixing of the last m iterates, with one set of weights for all entries (equilibrium.py has the step).
+class Anderson(Method):
+    """Anderson mixing of the last m iterates, with one set of weights for all entries (mixing.py has the step).
 
     Parameters
     ----------
@@ -150,6 +153,8 @@ class Anderson:
     ridge: float = 1e-8
     parts = ("y",)
     outputs = ("y",)
+    exactly_reversible = False
+    reversible = False
 
     def __post_init__(self) -> None:
         if isinstance(self.m, bool) or not isinstance(self.m, int) or self.m < 1:

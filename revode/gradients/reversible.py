@@ -133,7 +133,7 @@ class Reversible:
                 n = group[-1]
             # at a state that is kept the sweep starts anew, so what is pending has to come in (nearly reversible methods
             # have landed on the state itself, and the field values at hand are those there)
-            flushes = hasattr(problem.method, "word") or stop == 0
+            flushes = problem.method.exactly_reversible or stop == 0
             watch.see(looks, *back.back(n, stop, a_ys, kept[stop], flushes, looks))
             watch.flow(back.read("flowed"))
             n = stop

@@ -1,9 +1,6 @@
-"""Methods. Each is a small frozen record with
+"""Methods. Each is a small frozen record; protocol.py says what the library asks of one, and what it takes for granted.
 
     parts, outputs        the names of the state's parts, and of those that are the solution y
-    companion             optional: what moves beside the solution and should not part from it (companion.py)
-    order                 of convergence
-    noise                 True where a step needs F(t, y, dx) alone, so that dx may hold noise or a control
     start(F, step, y0)    the initial parts; differentiated like everything else
     word(step)            the shears of one step (shears.py). A method without a word, such as RungeKutta, has
                           flow(F, t0, t1, y, dx) -> y(t1) instead, and can be run backwards nearly, or not at all.

@@ -7,6 +7,7 @@ from typing import Any
 
 from .companion import Companion
 from .increment import Increment
+from .protocol import Method, as_method
 from .shears import Parts, Step, Word
 
 
@@ -20,7 +21,7 @@ def weights(order: int) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Composition:
+class Composition(Method):
     """A symmetric method of order p run at three step sizes, which has order p + 2.
 
         Phi_{g1 h} Phi_{g2 h} Phi_{g1 h},      g1 = 1 / (2 - 2^(1/(p+1))),  g2 = 1 - 2 g1
@@ -49,7 +50,7 @@ class Composition:
     order: int = 4
 
     def __post_init__(self) -> None:
-        if isinstance(self.method, type) or not getattr(self.method, "symmetric", False):
+        if isinstance(self.method, type) or not as_method(self.method).symmetric:
             raise ValueError(f"Composition: {self.method!r} is not a symmetric second-order word, and composing it does not "
                              "raise its order; use AsynchronousLeapfrog(), ReversibleHeun() or VelocityVerlet()")
         if self.order not in (4, 6, 8):
@@ -59,16 +60,20 @@ class Composition:
                              "at order 4, so use order=4")
 
     @property
-    def parts(self) -> tuple[str, ...]:
+    def parts(self) -> tuple[str, ...]:                                 # type: ignore[override]
         return self.method.parts
 
     @property
-    def outputs(self) -> tuple[str, ...]:
+    def outputs(self) -> tuple[str, ...]:                               # type: ignore[override]
         return self.method.outputs
 
     @property
     def companion(self) -> Companion | None:
-        return getattr(self.method, "companion", None)
+        return self.method.companion
+
+    @property
+    def composed(self) -> Any:
+        return self.method
 
     def start(self, F: Increment, step: Step, y: Any) -> Parts:
         return self.method.start(F, step, y)

@@ -9,12 +9,13 @@ from typing import Any
 
 from .companion import Companion
 from .increment import Increment
+from .protocol import Method
 from .runge_kutta import Tableau, check_base, error_order, increment_of, tableau
 from .shears import Parts, Shear, Step, Word, forward
 
 
 @dataclass(frozen=True)
-class Coupled:
+class Coupled(Method):
     """Any explicit Runge-Kutta method made reversible by coupling two copies of the solution.
 
         y' = lam y + (1 - lam) z + Psi_h(t, z)             Psi: the increment of the base method

@@ -8,11 +8,12 @@ from typing import Any
 
 from .companion import Companion
 from .increment import Increment
+from .protocol import Method
 from .shears import Parts, Step, Swap, Word
 
 
 @dataclass(frozen=True)
-class UserMethod:
+class UserMethod(Method):
     """What `shears` returns: a method made of a function from a step to its word."""
     step: Callable
     parts: tuple[str, ...] = ("y", "z")

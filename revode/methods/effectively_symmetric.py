@@ -16,24 +16,25 @@ from numbers import Real
 from typing import Any
 
 from .increment import Increment
+from .protocol import Method
 from .runge_kutta import RungeKutta
 from .shears import Parts, Step
 
 
 @dataclass(frozen=True)
-class LowStorage:
+class LowStorage(Method):
     """An effectively symmetric method in Williamson's form; made by EES25, EES27 and EES."""
     name: str
     A: tuple[float, ...]
     B: tuple[float, ...]
-    order: int
-    reversal_order: int           # m: one round trip is off by O(h^(m+1))
+    order: int = 2
+    reversal_order: int = 5       # m: one round trip is off by O(h^(m+1))
     correct: int = 0
     error_weights: tuple[float, ...] | None = None      # of the stage increments K_i
     parts = ("y",)
     outputs = ("y",)
     noise = True
-    reversible = True
+    exactly_reversible = False
 
     def __post_init__(self) -> None:
         check_correct(self.name, self.correct)

@@ -7,11 +7,12 @@ from typing import Any
 
 from .companion import Companion
 from .increment import Increment
+from .protocol import Method
 from .shears import Parts, Shear, Step, Swap, Word
 
 
 @dataclass(frozen=True)
-class AsynchronousLeapfrog:
+class AsynchronousLeapfrog(Method):
     """Asynchronous leapfrog (ALF), the scheme behind MALI: a velocity of its own makes the step reversible.
 
         y <- y + h/2 v;   v <- (1 - 2 eta) v + 2 eta f(t + h/2, y);   y <- y + h/2 v            v0 = f(t0, y0)
@@ -50,7 +51,7 @@ class AsynchronousLeapfrog:
         object.__setattr__(self, "eta", float(self.eta))
 
     @property
-    def symmetric(self) -> bool:
+    def symmetric(self) -> bool:                                        # type: ignore[override]
         return self.eta == 1.0
 
     def start(self, F: Increment, step: Step, y: Any) -> Parts:
@@ -74,7 +75,7 @@ class AsynchronousLeapfrog:
 
 
 @dataclass(frozen=True)
-class LeapfrogMidpoint:
+class LeapfrogMidpoint(Method):
     """The two-step midpoint rule.
 
         y_{n+1} = y_{n-1} + (h_{n-1} + h_n) f(t_n, y_n)                    y_{-1} = y0 - h0 f(t0, y0)
@@ -109,7 +110,7 @@ class LeapfrogMidpoint:
 
 
 @dataclass(frozen=True)
-class SemiImplicitEuler:
+class SemiImplicitEuler(Method):
     """Semi-implicit (symplectic) Euler for q'' = a(t, q, params): y0 = (q, v), and the field returns the acceleration a.
 
         v <- v + h a(t, q);   q <- q + h v
@@ -138,7 +139,7 @@ class SemiImplicitEuler:
 
 
 @dataclass(frozen=True)
-class VelocityVerlet:
+class VelocityVerlet(Method):
     """Velocity Verlet (Stormer's method) for q'' = a(t, q, params): y0 = (q, v), and the field returns the acceleration a.
 
         v <- v + h/2 a;   q <- q + h v;   v <- v + h/2 a

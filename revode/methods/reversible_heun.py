@@ -6,11 +6,12 @@ from typing import Any
 
 from .companion import Companion
 from .increment import Increment
+from .protocol import Method
 from .shears import Parts, Shear, Step, Word, forward
 
 
 @dataclass(frozen=True)
-class ReversibleHeun:
+class ReversibleHeun(Method):
     """Reversible Heun: Heun's method with a second copy of the solution instead of a predictor.
 
         y <- y + F(t, z, dx)/2;     z <- -z + 2 y;     y <- y + F(t + h, z, dx)/2          z0 = y0

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from ..conditions import check_order
 from .increment import Increment
+from .protocol import Method
 from .shears import Parts, Step
 
 
@@ -134,7 +135,7 @@ def combine(y: Any, terms: list[tuple[float, int]], K: list) -> Any:
 
 
 @dataclass(frozen=True)
-class RungeKutta:
+class RungeKutta(Method):
     """A plain explicit Runge-Kutta method: the irreversible baseline, for Direct and Checkpointed gradients.
 
         K_i = F(t + c_i h, y + sum_j a_ij K_j),      y(t + h) ~ y + sum_i b_i K_i
@@ -159,6 +160,7 @@ class RungeKutta:
     parts = ("y",)
     outputs = ("y",)
     noise = True
+    exactly_reversible = False
     reversible = False
 
     def __post_init__(self) -> None:

@@ -541,7 +541,7 @@ def test_help(capsys, words):
 
 def test_examples_of_the_help_are_accepted():
     found = re.findall(r"^  revode (.*?)(?:   .*)?$", "".join(cli.EXAMPLES.values()), re.M)
-    assert len(found) == 12
+    assert len(found) >= 12
     for line in found:
         assert cli.parser().parse_args(line.split()).plan
 
@@ -642,9 +642,11 @@ def drawn_texts(figure):
 
 
 def test_nothing_written_in_the_figure_of_compare_overlaps():
-    rows = [{"name": name, "backend": backend, "seconds_per_iteration": seconds, "peak_bytes": size} for name, backend, seconds, size in (
-        ("reversible", "native", 0.002, 2 ** 18), ("direct", "native", 0.0021, 2 ** 24), ("checkpointed:44", "native", 0.0022, 2 ** 18),
-        ("checkpointed:32", "native", 0.0022, 2 ** 18), ("backsolve", "eager", 0.4, 2 ** 17), ("reversible, replay", "replay", 0.06, 2 ** 19))]
+    rows = [{"name": name, "backend": backend, "seconds_per_iteration": seconds, "peak_bytes": size}
+            for name, backend, seconds, size in (
+                ("reversible", "native", 0.002, 2 ** 18), ("direct", "native", 0.0021, 2 ** 24),
+                ("checkpointed:44", "native", 0.0022, 2 ** 18), ("checkpointed:32", "native", 0.0022, 2 ** 18),
+                ("backsolve", "eager", 0.4, 2 ** 17), ("reversible, replay", "replay", 0.06, 2 ** 19))]
     ts = np.linspace(0, 1, 5)
     with plotting.style():
         figure, axes = plotting.canvas(4, width=6.0)
