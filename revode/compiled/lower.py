@@ -135,16 +135,13 @@ class Lowering:
         kind, n, F = x.role[0], len(self.batch), int(np.prod(x.shape))
         known = Known(LANES, tuple(range(n)), x.shape[n:], Slot(LANES, int(np.prod(x.shape[n:])), x.role))
         if kind == "aparam":
-            slot = Slot(TILE if n else LANES, int(np.prod(x.shape)), x.role)
-            known = Known(slot.kind, (), x.shape, slot)
+            known = Known(TILE if n else LANES, (), x.shape, Slot(TILE if n else LANES, F, x.role))
+            if n:
+                self.open[known.slot] = i                                                          # type: ignore[index]
+                self.result.inputs[x.role] = known.slot                                            # type: ignore[assignment]
+                return self.decided(i, known, x.role, self.result.sums.get(x.role))
         elif n and (x.shape[:n] != self.batch or (x.role == ("drive", "dX") and len(x.shape) <= n)):      # channels are no batch
-            if kind == "carry" or x.role == ("drive", "dX"):
-                slot = Slot(SHARED, int(np.prod(x.shape)), x.role)
-                known = Known(SHARED, (), x.shape, slot)
-            else:
-        form = FORMS.get(name) or (elementwise if x.op.c is not None else None)
-        if form is None:
-            raise NotFusable(f"np.{name} of shape {x.shape} has no form as a loop over trajectories")
+            if kind != "carry" and x.role != ("drive", "dX"):
                 raise NotFusable(f"{' '.join(map(str, x.role))} of shape {x.shape} has no axes for the batch {self.batch}")
             known = Known(SHARED, (), x.shape, Slot(SHARED, F, x.role))
         self.result.inputs[x.role] = known.slot                                                    # type: ignore[assignment]
