@@ -117,8 +117,9 @@ def page(problems: int) -> str:
     return "\n\n".join([
         "# Does the certificate tell the truth?", "    python -m reference.certificate --out docs/measurements/certificate.md",
         f"{about['machine']}; revode {about['version']}, {about['date']}. {problems} random problems, {REPEATS} certificates each for "
-        "every number of probes.", "Bars: 92 to 98 % covered; a median width of at most 3 for 8 probes; every planted error above 1e-3 found "
-        "with 4 probes. Width: the bound over the true error.", table(rows(measured)), "## The problems", table(kinds(measured))]) + "\n"
+        "every number of probes.", "Bars: 92 to 98 % covered; a median width of at most 3 for 8 probes; every planted error above "
+        "1e-3 found with 4 probes. Width: the bound over the true error.", table(rows(measured)), "## The problems",
+        table(kinds(measured))]) + "\n"
 
 
 def main() -> None:

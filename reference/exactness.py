@@ -142,7 +142,8 @@ def page(N: int) -> str:
     return "\n\n".join([
         "# Exact mode, measured", "    python -m reference.exactness --out docs/measurements/exact.md",
         f"{about['machine']}; revode {about['version']}, {about['date']}. Batches of 16.",
-        "## There and back", "Every state of the way back beside the one that had been there. In floating point the same sweep loses its "
+        "## There and back",
+        "Every state of the way back beside the one that had been there. In floating point the same sweep loses its "
         "way; the bits kept are those that the contraction destroys, and a constant.", table(long_runs(N)),
         "## The gradient beside full backpropagation", "Largest difference of a leaf, relative to its largest entry.",
         table(lattices(min(N, 500))),

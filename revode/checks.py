@@ -213,7 +213,7 @@ def check_method(asked: Asked) -> Any:
         hint = f" (by that name there are RungeKutta({name!r}), NearReversible and Coupled)" if name in TABLEAUX else ""
         raise TypeError(f"solve: method={method!r}; pass a method such as Coupled('midpoint'), RungeKutta('rk4') or "
                         f"ReversibleHeun(){hint}")
-    method = as_method(method)
+    method = method if isinstance(method, Exact) else as_method(method)
     if isinstance(method.lam, str):
         raise ValueError(f"solve: {method!r} has a lam that only solve() asks the advisor for, on a fixed grid from y0; choose lam "
                          "yourself (rv.advise helps)")
@@ -231,8 +231,9 @@ def check_exact(asked: Asked, method: Any) -> tuple[Lattice | None, Any]:
     if exact is not True and not isinstance(exact, Lattice):
         raise TypeError(f"solve: exact={exact!r}; it is True, or Lattice(bits)")
     if not method.reversible:
-        raise TypeError(f"solve: exact=True is a way to run backwards, and {method!r} cannot be; use Coupled(base, lam), ReversibleHeun(), "
-                        "AsynchronousLeapfrog(), LeapfrogMidpoint(), VelocityVerlet(), EES27(), NearReversible(base) or shears(...)")
+        raise TypeError(f"solve: exact=True is a way to run backwards, and {method!r} cannot be; use Coupled(base, lam), "
+                        "ReversibleHeun(), AsynchronousLeapfrog(), LeapfrogMidpoint(), VelocityVerlet(), EES27(), "
+                        "NearReversible(base) or shears(...)")
     return (Lattice() if exact is True else exact), method
 
 
@@ -496,7 +497,8 @@ def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float =
 
 def check_far_times(problem: Problem, ts: np.ndarray, y: Any, params: Any) -> None:
     """A field that depends on t should not get it from so far that the digits are spent on the distance."""
-    if ts[0] == ts[-1] or max(abs(ts[0]), abs(ts[-1])) < FAR * abs(ts[-1] - ts[0]) or (problem.adaptive is not None and y.dtype == np.float64):
+    if ts[0] == ts[-1] or max(abs(ts[0]), abs(ts[-1])) < FAR * abs(ts[-1] - ts[0]) or (
+            problem.adaptive is not None and y.dtype == np.float64):
         return
     stats, steps = problem.stats, 1.0 if problem.adaptive is None else RESOLVED
     times = [ts[0] + share * (ts[-1] - ts[0]) for share in (0.0, 0.31, 0.62, 0.87)]

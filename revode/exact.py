@@ -63,8 +63,8 @@ class Lattice:
 
     Example
     -------
-    >>> Lattice(bits=40)
-    Lattice(bits=40)
+    >>> Lattice(bits=40).bits
+    40
     """
     bits: int | None = None
     digits: int = 8
@@ -132,7 +132,7 @@ class Contract(NamedTuple):
 
 
 class Undone(NamedTuple):
-    """y <- Phi_h(y), for a method that is undone only nearly: by how much of the lattice Phi_{-h} misses y goes to a buffer, log2(q) bits a
+    """y <- Phi_h(y), for a method that is undone only nearly: by how many units Phi_{-h} misses y goes to a buffer, log2(q) bits a
     step and element."""
     method: Any
     step: Step
@@ -162,8 +162,8 @@ class Undone(NamedTuple):
         if type(r) is np.ndarray and not (abs(r) < self.q // 2).all():
             raise OverflowError(f"solve: exact=True keeps {self.q.bit_length() - 1} bits of what {self.method!r} does not find on its "
                                 f"way back, and at t = {float(t0):.6g} it misses y by {abs(r).max():.3g} units of the lattice; pass "
-                                "exact=rv.Lattice(digits=12), a coarser lattice, as in rv.Lattice(bits=40), smaller steps, or a method "
-                                "made of shears, such as Coupled(base)")
+                                "exact=rv.Lattice(digits=12), a coarser lattice, as in rv.Lattice(bits=40), smaller steps, or a "
+                                "method made of shears, such as Coupled(base)")
         parts[self.buffer] = parts[self.buffer] * self.q + (r + self.q // 2)
 
     def inverse(self, parts: Parts, F: Increment) -> None:

@@ -318,12 +318,14 @@ class Place(NamedTuple):
 
 def look_at(method: Any, moves: Callable, place: Place, s: Any, smooth: bool) -> Unstable | float | None:
     """The mode that grows at a place, or, in units of s, by how much the steps there miss those of the field; None if by little."""
-    before, after, moved = (rows(to_host(x / s)) for x in (place.y - place.before, place.after - place.y, moves(place.y)))
+    s, *states = (to_host(x) for x in (s, place.before, place.y, place.after))
+    before, after = (rows(x / s) for x in np.diff(states, axis=0))
+    y, v = states[1], states[2] - states[1]
+    moved = rows(moves(y) / s)
     chosen = astray(before, after, moved) if smooth else largest(after) >= 0.5 * largest(before)
     if not chosen.any():
         return None
-    v = place.after - place.y
-    found = unstable(moves, method, place.y, v, s, chosen) or unstable(moves, method, place.y, v, s, chosen, place.step)
+    found = unstable(moves, method, y, v, s, chosen) or unstable(moves, method, y, v, s, chosen, place.step)
     missed = float(largest(moved - (before + after) / 2)[chosen].max())
     return found or (missed if smooth and missed > STEEP else None)
 
@@ -475,10 +477,11 @@ class Ahead:
         if self.problem.driver is not None or not (abs(steps).max(axis=(0, 1)) <= STEEP * s).all():
             return False
         before, after = steps[:, -1]
+        s, before, after = (to_host(x) for x in (s + floor(s), before, after))
         moved = self.looked(lambda: self.moves(self.problem.N - 1)(y[1, -1]))
         if moved is None:
             return False
-        missed, s = abs(moved - (before + after) / 2) / (s + floor(s)), s + floor(s)
+        missed = abs(moved - (before + after) / 2) / s
         return bool((missed <= 0.5 * FOLLOWS * (abs(before) / s + abs(after) / s).max(axis=-1, keepdims=y.ndim > 2)).all())
 
     def at_end(self, s: Any) -> None:
@@ -510,11 +513,12 @@ class Ahead:
     def moves(self, n: int) -> Callable:
         """y -> h f(t, y) at the start of step n, on the host; of noise the drift alone."""
         system, step, params = self.problem.system, self.problem.step(n), self.params
+        place = beside(self.problem.scales[self.problem.method.outputs[0]])
         if self.problem.differentiated:
             params = tree.map(value_of, params)
 
         def moves(y: Any) -> Any:
-            found = system.coefficients(step.t0, y, params)
+            found = system.coefficients(step.t0, place(y), params)
             return to_host(system.rate(found, step.t0) * step.dx.h if hasattr(step.dx, "dW") else system.times(found, step.dx))
 
         return moves

@@ -101,7 +101,9 @@ class Lowering:
             return self.input(i, x)
         name = x.op.name
         if 0 in x.shape:
-            raise NotFusable(f"np.{name} of shape {x.shape}, which has no entries")
+            leaf = next((y.role[1] for y in self.values if y.role is not None and y.role[0] == "param" and 0 in y.shape), None)
+            raise NotFusable(f"np.{name} of shape {x.shape}, which has no entries" + ("" if leaf is None else (
+                f", as leaf {leaf} of params: leave it out of the field's sums, or use backend='replay'")))
         form = FORMS.get(name) or (elementwise if x.op.c is not None else None)
         if form is None:
             raise NotFusable(f"np.{name} of shape {x.shape} has no form as a loop over trajectories")
@@ -138,7 +140,7 @@ class Lowering:
                 self.open[known.slot] = i                                                          # type: ignore[index]
                 self.result.inputs[x.role] = known.slot                                            # type: ignore[assignment]
                 return self.decided(i, known, x.role, self.result.sums.get(x.role))
-        elif n and x.shape[:n] != self.batch:
+        elif n and (x.shape[:n] != self.batch or (x.role == ("drive", "dX") and len(x.shape) <= n)):      # channels are no batch
             if kind != "carry" and x.role != ("drive", "dX"):
                 raise NotFusable(f"{' '.join(map(str, x.role))} of shape {x.shape} has no axes for the batch {self.batch}")
             known = Known(SHARED, (), x.shape, Slot(SHARED, F, x.role))

@@ -59,7 +59,7 @@ class Mirror:
         if begins:
             self.program("begin", GB)
         for n in range(last - 1, first - 1, -1) if back else range(first, last):
-            self.driven(*(x if x is None else x[n - first] for x in (D, width)), seed, trajectory, step + n)
+            self.driven(None if D is None else D[n - first], None if width is None else width[n - first], seed, trajectory, step + n)
             if K is not None:
                 self.given(K[n - first])
             if lands and n == first and "land" in self.source.lowered:

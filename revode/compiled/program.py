@@ -178,7 +178,7 @@ def frozen(x: Any) -> Any:
     if isinstance(x, np.ndarray):
         content = x.tobytes()
         if len(content) >= 1024:
-            from hashlib import sha256           # which a small solve does without
+            from hashlib import sha256  # which a small solve does without
             content = sha256(content).digest()
         return "array", x.shape, x.dtype.str, content
     if isinstance(x, (tuple, list)):

@@ -28,6 +28,7 @@ from .steps import Steps
 STEPS = 4096               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
 WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
 ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
+ROOM = 1 << 19             # bytes of the widest value of a tile
 PIECE = 1 << 20            # bytes of states that change their layout at a time
 HEAD = [name for _, name in ARGUMENTS].index("saved")          # arguments of a call that are mostly those of the last one
 NOWHERE = np.asarray([-1], np.int64)
@@ -68,7 +69,16 @@ class Tiles:
         self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
         self.members = max(x.ensemble for x in self.lowered.values())
-        self.settle(T or tile_of(self.rows // self.members, self.dtype), make)
+        self.settle(T or self.tile(self.rows // self.members), make)
+
+    def tile(self, rows: int) -> int:
+        """Trajectories in a tile: more of them beside wide matrices, which are read once for all of a tile."""
+        T, wide = tile_of(rows, self.dtype), max((side for x in self.lowered.values() for loop in x.loops
+                                                  if loop.kind in ("linear", "outer") for side in loop.shape[-2:]), default=0)
+        most = min(rows, 4 * T, ROOM // (max(1, wide) * self.dtype.itemsize)) if wide >= WIDEST else T
+        while 2 * T <= most:
+            T *= 2
+        return T
 
     def settle(self, T: int, make: Callable | None) -> None:
         """Choose the size of a tile, and build."""

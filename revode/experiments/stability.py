@@ -87,7 +87,7 @@ def picture(lam: float = 0.8, points: int = 400) -> tuple[Any, str]:
     parameter."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
-    figure, axes = plotting.canvas(12, columns=6, width=2.75, height=4.6)
+    figure, axes = plotting.canvas(12, columns=6, width=2.75, height=4.0)
     for ax, base in zip(axes, NAMES, strict=False):
         draw_region(ax, NAMES[base], Coupled(base, lam), points, RungeKutta(base))
     for ax, name in zip(axes[6:], [name for name in OTHERS if name != "leapfrog-midpoint"],

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from run_chapters import DOCS, blocks, chapters, code_of, execute, run
+from run_chapters import DOCS, blocks, chapters, code_of, execute, once
 
 import revode as rv
 
@@ -18,7 +18,7 @@ EPS = 2.0**-52
 def names(number: str) -> dict:
     """What the code of a chapter has defined."""
     path, = (path for path in chapters() if path.name.startswith(number))
-    return run(path)[2]
+    return once(path)[2]
 
 
 @cache
@@ -515,7 +515,7 @@ def test_05_3_online():
         store = Online(n)
         for i in range(N):
             store.offer(i, None)
-        places = [*sorted(store.kept), N]
+        places = [*sorted(store), N]
         # The forward solve, and then stretch by stretch from the last one, with the places that are free.
         return N + sum(formula(b - a, n - i) for i, (a, b) in enumerate(pairwise(places)))
 
@@ -785,6 +785,7 @@ def test_13_3_a_sum_that_keeps_its_bits():
 # 14 -- checking someone else's implementation
 
 def test_14_1_one_step_back():
+    """Six complex steps give the 6 by 6 Jacobian of a step. Its transpose times `a_{n+1}`, plus the weight, is `a_n` of the case."""
     """Six complex steps give the 6 x 6 Jacobian of one step in (y, v). Its transpose times a_{n+1}, and w_n added to the part of y,
     is a_n of the case, to a few roundings.
     """
@@ -807,6 +808,7 @@ def test_14_1_one_step_back():
 
 
 def test_14_2_the_even_grid():
+    """On `alf-uniform` alone. On the other two it differs from step 2 on: the first step is right."""
     """On `alf-uniform` alone. On the others the first step is right by accident, and the second differs, which is what the check
     says."""
     from dataclasses import replace
@@ -824,6 +826,7 @@ def test_14_2_the_even_grid():
 
 
 def test_14_3_two_at_once():
+    """It is unknown. Step 1 differs first, and evaluation 2: the first is right by accident, because `v0 = 0` moves nothing."""
     """It is not named, as no single fault of the list gives these digits: "looks like: unknown". The place is right: the first
     step, and the evaluation there.
     """

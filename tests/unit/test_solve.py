@@ -398,8 +398,8 @@ def test_a_list_that_is_no_array_is_refused():
 def test_a_time_alone_is_a_solve_without_steps(method, gradient):
     y0, field = np.array([1.0, 2.0]), lambda t, y, p: -p * y
     for ts in ([0.3], np.array([0.3, 0.3])):
-        value, (a, b) = rv.value_and_grad(lambda y0, p, ts=ts: np.sum(rv.solve(field, y0, ts, p, method=method, gradient=gradient).ys ** 2),
-                                          argnums=(0, 1))(y0, 0.5)
+        loss = lambda y0, p, ts=ts: np.sum(rv.solve(field, y0, ts, p, method=method, gradient=gradient).ys ** 2)
+        value, (a, b) = rv.value_and_grad(loss, argnums=(0, 1))(y0, 0.5)
         assert value == 5.0 and a.tolist() == [2.0, 4.0] and b == 0.0
     sol = rv.solve(field, y0, [0.3], 0.5, method=method)
     assert sol.stats.steps == 0 and sol.ts.tolist() == [0.3] and np.array_equal(sol.ys, y0[None])
