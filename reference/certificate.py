@@ -4,8 +4,8 @@
     python -m reference.certificate --problems 30      quickly
     python -m reference.certificate --out FILE         writes the page
 
-A third of the problems is smooth and right; a third contracts, and is run back by methods that lose their way, in float32 with lam = .8
-among others; a third has a pullback with a planted error of its sign, or of some percent. The true error is the distance to full
+A third of the problems is smooth and right; a third contracts, and is run back by methods that lose their way, in float32 with lam
+= .8 among others; a third has a pullback with a planted error of its sign, or of some percent. The true error is the distance to full
 backpropagation with the right rule.
 """
 from __future__ import annotations
@@ -26,7 +26,8 @@ from .detection.page import machine
 from .detection.tables import markdown as table
 
 KINDS = ("smooth", "contracting", "planted")
-METHODS = (rv.Coupled("midpoint", lam=0.99), rv.ReversibleHeun(), rv.AsynchronousLeapfrog(eta=0.9), rv.NearReversible("rk4"), rv.EES27())
+METHODS = (rv.Coupled("midpoint", lam=0.99), rv.ReversibleHeun(), rv.AsynchronousLeapfrog(eta=0.9), rv.NearReversible("rk4"),
+           rv.EES27())
 REPEATS, MOST = 10, 8
 
 
@@ -93,7 +94,8 @@ def rows(measured: list[Measured]) -> list[list[str]]:
                 if m.kind == "planted" and m.error > 1e-3 * m.size:
                     all_planted += 1
                     seen += c.below > m.floor
-        found.append([f"{k}", f"{len(above)} x {REPEATS}", f"{np.mean(covered):.1%}", f"{np.median(widths):.2f}", f"{seen} of {all_planted}"])
+        found.append([f"{k}", f"{len(above)} x {REPEATS}", f"{np.mean(covered):.1%}", f"{np.median(widths):.2f}",
+                      f"{seen} of {all_planted}"])
     return found
 
 
@@ -114,9 +116,10 @@ def page(problems: int) -> str:
     about = machine()
     return "\n\n".join([
         "# Does the certificate tell the truth?", "    python -m reference.certificate --out docs/measurements/certificate.md",
-        f"{about['machine']}; revode {about['version']}, {about['date']}. {problems} random problems, {REPEATS} certificates each for every "
-        "number of probes.", "Bars: 92 to 98 % covered; a median width of at most 3 for 8 probes; every planted error above 1e-3 found with "
-        "4 probes. Width: the bound over the true error.", table(rows(measured)), "## The problems", table(kinds(measured))]) + "\n"
+        f"{about['machine']}; revode {about['version']}, {about['date']}. {problems} random problems, {REPEATS} certificates each for "
+        "every number of probes.", "Bars: 92 to 98 % covered; a median width of at most 3 for 8 probes; every planted error above "
+        "1e-3 found with 4 probes. Width: the bound over the true error.", table(rows(measured)), "## The problems",
+        table(kinds(measured))]) + "\n"
 
 
 def main() -> None:

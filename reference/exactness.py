@@ -56,10 +56,11 @@ def lorenz(t: Any, y: Any, p: Any) -> Any:
 def systems() -> list[System]:
     rng = np.random.default_rng(0)
     return [
-        System("Henon-Heiles", henon_heiles, rv.AsynchronousLeapfrog(), 0.01, 0.15 * rng.standard_normal((16, 4)), {"c": np.array(1.0)}),
+        System("Henon-Heiles", henon_heiles, rv.AsynchronousLeapfrog(), 0.01, 0.15 * rng.standard_normal((16, 4)),
+               {"c": np.array(1.0)}),
         System("double pendulum", pendulum, rv.Coupled("midpoint", lam=0.999), 0.002, 2 + 0.1 * rng.standard_normal((16, 4)),
                {"g": np.array(9.81)}),
-        System("Lorenz", lorenz, rv.Coupled("midpoint", lam=0.98), 0.001, rng.standard_normal((16, 3)) + [0.0, 0.0, 20.0],
+        System("Lorenz", lorenz, rv.Coupled("midpoint", lam=0.98), 0.001, rng.standard_normal((16, 3)) + np.array([0.0, 0.0, 20.0]),
                {"s": np.array(10.0), "r": np.array(28.0), "b": np.array(8 / 3)})]
 
 
@@ -90,8 +91,8 @@ def gradient(system: System, N: int, **options: Any) -> tuple[Any, Any, float]:
 
 
 def long_runs(N: int) -> list[list[str]]:
-    rows = [["system", "method", "steps", "exact: largest error of any state", "float: the same", "bits a step and element", "destroyed",
-             "bits, KiB", "all states, MiB"]]
+    rows = [["system", "method", "steps", "exact: largest error of any state", "float: the same", "bits a step and element",
+             "destroyed", "bits, KiB", "all states, MiB"]]
     for system in systems():
         states, worst = there_and_back(system, N, True)
         _, of_float = there_and_back(system, N, None)
@@ -131,7 +132,8 @@ def times(N: int, repeats: int = 7) -> list[list[str]]:
                     if stats.backend == backend:
                         best[exact] = min(best[exact], seconds)
             if np.isfinite(best[True]):
-                rows.append([system.name, backend, f"{1e3 * best[True]:.1f}", f"{1e3 * best[None]:.1f}", f"{best[True] / best[None]:.2f}"])
+                rows.append([system.name, backend, f"{1e3 * best[True]:.1f}", f"{1e3 * best[None]:.1f}",
+                             f"{best[True] / best[None]:.2f}"])
     return rows
 
 
@@ -140,8 +142,9 @@ def page(N: int) -> str:
     return "\n\n".join([
         "# Exact mode, measured", "    python -m reference.exactness --out docs/measurements/exact.md",
         f"{about['machine']}; revode {about['version']}, {about['date']}. Batches of 16.",
-        "## There and back", "Every state of the way back beside the one that had been there. In floating point the same sweep loses its way; "
-        "the bits kept are those that the contraction destroys, and a constant.", table(long_runs(N)),
+        "## There and back",
+        "Every state of the way back beside the one that had been there. In floating point the same sweep loses its "
+        "way; the bits kept are those that the contraction destroys, and a constant.", table(long_runs(N)),
         "## The gradient beside full backpropagation", "Largest difference of a leaf, relative to its largest entry.",
         table(lattices(min(N, 500))),
         "## Time", "A warm gradient of 500 steps, least process time of seven, in turns; native in strict arithmetic both times.",

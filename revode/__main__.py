@@ -1,4 +1,5 @@
-"""The command line; `python -m revode` is the same as `revode`. The arguments are in experiments/cli.py."""
+"""The command line; `python -m revode` is the same as `revode`. The arguments are in
+experiments/cli.py."""
 from __future__ import annotations
 
 import sys
@@ -11,7 +12,8 @@ from .experiments.runner import carry_out
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status. argv: the words after `revode`; None for those of the
+    """Run one command; returns the exit status. argv: the words after `revode`; None for those of
+    the
     process."""
     args = parser().parse_args(argv)
     said, status = "interrupted", 130
@@ -23,7 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         said, status = str(error), 1
     except KeyboardInterrupt:
         pass
-    print(f"\nrevode {args.command}: {said}" if status != 2 else f"revode {args.command}: {said}", file=sys.stderr)
+    print(f"\nrevode {args.command}: {said}" if status != 2 else f"revode {args.command}: {said}",
+          file=sys.stderr)
     return status
 
 

@@ -6,9 +6,10 @@ costs and its method, is kept too: a record of one of this library's classes is 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import os
-import sys
+import re
 from fractions import Fraction
 from typing import Any
 
@@ -134,7 +135,7 @@ def opened(data: Any, archive: Any) -> Any:
         children = [opened(x, archive) for x in content]
         if kind == "layout":
             y = trees.map(lambda shape: np.broadcast_to(0.0, tuple(shape)), children[0])
-            return sys.modules["revode.problem"].Layout((y, y) if children[1] else y, children[1])
+            return importlib.import_module("revode.problem").Layout((y, y) if children[1] else y, children[1])
         return tuple(children) if kind == "tuple" else children
     items = {key: opened(x, archive) for key, x in content.items()}
     return items if kind == "dict" else record(kind, items)
@@ -143,7 +144,8 @@ def opened(data: Any, archive: Any) -> Any:
 def record(kind: str, items: dict) -> Any:
     """A named tuple or a dataclass of this library from its fields; __init__ is not called."""
     module, _, name = kind.rpartition(".")
-    found: Any = getattr(sys.modules.get(module), name, None)
+    there = re.fullmatch(r"revode(\.[a-z]\w*)+", module) and importlib.util.find_spec(module)            # of this library alone
+    found: Any = getattr(importlib.import_module(module), name, None) if there else None
     if not isinstance(found, type) or fields(found) != tuple(items):
         raise ValueError(f"load: the file holds a {kind} of {', '.join(items)}, which this version of revode does not know; read "
                          "it with the version that wrote it")

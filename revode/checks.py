@@ -40,7 +40,7 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     if lattice is not None:
         method, initial = on_lattice(lattice, method, initial)
         if chosen is not None:                       # the same operations ahead and back: nothing merged, nothing contracted
-            chosen = replace(chosen, merge=False, strict=chosen.strict or chosen.name == "native")
+            chosen = replace(chosen, merge=False, strict=chosen.strict or chosen.name != "replay")
     first = value_of(tree.flatten(initial)[0][0])
     seen = np.float32 if layout.promoted else first.dtype
     ts = check_times(asked)
@@ -116,6 +116,7 @@ def begin(asked: Asked, method: Any, exact: bool = False) -> tuple[Any, Layout]:
                              "the state, or leave state0 out")
         layout = state0.layout
         y0 = layout.unpack(tuple(state0.parts[name] for name in method.outputs))
+    y0 = y0 if split else of_numbers(y0)
     if split:
         check_pair(y0, method)
     check_y0(y0)
@@ -126,13 +127,26 @@ def begin(asked: Asked, method: Any, exact: bool = False) -> tuple[Any, Layout]:
     return tuple(layout.pack(x) for x in y0) if split else layout.pack(y0), layout
 
 
+def of_numbers(y0: Any) -> Any:
+    """A number, or a (nested) list of numbers, as an array of float64; everything else as it is."""
+    def plain(x: Any) -> bool:
+        return all(map(plain, x)) and len(x) > 0 if type(x) is list else type(x) in (int, float)
+
+    if not plain(y0):
+        return y0
+    try:
+        return np.array(y0, dtype=np.float64)
+    except ValueError:
+        raise ValueError(f"solve: y0 is {y0!r}, a list whose rows differ in length; give an array, or a tree of arrays") from None
+
+
 def gridded(asked: Asked, method: Any, system: System, ts: np.ndarray, first: Any) -> Problem:
     """The problem on a fixed grid, or on one that a controller is to make."""
     plain, state0 = isinstance(first, (np.ndarray, np.generic)), asked.state0
     if asked.controller is None:
         hs = check_steps(ts, first.dtype)
         problem = Problem(method, system, ts, hs, check_save(asked.save, len(hs)), None)
-        before = hs[0]
+        before = hs[0] if len(hs) else 0.0
     else:
         adaptive = check_adaptive(asked, method, ts, first, system.unpack is None)
         problem = Problem(method, system, [ts[0]], [], (), None, adaptive=adaptive)
@@ -199,7 +213,7 @@ def check_method(asked: Asked) -> Any:
         hint = f" (by that name there are RungeKutta({name!r}), NearReversible and Coupled)" if name in TABLEAUX else ""
         raise TypeError(f"solve: method={method!r}; pass a method such as Coupled('midpoint'), RungeKutta('rk4') or "
                         f"ReversibleHeun(){hint}")
-    method = as_method(method)
+    method = method if isinstance(method, Exact) else as_method(method)
     if isinstance(method.lam, str):
         raise ValueError(f"solve: {method!r} has a lam that only solve() asks the advisor for, on a fixed grid from y0; choose lam "
                          "yourself (rv.advise helps)")
@@ -210,21 +224,22 @@ def check_exact(asked: Asked, method: Any) -> tuple[Lattice | None, Any]:
     """The lattice of an exact solve, or None; and the method without it."""
     exact, made = asked.exact, isinstance(method, Exact)
     if exact is None and made:
-        exact = Lattice(method.bits)                         # a state of an exact solve goes on as it was
+        exact = Lattice(method.bits, method.digits)                         # a state of an exact solve goes on as it was
     method = method.inner if made else method
     if exact is None or exact is False:
         return None, method
     if exact is not True and not isinstance(exact, Lattice):
         raise TypeError(f"solve: exact={exact!r}; it is True, or Lattice(bits)")
-    if not method.exactly_reversible:
-        raise TypeError(f"solve: exact=True needs a method that is a word of shears, which {method!r} is not; use Coupled(base, lam), "
-                        "ReversibleHeun(), AsynchronousLeapfrog(), LeapfrogMidpoint(), VelocityVerlet() or shears(...)")
+    if not method.reversible:
+        raise TypeError(f"solve: exact=True is a way to run backwards, and {method!r} cannot be; use Coupled(base, lam), "
+                        "ReversibleHeun(), AsynchronousLeapfrog(), LeapfrogMidpoint(), VelocityVerlet(), EES27(), "
+                        "NearReversible(base) or shears(...)")
     return (Lattice() if exact is True else exact), method
 
 
 def on_lattice(lattice: Lattice, method: Any, initial: Any) -> tuple[Exact, Any]:
     """The exact form of a method, and what it begins with: parts that go on get buffers of their own."""
-    exact = Exact(method, bits_for(initial) if lattice.bits is None else lattice.bits)
+    exact = Exact(method, bits_for(initial) if lattice.bits is None else lattice.bits, lattice.digits)
     _ = exact.contractions                                   # scales that are no ratio are refused here
     if isinstance(initial, dict):
         initial = exact.with_buffers({name: exact.round(initial[name]) for name in method.parts})
@@ -395,7 +410,7 @@ def check_y0(y0: Any) -> None:
 
 
 def check_times(asked: Asked) -> np.ndarray:
-    """(N + 1,) the grid, or its two ends."""
+    """(N + 1,) the grid, or its two ends; one time alone is a grid without steps."""
     ts, fixed = asked.ts, asked.controller is None
     if fixed and (asked.dt0 is not None or asked.save_at is not None):
         raise ValueError("solve: dt0 and save_at belong to adaptive solves; pass controller=PID(rtol, atol) as well, or use "
@@ -407,9 +422,11 @@ def check_times(asked: Asked) -> np.ndarray:
         raise ValueError(f"solve: ts={ts!r} without a controller would be a grid of one single step; pass controller=PID(rtol, atol) "
                          "to have steps chosen, or a grid such as np.linspace(t0, t1, 101) (an array of two times is one step)")
     ts = numbers_of(ts, "ts")
-    if ts.ndim != 1 or len(ts) < 2:
-        raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of at least two times, such as "
-                         "np.linspace(0, 1, 101)")
+    if ts.ndim != 1 or len(ts) < (1 if fixed else 2):
+        raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of times, such as np.linspace(0, 1, 101), and with a "
+                         "controller ts=(t0, t1)")
+    if len(ts) == 1 or (len(ts) == 2 and ts[0] == ts[1]):                  # nothing to do: y0 is the solution
+        return ts[:1] if fixed else ts
     h = ts[1:] - ts[:-1]
     if not h.min() > 0 and not h.max() < 0:
         n = int(np.argmax((h > 0) != (h[0] > 0))) if h[0] else 0
@@ -466,6 +483,8 @@ RESOLVED, SEEN, FAR = 64.0, 1024.0, 16.0
 def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float = RESOLVED) -> None:
     """Whether times so large are told apart in y's dtype, in which the field gets them; steps: that an interval will have."""
     h = abs(ts[1:] - ts[:-1])
+    if not h.any():
+        return
     if float(np.finfo(dtype).eps) * max(abs(ts[0]), abs(ts[-1])) * spacings * steps <= h.min():
         return                                           # as ever, and quickly told
     spacing = np.spacing(np.maximum(abs(ts[1:]), abs(ts[:-1])).astype(dtype)).astype(np.float64)
@@ -478,7 +497,8 @@ def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float =
 
 def check_far_times(problem: Problem, ts: np.ndarray, y: Any, params: Any) -> None:
     """A field that depends on t should not get it from so far that the digits are spent on the distance."""
-    if max(abs(ts[0]), abs(ts[-1])) < FAR * abs(ts[-1] - ts[0]) or (problem.adaptive is not None and y.dtype == np.float64):
+    if ts[0] == ts[-1] or max(abs(ts[0]), abs(ts[-1])) < FAR * abs(ts[-1] - ts[0]) or (
+            problem.adaptive is not None and y.dtype == np.float64):
         return
     stats, steps = problem.stats, 1.0 if problem.adaptive is None else RESOLVED
     times = [ts[0] + share * (ts[-1] - ts[0]) for share in (0.0, 0.31, 0.62, 0.87)]

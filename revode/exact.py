@@ -1,4 +1,4 @@
-"""Exact mode: reversal without a wrong bit, for every method that is a word of shears.
+"""Exact mode: reversal without a wrong bit, for every method that is run backwards.
 
 The state lives on a lattice, the multiples of u = 2^-s, in ordinary float64 arrays. Every increment is rounded to it, so that
 
@@ -13,6 +13,9 @@ nothing can avoid storing that; but no more is needed. With a ratio of whole num
 is a bijection of the pair (D, B). B is the buffer of this target, an array of whole numbers in float64 beside the other parts of
 the state; its size is bounded by p, q and the count of steps alone, so when 32 bits of it move to a stack (`Flushed`) is known
 beforehand. It grows by log2(q / p) bits a step and element: what a contraction destroys.
+
+A method that is undone only nearly (EES, NearReversible) is no word; its step is recorded as a whole: by how many units Phi_{-h}
+misses the state is a whole number below 128, if steps are not too large, and goes to the buffer of y as eight bits (`Undone`).
 
 So exact mode is a method made from another one: `Exact` rewrites the word. Shears, sweeps and programs know nothing of it.
 Sources: Levesque & Verlet 1993 (the lattice); Maclaurin, Duvenaud & Adams 2015, algorithm 2 (the buffer).
@@ -49,11 +52,26 @@ class Lattice:
 
     Parameters
     ----------
-    bits : whole number from 0 to 60; None chooses it from y0 (48, or less where the state is larger than 2).
+    bits : whole number from 0 to 60; None chooses it from y0: 48, or less where y0 is larger than 1/4.
+    digits : whole number from 2 to 12: the bits that are kept in each step, for each number, of methods that are undone only nearly
+        (EES, NearReversible), whose way back may then miss by up to half of 2^digits units of the lattice.
+
+    Raises ValueError for another number of bits; in a solve OverflowError where the state leaves it.
+
+    Cost: each sum of a step is rounded to the lattice; what a scale below 1 shifts out is stored, a bit or so a step.
+    Source: Levesque & Verlet 1993 (the lattice); Maclaurin, Duvenaud & Adams 2015, algorithm 2 (what is stored).
+
+    Example
+    -------
+    >>> Lattice(bits=40).bits
+    40
     """
     bits: int | None = None
+    digits: int = 8
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.digits, int) and 2 <= self.digits <= 12):
+            raise ValueError(f"Lattice: digits={self.digits!r}; a whole number from 2 to 12")
         if self.bits is not None and not (isinstance(self.bits, int) and 0 <= self.bits <= 60):
             raise ValueError(f"Lattice: bits={self.bits!r}; a whole number from 0 to 60, or None to have it chosen from y0")
 
@@ -66,6 +84,12 @@ def divided(x: Any, q: int) -> tuple[Any, Any]:
     r = x - a * q
     a = np.where(r < 0, a - 1.0, np.where(r >= q, a + 1.0, a))
     return a, x - a * q
+
+
+def rounded(x: Any, unit: float) -> Any:
+    """The nearest point of the lattice, to even."""
+    C = 1.5 * 2.0 ** 52 * unit
+    return (x + C) - C
 
 
 class Contract(NamedTuple):
@@ -82,15 +106,16 @@ class Contract(NamedTuple):
     def scale(self) -> float:
         return self.sign * self.p / self.q
 
-    def forward(self, parts: Parts, memo: dict) -> None:
-        self.turned(parts, memo, self.q, self.p, 1.0 / self.unit, self.sign * self.unit)
+    def forward(self, parts: Parts, F: Increment) -> None:
+        F.memo.pop(self.target, None)
+        self.turn(parts, self.q, self.p, 1.0 / self.unit, self.sign * self.unit)
 
-    def inverse(self, parts: Parts, memo: dict) -> None:
-        self.turned(parts, memo, self.p, self.q, self.sign / self.unit, self.unit)
+    def inverse(self, parts: Parts, F: Increment) -> None:
+        F.memo.pop(self.target, None)
+        self.turn(parts, self.p, self.q, self.sign / self.unit, self.unit)
 
-    def turned(self, parts: Parts, memo: dict, out: int, into: int, enters: float, leaves: float) -> None:
+    def turn(self, parts: Parts, out: int, into: int, enters: float, leaves: float) -> None:
         """Divide by `out`, push the remainder, pop another one, multiply by `into`."""
-        memo.pop(self.target, None)
         x, B = parts[self.target], parts[self.buffer]
         a, r = divided((x if self.about is None else x - parts[self.about]) * enters, out)
         B, s = divided(B * out + r, into)
@@ -99,11 +124,62 @@ class Contract(NamedTuple):
 
     def pullback(self, parts: Parts, cotangent: Parts, R: Recorder) -> None:
         R.flush(self.target, cotangent)
-        self.inverse(parts, R.memo)
+        self.inverse(parts, R)
         a = cotangent[self.target]
         if self.about is not None:
             cotangent[self.about] = cotangent[self.about] + (1.0 - self.scale) * a
         cotangent[self.target] = self.scale * a
+
+
+class Undone(NamedTuple):
+    """y <- Phi_h(y), for a method that is undone only nearly: by how many units Phi_{-h} misses y goes to a buffer, log2(q) bits a
+    step and element."""
+    method: Any
+    step: Step
+    unit: float
+    q: int
+    target: str = "y"
+    buffer: str = "bits_y"
+    p: int = 1
+
+    @property
+    def scale(self) -> float:
+        return 1.0
+
+    def back(self, parts: Parts, system: Any, params: Any) -> Any:
+        """R(Phi_{-h}(y)), off any tape."""
+        F = Increment(system, params)
+        y, = F.read(("y",), parts)
+        t0, t1, dx, _ = self.step
+        return rounded(self.method.flow(F, t1, t0, y, -dx), self.unit)
+
+    def forward(self, parts: Parts, F: Increment) -> None:
+        y, = F.read(("y",), parts)
+        t0, t1, dx, _ = self.step
+        parts["y"] = rounded(self.method.flow(F, t0, t1, y, dx), self.unit)
+        F.memo.clear()
+        r = (y - self.back(parts, F.system, F.params)) * (1.0 / self.unit)
+        if type(r) is np.ndarray and not (abs(r) < self.q // 2).all():
+            raise OverflowError(f"solve: exact=True keeps {self.q.bit_length() - 1} bits of what {self.method!r} does not find on its "
+                                f"way back, and at t = {float(t0):.6g} it misses y by {abs(r).max():.3g} units of the lattice; pass "
+                                "exact=rv.Lattice(digits=12), a coarser lattice, as in rv.Lattice(bits=40), smaller steps, or a "
+                                "method made of shears, such as Coupled(base)")
+        parts[self.buffer] = parts[self.buffer] * self.q + (r + self.q // 2)
+
+    def inverse(self, parts: Parts, F: Increment) -> None:
+        self.undo(parts, F.system, F.params)
+
+    def undo(self, parts: Parts, system: Any, params: Any) -> None:
+        parts[self.buffer], r = divided(parts[self.buffer], self.q)
+        parts["y"] = self.back(parts, system, params) + (r - self.q // 2) * self.unit
+
+    def pullback(self, parts: Parts, cotangent: Parts, R: Recorder) -> None:
+        R.flush("y", cotangent)
+        self.undo(parts, R.system, R.plain)
+        y, = R.read(("y",), parts)
+        t0, t1, dx, _ = self.step
+        after = self.method.flow(R, t0, t1, y, dx)
+        cotangent["y"], = R.pull(after, cotangent["y"], [y])
 
 
 @dataclass(frozen=True)
@@ -111,6 +187,8 @@ class Exact:
     """A method whose word is rewritten for the lattice of 2^-bits; its parts are those of the method, and the buffers."""
     inner: Any
     bits: int
+    digits: int = 8
+    exactly_reversible = True
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "inner":
@@ -125,9 +203,9 @@ class Exact:
         return 2.0 ** -self.bits
 
     @cached_property
-    def contractions(self) -> list[Contract]:
-        """Those of one step."""
-        return [x for x in self.word(Step(0.0, 1.0, 1.0, 1.0)) if type(x) is Contract]
+    def contractions(self) -> list:
+        """What one step pushes onto buffers."""
+        return [x for x in self.word(Step(0.0, 1.0, 1.0, 1.0)) if type(x) in (Contract, Undone)]
 
     @cached_property
     def buffers(self) -> tuple[str, ...]:
@@ -146,6 +224,8 @@ class Exact:
         return {**parts, **{x.buffer: np.zeros_like(value_of(parts[x.target])) for x in self.contractions}}
 
     def word(self, step: Step, *more: Any) -> Word:
+        if not self.inner.exactly_reversible:
+            return Undone(self.inner, step, self.unit, 2 ** self.digits),
         return [y for x in self.inner.word(step, *more) for y in (self.rewritten(x) if type(x) is Shear else (x,))]
 
     @property
@@ -154,9 +234,7 @@ class Exact:
         return MethodType(type(self.inner).attempt, self)
 
     def round(self, x: Any) -> Any:
-        """The nearest point of the lattice, to even."""
-        C = 1.5 * 2.0 ** (52 - self.bits)
-        return (x + C) - C
+        return rounded(x, self.unit)
 
     def rewritten(self, shear: Shear) -> tuple:
         if abs(shear.scale) == 1.0:
@@ -256,9 +334,10 @@ class Flushed:
         wrong = {name: int((parts[name] != start[name]).sum()) for name in start}
         if any(wrong.values()) or self.left:
             raise ReconstructionError(
-                f"Reversible: exact=True, but {sum(wrong.values())} numbers of the initial state did not come back, so the gradient is "
-                "not exact. The field has other bits on the way back than ahead (a value that depends on what is not in t, y and "
-                "params, or on the memory layout of y), or the state left the lattice in between.")
+                f"Reversible: exact=True, but {sum(wrong.values())} numbers of the initial state did not come back, so the gradient "
+                "is not exact. The field has other bits on the way back than ahead (a value that depends on what is not in t, y and "
+                "params, or on the memory layout of y), or the state left the lattice in between, or a step of a method that is "
+                "undone only nearly missed by more than Lattice(digits=...) keeps.")
 
 
 class Flushing:
@@ -292,7 +371,8 @@ class Flushing:
         stops = self.flushed.between(first, last)[::-1]
         for stop in stops if stops[-1:] == [first] else [*stops, first]:
             ends = stop == first
-            found = self.engine.back(last, stop, a_ys, known if ends else None, flushes and ends, [n for n in looks if stop <= n < last])
+            found = self.engine.back(last, stop, a_ys, known if ends else None, flushes and ends,
+                                     [n for n in looks if stop <= n < last])
             if found[0]:
                 seen.append(found)
             self.exchange(self.flushed.after(stop, self.engine.read("part")))

@@ -64,8 +64,8 @@ class Layout:
 
     def promote(self, x: Any) -> Any:
         if getattr(x, "dtype", None) != np.float32:
-            raise TypeError(f"solve: the field returned {tree.describe(x)} for a y of float32; it returns float32 (a parameter or constant "
-                            "of float64 is the likely cause)")
+            raise TypeError(f"solve: the field returned {tree.describe(x)} for a y of float32; it returns float32 (a parameter or "
+                            "constant of float64 is the likely cause)")
         return x.astype(np.float64)
 
     def open(self, x: Any, lead: int = 0) -> Any:

@@ -146,7 +146,9 @@ class Problem:
         return len(self.hs)
 
     def step(self, n: int) -> Step:
-        """Step n of the grid, from ts[n] to ts[n + 1]."""
+        """Step n of the grid, from ts[n] to ts[n + 1]; of a grid without steps one that goes nowhere."""
+        if not self.N:
+            return Step(self.ts[0], self.ts[0], 0.0, 0.0)
         return self.between(n, self.ts[n], self.ts[n + 1], self.h(n), self.h(n - 1) if n else self.h_before)
 
     def between(self, n: int, t0: Any, t1: Any, h: Any, h_before: Any) -> Step:
@@ -165,8 +167,7 @@ class Problem:
         initial = tree.map(in_rows, initial)
         if self.resumed:
             return dict(initial)
-        t0 = self.ts[0]
-        return self.method.start(F, self.step(0) if self.N else Step(t0, t0, 0.0, 0.0), initial)
+        return self.method.start(F, self.step(0), initial)
 
     def advance(self, n: int, parts: Parts, F: Increment) -> Parts:
         """One step from ts[n]; where an adaptive grid ends, the controller finds the next point first."""

@@ -7,12 +7,16 @@ can be held against a gradient (certify.py).
 """
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextvars import ContextVar
 from copy import copy
 from typing import Any
 
 import numpy as np
 
+from .engine import tree
 from .engine.tangents import jvp_of
+from .engine.tensor import is_float
 from .methods.increment import Increment
 from .stepping import Problem, Stats, one_step
 
@@ -49,3 +53,37 @@ def tangent(problem: Problem, initial: Any, params: Any, d_initial: Any, d_param
     if not saved:
         return tuple(moved[name][None][:0] for name in method.outputs), moved
     return tuple(np.stack(column) for column in zip(*saved, strict=True)), moved
+
+
+by_programs: ContextVar[bool] = ContextVar("by_programs", default=False)       # whether tangents may run on the solve's own backend
+
+
+def joined(x: Any, v: Any) -> Any:
+    """A value and its change, as more features; None is no change."""
+    return np.concatenate([x, np.zeros_like(x) if v is None else v], axis=-1)
+
+
+def halves(x: Any) -> tuple[Any, Any]:
+    d = x.shape[-1] // 2
+    return x[..., :d], x[..., d:]
+
+
+def augmented(system: Any) -> Callable:
+    """The field of (y, dy), with parameters {"at": params, "along": d params}: what a method makes of it is its own tangent, if its
+    step is linear in the state and in the field's values, as in all methods of the library."""
+    system = copy(system)
+    system.stats = Stats()
+
+    def field(t: Any, y: Any, both: Any) -> Any:
+        y, moved = halves(y)
+        value, change = jvp_of(lambda y, p: system.coefficients(t, y, p)[0], (y, both["at"]), (moved, both["along"]))
+        return np.concatenate([value, change], axis=-1)
+
+    return field
+
+
+def moving(params: Any, d_params: Any) -> Any:
+    """A direction for every float leaf: zeros where nothing moves."""
+    leaves, structure = tree.flatten(params)
+    vs = tree.align(structure, d_params)
+    return tree.unflatten(structure, [np.zeros_like(x) if v is None and is_float(x) else v for x, v in zip(leaves, vs, strict=True)])

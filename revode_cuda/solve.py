@@ -30,7 +30,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
           save: Any = None, state0: State | None = None, progress: bool = False, controller: PID | None = None,
           dt0: float | None = None, save_at: Any = None, diffusion: Callable | None = None, noise: Any = None,
           interpretation: Literal["stratonovich", "ito"] = "stratonovich", control: Any = None, backend: Any = "auto",
-          threads: int | None = None, arithmetic: Literal["fast", "strict"] = "fast", plan: Any = None) -> Solution:
+          threads: int | None = None, arithmetic: Literal["fast", "strict"] = "fast", exact: Any = None, plan: Any = None) -> Solution:
     """revode.solve for CuPy arrays (and for NumPy arrays, which stay on the host unless backend="fused").
 
     Parameters
@@ -42,6 +42,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     threads : for host arrays, as for revode.solve.
     arithmetic : of the fused kernel: "strict" (the bits of NumPy's mirror) or "fast" (products and sums may be fused).
         Op by op, CuPy's own kernels decide.
+    exact : True or a Lattice, as for revode.solve.
     plan : of the fused kernel, a plan.Plan or a dict with some of regime, T, threads, state, params; see plan.plan_of, which
         prints the default.
 
@@ -72,7 +73,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     home = check_one_home("solve", y0=y0, params=params, state0=state0.parts if isinstance(state0, State) else None)
     options = {"method": method, "gradient": gradient, "save": save, "state0": state0, "progress": progress,
                "controller": controller, "dt0": dt0, "save_at": save_at, "diffusion": diffusion, "noise": noise,
-               "interpretation": interpretation, "control": control}
+               "interpretation": interpretation, "control": control, "exact": exact}
     decided = tuple(chosen(plan).items())
     if backend in ("fused", "cuda"):
         return fused(field, y0, ts, params, arithmetic=arithmetic, auto=False, decided=decided, **options)

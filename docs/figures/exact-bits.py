@@ -6,12 +6,13 @@ import numpy as np
 
 import revode as rv
 
-RATIOS = [Fraction(n) for n in ("1/10", "1/4", "1/2", "7/10", "4/5", "9/10", "19/20", "49/50", "99/100", "199/200", "499/500", "999/1000")]
+RATIOS = [Fraction(n) for n in ("1/10", "1/4", "1/2", "7/10", "4/5", "9/10", "19/20", "49/50", "99/100", "199/200",
+                                 "499/500", "999/1000")]
 
 
 def kept(lam: Fraction, N: int = 4000) -> float:
-    sol = rv.solve(lambda t, y, p: -y, np.ones(4), np.linspace(0.0, 4.0, N + 1), method=rv.Coupled("midpoint", lam=float(lam)), exact=True,
-                   save=[-1])
+    sol = rv.solve(lambda t, y, p: -y, np.ones(4), np.linspace(0.0, 4.0, N + 1), method=rv.Coupled("midpoint", lam=float(lam)),
+                   exact=True, save=[-1])
     return sol.stats.bits_stored / (4 * N)
 
 

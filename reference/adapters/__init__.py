@@ -1,4 +1,5 @@
-"""Other libraries on a problem stated once, in NumPy terms, for cross-checks and benchmarks. Nothing here imports `revode`.
+"""Other libraries on a problem stated once, in NumPy terms, for cross-checks and benchmarks. `revode` is imported by
+cases_*.py alone.
 
     hips_autograd.py    HIPS autograd through a plain loop
     torch_diffeq.py     torchdiffeq, whole solve on the tape or its adjoint
@@ -6,8 +7,9 @@
     torchsde_adapter.py reversible Heun on given increments, state by state, and the stored vectors in reference/vectors
     cases_*.py          the same libraries, and this package, on the conformance cases (`revode check`); c/ in C
     jax_diffrax.py      diffrax: DirectAdjoint, RecursiveCheckpointAdjoint, BacksolveAdjoint
+    torch_deq.py        torchdeq: the implicit gradient of a fixed point (a signature of its own)
 
-Each file has
+Each file of a differential equation has
 
     gradient(problem, scheme, mode) -> run;      run() -> (loss, [dL/dy0, dL/dparams[0], ...])
 

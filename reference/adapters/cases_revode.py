@@ -27,8 +27,6 @@ class Recorded:
 def method_of(problem: Problem) -> Any:
     options = dict(problem.method)
     name = options.pop("name")
-    if name == "RevDEQ" and not hasattr(rv, "RevDEQ"):
-        raise NotImplementedError("fixed points")
     if name == "Composition":
         return rv.Composition(getattr(rv, options["method"])(), options["order"])
     return getattr(rv, name)(**options)
@@ -43,7 +41,24 @@ def driven_by(problem: Problem) -> dict:
     return {"diffusion": problem.diffusion(), "noise": Recorded(problem.dWs)}
 
 
+def iterated(problem: Problem, gradient: Any, backend: str) -> dict:
+    """A fixed-point iteration, of which fixed_point() hands over the end: each length by a call of its own."""
+    f, N = problem.field(), len(problem.ts) - 1
+
+    def z(n: int, z0: Any, params: Any) -> Any:
+        return rv.fixed_point(lambda z, p, x: f(1.0, z, p), z0, params, method=method_of(problem), tol=None, max_steps=n,
+                              gradient=gradient, backend=backend).z
+
+    loss = lambda z0, params: np.sum(z(N, z0, params) * problem.weights[-1])
+    ay0, aparams = rv.grad(loss, argnums=(0, 1))(problem.y0, problem.params)
+    return {"ys": [problem.y0, *(z(n, problem.y0, problem.params) for n in range(1, N + 1))], "ay0": ay0, "aparams": aparams}
+
+
 def solved(problem: Problem, gradient: Any, **more: Any) -> dict:
+    if problem.kind == "fixed-point":
+        if not isinstance(more["backend"], str) or "arithmetic" in more:
+            raise NotImplementedError("fixed_point() has the backends eager, replay and native")
+        return iterated(problem, gradient, more["backend"])
     method, field = method_of(problem), problem.field()
     split = problem.kind == "split"
     y0 = tuple(problem.y0) if split else problem.y0
@@ -102,29 +117,30 @@ def shim(problem: Problem) -> dict:
 
 
 def by_hand(problem: Problem) -> dict:
-    """steps() and steps_back(), which take the cotangent of the end alone: the outputs before it enter by a solve each."""
-    if problem.dWs is not None:
+    """steps() and steps_back(), which take the cotangent of the end alone: the outputs before it enter by a sweep each."""
+    if problem.dWs is not None or problem.kind == "fixed-point":
         raise NotImplementedError("steps() is for ordinary equations")
+    sweep_of(problem)
     method, field, split = method_of(problem), problem.field(), problem.kind == "split"
-    y0, N = tuple(problem.y0) if split else problem.y0, len(problem.ts) - 1
+    y0 = tuple(problem.y0) if split else problem.y0
     states = [state for _, state in rv.steps(field, y0, problem.ts, problem.params, method=method)]
     parts = [dict(state.parts) for state in states]
-    ys = np.stack([np.stack([p["q"], p["v"]]) if split else p["y"] for p in parts])
-    if problem.method["name"] == "RungeKutta":
-        raise NotImplementedError("a plain Runge-Kutta method has no reverse sweep")
-    ay0, aparams = 0.0, {name: 0 * w for name, w in problem.params.items()}
-    cotangents = [{part: 0 * x for part, x in p.items()} for p in parts]
-    for n in range(N, 0, -1):
-        if not problem.weights[n].any():
-            continue
-        a = tuple(problem.weights[n]) if split else problem.weights[n]
-        items = list(rv.steps_back(field, states[n], problem.ts[:n + 1], problem.params, ay1=a, y0=y0, method=method))
-        for m, item in enumerate(reversed(items)):
-            for part, x in item.cotangent.items():
-                cotangents[m][part] = cotangents[m][part] + x
-        aparams = {name: aparams[name] + items[-1].aparams[name] for name in aparams}
-        ay0 = ay0 + np.stack(items[-1].ay0 if split else [items[-1].ay0])
-    ay0 = ay0 + (problem.weights[0] if split else problem.weights[:1])
-    for i, part in enumerate(("q", "v") if split else ("y",)):
-        cotangents[0][part] = cotangents[0][part] + (problem.weights[0][i] if split else problem.weights[0])
-    return {"ys": ys, "states": parts, "ay0": ay0 if split else ay0[0], "aparams": aparams, "cotangents": cotangents}
+    found: dict = {"ys": np.stack([np.stack([p["q"], p["v"]]) if split else p["y"] for p in parts]), "states": parts,
+                   "ay0": problem.weights[0], "aparams": {name: 0 * w for name, w in problem.params.items()},
+                   "cotangents": [{part: 0 * x for part, x in p.items()} for p in parts]}
+    for part, w in zip(("q", "v"), problem.weights[0], strict=True) if split else [("y", problem.weights[0])]:
+        found["cotangents"][0][part] = w
+    for n in range(len(states) - 1, 0, -1):
+        if problem.weights[n].any():
+            a = tuple(problem.weights[n]) if split else problem.weights[n]
+            add_sweep(found, list(rv.steps_back(field, states[n], problem.ts[:n + 1], problem.params, ay1=a, y0=y0, method=method)))
+    return found
+
+
+def add_sweep(found: dict, items: list) -> None:
+    """Add what one sweep gives; its last item is at the beginning of the grid."""
+    for m, item in enumerate(reversed(items)):
+        for part, x in item.cotangent.items():
+            found["cotangents"][m][part] = found["cotangents"][m][part] + x
+    found["aparams"] = {name: w + items[-1].aparams[name] for name, w in found["aparams"].items()}
+    found["ay0"] = found["ay0"] + np.stack(items[-1].ay0) if isinstance(items[-1].ay0, tuple) else found["ay0"] + items[-1].ay0

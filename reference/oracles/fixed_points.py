@@ -4,11 +4,10 @@ The loops take arrays of real or complex numbers, so that a complex step goes th
 the map with all else bound, and residuals are measured on real parts.
 
     revdeq, picard, anderson     the iterates, and how many: the published stop rule
-                                     |z - f(z)| <= tol |f(z)| + atol, looked at after each
-                                     iteration; tol=None: never
+                                     |z - f(z)| <= tol |f(z)| + atol        after each iteration
     newton                       the fixed point itself, by dense Newton steps
-    implicit_gradient            g = (1 - df/dz)^-T dL/dz, dL/dp = (df/dp)^T g, with dense Jacobians
-    by complex step
+    implicit_gradient            g = (1 - df/dz)^-T dL/dz,    dL/dp = (df/dp)^T g
+
 Sources: McCallum, Arora & Foster 2025 (arXiv 2509.12917), algorithm 1; Walker & Ni 2011; Bai,
 Kolter & Koltun 2019.
 """

@@ -101,7 +101,9 @@ class Lowering:
             return self.input(i, x)
         name = x.op.name
         if 0 in x.shape:
-            raise NotFusable(f"np.{name} of shape {x.shape}, which has no entries")
+            leaf = next((y.role[1] for y in self.values if y.role is not None and y.role[0] == "param" and 0 in y.shape), None)
+            raise NotFusable(f"np.{name} of shape {x.shape}, which has no entries" + ("" if leaf is None else (
+                f", as leaf {leaf} of params: leave it out of the field's sums, or use backend='replay'")))
         form = FORMS.get(name) or (elementwise if x.op.c is not None else None)
         if form is None:
             raise NotFusable(f"np.{name} of shape {x.shape} has no form as a loop over trajectories")
@@ -138,7 +140,7 @@ class Lowering:
                 self.open[known.slot] = i                                                          # type: ignore[index]
                 self.result.inputs[x.role] = known.slot                                            # type: ignore[assignment]
                 return self.decided(i, known, x.role, self.result.sums.get(x.role))
-        elif n and x.shape[:n] != self.batch:
+        elif n and (x.shape[:n] != self.batch or (x.role == ("drive", "dX") and len(x.shape) <= n)):      # channels are no batch
             if kind != "carry" and x.role != ("drive", "dX"):
                 raise NotFusable(f"{' '.join(map(str, x.role))} of shape {x.shape} has no axes for the batch {self.batch}")
             known = Known(SHARED, (), x.shape, Slot(SHARED, F, x.role))
@@ -407,18 +409,27 @@ def concatenate(w: Lowering, x: Value) -> Known:
     return Known(kind, rows, features, w.loop("gather", kind, F, reads, source="concatenate"))
 
 
+def scattered(w: Lowering, known: Known, shape: tuple[int, ...], index: Any, depth: int) -> tuple[Known, Known]:
+    """What an index was taken of, with its trajectories along those axes that the index takes to where they are; and its entries."""
+    for first in range(len(shape) - depth + 1) if depth else (0,):
+        if shape[first:first + depth] != w.batch[:depth]:
+            continue
+        whole = Known(known.kind, tuple(range(first, first + depth)), (*shape[:first], *shape[first + depth:]), Slot(known.kind, 0))
+        feature, row = w.numbers(whole, shape)
+        try:
+            target = w.placed(replace(whole, slot=Slot(known.kind, -1)), feature[index], row[index])
+        except NotFusable:
+            continue
+        if target.rows == known.rows:
+            return whole, target
+    raise NotFusable("trajectories along different axes")
+
+
 def scatter(w: Lowering, x: Value) -> Known:
     """The vjp of an index: zeros, with entries added where they came from."""
     known, shape, index = w.of(x.args[0]), x.options["shape"], x.options["index"]
     depth = (w.result.members if known.kind == MEMBER else len(w.batch)) if known.rows else 0
-    rows, features = tuple(range(depth)), tuple(shape[depth:])
-    if known.rows and shape[:depth] != w.batch[:depth]:
-        raise NotFusable("trajectories that are not along its first axes")
-    whole = Known(known.kind, rows, features, Slot(known.kind, 0))
-    feature, row = w.numbers(whole, shape)
-    target = w.placed(Known(known.kind, rows, features, Slot(known.kind, -1)), feature[index], row[index])
-    if target.rows != known.rows:
-        raise NotFusable("trajectories along different axes")
+    whole, target = scattered(w, known, shape, index, depth)
     sources: list[list[int]] = [[] for _ in range(whole.F)]
     for k, f in zip(known.index, target.index, strict=True):
         sources[f].append(int(k))
@@ -429,7 +440,7 @@ def scatter(w: Lowering, x: Value) -> Known:
     slot = w.loop("gather", known.kind, whole.F, [Read(known.slot, table[:, 0], known.number)], source="scatter_add") \
         if width == 1 else w.loop("reduce", known.kind, whole.F, [Read(known.slot)], op=RULES[np.sum], tables=(table,),
                                   source="scatter_add")
-    return Known(known.kind, rows, features, slot)
+    return Known(known.kind, whole.rows, whole.features, slot)
 
 
 FORMS: dict[str, Callable[[Lowering, Value], Known]] = {

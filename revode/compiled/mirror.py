@@ -59,11 +59,7 @@ class Mirror:
         if begins:
             self.program("begin", GB)
         for n in range(last - 1, first - 1, -1) if back else range(first, last):
-            for role, (_, F, kind) in self.source.places.items():
-                if role[0] == "drive":
-                    made = self.source.brownian and role[1] == "dW"
-                    new = self.noise(F, seed, trajectory, step + n, width[n - first]) if made else D[n - first]
-                    self.place(role)[...] = new.reshape(-1, F, self.T if kind == LANES else 1)
+            self.driven(None if D is None else D[n - first], None if width is None else width[n - first], seed, trajectory, step + n)
             if K is not None:
                 self.given(K[n - first])
             if lands and n == first and "land" in self.source.lowered:
@@ -85,6 +81,14 @@ class Mirror:
         offset, F, kind = self.source.places[role]
         lanes = self.T if kind == LANES else 1
         return self.M[:, offset:offset + F * lanes].reshape(len(self.M), F, lanes)
+
+    def driven(self, D: Any, width: Any, seed: int, trajectory: int, step: int) -> None:
+        """The increments of a step: made here, or taken from D."""
+        for role, (_, F, kind) in self.source.places.items():
+            if role[0] == "drive":
+                made = self.source.brownian and role[1] == "dW"
+                new = self.noise(F, seed, trajectory, step, width) if made else D
+                self.place(role)[...] = new.reshape(-1, F, self.T if kind == LANES else 1)
 
     def given(self, K: np.ndarray) -> None:
         """A known state, part by part."""

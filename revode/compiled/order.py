@@ -123,13 +123,14 @@ def phases(loops: list[Loop]) -> list[list[Loop]]:
                 own.add(loop.out)
         return group
 
-    waiting = loops
-    while waiting:
-        near = waiting[:AHEAD]
+    near, begin = loops[:AHEAD], AHEAD
+    while near:
         found = [loop for loop in near if ready(loop)]
         alone = [[loop] for loop in found if many and not sociable(loop)]    # first: what they read can be forgotten
         new = alone or [group_of(found[0], near)]
         groups += new
         done |= {loop.out for group in new for loop in group}
-        waiting = [loop for loop in waiting if loop.out not in done]
+        near = [loop for loop in near if loop.out not in done]
+        end = begin + AHEAD - len(near)
+        near, begin = near + loops[begin:end], end
     return groups

@@ -85,6 +85,7 @@ def place(groups: list[list[Loop]], lowered: Lowered, where: dict[Role, tuple[in
     targets = in_place(groups, lowered, life, places.copies)
     outputs = {read.slot for read in lowered.outputs.values()}
     memory, held = Memory(base), dict[Slot, Stretch]()
+    ends: dict[int, list[Slot]] = {}             # what is read for the last time in a group
     for n, group in enumerate(groups):
         for loop in group:
             slot, total = loop.out, running_sum(loop)
@@ -99,8 +100,10 @@ def place(groups: list[list[Loop]], lowered: Lowered, where: dict[Role, tuple[in
             else:
                 held[slot] = memory.take(room(slot.F, slot.kind))
                 places.offsets[slot] = held[slot][0]
-        for slot in [slot for slot in held if life.last.get(slot, -1) <= n]:
-            memory.give(held.pop(slot))
+            ends.setdefault(max(n, life.last.get(slot, -1)), []).append(slot)
+        for slot in ends.pop(n, ()):
+            if slot in held:
+                memory.give(held.pop(slot))
     places.top = memory.top
     return places
 

@@ -155,7 +155,8 @@ def own(x: Any) -> bool:
         return False
     if not is_dataclass(x):
         return True
-    return type(x).__module__.startswith(("revode.methods.", "revode.exact")) and all(own(getattr(x, field.name)) for field in fields(x))
+    return type(x).__module__.startswith(("revode.methods.", "revode.exact")) and all(
+        own(getattr(x, field.name)) for field in fields(x))
 
 
 # looking at the field

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -178,7 +177,10 @@ def frozen(x: Any) -> Any:
     """A hashable stand-in for a constant argument or option, the same for equal ones."""
     if isinstance(x, np.ndarray):
         content = x.tobytes()
-        return "array", x.shape, x.dtype.str, content if len(content) < 1024 else sha256(content).digest()
+        if len(content) >= 1024:
+            from hashlib import sha256  # which a small solve does without
+            content = sha256(content).digest()
+        return "array", x.shape, x.dtype.str, content
     if isinstance(x, (tuple, list)):
         return type(x).__name__, *map(frozen, x)
     if isinstance(x, dict):

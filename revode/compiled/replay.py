@@ -100,12 +100,10 @@ class Code:
 
     def leads_to(self, a: int, role: Role) -> bool:
         """Whether a is the running sum of this parameter."""
-        values = self.program.values
-        while values[a].op is not None and values[a].op.name == "add":                             # type: ignore[union-attr]
-            a = next((b for b in values[a].args if isinstance(b, V) and self.leads_to(b, role)), -1)
-            if a < 0:
-                return False
-        return values[a].role == role
+        x = self.program.values[a]
+        if x.op is not None and x.op.name == "add":
+            return any(isinstance(b, V) and self.leads_to(b, role) for b in x.args)
+        return x.role == role
 
     def is_transposed(self, a: Any) -> bool:
         x = self.program.values[a] if isinstance(a, V) else None

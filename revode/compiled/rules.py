@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 
 from ..engine.tensor import RULES, Op
-from .program import ADD, MULTIPLY, NEGATIVE, SUBTRACT, Program, V, Value, frozen
+from .program import ADD, MULTIPLY, NEGATIVE, SUBTRACT, Program, V, Value, frozen, trace
 
-DIVIDE, SQRT = RULES[np.divide], RULES[np.sqrt]
+DIVIDE, SQRT, ENTRY = RULES[np.divide], RULES[np.sqrt], RULES[np.ndarray.__getitem__]
 
 
 def simplify(program: Program, merge: bool = False) -> Program:
@@ -227,12 +227,78 @@ def prepared(program: Program) -> Program:
         return V(len(values) - 1)
 
     for x in program.values:
-        args = tuple(new[a] if isinstance(a, V) else a for a in x.args)
-        rewrite = FOR_LOOPS.get(x.op.name) if x.op is not None else None
-        found = None if rewrite is None else rewrite(x, args, emit, values)
-        new.append(emit(x._replace(args=args)) if found is None else found)
+        new.append(placed(x, tuple(new[a] if isinstance(a, V) else a for a in x.args), emit, values))
     made = Program(values, {role: new[v] if isinstance(v, V) else v for role, v in program.outputs.items()})
     return simplify(chained(made))
+
+
+def placed(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
+    """The value on these arguments, in the form that loops have."""
+    rewrite = None if x.op is None else written_out if hasattr(x.op.forward, "composed") else FOR_LOOPS.get(x.op.name)
+    found = None if rewrite is None else rewrite(x, args, emit, values)
+    return emit(x._replace(args=args)) if found is None else found
+
+
+def written_out(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
+    """A function of NumPy's that the engine knows as a composition (engine/functions.py), as its parts."""
+    assert x.op is not None
+    shapes = {("of", k): values[a] for k, a in enumerate(args) if isinstance(a, V)}
+    try:
+        with np.errstate(all="ignore"):              # the values do not matter: a branch on them would be refused
+            examples = {role: np.linspace(0.1, 0.9, int(np.prod(v.shape)), dtype=v.dtype).reshape(v.shape)
+                        for role, v in shapes.items()}
+            made = trace(lambda given: {("y",): x.op.forward.composed(                               # type: ignore[union-attr,dict-item]
+                *(given.get(("of", k), a) for k, a in enumerate(args)), **x.options)}, examples)
+    except Exception:
+        return None
+    y, at = made.outputs[("y",)], list[Any]()
+    if not isinstance(y, V) or (made.values[y].shape, made.values[y].dtype) != (x.shape, x.dtype):
+        return None
+    for v in made.values:
+        at.append(args[v.role[1]] if v.role is not None else placed(
+            v, tuple(at[a] if isinstance(a, V) else a for a in v.args), emit, values))
+    return at[y]
+
+
+def contracted(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
+    """vecdot, matvec and vecmat as products of Einstein's."""
+    assert x.op is not None
+    *cores, out = {"vecdot": ("k", "k", ""), "matvec": ("ik", "k", "i"), "vecmat": ("k", "kj", "j")}[x.op.name]
+    depth, sizes = len(x.shape) - len(out), dict[str, int]()
+    shapes = [values[a].shape if isinstance(a, V) else np.shape(a) for a in args]
+    inputs = tuple("ABCDEFGH"[depth - len(shape) + len(core):depth] + core for shape, core in zip(shapes, cores, strict=True))
+    if any(sizes.setdefault(c, n) != n for word, shape in zip(inputs, shapes, strict=True) for c, n in zip(word, shape, strict=True)):
+        return None                                  # a batch that is stretched
+    return emit(x._replace(op=RULES[np.einsum], args=args, options={"inputs": inputs, "output": "ABCDEFGH"[:depth] + out}))
+
+
+def prod(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
+    """np.prod over up to 64 entries: one factor after another."""
+    shape = values[args[0]].shape
+    axes = tuple(range(len(shape))) if x.options["axis"] is None else x.options["axis"]
+    if not 1 <= np.prod([shape[i] for i in axes]) <= 64:
+        return None
+    result: Any = None
+    for at in np.ndindex(*(shape[i] for i in axes)):
+        index = tuple(at[axes.index(i)] if i in axes else slice(None) for i in range(len(shape)))
+        entry = x._replace(op=ENTRY, args=args, options={"index": index}, shape=tuple(n for i, n in enumerate(shape) if i not in axes))
+        factor = emit(entry)
+        result = factor if result is None else emit(entry._replace(op=MULTIPLY, args=(result, factor), options={}))
+    return emit(x._replace(op=RULES[np.reshape], args=(result,), options={"shape": x.shape})) if x.options["keepdims"] else result
+
+
+def cumprod(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
+    """np.cumprod over up to 64 entries."""
+    axis = x.options["axis"]
+    if not 1 <= x.shape[axis] <= 64:
+        return None
+    found: list[Any] = []
+    for k in range(x.shape[axis]):
+        entry = x._replace(op=ENTRY, args=args, options={"index": (slice(None),) * axis + (slice(k, k + 1),)},
+                           shape=tuple(1 if i == axis else n for i, n in enumerate(x.shape)))
+        factor = emit(entry)
+        found.append(emit(entry._replace(op=MULTIPLY, args=(found[-1], factor), options={})) if found else factor)
+    return emit(x._replace(op=RULES[np.concatenate], args=tuple(found), options={"axis": axis}))
 
 
 def power(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
@@ -274,7 +340,8 @@ def pairwise(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
     return so_far
 
 
-FOR_LOOPS: dict[str, Callable] = {"power": power, "einsum": pairwise}
+FOR_LOOPS: dict[str, Callable] = {"power": power, "einsum": pairwise, "prod": prod, "cumprod": cumprod,
+                                  "vecdot": contracted, "matvec": contracted, "vecmat": contracted}
 
 
 def chained(program: Program) -> Program:

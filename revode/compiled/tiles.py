@@ -29,6 +29,7 @@ from .steps import Steps
 STEPS = 4096               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
 WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
 ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
+ROOM = 1 << 19             # bytes of the widest value of a tile
 PIECE = 1 << 20            # bytes of states that change their layout at a time
 HEAD = [name for _, name in ARGUMENTS].index("saved")          # arguments of a call that are mostly those of the last one
 NOWHERE = np.asarray([-1], np.int64)
@@ -70,8 +71,17 @@ class Tiles:
         self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
         self.members = max(x.ensemble for x in self.lowered.values())
-        self.settle(T or tile_of(self.rows // self.members, self.dtype), make)
+        self.settle(T or self.tile(self.rows // self.members), make)
         self.driven = next((role for role in self.source.places if role[0] == "drive"), None)
+
+    def tile(self, rows: int) -> int:
+        """Trajectories in a tile: more of them beside wide matrices, which are read once for all of a tile."""
+        T, wide = tile_of(rows, self.dtype), max((side for x in self.lowered.values() for loop in x.loops
+                                                  if loop.kind in ("linear", "outer") for side in loop.shape[-2:]), default=0)
+        most = min(rows, 4 * T, ROOM // (max(1, wide) * self.dtype.itemsize)) if wide >= WIDEST else T
+        while 2 * T <= most:
+            T *= 2
+        return T
 
     def settle(self, T: int, make: Callable | None) -> None:
         """Choose the size of a tile, and build."""
@@ -101,7 +111,8 @@ class Tiles:
         self.memory[...] = 0
         self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
-        self.glimpse, self.flowed_before = None, None
+        self.glimpse: Any = None                          # what was seen at the last looks, and the sums for the parameters before
+        self.flowed_before: Any = None
         self.block: tuple = (-1, None)                    # the first step of a stretch of chunk steps, and its grid values
         self.put("part", parts)
         self.put("cotangent", cotangents or {})

@@ -307,16 +307,16 @@ def tangent_of_primal(fn: Callable, args: tuple, tangents: tuple) -> Any:
         return jvp_of(lambda *args: fn(*args)[0], args, tangents)[1]
     except Exception as error:
         import logging
-        logging.getLogger("revode").info("jvp: the tangent of %s is taken by central differences, because its value cannot be followed: "
-                                         "%s", getattr(fn, "__qualname__", fn), error)
+        logging.getLogger("revode").info("jvp: the tangent of %s is taken by central differences, because its value cannot be "
+                                         "followed: %s", getattr(fn, "__qualname__", fn), error)
     leaves, structure = tree.flatten(args)
     vs = tree.flatten(tangents)[0]
     sizes = [(number(abs(np.asarray(x)).max()) or 1.0, number(abs(v).max())) for x, v in zip(leaves, vs, strict=True) if v is not None]
     h = float(np.finfo(float).eps) ** (1 / 3) * max(x for x, _ in sizes) / max((v for _, v in sizes), default=1.0)
 
     def at(sign: int) -> list:
-        return tree.flatten(fn(*tree.unflatten(structure, [x if v is None else x + sign * h * v for x, v in zip(leaves, vs, strict=True)])
-                               )[0])[0]
+        moved = [x if v is None else x + sign * h * v for x, v in zip(leaves, vs, strict=True)]
+        return tree.flatten(fn(*tree.unflatten(structure, moved))[0])[0]
 
     value = tree.flatten(fn(*args)[0])
     return tree.unflatten(value[1], [(b - a) / (2 * h) if is_float(a) else None for a, b in zip(at(-1), at(1), strict=True)])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from inspect import signature
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
@@ -18,40 +18,56 @@ from .kept import FLOATS
 from .tensor import CONSTANT, FUNCTIONS, METHODS, RULES, STATIC, Each, Op, Tape, Tensor, _traced, apply, constant, is_float, value_of
 
 
+class Call(NamedTuple):
+    """How a function was called: the arguments taken apart, and at which places the arrays stood."""
+    structure: Any
+    leaves: list
+    places: list
+
+    def of(self, function: Callable, arrays: Any) -> Any:
+        """The call of another function on other arrays."""
+        full = list(self.leaves)
+        for i, x in zip(self.places, arrays, strict=True):
+            full[i] = x
+        positional, named = tree.unflatten(self.structure, full)
+        return function(*positional, **named)
+
+
 def numpys(function: Callable, listed: bool = True) -> Callable:
-    """Decorates a composition: NumPy's function computes the value, the composition, evaluated again, its derivative."""
+    """Decorates a composition: NumPy's function computes the value, the composition, evaluated again, its derivative.
+
+    A program that is written out in loops takes the composition (compiled/rules.py).
+    """
     def decorate(composed: Callable) -> Callable:
         allowed = signature(composed)
+
+        def forward(*arrays: Any, call: Call) -> Any:
+            return call.of(function, arrays)
+
+        def rule(i: int, g: Any, y: Any, *arrays: Any, call: Call) -> Any:
+            tape = Tape()
+            x = tape.input(arrays[i])
+            result = call.of(composed, [*arrays[:i], x, *arrays[i + 1:]])
+            return tape.pull([(result.slot, g)], [x.slot])[0] if type(result) is Tensor and result.tape is tape else None
+
+        def tangent(vs: list, *arrays: Any, call: Call) -> Any:
+            from .tangents import push
+            tape = Tape()
+            moved = [tape.input(x) if is_float(x) else x for x in arrays]
+            result = call.of(composed, moved)
+            found = push(tape, {x.slot: v for x, v in zip(moved, vs, strict=True) if type(x) is Tensor and x.tape is tape})
+            return found.get(result.slot, 0.0) if type(result) is Tensor and result.tape is tape else 0.0
+
+        forward.composed = lambda *arrays, call: call.of(composed, arrays)                            # type: ignore[attr-defined]
+        op = Op(f"np.{function.__name__}", forward, Each(rule), None, tangent)
 
         def call(*args: Any, **kwargs: Any) -> Any:
             allowed.bind(*args, **kwargs)
             leaves, structure = tree.flatten((args, kwargs))
             places = [i for i, x in enumerate(leaves)
                       if hasattr(x, "__array_function__") and not issubclass(type(x), (type, np.generic))]
-
-            def on(given: Callable, arrays: Any) -> Any:
-                full = list(leaves)
-                for i, x in zip(places, arrays, strict=True):
-                    full[i] = x
-                positional, named = tree.unflatten(structure, full)
-                return given(*positional, **named)
-
-            def rule(i: int, g: Any, y: Any, *arrays: Any) -> Any:
-                tape = Tape()
-                x = tape.input(arrays[i])
-                result = on(composed, [*arrays[:i], x, *arrays[i + 1:]])
-                return tape.pull([(result.slot, g)], [x.slot])[0] if type(result) is Tensor and result.tape is tape else None
-
-            def tangent(vs: list, *arrays: Any) -> Any:
-                from .tangents import push
-                tape = Tape()
-                moved = [tape.input(x) if is_float(x) else x for x in arrays]
-                result = on(composed, moved)
-                found = push(tape, {x.slot: v for x, v in zip(moved, vs, strict=True) if type(x) is Tensor and x.tape is tape})
-                return found.get(result.slot, 0.0) if type(result) is Tensor and result.tape is tape else 0.0
-
-            op = Op(f"np.{function.__name__}", lambda *arrays: on(function, arrays), Each(rule), None, tangent)
-            y = apply(op, *(leaves[i] for i in places))
+            plain = [None if i in places else x for i, x in enumerate(leaves)]
+            y = apply(op, *(leaves[i] for i in places), call=Call(structure, plain, places))
             dtype = np.dtype(getattr(y, "dtype", float))
             if dtype in FLOATS:
                 return y

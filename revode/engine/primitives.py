@@ -76,6 +76,8 @@ def _prod(g: Any, y: Any, a: Any, axis: Any = None, keepdims: bool = False) -> A
     axes = tuple(range(len(shape))) if axis is None else axis
     order = (*(i for i in range(len(shape)) if i not in axes), *axes)
     flat = np.reshape(np.transpose(a, order), (*(shape[i] for i in order[:len(shape) - len(axes)]), -1))
+    if flat.shape[-1] == 1:
+        return np.reshape(g, shape)
     one = np.ones_like(flat[..., :1])
     before = np.cumprod(np.concatenate([one, flat[..., :-1]], -1), axis=-1)
     after = np.flip(np.cumprod(np.concatenate([one, np.flip(flat, -1)[..., :-1]], -1), axis=-1), -1)

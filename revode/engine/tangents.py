@@ -37,7 +37,8 @@ def sech2(a: Any) -> Any:
 
 def power(a: Any, b: Any) -> tuple[Any, Any]:
     base = np.where(a == 0, 1.0, a)
-    return np.where(b == 0, 0.0, b * np.power(a, np.where(b == 0, 1.0, b - 1))), np.where(a == 0, 0.0, np.log(base) * np.power(base, b))
+    return (np.where(b == 0, 0.0, b * np.power(a, np.where(b == 0, 1.0, b - 1))),
+            np.where(a == 0, 0.0, np.log(base) * np.power(base, b)))
 
 
 def sinc(a: Any) -> Any:
@@ -228,13 +229,13 @@ def _cholesky(vs: Sequence, y: Any, a: Any, upper: bool = False) -> Any:
 
 
 @tangent("eigenvalues", "eigvalsh")
-def _eigenvalues(vs: Sequence, y: Any, a: Any, UPLO: str = "L") -> Any:
+def _eigenvalues(vs: Sequence, y: Any, a: Any, UPLO: Any = "L") -> Any:
     V = np.linalg.eigh(a, UPLO)[1]
     return np.einsum("...ji,...jk,...ki->...i", V, symmetric(vs[0], UPLO == "U"), V)
 
 
 @tangent("eigenvectors")
-def _eigenvectors(vs: Sequence, V: Any, a: Any, UPLO: str = "L") -> Any:
+def _eigenvectors(vs: Sequence, V: Any, a: Any, UPLO: Any = "L") -> Any:
     """First order perturbation theory: v_j changes by v_i (v_i . dA v_j) / (w_j - w_i)."""
     w = np.linalg.eigh(a, UPLO)[0]
     eye = np.eye(w.shape[-1])
@@ -290,7 +291,7 @@ def of_entry(op: Op, vs: list, y: Any, inputs: Sequence, options: dict) -> Any:
         if name in TOGETHER:
             total = op.forward(*full, **options)
         elif op.tangent is not None:
-            total = op.tangent(full, *inputs)
+            total = op.tangent(full, *inputs, **options)
         elif name in TANGENTS:
             total = TANGENTS[name](full, y, *inputs, **options)
         elif not op.vjps:
@@ -307,6 +308,9 @@ def fitted(v: Any, y: Any) -> Any:
     return v if v.shape == shape else np.broadcast_to(v, shape)
 
 
+NONE: dict = {}
+
+
 def push(tape: Tape, tangents: dict[int, Any]) -> dict[int, Any]:
     """From the tangents of a tape's inputs, by slot, to those of all its entries; missing where nothing moves."""
     found = dict(tangents)
@@ -315,10 +319,10 @@ def push(tape: Tape, tangents: dict[int, Any]) -> dict[int, Any]:
             continue
         if len(node) == 4:
             op, slot, x, y = node
-            slots, inputs, options = [slot], [x], {}
+            slots, inputs, options = [slot], [x], NONE
         elif len(node) == 6:
             op, one, other, x, z, y = node
-            slots, inputs, options = [one, other], [x, z], {}
+            slots, inputs, options = [one, other], [x, z], NONE
         else:
             op, slots, inputs, options, y = node
         vs = [found.get(slot) if slot >= 0 else None for slot in slots]
@@ -372,12 +376,14 @@ def jvp(fn: Callable) -> Callable:
 
     Parameters
     ----------
-    fn : a function of one tree x, of NumPy functions; it returns a tree.
-    v : a tree like x, of the same shapes; None for a leaf that does not move.
+    fn : a function of one tree x, of NumPy functions; it returns a tree. v is a tree like x, of the same shapes; None for a
+        leaf that does not move.
 
-    Returns a tree like fn(x). Raises ValueError where v is no tree like x, NotImplementedError for an operation without a tangent rule.
-    Through `solve` and `fixed_point` the tangent runs along the steps in constant memory.
-    Cost: about two evaluations of fn, and its tape (of a solve none).
+    Returns a function that returns a tree like fn(x).
+    Raises ValueError where v is no tree like x, NotImplementedError for an operation without a tangent rule.
+
+    Cost: about two evaluations of fn, and its tape (of a solve none: the tangent runs along the steps in constant memory).
+    Source: Wengert 1964; Griewank & Walther, Evaluating Derivatives, 2008, chapter 3.
 
     Example
     -------
@@ -393,7 +399,8 @@ def jvp(fn: Callable) -> Callable:
             raise ValueError(f"jvp: {error}; give a direction like x, {tree.describe(x)}") from None
         for a, b in zip(leaves, vs, strict=True):
             if b is not None and is_float(a) and np.shape(value_of(a)) != np.shape(value_of(b)):
-                raise ValueError(f"jvp: a direction of shape {np.shape(b)} was given for a leaf of shape {np.shape(a)}; the two are equal")
+                raise ValueError(f"jvp: a direction of shape {np.shape(b)} was given for a leaf of shape {np.shape(a)}; the two are "
+                                 "equal")
         return jvp_of(fn, (x,), (tree.unflatten(structure, vs),))[1]
 
     return directional

@@ -499,7 +499,7 @@ class Tensor:
 
     def __divmod__(self, other: Any) -> Any: return self // other, self % other
     def __rdivmod__(self, other: Any) -> Any: return other // self, other % self
-    def __invert__(self) -> Any: return constant(np.invert, self)
+    def __invert__(self) -> Any: return constant(np.logical_not if self.dtype.kind == "b" else np.invert, self)
     def __round__(self, ndigits: int = 0) -> Any: return constant(np.round, self, ndigits)
 
     def __pow__(self, other: Any) -> Any:

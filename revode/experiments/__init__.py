@@ -1,9 +1,12 @@
-"""Experiments, each a file: its problem, its data, a training loop. EXPERIMENTS maps the names of the command line
+"""Experiments, each a file: its problem, its data, a training loop. EXPERIMENTS maps the names of
+the command line
 to modules with
 
-    experiment(**options) -> Experiment, or several of them, one for each row     OPTIONS: name -> default
+    experiment(**options) -> Experiment, or several of them, one for each row     OPTIONS: name ->
+    default
 """
 from . import cde, flow, oscillator, ou, pendulum, sir, spiral, volatility, white_dwarf
 
-EXPERIMENTS = {"white-dwarf": white_dwarf, "oscillator": oscillator, "pendulum": pendulum, "sir": sir, "spiral": spiral,
+EXPERIMENTS = {"white-dwarf": white_dwarf, "oscillator": oscillator, "pendulum": pendulum,
+               "sir": sir, "spiral": spiral,
                "ou": ou, "stochastic-volatility": volatility, "flow": flow, "cde": cde}

@@ -35,7 +35,8 @@ class UserError(Exception):
 
 @dataclass(frozen=True)
 class Solver:
-    """solve(field, y0, ts, params, ...), with the method, the gradient mode and the backend filled in."""
+    """solve(field, y0, ts, params, ...), with the method, the gradient mode and the backend filled
+    in."""
     method: Any = None
     gradient: Any = None
     backend: str = "auto"
@@ -48,9 +49,10 @@ class Solver:
         if self.finer:
             ts, options = halved(ts, options)
         options = {"method": self.method, "gradient": self.gradient, **options}
+        how: dict[str, Any] = {"backend": self.backend, "threads": self.threads,
+                               "arithmetic": self.arithmetic}
         if self.backend != "cuda":
-            return solve(field, y0, ts, params, backend=self.backend, threads=self.threads,
-                         arithmetic=self.arithmetic, **options)
+            return solve(field, y0, ts, params, **how, **options)
         if not isinstance(options["gradient"], Reversible | None):
             return solve(field, y0, ts, params, backend="eager", **options)
         return on_gpu(field, y0, ts, params, arithmetic=self.arithmetic, **options)
@@ -61,13 +63,16 @@ class Solver:
     def __str__(self) -> str:
         if self.backend == "native":
             threads = self.threads or native.cores()
-            return (f"native ({native.compiler().version_text}, {self.arithmetic} arithmetic, at most "
+            return (f"native ({native.compiler().version_text}, {self.arithmetic} arithmetic, at "
+                    "most "
                     f"{threads} thread{'s' if threads > 1 else ''})")
-        return self.backend + (f" ({self.arithmetic} arithmetic)" if self.backend in ("replay", "cuda") else "")
+        return self.backend + (f" ({self.arithmetic} arithmetic)"
+                               if self.backend in ("replay", "cuda") else "")
 
 
 def halved(ts: Any, options: dict) -> tuple[Any, dict]:
-    """Grid and options with every step halved and the same times saved; a controller's tolerances, by ten."""
+    """Grid and options with every step halved and the same times saved; a controller's tolerances,
+    by ten."""
     if (pid := options.get("controller")) is not None:
         return ts, {**options, "controller": replace(pid, rtol=pid.rtol / 10, atol=pid.atol / 10)}
     ts, save = np.asarray(ts), options.get("save")
@@ -77,7 +82,8 @@ def halved(ts: Any, options: dict) -> tuple[Any, dict]:
 
 
 def on_gpu(field: Callable, *given: Any, **options: Any) -> Solution:
-    """One launch for a solve, and a few for its reverse sweep; loss and optimiser stay on the host. Where a
+    """One launch for a solve, and a few for its reverse sweep; loss and optimiser stay on the host.
+    Where a
     solve cannot be fused it runs on the host, with one message for each field."""
     import revode_cuda
     from revode_cuda.solve import CannotBeFused
@@ -92,29 +98,35 @@ def on_gpu(field: Callable, *given: Any, **options: Any) -> Solution:
         return solve(field, *given, **options)
 
 
-# The options ------------------------------------------------------------------------------------------
+# The options --------------------------------------------------------------------------------------
 def add_options(parser: Any) -> None:
     """--backend, --threads, --arithmetic."""
     group = parser.add_argument_group("who runs the steps (docs/backends.md)")
     group.add_argument("--backend", choices=BACKENDS, default="auto",
-                       help="eager: the tape; replay: NumPy calls into planned buffers; native: compiled C++; "
-                       "cuda: a GPU; auto (default): native where there is a compiler, else revode's choice")
+                       help="eager: the tape; replay: NumPy calls into planned buffers; native: "
+                            "compiled C++; "
+                       "cuda: a GPU; auto (default): native where there is a compiler, else "
+                       "revode's choice")
     group.add_argument("--threads", type=whole(1), metavar="N",
                        help="of native, over the batch; default: one for each core")
-    group.add_argument("--arithmetic", choices=("fast", "strict"), help="fast (default), or strict: the same "
+    group.add_argument("--arithmetic", choices=("fast", "strict"),
+                       help="fast (default), or strict: the same "
                        "bits from native, cuda and replay on every machine")
 
 
 def chosen(args: Any, default: str = "native") -> Solver:
-    """The solver that was asked for; UserError where this machine has no such backend, or an option would do nothing.
+    """The solver that was asked for; UserError where this machine has no such backend, or an option
+    would do nothing.
 
     auto: `default` where that is to be had, else what revode.solve chooses.
     """
     backend, threads, arithmetic = args.backend, args.threads, args.arithmetic
     if threads is not None and backend not in ("native", "auto"):
-        raise UserError(f"--threads goes with --backend native; {backend} runs on one thread of its own")
+        raise UserError(f"--threads goes with --backend native; {backend} runs on one thread of "
+                        "its own")
     if arithmetic is not None and backend in ("auto", "eager"):
-        raise UserError(f"--arithmetic goes with --backend replay, native or cuda; {backend} has the bits of "
+        raise UserError(f"--arithmetic goes with --backend replay, native or cuda; {backend} has "
+                        "the bits of "
                         "the tape")
     try:
         if backend == "native":

@@ -1,6 +1,8 @@
-"""The arguments of every command: revode train | compare EXPERIMENT, complexity, convergence, stability.
+"""The arguments of every command: revode train | compare EXPERIMENT, complexity, convergence,
+stability.
 
-An experiment's OPTIONS name the options that it has, and their defaults; ARGUMENTS says how each is read.
+An experiment's OPTIONS name the options that it has, and their defaults; ARGUMENTS says how each is
+read.
 A command becomes a Plan, which the runner carries out.
 """
 from __future__ import annotations
@@ -14,39 +16,50 @@ from .. import __version__
 from ..checks import checked_gradient
 from ..conformance import command as check
 from ..gradients import Automatic, Reversible
-from . import EXPERIMENTS, backends, complexity, convergence, digits, gbm, language, names, stability
+from . import (
+    EXPERIMENTS,
+    backends,
+    complexity,
+    convergence,
+    digits,
+    gbm,
+    language,
+    names,
+    stability,
+)
 from .backends import UserError, whole
 from .runner import Plan
 from .training import SLOW_ITERATIONS, Fit, compare_plan, train_plan
 
 EXAMPLES = {"train": """examples:
-  revode train white-dwarf                                      the published experiment, in seconds where
-                                                                there is a C++ compiler
-  revode train white-dwarf --seeds 0 1 2                        mean and spread of the loss
-  revode train white-dwarf --gradient checkpointed:8            the same gradient from 8 stored states
+  revode train white-dwarf                                the published experiment, in seconds where
+                                                          there is a C++ compiler
+  revode train white-dwarf --seeds 0 1 2                  mean and spread of the loss
+  revode train white-dwarf --gradient checkpointed:8      the same gradient from 8 stored states
   revode train white-dwarf --method reversible-heun --iterations 100 --backend replay
   revode train white-dwarf --plot fit.png --json figures.json --save params.npz
-  revode train pendulum --data recorded.txt                     your copy of the recording, as published
-  revode train spiral --plot spiral.png                         rebuilt and continued beyond the data
-  revode train ou --plot ou.png                                 a neural SDE by five methods
-  revode train language --models revdeq --json run.json         a transformer whose depth is a fixed point
-  revode train digits                                           an image classifier of the same kind
+  revode train pendulum --data recorded.txt               your copy of the recording, as published
+  revode train spiral --plot spiral.png                   rebuilt and continued beyond the data
+  revode train ou --plot ou.png                           a neural SDE by five methods
+  revode train language --models revdeq --json run.json   a transformer, its depth a fixed point
+  revode train digits                                     an image classifier of the same kind
 
 gradient modes: reversible, reversible:100 (store a state every 100 steps), automatic, direct,
                 checkpointed:8, backsolve
-methods:        coupled:midpoint:0.999 (base and lam), reversible-heun, alf:1.0 (eta), leapfrog-midpoint,
-                ees25:0.1 (x), ees27, ees:6 (stages), near-reversible:rk4, runge-kutta:rk4 (not reversible)
+methods:        coupled:midpoint:0.999 (base and lam), reversible-heun, alf:1.0 (eta),
+                leapfrog-midpoint, ees25:0.1 (x), ees27, ees:6 (stages), near-reversible:rk4,
+                runge-kutta:rk4 (not reversible)
 bases:          euler, midpoint, heun2, ralston3, bosh3, rk4, dopri5, tsit5
 """, "compare": """examples:
-  revode compare white-dwarf                          train with reversible, measure every gradient mode
+  revode compare white-dwarf                           train with reversible, measure every mode
   revode compare white-dwarf --plot compare.png --json figures.json
-  revode compare white-dwarf --backend eager --full   train with every mode on the tape; takes hours
-  revode compare gbm --plot gbm.png                   which method survives which step of a stiff SDE
-  revode compare language --minutes 15 --seeds 0 1 2  equilibrium models beside explicit ones, at equal time
-  revode compare digits --seeds 0 1 2                 the same on images
+  revode compare white-dwarf --backend eager --full    train with every mode on the tape; hours
+  revode compare gbm --plot gbm.png                    which method survives which step of a SDE
+  revode compare language --minutes 15 --seeds 0 1 2   equilibrium models beside explicit ones
+  revode compare digits --seeds 0 1 2                  the same on images
 
-Without --full, the modes other than reversible take some iterations each, in turns, from the parameters that
-reversible found; their total times are extrapolated.
+Without --full, the modes other than reversible take some iterations each, in turns, from the
+parameters that reversible found; their total times are extrapolated.
 """}
 WHAT = {"train": "train a model with one gradient mode",
         "compare": "train with reversible gradients, and measure the other modes beside it"}
@@ -75,25 +88,35 @@ def named(kind: str) -> Callable:
 
 
 ARGUMENTS: dict[str, dict] = {
-    "steps": {"type": whole(1), "metavar": "N", "help": "grid intervals (pendulum: between data)"},
+    "steps": {"type": whole(1), "metavar": "N",
+              "help": "grid intervals (pendulum: between data; default 200 of a recording, "
+              "50 simulated)"},
     "dtype": {"choices": ("float64", "float32"), "help": "of the solve"},
-    "data": {"metavar": "PATH", "help": "your copy of the recording; by default the system is simulated"},
+    "data": {"metavar": "PATH",
+             "help": "your copy of the recording; by default the system is simulated"},
     "paths": {"type": whole(2), "metavar": "B", "help": "of the model in each loss"},
     "data_paths": {"type": whole(2), "metavar": "B", "help": "of the data"},
     "diffusion": {"choices": ("time", "state"), "help": "what g reads: t, or t and X"},
     "points": {"type": whole(2), "metavar": "B", "help": "of the data"},
     "series": {"type": whole(2), "metavar": "B", "help": "to train on; twice as many are held out"},
-    "dropped": {"type": share, "nargs": "+", "metavar": "P", "help": "shares of observations that are missing"},
-    "control": {"choices": ("linear", "hermite"), "nargs": "+", "help": "paths through the observations"},
-    "method": {"type": named("method"), "metavar": "M", "help": "how to step; by default the published one"},
-    "seed": {"type": whole(0), "metavar": "S", "help": "of the initial parameters, and of simulated noise and data"},
+    "dropped": {"type": share, "nargs": "+", "metavar": "P",
+                "help": "shares of observations that are missing"},
+    "control": {"choices": ("linear", "hermite"), "nargs": "+",
+                "help": "paths through the observations"},
+    "method": {"type": named("method"), "metavar": "M",
+               "help": "how to step; by default the published one"},
+    "seed": {"type": whole(0), "metavar": "S",
+             "help": "of the initial parameters, and of simulated noise and data"},
 }
 
 
 def parser() -> ArgumentParser:
     """Every command; args.plan(args) is its Plan."""
-    top = ArgumentParser(prog="revode", description="Reversible backpropagation through differential equations, on NumPy.",
-                         epilog="`revode COMMAND --help` shows examples, `revode COMMAND EXPERIMENT --help` the options.")
+    top = ArgumentParser(prog="revode",
+                         description="Reversible backpropagation through differential equations, "
+                                     "on NumPy.",
+                         epilog="`revode COMMAND --help` shows examples, `revode COMMAND "
+                                "EXPERIMENT --help` the options.")
     top.add_argument("--version", action="version", version=f"revode {__version__}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command, what in WHAT.items():
@@ -106,7 +129,8 @@ def parser() -> ArgumentParser:
         add_study(experiments, "digits", digits)
         if command == "compare":
             add_study(experiments, "gbm", gbm)
-    for name, module in (("complexity", complexity), ("convergence", convergence), ("stability", stability)):
+    for name, module in (("complexity", complexity), ("convergence", convergence),
+                         ("stability", stability)):
         add_study(commands, name, module)
     check.add_parser(commands)
     return top
@@ -119,7 +143,8 @@ def add_files(sub: Any) -> None:
 
 def add_study(subparsers: Any, name: str, module: Any) -> None:
     """A command with rows of its own: module.add_options(parser), module.plan(args)."""
-    sub = subparsers.add_parser(name, help=module.__doc__.splitlines()[0].partition(": ")[2], description=module.__doc__,
+    sub = subparsers.add_parser(name, help=module.__doc__.splitlines()[0].partition(": ")[2],
+                                description=module.__doc__,
                                 formatter_class=RawDescriptionHelpFormatter)
     module.add_options(sub)
     add_files(sub)
@@ -127,42 +152,51 @@ def add_study(subparsers: Any, name: str, module: Any) -> None:
 
 
 def add_experiment(subparsers: Any, command: str, name: str, module: Any) -> None:
-    sub = subparsers.add_parser(name, help=module.__doc__.splitlines()[0], description=module.__doc__,
+    sub = subparsers.add_parser(name, help=module.__doc__.splitlines()[0],
+                                description=module.__doc__,
                                 formatter_class=RawDescriptionHelpFormatter)
     for option, default in {**module.OPTIONS, "seed": 0}.items():
         how = dict(ARGUMENTS[option])
         how["help"] += "" if default is None else f"; default {default}"
         sub.add_argument(f"--{option.replace('_', '-')}", default=default, **how)
-    sub.add_argument("--seeds", type=whole(0), nargs="+", metavar="S", help="train once for each; mean and spread")
-    sub.add_argument("--iterations", type=whole(1), metavar="N", help="default: enough for a minute or so")
+    sub.add_argument("--seeds", type=whole(0), nargs="+", metavar="S",
+                     help="train once for each; mean and spread")
+    sub.add_argument("--iterations", type=whole(1), metavar="N",
+                     help="default: enough for a minute or so")
     add_files(sub)
-    sub.add_argument("--save", metavar="OUT.npz", help="write the best parameters of the first row; rv.load reads them")
+    sub.add_argument("--save", metavar="OUT.npz",
+                     help="write the best parameters of the first row; rv.load reads them")
     backends.add_options(sub)
     if command == "train":
-        sub.add_argument("--gradient", type=named("gradient"), metavar="G", help="default: reversible")
+        sub.add_argument("--gradient", type=named("gradient"), metavar="G",
+                         help="default: reversible")
         sub.set_defaults(plan=plan_train)
     else:
         sub.add_argument("--full", action="store_true", help="train with every gradient mode")
         sub.set_defaults(plan=plan_compare)
 
 
-# From arguments to plans ------------------------------------------------------------------------------
+# From arguments to plans --------------------------------------------------------------------------
 def jobs_of(args: Namespace, gradient: Any) -> list[Fit]:
-    """The rows: experiments times seeds. UserError for what is known to fail before anything has run."""
+    """The rows: experiments times seeds. UserError for what is known to fail before anything has
+    run."""
     module, solver, jobs = EXPERIMENTS[args.experiment], backends.chosen(args), []
-    options = {name: getattr(args, name) for name in module.OPTIONS if name not in ("method", "seed")}
+    options = {name: getattr(args, name) for name in module.OPTIONS
+               if name not in ("method", "seed")}
     for seed in args.seeds or [args.seed]:
         try:
-            made = module.experiment(**options, **({"seed": seed} if "seed" in module.OPTIONS else {}))
+            made = module.experiment(**options,
+                                     **({"seed": seed} if "seed" in module.OPTIONS else {}))
         except (ValueError, OSError) as error:
             if options.get("data") is None:
                 raise
             raise UserError(str(error)) from None
         for e in made if isinstance(made, list) else [made]:
-            method = getattr(args, "method", None) or e.method
+            method = vars(args).get("method") or e.method
             if e.adaptive and method.error_order is None:
-                raise UserError(f"{args.experiment} takes adaptive steps, and {method!r} has no error estimate to choose "
-                                "them by; take another, such as coupled:bosh3:0.999 or reversible-heun")
+                raise UserError(f"{args.experiment} takes adaptive steps, and {method!r} has no "
+                                "error estimate to choose them by; take another, such as "
+                                "coupled:bosh3:0.999 or reversible-heun")
             mode = checked_mode(gradient, method)
             name = e.name if isinstance(made, list) else names.spell(mode)
             jobs.append(Fit(f"{name}, seed {seed}" if args.seeds else name, e,
@@ -171,7 +205,8 @@ def jobs_of(args: Namespace, gradient: Any) -> list[Fit]:
 
 
 def checked_mode(gradient: Any, method: Any) -> Any:
-    """The gradient mode; Reversible where none is named and the method can be run backwards: what is measured
+    """The gradient mode; Reversible where none is named and the method can be run backwards: what
+    is measured
     is the sweep itself, not what the library falls back to."""
     try:
         mode = checked_gradient(gradient, method)
@@ -191,4 +226,6 @@ def plan_compare(args: Namespace) -> Plan:
         raise UserError("--seeds goes with `revode train`; compare measures one training")
     job = jobs[0]._replace(name="reversible")
     usual = job.experiment.iterations
-    return compare_plan(args, job, args.iterations or (usual if job.solve.backend == "native" else min(usual, SLOW_ITERATIONS)))
+    if job.solve.backend != "native":
+        usual = min(usual, SLOW_ITERATIONS)
+    return compare_plan(args, job, args.iterations or usual)

@@ -1,11 +1,16 @@
 """revode complexity: what a gradient costs as the number of steps grows.
 
-    y' = MLP(y), 1-10-1 tanh, y(0) = 1, n steps of 0.01;    loss = y(t_n)^2;    time of loss and gradient against n
+    y' = MLP(y), 1-10-1 tanh, y(0) = 1, n steps of 0.01;    loss = y(t_n)^2;    time of loss and
+    gradient against n
 
-Reversible: n steps and n steps back, so time ~ n with flat memory. Checkpointed(c): about r n steps again,
-where C(c + r, c) >= n, so time ~ n^(1 + 1/c) for few checkpoints. The two are compared on the same method,
-and Checkpointed also on the base alone, which evaluates half as often because it need not be reversible.
-All curves are measured on one backend, by default the tape; claims are about curves that truly ran on that
+Reversible: n steps and n steps back, so time ~ n with flat memory. Checkpointed(c): about r n steps
+again,
+where C(c + r, c) >= n, so time ~ n^(1 + 1/c) for few checkpoints. The two are compared on the same
+method,
+and Checkpointed also on the base alone, which evaluates half as often because it need not be
+reversible.
+All curves are measured on one backend, by default the tape; claims are about curves that truly ran
+on that
 of Reversible. Source: McCallum & Foster 2024, arXiv 2410.11648 (figure and table of complexity).
 """
 from __future__ import annotations
@@ -38,12 +43,14 @@ SLOPE_FROM = 1000        # steps; below, what a solve costs once still shows
 LIMIT = 20.0             # seconds of one gradient; what would take longer is left out, with a note
 SLOPE = 0.05             # how far from 1 the slope of Reversible may be
 FLAT = 0.05              # how much its memory may grow, beyond GRIDS numbers a step
-GRIDS = 2                # arrays of n numbers that a solve makes at its peak: the steps, and one while they are checked
+# arrays of n numbers that a solve makes at its peak: the steps, and one while they are checked
+GRIDS = 2
 JUDGED = 3               # repetitions, at least, for a verdict about times
 
 PUBLISHED = Published(
     "McCallum & Foster 2024, n = 1000; GPU, compiled JAX", ("gradient mode", "forward + backward"),
-    (("reversible", "0.073 s"), ("checkpointed:2", "15.06 s"), ("checkpointed:4", "1.67 s"), ("checkpointed:8", "0.63 s"),
+    (("reversible", "0.073 s"), ("checkpointed:2", "15.06 s"), ("checkpointed:4", "1.67 s"),
+     ("checkpointed:8", "0.63 s"),
      ("checkpointed:44", "0.30 s")))
 
 
@@ -53,14 +60,16 @@ class Curve:
     solve: Solver
     seconds: dict[int, list[float]] = field(default_factory=dict)      # n -> repetitions
     loss: dict[int, float] = field(default_factory=dict)
-    gradient_error: dict[int, float] = field(default_factory=dict)     # against Direct on the same method
+    gradient_error: dict[int,
+                         # against Direct on the same method
+                         float] = field(default_factory=dict)
     peak_bytes: dict[int, int] = field(default_factory=dict)
     backend: str = ""                                                  # that truly ran it
     slope: float | None = None
 
     @property
     def name(self) -> str:
-        return names.spell(self.solve.gradient) + ("" if self.coupled else ", plain base")
+        return names.spell(self.solve.gradient) + ("" if self.coupled else ", base")
 
     def median(self, n: int) -> float:
         return statistics.median(self.seconds[n])
@@ -79,12 +88,17 @@ class Curve:
         return value_and_grad(objective(n), has_aux=True)(params, self.solve)
 
 
-def curves(solver: Solver = Solver(backend="eager")) -> list[Curve]:
-    """The first is Reversible; Direct comes before the Checkpointed curves of its method, as the truth for them."""
+TAPE = Solver(backend="eager")
+
+
+def curves(solver: Solver = TAPE) -> list[Curve]:
+    """The first is Reversible; Direct comes before the Checkpointed curves of its method, as the
+    truth for them."""
     coupled, base = Coupled("midpoint", lam=0.999), RungeKutta("midpoint")
     modes = (Direct(), *map(Checkpointed, CHECKPOINTS))
     return [Curve(replace(solver, method=method, gradient=mode)) for method, mode in
-            ((coupled, Reversible()), *((method, mode) for method in (coupled, base) for mode in modes))]
+            ((coupled, Reversible()),
+             *((method, mode) for method in (coupled, base) for mode in modes))]
 
 
 def objective(n: int) -> Callable:
@@ -102,9 +116,11 @@ def parameters(seed: int) -> Any:
     return nn.mlp_init(np.random.default_rng(seed), (1, 10, 1), nn.uniform, random_biases=True)
 
 
-# Measuring --------------------------------------------------------------------------------------------
-def measure(found: Sequence[Curve], ns: Sequence[int], params: Any, repeats: int, limit: float = LIMIT) -> list[str]:
-    """Fill the curves; returns notes on what was left out. Repetitions are interleaved, so that a slow moment
+# Measuring ----------------------------------------------------------------------------------------
+def measure(found: Sequence[Curve], ns: Sequence[int], params: Any, repeats: int,
+            limit: float = LIMIT) -> list[str]:
+    """Fill the curves; returns notes on what was left out. Repetitions are interleaved, so that a
+    slow moment
     hits all."""
     jobs, notes = affordable(found, ns, unit(found[0], params), limit)
     agree(jobs, found[0], params)
@@ -117,18 +133,21 @@ def measure(found: Sequence[Curve], ns: Sequence[int], params: Any, repeats: int
         curve.slope = slope({n: curve.median(n) for n in curve.seconds if n >= start_at})
     # With allocations traced everything takes about four times as long.
     wanted = [n for n in ns if n in MEMORY_NS] or [ns[0], ns[-1]]
-    for curve, n in shown([(curve, n) for curve, n in jobs if n in wanted and 4 * curve.median(n) < limit], "memory"):
+    for curve, n in shown([(curve, n) for curve,
+                           n in jobs if n in wanted and 4 * curve.median(n) < limit], "memory"):
         curve.peak_bytes[n] = peak_memory(lambda curve=curve, n=n: curve.gradient(n, params))[0]
     return notes
 
 
-def affordable(found: Sequence[Curve], ns: Sequence[int], per_step: float, limit: float) -> tuple[list, list[str]]:
+def affordable(found: Sequence[Curve], ns: Sequence[int], per_step: float,
+               limit: float) -> tuple[list, list[str]]:
     """The (curve, n) to measure, and notes on what would take longer than `limit` seconds."""
     jobs, notes = [], []
     for curve in found:
         slow = [n for n in ns if estimate(curve, n, per_step) > limit]
         if slow:
-            notes.append(f"{curve.name} was left out for n = {', '.join(map(str, slow))}: one gradient would take more than "
+            notes.append(f"{curve.name} was left out for n = {', '.join(map(str, slow))}: one "
+                         "gradient would take more than "
                          f"{limit:g} s.")
         jobs += [(curve, n) for n in ns if n not in slow]
     return jobs, notes
@@ -147,7 +166,8 @@ def agree(jobs: Sequence[tuple[Curve, int]], first: Curve, params: Any) -> None:
             kept[n] = grads
         elif (curve.coupled, n) in truths:
             curve.gradient_error[n] = relative_error(grads, truths[curve.coupled, n])
-    first.gradient_error |= {n: relative_error(grads, truths[True, n]) for n, grads in kept.items() if (True, n) in truths}
+    first.gradient_error |= {n: relative_error(grads, truths[True, n]) for n,
+                             grads in kept.items() if (True, n) in truths}
 
 
 def unit(curve: Curve, params: Any) -> float:
@@ -175,13 +195,14 @@ def slope_start(ns: Iterable[int]) -> int:
 
 
 def slope(seconds: dict[int, float]) -> float | None:
-    """The exponent p of seconds ~ n^p by least squares in logarithms; None from fewer than two points."""
+    """The exponent p of seconds ~ n^p by least squares in logarithms; None from fewer than two
+    points."""
     if len(seconds) < 2:
         return None
     return float(np.polyfit(np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
 
 
-# Judging ----------------------------------------------------------------------------------------------
+# Judging ------------------------------------------------------------------------------------------
 Verdict = tuple[str, bool, str]              # a claim, does it hold, the figures
 
 
@@ -204,8 +225,10 @@ def faster(found: Sequence[Curve], timed: bool) -> list[Verdict]:
     lost = [f"{name} at n = {n} (x{x:.2f})" for (name, n), x in ratios.items() if x <= 1]
     (name, n), least = min(ratios.items(), key=lambda item: item[1])
     off = max(abs(curve.loss[n] - first.loss[n]) / abs(first.loss[n]) for curve, n in rivals)
-    speed = ("Reversible is faster than Checkpointed(c) on the same method, for every c up to sqrt(n)", not lost,
-             f"slower than {', '.join(lost)}" if lost else f"at least x{least:.2f} (against {name} at n = {n})")
+    speed = ("Reversible is faster than Checkpointed(c) on the same method, for every c up to "
+             "sqrt(n)", not lost,
+             f"slower than {', '.join(lost)}" if lost
+             else f"at least x{least:.2f} (against {name} at n = {n})")
     # The forward solves are the same operations, so their losses are the same bits.
     return [speed] * timed + [("at equal loss", off == 0, f"largest relative difference {off:.1e}")]
 
@@ -217,53 +240,66 @@ def flat(first: Curve) -> list[Verdict]:
     few, many = min(first.peak_bytes), max(first.peak_bytes)
     least, most = first.peak_bytes[few], first.peak_bytes[many]
     growth = (most - least - 8 * GRIDS * (many - few)) / least
-    return [(f"with flat memory from n = {few} to {many}, beyond {GRIDS} numbers of 8 bytes a step", growth < FLAT,
-             f"{tables.size(least)} to {tables.size(most)}, {(most - least) / (many - few):.1f} bytes a step")]
+    return [(f"with flat memory from n = {few} to {many}, beyond {GRIDS} numbers of 8 bytes a step",
+             growth < FLAT,
+             f"{tables.size(least)} to {tables.size(most)}, {(most - least) / (many - few):.1f} "
+             "bytes a step")]
 
 
 def linear(first: Curve) -> list[Verdict]:
     """The time of Reversible."""
     if first.slope is None:
         return []
-    return [(f"Reversible's time grows as n^p with p within {SLOPE} of 1 from n = {slope_start(first.seconds)} up",
+    return [(f"Reversible's time grows as n^p with p within {SLOPE} of 1 from n = "
+             f"{slope_start(first.seconds)} up",
              abs(first.slope - 1) <= SLOPE, f"p = {first.slope:.3f}")]
 
 
 def against_base(found: Sequence[Curve]) -> str:
-    """Where checkpointing the base method, which need not be reversible, is the faster way; a sentence."""
+    """Where checkpointing the base method, which need not be reversible, is the faster way; a
+    sentence."""
     first = found[0]
     n = 1000 if 1000 in first.seconds else max(first.seconds)
-    quicker = [f"c = {curve.checkpoints} (x{curve.median(n) / first.median(n):.2f} of the time)" for curve in found
+    quicker = [f"c = {curve.checkpoints} (x{curve.median(n) / first.median(n):.2f} of the time)"
+               for curve in found
                if not curve.coupled and curve.checkpoints is not None and n in curve.seconds
                and curve.median(n) < first.median(n)]
-    return (f"Not the same method: Checkpointed(c) on the plain midpoint base, with half the evaluations a step, at n = {n} is "
-            + (f"faster than Reversible for {', '.join(quicker)}." if quicker else "slower than Reversible for every c."))
+    return ("Not the same method: Checkpointed(c) on the plain midpoint base, with half the "
+            f"evaluations a step, at n = {n} is "
+            + (f"faster than Reversible for {', '.join(quicker)}." if quicker
+               else "slower than Reversible for every c."))
 
 
-# The report -------------------------------------------------------------------------------------------
+# The report ---------------------------------------------------------------------------------------
 def rendered(rows: Sequence[Curve]) -> list[str]:
-    """One line a curve: times, and what else there is."""
+    """One line a curve: times, and what else there is; the backend where it is not one for all."""
     first = rows[0]
     last = max(first.seconds)
     at = 1000 if 1000 in first.seconds else last
     ns = [m for m in (100, 1000) if m in first.seconds and m != last] + [last]
     memory = sorted({*sorted(first.peak_bytes)[:1], *sorted(first.peak_bytes)[-1:]})
-    headers = ["gradient\nmode", *[f"time\nn = {m}" for m in ns], "over re-\nversible", "slope\nof time",
-               *[f"memory\nn = {m}" for m in memory], "gradient\nerror", "\nbackend"]
-    return [tables.table(headers, [
-        [curve.name, *[tables.seconds(curve.median(m)) if m in curve.seconds else "-" for m in ns],
-         f"{curve.median(at) / first.median(at):.2f}" if at in curve.seconds else "-",
-         "-" if curve.slope is None else f"{curve.slope:.2f}",
-         *[tables.size(curve.peak_bytes[m]) if m in curve.peak_bytes else "-" for m in memory],
-         tables.small(curve.gradient_error.get(at)), curve.backend] for curve in rows])]
+    alike = len({curve.backend for curve in rows}) == 1
+    time_at = lambda m: lambda c: tables.seconds(c.median(m)) if m in c.seconds else "-"
+    size_at = lambda m: lambda c: tables.size(c.peak_bytes[m]) if m in c.peak_bytes else "-"
+    over = lambda c: f"{c.median(at) / first.median(at):.2f}" if at in c.seconds else "-"
+    return [tables.columns(rows, (
+        ("gradient\nmode", lambda c: c.name),
+        *((f"time\nn = {m}", time_at(m)) for m in ns),
+        ("over re-\nversible", over),
+        ("slope\nof time", lambda c: "-" if c.slope is None else f"{c.slope:.2f}"),
+        *((f"memory\nn = {m}", size_at(m)) for m in memory),
+        ("gradient\nerror", lambda c: tables.small(c.gradient_error.get(at))),
+        ("\nbackend", lambda c: "-" if alike else c.backend)))]
 
 
 def add_options(parser: Any) -> None:
-    parser.add_argument("--most", type=whole(1), default=NS[-1], metavar="N", help=f"leave out more steps; default {NS[-1]}")
+    parser.add_argument("--most", type=whole(1), default=NS[-1], metavar="N",
+                        help=f"leave out more steps; default {NS[-1]}")
     parser.add_argument("--repeats", type=whole(1), default=JUDGED, metavar="R",
                         help=f"of each timing, the median counts; default {JUDGED}")
     parser.add_argument("--limit", type=float, default=LIMIT, metavar="S",
-                        help=f"leave out what takes more seconds for one gradient; default {LIMIT:g}")
+                        help="leave out what takes more seconds for one gradient; default "
+                             f"{LIMIT:g}")
     parser.add_argument("--seed", type=whole(0), default=0, help="of the parameters; default 0")
     backends.add_options(parser)
 
@@ -271,7 +307,8 @@ def add_options(parser: Any) -> None:
 def plan(args: Namespace) -> Plan:
     ns = [n for n in NS if n <= args.most]
     if len(ns) < 2 or not args.limit > 0:
-        raise UserError(f"--most {args.most} --limit {args.limit:g}: at least 200 steps and more than 0 seconds are needed")
+        raise UserError(f"--most {args.most} --limit {args.limit:g}: at least 200 steps and more "
+                        "than 0 seconds are needed")
     solver = backends.chosen(args, "eager")
     found = curves(solver)
     measured = lambda: [curve for curve in found if any(curve.seconds.values())]
@@ -282,12 +319,15 @@ def plan(args: Namespace) -> Plan:
         finally:
             for curve in measured():
                 curve.seconds = {n: seconds for n, seconds in curve.seconds.items() if seconds}
-                report.rows.append({"name": curve.name, "method": repr(curve.solve.method), "backend": curve.backend,
-                                    "seconds": curve.seconds, "loss": curve.loss, "gradient_error": curve.gradient_error,
+                report.rows.append({"name": curve.name, "method": repr(curve.solve.method),
+                                    "backend": curve.backend,
+                                    "seconds": curve.seconds, "loss": curve.loss,
+                                    "gradient_error": curve.gradient_error,
                                     "peak_bytes": curve.peak_bytes, "slope": curve.slope})
             judge(measured(), args.repeats, report)
 
-    return Plan(["complexity: MLP 1-10-1 (tanh), midpoint and Coupled midpoint (lam = 0.999), float64",
+    return Plan(["complexity: MLP 1-10-1 (tanh), midpoint and Coupled midpoint (lam = 0.999), "
+                 "float64",
                  f"steps of {H}, loss y(t_n)^2, n = {', '.join(map(str, ns))}",
                  f"median of {args.repeats}, interleaved; backend: {solver}"],
                 work, lambda report: rendered(measured()), lambda report: picture(measured()),
@@ -300,37 +340,60 @@ def judge(found: Sequence[Curve], repeats: int, report: Report) -> None:
         return
     judged = verdicts(found)
     report.more["verdicts"] = [{"claim": c, "holds": h, "figures": f} for c, h, f in judged]
-    report.notes += [f"{'holds' if holds else 'DOES NOT HOLD'}: {claim}: {figures}." for claim, holds, figures in judged]
+    report.notes += [f"{'holds' if holds else 'DOES NOT HOLD'}: {claim}: {figures}." for claim,
+                     holds, figures in judged]
     if repeats < JUDGED:
         report.notes.append(f"No verdict about times from fewer than {JUDGED} repetitions.")
     report.notes.append(against_base(found))
     if elsewhere := [curve.name for curve in found if curve.backend != found[0].backend]:
-        report.notes.append(f"Not on {found[0].backend}, and so no part of the claims: {', '.join(elsewhere)}.")
+        report.notes.append(f"Not on {found[0].backend}, and so no part of the claims: "
+                            f"{', '.join(elsewhere)}.")
 
 
 def picture(found: Sequence[Curve]) -> tuple[Any, str]:
     """Time of the coupled method and of the plain base, and memory, against n, all logarithmic."""
-    from matplotlib import colormaps
     figure, axes = plotting.canvas(3, width=5.2, height=5.0)
     first = found[0]
     for curve in found:
-        c = curve.checkpoints
-        colour = plotting.COLOURS[1] if curve is first else "#000000" if c is None else colormaps["viridis"](
-            CHECKPOINTS.index(c) / len(CHECKPOINTS))
-        style = {"color": colour, "lw": 4.0 if curve is first else 1.6, "marker": "o", "ms": 6 if curve is first else 4,
-                 "zorder": 3 if curve is first else 2}
-        label = "reversible" if curve is first else "direct" if c is None else f"checkpointed, {c}"
-        for ax in (axes[:2] if curve is first else axes[:1] if curve.coupled else axes[1:2]):
-            ax.plot(list(curve.seconds), [curve.median(n) for n in curve.seconds], label=label, **style)
-        if curve.peak_bytes and curve.coupled:
-            axes[2].plot(list(curve.peak_bytes), [size / 1024 for size in curve.peak_bytes.values()], **style)
-    for ax, title, label in ((axes[0], "time, same method", "s"), (axes[1], "time, plain base", "s"),
+        draw(axes, curve, curve is first)
+    for ax, title, label in ((axes[0], "time, same method", "s"),
+                             (axes[1], "time, plain base", "s"),
                              (axes[2], "peak memory", "KiB")):
         ax.set(xscale="log", yscale="log", xlabel="steps n", title=title, ylabel=label)
         ax.set_xticks(*([n for n in (100, 300, 1000, 3000) if n in first.seconds],) * 2)
         ax.xaxis.minorticks_off()
-    axes[1].set_ylim(axes[0].get_ylim())
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    slopes = "; ".join(f"{curve.name} {curve.slope:.2f}" for curve in found if curve.slope is not None and curve.coupled)
-    return figure, ("Time of a gradient against the number of steps, for the same method and for its plain base, and peak memory: "
-                    f"Reversible has flat memory and time in proportion to n. Slopes: {slopes}.")
+    limits = [limit for ax in axes[:2] for limit in ax.get_ylim()]
+    for ax in axes[:2]:
+        ax.set_ylim(min(limits), max(limits))
+    for ax in axes:
+        plotting.plain_ticks(ax.yaxis)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4,
+                  frameon=False)
+    slopes = "; ".join(f"{curve.name} {curve.slope:.2f}" for curve in found
+                       if curve.slope is not None)
+    return figure, ("Time of a gradient against the number of steps, for the same method and for "
+                    "its plain base, and peak "
+                    "memory: Reversible has flat memory and time in proportion to n. Slopes: "
+                    f"{slopes}.")
+
+
+def draw(axes: Any, curve: Curve, first: bool) -> None:
+    """One curve: Reversible thick, in both panels of time; Direct black; Checkpointed the lighter
+    the more states."""
+    from matplotlib import colormaps
+    c = curve.checkpoints
+    colour: Any
+    if first:
+        label, colour = "reversible", plotting.COLOURS[1]
+    elif c is None:
+        label, colour = "direct", plotting.COLOURS[6]
+    else:
+        label = f"checkpointed, {c}"
+        colour = colormaps["viridis"](CHECKPOINTS.index(c) / len(CHECKPOINTS))
+    style = {"color": colour, "lw": 4.0 if first else 1.6, "marker": "o", "ms": 6 if first else 4,
+             "zorder": 2 + first}
+    for ax in axes[:2] if first else axes[:1] if curve.coupled else axes[1:2]:
+        ax.plot(list(curve.seconds), [curve.median(n) for n in curve.seconds], label=label, **style)
+    if curve.peak_bytes and curve.coupled:
+        axes[2].plot(list(curve.peak_bytes), [size / 1024 for size in curve.peak_bytes.values()],
+                     **style)

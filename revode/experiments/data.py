@@ -1,7 +1,10 @@
-"""Where trajectories come from: the user's copy of a recorded file, or a simulation with stated noise.
+"""Where trajectories come from: the user's copy of a recorded file, or a simulation with stated
+noise.
 
-A recorded file is text: a first line "% x1 x2 v1 v2" that names the components, then rows of numbers: trial, t, and the
-components (further columns are ignored). The two files that the published experiments use belong to Schmidt & Lipson,
+A recorded file is text: a first line "% x1 x2 v1 v2" that names the components, then rows of
+numbers: trial, t, and the
+components (further columns are ignored). The two files that the published experiments use belong to
+Schmidt & Lipson,
 Science 324 (2009), and are not part of this package.
 """
 from __future__ import annotations
@@ -17,11 +20,14 @@ from ..solve import solve
 
 
 def recorded(path: str | Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """The first trial of a recorded file: its times from 0, (n,), and its components in the order of names, (n, d).
+    """The first trial of a recorded file: its times from 0, (n,), and its components in the order
+    of names, (n, d).
 
-    Raises ValueError, which says what is expected, for a file of another kind; OSError where it cannot be read.
+    Raises ValueError, which says what is expected, for a file of another kind; OSError where it
+    cannot be read.
     """
-    expected = (f"expected a text file with a first line '% {' '.join(names)}' and then rows of numbers: trial, t, "
+    expected = (f"expected a text file with a first line '% {' '.join(names)}' and then rows of "
+                "numbers: trial, t, "
                 f"{', '.join(names)}")
     try:
         lines = Path(path).read_text().splitlines()
@@ -54,20 +60,23 @@ def recorded(path: str | Path, names: Sequence[str]) -> tuple[np.ndarray, np.nda
 
 def simulated(field: Callable, y0: Sequence[float], ts: np.ndarray, noise: Any, seed: int = 0,
               fine: float = 0.002) -> np.ndarray:
-    """The true trajectory with normal noise of these standard deviations on every value, the first included: (n, d)."""
+    """The true trajectory with normal noise of these standard deviations on every value, the first
+    included: (n, d)."""
     ys = trajectory(field, np.array(y0), ts, fine)
     return ys + noise * np.random.default_rng(seed).standard_normal(ys.shape)
 
 
 def trajectory(field: Callable, y0: np.ndarray, ts: np.ndarray, fine: float = 0.002) -> np.ndarray:
-    """field(t, y, None) from y0 at the times ts, time first: dopri5 in equal parts of the longest interval, of at most
+    """field(t, y, None) from y0 at the times ts, time first: dopri5 in equal parts of the longest
+    interval, of at most
     `fine`, and as many in each of the others."""
     parts = int(np.ceil(np.max(np.diff(ts)) / fine * (1 - 1e-9)))
     grid = np.interp(np.arange(parts * (len(ts) - 1) + 1) / parts, np.arange(len(ts)), ts)
     return solve(field, y0, grid, method=RungeKutta("dopri5"), save=slice(0, None, parts)).ys
 
 
-def observed(path: str | None, names: Sequence[str], ts: np.ndarray, simulation: Callable, y0: Sequence[float], *,
+def observed(path: str | None, names: Sequence[str], ts: np.ndarray, simulation: Callable,
+             y0: Sequence[float], *,
              rate: float, noise: Sequence[float]) -> tuple[np.ndarray, str]:
     """The components at the times ts, by linear interpolation, and where they come from, in words.
 
@@ -78,13 +87,16 @@ def observed(path: str | None, names: Sequence[str], ts: np.ndarray, simulation:
         t = np.arange(round(ts[-1] * rate) + 1) / rate
         values = simulated(simulation, y0, t, np.array(noise))
         spread = ", ".join(f"{name} {sd:g}" for name, sd in zip(names, noise, strict=True))
-        words = f"data: simulated at {rate:g} Hz with normal noise (standard deviations: {spread}; data seed 0)"
+        words = (f"data: simulated at {rate:g} Hz with normal noise (standard deviations: "
+                 f"{spread}; data seed 0)")
     else:
         t, values = recorded(path, names)
         words = f"data: recorded, {path}"
-    # The clock of a recording is rounded, so its last time may be short of the end by a fraction of an interval.
+    # The clock of a recording is rounded, so its last time may be short of the end by a fraction of
+    # an interval.
     if t[-1] < ts[-1] * (1 - 1e-3):
-        raise ValueError(f"{path} ends {t[-1]:.4g} after its start, but the experiment needs {ts[-1]:.4g}")
+        raise ValueError(f"{path} ends {t[-1]:.4g} after its start, but the experiment needs "
+                         f"{ts[-1]:.4g}")
     return np.stack([np.interp(ts, t, column) for column in values.T], axis=-1), words
 
 

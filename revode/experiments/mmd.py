@@ -1,6 +1,7 @@
 """A distance of two distributions, from samples:
 
-    MMD^2(P, Q) = E k(x, x') - 2 E k(x, y) + E k(y, y'),   k(x, y) = mean_w exp(-|x - y|^2 / (2 w^2))
+    MMD^2(P, Q) = E k(x, x') - 2 E k(x, y) + E k(y, y'),   k(x, y) = mean_w exp(-|x - y|^2 / (2
+    w^2))
 
 over all pairs of two samples (the V-statistic: never negative, and about 1/n + 1/m where P = Q).
 Source: Gretton, Borgwardt, Rasch, Schölkopf & Smola 2012, section 2.2.

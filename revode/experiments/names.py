@@ -1,4 +1,5 @@
-"""Methods and gradient modes by name, as the command line spells them: coupled:midpoint:0.999, checkpointed:8."""
+"""Methods and gradient modes by name, as the command line spells them: coupled:midpoint:0.999,
+checkpointed:8."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -46,13 +47,16 @@ def method(text: str) -> Any:
 
 
 def gradient(text: str) -> Any:
-    """The gradient mode of this name: reversible (or reversible:K, to resync every K steps), direct, ..."""
+    """The gradient mode of this name: reversible (or reversible:K, to resync every K steps),
+    direct, ..."""
     return build("gradient mode", GRADIENTS, text)
 
 
 def spell(mode: Any) -> str:
     """The name of a gradient mode, which `gradient` reads back."""
-    field = mode.resync if isinstance(mode, Reversible) else mode.n if isinstance(mode, Checkpointed) else None
+    field = mode.n if isinstance(mode, Checkpointed) else None
+    if isinstance(mode, Reversible):
+        field = mode.resync
     name = next(name for name, (make, _, _) in GRADIENTS.items() if make is type(mode))
     return name if field is None else f"{name}:{field}"
 
@@ -70,6 +74,7 @@ def build(what: str, table: Table, text: str) -> Any:
         try:
             values.append(convert(field))
         except ValueError:
-            raise ValueError(f"{text!r}: {field!r} is not a number of the right kind; write it like "
+            raise ValueError(f"{text!r}: {field!r} is not a number of the right kind; write it "
+                             "like "
                              f"{example!r}") from None
     return make(*values)

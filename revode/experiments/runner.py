@@ -1,9 +1,11 @@
-"""What every command has in common: checks before any work, progress, and a report that is not lost.
+"""What every command has in common: checks before any work, progress, and a report that is not
+lost.
 
     plan.work(report)    fills rows, notes, losses as they are found      (any exception may end it)
-    plan.tables, plan.picture, JSON                                        of what there is, whatever ended it
+    plan.tables, plan.picture, JSON    of what there is, whatever ended it
 
-A Plan says what a command does; carry_out does it. A row is a dict of plain numbers, bytes and seconds.
+A Plan says what a command does; carry_out does it. A row is a dict of plain numbers, bytes and
+seconds.
 """
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ class Report:
     rows: list[dict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
-    warned: dict[str, list] = field(default_factory=dict)      # class -> [how often, the first message]
+    warned: dict[str,
+                 list] = field(default_factory=dict)      # class -> [how often, the first message]
     more: dict[str, Any] = field(default_factory=dict)         # further entries of the JSON file
     best: Any = None                                           # parameters to save
     stopped: str | None = None                                 # why the work ended early
@@ -57,21 +60,27 @@ class Plan(NamedTuple):
 
 
 def carry_out(args: Namespace, plan: Plan) -> int:
-    """Check, do the work, and publish what was found, all of it or what there is. The exit status."""
+    """Check, do the work, and publish what was found, all of it or what there is. The exit
+    status."""
     check_files(args)
     report, this, failure = Report(), machine(), None
     load = "" if this["load"] is None else f", load average {this['load']:.1f}"
-    print("\n".join(fill(line if i == 0 else f"  {line}", "    ") for i, line in enumerate([*plan.head, f"{this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, "
-                       f"NumPy {this['numpy']}"])), flush=True)
+    lines = [*plan.head,
+             f"{this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, NumPy "
+             f"{this['numpy']}"]
+    print("\n".join(fill(line if i == 0 else f"  {line}", "    ") for i, line in enumerate(lines)),
+          flush=True)
     with counting(report.warned), spoken_log(report.notes):
         try:
             plan.work(report)
-        except BaseException as reason:                # told below, or raised again when nothing is lost
+        # told below, or raised again when nothing is lost
+        except BaseException as reason:
             failure = reason
             report.stopped = INTERRUPTED if isinstance(reason, KeyboardInterrupt) else str(reason)
     if failure is not None and not report.rows:
         raise failure
-    with counting({}):                                 # what is solved again for a picture has been counted
+    # what is solved again for a picture has been counted
+    with counting({}):
         publish(args, plan, report, this)
     if failure is None:
         return 0
@@ -82,33 +91,45 @@ def carry_out(args: Namespace, plan: Plan) -> int:
 
 def check_files(args: Namespace) -> None:
     """UserError for a file that could not be written, before anything has run."""
-    for path in (args.plot, args.json, getattr(args, "save", None)):
-        folder = Path(path or ".").resolve().parent
-        if path is not None and not folder.is_dir():
-            raise UserError(f"{path} cannot be written, because there is no folder {folder}; create it first, or "
+    for path in files_of(args):
+        folder = Path(path).resolve().parent
+        if not folder.is_dir():
+            raise UserError(f"{path} cannot be written, because there is no folder {folder}; "
+                            "create it first, or "
                             "choose another place")
-        if (path is not None and not os.access(path if Path(path).exists() else folder, os.W_OK)) or Path(path or "x").is_dir():
-            raise UserError(f"{path} cannot be written: it is a folder, or writing there is not allowed; choose "
+        if Path(path).is_dir() or not os.access(path if Path(path).exists() else folder, os.W_OK):
+            raise UserError(f"{path} cannot be written: it is a folder, or writing there is not "
+                            "allowed; choose "
                             "another place")
     if args.plot is None:
         return
     if Path(args.plot).suffix[1:].lower() not in ENDINGS:
-        raise UserError(f"--plot {args.plot}: the ending says what is drawn: .{', .'.join(ENDINGS)}")
+        raise UserError(f"--plot {args.plot}: the ending says what is drawn: "
+                        f".{', .'.join(ENDINGS)}")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise UserError("--plot needs matplotlib, which is not installed; it comes with pip install "
+        raise UserError("--plot needs matplotlib, which is not installed; it comes with pip "
+                        "install "
                         "'revode[plot]'") from None
 
 
+def files_of(args: Namespace) -> list[str]:
+    """What was asked to be written. Not every command has parameters to save."""
+    return [path for name in ("json", "save", "plot") if (path := vars(args).get(name)) is not None]
+
+
 def machine() -> dict:
-    """What the figures are measured on; load: processes at work before ours, averaged over a minute."""
-    return {"cpus": os.cpu_count(), "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-            "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(),
+    """What the figures are measured on; load: processes at work before ours, averaged over a
+    minute."""
+    return {"cpus": os.cpu_count(),
+            "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+            "system": f"{platform.system()} {platform.machine()}",
+            "python": platform.python_version(),
             "numpy": np.__version__}
 
 
-# Progress, and what would interrupt it ----------------------------------------------------------------
+# Progress, and what would interrupt it ------------------------------------------------------------
 def progress_bar(iterations: int, name: str | None) -> Any:
     """A range that draws itself with tqdm; a plain range without a name or without tqdm."""
     if name is None:
@@ -116,11 +137,13 @@ def progress_bar(iterations: int, name: str | None) -> Any:
     try:
         from tqdm import tqdm
     except ImportError:
-        print("No progress bar, because tqdm is not installed; it comes with pip install 'revode[plot]'.",
+        print("No progress bar, because tqdm is not installed; it comes with pip install "
+              "'revode[plot]'.",
               file=sys.stderr)
         return range(iterations)
     # In a log file every redraw is a new line, so they are kept few.
-    return tqdm(range(iterations), desc=name, unit="it", mininterval=0.2 if sys.stderr.isatty() else 10.0)
+    return tqdm(range(iterations), desc=name, unit="it",
+                mininterval=0.2 if sys.stderr.isatty() else 10.0)
 
 
 def shown(jobs: Sequence, name: str) -> Iterator[Any]:
@@ -131,7 +154,8 @@ def shown(jobs: Sequence, name: str) -> Iterator[Any]:
 
 @contextmanager
 def counting(warned: dict[str, list]) -> Iterator[dict[str, list]]:
-    """Count RevodeWarnings by class instead of printing them, and add them to `warned`; others pass."""
+    """Count RevodeWarnings by class instead of printing them, and add them to `warned`; others
+    pass."""
     mine: dict[str, list] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("always", RevodeWarning)
@@ -167,25 +191,26 @@ def spoken_log(notes: list[str]) -> Iterator[None]:
         log.removeFilter(emit)
 
 
-# Publishing -------------------------------------------------------------------------------------------
+# Publishing ---------------------------------------------------------------------------------------
 def publish(args: Namespace, plan: Plan, report: Report, this: dict) -> None:
-    """Print tables and notes; write the files that were asked for, each whatever became of the others."""
+    """Print tables and notes; write the files that were asked for, each whatever became of the
+    others."""
     print()
     print("\n\n".join(plan.tables(report)))
     if report.stopped is not None:
-        report.notes.insert(0, f"Ended early ({report.stopped}); what was found until then is shown.")
+        report.notes.insert(0,
+                            f"Ended early ({report.stopped}); what was found until then is shown.")
     report.notes += [f"{count:,} solve{'s' * (count > 1)} gave a {name}: {first}"
                      for name, (count, first) in report.warned.items()]
     for note in report.notes:
         print(fill(note))
     if plan.published is not None:
         print(f"\n{plan.published}")
-    failed = []
-    for path, write in ((args.json, write_json), (getattr(args, "save", None), write_best), (args.plot, write_picture)):
-        if path is None:
-            continue
+    failed, writers = [], {args.json: write_json, vars(args).get("save"): write_best,
+                           args.plot: write_picture}
+    for path in files_of(args):
         try:
-            write(path, args, plan, report, this)
+            writers[path](path, args, plan, report, this)
             print(f"wrote {path}")
         except OSError as error:
             failed.append(f"{path} could not be written: {error.strerror or error}")
@@ -198,8 +223,10 @@ def write_json(path: str, args: Namespace, plan: Plan, report: Report, this: dic
     options = {name: value for name, value in vars(args).items()
                if name not in ("run", "plot", "json", "save") and not callable(value)}
     whole = {"schema": SCHEMA, "revode": __version__, "command": args.command,
-             "settings": {**options, **plan.settings}, "machine": this, "rows": report.rows, "losses": report.losses,
-             "notes": report.notes, "warnings": report.warned, "stopped": report.stopped, **report.more,
+             "settings": {**options, **plan.settings}, "machine": this, "rows": report.rows,
+             "losses": report.losses,
+             "notes": report.notes, "warnings": report.warned, "stopped": report.stopped,
+             **report.more,
              "published": plan.published and plan.published._asdict()}
     Path(path).write_text(json.dumps(plain(whole), indent=1, allow_nan=False) + "\n")
 

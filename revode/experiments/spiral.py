@@ -1,10 +1,12 @@
 """Spirals seen at irregular times, rebuilt and continued: the picture that every newcomer knows.
 
-    x' = -0.2 x - 2 y,    y' = 2 x - 0.2 y             (the network does not know that this is linear)
+    x' = -0.2 x - 2 y,    y' = 2 x - 0.2 y         (the network does not know that this is linear)
 
-Each spiral is seen at times of its own. The grid is the union of them all, so one solve serves every spiral, and the
+Each spiral is seen at times of its own. The grid is the union of them all, so one solve serves
+every spiral, and the
 loss looks at each where it was seen. Beyond the last time the learnt field continues alone.
-After the experiment of Chen, Rubanova, Bettencourt & Duvenaud 2018, section 5.1, without its encoder.
+After the experiment of Chen, Rubanova, Bettencourt & Duvenaud 2018, section 5.1, without its
+encoder.
 """
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ STEPS = 90                 # observations, of all spirals together: as many grid
 END, BEYOND = 3.0, 6.0
 OPTIONS = {"steps": STEPS, "dtype": "float64", "method": None}
 RADII = np.linspace(2.0, 0.8, 5)
-ANGLES = 0.4 * np.pi * np.arange(5) - 10 * np.log(RADII)    # of the starts, such that the five arms are evenly spread
+# of the starts, such that the five arms are evenly spread
+ANGLES = 0.4 * np.pi * np.arange(5) - 10 * np.log(RADII)
 START = np.stack([RADII * np.cos(ANGLES), RADII * np.sin(ANGLES)], axis=-1)         # (5, 2)
 NOISE = 0.03
 MATRIX = np.array([[-0.2, -2.0], [2.0, -0.2]])
@@ -41,7 +44,8 @@ def network(t: Any, y: Any, params: Any) -> Any:
 def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
     """The experiment with this many observations."""
     rng = np.random.default_rng(0)
-    # The last observation is at END, the others anywhere between; which spiral each belongs to goes round.
+    # The last observation is at END, the others anywhere between; which spiral each belongs to goes
+    # round.
     ts = np.concatenate([[0.0], np.sort(rng.uniform(0.0, END, steps - 1)), [END]])
     who, when = np.arange(steps) % len(START), np.arange(1, steps + 1)
     rng.shuffle(who)
@@ -71,28 +75,37 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
 
     def findings(params: Any, start: Any, solve: Any) -> dict:
         ys, after = learnt(params, solve)
+        truth = trajectory(rotation, exact[-1], later)
         rms = lambda error: float(np.sqrt(np.mean(np.square(error))))
         return {f"seen, t < {END:g}": {"rms error": rms(ys - exact)},
-                f"beyond, t < {BEYOND:g}": {"rms error": rms(after - trajectory(rotation, exact[-1], later))}}
+                f"beyond, t < {BEYOND:g}": {"rms error": rms(after - truth)}}
 
     def draw(axes: Any, params: Any, start: Any, solve: Any, n: int, label: str) -> None:
         (ys, after), ax = learnt(params, solve), axes[0]
         truth = trajectory(rotation, START, np.linspace(0.0, BEYOND, 601))
         for i, colour in enumerate(plotting.COLOURS[:len(START)]):
-            label = lambda text, i=i: text if i == 0 else None
-            ax.plot(*truth[:, i].T, color=colour, lw=4, alpha=0.3, label=label("truth"))
-            ax.plot(*target[who == i].T, "o", ms=4, color=colour, label=label("seen"))
-            ax.plot(*ys[:, i].T, color=colour, lw=1.5, label=label(f"rebuilt, t < {END:g}"))
-            ax.plot(*after[:, i].T, color=colour, lw=1.5, ls=(0, (1, 1.5)), label=label(f"continued, t < {BEYOND:g}"))
+            once = lambda text, i=i: text if i == 0 else None
+            ax.plot(*truth[:, i].T, color=colour, lw=4, alpha=0.3, label=once("truth"))
+            ax.plot(*target[who == i].T, "o", ms=4, color=colour, label=once("seen"))
+            ax.plot(*ys[:, i].T, color=colour, lw=1.5, label=once(f"rebuilt, t < {END:g}"))
+            ax.plot(*after[:, i].T, color=colour, lw=1.5, ls=(0, (1, 1.5)),
+                    label=once(f"continued, t < {BEYOND:g}"))
         ax.set(xlabel="x", ylabel="y", title="five spirals", aspect="equal")
         plotting.legend(ax)
 
     return Experiment(
-        name="spiral", title=f"{len(START)} spirals seen at irregular times in [0, {END:g}], continued to {BEYOND:g}",
-        words=("MLP 2-32-2 (tanh), Adam, learning rate 2e-2, MSE over the observations; starting points known",
-               f"data: simulated, {steps} observations with normal noise (standard deviation {NOISE:g}; data seed 0)",
+        name="spiral",
+        title=f"{len(START)} spirals seen at irregular times in [0, {END:g}], continued to "
+              f"{BEYOND:g}",
+        words=("MLP 2-32-2 (tanh), Adam, learning rate 2e-2, MSE over the observations; starting "
+               "points known",
+               f"data: simulated, {steps} observations with normal noise (standard deviation "
+               f"{NOISE:g}; data seed 0)",
                grid_words(ts, dtype)),
-        # lam = exp(-c h) follows contraction slower than c: 0.2 in the truth, but more in networks on the way there.
-        loss=loss, training=training, start=start, method=Coupled("midpoint", lam=round(float(np.exp(-2 * END / steps)), 6)),
+        # lam = exp(-c h) follows contraction slower than c: 0.2 in the truth, but more in networks
+        # on the way there.
+        loss=loss, training=training, start=start,
+        method=Coupled("midpoint", lam=round(float(np.exp(-2 * END / steps)), 6)),
         iterations=600, findings=findings, draw=draw,
-        shows="Five spirals in the plane: observations, the fit through them, and its continuation beside the truth.")
+        shows="Five spirals in the plane: observations, the fit through them, and its continuation "
+              "beside the truth.")

@@ -31,14 +31,16 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for line in [*lines, ["-" * width for width in widths], *rows])
 
 
-Column = tuple[str, Callable[[dict], str]]          # a heading, and what it says of a row
+Column = tuple[str, Callable[[Any], str]]          # a heading, and what it says of a row
 
 
-def columns(rows: Sequence[dict], wanted: Sequence[Column]) -> str:
+def columns(rows: Sequence[Any], wanted: Sequence[Column]) -> str:
     """The table of these columns; one that has nothing to say of any row is left out."""
     cells = [(head, [say(row) for row in rows]) for head, say in wanted]
-    kept = [(head, column) for i, (head, column) in enumerate(cells) if i == 0 or set(column) != {"-"}]
-    return table([head for head, _ in kept], list(zip(*(column for _, column in kept), strict=True)))
+    kept = [(head, column) for i,
+            (head, column) in enumerate(cells) if i == 0 or set(column) != {"-"}]
+    return table([head for head, _ in kept],
+                 list(zip(*(column for _, column in kept), strict=True)))
 
 
 def fill(text: str, indent: str = "  ") -> str:
@@ -47,7 +49,8 @@ def fill(text: str, indent: str = "  ") -> str:
 
 
 def seconds(x: float | None) -> str:
-    """0.0123 -> '12 ms'; 75 -> '75 s'; 200 -> '3.3 minutes': two digits, as clocks on a busy machine repeat no more."""
+    """0.0123 -> '12 ms'; 75 -> '75 s'; 200 -> '3.3 minutes': two digits, as clocks on a busy
+    machine repeat no more."""
     if x is None:
         return "-"
     for size, unit in ((3600.0, "hours"), (60.0, "minutes"), (1.0, "s"), (1e-3, "ms")):

@@ -7,7 +7,8 @@
     def training(params, solve):                      and its loop, which yields what it has at each
         ...                                           iteration; fit() below says when it is enough
 
-Time, memory and gradient error are taken in separate iterations, because tracing allocations makes one
+Time, memory and gradient error are taken in separate iterations, because tracing allocations makes
+one
 three to five times slower. Times are wall-clock, of whole iterations: loss, gradient and update.
 """
 from __future__ import annotations
@@ -36,8 +37,9 @@ from .runner import INTERRUPTED, Plan, Report, counting, progress_bar
 from .tables import Published, small
 
 TRACING = 4              # an iteration with allocations traced takes so many times longer, about
-ROUNDS, TURNS = (3, 30), 5.0     # timed iterations of each row in turns: least and most, and seconds of all together
-DIRECT_STEPS = 50_000    # Direct holds some 20 kB a step of a small network: past this it is not run
+ROUNDS = 3, 30           # timed iterations of each row in turns: least and most
+TURNS = 5.0              # and seconds of all of them together, about
+DIRECT_STEPS = 50_000    # past this Direct is not run: 20 kB a step of a small network
 SKIP_AFTER = 60.0        # seconds that one gradient mode may take in `compare` without --full
 SLOW_ITERATIONS = 250    # at most, in `compare` without a compiler
 
@@ -49,14 +51,17 @@ class Experiment:
     title: str
     words: tuple[str, ...]           # network and optimiser, data, grid: the head of the report
     loss: Callable                   # loss(params, solve) -> (a number, Solution)
-    training: Callable               # training(params, solve) -> iterator of (params, loss, gradient, Solution)
+    # training(params, solve) -> iterator of (params, loss, gradient, Solution)
+    training: Callable
     start: Callable                  # seed -> params
     method: Any
     iterations: int                  # by default
-    draw: Callable                   # draw(axes, params, start, solve, n): of the n-th run in a figure
+    # draw(axes, params, start, solve, n): of the n-th run in a figure
+    draw: Callable
     shows: str                       # what that shows, for those who do not see it
     panels: int = 1                  # how many axes it wants
-    findings: Callable | None = None     # (params, start, solve) -> {what: {column: number}}: what is learnt
+    # (params, start, solve) -> {what: {column: number}}: what is learnt
+    findings: Callable | None = None
     published: Published | None = None
     published_iterations: int | None = None
     adaptive: bool = False           # steps chosen by a controller
@@ -102,8 +107,10 @@ def fit(job: Fit, iterations: int, params: Any = None, progress: str | None = No
     """Follow the training loop from params (default: those of the seed); keep the best parameters.
 
     progress: the name on the progress bar; None for no bar. warned: where warnings are added up.
-    Ctrl-C, a loss that is not finite and a solve that breaks down end the run early; what was reached is
-    returned. Raises KeyboardInterrupt or FloatingPointError where not even the first loss was reached.
+    Ctrl-C, a loss that is not finite and a solve that breaks down end the run early; what was
+    reached is
+    returned. Raises KeyboardInterrupt or FloatingPointError where not even the first loss was
+    reached.
     """
     loop = job.experiment.training(job.start if params is None else params, job.solve)
     best, losses, seconds, stopped, stats = params, [], [], None, Stats()
@@ -112,7 +119,8 @@ def fit(job: Fit, iterations: int, params: Any = None, progress: str | None = No
         try:
             for _ in bar:
                 start = time.perf_counter()
-                with np.errstate(over="ignore", invalid="ignore", divide="ignore"):   # what follows says it better
+                with np.errstate(over="ignore", invalid="ignore",
+                                 divide="ignore"):   # what follows says it better
                     at, value, grads, sol = next(loop)
                 check_finite(float(value), grads)
                 seconds.append(time.perf_counter() - start)
@@ -121,7 +129,8 @@ def fit(job: Fit, iterations: int, params: Any = None, progress: str | None = No
                     best = at
                 stats = sol.stats
                 if hasattr(bar, "set_postfix_str"):
-                    bar.set_postfix_str(f"loss {losses[-1]:.3e}, best {min(losses):.3e}", refresh=False)
+                    bar.set_postfix_str(f"loss {losses[-1]:.3e}, best {min(losses):.3e}",
+                                        refresh=False)
         except (KeyboardInterrupt, FloatingPointError) as reason:
             if not losses:
                 raise
@@ -139,9 +148,10 @@ def check_finite(loss: float, grads: Any) -> None:
         raise FloatingPointError("the gradient has entries that are not finite")
 
 
-# Measuring --------------------------------------------------------------------------------------------
+# Measuring ----------------------------------------------------------------------------------------
 def peak_memory(run: Callable) -> tuple[int, Any]:
-    """Bytes allocated by run() at its peak, by Python and NumPy, above what there was before; and what
+    """Bytes allocated by run() at its peak, by Python and NumPy, above what there was before; and
+    what
     it returned."""
     gc.collect()
     ours = not tracemalloc.is_tracing()
@@ -167,19 +177,22 @@ def relative_error(grads: Any, truth: Any) -> float:
 
 
 def direct_gradient(loss: Callable, params: Any, solve: Solver, steps: int = 0) -> Any:
-    """The gradient by full backpropagation on the tape, the truth for the others; None where its tape
+    """The gradient by full backpropagation on the tape, the truth for the others; None where its
+    tape
     would be too large."""
     if steps > DIRECT_STEPS:
         return None
+    tape = replace(solve, gradient=Direct(), backend="eager")
     with counting({}):
-        return value_and_grad(loss, has_aux=True)(params, replace(solve, gradient=Direct(), backend="eager"))[1]
+        return value_and_grad(loss, has_aux=True)(params, tape)[1]
 
 
 def against_direct(loss: Callable, params: Any, solve: Solver) -> dict:
     """Error of a gradient against Direct, its round trip, and how many warnings there were."""
     with counting({}) as mine:
         (_, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
-    return {"gradient_error": relative_error(grads, direct_gradient(loss, params, solve)), "roundtrip": sol.stats.roundtrip,
+    return {"gradient_error": relative_error(grads, direct_gradient(loss, params, solve)),
+            "roundtrip": sol.stats.roundtrip,
             "backend": sol.stats.backend, "warned": sum(count for count, _ in mine.values())}
 
 
@@ -187,31 +200,37 @@ def measured(job: Fit, params: Any, truth: Any) -> dict:
     """What one more iteration at params costs, and how right its gradient is."""
     peak, ((_, sol), grads) = peak_memory(lambda: job.gradient(params))
     stats = sol.stats
-    return {"steps": stats.steps, "rejected": stats.rejected if job.experiment.adaptive else None, "peak_bytes": peak,
-            "states": stats.peak_states, "nfe": stats.nfe, "nvjp": stats.nvjp, "backend": stats.backend,
-            "gradient_error": None if truth is None else relative_error(grads, truth), "roundtrip": stats.roundtrip}
+    return {"steps": stats.steps, "rejected": stats.rejected if job.experiment.adaptive else None,
+            "peak_bytes": peak,
+            "states": stats.peak_states, "nfe": stats.nfe, "nvjp": stats.nvjp,
+            "backend": stats.backend,
+            "gradient_error": None if truth is None else relative_error(grads, truth),
+            "roundtrip": stats.roundtrip}
 
 
-def in_turns(jobs: Sequence[Fit], params: Any) -> list[Trained]:
-    """A few first iterations of each row from params, by turns, so that a busy machine is so for all of them."""
-    runs: list[list[Trained]] = [[] for _ in jobs]
-    rounds = 1
-    while len(runs[-1]) < rounds:
+def in_turns(jobs: Sequence[Fit], params: Any, begun: Sequence[Trained]) -> list[Trained]:
+    """A few first iterations of each row from params, by turns, so that a busy machine is so for
+    all of them; begun: the
+    first of each."""
+    runs = [[first] for first in begun]
+    least, most = ROUNDS
+    rounds = min(max(least, int(TURNS / sum(first.seconds[0] for first in begun))), most)
+    for _ in range(rounds - 1):
         for job, mine in zip(jobs, runs, strict=True):
             mine.append(fit(job, 1, params))
-        least, most = ROUNDS
-        rounds = min(max(least, int(TURNS / sum(mine[0].seconds[0] for mine in runs))), most)
-    return [mine[0]._replace(losses=[run.losses[0] for run in mine], seconds=[run.seconds[0] for run in mine])
+    return [mine[0]._replace(losses=[run.losses[0] for run in mine],
+                             seconds=[run.seconds[0] for run in mine])
             for mine in runs]
 
 
-def rehearsed(job: Fit, fall_back: bool, notes: list[str]) -> tuple[Fit, float, Stats]:
-    """One gradient of a row before any work: its program is made, or it is refused, here; and the seconds.
+def rehearsed(job: Fit, fall_back: bool, notes: list[str]) -> tuple[Fit, tuple[float, Stats]]:
+    """One gradient of a row before any work: its program is made, or it is refused, here; and the
+    seconds.
 
     fall_back: a solver that revode.solve chooses takes over where the backend refuses.
     """
-    if job.solve.backend in ("eager", "auto"):           # which make nothing beforehand, and refuse nothing
-        return job, 0.0, Stats()
+    if job.solve.backend in ("eager", "auto"):     # which make nothing beforehand, refuse nothing
+        return job, (0.0, Stats())
     start = time.perf_counter()
     try:
         (_, sol), _ = job.gradient(job.start)
@@ -219,24 +238,27 @@ def rehearsed(job: Fit, fall_back: bool, notes: list[str]) -> tuple[Fit, float, 
         if fall_back:
             notes.append(f"{job.name} is not for {job.solve.backend}: {reason}")
             return rehearsed(job._replace(solve=job.solve.on("auto")), False, notes)
-        raise UserError(f"--backend {job.solve.backend} cannot run {job.name}: {str(reason).rstrip('.')}. "
+        raise UserError(f"--backend {job.solve.backend} cannot run {job.name}: "
+                        f"{str(reason).rstrip('.')}. "
                         "--backend replay and --backend eager can.") from None
     took = time.perf_counter() - start
     if sol.stats.compilations:
-        print(f"{job.name}: ready for {sol.stats.backend} after {tables.seconds(took)}", file=sys.stderr)
-    return job, took, sol.stats
+        print(f"{job.name}: ready for {sol.stats.backend} after {tables.seconds(took)}",
+              file=sys.stderr)
+    return job, (took, sol.stats)
 
 
 def row_of(job: Fit, run: Trained, first: tuple[float, Stats] | None, iterations: int) -> dict:
     """What a training run says by itself."""
     stats = first[1] if first is not None else run.stats
     total = sum(run.seconds) if len(run.losses) == iterations else run.median * iterations
-    return {"name": job.name, "seed": job.seed, "method": repr(job.solve.method), "backend": run.stats.backend,
-            "gradient": names.spell(job.solve.gradient), "loss_before": run.losses[0], "loss": run.loss,
-            "iterations": len(run.losses), "seconds_per_iteration": run.median, "seconds_total": total,
-            "extrapolated": len(run.losses) != iterations, "relative": None,
-            "compile_seconds": max(first[0] - run.median, 0.0) if first and stats.compilations else None,
-            "stopped": run.stopped, "warned": {name: count for name, (count, _) in run.warned.items()}}
+    made = max(first[0] - run.median, 0.0) if first and stats.compilations else None
+    return {"name": job.name, "seed": job.seed, "method": repr(job.solve.method),
+            "gradient": names.spell(job.solve.gradient), "backend": run.stats.backend,
+            "loss_before": run.losses[0], "loss": run.loss, "iterations": len(run.losses),
+            "seconds_per_iteration": run.median, "seconds_total": total, "relative": None,
+            "extrapolated": len(run.losses) != iterations, "compile_seconds": made,
+            "stopped": run.stopped, "warned": {name: n for name, (n, _) in run.warned.items()}}
 
 
 def finer_loss(job: Fit, params: Any) -> float:
@@ -244,17 +266,19 @@ def finer_loss(job: Fit, params: Any) -> float:
     return float(job.experiment.loss(params, replace(job.solve, gradient=None, finer=True))[0])
 
 
-# revode train -----------------------------------------------------------------------------------------
+# revode train -------------------------------------------------------------------------------------
 def train_plan(args: Namespace, jobs: Sequence[Fit], iterations: int) -> Plan:
     """Train every row, then measure it."""
     def work(report: Report) -> None:
         ready = [rehearsed(job, args.backend == "auto", report.notes) for job in jobs]
-        for job, *first in ready:
+        for job, first in ready:
             run = fit(job, iterations, progress=job.name, warned=report.warned)
-            report.losses[job.name], report.best = run.losses, run.params if report.best is None else report.best
-            report.rows.append(row_of(job, run, tuple(first), iterations))
+            report.losses[job.name] = run.losses
+            report.best = run.params if report.best is None else report.best
+            report.rows.append(row_of(job, run, first, iterations))
             found.append((job, run))
-            examine(report.rows[-1], job, run.params, direct_gradient(job.experiment.loss, run.params, job.solve, run.stats.steps))
+            examine(report.rows[-1], job, run.params,
+                    direct_gradient(job.experiment.loss, run.params, job.solve, run.stats.steps))
             if run.stopped == INTERRUPTED:
                 raise KeyboardInterrupt
         if stopped := [row["stopped"] for row in report.rows if row["stopped"]]:
@@ -262,8 +286,10 @@ def train_plan(args: Namespace, jobs: Sequence[Fit], iterations: int) -> Plan:
         report.notes += [*spread(report.rows), *jobs[0].experiment.notes]
 
     found: list[tuple[Fit, Trained]] = []
-    return Plan(head(args, jobs, iterations), work, lambda report: all_tables(report.rows, iterations),
-                lambda report: picture(report, found), settings_of(jobs, iterations), jobs[0].experiment.published)
+    return Plan(head(args, jobs, iterations), work,
+                lambda report: all_tables(report.rows, iterations),
+                lambda report: picture(report, found), settings_of(jobs, iterations),
+                jobs[0].experiment.published)
 
 
 def examine(row: dict, job: Fit, params: Any, truth: Any) -> None:
@@ -271,7 +297,8 @@ def examine(row: dict, job: Fit, params: Any, truth: Any) -> None:
     row["loss_finer"] = finer_loss(job, params)
     row |= measured(job, params, truth)
     if job.experiment.findings is not None:
-        row["findings"] = job.experiment.findings(params, job.start, replace(job.solve, gradient=None))
+        row["findings"] = job.experiment.findings(params, job.start,
+                                                  replace(job.solve, gradient=None))
 
 
 def spread(rows: Sequence[dict]) -> list[str]:
@@ -281,54 +308,66 @@ def spread(rows: Sequence[dict]) -> list[str]:
     groups: dict[str, list[float]] = {}
     for row in rows:
         groups.setdefault(row["name"].removesuffix(f", seed {row['seed']}"), []).append(row["loss"])
-    return [f"{name}: loss {np.mean(found):.1e} +- {np.std(found, ddof=1):.1e} (mean and standard deviation over "
+    return [f"{name}: loss {np.mean(found):.1e} +- {np.std(found, ddof=1):.1e} (mean and standard "
+            "deviation over "
             f"{len(found)} seeds)." for name, found in groups.items()]
 
 
-# revode compare ---------------------------------------------------------------------------------------
+# revode compare -----------------------------------------------------------------------------------
 def compare_plan(args: Namespace, job: Fit, iterations: int) -> Plan:
-    """Train with Reversible, then measure every gradient mode on the same backend, and Reversible on others."""
+    """Train with Reversible, then measure every gradient mode on the same backend, and Reversible
+    on others."""
     def work(report: Report) -> None:
-        first, *ready = rehearsed(job, args.backend == "auto", report.notes)
+        first, ready = rehearsed(job, args.backend == "auto", report.notes)
         run = fit(first, iterations, progress=job.name, warned=report.warned)
         report.losses[job.name], report.best = run.losses, run.params
-        row = row_of(first, run, tuple(ready), iterations)
+        row = row_of(first, run, ready, iterations)
         report.rows.append(row)
         found.append((first, run))
         truth = direct_gradient(first.experiment.loss, run.params, first.solve, run.stats.steps)
         examine(row, first, run.params, truth)
         if run.stopped is not None:
-            raise KeyboardInterrupt if run.stopped == INTERRUPTED else FloatingPointError(run.stopped)
-        others = affordable(first, rows_beside(first, run.stats, args.backend), run, args.full, report.notes)
-        turns = in_turns([first, *others], run.params)
-        row["seconds_per_iteration"] = turns[0].median      # as those of the other rows, not that of a while ago
+            raise KeyboardInterrupt if run.stopped == INTERRUPTED else FloatingPointError(
+                run.stopped)
+        others, begun = affordable(first, rows_beside(first, run.stats, args.backend), run,
+                                   args.full, report.notes)
+        turns = in_turns([first, *others], run.params, [fit(first, 1, run.params), *begun])
+        # as those of the other rows, not that of a while ago
+        row["seconds_per_iteration"] = turns[0].median
         for other, mine in zip(others, turns[1:], strict=True):
             print(f"measuring {other.name}", file=sys.stderr)
             add_row(report, other, run, mine, truth, iterations, found if args.full else None)
         compare_like_with_like(report.rows, report.notes)
 
     found: list[tuple[Fit, Trained]] = []
-    return Plan(head(args, [job], iterations), work, lambda report: all_tables(report.rows, iterations),
-                lambda report: picture(report, found), settings_of([job], iterations), job.experiment.published)
+    return Plan(head(args, [job], iterations), work,
+                lambda report: all_tables(report.rows, iterations),
+                lambda report: picture(report, found), settings_of([job], iterations),
+                job.experiment.published)
 
 
 def rows_beside(first: Fit, stats: Stats, asked: str) -> list[Fit]:
-    """Every other gradient mode on the backend of `first`; where that was left to us, Reversible on the others too."""
+    """Every other gradient mode on the backend of `first`; where that was left to us, Reversible on
+    the others too."""
     counts = [n for n in (44, 32, 16, 8, 4, 2) if n < stats.steps]
     modes = (Direct(), *map(Checkpointed, counts), Backsolve())
-    jobs = [first._replace(name=names.spell(mode), solve=replace(first.solve, gradient=mode)) for mode in modes]
+    jobs = [first._replace(name=names.spell(mode), solve=replace(first.solve, gradient=mode))
+            for mode in modes]
     others = [name for name in ("replay", "eager") if asked == "auto" and name != stats.backend]
-    return jobs + [first._replace(name=f"{first.name}, {name}", solve=first.solve.on(name)) for name in others]
+    return jobs + [first._replace(name=f"{first.name}, {name}", solve=first.solve.on(name))
+                   for name in others]
 
 
 def add_row(report: Report, job: Fit, first: Trained, turns: Trained, truth: Any, iterations: int,
             found: list | None) -> None:
-    """The row of a mode: iterations taken in turns from what Reversible found, or (found given) a training of its
+    """The row of a mode: iterations taken in turns from what Reversible found, or (found given) a
+    training of its
     own."""
     basis = report.rows[0]
     if found is None:
         row = row_of(job, turns, None, iterations) | {"loss_before": None, "extrapolated": True}
-        row["seconds_total"] = basis["seconds_total"] * turns.median / basis["seconds_per_iteration"]
+        over = turns.median / basis["seconds_per_iteration"]
+        row["seconds_total"] = basis["seconds_total"] * over
     else:
         mine = fit(job, iterations, progress=job.name, warned=report.warned)
         report.losses[job.name] = mine.losses
@@ -342,33 +381,45 @@ def add_row(report: Report, job: Fit, first: Trained, turns: Trained, truth: Any
         raise KeyboardInterrupt
 
 
-def affordable(first: Fit, jobs: Sequence[Fit], run: Trained, full: bool, notes: list[str]) -> list[Fit]:
-    """The rows that can be measured within SKIP_AFTER seconds each; a note for each that cannot."""
-    start = time.perf_counter()
+def affordable(first: Fit, jobs: Sequence[Fit], run: Trained, full: bool, notes: list[str]
+               ) -> tuple[list[Fit], list[Trained]]:
+    """The rows that can be measured within SKIP_AFTER seconds each, and an iteration of each; a
+    note for the others."""
+    start, steps = time.perf_counter(), run.stats.steps
     first.experiment.loss(run.params, replace(first.solve, gradient=None, backend="eager"))
+    # on the tape; what a checkpointed row takes says better
     forward = time.perf_counter() - start
-    kept = []
+    kept, begun = [], []
     for job in jobs:
-        estimate = estimated_seconds(job.solve.gradient, run.stats.steps, forward)
-        if isinstance(job.solve.gradient, Direct) and run.stats.steps > DIRECT_STEPS:
-            notes.append(f"{job.name} was left out: its tape of {run.stats.steps:,} steps would fill the memory.")
+        mode = job.solve.gradient
+        estimate = estimated_seconds(mode, steps, forward)
+        if isinstance(mode, Direct) and steps > DIRECT_STEPS:
+            notes.append(f"{job.name} was left out: its tape of {steps:,} steps would fill the "
+                         "memory.")
         elif estimate * (ROUNDS[0] + TRACING) > SKIP_AFTER and not full:
-            notes.append(f"{job.name} was left out: one iteration may take {tables.seconds(estimate)}, and some are "
+            notes.append(f"{job.name} was left out: one iteration may take "
+                         f"{tables.seconds(estimate)}, and some are "
                          "needed; --full runs it.")
         else:
             kept.append(job)
-    return kept
+            begun.append(fit(job, 1, run.params))
+            if isinstance(mode, Checkpointed):
+                forward *= begun[-1].seconds[0] / estimate
+    return kept, begun
 
 
 def estimated_seconds(gradient: Any, steps: int, forward: float) -> float:
     """What one iteration takes on the tape, roughly, from the seconds of a plain solve."""
-    again = minimal_advances(steps, gradient.n) / steps if isinstance(gradient, Checkpointed) else 0.0
-    return (5.0 + again) * forward
+    if not isinstance(gradient, Checkpointed):
+        return 5.0 * forward
+    return (5.0 + minimal_advances(steps, gradient.n) / steps) * forward
 
 
 def compare_like_with_like(rows: Sequence[dict], notes: list[str]) -> None:
-    """Times over that of Reversible on the same backend, for rows that ran elsewhere than the first."""
-    basis = {row["backend"]: row["seconds_per_iteration"] for row in reversed(rows) if row["gradient"] == "reversible"}
+    """Times over that of Reversible on the same backend, for rows that ran elsewhere than the
+    first."""
+    basis = {row["backend"]: row["seconds_per_iteration"] for row in reversed(rows)
+             if row["gradient"] == "reversible"}
     for row in rows:
         mine = basis.get(row["backend"])
         row["relative"] = mine and row["seconds_per_iteration"] / mine
@@ -376,21 +427,25 @@ def compare_like_with_like(rows: Sequence[dict], notes: list[str]) -> None:
         notes.append("'over reversible' is the time over that of Reversible on the same backend.")
 
 
-# The report -------------------------------------------------------------------------------------------
+# The report ---------------------------------------------------------------------------------------
 def head(args: Namespace, jobs: Sequence[Fit], iterations: int) -> list[str]:
     """What is about to be done."""
-    e = jobs[0].experiment
+    e, solve = jobs[0].experiment, jobs[0].solve
+    methods = [f"method: {solve.method!r}"] if len({job.solve.method for job in jobs}) == 1 else []
     published = f" (published: {e.published_iterations:,})" if e.published_iterations else ""
     seeds = f"seeds {', '.join(map(str, args.seeds))}" if args.seeds else f"seed {args.seed}"
-    alone = len({job.solve.method for job in jobs}) == 1
-    return [f"{args.experiment}: {e.title}", *e.words, *([f"method: {jobs[0].solve.method!r}"] if alone else []), f"backend: {jobs[0].solve}; --backend changes it",
-            f"{iterations:,} iterations{published}, {seeds}; Ctrl-C ends early and keeps what there is"]
+    return [f"{args.experiment}: {e.title}", *e.words, *methods,
+            f"backend: {solve}; --backend changes it",
+            f"{iterations:,} iterations{published}, {seeds}; Ctrl-C ends early and keeps what "
+            "there is"]
 
 
 def settings_of(jobs: Sequence[Fit], iterations: int) -> dict:
     first = jobs[0]
-    return {"iterations": iterations, "method": repr(first.solve.method), "backend": first.solve.backend,
-            "words": first.experiment.words, "published_iterations": first.experiment.published_iterations,
+    return {"iterations": iterations, "method": repr(first.solve.method),
+            "backend": first.solve.backend,
+            "words": first.experiment.words,
+            "published_iterations": first.experiment.published_iterations,
             "arithmetic": first.solve.arithmetic}
 
 
@@ -400,56 +455,77 @@ def total_of(row: dict) -> str:
 
 def all_tables(rows: Sequence[dict], iterations: int) -> list[str]:
     """What was found and how long it took; what it cost and how right it was; what was learnt."""
-    back = lambda row: row.get("roundtrip")
-    found = tables.columns(rows, (
-        ("", lambda row: row["name"]),
-        ("\nbackend", lambda row: row["backend"]),
-        ("loss\nbefore", lambda row: small(row["loss_before"], 2)),
-        ("\nloss", lambda row: small(row["loss"], 2)),
-        ("half the\nsteps", lambda row: small(row.get("loss_finer"), 2)),
-        ("time per\niteration", lambda row: tables.seconds(row["seconds_per_iteration"])),
-        ("over re-\nversible", lambda row: "-" if row["relative"] is None else f"{row['relative']:.2f}"),
-        (f"{iterations:,}\niterations", total_of),
-        ("\ncompiling", lambda row: tables.seconds(row["compile_seconds"]))))
-    cost = tables.columns([row for row in rows if "nfe" in row], (
-        ("", lambda row: row["name"]),
-        ("steps,\nrejected", lambda row: "-" if row["rejected"] is None else f"{row['steps']:,}, {row['rejected']}"),
-        ("peak\nmemory", lambda row: tables.size(row["peak_bytes"])),
-        ("states\nheld", lambda row: f"{row['states']:,}"),
-        ("field\nevaluations", lambda row: f"{row['nfe']:,}"),
-        ("\nvjps", lambda row: f"{row['nvjp']:,}"),
-        ("gradient error\nagainst direct", lambda row: small(row["gradient_error"])),
-        ("round trip\nabsolute", lambda row: small(back(row) and back(row).absolute)),
-        ("\nin ulps", lambda row: small(back(row) and back(row).ulps)),
-        ("solves\nwarned", lambda row: f"{sum(row['warned'].values()):,}" if row["warned"] else "-")))
-    learnt = [{"name": row["name"], "what": what, **numbers}
-              for row in rows if row.get("findings") for what, numbers in row["findings"].items()]
-    lines = [found, cost]
+    found = tables.columns(rows, [*FOUND, (f"{iterations:,}\niterations", total_of), *COMPILED])
     if any(row["extrapolated"] for row in rows):
-        lines[0] += "\n~ extrapolated: fewer iterations were timed (those of 'compare' in turns, from the same parameters)."
-    if learnt:
-        keys = [key for key in dict.fromkeys(key for row in learnt for key in row) if key not in ("name", "what")]
-        number = lambda key: lambda row: f"{row[key]:.4g}" if row.get(key) is not None else "-"
-        alone = len({row["name"] for row in learnt}) == 1
-        first = ("", lambda row: row["what"]) if alone else ("", lambda row: f"{row['name']}, {row['what']}".strip(", "))
-        lines.append(tables.columns(learnt, (first, *((key.replace(", ", "\n"), number(key)) for key in keys))))
-    return [line for line in lines if line]
+        found += ("\n~ extrapolated: fewer iterations were timed (those of 'compare' in turns, "
+                  "from the same "
+                  "parameters).")
+    measured_rows = [row for row in rows if "nfe" in row]
+    return [found, *([tables.columns(measured_rows, COST)] if measured_rows else []), *learnt(rows)]
+
+
+def round_trip(field: str) -> Callable[[dict], str]:
+    return lambda row: small(row["roundtrip"] and getattr(row["roundtrip"], field))
+
+
+FOUND: tuple[tables.Column, ...] = (
+    ("", lambda row: row["name"]),
+    ("\nbackend", lambda row: row["backend"]),
+    ("loss\nbefore", lambda row: small(row["loss_before"], 2)),
+    ("\nloss", lambda row: small(row["loss"], 2)),
+    ("half the\nsteps", lambda row: small(row.get("loss_finer"), 2)),
+    ("time per\niteration", lambda row: tables.seconds(row["seconds_per_iteration"])),
+    ("over re-\nversible",
+     lambda row: "-" if row["relative"] is None else f"{row['relative']:.2f}"))
+COMPILED = [("\ncompiling", lambda row: tables.seconds(row["compile_seconds"]))]
+COST: tuple[tables.Column, ...] = (
+    ("", lambda row: row["name"]),
+    ("steps,\nrejected",
+     lambda row: "-" if row["rejected"] is None else f"{row['steps']:,}, {row['rejected']}"),
+    ("peak\nmemory", lambda row: tables.size(row["peak_bytes"])),
+    ("states\nheld", lambda row: f"{row['states']:,}"),
+    ("field\nevaluations", lambda row: f"{row['nfe']:,}"),
+    ("\nvjps", lambda row: f"{row['nvjp']:,}"),
+    ("gradient error\nagainst direct", lambda row: small(row["gradient_error"])),
+    ("round trip\nabsolute", round_trip("absolute")),
+    ("\nin ulps", round_trip("ulps")),
+    ("solves\nwarned", lambda row: f"{sum(row['warned'].values()):,}" if row["warned"] else "-"))
+
+
+def learnt(rows: Sequence[dict]) -> list[str]:
+    """The table of findings, if there are any: a line for each of what an experiment looks at."""
+    lines = [{"name": row["name"], "what": what, **numbers}
+             for row in rows for what, numbers in row.get("findings", {}).items()]
+    if not lines:
+        return []
+    keys = [key for key in dict.fromkeys(key for line in lines for key in line)
+            if key not in ("name", "what")]
+    number = lambda key: lambda line: f"{line[key]:.4g}" if line.get(key) is not None else "-"
+    alone = len({line["name"] for line in lines}) == 1
+    named = lambda line: line["what"] if alone else f"{line['name']}, {line['what']}".strip(", ")
+    return [tables.columns(lines, [("", named),
+                                   *((key.replace(", ", "\n"), number(key)) for key in keys)])]
 
 
 def picture(report: Report, found: Sequence[tuple[Fit, Trained]]) -> tuple[Any, str]:
-    """Panels of the experiment, the losses, and with several gradient modes what each of them costs."""
+    """Panels of the experiment, the losses, and with several gradient modes what each of them
+    costs."""
     e = found[0][0].experiment
     measured_rows = [row for row in report.rows if "nfe" in row]
     modes = len({row["gradient"] for row in measured_rows}) > 1
     figure, axes = plotting.canvas(e.panels + 1 + 2 * modes, width=6.0 if modes else 5.0)
     drawn = found if len({job.experiment.name for job, _ in found}) > 1 else found[:1]
     for n, (job, run) in enumerate(drawn):
-        job.experiment.draw(axes[:e.panels], run.params, job.start, replace(job.solve, gradient=None), n, job.name)
+        job.experiment.draw(axes[:e.panels], run.params, job.start,
+                            replace(job.solve, gradient=None), n, job.name)
     plotting.loss_curves(axes[e.panels], report.losses)
-    words = f"{e.shows} Loss against iteration: {report.rows[0]['loss_before']:.2g} falls to {report.rows[0]['loss']:.2g}."
+    row = report.rows[0]
+    words = (f"{e.shows} Loss against iteration: {row['loss_before']:.2g} falls to "
+             f"{row['loss']:.2g}.")
     if modes:
         plotting.costs(axes[-2:], measured_rows)
         words += " Time per iteration and peak memory of each gradient mode: " + "; ".join(
-            f"{row['name']} {tables.seconds(row['seconds_per_iteration'])}, {tables.size(row['peak_bytes'])}"
+            f"{row['name']} {tables.seconds(row['seconds_per_iteration'])}, "
+            f"{tables.size(row['peak_bytes'])}"
             for row in measured_rows) + "."
     return figure, words

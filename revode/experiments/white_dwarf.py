@@ -1,8 +1,9 @@
 """Chandrasekhar's white-dwarf equation, learnt by a neural ODE from one trajectory.
 
-    x' = v,    v' = -2 v / (t + 1/2) - (x^2 - C)^(3/2),      C = 0.001,  (x, v)(0) = (1, 0),  t in [0, 5]
+    x' = v,    v' = -2 v / (t + 1/2) - (x^2 - C)^(3/2),  C = 0.001, (x, v)(0) = (1, 0), t in [0, 5]
 
-x is the density parameter along the radius t, both without units; the 1/2 keeps the centre regular. The
+x is the density parameter along the radius t, both without units; the 1/2 keeps the centre regular.
+The
 network sees (t, x, v) and has one tanh layer of width 10. It is fitted at all grid points.
 Source: Chandrasekhar 1957, chapter XI; as a test of reversible solvers McCallum & Foster 2024,
 arXiv 2410.11648.
@@ -26,8 +27,10 @@ FINE = 0.005       # steps of the target: dopri5 is then within 1e-12 of the sol
 OPTIONS = {"steps": STEPS, "dtype": "float64", "method": None}
 
 PUBLISHED = Published(
-    "McCallum & Foster 2024; 1000 iterations, seeds 0 to 2", ("gradient mode", "loss", "time", "checkpoints"),
-    (("reversible", "0.9e-4", "1.7 +- 0.4 minutes", "2"), ("checkpointing", "0.9e-4", "280.0 minutes", "2"),
+    "McCallum & Foster 2024; 1000 iterations, seeds 0 to 2",
+    ("gradient mode", "loss", "time", "checkpoints"),
+    (("reversible", "0.9e-4", "1.7 +- 0.4 minutes", "2"),
+     ("checkpointing", "0.9e-4", "280.0 minutes", "2"),
      *(("checkpointing", "0.9e-4", f"{minutes} minutes", str(n))
        for n, minutes in ((4, 30.3), (8, 10.6), (16, 9.6), (32, 8.7), (44, 5.5)))))
 
@@ -66,10 +69,14 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
 
     return Experiment(
         name="white-dwarf", title="the white-dwarf equation from one trajectory, t in [0, 5]",
-        words=("MLP 3-10-2 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid points",
+        words=("MLP 3-10-2 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid "
+               "points",
                "data: exact, a solution of the same equation by dopri5, without noise",
                data.grid_words(ts, dtype)),
-        loss=loss, training=training, start=start, method=Coupled("midpoint", lam=0.999), iterations=1000,
-        draw=plotting.components(ts, target, ("x", "v"), lambda *at: loss(*at)[1].ys, "t (radius)"),
+        loss=loss, training=training, start=start, method=Coupled("midpoint", lam=0.999),
+        iterations=1000,
+        draw=plotting.components(ts, target, ("x", "v"), lambda *at: loss(*at)[1].ys,
+                                 "radius t (no unit)",
+                                 ylabel="x, v (no unit)"),
         shows="The density parameter x and its slope v against the radius t, data and fit.",
         published=PUBLISHED, published_iterations=1000)

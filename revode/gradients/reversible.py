@@ -54,6 +54,7 @@ class Reversible:
 
     Example
     -------
+    >>> import numpy as np
     >>> from revode import ReversibleHeun, solve, value_and_grad
     >>> how = {"method": ReversibleHeun(), "gradient": Reversible()}
     >>> loss = lambda p: solve(lambda t, y, p: -p * y, np.ones(1), np.linspace(0.0, 1.0, 101), p, **how).y1[0]
@@ -91,8 +92,8 @@ class Reversible:
         problem.stats.certificate = found
         if found.error > (TOL if self.tol is None else self.tol) * found.size and not problem.lost:
             complain(problem, Complaint(
-                ReconstructionWarning, "Reversible: the gradient was measured along random directions, and is wrong. If the sweep found its "
-                "way back (see stats.roundtrip), look at the pullbacks of custom operations in the field. Remedies: "
+                ReconstructionWarning, "Reversible: the gradient was measured along random directions, and is wrong. If the sweep "
+                "found its way back (see stats.roundtrip), look at the pullbacks of custom operations in the field. Remedies: "
                 f"{STORED}.", {"error": found.error, "below": found.below, "size": found.size}))
             problem.lost = True
 

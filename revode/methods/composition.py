@@ -60,11 +60,11 @@ class Composition(Method):
                              "at order 4, so use order=4")
 
     @property
-    def parts(self) -> tuple[str, ...]:
+    def parts(self) -> tuple[str, ...]:                                 # type: ignore[override]
         return self.method.parts
 
     @property
-    def outputs(self) -> tuple[str, ...]:
+    def outputs(self) -> tuple[str, ...]:                               # type: ignore[override]
         return self.method.outputs
 
     @property

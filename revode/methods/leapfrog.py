@@ -51,7 +51,7 @@ class AsynchronousLeapfrog(Method):
         object.__setattr__(self, "eta", float(self.eta))
 
     @property
-    def symmetric(self) -> bool:
+    def symmetric(self) -> bool:                                        # type: ignore[override]
         return self.eta == 1.0
 
     def start(self, F: Increment, step: Step, y: Any) -> Parts:

@@ -54,7 +54,8 @@ def as_method(method: Any) -> Any:
     if isinstance(method, Method):
         return method
     found = copy(method)
-    object.__setattr__(found, "__class__", completed(type(method)))
+    kind: Any = type(method)
+    object.__setattr__(found, "__class__", completed(kind))
     return found
 
 

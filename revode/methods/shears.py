@@ -76,24 +76,31 @@ class Swap(NamedTuple):
     """
     first: str
     second: str
-    scale = -1.0             # of their difference
 
-    def forward(self, parts: Parts, memo: dict) -> None:
-        """Exchange two entries, either of which may be missing (in a memo); the order of the keys stays."""
-        a, b = self.first, self.second
-        for d in (parts, memo):
-            if a in d and b in d:
-                d[a], d[b] = d[b], d[a]
-            elif a in d:
-                d[b] = d.pop(a)
-            elif b in d:
-                d[a] = d.pop(b)
+    @property
+    def scale(self) -> float:
+        """Of their difference."""
+        return -1.0
 
-    inverse = forward
+    def forward(self, parts: Parts, F: Increment) -> None:
+        exchange(self.first, self.second, parts, F.memo)
+
+    def inverse(self, parts: Parts, F: Increment) -> None:
+        exchange(self.first, self.second, parts, F.memo)
 
     def pullback(self, parts: Parts, cotangent: Parts, R: Recorder) -> None:
-        self.inverse(parts, R.memo)
-        self.inverse(cotangent, {})
+        exchange(self.first, self.second, parts, cotangent, R.memo)
+
+
+def exchange(a: str, b: str, *dicts: dict) -> None:
+    """Exchange two entries, either of which may be missing (in a memo); the order of the keys stays."""
+    for d in dicts:
+        if a in d and b in d:
+            d[a], d[b] = d[b], d[a]
+        elif a in d:
+            d[b] = d.pop(a)
+        elif b in d:
+            d[a] = d.pop(b)
 
 
 class Step(NamedTuple):
@@ -104,7 +111,7 @@ class Step(NamedTuple):
     dx_before: Any     # that of the interval before; of this one at the start
 
 
-Word = Sequence[Any]     # of shears, and of what else has a scale, forward(parts, memo), inverse(parts, memo) and pullback(...)
+Word = Sequence[Any]     # of shears, and of what else has a scale, forward(parts, F), inverse(parts, F) and pullback(...)
 
 
 def increment(shear: Shear, F: Increment, reads: Sequence[Any]) -> Any:
@@ -128,7 +135,7 @@ def forward(word: Word, parts: Parts, F: Increment) -> Parts:
     parts = dict(parts)
     for shear in word:
         if type(shear) is not Shear:
-            shear.forward(parts, F.memo)
+            shear.forward(parts, F)
             continue
         reads = F.read(shear.reads, parts)
         total = increment(shear, F, reads)
@@ -142,7 +149,7 @@ def inverse(word: Word, parts: Parts, F: Increment) -> Parts:
     parts = dict(parts)
     for shear in reversed(word):
         if type(shear) is not Shear:
-            shear.inverse(parts, F.memo)
+            shear.inverse(parts, F)
             continue
         F.memo.pop(shear.target, None)
         reads = F.read(shear.reads, parts)

@@ -24,8 +24,9 @@ def test_a_chapter_is_short_and_whole(path):
     text = path.read_text()
     lines = text.splitlines()
     assert re.match(r"\*Read before: .+\. Difficulty: (easy|middling|hard)\. Time: \d+ minutes, exercises not counted\.\*", lines[2])
-    for heading in ("**The question.**", "## The equation", "## What goes wrong", "## Exercises"):
-        assert heading in text or (heading == "## The equation" and "## Two ways to measure" in text), heading
+    for headings in (("**The question.**",), ("## The equation", "## Two ways to measure", "## Why a float does not come back"),
+                     ("## What goes wrong",), ("## Exercises",)):
+        assert any(heading in text for heading in headings), headings
     assert [line for line in lines if len(line) > WIDTH] == []
     typed = 0
     for block in blocks(lines):

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from run_chapters import DOCS, blocks, chapters, code_of, execute, run
+from run_chapters import DOCS, blocks, chapters, code_of, execute, once
 
 import revode as rv
 
@@ -18,7 +18,7 @@ EPS = 2.0**-52
 def names(number: str) -> dict:
     """What the code of a chapter has defined."""
     path, = (path for path in chapters() if path.name.startswith(number))
-    return run(path)[2]
+    return once(path)[2]
 
 
 @cache
@@ -515,7 +515,7 @@ def test_05_3_online():
         store = Online(n)
         for i in range(N):
             store.offer(i, None)
-        places = [*sorted(store.kept), N]
+        places = [*sorted(store), N]
         # The forward solve, and then stretch by stretch from the last one, with the places that are free.
         return N + sum(formula(b - a, n - i) for i, (a, b) in enumerate(pairwise(places)))
 
@@ -654,6 +654,9 @@ def test_11_1_the_theorem_on_linear_maps():
 
 
 def test_11_2_the_series_of_the_implicit_gradient():
+    """One plain step from the fixed point has the gradient (df/dparams)^T a. Each further step puts J^T before what is there and adds
+    a once more, so k steps give k terms of the series, to the last digits. It converges where the map contracts.
+    """
     n = names("11")
     star, W, x, f = n["star"], n["W"], n["x"], n["f"]
 
@@ -670,6 +673,9 @@ def test_11_2_the_series_of_the_implicit_gradient():
 
 
 def test_11_3_how_deep_the_way_back_goes():
+    """Up to some 24 to 32 iterations; rounding decides which. The bound promises 11: it takes each half step at its worst, which no
+    map is for long.
+    """
     n = names("11")
     iterate, undo, W, x = n["iterate"], n["undo"], n["W"], n["x"]
     off = lambda N: np.max(np.abs(undo(*iterate(np.zeros(8), W, x, 0.5, N), W, x, 0.5, N)[1]))
@@ -683,17 +689,24 @@ def test_11_3_how_deep_the_way_back_goes():
 # 12 -- close, closer, exact
 
 def test_12_1_the_bits_of_damped_alf():
+    """One bit a step, as |1 - 2 eta| = 1/2: a thousand in all, and a few for the way in which they are packed."""
     sol = rv.solve(lambda t, y, p: -y, np.ones(1), np.linspace(0.0, 1.0, 1001), method=rv.AsynchronousLeapfrog(eta=0.75), exact=True)
     assert sol.stats.bits_bound == 1000             # |1 - 2 eta| = 1/2: one bit a step
     assert 1000 <= sol.stats.bits_stored <= 1010
 
 
 def test_12_2_no_ratio():
+    """exp(-0.05) is no ratio of whole numbers of a size that can be divided with remainder, and it is the remainder that is
+    stored. The message proposes the nearest ratio that will do.
+    """
     with pytest.raises(ValueError, match=r"scale 0\.9512.*the nearest is \d+/\d+"):
         rv.solve(lambda t, y, p: -y, np.ones(1), np.linspace(0.0, 1.0, 11), method=rv.Coupled(lam=np.exp(-0.05)), exact=True)
 
 
 def test_12_3_a_coarse_lattice():
+    """The gradient is off by more than a hundred times as much, as the unit of the lattice is 2^16 times larger. The certificate stays
+    at zero: every bit comes back. It speaks of the way back, and not of how fine the state is.
+    """
     space = names("12")
     (_, stats), coarse = rv.value_and_grad(space["loss"], has_aux=True)(space["p"], exact=rv.Lattice(bits=30))
     assert stats.exact                              # every bit comes back: the certificate does not speak of accuracy
@@ -772,6 +785,10 @@ def test_13_3_a_sum_that_keeps_its_bits():
 # 14 -- checking someone else's implementation
 
 def test_14_1_one_step_back():
+    """Six complex steps give the 6 by 6 Jacobian of a step. Its transpose times `a_{n+1}`, plus the weight, is `a_n` of the case."""
+    """Six complex steps give the 6 x 6 Jacobian of one step in (y, v). Its transpose times a_{n+1}, and w_n added to the part of y,
+    is a_n of the case, to a few roundings.
+    """
     from revode.conformance import chosen
     case, = chosen("alf-eta0.875")
     problem, eta, n, eps = case.problem, case.problem.method["eta"], 2, 1e-30
@@ -791,6 +808,9 @@ def test_14_1_one_step_back():
 
 
 def test_14_2_the_even_grid():
+    """On `alf-uniform` alone. On the other two it differs from step 2 on: the first step is right."""
+    """On `alf-uniform` alone. On the others the first step is right by accident, and the second differs, which is what the check
+    says."""
     from dataclasses import replace
 
     from revode.conformance import check
@@ -806,6 +826,10 @@ def test_14_2_the_even_grid():
 
 
 def test_14_3_two_at_once():
+    """It is unknown. Step 1 differs first, and evaluation 2: the first is right by accident, because `v0 = 0` moves nothing."""
+    """It is not named, as no single fault of the list gives these digits: "looks like: unknown". The place is right: the first
+    step, and the evaluation there.
+    """
     from revode.conformance import check, chosen, faults, reference
     case, = chosen("alf-eta0.875")
     listed = {fault.says: fault for fault in faults.listed(case.problem.method, "ode")}

@@ -21,9 +21,11 @@ SOURCED = ("RungeKutta", "NearReversible", "EES", "EES25", "EES27", "Coupled", "
            "LeapfrogMidpoint", "VelocityVerlet", "SemiImplicitEuler", "Composition", "Tableau", "Shear", "Swap", "shears",
            "Automatic", "Reversible", "Checkpointed", "Direct", "Backsolve", "Brownian", "BrownianTree", "LinearPath", "Rectilinear",
            "HermiteCubic", "PID", "advise", "vjp", "grad", "value_and_grad", "jacobian", "hessian", "hvp", "optim.sgd", "optim.adam",
-           "optim.adamw", "optim.lbfgs", "nn.mlp", "nn.gelu", "nn.layer_norm", "nn.glorot", "analysis.amplification")
+           "optim.adamw", "optim.lbfgs", "nn.mlp", "nn.gelu", "nn.layer_norm", "nn.glorot", "analysis.amplification", "fixed_point",
+           "RevDEQ", "Picard", "Anderson", "Implicit", "Phantom", "Lattice", "certify", "jvp")
 # Records that are returned, warnings and errors: they are not called, so they have no cost and no example.
-RECORDS = ("Solution", "State", "Stats", "RoundTrip", "Advice", "analysis.Printed", "optim.Optimiser", "Tensor")
+RECORDS = ("Solution", "FixedPoint", "Certificate", "State", "Stats", "RoundTrip", "Advice",
+           "analysis.Printed", "optim.Optimiser", "Tensor")
 
 
 def thing(name: str) -> Any:
@@ -36,10 +38,9 @@ def thing(name: str) -> Any:
 def public() -> set[str]:
     """Every public name, modules opened."""
     names = {name for name in revode.__all__ if not isinstance(getattr(revode, name), ModuleType)}
-    for room in ("nn", "optim"):
-        module = getattr(revode, room)
-        names |= {f"{room}.{name}" for name, value in vars(module).items() if not name.startswith("_") and callable(value)
-                  and getattr(value, "__module__", "") == module.__name__ and name not in ("apply",)}
+    names |= {f"nn.{name}" for name in revode.nn.__all__}
+    names |= {f"optim.{name}" for name, value in vars(revode.optim).items() if not name.startswith("_") and callable(value)
+              and getattr(value, "__module__", "") == "revode.optim"}
     names |= {f"analysis.{name}" for name in revode.analysis.__all__}
     names |= {f"tree.{name}" for name in ("flatten", "unflatten", "map", "paths", "ravel")}
     return names | {f"revode_cuda.{name}" for name in ("solve", "save", "to_device", "to_host")}

@@ -10,6 +10,7 @@ import scipy.stats
 
 import revode as rv
 from revode.certify import Certificate, certificate, chi_square, halved
+from tests.strict_cases import needs_compiler
 
 rng = np.random.default_rng(2)
 PARAMS = {"W": 0.5 * rng.standard_normal((3, 3)), "b": rng.standard_normal(3), "n": 4}
@@ -69,7 +70,8 @@ def test_what_it_is_for() -> None:
     assert 3 * found.below >= abs(grads - truth)              # of four numbers all to be 36 times too small: one in 1e6
     with pytest.warns(rv.RevodeWarning):
         _, _, lost = rv.certify(lambda k: np.sum(rv.solve(lambda t, y, k: -k * y, np.ones(3), np.linspace(0, 2, 81), k,
-                                                          method=rv.AsynchronousLeapfrog(eta=0.7), gradient=rv.Reversible()).ys), 1.0, probes=8)
+                                                          method=rv.AsynchronousLeapfrog(eta=0.7), gradient=rv.Reversible()).ys), 1.0,
+                                  probes=8)
     assert lost.below > 1e-3 * lost.size
 
 
@@ -84,7 +86,8 @@ def test_leaf_by_leaf() -> None:
 
 
 def test_steps_half_as_long() -> None:
-    _, grads, found = rv.certify(lambda p, ts: loss(p, ts, method=rv.RungeKutta("euler"), gradient=rv.Direct()), PARAMS, ts=TS, refine=True)
+    _, grads, found = rv.certify(lambda p, ts: loss(p, ts, method=rv.RungeKutta("euler"), gradient=rv.Direct()), PARAMS, ts=TS,
+                                 refine=True)
     fine = rv.grad(lambda p: loss(p, halved(TS), method=rv.RungeKutta("euler"), gradient=rv.Direct()))(PARAMS)
     assert found.refined == pytest.approx(math.sqrt(sum(np.sum((grads[k] - fine[k]) ** 2) for k in "Wb")))
     assert "half as long" in str(found)
@@ -107,7 +110,7 @@ def test_inside_a_training_step() -> None:
 
     def of(p: Any, mode: Any, method: Any = None, ts: Any = TS, bad: bool = False) -> Any:
         sine = rv.custom_vjp(lambda x: (np.sin(x), lambda g: (-g * np.cos(x),))) if bad else np.sin
-        sol = rv.solve(lambda t, y, p: sine(y @ p["W"]) + p["b"] - (4 * y if bad is None else 0), Y0, ts, p, gradient=mode, method=method)
+        sol = rv.solve(lambda t, y, p: sine(y @ p["W"]) + p["b"], Y0, ts, p, gradient=mode, method=method)
         found.append(sol.stats)
         return np.sum(sol.ys ** 2)
 
@@ -122,3 +125,40 @@ def test_inside_a_training_step() -> None:
     exact = rv.grad(lambda p: np.sum(rv.solve(lambda t, y, p: np.tanh(y @ p["W"]), Y0, TS, p, method=rv.Coupled(lam=0.9), exact=True,
                                               gradient=rv.Reversible(certify=2)).y1))(PARAMS)
     assert np.all(np.isfinite(exact["W"]))
+
+
+@pytest.mark.parametrize("backend", ["replay", pytest.param("native", marks=needs_compiler)])
+@pytest.mark.parametrize("method", [
+    rv.Coupled("midpoint", lam=0.99), rv.ReversibleHeun(), rv.AsynchronousLeapfrog(eta=0.9), rv.EES27(), rv.NearReversible("rk4"),
+    rv.RungeKutta("tsit5"), rv.LeapfrogMidpoint(), rv.VelocityVerlet()], ids=repr)
+@pytest.mark.filterwarnings("ignore::revode.RevodeWarning")
+def test_tangents_by_programs_are_those_of_the_tape(method: Any, backend: str) -> None:
+    from revode.tangent import by_programs
+    split = len(method.outputs) > 1
+
+    def field(t: Any, y: Any, p: Any) -> Any:
+        return -np.sin(y @ p["W"]) + p["b"] * t if split else np.tanh(y @ p["W"]) + p["b"] * np.sin(p["n"] * t)
+
+    def solved(x: Any) -> Any:
+        sol = rv.solve(field, x[0], TS, x[1], method=method, save=slice(0, None, 5), backend=backend)
+        return sol.ys, sol.y1
+
+    y0 = (Y0, 0.5 * Y0) if split else Y0
+    v = ((Y0 * 0.3, Y0[::-1]) if split else Y0[::-1], {"W": np.eye(3), "b": None, "n": None})
+    found = []
+    for compiled in (False, True):
+        token = by_programs.set(compiled)
+        found.append(rv.jvp(solved)((y0, PARAMS), v))
+        by_programs.reset(token)
+    for a, b in zip(*(rv.tree.flatten(x)[0] for x in found), strict=True):
+        # native contracts products and sums, and its tanh is another one
+        assert np.max(np.abs(a - b)) < 1e4 * 2.0 ** -52 * np.max(np.abs(a))
+
+
+@needs_compiler
+def test_a_certificate_by_programs() -> None:
+    def of(p: Any) -> Any:
+        return loss(p, np.linspace(0.0, 1.0, 301), backend="native", method=rv.Coupled("midpoint"), gradient=rv.Reversible())
+    _, _, by_tape = rv.certify(of, PARAMS, probes=2)
+    _, _, by_program = rv.certify(of, PARAMS, probes=2, compiled=True)
+    assert max(by_tape.below, by_program.below) < 1e-10 * by_tape.size

@@ -2,11 +2,12 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from reference.detection import detest, page, tables
+from reference.detection import detest, limits, page, tables
 from reference.detection.cases import bridged, finer, random_case
 from reference.detection.families import FAMILIES
 from reference.detection.judge import judged, measured
@@ -76,3 +77,9 @@ def test_a_small_run_gives_tables_and_a_page() -> None:
         assert max(map(len, tables.text(table).splitlines())) <= 100
     text = page.markdown({"command": "python -m reference.detection", **page.machine()}, records, rows)
     assert "| missed |" in text and "## DETEST" in text and "| A4 |" in text
+
+
+def test_the_page_about_warnings_has_the_limits_of_the_code() -> None:
+    """`python -m reference.detection.limits` prints the table."""
+    page = (Path(__file__).parents[2] / "docs" / "warnings.md").read_text()
+    assert "\n\n" + "\n".join(limits.rows()) + "\n\n" in page

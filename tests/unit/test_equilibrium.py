@@ -5,6 +5,7 @@ what is said then.
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import warnings
 from typing import Any
@@ -113,6 +114,14 @@ def test_both_tolerances_at_zero_mean_exactly_max_steps() -> None:
     found = rv.fixed_point(constant, np.ones(2), method=rv.Picard(), tol=0, atol=0, max_steps=9)
     assert (found.steps, found.stats.nfe) == (9, 9)
     assert rv.fixed_point(constant, np.ones(2), method=rv.Picard()).steps == 1
+
+
+def test_a_fixed_point_at_zero_is_reached_by_atol() -> None:
+    """|z - f| = |f| = |z| / 2 all the way, so that no tol below 1 is ever met."""
+    f = lambda z: 0.5 * z
+    z, n = oracle.revdeq(f, np.ones(3), 0.5, 1e-3, 1e-2, 100)
+    found = rv.fixed_point(lambda z, p, x: f(z), np.ones(3), tol=1e-3, atol=1e-2)
+    assert found.steps == n < 100 and np.array_equal(found.z, z)
 
 
 def test_the_way_back_is_the_papers_formula() -> None:
@@ -247,6 +256,33 @@ def test_implicit_is_the_dense_solve(method: Any, solver: str) -> None:
     assert stats.nvjp < (60 if solver == "picard" else 30)
 
 
+def test_each_solver_of_the_adjoint_equation_is_its_own() -> None:
+    """With L = 0.95 Picard needs some log(1e-10) / log(rate) products; the others need fewer."""
+    args, products = case(0.95), {}
+    for solver in ("picard", "anderson", "gmres"):
+        _, found = gradient(args, method=rv.Anderson(), tol=1e-10, gradient=Implicit(solver))
+        products[solver] = found.stats.nvjp
+    assert products["anderson"] < 0.7 * products["picard"] > products["gmres"], products
+
+
+def test_torchdeq_has_the_same_implicit_gradient() -> None:
+    """Both solve to 1e-12; errors are amplified by 1 / (1 - L) = 2 at most, in z and in g."""
+    pytest.importorskip("torchdeq")
+    from reference.adapters import torch_deq
+
+    z0, p, x = case()
+    a = np.ones_like(x)
+    z, truth = torch_deq.gradient(p["W"], p["b"], x, a)
+
+    def of(p: Any, x: Any) -> Any:
+        options = dict(method=rv.Anderson(), tol=1e-12, atol=0.0)
+        return np.sum(rv.fixed_point(cell, 0 * z0, p, x, gradient=Implicit(tol=1e-12), **options).z)
+
+    found = rv.grad(of, (0, 1))(p, x)
+    assert apart((found[0]["W"], found[0]["b"], found[1]), tuple(truth)) < 1e-10
+    assert apart(rv.fixed_point(cell, 0 * z0, p, x, tol=1e-12, atol=0.0).z, z) < 1e-10
+
+
 def test_the_default_of_picard_and_anderson_is_implicit() -> None:
     for method in (rv.Picard(), rv.Anderson()):
         found, result = gradient(case(), method=method, tol=1e-10)
@@ -331,6 +367,30 @@ def test_trees_of_state_and_leaves_that_are_no_floats() -> None:
 
 
 # steps by hand, backends, precision ---------------------------------------------------------------
+def test_a_word_of_your_own_is_an_iteration() -> None:
+    """RevDEQ with another relaxation in each half, as three lines of a user."""
+
+    def word(t0: Any, t1: Any, dx: Any) -> tuple:
+        return (
+            rv.Shear("y", ("z",), lambda F, z: 0.5 * F.field(t0, z), scale=0.5),
+            rv.Shear("z", ("y",), lambda F, y: 0.75 * F.field(t1, y), scale=0.25),
+        )
+
+    method = rv.shears(word, outputs=("z",))
+    args = case()
+
+    def of(args: Any) -> Any:
+        z0, p, x = args
+        y = z = z0
+        for _ in range(4):
+            y = 0.5 * y + 0.5 * cell(z, p, x)
+            z = 0.25 * z + 0.75 * cell(y, p, x)
+        return np.sum(z**3 + z)
+
+    found, _ = gradient(args, method=method, tol=None, max_steps=4, gradient=rv.Reversible())
+    assert apart(found, complex_step_gradient(of, args)) < 1e-12
+
+
 def test_an_iteration_is_a_solve() -> None:
     """steps, steps_back and solve know RevDEQ as any word: time is the count of its iterations."""
     z0, p, x = case()
@@ -342,6 +402,37 @@ def test_an_iteration_is_a_solve() -> None:
     *_, last = rv.steps_back(field, state, ts, p, ay1=3 * found.z**2 + 1, method=rv.RevDEQ(), y0=z0)
     truth, _ = gradient((z0, p, x), tol=None, max_steps=4, gradient=rv.Direct())
     assert apart((last.ay0, last.aparams), truth[:2]) < 1e-13
+
+
+@pytest.mark.parametrize("beta", [0.5, 0.8, 1.2])
+def test_exact_mode_knows_the_word(beta: float) -> None:
+    """60 iterations back to the last bit; 2 log2(1 / |1 - beta|) bits are stored for each element
+    and iteration, and no way back without them."""
+    z0, p, x = case(0.9)
+
+    def of(p: Any, **options: Any) -> tuple:
+        sol = rv.solve(
+            lambda t, z, p: cell(z, p, x),
+            z0,
+            np.arange(61.0),
+            p,
+            method=rv.RevDEQ(beta),
+            save=[-1],
+            **options,
+        )
+        return np.sum(sol.y1**3), sol.stats
+
+    (_, stats), found = rv.value_and_grad(of, has_aux=True)(p, exact=True)
+    assert stats.exact and stats.roundtrip.absolute == 0.0
+    needed = 2 * math.log2(1 / abs(1 - beta)) * 60 * z0.size
+    assert (
+        needed <= stats.bits_stored + 64 * z0.size
+        and stats.bits_stored < 1.01 * needed + 64 * z0.size
+    )
+    truth = rv.grad(lambda p: of(p, gradient=rv.Direct())[0])(p)
+    assert (
+        apart(found, truth) < 1e-9
+    )  # the lattice of 2^-40 and finer moves the iterates by as much
 
 
 @pytest.mark.parametrize("backend", ["replay", "native"])
@@ -499,6 +590,11 @@ BAD: dict[str, tuple] = {
         lambda: rv.fixed_point(still, Z, method="anderson"),
         TypeError,
         "pass RevDEQ.*parentheses",
+    ),
+    "coupled": (
+        lambda: rv.fixed_point(still, Z, method=rv.Coupled()),
+        TypeError,
+        "pass RevDEQ.*rv.shears",
     ),
     "ode method": (
         lambda: rv.fixed_point(still, Z, method=rv.RungeKutta("rk4")),

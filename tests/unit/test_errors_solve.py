@@ -76,9 +76,9 @@ ROWS: list[tuple[str, Callable, type, str, str, str]] = [
     # y0
     ("y0 integers", lambda: solve(y0=np.array([1, 2])), TypeError, "y0 is an array of int64", "float64 or float32",
      "np.asarray(y0, dtype=float)"),
-    ("y0 list", lambda: solve(y0=[1.0, 2.0]), TypeError, "y0[0] is a float", "array of float64 or float32",
+    ("y0 list with True", lambda: solve(y0=[1.0, True]), TypeError, "y0[0] is a float", "array of float64 or float32",
      "np.asarray"),
-    ("y0 float", lambda: solve(y0=1.0), TypeError, "y0 is a float", "array of float64", "np.asarray"),
+    ("y0 dict of floats", lambda: solve(y0={"u": 1.0}), TypeError, "y0['u'] is a float", "array of float64", "np.asarray"),
     ("y0 complex", lambda: solve(y0=Y * 1j), TypeError, "complex128", "float64 or float32", "convert"),
     ("y0 float16", lambda: solve(y0=Y.astype(np.float16)), TypeError, "float16", "float64 or float32", "convert"),
     ("y0 NaN", lambda: solve(y0=np.array([1.0, np.nan])), ValueError, "y0 has entries", "not finite", "NaN or Inf"),
@@ -104,7 +104,7 @@ ROWS: list[tuple[str, Callable, type, str, str, str]] = [
      "(2,)",
      "q"),
     # ts
-    ("one time", lambda: solve(ts=[0.0]), ValueError, "shape (1,)", "at least two times", "np.linspace(0, 1, 101)"),
+    ("no time", lambda: solve(ts=[]), ValueError, "shape (0,)", "a vector of times", "np.linspace(0, 1, 101)"),
     ("a matrix of times", lambda: solve(ts=np.ones((2, 2))), ValueError, "shape (2, 2)", "vector", "np.linspace"),
     ("times that turn", lambda: solve(ts=[0, 1, 0.5]), ValueError, "from 1 to 0.5 at index 1", "strictly increasing",
      "strictly decreasing"),

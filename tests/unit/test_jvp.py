@@ -1,6 +1,7 @@
 """Forward mode: every operation against the complex step, solves against the complex step and finite runs, custom operations."""
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,8 @@ def test_the_tangent_of_a_solve(method: Any) -> None:
     split = len(method.outputs) > 1
     y0, v = ((Y0, 0.5 * Y0), ((V[0], V[0][::-1]), V[1])) if split else (Y0, V)
     field = acceleration if split else network
-    held_against_the_gradient(lambda y0, p: rv.solve(field, y0, TS, p, method=method, save=slice(0, None, 7), gradient=rv.Direct()), y0, v)
+    held_against_the_gradient(lambda y0, p: rv.solve(field, y0, TS, p, method=method, save=slice(0, None, 7), gradient=rv.Direct()),
+                              y0, v)
     # whoever runs the solve, the tangent is that of the tape
     one, other = (rv.jvp(lambda x, b=b: rv.solve(field, x[0], TS, x[1], method=method, backend=b).ys)((y0, PARAMS), v)
                   for b in ("eager", "replay"))
@@ -117,7 +119,7 @@ def test_the_tangent_of_a_solve(method: Any) -> None:
 def test_a_loop_of_complex_numbers() -> None:
     """RK4 by hand on complex numbers, where nothing of the project has a part."""
     def rk4(y: Any, p: Any) -> Any:
-        for t, s in zip(TS[:-1], TS[1:], strict=True):
+        for t, s in pairwise(TS):
             h = s - t
             k1 = network(t, y, p)
             k2 = network(t + h / 2, y + h / 2 * k1, p)
@@ -138,7 +140,8 @@ def test_noise_a_control_adaptive_steps_and_a_state_that_goes_on() -> None:
     held_against_the_gradient(lambda y0, p: rv.solve(network, y0, TS, p, noise=rv.Brownian(5), interpretation="ito", **noise), Y0, V)
     times = np.linspace(0.0, 1.0, 21)
     control = rv.HermiteCubic(times, np.stack([times, np.sin(3 * times)], -1))
-    held_against_the_gradient(lambda y0, p: rv.solve(lambda t, y, p: np.stack([np.tanh(y @ p["W"]), p["k"] * y], -1), y0, times, p, control=control,
+    held_against_the_gradient(lambda y0, p: rv.solve(lambda t, y, p: np.stack([np.tanh(y @ p["W"]), p["k"] * y], -1), y0, times, p,
+                                                     control=control,
                                                      method=rv.RungeKutta("rk4"), gradient=rv.Direct()), Y0, V)
     held_against_the_gradient(lambda y0, p: rv.solve(network, y0, (0.0, 1.0), p, controller=rv.PID(1e-5, 1e-7),
                                                      method=rv.Coupled("bosh3", lam=0.9), gradient=rv.Direct()), Y0, V)
@@ -201,7 +204,7 @@ def test_custom_operations(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_jvp_of_a_gradient_is_a_hessian_times_a_vector() -> None:
-    f = lambda x: np.sum(np.sin(x) * np.prod(x))                                                          # noqa: E731
+    f = lambda x: np.sum(np.sin(x) * np.prod(x))
     x, v = np.array([0.4, -0.7, 1.2]), np.array([1.0, 0.5, -2.0])
     columns = np.stack([rv.grad(lambda x, e=e: np.sum(rv.grad(f)(x) * e))(x) for e in np.eye(3)])
     assert np.allclose(rv.jvp(rv.grad(f))(x, v), columns @ v, rtol=1e-13)

@@ -49,7 +49,8 @@ class Flow:
         return y + F(t0, y, dx)
 
 
-@pytest.mark.parametrize("method", [rv.Coupled(), rv.EES27(), rv.RungeKutta(), rv.shears(lambda t0, t1, h: []), Own(), Flow()], ids=repr)
+@pytest.mark.parametrize("method", [rv.Coupled(), rv.EES27(), rv.RungeKutta(), rv.shears(lambda t0, t1, h: []), Own(), Flow()],
+                         ids=repr)
 def test_a_method_has_every_attribute(method: Any) -> None:
     made = as_method(method)
     assert [name for name in ASKED if not hasattr(made, name)] == []

@@ -340,3 +340,21 @@ def test_without_a_compiler(monkeypatch, caplog):
     with pytest.raises(native.NoCompiler, match="replay"), caplog.at_level(logging.WARNING, "revode"):
         rv.solve(net, start((5, 3)), TS, make_params(), backend="native")
     assert not any(made is None for family in plans.programs.families.values() for made in family.made.values())
+
+
+def test_a_batch_of_as_many_as_the_control_has_channels() -> None:
+    """A row of three increments is no batch of three: the same gradient as the tape's, to rounding."""
+    control = rv.LinearPath(np.linspace(0, 1, 21), np.random.default_rng(0).normal(size=(21, 3)))
+    field = lambda t, y, p: np.stack([y * p, -y, np.sin(y)], -1)
+    found = [rv.grad(lambda y0, p, b=b: np.sum(rv.solve(field, y0, np.linspace(0, 1, 21), p, control=control, method=rv.EES25(),
+                                                        backend=b, save=[-1]).y1 ** 2), (0, 1))(np.ones((3, 2)), np.array(0.3))
+             for b in ("eager", "native")]
+    for a, b in zip(*found, strict=True):
+        assert np.allclose(a, b, rtol=1e-11)          # 20 steps of an expansion by some units, each rounded to 1e-16
+
+
+def test_a_parameter_without_entries_is_named() -> None:
+    field = lambda t, y, p: -p["k"] * y + np.sum(p["none"])
+    with pytest.raises(NotFusable, match="leaf 1 of params"):
+        rv.grad(lambda p: np.sum(rv.solve(field, np.ones(2), np.linspace(0, 1, 11), p, backend="native").y1))(
+            {"k": np.array(0.5), "none": np.zeros(0)})

@@ -211,7 +211,8 @@ def test_a_call_is_short(sizes):
 @pytest.mark.skipif(os.name != "posix", reason="signals as on POSIX")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_ctrl_c_reaches_a_solve(threads):
-    """A solve of some minutes ends soon after the signal; the bound is loose, for the machine may be busy with other things."""
+    """A solve of some minutes ends soon after the signal. By itself within .3 s: a call is .2 s long at most. Of 120 signals on a
+    machine with eight busy processes a core (python -m reference.interrupts) the slowest took .34 s; here that four times."""
     code = textwrap.dedent(f"""
         import signal, time
         import numpy as np
@@ -237,7 +238,7 @@ def test_ctrl_c_reaches_a_solve(threads):
         sent = time.monotonic()
         child.send_signal(signal.SIGINT)
         said, _ = child.communicate(timeout=120)
-    assert said.strip() != "done" and float(said) - sent < 3.0
+    assert said.strip() != "done" and float(said) - sent < 1.4
 
 
 def test_interrupted_solves_leave_nothing_behind():

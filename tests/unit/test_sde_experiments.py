@@ -80,7 +80,8 @@ def test_volatility_series_have_their_variance() -> None:
         squares = paths[i] ** 2 * volatility.SEEN / i
         assert abs(squares.mean() - expected) < 5 * squares.std() / np.sqrt(20_000) + 0.01 * expected
     traits = volatility.traits(volatility.series(np.random.default_rng(5), 2000))
-    assert traits["kurtosis, of increments"] > 4 and traits["persistence, of volatility"] > 0.1          # neither is so for Brownian motion
+    # neither is so for Brownian motion
+    assert traits["kurtosis, of increments"] > 4 and traits["persistence, of volatility"] > 0.1
     brownian = volatility.traits(np.cumsum(np.random.default_rng(6).standard_normal((17, 2000)), 0) / 4)
     assert abs(brownian["kurtosis, of increments"] - 3) < 0.3 and abs(brownian["persistence, of volatility"]) < 0.05
 

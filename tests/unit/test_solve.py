@@ -378,3 +378,35 @@ def test_a_write_into_y_raises_and_nothing_of_the_user_is_frozen() -> None:
     rv.solve(lambda t, y, p: p * y, y0, [0.0, 0.1, 0.2], p, method=rv.AsynchronousLeapfrog())
     rv.solve(lambda t, y, p: p, y0, [0.0, 0.1, 0.2], p, method=rv.AsynchronousLeapfrog())       # v0 is p itself
     assert y0.flags.writeable and p.flags.writeable and (y0 == 1).all() and (p == 1).all()
+
+
+@pytest.mark.parametrize("y0", [1.5, 2, [1.0, 2], [[1, 2], [3, 4]]], ids=repr)
+def test_a_number_or_a_list_of_numbers_becomes_an_array(y0):
+    ts, field = np.linspace(0.0, 1.0, 21), lambda t, y, p: -p * y
+    found, wanted = (rv.solve(field, y, ts, 0.5) for y in (y0, np.array(y0, float)))
+    assert found.ys.dtype == np.float64 and np.array_equal(found.ys, wanted.ys)
+
+
+def test_a_list_that_is_no_array_is_refused():
+    with pytest.raises(ValueError, match="rows differ in length"):
+        rv.solve(lambda t, y, p: -y, [[1.0, 2.0], [3.0]], np.linspace(0.0, 1.0, 3))
+
+
+@pytest.mark.parametrize("gradient", [None, rv.Direct(), rv.Checkpointed(2)], ids=repr)
+@pytest.mark.parametrize("method", [None, rv.Coupled(), rv.ReversibleHeun(), rv.AsynchronousLeapfrog(), rv.LeapfrogMidpoint(),
+                                    rv.RungeKutta("rk4"), rv.EES27()], ids=repr)
+def test_a_time_alone_is_a_solve_without_steps(method, gradient):
+    y0, field = np.array([1.0, 2.0]), lambda t, y, p: -p * y
+    for ts in ([0.3], np.array([0.3, 0.3])):
+        loss = lambda y0, p, ts=ts: np.sum(rv.solve(field, y0, ts, p, method=method, gradient=gradient).ys ** 2)
+        value, (a, b) = rv.value_and_grad(loss, argnums=(0, 1))(y0, 0.5)
+        assert value == 5.0 and a.tolist() == [2.0, 4.0] and b == 0.0
+    sol = rv.solve(field, y0, [0.3], 0.5, method=method)
+    assert sol.stats.steps == 0 and sol.ts.tolist() == [0.3] and np.array_equal(sol.ys, y0[None])
+
+
+def test_ends_that_are_one_time_with_a_controller():
+    field = lambda t, y, p: -p * y
+    sol = rv.solve(field, np.ones(2), (0.3, 0.3), 0.5, controller=rv.PID())
+    assert sol.stats.steps == 0 and np.array_equal(sol.y1, np.ones(2))
+    assert rv.grad(lambda y0: np.sum(rv.solve(field, y0, (0.3, 0.3), 0.5, controller=rv.PID()).y1))(np.ones(2)).tolist() == [1.0, 1.0]
