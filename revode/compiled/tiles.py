@@ -287,7 +287,7 @@ class Tiles:
         if len(self.passed) < HEAD:
             self.passed = [(x, as_given(x)) for x in head]
         self.passed = [(x, c if x is before else as_given(x)) for x, (before, c) in zip(head, self.passed, strict=True)]
-        run_tiles(self.function, self.tiles, self.threads, [*(c for _, c in self.passed), *map(as_given, values[HEAD:])])
+        run_tiles(self.function, self.tiles, self.threads, (*(c for _, c in self.passed), *map(as_given, values[HEAD:])))
 
     def counters(self) -> tuple[int, int, int]:
         return self.seed, self.offset, self.problem.n_before
