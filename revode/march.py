@@ -4,7 +4,7 @@
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from .engines.protocol import Rows
 from .methods.increment import Increment
 from .methods.shears import Parts
 from .stepping import Problem
-from .watch import ROOM, Ahead, grouped
+from .watch import ROOM, Ahead, places
 
 
 class Kept(dict[int, Parts]):
@@ -97,15 +97,40 @@ def along_grid(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys:
     ns = [n for n in (sorted({*stops, *seen_too}) if seen_too else stops) if n]
     size = sum(x.nbytes for x in plain.values())
     together = max(ROOM, size * len(keep.places) // 16)      # bytes that are seen in one call
-    nbytes = ROOM if engine.looks_often or problem.progress else size * ROOM // together
-    for group in grouped(ns, watch.width, nbytes) if ns else []:
+    most = 1 if engine.looks_often or problem.progress else max(1, together // max(1, size))
+    before: tuple[list, Parts] = [], {}                      # the last of what was seen, which neighbours are judged with
+    for group in pieces(ns, N, watch.width, most):
         seen = engine.ahead(first, group[-1], ys, group)
         bar(group[-1] - first)
         first = group[-1]
         if seen_too:
             keep.put(*chosen(group, seen, keep.places))
             group, seen = chosen(group, seen, set(stops))
-        watch.see(group, stacked_rows(seen))
+        group, seen = joined(*before, group, stacked_rows(seen))          # what the engine saw is let go before it sees more
+        watch.see(group, seen)
+        if watch.width > 1:
+            before = group[1 - watch.width:], {name: x[1 - watch.width:] for name, x in seen.items()}
+        del seen
+
+
+def pieces(ns: Sequence[int], N: int, width: int, most: int) -> list[list[int]]:
+    """Grid points in lists of so many, or a few more: none ends within neighbours that the watch judges as one."""
+    if len(ns) <= most:
+        return [[*ns]] if ns else []
+    inside = {n + i for n in places(N, width) for i in range(1, width)}
+    found: list[list[int]] = [[]]
+    for n in ns:
+        if len(found[-1]) >= most and n not in inside:
+            found.append([])
+        found[-1].append(n)
+    return found
+
+
+def joined(before: list[int], rows: Parts, ns: list[int], states: Parts) -> tuple[list[int], Parts]:
+    """States, behind those that were seen last if these are their neighbours."""
+    if not before or not ns or ns[0] != before[-1] + 1:
+        return ns, states
+    return before + ns, {name: np.concatenate([rows[name], x]) for name, x in states.items()}
 
 
 def step_by_step(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys: tuple, keep: Kept, bar: Callable) -> None:

@@ -26,6 +26,9 @@ from ..stepping import Problem
 from .cotangents import at_the_end, at_the_start
 
 
+TOGETHER = 1 << 20          # bytes of states that are copied so that they go back in one call
+
+
 def repetitions(N: int, n: int) -> int:
     """r with C(n+r-1, n) < N <= C(n+r, n): how often a step is advanced at most."""
     r = 0
@@ -150,7 +153,10 @@ class Checkpointed:
             stats.peak_states = max(stats.peak_states, len(kept) + len(looks))
             if not whole:
                 return right - 1, seen
-        while first - 1 in kept:                               # neighbours go in one go, too
+        of_a_state = sum(x.nbytes for x in kept[left].values())
+        if length > 1 and length * of_a_state > TOGETHER:
+            return left + 1, seen                              # to join them would hold them twice
+        while first - 1 in kept and (right - first) * of_a_state < TOGETHER:         # neighbours go in one go, too
             first -= 1
         before = [kept[n] for n in range(first, left + 1)]
         return first, {name: joined([parts[name] for parts in before], x) for name, x in seen.items()}

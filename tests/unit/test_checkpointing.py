@@ -2,6 +2,7 @@
 N."""
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from typing import Any
 
@@ -121,3 +122,32 @@ def test_more_checkpoints_than_the_recursion_limit() -> None:
 def test_wrong_n(n: Any) -> None:
     with pytest.raises(ValueError, match=r"Checkpointed: n=.*the number of states to keep, 1 or more"):
         rv.Checkpointed(n)
+
+
+@pytest.mark.parametrize("backend", ["eager", "replay"])
+def test_memory_of_the_states_that_are_kept(backend: str) -> None:
+    """A state of 10^5 numbers: eight more places cost eight states, whoever runs the steps; what a call of an engine sees of them is
+    copied once, so that a stretch may be there twice for a moment."""
+    y0 = np.linspace(0.1, 1.0, 100_000)
+    run = rv.grad(lambda y0, n: np.sum(rv.solve(lambda t, y, p: np.cos(y), y0, np.linspace(0, 1, 31), method=rv.RungeKutta("euler"),
+                                                gradient=rv.Checkpointed(n), save=[-1], backend=backend).y1))
+
+    def peak(n: int) -> float:
+        run(y0, n)                                         # programs and their buffers are there already
+        tracemalloc.start()
+        run(y0, n)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found / y0.nbytes
+    few, many = peak(4), peak(12)
+    assert 6 <= many - few <= (10 if backend == "eager" else 18), (few, many)
+
+
+def test_programs_take_one_advance_more() -> None:
+    """They pull whole stretches back, the last step as well, which has been taken ahead before."""
+    for N, n in ((10, 3), (35, 4), (57, 5), (100, 2)):
+        stats: list = []
+        gradient = rv.grad(loss(N, rv.Checkpointed(n), rv.RungeKutta("euler"), stats, backend="replay"), 1)(Y0, PARAMS)
+        assert stats[0].advances == minimal_advances(N, n) + 1 and stats[0].peak_states <= n + 1 and stats[0].backend == "replay"
+        wanted = rv.grad(loss(N, rv.Direct(), rv.RungeKutta("euler"), []), 1)(Y0, PARAMS)
+        assert distance(gradient, wanted) <= 20 * N * 2.0**-53          # a few roundings a step
