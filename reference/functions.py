@@ -44,8 +44,9 @@ def called(expression: str) -> list[str]:
     return found
 
 
-PLAIN = {"arange", "ones", "zeros", "eye", "tri", "ix_", "triu_indices", "diag_indices", "broadcast_shapes", "iterable", "fft.fftfreq",
-         "result_type", "int64", "float64", "asarray", "array"}                                     # they see no tensor
+# They see no tensor.
+PLAIN = {"arange", "ones", "zeros", "eye", "tri", "ix_", "triu_indices", "diag_indices", "broadcast_shapes", "iterable",
+         "fft.fftfreq", "result_type", "int64", "float64", "asarray", "array"}
 
 
 def functions() -> dict[str, tuple[str, str]]:

@@ -10,7 +10,7 @@ settings.load_profile("revode")
 
 # Most tests compare numbers with literal loops, on grids of a few steps, on which the two copies of a method part by a few per
 # cent, and so does the way back of the continuous adjoint: that they say so is the subject of these.
-WATCHED = ("test_watch", "test_roundtrip", "test_adaptive")
+WATCHED = ("test_watch", "test_roundtrip", "test_adaptive", "test_automatic", "test_stability_sign", "test_detection")
 
 
 def pytest_collection_modifyitems(items):
