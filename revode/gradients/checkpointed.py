@@ -25,7 +25,6 @@ from ..methods.shears import Parts
 from ..stepping import Problem
 from .cotangents import at_the_end, at_the_start
 
-
 TOGETHER = 1 << 20          # bytes of states that are copied so that they go back in one call
 
 
