@@ -39,13 +39,14 @@ def called(expression: str) -> list[str]:
     for node in ast.walk(ast.parse(expression, mode="eval")):
         name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
         module, _, rest = name.partition(".")
-        if module in MODULES and rest and not rest.startswith(("lib", "random", "polynomial", "float", "array")):
+        if module in MODULES and re.fullmatch(r"[\w.]+", rest) and not rest.startswith(("lib", "random", "polynomial")):
             found.append(MODULES[module] + rest)
     return found
 
 
-PLAIN = {"arange", "ones", "zeros", "eye", "tri", "ix_", "triu_indices", "diag_indices", "broadcast_shapes", "iterable", "fft.fftfreq",
-         "result_type", "int64", "asarray"}                                     # they see no tensor
+# They see no tensor.
+PLAIN = {"arange", "ones", "zeros", "eye", "tri", "ix_", "triu_indices", "diag_indices", "broadcast_shapes", "iterable",
+         "fft.fftfreq", "result_type", "int64", "float64", "asarray", "array"}
 
 
 def functions() -> dict[str, tuple[str, str]]:

@@ -127,12 +127,14 @@ def begin(asked: Asked, method: Any, exact: bool = False) -> tuple[Any, Layout]:
     return tuple(layout.pack(x) for x in y0) if split else layout.pack(y0), layout
 
 
+def plain_numbers(x: Any) -> bool:
+    """Whether x is a number of Python's, or a (nested) list of them."""
+    return all(map(plain_numbers, x)) and len(x) > 0 if type(x) is list else type(x) in (int, float)
+
+
 def of_numbers(y0: Any) -> Any:
     """A number, or a (nested) list of numbers, as an array of float64; everything else as it is."""
-    def plain(x: Any) -> bool:
-        return all(map(plain, x)) and len(x) > 0 if type(x) is list else type(x) in (int, float)
-
-    if not plain(y0):
+    if not plain_numbers(y0):
         return y0
     try:
         return np.array(y0, dtype=np.float64)

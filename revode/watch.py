@@ -748,8 +748,9 @@ class Back:
         over, close = max(0.0, of_params - self.eps * problem.N ** 0.5), CLOSE[next(iter(self.ys.values())).dtype.itemsize]
         of_leaf = over and over * self.cancelled(0.1 * close / over)
         estimate = {"y0": max(found["W_y"], of_params, CAUTION * self.at_start(of_params)), "params": max(of_params, of_leaf)}
-        if problem.later is not None and max(estimate.values()) > 0.1 * close:
-            problem.later()
+        later, problem.later = problem.later, None           # (it holds the problem)
+        if later is not None and max(estimate.values()) > 0.1 * close:
+            later()
         telling = self.tol if problem.method.exactly_reversible else NEARLY * self.tol
         off = {"y0": of_params > self.tol or found["W_y"] > telling,
                "params": of_params > self.tol or of_leaf > OF_LEAF * self.tol}

@@ -117,28 +117,30 @@ def shim(problem: Problem) -> dict:
 
 
 def by_hand(problem: Problem) -> dict:
-    """steps() and steps_back(), which take the cotangent of the end alone: the outputs before it enter by a solve each."""
+    """steps() and steps_back(), which take the cotangent of the end alone: the outputs before it enter by a sweep each."""
     if problem.dWs is not None or problem.kind == "fixed-point":
         raise NotImplementedError("steps() is for ordinary equations")
     sweep_of(problem)
     method, field, split = method_of(problem), problem.field(), problem.kind == "split"
-    y0, N = tuple(problem.y0) if split else problem.y0, len(problem.ts) - 1
+    y0 = tuple(problem.y0) if split else problem.y0
     states = [state for _, state in rv.steps(field, y0, problem.ts, problem.params, method=method)]
     parts = [dict(state.parts) for state in states]
-    ys = np.stack([np.stack([p["q"], p["v"]]) if split else p["y"] for p in parts])
-    ay0, aparams = 0.0, {name: 0 * w for name, w in problem.params.items()}
-    cotangents = [{part: 0 * x for part, x in p.items()} for p in parts]
-    for n in range(N, 0, -1):
-        if not problem.weights[n].any():
-            continue
-        a = tuple(problem.weights[n]) if split else problem.weights[n]
-        items = list(rv.steps_back(field, states[n], problem.ts[:n + 1], problem.params, ay1=a, y0=y0, method=method))
-        for m, item in enumerate(reversed(items)):
-            for part, x in item.cotangent.items():
-                cotangents[m][part] = cotangents[m][part] + x
-        aparams = {name: aparams[name] + items[-1].aparams[name] for name in aparams}
-        ay0 = ay0 + np.stack(items[-1].ay0 if split else [items[-1].ay0])
-    ay0 = ay0 + (problem.weights[0] if split else problem.weights[:1])
-    for i, part in enumerate(("q", "v") if split else ("y",)):
-        cotangents[0][part] = cotangents[0][part] + (problem.weights[0][i] if split else problem.weights[0])
-    return {"ys": ys, "states": parts, "ay0": ay0 if split else ay0[0], "aparams": aparams, "cotangents": cotangents}
+    found: dict = {"ys": np.stack([np.stack([p["q"], p["v"]]) if split else p["y"] for p in parts]), "states": parts,
+                   "ay0": problem.weights[0], "aparams": {name: 0 * w for name, w in problem.params.items()},
+                   "cotangents": [{part: 0 * x for part, x in p.items()} for p in parts]}
+    for part, w in zip(("q", "v"), problem.weights[0], strict=True) if split else [("y", problem.weights[0])]:
+        found["cotangents"][0][part] = w
+    for n in range(len(states) - 1, 0, -1):
+        if problem.weights[n].any():
+            a = tuple(problem.weights[n]) if split else problem.weights[n]
+            add_sweep(found, list(rv.steps_back(field, states[n], problem.ts[:n + 1], problem.params, ay1=a, y0=y0, method=method)))
+    return found
+
+
+def add_sweep(found: dict, items: list) -> None:
+    """Add what one sweep gives; its last item is at the beginning of the grid."""
+    for m, item in enumerate(reversed(items)):
+        for part, x in item.cotangent.items():
+            found["cotangents"][m][part] = found["cotangents"][m][part] + x
+    found["aparams"] = {name: w + items[-1].aparams[name] for name, w in found["aparams"].items()}
+    found["ay0"] = found["ay0"] + np.stack(items[-1].ay0) if isinstance(items[-1].ay0, tuple) else found["ay0"] + items[-1].ay0

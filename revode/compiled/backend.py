@@ -52,9 +52,16 @@ class Backend:
     def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """A runner for the steps of this problem; None where the tape has to do it."""
         known = getattr(problem.seen, "family", None) is not None              # the forward solve has been here already
-        growing = problem.adaptive is not None and direction == "forward" and not problem.adaptive.arrived(problem)
-        aside = growing or (not known and self.stands_back(direction, problem, parts, params))
-        return None if aside else self.planned(direction, steps, problem, parts, params)
+        why = None
+        if problem.adaptive is not None and direction == "forward" and not problem.adaptive.arrived(problem):
+            why = "each of its adaptive steps depends on the error of the last one"
+        elif not known and self.stands_back(direction, problem, parts, params):
+            why = "it is part of a derivative that the tape records, or on another device"
+        if why is None:
+            return self.planned(direction, steps, problem, parts, params)
+        if not self.auto:
+            self.say(problem, f"backend={self.name!r}: the solve of %s goes {direction} on the tape, because {why}", logging.INFO)
+        return None
 
     def planned(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """runner(), for a solve that programs can do."""
@@ -147,11 +154,16 @@ class Backend:
             self.tell(problem, error)
 
     def tell(self, problem: Problem, error: Exception) -> None:
-        """One message for each field."""
+        """What stood in the way of a program."""
+        text = "the field %s runs on the eager tape, because it cannot be traced into a program: %s"
+        self.say(problem, text, logging.WARNING, error)
+
+    def say(self, problem: Problem, text: str, level: int, *more: Any) -> None:
+        """One message of a kind for each field."""
         name = getattr(problem.system.field, "__qualname__", repr(problem.system.field))
-        if name not in _told:
-            _told.add(name)
-            logger.warning("the field %s runs on the eager tape, because it cannot be traced into a program: %s", name, error)
+        if (name, text) not in _told:
+            _told.add((name, text))
+            logger.log(level, text, name, *more)
 
 
 __all__ = ["PAYS", "Backend", "NotTraceable", "logger"]

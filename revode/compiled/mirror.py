@@ -218,4 +218,4 @@ class Mirror:
 
 def as_python(argument: Any) -> Any:
     """An argument of native code, as it was before it became C's."""
-    return getattr(argument, "array", None) if isinstance(argument, ctypes.c_void_p) else argument.value
+    return getattr(argument, "array", None) if isinstance(argument, ctypes.c_void_p) else argument

@@ -260,6 +260,18 @@ def written_out(x: Value, args: tuple, emit: Callable, values: list[Value]) -> A
     return at[y]
 
 
+def contracted(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
+    """vecdot, matvec and vecmat as products of Einstein's."""
+    assert x.op is not None
+    *cores, out = {"vecdot": ("k", "k", ""), "matvec": ("ik", "k", "i"), "vecmat": ("k", "kj", "j")}[x.op.name]
+    depth, sizes = len(x.shape) - len(out), dict[str, int]()
+    shapes = [values[a].shape if isinstance(a, V) else np.shape(a) for a in args]
+    inputs = tuple("ABCDEFGH"[depth - len(shape) + len(core):depth] + core for shape, core in zip(shapes, cores, strict=True))
+    if any(sizes.setdefault(c, n) != n for word, shape in zip(inputs, shapes, strict=True) for c, n in zip(word, shape, strict=True)):
+        return None                                  # a batch that is stretched
+    return emit(x._replace(op=RULES[np.einsum], args=args, options={"inputs": inputs, "output": "ABCDEFGH"[:depth] + out}))
+
+
 def prod(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
     """np.prod over up to 64 entries: one factor after another."""
     shape = values[args[0]].shape
@@ -328,7 +340,8 @@ def pairwise(x: Value, args: tuple, emit: Callable, values: list[Value]) -> Any:
     return so_far
 
 
-FOR_LOOPS: dict[str, Callable] = {"power": power, "einsum": pairwise, "prod": prod, "cumprod": cumprod}
+FOR_LOOPS: dict[str, Callable] = {"power": power, "einsum": pairwise, "prod": prod, "cumprod": cumprod,
+                                  "vecdot": contracted, "matvec": contracted, "vecmat": contracted}
 
 
 def chained(program: Program) -> Program:

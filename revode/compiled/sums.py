@@ -126,10 +126,12 @@ def single(w: Lowering, x: Value, letters: str, out: str) -> Known:
     """An einsum of one array: a transpose, and sums."""
     known = w.of(x.args[0])
     feature, row = w.numbers(known, w.shape_of(x.args[0]))
-    summed = [c for c in letters if c not in out]
-    order = [letters.index(c) for c in out + "".join(summed)]
+    once = "".join(dict.fromkeys(letters))                        # a letter that stands twice: the diagonal
+    summed = [c for c in once if c not in out]
     if any(letters.index(c) in known.rows for c in summed):
         raise NotFusable("a sum over the trajectories")
+    feature, row = (np.einsum(f"{letters}->{once}", numbers) for numbers in (feature, row))
+    order = [once.index(c) for c in out + "".join(summed)]
     placed = w.placed(known, np.transpose(feature, order), np.transpose(row, order))
     n = len(placed.features) - len(summed)
     index = placed.index.reshape(int(np.prod(placed.features[:n])), -1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from ctypes import c_longlong, c_void_p
 from functools import lru_cache
 from typing import Any
 
@@ -28,6 +29,7 @@ from .steps import Steps
 STEPS = 4096               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
 WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
 ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
+ROOM = 1 << 19             # bytes of the widest value of a tile
 PIECE = 1 << 20            # bytes of states that change their layout at a time
 HEAD = [name for _, name in ARGUMENTS].index("saved")          # arguments of a call that are mostly those of the last one
 NOWHERE = np.asarray([-1], np.int64)
@@ -60,6 +62,7 @@ class Tiles:
         ready = {name: prepared(program) for name, program in steps.programs.items()}
         self.lowered = lower_all(ready, batch)
         self.grids = {name: Grid(program, kinds(program)) for name, program in ready.items()}
+        self.counts = [(name, counts.nfe, counts.nvjp) for name, counts in steps.counts.items() if name in self.lowered]
         self.outputs, self.brownian = outputs, brownian
         self.arguments = arguments(len(outputs))
         self.memory: Any = None                           # of all tiles; P: what depends on the parameters alone
@@ -68,7 +71,17 @@ class Tiles:
         self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
         self.members = max(x.ensemble for x in self.lowered.values())
-        self.settle(T or tile_of(self.rows // self.members, self.dtype), make)
+        self.settle(T or self.tile(self.rows // self.members), make)
+        self.driven = next((role for role in self.source.places if role[0] == "drive"), None)
+
+    def tile(self, rows: int) -> int:
+        """Trajectories in a tile: more of them beside wide matrices, which are read once for all of a tile."""
+        T, wide = tile_of(rows, self.dtype), max((side for x in self.lowered.values() for loop in x.loops
+                                                  if loop.kind in ("linear", "outer") for side in loop.shape[-2:]), default=0)
+        most = min(rows, 4 * T, ROOM // (max(1, wide) * self.dtype.itemsize)) if wide >= WIDEST else T
+        while 2 * T <= most:
+            T *= 2
+        return T
 
     def settle(self, T: int, make: Callable | None) -> None:
         """Choose the size of a tile, and build."""
@@ -78,6 +91,7 @@ class Tiles:
         if make is None:
             self.function = build(self.source.text, self.strict).run
             self.function.restype = None
+            self.function.argtypes = [c_longlong, *(c_void_p if "*" in kind else c_longlong for kind, _ in self.arguments)]
         else:
             self.function = make(self.source)
 
@@ -116,20 +130,29 @@ class Tiles:
         self.views = {role: self.place(role) for role in self.source.places}
         self.packed: list[tuple[np.ndarray, str, int]] = []        # where in P, and which value of which program
         self.before: dict[str, list[int]] = {}                     # by program: the values that depend on the parameters
+        self.copied: list[tuple[np.ndarray, int]] = []             # where in P, and which leaf lies there as it is
         known = set()
         for name, v, offset, F in self.source.layout.params:
             if offset in known:                                    # what several programs read
                 continue
             known.add(offset)
             values: Any = self.lowered[name].program.values                                        # type: ignore[union-attr]
-            self.packed.append((self.P[offset:offset + F].reshape(values[v].shape), name, int(v)))
+            room = self.P[offset:offset + F].reshape(values[v].shape)
+            if values[v].op is None:
+                self.copied.append((room, values[v].role[1]))
+            else:
+                self.packed.append((room, name, int(v)))
         for name in dict.fromkeys(name for _, name, _ in (*self.packed, *self.packed_own)):
             self.before[name] = [i for i, kind in enumerate(self.grids[name].kinds) if kind == "param"]
+        self.sums = {role: {kind for lowered in self.lowered.values() if (kind := lowered.sums.get(role)) is not None}
+                     for role in self.source.places}
 
     def pack_params(self, leaves: list) -> None:
         """What depends on the parameters alone, in one array."""
         done = {name: evaluate(self.lowered[name].program, lambda role: leaves[role[1]], which)     # type: ignore[arg-type]
                 for name, which in self.before.items()}
+        for room, i in self.copied:
+            room[...] = leaves[i]
         for room, name, v in self.packed:
             room[...] = done[name][v]
         for room, name, own in self.packed_own:
@@ -156,6 +179,8 @@ class Tiles:
 
     def tiled(self, x: Any, *steps: int) -> np.ndarray:
         """(rows, features) as (tiles, features, lanes); of many steps as well. A tile has trajectories of one member."""
+        if self.rows == 1:
+            return np.asarray(x).reshape(*steps, 1, -1, 1)
         rows = np.asarray(x).reshape(*steps, self.members, self.rows // self.members, -1)
         short = self.tiles * self.T // self.members - rows.shape[-2]
         if short:
@@ -164,6 +189,8 @@ class Tiles:
 
     def untiled(self, x: Any, *steps: int) -> Any:
         """(tiles, features, lanes) as (rows, features)."""
+        if self.rows == 1:
+            return x.reshape(*steps, 1, -1)
         lanes = np.swapaxes(x, -1, -2).reshape(*steps, self.members, -1, x.shape[-2])
         return lanes[..., :self.rows // self.members, :].reshape(*steps, self.rows, -1)
 
@@ -179,7 +206,8 @@ class Tiles:
             if kind == "aparam":
                 found[role[1]] = self.summed(role, x)
             else:
-                found[role[1]] = self.untiled(x).reshape(self.shapes.get(role, self.shape)).copy()       # for one trajectory a view
+                rows = x if self.rows == 1 else self.untiled(x)
+                found[role[1]] = rows.reshape(self.shapes.get(role, self.shape)).copy()                  # for one trajectory a view
         return found
 
     def flowed(self, memory: Any) -> Any:
@@ -193,7 +221,7 @@ class Tiles:
 
     def summed(self, role: Any, x: np.ndarray) -> np.ndarray:
         """The gradient of a parameter: over the tiles; where there is one for each member, or each trajectory, over theirs."""
-        kinds = {kind for lowered in self.lowered.values() if (kind := lowered.sums.get(role)) is not None}
+        kinds = self.sums[role]
         if LANES in kinds:
             found = self.untiled(x)
         elif MEMBER in kinds:
@@ -220,8 +248,10 @@ class Tiles:
 
     def table(self, name: str, first: int, last: int) -> np.ndarray:
         columns, own = self.source.layout.columns.get(name, []), self.source.layout.own_columns.get(name, [])
-        at = self.grids[name].tables(self.problem, first, last) if columns or own else {}
-        if name in self.built and at and self.built[name][0] is at:          # the same grid again
+        if not columns and not own:
+            return np.zeros((last - first, 0))
+        at = self.grids[name].tables(self.problem, first, last)
+        if name in self.built and self.built[name][0] is at:          # the same grid again
             return self.built[name][1]
         width, each = self.source.widths(name)
         table = np.zeros((last - first, width + self.tiles * each))
@@ -238,41 +268,35 @@ class Tiles:
     def call(self, first: int, last: int, begins: bool = False, lands: bool = False, settles: bool = False, saved: int = 0,
              ys: Any = (), looks: Any = NOWHERE, looked: int = 0, seen: Any = None, known: Any = None) -> None:
         """Steps first .. last - 1, in the direction of this sweep."""
-        N = self.problem.N
+        N, within = self.problem.N, self.lowered
         edge = min(first, N - 1) if self.direction == "forward" else last - 1
-        one = {name: self.columns(name, n, n + 1) if name in self.lowered and wanted else None for name, n, wanted in (
-            ("begin", edge, begins), ("land", first, lands), ("end", first, settles))}
-        counted = {"begin": int(begins), "land": int(lands), "step": last - first - int(lands), "end": int(settles)}
-        for name, times in counted.items():
-            if name in self.steps.counts and name in self.lowered:
-                self.stats.nfe += self.steps.counts[name].nfe * times
-                self.stats.nvjp += self.steps.counts[name].nvjp * times
-        D, width = self.drives(first, last)
-        seed, trajectory, step = self.counters()
-        given = {"first": first, "last": last, "begins": int(begins), "lands": int(lands), "settles": int(settles),
-                 "GB": one["begin"], "GS": self.columns("step", first, last), "GL": one["land"], "GE": one["end"],
-                 "P": self.P, "M": self.memory, "rows": self.rows, "save": self.save, "saved": saved, "D": D, "width": width,
-                 "seed": seed, "trajectory": trajectory, "step": step, "look": looks, "looked": looked, "L": seen, "K": known,
-                 **{f"Y{j}": y for j, y in enumerate(ys or [None] * len(self.outputs))}}
-        self.run(*(given[name] for _, name in self.arguments))
+        times = {"begin": begins, "land": lands, "step": last - first - lands, "end": settles}
+        for name, nfe, nvjp in self.counts:
+            self.stats.nfe += nfe * times[name]
+            self.stats.nvjp += nvjp * times[name]
+        self.run(first, last, int(begins), int(lands), int(settles),                   # in the order of generate.ARGUMENTS
+                 self.columns("begin", edge, edge + 1) if begins and "begin" in within else None, self.columns("step", first, last),
+                 self.columns("land", first, first + 1) if lands and "land" in within else None,
+                 self.columns("end", first, first + 1) if settles and "end" in within else None,
+                 self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), *self.drives(first, last),
+                 *self.counters(), looks, looked, seen, known)
 
     def run(self, *values: Any) -> None:
         """Call the generated code for every tile. Tables, memory and parameters are mostly those of the last call."""
         head = values[:HEAD]
         if len(self.passed) < HEAD:
-            self.passed = [*zip(head, as_c(*head), strict=True)]
-        self.passed = [(x, c if x is before else as_c(x)[0]) for x, (before, c) in zip(head, self.passed, strict=True)]
-        run_tiles(self.function, self.tiles, self.threads, (*(c for _, c in self.passed), *as_c(*values[HEAD:])))
+            self.passed = [(x, as_given(x)) for x in head]
+        self.passed = [(x, c if x is before else as_given(x)) for x, (before, c) in zip(head, self.passed, strict=True)]
+        run_tiles(self.function, self.tiles, self.threads, (*(c for _, c in self.passed), *map(as_given, values[HEAD:])))
 
     def counters(self) -> tuple[int, int, int]:
         return self.seed, self.offset, self.problem.n_before
 
     def drives(self, first: int, last: int) -> tuple[Any, Any]:
         """The increments of these steps, or the widths from which they are made."""
-        roles = [role for role in self.source.places if role[0] == "drive"]
-        if not roles or last <= first:
+        role = self.driven
+        if role is None or last <= first:
             return None, None
-        role = roles[0]
         problem = self.problem
         if self.brownian:
             return None, np.sqrt(np.abs(np.asarray(problem.hs[first:last], np.float64)))
@@ -320,8 +344,9 @@ class Tiles:
         found = {}
         for role in self.roles_of(kind) if looks else ():
             offset, F, _ = self.source.places[role]
-            rows = seen[:, :, offset:offset + F * self.T].reshape(len(looks), self.tiles, F, self.T)
-            rows = self.untiled(rows, len(looks))
+            rows = seen[:, :, offset:offset + F * self.T]
+            if self.rows > 1:
+                rows = self.untiled(rows.reshape(len(looks), self.tiles, F, self.T), len(looks))
             found[role[1]] = rows.reshape(len(looks), *self.shapes.get(role, self.shape))
         return found
 
@@ -342,7 +367,7 @@ class Tiles:
             self.call(until, last, begins=self.begins and "begin" in self.lowered, lands=lands and until == first,
                       settles=flushes and until == first and "end" in self.lowered,
                       saved=at if at >= 0 else len(self.problem.save), ys=a_ys, looks=places,
-                      looked=sum(n >= last for n in looks), seen=seen)
+                      looked=0 if not looks or looks[0] < last else sum(n >= last for n in looks), seen=seen)
             self.begins = False
             last = until
         self.landed, self.glimpse = lands, seen
@@ -374,6 +399,11 @@ class Tiles:
         self.begins, self.landed = "land" not in self.lowered, False
 
 
+def as_given(value: Any) -> Any:
+    """An argument as the call takes it: numbers and what is not there as they are, arrays as pointers."""
+    return value if value is None or type(value) is int else as_c(value)[0]
+
+
 @lru_cache(64)
 def ended(ns: tuple[int, ...]) -> np.ndarray:
     """Grid points as the generated code looks them up, with an end."""
@@ -391,7 +421,6 @@ def aligned(n: int, dtype: Any) -> np.ndarray:
 
 def tree_sum(x: np.ndarray) -> np.ndarray:
     """The sum over the first axis: neighbours first, then neighbours of those, whatever ran where."""
-    x = x.copy()
     while len(x) > 1:
         half = x[0:len(x) - len(x) % 2:2] + x[1::2]
         x = np.concatenate([half, x[-1:]]) if len(x) % 2 else half

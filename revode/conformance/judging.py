@@ -91,31 +91,29 @@ def lacking(found: Answer, level: str) -> str:
 
 # ------------------------------------------------------------------------------------------------------ going forward
 def judge_trajectory(case: Case, found: Answer) -> Verdict:
-    name, ts = case.problem.name, case.problem.ts
     pairs = {"y": list(zip(found.ys, case.ys, strict=True))}
     for part in case.states[0] if found.states else ():
         pairs[f"part {part}"] = [(s[part], r[part]) for s, r in zip(found.states or (), case.states, strict=True)]
-    first: dict[str, int] = {}
-    measures = {}
-    for what, rows in pairs.items():
-        distances = [distance(a, b) for a, b in rows]
-        measures[what] = max(distances)
-        off = [n for n, e in enumerate(distances) if not e <= Y_TOLERANCE]
-        if off:
-            first[what] = off[0]
+    distances = {what: [distance(a, b) for a, b in rows] for what, rows in pairs.items()}
+    measures = {what: max(row) for what, row in distances.items()}
+    first = {what: n for what, row in distances.items() if (n := first_above(row)) is not None}
     if not first:
-        return Verdict(name, "conforms", measures)
+        return Verdict(case.problem.name, "conforms", measures)
     what, n = min(first.items(), key=lambda item: item[1])
-    a, b = pairs[what][n]
     also = [f"{other} at step {m}" for other, m in first.items() if other != what]
-    where = [f"{what}{component(a, b)} differs first at step {n} of {len(ts) - 1} (t = {ts[n]:.6g}): {distance(a, b):.1e} relative"
-             + (f"; {', '.join(also)}" if also else "")]
+    ts = case.problem.ts
+    where = [f"{what}{component(*pairs[what][n])} differs first at step {n} of {len(ts) - 1} (t = {ts[n]:.6g}): "
+             f"{distances[what][n]:.1e} relative" + (f"; {', '.join(also)}" if also else "")]
     evaluation, apart = first_evaluation(case, found.evaluations)
-    if evaluation:
-        where.append(evaluation)
+    where += [evaluation] if evaluation else []
     explained = [fault.says for fault in listed(case.problem.method, case.problem.kind) if goes_the_same_way(case, found, fault)]
     hint = "the numbers are float32 numbers, and the cases are float64" if found.single else small(max(measures["y"], apart))
-    return Verdict(name, "differs", measures, where, list(dict.fromkeys(explained)), hint)
+    return Verdict(case.problem.name, "differs", measures, where, list(dict.fromkeys(explained)), hint)
+
+
+def first_above(distances: list[float]) -> int | None:
+    """Where the tolerance is passed first; not-a-number passes it."""
+    return next((n for n, e in enumerate(distances) if not e <= Y_TOLERANCE), None)
 
 
 def small(distance: float) -> str:
@@ -166,19 +164,22 @@ def judge_gradient(case: Case, found: Answer, implementation: Callable) -> Verdi
     step = first_cotangent(case, found)
     if not off and not step:
         return Verdict(name, "conforms", measures)
-    right = [what for what in wanted if what not in off]
-    where = []
-    if off:
-        each = ", ".join(f"{what}{component(given[what], wanted[what])} {e:.1e}" for what, e in list(off.items())[:3])
-        where.append(f"the trajectory agrees, the gradient does not: {each} relative"
-                     + (f"; {', '.join(right[:3])} {'is' if len(right) == 1 else 'are'} right" if right and len(right) < 4 else ""))
-    if step:
-        where.append(step)
+    where = [line for line in (which_arrays(off, given, wanted), step) if line]
     explained = [says for says, gradient in wrong_gradients(case) if same_gradient(given, *gradient)]
     hint = ""
     if not explained and case.problem.kind != "fixed-point":
         explained, hint = by_order(case, implementation)
     return Verdict(name, "differs", measures, where, explained, hint or small(max(off.values(), default=1.0)))
+
+
+def which_arrays(off: dict, given: dict, wanted: dict) -> str:
+    """The arrays of the gradient that are wrong, three at most, and those that are right if they are few."""
+    if not off:
+        return ""
+    right = [what for what in wanted if what not in off]
+    each = ", ".join(f"{what}{component(given[what], wanted[what])} {e:.1e}" for what, e in list(off.items())[:3])
+    also = f"; {', '.join(right)} {'is' if len(right) == 1 else 'are'} right" if 0 < len(right) < 4 else ""
+    return f"the trajectory agrees, the gradient does not: {each} relative{also}"
 
 
 def as_named(found: Answer) -> dict:
@@ -226,24 +227,27 @@ def refined(problem: Problem, parts: int) -> Problem:
     return replace(problem, ts=ts, weights=weights, dWs=dWs, log=[])
 
 
+def error_at(case: Case, implementation: Callable, parts: int) -> dict | None:
+    """The error of every array of the gradient, of the largest entry of all, with every step cut into `parts`; None without one."""
+    problem = refined(case.problem, parts)
+    right = Reference(problem)
+    ay0, aparams, _ = right.gradient(right.trajectory()[1])
+    wanted = {"dL/dy0": ay0, **{f"dL/d{k}": aparams[k] for k in problem.params}}
+    try:
+        given = as_named(answer(implementation, case, problem))
+    except (CannotRun, NotOffered):
+        return None
+    if set(given) != set(wanted) or given["dL/dy0"] is None:
+        return None
+    scale = max(float(np.max(np.abs(w))) for w in wanted.values())
+    errors = {what: float(np.max(np.abs(given[what] - w))) / scale for what, w in wanted.items()}
+    return errors if all(isfinite(e) for e in errors.values()) else None
+
+
 def by_order(case: Case, implementation: Callable) -> tuple[list[str], str]:
     """Is it a continuous adjoint? Its error falls with the step, by the order of the method. (what it looks like, a hint)."""
-    errors = []
-    for parts in (4, 8):
-        problem = refined(case.problem, parts)
-        right = Reference(problem)
-        ay0, aparams, _ = right.gradient(right.trajectory()[1])
-        wanted = {"dL/dy0": ay0, **{f"dL/d{k}": aparams[k] for k in problem.params}}
-        try:
-            given = as_named(answer(implementation, case, problem))
-        except (CannotRun, NotOffered):
-            return [], ""
-        if set(given) != set(wanted) or given["dL/dy0"] is None:
-            return [], ""
-        scale = max(float(np.max(np.abs(w))) for w in wanted.values())
-        errors.append({what: float(np.max(np.abs(given[what] - w))) / scale for what, w in wanted.items()})
-    coarse, fine = errors
-    if not all(isfinite(e) for e in (*coarse.values(), *fine.values())) or max(fine.values()) < 1e-13:
+    coarse, fine = (error_at(case, implementation, parts) for parts in (4, 8))
+    if coarse is None or fine is None or max(fine.values()) < 1e-13:
         return [], ""
     order = log2(max(coarse.values()) / max(fine.values()))
     if order < 0.7:

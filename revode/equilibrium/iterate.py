@@ -31,6 +31,7 @@ from ..engine.tensor import Tensor, innermost, value_of
 from ..finite import guarded
 from ..gradients import Automatic, Checkpointed, Direct, Reversible
 from ..march import march
+from ..methods.custom import UserMethod
 from ..methods.increment import Increment, System, nested
 from ..methods.protocol import as_method
 from ..methods.shears import Parts
@@ -160,7 +161,8 @@ def fixed_point(
     0.981888 after 32 iterations
     """
     method = RevDEQ() if method is None else method
-    mode = checked(method, gradient, tol, atol, max_steps, compute)
+    check_numbers(tol, atol, max_steps, compute)
+    mode = checked(method, gradient)
     with of_iterations():
         check_y0(z0)
         z0 = tree.map(
@@ -256,12 +258,14 @@ def implicit_tangent(problem: Problem, z: Any, both: Any, d_both: Any) -> Any:
         if change <= 64 * float(np.finfo(z.dtype).eps) * norm(after):
             return moved
     raise FloatingPointError(
-        f"jvp: the change of the fixed point did not settle in {TANGENT_STEPS} iterations, because f is no contraction there; "
-        "use an iteration's own gradient (RevDEQ with Automatic(), Direct()), whose tangent runs along its steps"
+        f"jvp: the change of the fixed point did not settle in {TANGENT_STEPS} iterations, "
+        f"because f is no contraction there; "
+        "use an iteration's own gradient (RevDEQ with Automatic(), Direct()), whose tangent runs "
+        "along its steps"
     )
 
 
-# the iteration as a problem of marching ------------------------------------------------------------------------------
+# the iteration as a problem of marching -----------------------------------------------------------
 class Iterations(Problem):
     """A Problem whose times are the counts 0, 1, 2 .. of its iterations, and whose warnings speak
     of iterations.
@@ -473,10 +477,8 @@ ITERATED = "RevDEQ(beta), Picard(damping) or Anderson(m)"
 MODES = "Automatic(), Reversible(), Direct(), Checkpointed(n), Implicit() or Phantom()"
 
 
-def checked(method: Any, gradient: Any, tol: Any, atol: Any, max_steps: Any, compute: Any) -> Any:
-    """The gradient mode, or the default for this method, after a look at all that is no array."""
-    if not isinstance(method, (RevDEQ, Picard, Anderson)) and not hasattr(method, "word"):
-        raise TypeError(f"fixed_point: method={method!r}; pass {ITERATED}, with the parentheses")
+def check_numbers(tol: Any, atol: Any, max_steps: Any, compute: Any) -> None:
+    """The stop rule, and the dtype of f."""
     for name, value in (("tol", 0.0 if tol is None else tol), ("atol", atol)):
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < inf:
             raise ValueError(
@@ -490,6 +492,17 @@ def checked(method: Any, gradient: Any, tol: Any, atol: Any, max_steps: Any, com
     if compute is not None and np.dtype(compute) not in (np.float32, np.float64):
         raise TypeError(
             f"fixed_point: compute={compute!r}; np.float32, np.float64, or None for z's own dtype"
+        )
+
+
+def checked(method: Any, gradient: Any) -> Any:
+    """The gradient mode, or the default for this method; TypeError where they do not go
+    together.
+    """
+    if not isinstance(method, (RevDEQ, Picard, Anderson, UserMethod)):
+        raise TypeError(
+            f"fixed_point: method={method!r}; pass {ITERATED}, with the parentheses, or a word of "
+            "your own made by rv.shears"
         )
     reversible = hasattr(method, "word")
     if gradient is None:

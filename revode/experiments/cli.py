@@ -32,17 +32,17 @@ from .runner import Plan
 from .training import SLOW_ITERATIONS, Fit, compare_plan, train_plan
 
 EXAMPLES = {"train": """examples:
-  revode train white-dwarf                               the published experiment, in seconds where
-                                                         there is a C++ compiler
-  revode train white-dwarf --seeds 0 1 2                 mean and spread of the loss
-  revode train white-dwarf --gradient checkpointed:8     the same gradient from 8 stored states
+  revode train white-dwarf                                the published experiment, in seconds where
+                                                          there is a C++ compiler
+  revode train white-dwarf --seeds 0 1 2                  mean and spread of the loss
+  revode train white-dwarf --gradient checkpointed:8      the same gradient from 8 stored states
   revode train white-dwarf --method reversible-heun --iterations 100 --backend replay
   revode train white-dwarf --plot fit.png --json figures.json --save params.npz
-  revode train pendulum --data recorded.txt              your copy of the recording, as published
-  revode train spiral --plot spiral.png                  rebuilt and continued beyond the data
-  revode train ou --plot ou.png                          a neural SDE by five methods
-  revode train language --models revdeq --json run.json  a transformer, its depth a fixed point
-  revode train digits                                    an image classifier of the same kind
+  revode train pendulum --data recorded.txt               your copy of the recording, as published
+  revode train spiral --plot spiral.png                   rebuilt and continued beyond the data
+  revode train ou --plot ou.png                           a neural SDE by five methods
+  revode train language --models revdeq --json run.json   a transformer, its depth a fixed point
+  revode train digits                                     an image classifier of the same kind
 
 gradient modes: reversible, reversible:100 (store a state every 100 steps), automatic, direct,
                 checkpointed:8, backsolve
@@ -51,12 +51,12 @@ methods:        coupled:midpoint:0.999 (base and lam), reversible-heun, alf:1.0 
                 runge-kutta:rk4 (not reversible)
 bases:          euler, midpoint, heun2, ralston3, bosh3, rk4, dopri5, tsit5
 """, "compare": """examples:
-  revode compare white-dwarf                          train with reversible, measure every mode
+  revode compare white-dwarf                           train with reversible, measure every mode
   revode compare white-dwarf --plot compare.png --json figures.json
-  revode compare white-dwarf --backend eager --full   train with every mode on the tape; hours
-  revode compare gbm --plot gbm.png                   which method survives which step of a SDE
-  revode compare language --minutes 15 --seeds 0 1 2  equilibrium models beside explicit ones
-  revode compare digits --seeds 0 1 2                 the same on images
+  revode compare white-dwarf --backend eager --full    train with every mode on the tape; hours
+  revode compare gbm --plot gbm.png                    which method survives which step of a SDE
+  revode compare language --minutes 15 --seeds 0 1 2   equilibrium models beside explicit ones
+  revode compare digits --seeds 0 1 2                  the same on images
 
 Without --full, the modes other than reversible take some iterations each, in turns, from the
 parameters that reversible found; their total times are extrapolated.

@@ -69,7 +69,7 @@ class Curve:
 
     @property
     def name(self) -> str:
-        return names.spell(self.solve.gradient) + ("" if self.coupled else ", plain base")
+        return names.spell(self.solve.gradient) + ("" if self.coupled else ", base")
 
     def median(self, n: int) -> float:
         return statistics.median(self.seconds[n])
@@ -272,21 +272,24 @@ def against_base(found: Sequence[Curve]) -> str:
 
 # The report ---------------------------------------------------------------------------------------
 def rendered(rows: Sequence[Curve]) -> list[str]:
-    """One line a curve: times, and what else there is."""
+    """One line a curve: times, and what else there is; the backend where it is not one for all."""
     first = rows[0]
     last = max(first.seconds)
     at = 1000 if 1000 in first.seconds else last
     ns = [m for m in (100, 1000) if m in first.seconds and m != last] + [last]
     memory = sorted({*sorted(first.peak_bytes)[:1], *sorted(first.peak_bytes)[-1:]})
-    headers = ["gradient\nmode", *[f"time\nn = {m}" for m in ns], "over re-\nversible",
-               "slope\nof time",
-               *[f"memory\nn = {m}" for m in memory], "gradient\nerror", "\nbackend"]
-    return [tables.table(headers, [
-        [curve.name, *[tables.seconds(curve.median(m)) if m in curve.seconds else "-" for m in ns],
-         f"{curve.median(at) / first.median(at):.2f}" if at in curve.seconds else "-",
-         "-" if curve.slope is None else f"{curve.slope:.2f}",
-         *[tables.size(curve.peak_bytes[m]) if m in curve.peak_bytes else "-" for m in memory],
-         tables.small(curve.gradient_error.get(at)), curve.backend] for curve in rows])]
+    alike = len({curve.backend for curve in rows}) == 1
+    time_at = lambda m: lambda c: tables.seconds(c.median(m)) if m in c.seconds else "-"
+    size_at = lambda m: lambda c: tables.size(c.peak_bytes[m]) if m in c.peak_bytes else "-"
+    over = lambda c: f"{c.median(at) / first.median(at):.2f}" if at in c.seconds else "-"
+    return [tables.columns(rows, (
+        ("gradient\nmode", lambda c: c.name),
+        *((f"time\nn = {m}", time_at(m)) for m in ns),
+        ("over re-\nversible", over),
+        ("slope\nof time", lambda c: "-" if c.slope is None else f"{c.slope:.2f}"),
+        *((f"memory\nn = {m}", size_at(m)) for m in memory),
+        ("gradient\nerror", lambda c: tables.small(c.gradient_error.get(at))),
+        ("\nbackend", lambda c: "-" if alike else c.backend)))]
 
 
 def add_options(parser: Any) -> None:

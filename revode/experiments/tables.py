@@ -31,10 +31,10 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         for line in [*lines, ["-" * width for width in widths], *rows])
 
 
-Column = tuple[str, Callable[[dict], str]]          # a heading, and what it says of a row
+Column = tuple[str, Callable[[Any], str]]          # a heading, and what it says of a row
 
 
-def columns(rows: Sequence[dict], wanted: Sequence[Column]) -> str:
+def columns(rows: Sequence[Any], wanted: Sequence[Column]) -> str:
     """The table of these columns; one that has nothing to say of any row is left out."""
     cells = [(head, [say(row) for row in rows]) for head, say in wanted]
     kept = [(head, column) for i,

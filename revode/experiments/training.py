@@ -457,9 +457,7 @@ def all_tables(rows: Sequence[dict], iterations: int) -> list[str]:
     """What was found and how long it took; what it cost and how right it was; what was learnt."""
     found = tables.columns(rows, [*FOUND, (f"{iterations:,}\niterations", total_of), *COMPILED])
     if any(row["extrapolated"] for row in rows):
-        found += ("\n~ extrapolated: fewer iterations were timed (those of 'compare' in turns, "
-                  "from the same "
-                  "parameters).")
+        found += "\n~ extrapolated, from fewer iterations; those of 'compare' were taken in turns."
     measured_rows = [row for row in rows if "nfe" in row]
     return [found, *([tables.columns(measured_rows, COST)] if measured_rows else []), *learnt(rows)]
 

@@ -14,9 +14,12 @@ def test_the_code_runs(capsys):
     for block in re.findall(r"```python\n(.*?)```", README, re.S):
         exec(compile(block, "README.md", "exec"), names)
     out = capsys.readouterr().out
-    found = re.fullmatch(r"loss 0\.541824, states held 2, round trip (\de[-+]\d\d)\n", out)         # the start and the end
+    loss, certificate = out.splitlines()
+    found = re.fullmatch(r"loss 0\.541824, states held 2, round trip (\de[-+]\d\d)", loss)         # the start and the end
     # RK4 is undone to O(h^5) a step: at most 1000 * .005**5 = 3e-9 for a field of size 1, and this one is small and smooth
     assert found and float(found[1]) < 3e-9, out
+    shown = re.search(r"# (error below.*\))\n", README)
+    assert shown and certificate == shown[1]
 
 
 def test_the_gpu_example_runs_on_the_host(capsys, monkeypatch):

@@ -367,6 +367,30 @@ def test_trees_of_state_and_leaves_that_are_no_floats() -> None:
 
 
 # steps by hand, backends, precision ---------------------------------------------------------------
+def test_a_word_of_your_own_is_an_iteration() -> None:
+    """RevDEQ with another relaxation in each half, as three lines of a user."""
+
+    def word(t0: Any, t1: Any, dx: Any) -> tuple:
+        return (
+            rv.Shear("y", ("z",), lambda F, z: 0.5 * F.field(t0, z), scale=0.5),
+            rv.Shear("z", ("y",), lambda F, y: 0.75 * F.field(t1, y), scale=0.25),
+        )
+
+    method = rv.shears(word, outputs=("z",))
+    args = case()
+
+    def of(args: Any) -> Any:
+        z0, p, x = args
+        y = z = z0
+        for _ in range(4):
+            y = 0.5 * y + 0.5 * cell(z, p, x)
+            z = 0.25 * z + 0.75 * cell(y, p, x)
+        return np.sum(z**3 + z)
+
+    found, _ = gradient(args, method=method, tol=None, max_steps=4, gradient=rv.Reversible())
+    assert apart(found, complex_step_gradient(of, args)) < 1e-12
+
+
 def test_an_iteration_is_a_solve() -> None:
     """steps, steps_back and solve know RevDEQ as any word: time is the count of its iterations."""
     z0, p, x = case()
@@ -566,6 +590,11 @@ BAD: dict[str, tuple] = {
         lambda: rv.fixed_point(still, Z, method="anderson"),
         TypeError,
         "pass RevDEQ.*parentheses",
+    ),
+    "coupled": (
+        lambda: rv.fixed_point(still, Z, method=rv.Coupled()),
+        TypeError,
+        "pass RevDEQ.*rv.shears",
     ),
     "ode method": (
         lambda: rv.fixed_point(still, Z, method=rv.RungeKutta("rk4")),

@@ -50,7 +50,7 @@ class Flow:
 
 
 @pytest.mark.parametrize("method", [rv.Coupled(), rv.EES27(), rv.RungeKutta(), rv.shears(lambda t0, t1, h: []), Own(), Flow()],
-                         ids=repr)
+                         ids=lambda method: type(method).__name__)
 def test_a_method_has_every_attribute(method: Any) -> None:
     made = as_method(method)
     assert [name for name in ASKED if not hasattr(made, name)] == []
