@@ -351,7 +351,10 @@ class Ahead:
 
     @cached_property
     def flows(self) -> bool:
-        """Whether the steps are those of an explicit method that nobody controls."""
+        """Whether the steps are those of an explicit method that nobody controls, and are to be looked at."""
+        y = self.problem.scales.get(self.problem.method.outputs[0])
+        if y is None or 3 * y.nbytes > ROOM:                      # of large states three are too many to hold
+            return False
         return self.problem.adaptive is None and not self.problem.method.exactly_reversible and not self.problem.unstable
 
     @property
