@@ -255,6 +255,8 @@ class Trial:
     def __init__(self, field: Callable, y0: Any, ts: Any, params: Any, method: Any) -> None:
         self.problem, initial, params, _ = prepare(Asked(field, y0, ts, params, method, save=[-1]))
         self.method = self.problem.method
+        if not self.problem.N:
+            raise ValueError(f"advise: ts={np.asarray(ts).tolist()} holds no step; give a grid of two times or more")
         if not self.method.reversible:
             raise TypeError(f"advise: {self.method!r} cannot be run backwards; ask about Coupled({self.method.base!r}), which is "
                             "that method made reversible")

@@ -53,7 +53,7 @@ BUDGET = {
     "tangent": 60,
     "certify": 120,
     "engines": 180,
-    "march": 115,
+    "march": 140,                    # what is kept, and one window of neighbours at a time
     "stiffness": 60,
     "watch": 620,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "finite": 85,
