@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -161,15 +161,18 @@ def stacked_rows(states: Rows) -> Parts:
     return {name: (x[0][None] if len(x) == 1 else np.stack(x)) if isinstance(x, list) else x for name, x in states.items() if len(x)}
 
 
-@contextmanager
-def progress(problem: Problem) -> Iterator[Callable]:
-    """bar(steps): a function that shows, if that was asked for, how far the march is."""
+def progress(problem: Problem) -> AbstractContextManager:
+    """A function of the steps taken, which shows, if that was asked for, how far the march is."""
     if not problem.progress:
-        yield lambda steps: None
-        return
+        return nullcontext(lambda steps: None)
     try:
         from tqdm import tqdm
     except ImportError:
         raise ImportError("solve: progress=True shows a bar with tqdm, which is not installed; pip install tqdm") from None
-    with tqdm(desc="solve", unit="step", leave=False, total=None if problem.adaptive else problem.N) as bar:
+    return showing(tqdm(desc="solve", unit="step", leave=False, total=None if problem.adaptive else problem.N))
+
+
+@contextmanager
+def showing(bar: Any) -> Iterator[Callable]:
+    with bar:
         yield bar.update
