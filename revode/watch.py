@@ -641,8 +641,9 @@ class Back:
             e = injected([D[at[j]] for j in range(width)], self.pairs.k)
             moved = a_y * (y[name] - parts[name][at[width // 2 - 1]])
             ay = np.maximum(ay, 1e-2 * abs(a_y) * self.scales[name])               # a state at zero has no size of its own
-            before = weighted(data.a, {name: x[at[width // 2 - 1]] for name, x in cotangents.items()})
-            changes = members(a_y - before) / (members(a_y) + self.tiny)           # by how much a step changes what is small
+            apart = 2 if self.pairs.smooth else 1                                  # steps: what swings from one to the next is no change
+            before = weighted(data.a, {name: x[at[width // 2 - apart]] for name, x in cotangents.items()})
+            changes = members(a_y - before) / (apart * members(a_y) + self.tiny)   # by how much a step changes what is small
             self.sums.append((members(weighted(data.b, a) * e), members(moved), members(ay), changes))
 
     def compare(self, ns: list[int], parts: Parts, truth: Parts, cotangents: Parts) -> None:
