@@ -477,14 +477,14 @@ class Ahead:
         """Whether no step was large and the last one follows the field: quickly told, and mostly so."""
         s = self.problem.scales[self.problem.method.outputs[0]]
         steps = y[1:] - y[:-1]
-        if self.problem.driver is not None or not (abs(steps).max(axis=(0, 1)) <= STEEP * s).all():
+        if self.problem.driver is not None or not bool(to_host((abs(steps).max(axis=(0, 1)) <= STEEP * s).all())):
             return False
-        before, after = steps[:, -1]
+        before, after = steps[0, -1], steps[1, -1]
         s, before, after = (to_host(x) for x in (s + floor(s), before, after))
         moved = self.looked(lambda: self.moves(self.problem.N - 1)(y[1, -1]))
         if moved is None:
             return False
-        missed = abs(moved - (before + after) / 2) / s
+        missed = abs(to_host(moved) - (before + after) / 2) / s
         return bool((missed <= 0.5 * FOLLOWS * (abs(before) / s + abs(after) / s).max(axis=-1, keepdims=y.ndim > 2)).all())
 
     def at_end(self, s: Any) -> None:
@@ -641,7 +641,7 @@ class Back:
             e = injected([D[at[j]] for j in range(width)], self.pairs.k)
             moved = a_y * (y[name] - parts[name][at[width // 2 - 1]])
             ay = np.maximum(ay, 1e-2 * abs(a_y) * self.scales[name])               # a state at zero has no size of its own
-            apart = 2 if self.pairs.smooth else 1                                  # steps: what swings from one to the next is no change
+            changes = members(a_y - before) / (apart * members(a_y) + self.tiny)   # by how much a step changes what is small
             before = weighted(data.a, {name: x[at[width // 2 - apart]] for name, x in cotangents.items()})
             changes = members(a_y - before) / (apart * members(a_y) + self.tiny)   # by how much a step changes what is small
             self.sums.append((members(weighted(data.b, a) * e), members(moved), members(ay), changes))

@@ -396,9 +396,10 @@ def test_what_stands_in_the_way_is_said():
     def mean(t, y, p):
         return y - np.mean(y, axis=0)
 
+    p = weights(2, 4)
+
     def solve(f: Any = net, auto: bool = False, gradient: Any = None, y0: Any = np.ones((3, 2))) -> Any:      # noqa: B008
         backend: Any = fused.Fusing("fused", auto, True, True, None, fused.shim(), ())
-        p = weights(2, 4)
         return rv.value_and_grad(lambda y: np.sum(rv.solve(f, y, TS, p, backend=backend, gradient=gradient).y1))(y0)
 
     with pytest.raises(CannotBeFused, match=r"solve: this solve cannot be fused: .*sum"):
@@ -417,7 +418,7 @@ def test_adaptive_solves_are_fused_on_the_way_back():
     def slopes(backend: Any) -> list:
         def loss(y0: Any, p: Any) -> Any:
             return np.sum(rv.solve(net, y0, (0.0, 1.0), p, controller=rv.PID(1e-4, 1e-4), backend=backend,
-                                   arithmetic="strict").ys ** 2)
+                                   gradient=rv.Reversible(), arithmetic="strict").ys ** 2)
         return rv.tree.flatten(rv.grad(loss, argnums=(0, 1))(y0, p))[0]
 
     launches: list = []

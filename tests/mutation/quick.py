@@ -182,7 +182,7 @@ def check_table(rv: Any, table: list) -> None:
 
 def run_solve(rv: Any, method: Any, gradient: Any, y0: Any, split: bool) -> tuple:
     def loss(y0: Any, params: Any) -> Any:
-        sol = rv.solve(field, y0, TS, params, method=method, gradient=gradient, save=SAVED)
+        sol = rv.solve(field, y0, TS, params, method=method, gradient=gradient, save=SAVED, backend="eager")
         return loss_of(list(sol.ys) if split else [sol.ys], sol.y1[0] if split else sol.y1), sol
     (_, sol), gradients = rv.value_and_grad(loss, argnums=(0, 1), has_aux=True)(y0, PARAMS)
     return sol, rv.tree.flatten(gradients)[0]
@@ -284,7 +284,7 @@ def check_checkpoints() -> None:
         store = Online(n)
         for i in range(40):
             store.offer(i, {})
-            places = sorted(store.kept)
+            places = sorted(store)
             assert len(places) == min(i + 1, n) and places[0] == 0, (n, i, places)
             # All untaped steps, the first sweep included: what an optimal plan needs that does not know the last step, N more.
             total = i + 1 + sum(least(b - a, n - j) for j, (a, b) in enumerate(pairwise([*places, i + 1])))

@@ -158,7 +158,8 @@ def test_solve_and_its_gradient(name, mode, dtype):
     # A Python float in params: its gradient is a number on whichever side it was made.
     rate = fake_aparams["rate"]
     assert float(rate.get() if type(rate) is FakeArray else rate) == aparams["rate"] and aparams["n"] is None
-    assert vars(fake_sol.stats) == vars(sol.stats)
+    # (where Direct and Backsolve ask for a program, that looks at the field once: there is none for devices here)
+    assert {**vars(fake_sol.stats), "checks": 0} == {**vars(sol.stats), "checks": 0}
 
 
 def test_a_tree_as_state_resuming_and_stepping_by_hand():
