@@ -641,7 +641,7 @@ class Back:
             e = injected([D[at[j]] for j in range(width)], self.pairs.k)
             moved = a_y * (y[name] - parts[name][at[width // 2 - 1]])
             ay = np.maximum(ay, 1e-2 * abs(a_y) * self.scales[name])               # a state at zero has no size of its own
-            changes = members(a_y - before) / (apart * members(a_y) + self.tiny)   # by how much a step changes what is small
+            apart = 2 if self.pairs.smooth else 1                                  # what swings from step to step is no change
             before = weighted(data.a, {name: x[at[width // 2 - apart]] for name, x in cotangents.items()})
             changes = members(a_y - before) / (apart * members(a_y) + self.tiny)   # by how much a step changes what is small
             self.sums.append((members(weighted(data.b, a) * e), members(moved), members(ay), changes))
