@@ -45,7 +45,7 @@ def columns(rows: Sequence[Any], wanted: Sequence[Column]) -> str:
 
 def fill(text: str, indent: str = "  ") -> str:
     """A sentence or more, in lines of at most WIDTH; indent: of all but the first."""
-    return textwrap.fill(text, WIDTH, subsequent_indent=indent)
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def seconds(x: float | None) -> str:
