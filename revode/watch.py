@@ -850,7 +850,7 @@ def finite(x: float) -> float:
 TOL = 1e-3            # estimated relative error of the gradient from which a sweep is not trusted
 # From where on two copies part: for k > 0, and for k < 0, where a gap swings. Chosen on the 1685 solves of python -m
 # reference.detection with the seeds 0 and 1; docs/warnings.md shows them.
-LIMITS = {"grid": (Limits(0.005, 0.07, 0.05, 3.0), Limits(0.01, 0.2, 0.25, 20.0)),
+LIMITS = {"grid": (Limits(0.005, 0.07, 0.15, 3.0), Limits(0.01, 0.2, 0.25, 20.0)),
           "adaptive": (Limits(0.0025, 0.1, 0.3, 3.0), Limits(0.01, 0.2, 0.25, 3.0)),
           "driven": (Limits(0.025, 0.2, 1.0, 5.0), Limits(0.025, 0.2, 1.0, 20.0))}
 PLACES = 4             # at most so many of the largest steps are looked at
