@@ -166,13 +166,7 @@ def advise(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any
         if not suits or isinstance(method, Coupled):
             recommended, path = followed(trial, method, suits)
         if path:
-            better = path.sweep(restart=limit / RESERVE)
-            resync = better.stretch
-        while path and resync is not None:
-            better = path.sweep(resync=resync)
-            if better.relative <= limit / RESERVE or resync == 1:
-                break
-            resync = max(1, int(0.7 * resync))
+            resync, better = often_enough(path, limit / RESERVE)
     span = abs(float(trial.problem.ts[-1] - trial.problem.ts[0]))
     h = span / trial.problem.N
     contraction = float(trial.contracting.sum()) / span
@@ -183,6 +177,18 @@ def advise(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any
         lam_below=math.exp(-max(contraction * h, 0.0)) if trial.rated else math.nan,
         amplification=found.error / found.local if found.local else 1.0, roundtrip=found.error, relative=found.relative,
         recommended=recommended, resync=resync, recommended_roundtrip=better.error)
+
+
+def often_enough(path: Path, limit: float) -> tuple[int | None, Swept]:
+    """After how many steps a sweep along this path should start anew (None: never), and how it does then."""
+    better = path.sweep(restart=limit)
+    resync = better.stretch
+    while resync is not None:
+        better = path.sweep(resync=resync)
+        if better.relative <= limit or resync == 1:
+            break
+        resync = max(1, int(0.7 * resync))
+    return resync, better
 
 
 def followed(trial: Trial, method: Any, suits: bool) -> tuple[Any, Path | None]:

@@ -87,32 +87,38 @@ def named(path: Any) -> str:
 
 def packed(x: Any, where: str, arrays: list[np.ndarray]) -> Any:
     """What JSON can hold: a plain value as it is, anything else as [what it is, what is in it]. Arrays are put aside."""
+    def inside(child: Any, of: str) -> Any:
+        return packed(child, where + of, arrays)
+
     kind = type(x)
     if kind in PLAIN:
         return x
     if kind in (list, tuple):
-        return [kind.__name__, [packed(child, f"{where}[{i}]", arrays) for i, child in enumerate(x)]]
+        return [kind.__name__, [inside(child, f"[{i}]") for i, child in enumerate(x)]]
     if kind is dict and all(type(key) is str for key in x):
-        return ["dict", {key: packed(child, f"{where}[{key!r}]", arrays) for key, child in x.items()}]
+        return ["dict", {key: inside(child, f"[{key!r}]") for key, child in x.items()}]
     if (kind is np.ndarray or issubclass(kind, (np.generic, np.memmap))) and x.dtype != object:        # masks would be lost
         arrays.append(np.asarray(x))
         return ["number" if issubclass(kind, np.generic) else "array", len(arrays) - 1]
     if kind is Fraction:                                                          # in tableaux
         return ["fraction", str(x)]
-    if kind.__name__ == "UserMethod" and kind.__module__.startswith("revode."):
+    if kind.__module__.startswith("revode.") and kind.__name__ == "UserMethod":
         return None
-    if kind.__name__ == "Layout" and kind.__module__ == "revode.problem":
-        y = trees.unflatten(x.structure, [np.array(shape, int) for shape in x.shapes])
-        return ["layout", [packed(y, f"{where}.y", arrays), x.split]]
+    if kind.__module__ == "revode.problem" and kind.__name__ == "Layout":
+        return ["layout", [inside(trees.unflatten(x.structure, [np.array(shape, int) for shape in x.shapes]), ".y"), x.split]]
     names = fields(kind)
-    if names is not None:
-        return [f"{kind.__module__}.{kind.__name__}", {name: packed(getattr(x, name), f"{where}.{name}", arrays) for name in names}]
+    if names is None:
+        raise TypeError(refusal(x, where))
+    return [f"{kind.__module__}.{kind.__name__}", {name: inside(getattr(x, name), f".{name}") for name in names}]
+
+
+def refusal(x: Any, where: str) -> str:
+    kind = type(x).__name__
     if isinstance(x, (dict, list, tuple)) or dataclasses.is_dataclass(x):
         keys: Any = f" with keys {tuple(x)}" if isinstance(x, dict) else ""
-        raise TypeError(f"save: cannot keep a {kind.__name__}{keys}; use dicts with "
-                        "string keys, lists and tuples")
-    raise TypeError(f"save: the leaf {where or 'given'} is a {kind.__name__}; an archive holds NumPy arrays, numbers, strings, "
-                    "bools and None. Move device arrays with to_host first.")
+        return f"save: cannot keep a {kind}{keys}; use dicts with string keys, lists and tuples"
+    return (f"save: the leaf {where or 'given'} is a {kind}; an archive holds NumPy arrays, numbers, strings, "
+            "bools and None. Move device arrays with to_host first.")
 
 
 def fields(kind: type) -> tuple[str, ...] | None:

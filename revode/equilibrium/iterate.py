@@ -507,8 +507,7 @@ def checked(method: Any, gradient: Any) -> Any:
     reversible = hasattr(method, "word")
     if gradient is None:
         return Automatic() if reversible else Implicit()
-    known = (Automatic, Reversible, Direct, Checkpointed, Implicit, Phantom)
-    if not isinstance(gradient, known):
+    if not isinstance(gradient, (Automatic, Reversible, Direct, Checkpointed, Implicit, Phantom)):
         raise TypeError(
             f"fixed_point: gradient={gradient!r}; pass one of {MODES}, with the parentheses"
         )

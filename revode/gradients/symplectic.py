@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
 from ..engines import Eager
@@ -58,25 +60,35 @@ class StageByStage(Eager):
     """The tape, of one evaluation at a time."""
 
     def pull(self, last: int, first: int, a_ys: tuple, states: Rows) -> None:
-        problem, stats = self.problem, self.problem.stats
-        tab = tableau(problem.method.base)
+        tab = tableau(self.problem.method.base)
         used = [i for i, b in enumerate(tab.b) if b][-1] + 1                  # the last stage of a pair may serve the error alone
-        a_ij, b = [[float(x) for x in row] for row in tab.a], [float(x) for x in tab.b]
-        F = Increment(problem.system, self.params)
+        A, b = np.zeros((used, used)), [float(x) for x in tab.b]
+        for i, row in enumerate(tab.a[:used]):
+            A[i, :len(row)] = [float(x) for x in row]
+        F = Increment(self.problem.system, self.params)
         for n in range(last - 1, first - 1, -1):
-            step, y, a = problem.step(n), states["y"][n - first], self.cotangents["y"]
+            step, a = self.problem.step(n), self.cotangents["y"]
             times = [step.t0 if c == 0 else step.t1 if c == 1 else step.t0 + float(c) * (step.t1 - step.t0) for c in tab.c]
-            stages: list[Any] = []
+            Y: list[Any] = []
             K: list[Any] = []
             for i in range(used):
-                stages.append(combine(y, [(x, j) for j, x in enumerate(a_ij[i]) if x], K))
-                K.append(F(times[i], stages[i], step.dx) if i + 1 < used else None)            # of the last one nobody asks
+                Y.append(combine(states["y"][n - first], weights(A[i]), K))
+                K.append(F(times[i], Y[i], step.dx) if i + 1 < used else None)                 # of the last one nobody asks
             aY: list[Any] = [None] * used
             for i in range(used - 1, -1, -1):
-                aK = combine(b[i] * a, [(a_ij[j][i], j) for j in range(i + 1, used) if len(a_ij[j]) > i and a_ij[j][i]], aY)
-                _, back = vjp(lambda Y, p, t=times[i], dx=step.dx: Increment(problem.system, p)(t, Y, dx), stages[i], self.params)
-                aY[i], a_params = back(aK)
-                stats.nvjp += 1
-                accumulate(self.R.aparams, [g for g in tree.flatten(a_params)[0] if g is not None])
+                aY[i] = self.stage(times[i], Y[i], step.dx, combine(b[i] * a, weights(A[:, i]), aY))
             self.cotangents = {"y": combine(a, [(1.0, i) for i in range(used)], aY)}
             self.enter(n, a_ys)
+
+    def stage(self, t: Any, Y: Any, dx: Any, aK: Any) -> Any:
+        """One evaluation on a tape, and back: the cotangent of its stage; that of the parameters is added to the sums."""
+        _, back = vjp(lambda Y, p: Increment(self.problem.system, p)(t, Y, dx), Y, self.params)
+        aY, a_params = back(aK)
+        self.problem.stats.nvjp += 1
+        accumulate(self.R.aparams, [g for g in tree.flatten(a_params)[0] if g is not None])
+        return aY
+
+
+def weights(column: np.ndarray) -> list[tuple[float, int]]:
+    """The entries of a column or a row of a tableau that are not zero, each with its stage."""
+    return [(float(x), int(j)) for j, x in enumerate(column) if x]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import revode as rv
+from revode.compiled.lines import Code
 from revode.compiled.program import ADD, V, interpret, kinds, trace
-from revode.compiled.replay import Code
 from revode.compiled.rules import simplify
 from revode.engine.tensor import RULES, NotTraceable
 from tests.unit import engine_table
