@@ -37,6 +37,7 @@ EXAMPLES = {"train": """examples:
   revode train white-dwarf --seeds 0 1 2                  mean and spread of the loss
   revode train white-dwarf --gradient checkpointed:8      the same gradient from 8 stored states
   revode train white-dwarf --method reversible-heun --iterations 100 --backend replay
+  revode train white-dwarf --certify                      the gradient's error, measured
   revode train white-dwarf --plot fit.png --json figures.json --save params.npz
   revode train pendulum --data recorded.txt               your copy of the recording, as published
   revode train spiral --plot spiral.png                   rebuilt and continued beyond the data
@@ -166,6 +167,9 @@ def add_experiment(subparsers: Any, command: str, name: str, module: Any) -> Non
     add_files(sub)
     sub.add_argument("--save", metavar="OUT.npz",
                      help="write the best parameters of the first row; rv.load reads them")
+    sub.add_argument("--certify", type=whole(1), nargs="?", const=4, default=0, metavar="K",
+                     help="measure the error of the gradient along K random directions (4), by "
+                          "forward mode on the tape")
     backends.add_options(sub)
     if command == "train":
         sub.add_argument("--gradient", type=named("gradient"), metavar="G",
@@ -200,7 +204,7 @@ def jobs_of(args: Namespace, gradient: Any) -> list[Fit]:
             mode = checked_mode(gradient, method)
             name = e.name if isinstance(made, list) else names.spell(mode)
             jobs.append(Fit(f"{name}, seed {seed}" if args.seeds else name, e,
-                            replace(solver, method=method, gradient=mode), seed))
+                            replace(solver, method=method, gradient=mode), seed, args.certify))
     return jobs
 
 

@@ -257,7 +257,7 @@ def test_train_writes_its_figures(capsys, tmp_path, gradient, states, nfe, nvjp)
         "seed": 0, "dtype": "float64", "backend": "eager"}
     assert settings["words"] == list(e.words) and settings["published_iterations"] == 1000
     row, = report["rows"]
-    assert set(row) == {*ROW, "rejected", "gradient_error", "roundtrip", "relative", "compile_seconds", "stopped"}
+    assert set(row) == {*ROW, "rejected", "gradient_error", "certificate", "roundtrip", "relative", "compile_seconds", "stopped"}
     for key, kind in ROW.items():
         assert type(row[key]) is kind, key
     assert (row["gradient"], row["states"], row["nfe"], row["nvjp"]) == (gradient, states, nfe, nvjp)
@@ -276,19 +276,20 @@ def test_train_writes_its_figures(capsys, tmp_path, gradient, states, nfe, nvjp)
 
 def test_seeds_are_trained_one_by_one(capsys, tmp_path):
     path = tmp_path / "out.json"
-    status, out, _ = run(capsys, "train", "white-dwarf", *TINY, "--seeds", 0, 4, 5, "--json", path)
+    status, out, _ = run(capsys, "train", "white-dwarf", *TINY, "--seeds", 0, 4, 5, "--json", path, "--certify")
     rows = json.loads(path.read_text())["rows"]
     assert status == 0 and [row["name"] for row in rows] == ["reversible, seed 0", "reversible, seed 4", "reversible, seed 5"]
     losses = [row["loss"] for row in rows]
     alone = training.fit(job(white_dwarf.experiment(N), seed=4), 3)
     assert losses[1] == alone.loss and len(set(losses)) == 3
     assert f"loss {np.mean(losses):.1e} +- {np.std(losses, ddof=1):.1e} (mean and standard deviation over 3 seeds)" in out
+    assert "reversible, seed 4, gradient: error below" in out and [row["certificate"]["probes"] for row in rows] == [4, 4, 4]
 
 
 def test_compare_measures_every_mode(capsys, tmp_path):
     path = tmp_path / "out.json"
     status, out, err = run(capsys, "compare", "white-dwarf", "--steps", "50", "--iterations", "6", "--json", path,
-                           "--backend", "eager")
+                           "--backend", "eager", "--certify", 2)
     assert status == 0
     rows = {row["name"]: row for row in json.loads(path.read_text())["rows"]}
     counts = (44, 32, 16, 8, 4, 2)
@@ -305,10 +306,14 @@ def test_compare_measures_every_mode(capsys, tmp_path):
         assert row["relative"] == 1.0 if name == "reversible" else row["relative"] > 0
         assert row["peak_bytes"] > 50 * 2 * 8                # at least the saved states
         assert f"measuring {name}" in err or name == "reversible"
+        sure = row["certificate"]["below"] / row["certificate"]["size"]
         if name == "backsolve":
             assert 1e-9 < row["gradient_error"] < 0.1        # the continuous adjoint: right to O(h^2) only
+            # The bound is sqrt(x / .103) of the error, x chi-square of 2 degrees: between these in 998 of 1000 seeds.
+            assert row["gradient_error"] / 7 < sure < 20 * row["gradient_error"]
         else:
             assert row["gradient_error"] < 5e-13             # as above, with 50 steps
+            assert sure < 5e-12
     assert rows["direct"]["peak_bytes"] > 3 * rows["reversible"]["peak_bytes"]
     assert rows["reversible"]["roundtrip"]["absolute"] < 50 * 4 * 2e-16 and rows["reversible"]["iterations"] == 6
     found, cost, published = tables_of(out)
