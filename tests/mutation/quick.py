@@ -181,7 +181,7 @@ def check_table(rv: Any, table: list) -> None:
 
 
 def check_tangents(rv: Any) -> None:
-    """The tangent of a custom operation is that of the primal, or the one given: never central differences where it can be followed."""
+    """The tangent of a custom operation is that of the primal, or the one given; no central differences where it can be followed."""
     x, v = Y0, Y0[::-1]
     value = lambda x, scale: (np.sin(x) * x * scale, lambda g: (g, None))          # the pullback is wrong, and no matter here
     truth = np.imag(np.sin(x + 1e-30j * v) * (x + 1e-30j * v) * 1.5) / 1e-30
