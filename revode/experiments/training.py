@@ -8,8 +8,8 @@
         ...                                           iteration; fit() below says when it is enough
 
 Time, memory and gradient error are taken in separate iterations, because tracing allocations makes
-one
-three to five times slower. Times are wall-clock, of whole iterations: loss, gradient and update.
+one three to five times slower. Times are wall-clock, of whole iterations: loss, gradient and
+update.
 """
 from __future__ import annotations
 
@@ -110,9 +110,8 @@ def fit(job: Fit, iterations: int, params: Any = None, progress: str | None = No
 
     progress: the name on the progress bar; None for no bar. warned: where warnings are added up.
     Ctrl-C, a loss that is not finite and a solve that breaks down end the run early; what was
-    reached is
-    returned. Raises KeyboardInterrupt or FloatingPointError where not even the first loss was
-    reached.
+    reached is returned. Raises KeyboardInterrupt or FloatingPointError where not even the first
+    loss was reached.
     """
     loop = job.experiment.training(job.start if params is None else params, job.solve)
     best, losses, seconds, stopped, stats = params, [], [], None, Stats()
@@ -153,8 +152,7 @@ def check_finite(loss: float, grads: Any) -> None:
 # Measuring ----------------------------------------------------------------------------------------
 def peak_memory(run: Callable) -> tuple[int, Any]:
     """Bytes allocated by run() at its peak, by Python and NumPy, above what there was before; and
-    what
-    it returned."""
+    what it returned."""
     gc.collect()
     ours = not tracemalloc.is_tracing()
     if ours:
@@ -180,8 +178,7 @@ def relative_error(grads: Any, truth: Any) -> float:
 
 def direct_gradient(loss: Callable, params: Any, solve: Solver, steps: int = 0) -> Any:
     """The gradient by full backpropagation on the tape, the truth for the others; None where its
-    tape
-    would be too large."""
+    tape would be too large."""
     if steps > DIRECT_STEPS:
         return None
     tape = replace(solve, gradient=Direct(), backend="eager")
@@ -220,8 +217,7 @@ def certificate(job: Fit, params: Any) -> Any:
 
 def in_turns(jobs: Sequence[Fit], params: Any, begun: Sequence[Trained]) -> list[Trained]:
     """A few first iterations of each row from params, by turns, so that a busy machine is so for
-    all of them; begun: the
-    first of each."""
+    all of them; begun: the first of each."""
     runs = [[first] for first in begun]
     least, most = ROUNDS
     rounds = min(max(least, int(TURNS / sum(first.seconds[0] for first in begun))), most)
@@ -373,8 +369,7 @@ def rows_beside(first: Fit, stats: Stats, asked: str) -> list[Fit]:
 def add_row(report: Report, job: Fit, first: Trained, turns: Trained, truth: Any, iterations: int,
             found: list | None) -> None:
     """The row of a mode: iterations taken in turns from what Reversible found, or (found given) a
-    training of its
-    own."""
+    training of its own."""
     basis = report.rows[0]
     if found is None:
         row = row_of(job, turns, None, iterations) | {"loss_before": None, "extrapolated": True}
@@ -413,8 +408,12 @@ def affordable(first: Fit, jobs: Sequence[Fit], run: Trained, full: bool, notes:
                          f"{tables.seconds(estimate)}, and some are "
                          "needed; --full runs it.")
         else:
+            try:
+                begun.append(fit(job, 1, run.params))
+            except FloatingPointError as reason:
+                notes.append(f"{job.name} was left out: {reason}.")
+                continue
             kept.append(job)
-            begun.append(fit(job, 1, run.params))
             if isinstance(mode, Checkpointed):
                 forward *= begun[-1].seconds[0] / estimate
     return kept, begun

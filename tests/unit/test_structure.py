@@ -62,7 +62,7 @@ BUDGET = {
     "problem": 70,
     "checks": 700,
     "solve": 165,                                       # a Solution says what it is in one line, and as a table
-    "adaptive": 200,
+    "adaptive": 260,                 # the search for a grid, apart from who attempts a step
     "driving": 100,
     "paths": 425,
     "advise": 320,
