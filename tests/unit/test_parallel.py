@@ -41,7 +41,7 @@ def test_sums_are_those_of_the_tree(count: int, ranks: int) -> None:
 
     found = parallel.threads(ranks, on)
     assert [i for _, own, _ in found for i in own] == list(range(count))
-    assert max(len(own) for _, own, _ in found) <= -(-count // ranks)
+    assert max(len(own) for _, own, _ in found) <= -(-count // ranks) and 0 in found[0][1]
     assert sum(sent for *_, sent in found) == 2 * (ranks - 1)                       # one message up and one down for each but rank 0
     assert max(sent for *_, sent in found) <= (ranks - 1).bit_length() + 1
     for sums, *_ in found:
@@ -185,7 +185,7 @@ def test_a_batch_with_more_axes_has_the_noise_of_the_whole() -> None:
                                          (FloatingPointError("no"), FloatingPointError), (KeyboardInterrupt(), KeyboardInterrupt)])
 def test_what_one_rank_raises_all_raise(error: BaseException, kind: type) -> None:
     def loss(p: float, rows: np.ndarray) -> np.ndarray:
-        if 5 in rows:
+        if rows[-1] >= 5:                        # on ranks 2 and 3: the first of them is heard
             raise error
         return p * rows
 
