@@ -4,10 +4,9 @@
     X: time and both coordinates, from the data
 
 Spirals begin anywhere and grow or shrink at any rate; half of them turn clockwise, with noise on
-every observation.
-The grid of times is uneven, and a share of the observations is dropped, each coordinate on its own
-(NaN). The control
-passes through what is left. Held-out spirals are of the same kind.
+every observation. The grid of times is uneven, and a share of the observations is dropped, each
+coordinate on its own (NaN). The control passes through what is left. Held-out spirals are of the
+same kind.
 Source of the model: Kidger, Morrill, Foster & Lyons 2020.
 """
 from __future__ import annotations

@@ -4,10 +4,9 @@
     log N(x(1)) - l(1)
 
 The state is a tree {"x": (..., 2), "l": (...)}. The trace is exact: the field pulls each unit
-vector back through f and takes
-its own component, so that a gradient of the loss needs derivatives of vjps. Memory is that of one
-gradient, for two numbers of
-steps. Sources: Chen et al. 2018, section 4; Grathwohl et al. 2019 (FFJORD).
+vector back through f and takes its own component, so that a gradient of the loss needs derivatives
+of vjps. Memory is that of one gradient, for two numbers of steps. Sources: Chen et al. 2018,
+section 4; Grathwohl et al. 2019 (FFJORD).
 """
 from __future__ import annotations
 

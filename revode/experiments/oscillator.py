@@ -6,9 +6,8 @@
 A mass at each end of the spring q, about +a and -a.
 
 The simulation stands for the air track of Schmidt & Lipson: its constants are chosen so that it
-looks like their
-recording, in the unit of length of which (1 / 100 of the state that is learnt). The network does
-not see t.
+looks like their recording, in the unit of length of which (1 / 100 of the state that is learnt).
+The network does not see t.
 Sources: Schmidt & Lipson 2009 (data); McCallum & Foster 2024, arXiv 2410.11648 (experiment).
 """
 from __future__ import annotations

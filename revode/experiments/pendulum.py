@@ -4,10 +4,9 @@
            l2 o2'' + l1 o1'' cos d - l1 o1'^2 sin d + g sin o2 = 0
 
 o: angles from the vertical, rad; w = o'. Point masses on rods without mass. The simulation stands
-for the recording of
-Schmidt & Lipson and starts where that does. The solution is saved at the times of the data, which
-are grid points, so a
-step is no longer than the interval between them. The network does not see t.
+for the recording of Schmidt & Lipson and starts where that does. The solution is saved at the times
+of the data, which are grid points, so a step is no longer than the interval between them. The
+network does not see t.
 Sources: Schmidt & Lipson 2009 (data); McCallum & Foster 2024, arXiv 2410.11648 (experiment).
 """
 from __future__ import annotations
@@ -65,8 +64,7 @@ def network(t: Any, y: Any, params: Any) -> Any:
 def experiment(steps: int | None = None, dtype: str = "float64",
                data: str | None = None) -> Experiment:
     """The experiment with this many equal intervals between data (None: as many as published).
-    data: the path of
-    a recorded file; None simulates."""
+    data: the path of a recorded file; None simulates."""
     usual, end = SIMULATED if data is None else (STEPS, END)
     ts = np.linspace(0.0, end, (steps or usual) + 1)
     values, words = sources.observed(data, NAMES, ts, double_pendulum, START, rate=RATE,

@@ -4,9 +4,8 @@ alone.
     s' = -b s i,    i' = b s i - k i,    r' = k i        fractions of the population; b, k per day
 
 Nothing is a network here: the field has the form of the system, and params are the constants
-themselves. The numbers
-are like those of an influenza in a boarding school: 3 ill of 763 on the first day, all over after
-two weeks.
+themselves. The numbers are like those of an influenza in a boarding school: 3 ill of 763 on the
+first day, all over after two weeks.
 Source: Kermack & McKendrick 1927; Murray, Mathematical Biology I, section 10.2 (the school).
 """
 from __future__ import annotations

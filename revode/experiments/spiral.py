@@ -3,10 +3,9 @@
     x' = -0.2 x - 2 y,    y' = 2 x - 0.2 y         (the network does not know that this is linear)
 
 Each spiral is seen at times of its own. The grid is the union of them all, so one solve serves
-every spiral, and the
-loss looks at each where it was seen. Beyond the last time the learnt field continues alone.
-After the experiment of Chen, Rubanova, Bettencourt & Duvenaud 2018, section 5.1, without its
-encoder.
+every spiral, and the loss looks at each where it was seen. Beyond the last time the learnt field
+continues alone. After the experiment of Chen, Rubanova, Bettencourt & Duvenaud 2018, section 5.1,
+without its encoder.
 """
 from __future__ import annotations
 

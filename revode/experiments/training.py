@@ -8,8 +8,8 @@
         ...                                           iteration; fit() below says when it is enough
 
 Time, memory and gradient error are taken in separate iterations, because tracing allocations makes
-one
-three to five times slower. Times are wall-clock, of whole iterations: loss, gradient and update.
+one three to five times slower. Times are wall-clock, of whole iterations: loss, gradient and
+update.
 """
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import plotting
+from ..certify import certify
 from ..engine import tree
 from ..engine.derivatives import value_and_grad
 from ..gradients import Backsolve, Checkpointed, Direct
@@ -74,6 +75,7 @@ class Fit(NamedTuple):
     experiment: Experiment
     solve: Solver
     seed: int = 0
+    probes: int = 0          # random directions along which its gradient is certified
 
     @property
     def start(self) -> Any:
@@ -108,9 +110,8 @@ def fit(job: Fit, iterations: int, params: Any = None, progress: str | None = No
 
     progress: the name on the progress bar; None for no bar. warned: where warnings are added up.
     Ctrl-C, a loss that is not finite and a solve that breaks down end the run early; what was
-    reached is
-    returned. Raises KeyboardInterrupt or FloatingPointError where not even the first loss was
-    reached.
+    reached is returned. Raises KeyboardInterrupt or FloatingPointError where not even the first
+    loss was reached.
     """
     loop = job.experiment.training(job.start if params is None else params, job.solve)
     best, losses, seconds, stopped, stats = params, [], [], None, Stats()
@@ -151,8 +152,7 @@ def check_finite(loss: float, grads: Any) -> None:
 # Measuring ----------------------------------------------------------------------------------------
 def peak_memory(run: Callable) -> tuple[int, Any]:
     """Bytes allocated by run() at its peak, by Python and NumPy, above what there was before; and
-    what
-    it returned."""
+    what it returned."""
     gc.collect()
     ours = not tracemalloc.is_tracing()
     if ours:
@@ -178,8 +178,7 @@ def relative_error(grads: Any, truth: Any) -> float:
 
 def direct_gradient(loss: Callable, params: Any, solve: Solver, steps: int = 0) -> Any:
     """The gradient by full backpropagation on the tape, the truth for the others; None where its
-    tape
-    would be too large."""
+    tape would be too large."""
     if steps > DIRECT_STEPS:
         return None
     tape = replace(solve, gradient=Direct(), backend="eager")
@@ -205,13 +204,20 @@ def measured(job: Fit, params: Any, truth: Any) -> dict:
             "states": stats.peak_states, "nfe": stats.nfe, "nvjp": stats.nvjp,
             "backend": stats.backend,
             "gradient_error": None if truth is None else relative_error(grads, truth),
-            "roundtrip": stats.roundtrip}
+            "certificate": certificate(job, params), "roundtrip": stats.roundtrip}
+
+
+def certificate(job: Fit, params: Any) -> Any:
+    """The measured error of its gradient, where that was asked for."""
+    if not job.probes:
+        return None
+    with counting({}):
+        return certify(lambda p: job.experiment.loss(p, job.solve)[0], params, job.probes)[2]
 
 
 def in_turns(jobs: Sequence[Fit], params: Any, begun: Sequence[Trained]) -> list[Trained]:
     """A few first iterations of each row from params, by turns, so that a busy machine is so for
-    all of them; begun: the
-    first of each."""
+    all of them; begun: the first of each."""
     runs = [[first] for first in begun]
     least, most = ROUNDS
     rounds = min(max(least, int(TURNS / sum(first.seconds[0] for first in begun))), most)
@@ -279,6 +285,8 @@ def train_plan(args: Namespace, jobs: Sequence[Fit], iterations: int) -> Plan:
             found.append((job, run))
             examine(report.rows[-1], job, run.params,
                     direct_gradient(job.experiment.loss, run.params, job.solve, run.stats.steps))
+            if job.probes:
+                report.notes.append(f"{job.name}, gradient: {report.rows[-1]['certificate']}")
             if run.stopped == INTERRUPTED:
                 raise KeyboardInterrupt
         if stopped := [row["stopped"] for row in report.rows if row["stopped"]]:
@@ -361,8 +369,7 @@ def rows_beside(first: Fit, stats: Stats, asked: str) -> list[Fit]:
 def add_row(report: Report, job: Fit, first: Trained, turns: Trained, truth: Any, iterations: int,
             found: list | None) -> None:
     """The row of a mode: iterations taken in turns from what Reversible found, or (found given) a
-    training of its
-    own."""
+    training of its own."""
     basis = report.rows[0]
     if found is None:
         row = row_of(job, turns, None, iterations) | {"loss_before": None, "extrapolated": True}
@@ -401,8 +408,12 @@ def affordable(first: Fit, jobs: Sequence[Fit], run: Trained, full: bool, notes:
                          f"{tables.seconds(estimate)}, and some are "
                          "needed; --full runs it.")
         else:
+            try:
+                begun.append(fit(job, 1, run.params))
+            except FloatingPointError as reason:
+                notes.append(f"{job.name} was left out: {reason}.")
+                continue
             kept.append(job)
-            begun.append(fit(job, 1, run.params))
             if isinstance(mode, Checkpointed):
                 forward *= begun[-1].seconds[0] / estimate
     return kept, begun
@@ -462,6 +473,11 @@ def all_tables(rows: Sequence[dict], iterations: int) -> list[str]:
     return [found, *([tables.columns(measured_rows, COST)] if measured_rows else []), *learnt(rows)]
 
 
+def certified(of: Any) -> float | None:
+    """What the error of a gradient is below, with 95 %, as a part of the gradient."""
+    return of and max(of.below, of.floor) / (of.size or 1.0)
+
+
 def round_trip(field: str) -> Callable[[dict], str]:
     return lambda row: small(row["roundtrip"] and getattr(row["roundtrip"], field))
 
@@ -485,6 +501,7 @@ COST: tuple[tables.Column, ...] = (
     ("field\nevaluations", lambda row: f"{row['nfe']:,}"),
     ("\nvjps", lambda row: f"{row['nvjp']:,}"),
     ("gradient error\nagainst direct", lambda row: small(row["gradient_error"])),
+    ("certified\nbelow", lambda row: small(certified(row["certificate"]))),
     ("round trip\nabsolute", round_trip("absolute")),
     ("\nin ulps", round_trip("ulps")),
     ("solves\nwarned", lambda row: f"{sum(row['warned'].values()):,}" if row["warned"] else "-"))

@@ -7,11 +7,9 @@ stochastic-volatility model.
 V: logarithm of the volatility; f, g: networks with one hidden layer of 16 (LipSwish).
 
 X is seen at 16 times, V and Z never. The loss is MMD^2 with Gaussian kernels on features of a path:
-its values, the logarithms
-of its squared increments (how large, and how that goes on from one to the next, which is what
-volatility is), and its quadratic
-variation, each scaled by the data. 'fresh' figures are on other noise and other data than those of
-the training.
+its values, the logarithms of its squared increments (how large, and how that goes on from one to
+the next, which is what volatility is), and its quadratic variation, each scaled by the data.
+'fresh' figures are on other noise and other data than those of the training.
 """
 from __future__ import annotations
 

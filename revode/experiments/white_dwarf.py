@@ -3,8 +3,7 @@
     x' = v,    v' = -2 v / (t + 1/2) - (x^2 - C)^(3/2),  C = 0.001, (x, v)(0) = (1, 0), t in [0, 5]
 
 x is the density parameter along the radius t, both without units; the 1/2 keeps the centre regular.
-The
-network sees (t, x, v) and has one tanh layer of width 10. It is fitted at all grid points.
+The network sees (t, x, v) and has one tanh layer of width 10. It is fitted at all grid points.
 Source: Chandrasekhar 1957, chapter XI; as a test of reversible solvers McCallum & Foster 2024,
 arXiv 2410.11648.
 """
