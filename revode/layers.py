@@ -288,8 +288,8 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
         if labels.dtype.kind not in "iu":
             raise TypeError(f"cross_entropy: labels of {labels.dtype}; a label is the integer number of a class")
     if labels.shape != logits.shape[:-1]:
-        raise ValueError(f"cross_entropy: labels of shape {labels.shape} for logits of shape {logits.shape}; there is one label for each "
-                         f"row of logits, so shape {logits.shape[:-1]}")
+        raise ValueError(f"cross_entropy: labels of shape {labels.shape} for logits of shape {logits.shape}; there is one label for "
+                         f"each row of logits, so shape {logits.shape[:-1]}")
     low, high = (number(labels.min()), number(labels.max())) if labels.size else (0, 0)
     if not 0 <= low <= high < classes:
         raise ValueError(
