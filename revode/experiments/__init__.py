@@ -1,4 +1,4 @@
-"""Experiments, each a file: its problem, its data, a training loop. EXPERIMENTS maps the names of
+"""Experiments, each a file: its problem, its data, its optimiser. EXPERIMENTS maps the names of
 the command line to modules with
 
     experiment(**options) -> Experiment, or several of them, one for each row     OPTIONS: name ->

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim, plotting
-from ..engine.derivatives import value_and_grad
 from ..methods import EES25, EES27, Coupled, ReversibleHeun
 from ..paths import BrownianTree
 from .mmd import median_widths, mmd2
@@ -91,14 +90,6 @@ def experiment(paths: int = 64, data_paths: int = 256, diffusion: str = "time",
             sol = simulate(params, solve, paths, seed)
             return sum(distances(sol.ys, data)), sol
 
-        def training(params: Any, solve: Any) -> Any:
-            optimiser = optim.adam(LEARNING_RATE)
-            state = optimiser.init(params)
-            while True:
-                (value, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
-                yield params, value, grads, sol
-                params, state = optimiser.update(params, grads, state)
-
         def findings(params: Any, start: Any, solve: Any) -> dict:
             found = simulate(params, solve, data_paths, seed + 1)
             moments, mmd = distances(found.ys, fresh)
@@ -117,7 +108,7 @@ def experiment(paths: int = 64, data_paths: int = 256, diffusion: str = "time",
                    f"{LEARNING_RATE}",
                    f"{paths} model paths on one fixed noise; 'fresh': other noise and other data "
                    "than in training"),
-            loss=loss, training=training, start=start, method=method, iterations=120,
+            loss=loss, optimiser=optim.adam(LEARNING_RATE), start=start, method=method, iterations=120,
             findings=findings, draw=draw,
             panels=2,
             shows="Mean and standard deviation of the paths against time, and their density at the "

@@ -17,7 +17,6 @@ import numpy as np
 
 from .. import nn, optim, plotting
 from ..adaptive import PID
-from ..engine.derivatives import value_and_grad
 from ..methods import Coupled
 from . import data as sources
 from .tables import Published
@@ -80,14 +79,6 @@ def experiment(steps: int | None = None, dtype: str = "float64",
                     save_at=ts)
         return nn.mse(sol.ys, target), sol
 
-    def training(params: Any, solve: Any) -> Any:
-        optimiser = optim.adamw(1e-2, weight_decay=1e-5)
-        state = optimiser.init(params)
-        while True:
-            (value, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
-            yield params, value, grads, sol
-            params, state = optimiser.update(params, grads, state)
-
     return Experiment(
         name="pendulum",
         title=f"a chaotic double pendulum from one trajectory, t in [0, {end:g}] s",
@@ -96,7 +87,7 @@ def experiment(steps: int | None = None, dtype: str = "float64",
                f"{words}, divided by {SCALE:g}",
                f"adaptive steps (rtol {TOLERANCE:g}, atol {TOLERANCE:g}), {len(ts):,} saved times, "
                f"{dtype}"),
-        loss=loss, training=training, start=start, method=Coupled("bosh3", lam=0.999),
+        loss=loss, optimiser=optim.adamw(1e-2, weight_decay=1e-5), start=start, method=Coupled("bosh3", lam=0.999),
         iterations=2000,
         draw=plotting.components(ts, target, NAMES, lambda *at: loss(*at)[1].ys, "t, s",
                                  ylabel="angles, rad / 10; velocities, rad/s / 10"),

@@ -4,8 +4,7 @@
         sol = solve(field, y0, ts, params)            solve: revode.solve with method, gradient mode
         return mse(sol.ys, target), sol               and backend filled in (backends.Solver)
 
-    def training(params, solve):                      and its loop, which yields what it has at each
-        ...                                           iteration; fit() below says when it is enough
+    optimiser                                         and what makes other parameters of the gradient
 
 Time, memory and gradient error are taken in separate iterations, because tracing allocations makes
 one three to five times slower. Times are wall-clock, of whole iterations: loss, gradient and
@@ -31,6 +30,7 @@ from ..engine import tree
 from ..engine.derivatives import value_and_grad
 from ..gradients import Backsolve, Checkpointed, Direct
 from ..gradients.checkpointed import minimal_advances
+from ..optim import Optimiser
 from ..stepping import Stats
 from . import names, tables
 from .backends import REFUSALS, Solver, UserError
@@ -52,8 +52,7 @@ class Experiment:
     title: str
     words: tuple[str, ...]           # network and optimiser, data, grid: the head of the report
     loss: Callable                   # loss(params, solve) -> (a number, Solution)
-    # training(params, solve) -> iterator of (params, loss, gradient, Solution)
-    training: Callable
+    optimiser: Optimiser
     start: Callable                  # seed -> params
     method: Any
     iterations: int                  # by default
@@ -106,15 +105,15 @@ class Trained(NamedTuple):
 
 def fit(job: Fit, iterations: int, params: Any = None, progress: str | None = None,
         warned: dict | None = None) -> Trained:
-    """Follow the training loop from params (default: those of the seed); keep the best parameters.
+    """Train from params (default: those of the seed), and keep the best parameters.
 
     progress: the name on the progress bar; None for no bar. warned: where warnings are added up.
     Ctrl-C, a loss that is not finite and a solve that breaks down end the run early; what was
     reached is returned. Raises KeyboardInterrupt or FloatingPointError where not even the first
     loss was reached.
     """
-    loop = job.experiment.training(job.start if params is None else params, job.solve)
-    best, losses, seconds, stopped, stats = params, [], [], None, Stats()
+    optimiser, at = job.experiment.optimiser, job.start if params is None else params
+    best, state, losses, seconds, stopped, stats = at, optimiser.init(at), [], [], None, Stats()
     bar = progress_bar(iterations, progress)
     with counting({} if warned is None else warned) as mine:
         try:
@@ -122,12 +121,13 @@ def fit(job: Fit, iterations: int, params: Any = None, progress: str | None = No
                 start = time.perf_counter()
                 with np.errstate(over="ignore", invalid="ignore",
                                  divide="ignore"):   # what follows says it better
-                    at, value, grads, sol = next(loop)
+                    (value, sol), grads = job.gradient(at)
                 check_finite(float(value), grads)
-                seconds.append(time.perf_counter() - start)
                 losses.append(float(value))
                 if losses[-1] == min(losses):
                     best = at
+                at, state = optimiser.update(at, grads, state)
+                seconds.append(time.perf_counter() - start)
                 stats = sol.stats
                 if hasattr(bar, "set_postfix_str"):
                     bar.set_postfix_str(f"loss {losses[-1]:.3e}, best {min(losses):.3e}",
