@@ -6,9 +6,12 @@ import sys
 from collections.abc import Sequence
 
 from .conformance import command as check
+from .experiments import export
 from .experiments.backends import UserError
 from .experiments.cli import parser
 from .experiments.runner import carry_out
+
+WITHOUT_PLAN = {"check": check, "export": export}        # commands that are no work with a report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -18,7 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     said, status = "interrupted", 130
     try:
-        return check.main(args) if args.command == "check" else carry_out(args, args.plan(args))
+        if args.command in WITHOUT_PLAN:
+            return WITHOUT_PLAN[args.command].main(args)
+        return carry_out(args, args.plan(args))
     except UserError as error:
         said, status = str(error), 2
     except FloatingPointError as error:
