@@ -9,7 +9,7 @@ import numpy as np
 
 from ..engine import tree
 from ..engines.protocol import Rows
-from ..stepping import Problem
+from ..stepping import CLOCK, Problem
 from ..watch import MANY, begins, flat
 from .fields import DERIVATIVE, LOOK_UP
 from .lines import Code
@@ -96,6 +96,7 @@ class Replay:
         self.bound = {name: prelude(code, leaves, self.merge) for name, code in self.codes.items()}
         self.collected, self.begins, self.landed = 0, True, False
         sums = [self.store[role] for role in in_order(self.store, "aparam", problem)]
+        self.atimes = {name: np.zeros(problem.N) for name in CLOCK if problem.timed}
         self.sums = sums if 0 < sum(x.size for x in sums) <= MANY else []
         self.held: dict[str, tuple[int, list]] = {}
         for x in self.store.values():
@@ -119,6 +120,8 @@ class Replay:
             rows = [*self.flowed, flat(self.sums)] if self.sums else []
             self.flowed = rows[-1:]
             return (np.stack(rows), begins(self.sums)) if rows else None
+        if kind == "atime":
+            return self.atimes
         kind = "landed" if self.landed and kind == "part" else kind
         return {role[1]: self.store[role].copy() for role in in_order(self.store, kind, self.problem)}
 
@@ -224,7 +227,7 @@ class Replay:
             k = ns[0] - first                                     # the place in its chunk
             left = min(len(ns), CHUNK - k if step > 0 else k + 1)
             ns = ns[left:]
-            arguments = [*self.bound[name], *self.tables(name, first)]
+            arguments = [*self.bound[name], *self.tables(name, first), *(self.atimes[x][first:] for x, _ in code.clocks)]
             while left:
                 some = min(left, code.count - self.collected) if code.collected else left
                 code.function(range(k, k + step * some, step), self.collected, *arguments)

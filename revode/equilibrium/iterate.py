@@ -226,7 +226,7 @@ def fixed_point(
 
     def along(args: tuple, moved: tuple) -> Any:
         if hasattr(mode, "solve"):
-            return tangent(problem, *args, *moved)[0][0][0]
+            return tangent(problem, args, moved)[0][0][0]
         return implicit_tangent(problem, ends[-1], args[1], moved[1])
 
     with of_iterations():
