@@ -132,8 +132,8 @@ def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
     seen, system, driver = problem.seen, problem.system, problem.driver
     driven = None
     if driver is not None:
-        path = np.shape(getattr(getattr(driver, "control", None), "values", ((),)))
-        driven = type(driver), inside(problem), getattr(driver, "shape", None), path[:-2], path[-1]
+        path = ((), 0) if driver.control is None else np.shape(driver.control.values)
+        driven = type(driver), inside(problem), driver.shape, path[:-2], path[-1]
     return (backend, declared(problem, parts, params), system.signature, seen.key, problem.timed,
             tuple((name, x.shape, x.dtype) for name, x in parts.items()), driven)
 
@@ -141,7 +141,7 @@ def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
 def inside(problem: Problem) -> bool:
     """Whether generated code makes the noise itself: that of Brownian, and of no other path."""
     from ..paths import Brownian
-    return type(getattr(problem.driver, "path", None)) is Brownian
+    return problem.driver is not None and type(problem.driver.path) is Brownian
 
 
 def declared(problem: Problem, parts: dict, params: Any) -> Any:
@@ -194,7 +194,7 @@ def look_again(problem: Problem, system: Any, t: Any, y: Any, params: Any, f: An
 
 def raw_of(system: Any) -> Any:
     """What evaluates to what the field returned: a smooth control is joined to that (driving.py)."""
-    if not getattr(getattr(system, "control", None), "smooth", False):
+    if not system.smooth:
         return system
     return SimpleNamespace(coefficients=super(type(system), system).coefficients)
 

@@ -37,7 +37,7 @@ class Grid:
         """By value: an array with one row for every step first .. last - 1."""
         ts = np.asarray(problem.ts[first:last + 1], np.float64)
         hs = np.asarray(problem.hs[max(first - 1, 0):last])
-        control: Any = getattr(problem.system, "control", None) if self.controlled else None
+        control = problem.system.control if self.controlled else None
         key = first, ts.tobytes(), hs.tobytes(), float(problem.h_before) if first == 0 else None, control
         if key != self.last[0]:                       # else the same grid again, as in training
             found = self.kept.pop(key, None)

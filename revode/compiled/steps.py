@@ -51,7 +51,7 @@ def following(system: System, brought: Any) -> System:
     """A copy of the system with counters of its own, which evaluates the field for programs."""
     own: Any = copy(system)
     own.stats = Stats()
-    if getattr(own, "derivative", None) is not None:
+    if own.derivative is not None:
         own.derivative = own.control.derivative                   # on the host, where programs are made
     evaluate = own.coefficients
     own.coefficients = lambda t, y, params: brought.evaluate(evaluate, t, y, params)
