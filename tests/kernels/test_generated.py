@@ -424,5 +424,5 @@ def test_adaptive_solves_are_fused_on_the_way_back():
     launches: list = []
     device = fused.shim(edit=lambda text: launches.append(1) or text)
     for a, b in zip(slopes(fused.Fusing("fused", False, True, True, None, device, ())), slopes("native"), strict=True):
-        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, b, rtol=1e-12)       # the tape went ahead for one of them: rounding of some 30 steps
     assert launches == [1]
