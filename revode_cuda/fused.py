@@ -139,8 +139,6 @@ class Fused(Tiles):
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
         self.save = xp.asarray(np.asarray([*problem.save, -1], np.int64))
-        path = getattr(problem.driver, "path", None)
-        self.seed, self.offset = getattr(path, "seed", 0), getattr(path, "offset", 0)
         self.room: tuple | None = None
         self.a_given: Any = None
 

@@ -133,9 +133,9 @@ def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
     seen, system, driver = problem.seen, problem.system, problem.driver
     driven = None
     if driver is not None:
-        path = np.shape(getattr(getattr(driver, "control", None), "values", ((),)))
-        driven = type(driver), inside(problem), getattr(driver, "shape", None), path[:-2], path[-1]
-    tolerances = tuple(x.shape for x in getattr(problem.adaptive, "tolerances", ()))
+        path = ((), 0) if driver.control is None else np.shape(driver.control.values)
+        driven = type(driver), inside(problem), driver.shape, path[:-2], path[-1]
+    tolerances = tuple(x.shape for x in problem.tolerances)
     return (backend, tolerances, declared(problem, parts, params), system.signature, seen.key,
             tuple((name, x.shape, x.dtype) for name, x in parts.items()), driven)
 
@@ -143,7 +143,7 @@ def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
 def inside(problem: Problem) -> bool:
     """Whether generated code makes the noise itself: that of Brownian, and of no other path."""
     from ..paths import Brownian
-    return type(getattr(problem.driver, "path", None)) is Brownian
+    return problem.driver is not None and type(problem.driver.path) is Brownian
 
 
 def declared(problem: Problem, parts: dict, params: Any) -> Any:
@@ -196,7 +196,7 @@ def look_again(problem: Problem, system: Any, t: Any, y: Any, params: Any, f: An
 
 def raw_of(system: Any) -> Any:
     """What evaluates to what the field returned: a smooth control is joined to that (driving.py)."""
-    if not getattr(getattr(system, "control", None), "smooth", False):
+    if not system.smooth:
         return system
     return SimpleNamespace(coefficients=super(type(system), system).coefficients)
 
@@ -309,7 +309,7 @@ def take(runner: Any, direction: str, problem: Problem, parts: dict, n: int) -> 
 def beside_tolerance(problem: Problem, parts: dict) -> Any:
     """The solution in units of its tolerances: in the error of a step terms as large as that cancel."""
     y = abs(parts[problem.method.outputs[0]])
-    return y / weight(y, *problem.adaptive.tolerances)
+    return y / weight(y, *problem.tolerances)
 
 
 def program_is_right(steps: Any, direction: str, problem: Problem, parts: dict, seeds: dict, params: Any, n: int,

@@ -37,7 +37,7 @@ class Grid:
         """By value: an array with one row for every step first .. last - 1."""
         ts = np.asarray(problem.ts[first:last + 1], np.float64)
         hs = np.asarray(problem.hs[max(first - 1, 0):last])
-        control: Any = getattr(problem.system, "control", None) if self.controlled else None
+        control = problem.system.control if self.controlled else None
         key = first, ts.tobytes(), hs.tobytes(), float(problem.h_before) if first == 0 else None, control
         if key != self.last[0]:                       # else the same grid again, as in training
             found = self.kept.pop(key, None)
@@ -266,7 +266,7 @@ class Replay:
 
 def given(problem: Problem, params: Any) -> list:
     """What the inputs of programs are numbered by: the leaves of params, and what the field brings along."""
-    return [*tree.flatten(params)[0], *problem.seen.extras, *getattr(problem.adaptive, "tolerances", ())]
+    return [*tree.flatten(params)[0], *problem.seen.extras, *problem.tolerances]
 
 
 def in_order(roles: Iterable[Role], kind: str, problem: Problem) -> list[Role]:

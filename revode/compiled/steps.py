@@ -53,7 +53,7 @@ def following(system: System, brought: Any) -> System:
     """A copy of the system with counters of its own, which evaluates the field for programs."""
     own: Any = copy(system)
     own.stats = Stats()
-    if getattr(own, "derivative", None) is not None:
+    if own.derivative is not None:
         own.derivative = own.control.derivative                   # on the host, where programs are made
     evaluate = own.coefficients
     own.coefficients = lambda t, y, params: brought.evaluate(evaluate, t, y, params)
@@ -180,7 +180,7 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
     again = searches and not S.method.exactly_reversible       # a flow leaves the field value at its start, for the next attempt
     tolerances = [("param", len(S.leaves) + len(S.brought.examples) + j) for j in range(2)]
     if searches:
-        S.examples |= dict(zip(tolerances, problem.adaptive.tolerances, strict=True))
+        S.examples |= dict(zip(tolerances, problem.tolerances, strict=True))
 
     def step(T: dict) -> dict:
         F = Increment(S.system, S.params(T))
