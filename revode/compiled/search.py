@@ -68,7 +68,7 @@ class Search(Replay):
         self.stats.nfe += counts.nfe
         given = {"t0": np.asarray([t0]), "t1": np.asarray([t1]), "h": np.asarray([h], self.dtype),
                  "h_before": np.asarray([h_before], self.dtype)}
-        found = self.grids[name].at(given, problem, getattr(problem.system, "control", None)) if code.per_step else {}
+        found = self.grids[name].at(given, problem, problem.system.control) if code.per_step else {}
         drives = problem.driver.given(problem.N, t0, t1, h, problem) if code.drives else {}
         driven = [drives[role[1]] for i in code.drives if (role := code.program.values[i].role) is not None]
         code.function(range(1), 0, *self.bound[name], *([found[i][0, ...]] for i in code.per_step), *([x] for x in driven))
