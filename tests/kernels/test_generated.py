@@ -109,7 +109,7 @@ def pretended(log: list) -> fused.Device:
 @pytest.mark.parametrize("home", ["host", "device"])
 @pytest.mark.parametrize("name", ["heun", "control"])
 def test_arrays_stay_where_they_are(name, home):
-    f, d, rows, params, method, options, dtype = CASES[name]
+    f, d, rows, params, method, options, dtype, _ = CASES[name]
     y0 = np.random.default_rng(1).normal(size=(rows, d)).astype(dtype)
     params = {key: x.astype(dtype) for key, x in params.items()}
     if home == "device":
