@@ -144,7 +144,7 @@ class Backend:
             compared(made, runner, direction, problem, parts, params)
 
     def build(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Any:
-        if direction != "search" and (self.name == "native" or (self.strict and not self.auto)):       # strict: the same bits from NumPy
+        if direction != "search" and (self.name == "native" or (self.strict and not self.auto)):    # strict: the same bits from NumPy
             from .mirror import Mirror
             from .plans import inside
             from .tiles import Tiles

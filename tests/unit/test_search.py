@@ -110,7 +110,7 @@ def test_a_program_is_traced_once_whatever_the_tolerance() -> None:
 
 @pytest.mark.parametrize("engine", ["eager", "replay"])
 def test_a_search_that_ends_badly_says_so(engine: str) -> None:
-    with pytest.raises(FloatingPointError, match=r"took max_steps=5 steps at t = 0\.\d+ \(h = .*, largest entry of y .*, 5 steps accepted"):
+    with pytest.raises(FloatingPointError, match=r"took max_steps=5 steps at t = 0\.\d+ .*, 5 steps accepted"):
         solved(engine, "tsit5", start((4, 3)), controller=rv.PID(1e-9, 1e-9, max_steps=5), dt0=1e-3)
     with pytest.raises(FloatingPointError, match=r"would need a step of .* at t = 1\.0\d+ .* rejected"):
         solved(engine, "bosh3", np.ones(1), f=lambda t, y, p: y * y, params=1.0)          # y = 1 / (1 - t)
