@@ -152,6 +152,11 @@ class Problem:
         return bool(self.asked.get("ts"))
 
     @property
+    def tolerances(self) -> tuple:
+        """Of a controller, as programs take them."""
+        return () if self.adaptive is None else self.adaptive.tolerances
+
+    @property
     def N(self) -> int:
         return len(self.hs)
 

@@ -109,7 +109,7 @@ def pretended(log: list) -> fused.Device:
 @pytest.mark.parametrize("home", ["host", "device"])
 @pytest.mark.parametrize("name", ["heun", "control"])
 def test_arrays_stay_where_they_are(name, home):
-    f, d, rows, params, method, options, dtype = CASES[name]
+    f, d, rows, params, method, options, dtype, _ = CASES[name]
     y0 = np.random.default_rng(1).normal(size=(rows, d)).astype(dtype)
     params = {key: x.astype(dtype) for key, x in params.items()}
     if home == "device":
@@ -345,5 +345,5 @@ def test_adaptive_solves_are_fused_on_the_way_back():
     launches: list = []
     device = fused.shim(edit=lambda text: launches.append(1) or text)
     for a, b in zip(slopes(fused.Fusing("fused", False, True, True, None, device, ())), slopes("native"), strict=True):
-        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, b, rtol=1e-12)       # the tape went ahead for one of them: rounding of some 30 steps
     assert launches == [1]
