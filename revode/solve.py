@@ -119,7 +119,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     backend : who runs the steps, forward and of every gradient mode: "eager", the tape; "replay", a program of NumPy calls;
         "native", that program compiled by this machine's C++ compiler; "auto", the tape, and replay from 200 steps of one kind
         on, with the same bits (so Direct() stays on the tape). Where a program does not apply (a field that branches on values,
-        derivatives of derivatives, the forward solve of adaptive steps) the tape runs; stats.backend says who did, and a log
+        derivatives of derivatives, adaptive steps with exact=True) the tape runs; stats.backend says who did, and a log
         line why. docs/backends.md helps to choose.
     threads : of "native", over the batch; default one for each core. It changes no bit.
     exact : True, or a Lattice(bits): reversal without a wrong bit, for methods that are words of shears (exact.py). The state lives

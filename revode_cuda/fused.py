@@ -254,6 +254,9 @@ class Fusing(Backend):
             return True
         return False
 
+    def no_search(self, problem: Problem) -> str | None:
+        return "a controller looks at the error of each of its adaptive steps"
+
     def make(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any, family: Any) -> Any:
         problem.stats.traces += 1
         home = on_host(problem)

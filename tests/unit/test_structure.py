@@ -58,7 +58,7 @@ BUDGET = {
     "watch": 620,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "finite": 85,
     "memory": 55,
-    "compiled": 4500,
+    "compiled": 4750,                # with the search for an adaptive grid
     "problem": 70,
     "checks": 700,
     "solve": 165,                                       # a Solution says what it is in one line, and as a table
