@@ -19,7 +19,7 @@ from .compiled import Backend
 from .driving import ControlledSystem, Noise, NoisySystem, Path, SmoothlyControlledSystem
 from .engine import tree
 from .engine.derivatives import vjp_of_own as vjp
-from .engine.tensor import Tensor, beside, innermost, is_float, number, value_of
+from .engine.tensor import Tensor, beside, innermost, is_float, joined, number, value_of
 from .exact import Exact, Flushed, Lattice, bits_for
 from .gradients import Automatic, Direct, Reversible
 from .methods import EES, TABLEAUX, Coupled, NearReversible
@@ -54,7 +54,8 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
         problem.backend = chosen
     problem.flushed = Flushed(method) if lattice is not None else None
     problem.widths = () if layout.alone else tuple(int(np.prod(shape)) for shape in layout.shapes)
-    problem.asked = {name: innermost(tree.flatten(part)[0]) is not None for name, part in (("y0", initial), ("params", params))}
+    problem.asked = {name: innermost(tree.flatten(part)[0]) is not None
+                     for name, part in (("y0", initial), ("params", (params, asked.ts)), ("ts", asked.ts))}       # judged as params
     return problem, initial, params, layout
 
 
@@ -417,12 +418,11 @@ def check_times(asked: Asked) -> np.ndarray:
     if fixed and (asked.dt0 is not None or asked.save_at is not None):
         raise ValueError("solve: dt0 and save_at belong to adaptive solves; pass controller=PID(rtol, atol) as well, or use "
                          "save= with a fixed grid")
-    if any(type(t) is Tensor for t in (ts if isinstance(ts, (list, tuple)) else [ts])):
-        raise TypeError("solve: ts is a tensor, but times get no gradient here; pass plain numbers, or scale time inside the "
-                        "field with a parameter")
-    if fixed and isinstance(ts, (tuple, list)) and len(ts) == 2:
-        raise ValueError(f"solve: ts={ts!r} without a controller would be a grid of one single step; pass controller=PID(rtol, atol) "
-                         "to have steps chosen, or a grid such as np.linspace(t0, t1, 101) (an array of two times is one step)")
+    if type(ts) is Tensor:
+        check_differentiated(asked)
+        ts = value_of(ts)
+    if fixed:
+        check_single(ts)
     ts = numbers_of(ts, "ts")
     if ts.ndim != 1 or len(ts) < (1 if fixed else 2):
         raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of times, such as np.linspace(0, 1, 101), and with a "
@@ -435,6 +435,38 @@ def check_times(asked: Asked) -> np.ndarray:
         raise ValueError(f"solve: ts goes from {ts[n]:.6g} to {ts[n + 1]:.6g} at index {n}; a grid is strictly increasing, or "
                          "strictly decreasing to run backwards in time")
     return ts
+
+
+def check_single(ts: Any) -> None:
+    if isinstance(ts, (tuple, list)) and len(ts) == 2:
+        raise ValueError(f"solve: ts={ts!r} without a controller would be a grid of one single step; pass controller=PID(rtol, atol) "
+                         "to have steps chosen, or a grid such as np.linspace(t0, t1, 101) (an array of two times is one step)")
+
+
+def as_times(ts: Any, fixed: bool) -> Any:
+    """Times, of which some may be tensors, as one tensor of float64; without any as they are."""
+    if isinstance(ts, (list, tuple)) and any(type(t) is Tensor for t in ts):
+        if fixed:
+            check_single(ts)
+        made = np.empty(len(ts), object)
+        made[:] = ts
+        ts = made
+    ts = joined(ts)
+    return ts.astype(np.float64) if type(ts) is Tensor and ts.dtype != np.float64 else ts
+
+
+def check_differentiated(asked: Asked) -> None:
+    """Whether the solution is a smooth function of the times, as far as it is told apart here."""
+    stands = [what for what, given in (("controller=", asked.controller), ("noise=", asked.noise), ("control=", asked.control),
+                                       ("exact=", asked.exact)) if given]
+    if stands:
+        raise TypeError(f"solve: ts is a tensor, and with {stands[0]} times get no gradient; pass plain times there, or solve an "
+                        "ordinary differential equation on a fixed grid (such as the ts of an adaptive solve)")
+
+
+def check_plain(problem: Problem) -> None:
+    if problem.timed:
+        raise TypeError("steps: ts is a tensor, and stepping by hand gives times no gradient; pass plain times, or use solve(...)")
 
 
 def check_params(params: Any, y: Any) -> Any:
@@ -556,7 +588,7 @@ def check_adaptive(asked: Asked, method: Any, ts: np.ndarray, y: Any, alone: boo
                              "give one number, or, for a y that is one array, an array that broadcasts against it")
     direction = 1.0 if ts[1] > ts[0] else -1.0
     times = None if save_at is None else check_save_at(save_at, ts, direction)
-    return Adaptive(controller, float(ts[1]), direction, dt0, times, last_only)
+    return Adaptive(controller, float(ts[1]), direction, dt0, times, last_only, y.dtype)
 
 
 def check_save_at(save_at: Any, ts: np.ndarray, direction: float) -> tuple[float, ...]:

@@ -1,4 +1,4 @@
-"""export: a trained model as a file in C99, which any C compiler takes (rv.export_c).
+"""revode export: write a trained model as a file in C99 that stands by itself (rv.export_c).
 
 examples:
   revode train white-dwarf --save star.npz

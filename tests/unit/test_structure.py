@@ -23,12 +23,12 @@ ORDER = """
 engine jacobians archive conditions methods stiffness
 watch
 stepping
-memory tangent certify exact engines march paths adaptive
+memory exact engines march paths adaptive driving tangent certify
 gradients finite
 compiled
-driving problem checks advise
+problem checks advise
 solve export
-layers nn optim analysis equilibrium plotting
+layers nn optim parallel analysis equilibrium plotting
 conformance
 experiments
 __init__ __main__
@@ -47,10 +47,10 @@ BUDGET = {
     "archive": 100,
     "conditions": 65,
     "methods": 900,                  # protocol, words of iterations
-    "gradients": 530,                # a file each; the symplectic adjoint, and what they have in common, are the newest
+    "gradients": 580,                # a file each; the symplectic adjoint, and the gradient in the times, are the newest
     "stepping": 190,
     "exact": 280,
-    "tangent": 60,
+    "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
     "engines": 180,
     "march": 140,                    # what is kept, and one window of neighbours at a time
@@ -58,12 +58,12 @@ BUDGET = {
     "watch": 620,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "finite": 85,
     "memory": 55,
-    "compiled": 4760,                # C99 in words of its own, for files that are read
+    "compiled": 5010,                # with the search for an adaptive grid; C99 in words of its own, for files that are read
     "export": 290,
     "problem": 70,
     "checks": 700,
     "solve": 165,                                       # a Solution says what it is in one line, and as a table
-    "adaptive": 200,
+    "adaptive": 260,                 # the search for a grid, apart from who attempts a step
     "driving": 100,
     "paths": 425,
     "advise": 320,
@@ -72,6 +72,7 @@ BUDGET = {
     "layers": 380,                  # attention, layer norm, gelu, cross entropy, each with a pullback that is a row
     "equilibrium": 760,             # fixed points: their own checks and words, three methods, two gradients
     "optim": 125,
+    "parallel": 280,                # the tree, gradients, gathered solves, map, and ranks that are threads, for tests
     "plotting": 120,                 # one style for slides; grids of methods and steps; a description in every file
     "conformance": 1250,             # two thirds of it tables: every method as text, and its faults
     # seventeen commands, one file each with its data and its loop, on any backend, in lines of 100 columns instead of 135
@@ -80,8 +81,8 @@ BUDGET = {
 # DESIGN section 2 names these four. What keeps gradients from being lost in silence has come in since: kept.py (arrays that change
 # behind a tape), trees of any container, what a tensor refuses and says, companions, the fallback of Automatic: some 400 lines.
 # Then the arrays that np.array makes of tensors: some 20; a schedule of engines for each gradient mode, which runs everywhere, and
-# exact mode, tangents and certificates where they are asked for in solve and Reversible: some 130.
-CORE, CORE_BUDGET = ("engine", "methods", "gradients", "solve"), 2720
+# exact mode, tangents and certificates where they are asked for in solve and Reversible: some 130. Gradients in the times: 40.
+CORE, CORE_BUDGET = ("engine", "methods", "gradients", "solve"), 2770
 LOOKED_UP = ("functions.py", "arrays.py", "linalg.py", "spectrum.py", "tangents.py")     # of the engine; nobody reads them through
 
 
