@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import nn, optim
+    from . import nn, optim, parallel
     from .adaptive import PID
     from .advise import Advice, advise
     from .archive import load, save
@@ -200,6 +200,7 @@ __all__ = [
     "load",
     "nn",
     "optim",
+    "parallel",
     "save",
     "shears",
     "solve",

@@ -2,32 +2,29 @@
 experiments/cli.py."""
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 
 from .conformance import command as check
 from .experiments.backends import UserError
 from .experiments.cli import parser
-from .experiments.runner import carry_out
+from .experiments.runner import carry_out, said_of, status_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status. argv: the words after `revode`; None for those of
-    the
-    process."""
+    the process."""
     args = parser().parse_args(argv)
-    said, status = "interrupted", 130
     try:
         return check.main(args) if args.command == "check" else carry_out(args, args.plan(args))
-    except UserError as error:
-        said, status = str(error), 2
-    except FloatingPointError as error:
-        said, status = str(error), 1
-    except KeyboardInterrupt:
-        pass
-    print(f"\nrevode {args.command}: {said}" if status != 2 else f"revode {args.command}: {said}",
-          file=sys.stderr)
-    return status
+    except (UserError, FloatingPointError, KeyboardInterrupt) as reason:
+        ahead = "" if isinstance(reason, UserError) else "\n"          # of a progress bar
+        print(f"{ahead}revode {args.command}: {said_of(reason)}", file=sys.stderr)
+        return status_of(reason)
+    except BrokenPipeError:                                # who reads has seen enough: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -122,8 +122,8 @@ class Adaptive:
     """The controller at work: it extends the grid of its problem by one accepted step at a time."""
 
     def __init__(self, controller: PID, t1: float, direction: float, dt0: float | None, save_at: tuple[float, ...] | None,
-                 last_only: bool) -> None:
-        self.controller, self.t1, self.direction = controller, t1, direction
+                 last_only: bool, dtype: Any) -> None:
+        self.controller, self.t1, self.direction, self.dtype = controller, t1, direction, np.dtype(dtype)
         self.h = self.bounded(dt0 or 0.0)          # the next step to try, positive; 0 until it is estimated
         self.stops = [*(save_at or ()), t1]        # times that the grid has to hit, the next one first
         self.save_at = None if save_at is None else set(save_at)
@@ -131,6 +131,11 @@ class Adaptive:
         self.norms: list[float] = []               # of the accepted steps before, newest first
         self.tries = 0
         self.parting = False                       # whether it was the gap of two copies that limited the last step
+
+    @property
+    def tolerances(self) -> tuple[np.ndarray, np.ndarray]:
+        """rtol and atol, as programs take them."""
+        return np.asarray(self.controller.rtol, self.dtype), np.asarray(self.controller.atol, self.dtype)
 
     def stop_at(self, times: list[float]) -> None:
         """Make further times grid points, such as the corners of a control."""
@@ -145,50 +150,57 @@ class Adaptive:
         return self.save_at is None or float(problem.ts[n]) in self.save_at
 
     def advance(self, problem: Problem, parts: Parts, F: Increment) -> Parts:
-        """The next accepted step; its end is appended to the grid."""
-        method, controller = problem.method, self.controller
-        t0 = problem.ts[-1]
+        """The next accepted step, on the tape; its end is appended to the grid."""
+        self.begin(problem, parts, F.params)
+        trial = OnTape(problem, parts, F)
+        self.search(problem, trial)
+        return trial.kept()
+
+    def begin(self, problem: Problem, parts: Parts, params: Any) -> None:
+        """Choose the size of a first step, unless one was given."""
         if not self.h:
-            self.h = first_step(problem, parts, F, self.t1 - t0, controller)
-        flows = not method.exactly_reversible
-        companion = method.companion
-        if companion is not None and neutral(method.word(Step(t0, t0, 0.0, 0.0))) < 0:
-            companion = None                       # reversible Heun: what a step puts into its gap is its error already
-        memo = {name: dict(values) for name, values in F.memo.items()}
-        scalar = value_of(problem.output(parts)[0]).dtype.type
-        limit = controller.min_step or max(10 * np.spacing(max(abs(t0), abs(self.t1))), 10 * float(np.spacing(scalar(abs(t0)))))
+            self.h = first_step(problem, parts, params, self.t1 - problem.ts[-1], self.controller)
+
+    def search(self, problem: Problem, trial: Trial) -> None:
+        """Attempts from the end of the grid, until one is accepted."""
+        t0, scalar = problem.ts[-1], trial.dtype.type
+        limit = self.smallest(t0, scalar)
         while True:
             self.tries += 1
-            if self.tries > controller.max_steps:
-                self.fail(problem, parts, f"took max_steps={controller.max_steps} steps")
+            if self.tries > self.controller.max_steps:
+                self.fail(problem, trial.largest(), f"took max_steps={self.controller.max_steps} steps")
             t1 = self.end_of_step(t0)
             h = as_step(scalar(t1 - t0), problem)
-            step = problem.between(problem.N, t0, t1, h, problem.hs[-1] if problem.hs else h)
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):      # what overflows is rejected
-                after, error = method.attempt(step, parts, F)
-            norm = error_norm(controller, error, problem.output(parts), problem.output(after))
-            if companion is not None:
-                apart = error_norm(controller, parting(companion, method, step, parts, after), problem.output(parts),
-                                   problem.output(after))
-                self.parting, norm = apart > norm, max(norm, apart)
-            factor = self.factor(norm, method.error_order)
-            if norm <= 1:
+            norm, apart = trial.attempt(t0, t1, h, problem.hs[-1] if problem.hs else h)
+            self.parting, norm = apart > norm, max(norm, apart)
+            if self.judge(t0, t1, norm, problem.method.error_order):
                 problem.ts.append(t1)
                 problem.hs.append(h)
-                self.norms = [norm, *self.norms[:1]]
-                if t1 == self.t1 or abs(t1 - t0) >= 0.99 * abs(self.h) or factor < 1:
-                    self.h = self.bounded(abs(t1 - t0) * factor)       # a step cut short by a stop says little
-                if flows:
-                    F.memo.clear()
-                return after
-            if not flows:                          # a flow left only the field value at (t0, y), which stays valid
-                F.memo = {name: dict(values) for name, values in memo.items()}
+                return
+            trial.reject()
             problem.stats.rejected += 1
-            self.h = self.bounded(abs(t1 - t0) * factor)
-            if abs(self.h) < limit:
-                coarse = 64 * float(np.spacing(scalar(abs(t0)))) > abs(self.h) > 0 and controller.min_step is None
-                self.fail(problem, parts, f"would need a step of {abs(self.h):.3g}" + (
-                    f", too small for t in {np.dtype(scalar)} (count time from the start, or use float64)," if coarse else ""))
+            if self.h < limit:
+                self.fail(problem, trial.largest(), self.too_small(t0, scalar))
+
+    def judge(self, t0: Any, t1: Any, norm: float, q: int) -> bool:
+        """Whether the step is accepted; the size of the next one follows."""
+        factor, length = self.factor(norm, q), abs(t1 - t0)
+        if norm > 1:
+            self.h = self.bounded(length * factor)
+            return False
+        self.norms = [norm, *self.norms[:1]]
+        if t1 == self.t1 or length >= 0.99 * self.h or factor < 1:
+            self.h = self.bounded(length * factor)                     # a step cut short by a stop says little
+        return True
+
+    def smallest(self, t0: Any, scalar: Any) -> float:
+        """The size below which a step is an error."""
+        return self.controller.min_step or max(10 * np.spacing(max(abs(t0), abs(self.t1))), 10 * float(np.spacing(scalar(abs(t0)))))
+
+    def too_small(self, t0: Any, scalar: Any) -> str:
+        coarse = 64 * float(np.spacing(scalar(abs(t0)))) > self.h > 0 and self.controller.min_step is None
+        return f"would need a step of {self.h:.3g}" + (
+            f", too small for t in {np.dtype(scalar)} (count time from the start, or use float64)," if coarse else "")
 
     def end_of_step(self, t0: Any) -> Any:
         """t0 + h, but never past the next stop, and not leaving a crumb before it."""
@@ -214,10 +226,9 @@ class Adaptive:
     def bounded(self, h: float) -> float:
         return h if self.controller.max_step is None else min(h, self.controller.max_step)
 
-    def fail(self, problem: Problem, parts: Parts, what: str) -> None:
-        norm = max(size(value_of(y)) for y in problem.output(parts))
+    def fail(self, problem: Problem, largest: float, what: str) -> None:
         raise FloatingPointError(
-            f"solve: the controller {what} at t = {problem.ts[-1]:.6g} (h = {abs(self.h):.3g}, largest entry of y {norm:.3g}, "
+            f"solve: the controller {what} at t = {problem.ts[-1]:.6g} (h = {self.h:.3g}, largest entry of y {largest:.3g}, "
             f"{problem.N} steps accepted, {problem.stats.rejected} rejected). " + (
                 f"Its steps have to keep {problem.method.companion.what.rstrip(',')} together, because the solution contracts faster "
                 f"than {problem.method!r} follows; give it a smaller lam, or use the default method (method=None)."
@@ -229,38 +240,102 @@ def as_step(h: Any, problem: Problem) -> Any:
     return np.asarray(h) if problem.plain else float(h)
 
 
-def parting(companion: Any, method: Any, step: Step, parts: Parts, after: Parts) -> Any:
-    """What the step put between the two copies of the solution. (Not the gap itself, which no smaller step would make less.)"""
-    return injected([weighted(companion.D, parts), weighted(companion.D, after)], neutral(method.word(step)))
+class Trial(Protocol):
+    """Who attempts steps from where the grid ends."""
+    dtype: Any
+
+    def attempt(self, t0: Any, t1: Any, h: Any, h_before: Any) -> tuple[float, float]:
+        """Try the step from t0 to t1: the norm of its error, and of what it puts between two copies of the solution (or 0)."""
+
+    def reject(self) -> None:
+        """Back to where the step began."""
+
+    def largest(self) -> float:
+        """The largest entry of the solution there."""
 
 
-def error_norm(controller: PID, error: Any, before: tuple, after: tuple) -> float:
-    """The weighted root mean square of the error; Inf where anything is not finite."""
-    y, y1, error = value_of(before[0]), value_of(after[0]), value_of(error)
+class OnTape:
+    """Attempts on the tape, operation by operation, of arrays or tensors."""
+
+    def __init__(self, problem: Problem, parts: Parts, F: Increment) -> None:
+        self.problem, self.parts, self.F, self.after = problem, parts, F, parts
+        self.dtype = value_of(problem.output(parts)[0]).dtype
+        self.memo = {name: dict(values) for name, values in F.memo.items()}
+
+    def attempt(self, t0: Any, t1: Any, h: Any, h_before: Any) -> tuple[float, float]:
+        problem = self.problem
+        step = problem.between(problem.N, t0, t1, h, h_before)
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):      # what overflows is rejected
+            self.after, errors = estimated(problem.method, step, self.parts, self.F)
+        before, after = (value_of(problem.output(parts)[0]) for parts in (self.parts, self.after))
+        scales = scales_of(problem.adaptive.controller, before)
+        norms = [norm_of(squares(value_of(e), before, after, *scales), after) for e in errors]
+        return norms[0], norms[1] if len(norms) > 1 else 0.0
+
+    def reject(self) -> None:
+        if self.problem.method.exactly_reversible:       # a flow left only the field value at (t0, y), which stays valid
+            self.F.memo = {name: dict(values) for name, values in self.memo.items()}
+
+    def largest(self) -> float:
+        return max(size(value_of(y)) for y in self.problem.output(self.parts))
+
+    def kept(self) -> Parts:
+        """The parts after the step that was accepted."""
+        if not self.problem.method.exactly_reversible:
+            self.F.memo.clear()
+        return self.after
+
+
+def estimated(method: Any, step: Step, parts: Parts, F: Increment) -> tuple[Parts, list]:
+    """The parts after a step, the estimate of its error, and what it put between the two copies of the solution, if there are two.
+
+    (Not the gap between them itself, which no smaller step would make less; and of reversible Heun nothing: what a step puts into
+    its gap is its error already.)
+    """
+    after, error = method.attempt(step, parts, F)
+    companion, k = method.companion, 0.0 if method.companion is None else neutral(method.word(step))
+    if companion is None or k < 0:
+        return after, [error]
+    return after, [error, injected([weighted(companion.D, parts), weighted(companion.D, after)], k)]
+
+
+def squares(error: Any, y: Any, y1: Any, rtol: Any, atol: Any) -> Any:
+    """The sum over all entries of the squares of error / (atol + rtol max(|y|, |y1|))."""
     with np.errstate(over="ignore", invalid="ignore"):
-        ratio = error / weight(controller, np.maximum(abs(y), abs(y1)))
-        norm = number(np.sqrt(np.mean(ratio * ratio)))
+        ratio = error / weight(np.maximum(abs(y), abs(y1)), rtol, atol)
+        return np.sum(ratio * ratio)
+
+
+def norm_of(total: Any, y1: Any) -> float:
+    """The root of the mean over the entries of y1, from the sum of squares; Inf where anything is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        norm = number(np.sqrt(total / y1.size))
     return norm if np.isfinite(norm) and np.isfinite(size(y1)) else float("inf")
 
 
-def weight(controller: PID, y: Any) -> Any:
-    """atol + rtol |y|, never zero."""
+def scales_of(controller: PID, y: Any) -> tuple[Any, Any]:
+    """rtol and atol, beside y."""
     place = beside(y)
     rtol, atol = (x if type(x) is float else place(np.asarray(x, y.dtype)) for x in (controller.rtol, controller.atol))
+    return rtol, atol
+
+
+def weight(y: Any, rtol: Any, atol: Any) -> Any:
+    """atol + rtol |y|, never zero."""
     return np.maximum(atol + rtol * y, float(np.finfo(y.dtype).tiny))
 
 
-def first_step(problem: Problem, parts: Parts, F: Increment, span: float, controller: PID) -> float:
+def first_step(problem: Problem, parts: Parts, params: Any, span: float, controller: PID) -> float:
     """Hairer's guess: the step at which an explicit Euler step, and then the method, would make a small error."""
     y = value_of(problem.output(parts)[0])
-    params = tree.map(value_of, F.params)
+    params = tree.map(value_of, params)
     t0, direction = problem.ts[0], np.sign(span)
 
     def rate(t: Any, y: Any) -> Any:
         return problem.system.rate(problem.system.coefficients(t, y, params), t)
 
     f0 = rate(t0, y)
-    scale = weight(controller, abs(y))
+    scale = weight(abs(y), *scales_of(controller, y))
 
     def norm(x: Any) -> float:
         with np.errstate(over="ignore", invalid="ignore"):

@@ -23,7 +23,7 @@ from .engine.derivatives import value_and_grad
 from .engine.tangents import linearised
 from .engine.tensor import beside, is_float, number
 from .stepping import Problem
-from .tangent import by_programs, tangent
+from .tangent import by_programs, on_tape
 
 calls = count()      # of of_solve: each one looks along other directions
 FLOOR = 64.0         # times eps, of the size of the gradient: what rounding alone makes of both sides
@@ -138,7 +138,7 @@ def of_solve(problem: Problem, initial: Any, params: Any, cotangent: Any, gradie
     differences = []
     for _ in range(probes):
         u: list[Any] = [drawn(rng, leaf) if i in moving else None for i, leaf in enumerate(x)]
-        moved = tree.flatten(tangent(problem, initial, params, *tree.unflatten(structure, u)))[0]
+        moved = tree.flatten(on_tape(problem, initial, params, *tree.unflatten(structure, u)))[0]
         along = sum(number(np.sum(b * c)) for b, c in zip(a, moved, strict=True) if c is not None)
         differences.append(sum(number(np.sum(g[i] * u[i])) for i in moving) - along)
     eps = max(float(np.finfo(x[i].dtype).eps) for i in moving)

@@ -580,7 +580,7 @@ def check_adaptive(asked: Asked, method: Any, ts: np.ndarray, y: Any, alone: boo
                              "give one number, or, for a y that is one array, an array that broadcasts against it")
     direction = 1.0 if ts[1] > ts[0] else -1.0
     times = None if save_at is None else check_save_at(save_at, ts, direction)
-    return Adaptive(controller, float(ts[1]), direction, dt0, times, last_only)
+    return Adaptive(controller, float(ts[1]), direction, dt0, times, last_only, y.dtype)
 
 
 def check_save_at(save_at: Any, ts: np.ndarray, direction: float) -> tuple[float, ...]:

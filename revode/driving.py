@@ -44,12 +44,12 @@ def matvec(a: Any, x: Any) -> Any:
 
 class NoisySystem(System):
     """A drift f and a diffusion g; a field value is the pair (f, g), which is shared as one."""
+    noisy = True
 
     def __init__(self, drift: System, diffusion: Callable, general: bool, ito: bool) -> None:
         super().__init__(drift.field, drift.stats, drift.pack, drift.unpack, drift.scalar, drift.refuse)
         self.diffusion, self.general, self.ito = diffusion, general, ito
         self.tail: tuple[int, ...] = ()      # the axis of general noise
-        self.euler_maruyama = False          # Euler's method for Ito's integral
 
     @property
     def signature(self) -> tuple:
@@ -72,7 +72,14 @@ class NoisySystem(System):
         return f * dx.h + (matvec(g, dx.dW) if self.general else g * dx.dW)
 
 
-class Noise:
+class Driver:
+    """What gives each step its increments: given(n, t0, t1, h, problem) makes them, join(h, given) makes dx of them."""
+    path: Any = None                     # of noise
+    shape: Any = None                    # of an increment of the path
+    control: Any = None
+
+
+class Noise(Driver):
     """The increments of a Brownian path, made again whenever they are needed."""
 
     def __init__(self, path: Any, shape: tuple[int, ...], dtype: Any, place: Callable) -> None:
@@ -100,9 +107,6 @@ class Noise:
 class ControlledSystem(System):
     """f(t, y, params) of shape y.shape + (channels,), times the increment of a piecewise linear path."""
 
-    control: Any
-    derivative: Any          # that of the control, if it has one
-
     @property
     def channels(self) -> int:
         return self.control.values.shape[-1]
@@ -120,6 +124,7 @@ class ControlledSystem(System):
 
 class SmoothlyControlledSystem(ControlledSystem):
     """f(t, y, params) X'(t), an ordinary vector field."""
+    smooth = True
 
     def coefficients(self, t: Any, y: Any, params: Any) -> tuple:
         f, = super().coefficients(t, y, params)
@@ -132,7 +137,7 @@ class SmoothlyControlledSystem(ControlledSystem):
         return coefficients[0]
 
 
-class Path:
+class Path(Driver):
     """The increments of a piecewise linear control."""
 
     def __init__(self, control: Any, place: Callable) -> None:

@@ -27,9 +27,7 @@ from .engine.tangents import tangent
 from .engine.tensor import Op, apply, beside, number, value_of
 
 # softmax, and the weights of attention ------------------------------------------------------------
-ROWS = (
-    1 << 14
-)  # entries that a pullback works on at a time, so that what it needs on the way stays in the cache
+ROWS = 1 << 14  # entries that a pullback works on at a time, so that what it needs on the way stays in the cache
 
 
 def _blocks(x: Any) -> list[slice]:
@@ -70,14 +68,9 @@ def _inner(a: Any, b: Any) -> Any:
 SOFTMAX_PULL: Op = Op(
     "softmax_pull",
     _softmax_pull,
-    (
-        lambda h, a, g, y: apply(SOFTMAX_PULL, h, y),
-        lambda h, a, g, y: h * (g - _inner(g, y)) - g * _inner(h, y),
-    ),
+    (lambda h, a, g, y: apply(SOFTMAX_PULL, h, y), lambda h, a, g, y: h * (g - _inner(g, y)) - g * _inner(h, y)),
 )
-SOFTMAX: Op = Op(
-    "softmax", lambda x: _softmax_of(x.copy()), (lambda g, y, x: apply(SOFTMAX_PULL, g, y),)
-)
+SOFTMAX: Op = Op("softmax", lambda x: _softmax_of(x.copy()), (lambda g, y, x: apply(SOFTMAX_PULL, g, y),))
 
 
 def _weights(q: Any, k: Any, scale: float, causal: bool) -> Any:
@@ -93,9 +86,7 @@ WEIGHTS = Op(
     _weights,
     (
         lambda g, w, q, k, scale, causal: (apply(SOFTMAX_PULL, g, w) @ k) * scale,
-        lambda g, w, q, k, scale, causal: (
-            (np.swapaxes(apply(SOFTMAX_PULL, g, w), -1, -2) @ q) * scale
-        ),
+        lambda g, w, q, k, scale, causal: (np.swapaxes(apply(SOFTMAX_PULL, g, w), -1, -2) @ q) * scale,
     ),
 )
 
@@ -106,13 +97,7 @@ def _attention(q: Any, k: Any, v: Any, scale: float, causal: bool) -> tuple[Any,
 
     def pull(g: Any) -> tuple:
         s = apply(SOFTMAX_PULL, g @ np.swapaxes(v, -1, -2), w)
-        return (
-            (s @ k) * scale,
-            (np.swapaxes(s, -1, -2) @ q) * scale,
-            np.swapaxes(w, -1, -2) @ g,
-            None,
-            None,
-        )
+        return ((s @ k) * scale, (np.swapaxes(s, -1, -2) @ q) * scale, np.swapaxes(w, -1, -2) @ g, None, None)
 
     return w @ v, pull
 
@@ -170,11 +155,7 @@ NORMALISE_PULL: Op = Op(
     ),
 )
 RATE = Op("rate", _rate, (lambda g, r, x, eps: -g * r * r * r * (x - _mean(x)) / x.shape[-1],))
-NORMALISE = Op(
-    "normalise",
-    _normalise,
-    (lambda g, y, x, eps: apply(NORMALISE_PULL, g, y, apply(RATE, x, eps=eps)),),
-)
+NORMALISE = Op("normalise", _normalise, (lambda g, y, x, eps: apply(NORMALISE_PULL, g, y, apply(RATE, x, eps=eps)),))
 
 
 @custom_vjp
@@ -225,9 +206,7 @@ def _gelu(x: Any) -> Any:
 def _gelu_pull(g: Any, x: Any) -> Any:
     """g ((1 + t) / 2 + x (1 - t^2) u' / 2),    t = tanh(u),  u' = C + 3 A x^2."""
     out = np.empty_like(x)
-    rows, gs, outs = (
-        a.reshape(-1, a.shape[-1]) if a.ndim else a.reshape(1, 1) for a in (x, g, out)
-    )
+    rows, gs, outs = (a.reshape(-1, a.shape[-1]) if a.ndim else a.reshape(1, 1) for a in (x, g, out))
     for i in _blocks(rows):
         x, a = rows[i], outs[i]
         q = x * x
@@ -254,11 +233,7 @@ def _gelu_bend(x: Any) -> Any:
     return (1.0 - t * t) * (slope - x * t * slope * slope + 3 * A * x * x)
 
 
-GELU_PULL: Op = Op(
-    "gelu_tanh_pull",
-    _gelu_pull,
-    (lambda h, a, g, x: apply(GELU_PULL, h, x), lambda h, a, g, x: h * g * _gelu_bend(x)),
-)
+GELU_PULL: Op = Op("gelu_tanh_pull", _gelu_pull, (lambda h, a, g, x: apply(GELU_PULL, h, x), lambda h, a, g, x: h * g * _gelu_bend(x)))
 GELU = Op("gelu_tanh", _gelu, (lambda g, y, x: apply(GELU_PULL, g, x),))
 
 
@@ -285,9 +260,7 @@ def _cross_entropy_pull(g: Any, y: Any, x: Any, labels: Any) -> Any:
     return (apply(SOFTMAX, x) - hot) * (g / labels.size)
 
 
-CROSS_ENTROPY = Op(
-    "cross_entropy", _cross_entropy, (_cross_entropy_pull, lambda g, y, x, labels: None)
-)
+CROSS_ENTROPY = Op("cross_entropy", _cross_entropy, (_cross_entropy_pull, lambda g, y, x, labels: None))
 
 
 def cross_entropy(logits: Any, labels: Any) -> Any:
@@ -313,20 +286,14 @@ def cross_entropy(logits: Any, labels: Any) -> Any:
     if getattr(getattr(labels, "dtype", None), "kind", "") not in ("i", "u"):
         labels = np.asarray(labels)
         if labels.dtype.kind not in "iu":
-            raise TypeError(
-                f"cross_entropy: labels of {labels.dtype}; a label is the integer number of a class"
-            )
+            raise TypeError(f"cross_entropy: labels of {labels.dtype}; a label is the integer number of a class")
     if labels.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"cross_entropy: labels of shape {labels.shape} for logits of shape {logits.shape}; "
-            f"there is "
-            f"one label for each row of logits, so shape {logits.shape[:-1]}"
-        )
+        raise ValueError(f"cross_entropy: labels of shape {labels.shape} for logits of shape {logits.shape}; there is one label for "
+                         f"each row of logits, so shape {logits.shape[:-1]}")
     low, high = (number(labels.min()), number(labels.max())) if labels.size else (0, 0)
     if not 0 <= low <= high < classes:
         raise ValueError(
-            f"cross_entropy: labels from {low:.0f} to {high:.0f} for {classes} "
-            f"classes; labels run from 0 to {classes - 1}"
+            f"cross_entropy: labels from {low:.0f} to {high:.0f} for {classes} classes; labels run from 0 to {classes - 1}"
         )
     labels = beside(logits)(labels) if isinstance(labels, np.ndarray) else labels
     return apply(CROSS_ENTROPY, logits, labels)
@@ -346,18 +313,11 @@ def _gathered(g: Any, tokens: Any, rows: int) -> Any:
     return out
 
 
-GATHER: Op = Op(
-    "gather",
-    _gathered,
-    (lambda h, a, g, tokens, rows: apply(EMBED, h, tokens), lambda h, a, g, tokens, rows: None),
-)
+GATHER: Op = Op("gather", _gathered, (lambda h, a, g, tokens, rows: apply(EMBED, h, tokens), lambda h, a, g, tokens, rows: None))
 EMBED: Op = Op(
     "embed",
     lambda table, tokens: table[tokens],
-    (
-        lambda g, y, table, tokens: apply(GATHER, g, tokens, rows=table.shape[0]),
-        lambda g, y, table, tokens: None,
-    ),
+    (lambda g, y, table, tokens: apply(GATHER, g, tokens, rows=table.shape[0]), lambda g, y, table, tokens: None),
 )
 
 
@@ -380,14 +340,10 @@ def embedding(table: Any, tokens: Any) -> Any:
     """
     tokens = tokens if hasattr(tokens, "dtype") else np.asarray(tokens)
     if tokens.dtype.kind not in "iu":
-        raise TypeError(
-            f"embedding: tokens of {tokens.dtype}; a token is the integer number of a row"
-        )
+        raise TypeError(f"embedding: tokens of {tokens.dtype}; a token is the integer number of a row")
     low, high = (number(tokens.min()), number(tokens.max())) if tokens.size else (0, 0)
     if not 0 <= low <= high < table.shape[0]:
-        raise IndexError(
-            f"embedding: tokens from {low:.0f} to {high:.0f} for a table of {table.shape[0]} rows"
-        )
+        raise IndexError(f"embedding: tokens from {low:.0f} to {high:.0f} for a table of {table.shape[0]} rows")
     return apply(EMBED, table, tokens)
 
 
@@ -413,20 +369,10 @@ def attention(q: Any, k: Any, v: Any, causal: bool = True) -> Any:
     [[2.0], [3.0]]
     """
     shapes = [np.shape(value_of(part)) for part in (q, k, v)]
-    if (
-        min(map(len, shapes)) < 2
-        or shapes[0][-1] != shapes[1][-1]
-        or shapes[1][-2] != shapes[2][-2]
-    ):
-        raise ValueError(
-            f"attention: q, k, v have the shapes {shapes}; they are (..., T, e), (..., S, e) and "
-            f"(..., S, e')"
-        )
+    if min(map(len, shapes)) < 2 or shapes[0][-1] != shapes[1][-1] or shapes[1][-2] != shapes[2][-2]:
+        raise ValueError(f"attention: q, k, v have the shapes {shapes}; they are (..., T, e), (..., S, e) and (..., S, e')")
     if causal and shapes[0][-2] > shapes[1][-2]:
-        raise ValueError(
-            f"attention: causal with {shapes[0][-2]} queries for {shapes[1][-2]} keys; the first "
-            f"ones would see nothing"
-        )
+        raise ValueError(f"attention: causal with {shapes[0][-2]} queries for {shapes[1][-2]} keys; the first ones would see nothing")
     return _attention(q, k, v, np.asarray(1 / math.sqrt(shapes[0][-1]), q.dtype), bool(causal))
 
 
@@ -473,9 +419,7 @@ def linear(x: Any, W: Any, b: Any = None) -> Any:
     return apply(LINEAR, x, W) if b is None else apply(LINEAR, x, W, b)
 
 
-def block_init(
-    rng: np.random.Generator, d: int, hidden: int | None = None, dtype: Any = np.float32
-) -> dict:
+def block_init(rng: np.random.Generator, d: int, hidden: int | None = None, dtype: Any = np.float32) -> dict:
     """Parameters of `block` and `bare_block`: weights N(0, 1 / fan in), biases 0, scales 1.
 
     Parameters
@@ -517,10 +461,7 @@ def self_attention(params: dict, x: Any, heads: int) -> Any:
     """Causal attention of x (B, T, d) to itself, in `heads` parts of its features."""
     B, T, d = x.shape
     if d % heads:
-        raise ValueError(
-            f"self_attention: {d} features in {heads} heads; the number of heads divides that of "
-            f"features"
-        )
+        raise ValueError(f"self_attention: {d} features in {heads} heads; the number of heads divides that of features")
 
     def split(W: Any) -> Any:  # (B, heads, T, d / heads)
         return np.transpose(np.reshape(linear(x, W), (B, T, heads, d // heads)), (0, 2, 1, 3))

@@ -61,8 +61,7 @@ def components(ts: np.ndarray, target: np.ndarray, names: Sequence[str], ys_of: 
                xlabel: str,
                what: str = "data", ylabel: str = "") -> Callable:
     """A `draw` of an experiment: every component of one trajectory against t, data wide and pale,
-    the fit
-    thin and dark on top."""
+    the fit thin and dark on top."""
     def draw(axes: Any, params: Any, start: Any, solve: Any, n: int, label: str) -> None:
         ys, ax = ys_of(params, solve), axes[0]
         for i, name in enumerate(names):
@@ -128,8 +127,7 @@ def plain_ticks(axis: Any) -> None:
 def grid(ax: Any, values: np.ndarray, rows: Sequence[str], columns: Sequence[str],
          threshold: float) -> None:
     """Errors as coloured squares with their powers of ten: blue below the threshold, orange above,
-    the darker the
-    further; NaN is left empty, and infinity crossed out."""
+    the darker the further; NaN is left empty, and infinity crossed out."""
     for (i, j), value in np.ndenumerate(values):
         if np.isnan(value):
             continue

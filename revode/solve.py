@@ -14,17 +14,16 @@ from .engine import tree
 from .engine.derivatives import custom_vjp
 from .engine.tensor import innermost, joined_in, value_of
 from .engines.eager import step_back, zeros
-from .exact import Exact, Lattice
+from .exact import Lattice
 from .finite import guarded
 from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible, SymplecticAdjoint
 from .gradients.cotangents import pull_start, spread
 from .march import march
 from .methods import Coupled
-from .methods.custom import UserMethod
-from .methods.increment import Recorder, System
+from .methods.increment import Recorder
 from .problem import Asked, Layout
 from .stepping import Problem, State, Stats, as_table, states
-from .tangent import augmented, by_programs, halves, joined, moving, tangent
+from .tangent import tangent
 
 if TYPE_CHECKING:
     from .compiled.backend import Backend
@@ -120,7 +119,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     backend : who runs the steps, forward and of every gradient mode: "eager", the tape; "replay", a program of NumPy calls;
         "native", that program compiled by this machine's C++ compiler; "auto", the tape, and replay from 200 steps of one kind
         on, with the same bits (so Direct() stays on the tape). Where a program does not apply (a field that branches on values,
-        derivatives of derivatives, the forward solve of adaptive steps) the tape runs; stats.backend says who did, and a log
+        derivatives of derivatives, adaptive steps with exact=True) the tape runs; stats.backend says who did, and a log
         line why. docs/backends.md helps to choose.
     threads : of "native", over the batch; default one for each core. It changes no bit.
     exact : True, or a Lattice(bits): reversal without a wrong bit, for methods that are words of shears (exact.py). The state lives
@@ -175,34 +174,11 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
                 look_elsewhere(problem, params, ys, parts)
             return guarded(problem, initial, params, ((ys, parts), pull))
 
-        def along(args: tuple, moved: tuple) -> tuple:
-            if by_programs.get() and problem.backend is not None and augments(problem):
-                return together(problem, args, moved, backend, threads, arithmetic)
-            return tangent(problem, *args, *moved)
-
-        ys, parts = custom_vjp(operation, along)(initial, params)
+        ys, parts = custom_vjp(operation, lambda args, moved: tangent(problem, *args, *moved))(initial, params)
     save = problem.save
     y1 = tuple(y[-1] for y in ys) if save[-1:] == (problem.N,) else problem.output(parts)
     return Solution(np.asarray(problem.ts)[list(save)], layout.unpack(ys, 1), state_after(problem, layout, parts),
                     problem.stats, layout.unpack(y1))
-
-
-def augments(problem: Problem) -> bool:
-    """Whether the tangent of a solve is the solve of the augmented equation: of an ODE from y0, by a method of the library."""
-    return type(problem.system) is System and not problem.resumed and not isinstance(problem.method, (UserMethod, Exact))
-
-
-def together(problem: Problem, args: tuple, moved: tuple, backend: Any, threads: int | None, arithmetic: Any) -> tuple:
-    """The tangent of a solve by its own programs: the augmented equation (tangent.py), solved on the same grid."""
-    (initial, params), (d_initial, d_params) = args, moved
-    outputs = problem.method.outputs
-    pairs = zip(initial, d_initial or (None,) * len(initial), strict=True) if len(outputs) > 1 else ((initial, d_initial),)
-    y0 = tuple(joined(x, v) for x, v in pairs)
-    sol = solve(augmented(problem.system), y0 if len(outputs) > 1 else y0[0], np.asarray(problem.ts), {
-        "at": params, "along": moving(params, d_params)}, method=problem.method, save=list(problem.save), backend=backend,
-        threads=threads, arithmetic=arithmetic)
-    return (tuple(halves(y)[1] for y in (sol.ys if len(outputs) > 1 else (sol.ys,))),
-            {name: halves(x)[1] for name, x in sol.state.parts.items()})
 
 
 @hinted

@@ -182,6 +182,11 @@ class Problem:
         return any(self.asked.values())
 
     @property
+    def tolerances(self) -> tuple:
+        """Of a controller, as programs take them."""
+        return () if self.adaptive is None else self.adaptive.tolerances
+
+    @property
     def N(self) -> int:
         return len(self.hs)
 

@@ -2,30 +2,41 @@
 
     (parts, d parts) <- step and its derivative at parts, along d parts and d params
 
-The rules are those of engine/tangents.py; neither a pullback nor a program that ran the solve has a part in it, so that what comes out
-can be held against a gradient (certify.py).
+The rules are those of engine/tangents.py; no pullback has a part in it. On the tape neither has a program that ran the solve, so that
+what comes out can be held against a gradient (certify.py).
 """
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextvars import ContextVar
 from copy import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from .driving import NoisySystem
 from .engine import tree
 from .engine.tangents import jvp_of
 from .engine.tensor import is_float
-from .methods.increment import Increment
+from .march import Kept, onward
+from .methods.custom import UserMethod
+from .methods.increment import Increment, System
 from .stepping import Problem, Stats, one_step
+
+by_programs: ContextVar[bool] = ContextVar("by_programs", default=True)       # whether tangents may run on the solve's own backend
 
 
 def tangent(problem: Problem, initial: Any, params: Any, d_initial: Any, d_params: Any) -> tuple[tuple, dict]:
     """How the saved outputs and the final parts of a solve change; on the grid that it had, which does not move.
 
-    Cost: one solve on the tape, each step with its tangent; memory of two states and one step.
+    Cost: one solve with its tangent, on the backend of the solve where that has a program for it; memory of two states and one step.
     """
+    found = compiled(problem, initial, params, d_initial, d_params) if by_programs.get() and problem.backend is not None else None
+    return on_tape(problem, initial, params, d_initial, d_params) if found is None else found
+
+
+def on_tape(problem: Problem, initial: Any, params: Any, d_initial: Any, d_params: Any) -> tuple[tuple, dict]:
+    """tangent(), each step with its derivative, apart from all programs."""
     method, system = problem.method.inner, copy(problem.system)      # of exact mode: what it rounds
     system.stats = Stats()
     own: Any = copy(problem)
@@ -55,7 +66,25 @@ def tangent(problem: Problem, initial: Any, params: Any, d_initial: Any, d_param
     return tuple(np.stack(column) for column in zip(*saved, strict=True)), moved
 
 
-by_programs: ContextVar[bool] = ContextVar("by_programs", default=False)       # whether tangents may run on the solve's own backend
+def compiled(problem: Problem, initial: Any, params: Any, d_initial: Any, d_params: Any) -> tuple[tuple, dict] | None:
+    """tangent(), by a program of the solve's own backend: the same method on the equation of (y, dy). None where there is no program.
+
+    What a method makes of (y, dy) is its own tangent, if its step is linear in the state and in the field's values: as in all methods
+    of the library, and not in everybody's.
+    """
+    method, both = problem.method.inner, {"at": params, "along": moving(params, d_params)}
+    made = type(method.composed)
+    if made is UserMethod or not made.__module__.startswith("revode."):
+        return None
+    own = replace(problem, method=method, system=augmented(problem.system), stats=Stats(), adaptive=None, flushed=None, progress=False,
+                  scales={}, widths=(), asked={}, swept=False, parted=True, unstable=True, later=None, seen=None, compared=set())
+    parts = own.start(Increment(own.system, both), beside(initial, d_initial))
+    parts = {name: parts[name] for name in method.parts}             # of a state that goes on: without the bits of exact mode
+    engine = own.backend.engine("forward", own, parts, both)
+    if engine is None:
+        return None
+    ys, parts = onward(own, both, parts, engine, Kept())
+    return tuple(halves(y)[1] for y in ys), {name: halves(parts[name])[1] if name in parts else None for name in problem.method.parts}
 
 
 def joined(x: Any, v: Any) -> Any:
@@ -63,23 +92,32 @@ def joined(x: Any, v: Any) -> Any:
     return np.concatenate([x, np.zeros_like(x) if v is None else v], axis=-1)
 
 
+def beside(initial: Any, d_initial: Any) -> Any:
+    """joined(), of all arrays of a tree."""
+    leaves, structure = tree.flatten(initial)
+    return tree.unflatten(structure, [joined(*pair) for pair in zip(leaves, tree.align(structure, d_initial), strict=True)])
+
+
 def halves(x: Any) -> tuple[Any, Any]:
     d = x.shape[-1] // 2
     return x[..., :d], x[..., d:]
 
 
-def augmented(system: Any) -> Callable:
-    """The field of (y, dy), with parameters {"at": params, "along": d params}: what a method makes of it is its own tangent, if its
-    step is linear in the state and in the field's values, as in all methods of the library."""
-    system = copy(system)
-    system.stats = Stats()
+def augmented(system: System) -> System:
+    """The system of (y, dy), with parameters {"at": params, "along": d params}."""
+    own: Any = copy(system)
+    own.stats, coefficients, times = Stats(), own.coefficients, own.times
 
-    def field(t: Any, y: Any, both: Any) -> Any:
+    def both_of(t: Any, y: Any, both: Any) -> tuple:
+        """Each coefficient and its change, (..., 2 d), or (..., 2 d, m) with channels."""
         y, moved = halves(y)
-        value, change = jvp_of(lambda y, p: system.coefficients(t, y, p)[0], (y, both["at"]), (moved, both["along"]))
-        return np.concatenate([value, change], axis=-1)
+        pair = jvp_of(lambda y, p: coefficients(t, y, p), (y, both["at"]), (moved, both["along"]))
+        return tuple(np.concatenate(x, axis=y.ndim - 1) for x in zip(*pair, strict=True))
 
-    return field
+    own.coefficients = both_of
+    if isinstance(system, NoisySystem) and not system.general:       # g dW, entry by entry: the same dW for both
+        own.times = lambda value, dx: times(value, type(dx)(dx.h, joined(dx.dW, dx.dW)))
+    return own
 
 
 def moving(params: Any, d_params: Any) -> Any:

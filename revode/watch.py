@@ -529,7 +529,7 @@ class Ahead:
 
         def moves(y: Any) -> Any:
             found = system.coefficients(step.t0, place(y), params)
-            return to_host(system.rate(found, step.t0) * step.dx.h if hasattr(step.dx, "dW") else system.times(found, step.dx))
+            return to_host(system.rate(found, step.t0) * step.dx.h if system.noisy else system.times(found, step.dx))
 
         return moves
 
@@ -789,7 +789,7 @@ class Back:
         if self.pairs.data is None:
             return False
         limits, seen = self.pairs.limits, self.problem.suspicion
-        chance = by_chance(self.sums[0][0].shape[1:]) if self.sums and hasattr(self.problem.driver, "path") else 1.0
+        chance = by_chance(self.sums[0][0].shape[1:]) if self.sums and self.problem.system.noisy else 1.0
         return (any(found.get(name, 0.0) > chance * getattr(limits, name) for name in ("S_p", "S_y", "S_d"))
                 or (seen is not None and seen.details["G"] > limits.G * seen.details["allowed"]))
 

@@ -139,8 +139,6 @@ class Fused(Tiles):
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
         self.save = xp.asarray(np.asarray([*problem.save, -1], np.int64))
-        path = getattr(problem.driver, "path", None)
-        self.seed, self.offset = getattr(path, "seed", 0), getattr(path, "offset", 0)
         self.room: tuple | None = None
         self.a_given: Any = None
 
@@ -255,6 +253,9 @@ class Fusing(Backend):
             self.refuse("a derivative of a derivative records every operation on a tape; take first derivatives")
             return True
         return False
+
+    def no_search(self, problem: Problem) -> str | None:
+        return "a controller looks at the error of each of its adaptive steps"
 
     def make(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any, family: Any) -> Any:
         problem.stats.traces += 1

@@ -1,4 +1,6 @@
 """What all tests share: hypothesis without a clock and without chance, so that a run can be repeated; a cache of its own."""
+import os
+
 import pytest
 from hypothesis import settings
 
@@ -21,8 +23,10 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def native_cache(tmp_path_factory):
-    """Libraries that tests build go to a folder of the session, not to the user's cache."""
-    folder = tmp_path_factory.mktemp("native")
+    """Libraries that tests build go to a folder of the session, which its workers share, not to the user's cache."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "native"
+    folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "cache_folder", lambda: folder)
         patch.setattr("revode_cuda.compile.cache_folder", lambda: folder)

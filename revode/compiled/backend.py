@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from ..adaptive import Adaptive
 from ..engine import tree
 from ..engine.tensor import NotTraceable, Tensor, is_float
 from ..stepping import Problem
 
 PAYS = 200                 # steps (over all solves of one kind) from which "auto" makes a program
+SEARCHED = 50              # so many are counted where nobody knows yet how many there will be
 
 logger = logging.getLogger("revode")
 _told: set = set()
@@ -49,7 +51,12 @@ class Backend:
     threads: int | None = None
 
     def engine(self, direction: str, problem: Problem, parts: dict, params: Any) -> Any:
-        """The engine for the programs of a direction: "forward", "backward" or "pull"; None where the tape has to do it."""
+        """The engine for the programs of a direction: "forward", "backward" or "pull"; None where the tape has to do it.
+
+        Forward, where a controller has yet to find the grid, is "search".
+        """
+        if direction == "forward" and problem.adaptive is not None and not problem.adaptive.arrived(problem):
+            direction = "search"
         return self.runner(direction, _steps().DIRECTIONS[direction], problem, parts, params)
 
     @property
@@ -66,16 +73,21 @@ class Backend:
     def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """A runner for the steps of this problem; None where the tape has to do it."""
         known = getattr(problem.seen, "family", None) is not None              # the forward solve has been here already
-        why = None
-        if problem.adaptive is not None and direction == "forward" and not problem.adaptive.arrived(problem):
-            why = "each of its adaptive steps depends on the error of the last one"
-        elif not known and self.stands_back(direction, problem, parts, params):
+        why = self.no_search(problem) if direction == "search" else None
+        if why is None and not known and self.stands_back(direction, problem, parts, params):
             why = "it is part of a derivative that the tape records, or on another device"
         if why is None:
             return self.planned(direction, steps, problem, parts, params)
         if not self.auto:
-            self.say(problem, f"backend={self.name!r}: the solve of %s goes {direction} on the tape, because {why}", logging.INFO)
+            way = "forward" if direction == "search" else direction
+            self.say(problem, f"backend={self.name!r}: the solve of %s goes {way} on the tape, because {why}", logging.INFO)
         return None
+
+    def no_search(self, problem: Problem) -> str | None:
+        """Why the tape has to find the grid, if it has to."""
+        if not isinstance(problem.adaptive, Adaptive):
+            return "whether it goes on depends on each of its iterations"
+        return "its steps are adaptive, and exact" if problem.flushed is not None else None
 
     def planned(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """runner(), for a solve that programs can do."""
@@ -89,6 +101,8 @@ class Backend:
         if direction not in family.made and not self.pays(family, problem):
             return None
         try:
+            if direction == "search":
+                problem = plans.on_trial(problem)
             made = family.made[direction] if direction in family.made else self.make(direction, steps, problem, parts, params, family)
             if made is None:
                 return None
@@ -137,20 +151,21 @@ class Backend:
             _plans().compared(made, runner, direction, problem, parts, params)
 
     def build(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Any:
-        if self.name == "native" or (self.strict and not self.auto):        # strict: the same bits from NumPy
+        if direction != "search" and (self.name == "native" or (self.strict and not self.auto)):    # strict: the same bits from NumPy
             from .mirror import Mirror
             from .plans import inside
             from .tiles import Tiles
             return Tiles(steps, parts, problem.method.outputs, direction, inside(problem),
                          self.strict, self.threads, make=None if self.name == "native" else Mirror)
         from .replay import Replay
-        return Replay(steps, parts, self.merge)
+        from .search import Search
+        return (Search if direction == "search" else Replay)(steps, parts, self.merge)
 
     def pays(self, family: Any, problem: Problem) -> bool:
         """Whether enough steps of this kind have been asked for; without a family each solve stands for itself."""
         if family is None or not self.auto:
             return not self.auto or problem.N >= PAYS
-        family.steps += problem.N
+        family.steps += problem.N or SEARCHED
         return family.steps >= PAYS
 
     def cannot(self, problem: Problem, error: Exception, tell: bool = True) -> None:

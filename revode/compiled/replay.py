@@ -38,7 +38,7 @@ class Grid:
 
     def tables(self, problem: Problem, first: int, last: int) -> dict[int, Any]:
         """By value: an array with one row for every step first .. last - 1."""
-        control: Any = getattr(problem.system, "control", None) if self.controlled else None
+        control = problem.system.control if self.controlled else None
         at, part = (problem.ts, problem.hs, control), (first, last, problem.h_before if first == 0 else None)
         if all(map(is_, at, self.at)) and part == self.part and type(problem.ts) is not list and not self.looked_up:
             return self.last[1]
@@ -63,8 +63,12 @@ class Grid:
         """The same, made; beside them, how many rows they have."""
         h = hs if first == 0 else hs[1:]
         before = np.concatenate([[problem.h_before], hs[:-1]]).astype(hs.dtype) if first == 0 else hs[:-1]
-        given = {"t0": ts[:-1], "t1": ts[1:], "h": h, "h_before": before}
-        at: dict[int, Any] = {ROWS_OF: len(h)}
+        return self.at({"t0": ts[:-1], "t1": ts[1:], "h": h, "h_before": before}, problem, control)
+
+    def at(self, given: dict[str, np.ndarray], problem: Problem, control: Any) -> dict[int, Any]:
+        """The same for steps of which the times and sizes are given."""
+        rows = len(given["h"])
+        at: dict[int, Any] = {ROWS_OF: rows}
         for i in self.order:
             x = self.program.values[i]
             if x.op is None:
@@ -79,7 +83,7 @@ class Grid:
                 at[i] = control.derivative(at[x.args[0]])
             else:
                 at[i] = np.stack([x.op.forward(*(at[a][k] if isinstance(a, V) else a for a in x.args), **x.options)
-                                  for k in range(len(h))])
+                                  for k in range(rows)])
         return at
 
 
@@ -269,13 +273,13 @@ class Replay:
 
 def given(problem: Problem, params: Any) -> list:
     """What the inputs of programs are numbered by: the leaves of params, and what the field brings along."""
-    return [*tree.flatten(params)[0], *problem.seen.extras]
+    return [*tree.flatten(params)[0], *problem.seen.extras, *problem.tolerances]
 
 
 def in_order(roles: Iterable[Role], kind: str, problem: Problem) -> list[Role]:
     """The roles of a kind: parameters by their number, parts in the order of the method."""
     names = [*problem.method.parts, "largest", "weighed"]
-    return sorted((role for role in roles if role[0] == kind), key=lambda role: role[1] if kind == "aparam" else names.index(role[1]))
+    return sorted((role for role in roles if role[0] == kind), key=lambda role: names.index(role[1]) if role[1] in names else role[1])
 
 
 def prelude(code: Code, leaves: list, contiguous: bool = False) -> list:

@@ -1,6 +1,7 @@
 """The programs of one step of a solve: forward, and back (reconstruct and pull back, as ONE program).
 
     forward    begin: carried <- parts;     step: parts, carried <- parts, carried
+    search     the same, and of a controller's attempt the sums of squares of its errors (adaptive.py)
     back       begin: carried <- parts;     step: parts, cotangents, carried <- the same;     end: the carried cotangents
 
 Carried is what a step leaves for the next one: the field's value at a part of the state that both read (reversible Heun,
@@ -16,6 +17,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..adaptive import estimated, squares
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import MANY, NotTraceable, Op, Tape, Tensor, is_float, to_host, value_of
@@ -51,7 +53,7 @@ def following(system: System, brought: Any) -> System:
     """A copy of the system with counters of its own, which evaluates the field for programs."""
     own: Any = copy(system)
     own.stats = Stats()
-    if getattr(own, "derivative", None) is not None:
+    if own.derivative is not None:
         own.derivative = own.control.derivative                   # on the host, where programs are made
     evaluate = own.coefficients
     own.coefficients = lambda t, y, params: brought.evaluate(evaluate, t, y, params)
@@ -170,11 +172,15 @@ def traced_method(problem: Problem, parts: dict, params: Any) -> Any:
     return (method.parts, method.outputs, method.correct, tuple(shape), lines, outputs)
 
 
-def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
+def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False, searches: bool = False) -> Steps:
     """The programs of a step forward; parts: an example of the state."""
     S = Symbols(problem, parts, params)
     carried: dict[Role, Any] = {}           # role -> example
     memo: dict = {}
+    again = searches and not S.method.exactly_reversible       # a flow leaves the field value at its start, for the next attempt
+    tolerances = [("param", len(S.leaves) + len(S.brought.examples) + j) for j in range(2)]
+    if searches:
+        S.examples |= dict(zip(tolerances, problem.tolerances, strict=True))
 
     def step(T: dict) -> dict:
         F = Increment(S.system, S.params(T))
@@ -182,11 +188,18 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
         for _, name, j in carried:
             values = F.memo.setdefault(name, {}).setdefault(at.t0, [])
             values.insert(j, T["carry", name, j])
-        after = one_step(S.method, at, S.parts(T), F)
+        before, found = S.parts(T), {}
+        if searches:
+            after, errors = estimated(S.method, at, before, F)
+            y, y1 = before[S.method.outputs[0]], after[S.method.outputs[0]]
+            found = {("error", j): squares(e, y, y1, *(T[role] for role in tolerances)) for j, e in enumerate(errors)}
+        else:
+            after = one_step(S.method, at, before, F)
         memo.clear()
-        memo.update({name: values[at.t1] for name, values in F.memo.items() if at.t1 in values})
-        return {**{("part", name): x for name, x in after.items()}, **{
-            ("carry", name, j): f for name, values in memo.items() for j, f in enumerate(values)}}
+        t = at.t0 if again else at.t1
+        memo.update({name: values[t] for name, values in F.memo.items() if t in values})
+        return {**{("part", name): x for name, x in after.items()}, **found, **{
+            ("carry", name, j): f for name, values in memo.items() for j, f in enumerate(values) if not again}}
 
     def begin(T: dict) -> dict:
         F = Increment(S.system, S.params(T))
@@ -203,6 +216,14 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
     counts["begin"] = S.counted()
     first = S.trace(begin, S.examples)
     return finished(Steps(first, traced, list(carried), counts=counts, asked=S.asked), merge)
+
+
+def search_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
+    """The programs of an attempt; problem: with a grid of one step."""
+    steps = forward_steps(problem, parts, params, merge, searches=True)
+    if steps.asked:
+        raise NotTraceable("whole numbers made of the time, where steps are adaptive")
+    return steps
 
 
 def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
@@ -309,7 +330,7 @@ def pull_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) 
     return finished(Steps(Program([], {}), traced, [], counts={"step": counts}, asked=S.asked), merge)
 
 
-DIRECTIONS = {"forward": forward_steps, "backward": backward_steps, "pull": pull_steps}
+DIRECTIONS = {"forward": forward_steps, "search": search_steps, "backward": backward_steps, "pull": pull_steps}
 
 
 class Carry:

@@ -120,8 +120,6 @@ class Tiles:
         self.put("cotangent", cotangents or {})
         self.save = ended(tuple(problem.save))
         self.drive = problem.driver
-        self.seed = getattr(getattr(problem.driver, "path", None), "seed", 0)
-        self.offset = getattr(getattr(problem.driver, "path", None), "offset", 0)
 
     def allocate(self) -> None:
         """The memory, which all solves of this thread use one after another, and where things go in it."""
@@ -301,7 +299,8 @@ class Tiles:
                                                             self.looked[1], *map(as_given, values[LOOKS + 1:])))
 
     def counters(self) -> tuple[int, int, int]:
-        return self.seed, self.offset, self.problem.n_before
+        seed, offset = (self.problem.driver.path.seed, self.problem.driver.path.offset) if self.brownian else (0, 0)
+        return seed, offset, self.problem.n_before
 
     def drives(self, first: int, last: int) -> tuple[Any, Any]:
         """The increments of these steps, or the widths from which they are made."""

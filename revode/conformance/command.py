@@ -25,7 +25,7 @@ docs/conformance.md and chapter 14 of the book say what a function or a program 
 
 
 def add_parser(commands: Any) -> None:
-    sub = commands.add_parser("check", help="check an implementation of a reversible method, step by step",
+    sub = commands.add_parser("check", help="Check an implementation of a reversible method, step by step.",
                               description="Check anybody's implementation against cases computed in 50 digits.",
                               epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
     who = sub.add_mutually_exclusive_group(required=True)

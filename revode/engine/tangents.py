@@ -382,7 +382,8 @@ def jvp(fn: Callable) -> Callable:
     Returns a function that returns a tree like fn(x).
     Raises ValueError where v is no tree like x, NotImplementedError for an operation without a tangent rule.
 
-    Cost: about two evaluations of fn, and its tape (of a solve none: the tangent runs along the steps in constant memory).
+    Cost: about two evaluations of fn, and its tape (of a solve none: the tangent runs along the steps in constant memory, on the
+    backend of the solve where that has a program for it).
     Source: Wengert 1964; Griewank & Walther, Evaluating Derivatives, 2008, chapter 3.
 
     Example

@@ -63,6 +63,10 @@ class Eager:
                 self.room(n + 1, self.parts)
         return {name: [row[name] for row in seen] for name in self.parts} if seen else {}
 
+    def extend(self) -> dict:
+        self.parts = self.problem.advance(self.problem.N, self.parts, self.F)
+        return {name: [x] for name, x in self.parts.items()}
+
     def back(self, last: int, first: int, a_ys: tuple, known: Parts | None = None, flushes: bool = False,
              looks: Sequence[int] = ()) -> tuple[dict, dict]:
         seen: list[tuple[dict, dict]] = []

@@ -2,6 +2,7 @@
 
     load                  begin: these parts (going back: and cotangents)
     ahead  first -> last    parts_{n+1} = step n of parts_n
+    extend                  the same, of as many steps as come, where a controller has yet to find them (adaptive.py)
     back   last -> first    (parts_n, cotangent_n) from those at n + 1: reconstruct AND pull back         words of shears, or nearly
     pull   last -> first    cotangent_n from that at n + 1, AT states[n]: nothing is reconstructed        every method
     read, restart         what is there; go on from other parts
@@ -37,6 +38,9 @@ class Engine(Protocol):
 
         Returns the parts at `looks`, which rise from first + 1 to last.
         """
+
+    def extend(self) -> Rows:
+        """One or more further steps, from where the grid ends, which grows by them. Returns the parts after each of them."""
 
     def back(self, last: int, first: int, a_ys: tuple, known: Parts | None = None, flushes: bool = False,
              looks: Sequence[int] = ()) -> tuple[Rows, Rows]:

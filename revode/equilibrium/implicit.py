@@ -86,15 +86,9 @@ class Implicit:
 
     def __post_init__(self) -> None:
         if self.solver not in SOLVERS:
-            raise ValueError(
-                f"Implicit: solver={self.solver!r}; one of {', '.join(map(repr, SOLVERS))}"
-            )
+            raise ValueError(f"Implicit: solver={self.solver!r}; one of {', '.join(map(repr, SOLVERS))}")
         number_in("Implicit: tol", self.tol, 0.0, inf, "a positive number, such as 1e-10")
-        if (
-            isinstance(self.max_steps, bool)
-            or not isinstance(self.max_steps, int)
-            or self.max_steps < 1
-        ):
+        if isinstance(self.max_steps, bool) or not isinstance(self.max_steps, int) or self.max_steps < 1:
             raise ValueError(f"Implicit: max_steps={self.max_steps!r}; a whole number, 1 or more")
 
     def at_fixed_point(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
@@ -141,8 +135,7 @@ def krylov(J: Callable, a: Any, tol: float, max_steps: int) -> tuple[Any, float]
         from scipy.sparse.linalg import LinearOperator, gmres
     except ImportError as error:
         raise ImportError(
-            "Implicit: solver='gmres' is SciPy's; install it with `pip install scipy`, or use "
-            "solver='anderson'"
+            "Implicit: solver='gmres' is SciPy's; install it with `pip install scipy`, or use solver='anderson'"
         ) from error
     left = [max_steps]
 
@@ -153,9 +146,7 @@ def krylov(J: Callable, a: Any, tol: float, max_steps: int) -> tuple[Any, float]
 
     of = LinearOperator((a.size, a.size), matvec=product, dtype=a.dtype)
     restart = min(a.size, 50, max_steps)
-    g, _ = gmres(
-        of, a.ravel(), rtol=tol / 2, atol=0.0, restart=restart, maxiter=-(-max_steps // restart)
-    )
+    g, _ = gmres(of, a.ravel(), rtol=tol / 2, atol=0.0, restart=restart, maxiter=-(-max_steps // restart))
     g = g.reshape(a.shape).astype(a.dtype)
     after = J(g) + a
     size = norm(after)

@@ -1,6 +1,5 @@
-"""Experiments, each a file: its problem, its data, a training loop. EXPERIMENTS maps the names of
-the command line
-to modules with
+"""Experiments, each a file: its problem, its data, its optimiser. EXPERIMENTS maps the names of
+the command line to modules with
 
     experiment(**options) -> Experiment, or several of them, one for each row     OPTIONS: name ->
     default

@@ -33,6 +33,15 @@ class UserError(Exception):
     """Something that the user can put right; its text is all that is shown."""
 
 
+def cannot_read(option: str, path: str, reason: OSError | ValueError) -> str:
+    """What to say of a file that was named with this option."""
+    if isinstance(reason, FileNotFoundError):
+        return f"{option} {path} cannot be read: there is no such file"
+    if isinstance(reason, OSError):
+        return f"{option} {path} cannot be read: {reason.strerror or reason}"
+    return f"{option}: {reason}"
+
+
 @dataclass(frozen=True)
 class Solver:
     """solve(field, y0, ts, params, ...), with the method, the gradient mode and the backend filled
@@ -83,8 +92,7 @@ def halved(ts: Any, options: dict) -> tuple[Any, dict]:
 
 def on_gpu(field: Callable, *given: Any, **options: Any) -> Solution:
     """One launch for a solve, and a few for its reverse sweep; loss and optimiser stay on the host.
-    Where a
-    solve cannot be fused it runs on the host, with one message for each field."""
+    Where a solve cannot be fused it runs on the host, with one message for each field."""
     import revode_cuda
     from revode_cuda.solve import CannotBeFused
     try:

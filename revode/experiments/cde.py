@@ -4,10 +4,9 @@
     X: time and both coordinates, from the data
 
 Spirals begin anywhere and grow or shrink at any rate; half of them turn clockwise, with noise on
-every observation.
-The grid of times is uneven, and a share of the observations is dropped, each coordinate on its own
-(NaN). The control
-passes through what is left. Held-out spirals are of the same kind.
+every observation. The grid of times is uneven, and a share of the observations is dropped, each
+coordinate on its own (NaN). The control passes through what is left. Held-out spirals are of the
+same kind.
 Source of the model: Kidger, Morrill, Foster & Lyons 2020.
 """
 from __future__ import annotations
@@ -17,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim, plotting
-from ..engine.derivatives import value_and_grad
 from ..methods import EES
 from ..paths import HermiteCubic, LinearPath
 from .training import Experiment
@@ -87,14 +85,6 @@ def of_control(kind: str, dropped: float, series: int, seed: int) -> Experiment:
         found, sol = scores(params, solve, control)
         return np.mean(nn.softplus((1.0 - 2.0 * labels) * found)), sol        # cross-entropy
 
-    def training(params: Any, solve: Any) -> Any:
-        optimiser = optim.adam(LEARNING_RATE)
-        state = optimiser.init(params)
-        while True:
-            (value, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
-            yield params, value, grads, sol
-            params, state = optimiser.update(params, grads, state)
-
     def findings(params: Any, start: Any, solve: Any) -> dict:
         def right(at: Any, control: Any, labels: np.ndarray) -> float:
             return 100.0 * float(np.mean((scores(at, solve, control)[0] > 0) == labels))
@@ -123,7 +113,7 @@ def of_control(kind: str, dropped: float, series: int, seed: int) -> Experiment:
         words=(f"{LENGTH} uneven times, {INNER} steps from one to the next; dz = f(z) dX, MLP "
                f"{HIDDEN}-{WIDTH}-{HIDDEN * CHANNELS} "
                f"(tanh)", f"Adam, learning rate {LEARNING_RATE}; loss: cross-entropy, nats"),
-        loss=loss, training=training, start=start, method=EES(6), iterations=30, findings=findings,
+        loss=loss, optimiser=optim.adam(LEARNING_RATE), start=start, method=EES(6), iterations=30, findings=findings,
         draw=draw, panels=2,
         shows="An anticlockwise and a clockwise spiral: observations of x and y against time, and "
               "the control through them.")

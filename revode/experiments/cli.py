@@ -2,11 +2,11 @@
 stability.
 
 An experiment's OPTIONS name the options that it has, and their defaults; ARGUMENTS says how each is
-read.
-A command becomes a Plan, which the runner carries out.
+read. A command becomes a Plan, which the runner carries out.
 """
 from __future__ import annotations
 
+import re
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from dataclasses import replace
@@ -27,7 +27,7 @@ from . import (
     names,
     stability,
 )
-from .backends import UserError, whole
+from .backends import UserError, cannot_read, whole
 from .runner import Plan
 from .training import SLOW_ITERATIONS, Fit, compare_plan, train_plan
 
@@ -37,6 +37,7 @@ EXAMPLES = {"train": """examples:
   revode train white-dwarf --seeds 0 1 2                  mean and spread of the loss
   revode train white-dwarf --gradient checkpointed:8      the same gradient from 8 stored states
   revode train white-dwarf --method reversible-heun --iterations 100 --backend replay
+  revode train white-dwarf --certify                      the gradient's error, measured
   revode train white-dwarf --plot fit.png --json figures.json --save params.npz
   revode train pendulum --data recorded.txt               your copy of the recording, as published
   revode train spiral --plot spiral.png                   rebuilt and continued beyond the data
@@ -61,8 +62,8 @@ bases:          euler, midpoint, heun2, ralston3, bosh3, rk4, dopri5, tsit5
 Without --full, the modes other than reversible take some iterations each, in turns, from the
 parameters that reversible found; their total times are extrapolated.
 """}
-WHAT = {"train": "train a model with one gradient mode",
-        "compare": "train with reversible gradients, and measure the other modes beside it"}
+WHAT = {"train": "Train a model with one gradient mode.",
+        "compare": "Train with reversible gradients, and measure the other modes beside it."}
 
 
 def share(text: str) -> float:
@@ -141,20 +142,25 @@ def add_files(sub: Any) -> None:
     sub.add_argument("--json", metavar="OUT.json", help="write every figure")
 
 
+def explained(module: Any) -> dict:
+    """What argparse is told of a module: its docstring without the name of the command, and of that
+    the first sentence."""
+    text = re.sub(r"^revode .*?: ", "", module.__doc__)
+    text = text[:1].upper() + text[1:]
+    return {"help": " ".join(text.partition("\n\n")[0].split()), "description": text,
+            "formatter_class": RawDescriptionHelpFormatter}
+
+
 def add_study(subparsers: Any, name: str, module: Any) -> None:
     """A command with rows of its own: module.add_options(parser), module.plan(args)."""
-    sub = subparsers.add_parser(name, help=module.__doc__.splitlines()[0].partition(": ")[2],
-                                description=module.__doc__,
-                                formatter_class=RawDescriptionHelpFormatter)
+    sub = subparsers.add_parser(name, **explained(module))
     module.add_options(sub)
     add_files(sub)
     sub.set_defaults(plan=module.plan)
 
 
 def add_experiment(subparsers: Any, command: str, name: str, module: Any) -> None:
-    sub = subparsers.add_parser(name, help=module.__doc__.splitlines()[0],
-                                description=module.__doc__,
-                                formatter_class=RawDescriptionHelpFormatter)
+    sub = subparsers.add_parser(name, **explained(module))
     for option, default in {**module.OPTIONS, "seed": 0}.items():
         how = dict(ARGUMENTS[option])
         how["help"] += "" if default is None else f"; default {default}"
@@ -166,6 +172,9 @@ def add_experiment(subparsers: Any, command: str, name: str, module: Any) -> Non
     add_files(sub)
     sub.add_argument("--save", metavar="OUT.npz",
                      help="write the best parameters of the first row; rv.load reads them")
+    sub.add_argument("--certify", type=whole(1), nargs="?", const=4, default=0, metavar="K",
+                     help="measure the error of the gradient along K random directions (4), by "
+                          "forward mode on the tape")
     backends.add_options(sub)
     if command == "train":
         sub.add_argument("--gradient", type=named("gradient"), metavar="G",
@@ -190,7 +199,7 @@ def jobs_of(args: Namespace, gradient: Any) -> list[Fit]:
         except (ValueError, OSError) as error:
             if options.get("data") is None:
                 raise
-            raise UserError(str(error)) from None
+            raise UserError(cannot_read("--data", args.data, error)) from None
         for e in made if isinstance(made, list) else [made]:
             method = vars(args).get("method") or e.method
             if e.adaptive and method.error_order is None:
@@ -200,14 +209,13 @@ def jobs_of(args: Namespace, gradient: Any) -> list[Fit]:
             mode = checked_mode(gradient, method)
             name = e.name if isinstance(made, list) else names.spell(mode)
             jobs.append(Fit(f"{name}, seed {seed}" if args.seeds else name, e,
-                            replace(solver, method=method, gradient=mode), seed))
+                            replace(solver, method=method, gradient=mode), seed, args.certify))
     return jobs
 
 
 def checked_mode(gradient: Any, method: Any) -> Any:
     """The gradient mode; Reversible where none is named and the method can be run backwards: what
-    is measured
-    is the sweep itself, not what the library falls back to."""
+    is measured is the sweep itself, not what the library falls back to."""
     try:
         mode = checked_gradient(gradient, method)
     except TypeError as error:

@@ -4,14 +4,11 @@
     gradient against n
 
 Reversible: n steps and n steps back, so time ~ n with flat memory. Checkpointed(c): about r n steps
-again,
-where C(c + r, c) >= n, so time ~ n^(1 + 1/c) for few checkpoints. The two are compared on the same
-method,
-and Checkpointed also on the base alone, which evaluates half as often because it need not be
-reversible.
-All curves are measured on one backend, by default the tape; claims are about curves that truly ran
-on that
-of Reversible. Source: McCallum & Foster 2024, arXiv 2410.11648 (figure and table of complexity).
+again, where C(c + r, c) >= n, so time ~ n^(1 + 1/c) for few checkpoints. The two are compared on
+the same method, and Checkpointed also on the base alone, which evaluates half as often because it
+need not be reversible. All curves are measured on one backend, by default the tape; claims are
+about curves that truly ran on that of Reversible. Source: McCallum & Foster 2024, arXiv 2410.11648
+(figure and table of complexity).
 """
 from __future__ import annotations
 
@@ -120,8 +117,7 @@ def parameters(seed: int) -> Any:
 def measure(found: Sequence[Curve], ns: Sequence[int], params: Any, repeats: int,
             limit: float = LIMIT) -> list[str]:
     """Fill the curves; returns notes on what was left out. Repetitions are interleaved, so that a
-    slow moment
-    hits all."""
+    slow moment hits all."""
     jobs, notes = affordable(found, ns, unit(found[0], params), limit)
     agree(jobs, found[0], params)
     for curve, n in shown(jobs * repeats, "time"):

@@ -2,10 +2,9 @@
 noise.
 
 A recorded file is text: a first line "% x1 x2 v1 v2" that names the components, then rows of
-numbers: trial, t, and the
-components (further columns are ignored). The two files that the published experiments use belong to
-Schmidt & Lipson,
-Science 324 (2009), and are not part of this package.
+numbers: trial, t, and the components (further columns are ignored). The two files that the
+published experiments use belong to Schmidt & Lipson, Science 324 (2009), and are not part of this
+package.
 """
 from __future__ import annotations
 
@@ -68,8 +67,7 @@ def simulated(field: Callable, y0: Sequence[float], ts: np.ndarray, noise: Any, 
 
 def trajectory(field: Callable, y0: np.ndarray, ts: np.ndarray, fine: float = 0.002) -> np.ndarray:
     """field(t, y, None) from y0 at the times ts, time first: dopri5 in equal parts of the longest
-    interval, of at most
-    `fine`, and as many in each of the others."""
+    interval, of at most `fine`, and as many in each of the others."""
     parts = int(np.ceil(np.max(np.diff(ts)) / fine * (1 - 1e-9)))
     grid = np.interp(np.arange(parts * (len(ts) - 1) + 1) / parts, np.arange(len(ts)), ts)
     return solve(field, y0, grid, method=RungeKutta("dopri5"), save=slice(0, None, parts)).ys

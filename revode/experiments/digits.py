@@ -25,7 +25,7 @@ from ..engine import value_and_grad
 from ..equilibrium import Anderson, Implicit, Phantom, RevDEQ, fixed_point
 from ..gradients import Direct, Reversible
 from . import equilibria
-from .backends import UserError, whole
+from .backends import UserError, cannot_read, whole
 from .equilibria import Model, Run, rate, share_of
 from .runner import Plan, Report
 
@@ -164,7 +164,7 @@ def plan(args: Namespace) -> Plan:
     try:
         seen, held = data(args.data or DIGITS)
     except (OSError, ValueError) as error:
-        raise UserError(f"--data: {error}") from None
+        raise UserError(cannot_read("--data", args.data, error)) from None
 
     def score(run: Run) -> dict:
         right, residual = accuracy(run, held)

@@ -110,6 +110,27 @@ def add_options(parser: Any, names: Sequence[str], iterations: int) -> None:
     )
 
 
+def followed(
+    training: Iterable[Run], label: str, run: Run, budget: tuple
+) -> tuple[Run, BaseException | None]:
+    """The run after all its steps, with a progress bar; or what it had reached, and what ended it.
+    Raises that where there is nothing yet."""
+    bar = progress_bar(1000, label)
+    ticks = iter(bar)
+    try:
+        for run in training:
+            while (
+                getattr(bar, "n", 1000) < 1000 * min(1.0, share_of(run, *budget))
+                and next(ticks, None) is not None
+            ):
+                pass
+    except (KeyboardInterrupt, FloatingPointError) as reason:
+        if not run.losses:
+            raise
+        return run, reason
+    return run, None
+
+
 def work(
     jobs: Sequence[tuple[Model, int]],
     train: Callable[[Model, int], Iterable[Run]],
@@ -123,14 +144,7 @@ def work(
         for model, seed in jobs:
             label = model.name if len({s for _, s in jobs}) == 1 else f"{model.name}, seed {seed}"
             with counting(report.warned):
-                bar = progress_bar(1000, label)
-                ticks, run = iter(bar), Run(model, seed)
-                for run in train(model, seed):
-                    while (
-                        getattr(bar, "n", 1000) < 1000 * min(1.0, share_of(run, *budget))
-                        and next(ticks, None) is not None
-                    ):
-                        pass
+                run, stopped = followed(train(model, seed), label, Run(model, seed), budget)
                 report.rows.append(
                     {
                         "name": label,
@@ -149,6 +163,8 @@ def work(
             report.rows[-1]["roundtrip"] = None if trip is None else trip.absolute
             report.losses[label] = run.losses
             report.best = run.params if report.best is None else report.best
+            if stopped is not None:
+                raise stopped
         after(report)
 
     return done
@@ -167,7 +183,7 @@ def columns(*scores: tables.Column) -> list[tables.Column]:
         ("states\nheld", number("states", "d")),
         *scores,
         ("residual", number("residual", ".2f")),
-        ("round trip", lambda row: tables.small(row["roundtrip"])),
+        ("round\ntrip", lambda row: tables.small(row["roundtrip"])),
     ]
 
 

@@ -4,10 +4,9 @@
     log N(x(1)) - l(1)
 
 The state is a tree {"x": (..., 2), "l": (...)}. The trace is exact: the field pulls each unit
-vector back through f and takes
-its own component, so that a gradient of the loss needs derivatives of vjps. Memory is that of one
-gradient, for two numbers of
-steps. Sources: Chen et al. 2018, section 4; Grathwohl et al. 2019 (FFJORD).
+vector back through f and takes its own component, so that a gradient of the loss needs derivatives
+of vjps. Memory is that of one gradient, for two numbers of steps. Sources: Chen et al. 2018,
+section 4; Grathwohl et al. 2019 (FFJORD).
 """
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim
-from ..engine.derivatives import value_and_grad, vjp
+from ..engine.derivatives import vjp
 from ..methods import Coupled
 from .training import Experiment
 
@@ -60,14 +59,6 @@ def experiment(points: int = 256, steps: int = 10, seed: int = 0) -> Experiment:
         logs, sol = log_density(x, params, ts, solve)
         return -np.mean(logs), sol                        # nats a point
 
-    def training(params: Any, solve: Any) -> Any:
-        optimiser = optim.adam(LEARNING_RATE)
-        state = optimiser.init(params)
-        while True:
-            (value, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
-            yield params, value, grads, sol
-            params, state = optimiser.update(params, grads, state)
-
     def density(params: Any, solve: Any, pixels: int) -> np.ndarray:
         """On the middles of pixels x pixels squares of BOX, rows from below."""
         middles = BOX[0] + (BOX[1] - BOX[0]) * (np.arange(pixels) + 0.5) / pixels
@@ -97,7 +88,7 @@ def experiment(points: int = 256, steps: int = 10, seed: int = 0) -> Experiment:
         words=(f"{steps} steps, float64; Adam, learning rate {LEARNING_RATE}, full batch",
                "loss: negative log-likelihood, nats a point; 'fresh': points that were not trained "
                "on"),
-        loss=loss, training=training,
+        loss=loss, optimiser=optim.adam(LEARNING_RATE),
         start=lambda seed: nn.mlp_init(np.random.default_rng(seed), (3, WIDTH, 2)),
         method=Coupled("midpoint", lam=0.99), iterations=300, findings=findings, draw=draw,
         panels=2,

@@ -5,16 +5,11 @@ step?
     T = 1
 
 Every solve has the same Brownian path, a tree, and so has the reference (Heun's method, 960 steps).
-A
-method survives a step if its solution stays finite and is within the threshold of the reference at
-T (root
-mean square over the batch, relative). Each gradient, of mean(Y(T)^2) in Y(0), A and sigma, is a
-value of
-its own, with nothing left over from the one before; it is compared with Direct at the same step, so
-that
-only the reconstruction counts. Going back, a contraction is an expansion, by e^20 here: `resync`
-keeps a
-state every few steps and bounds that.
+A method survives a step if its solution stays finite and is within the threshold of the reference
+at T (root mean square over the batch, relative). Each gradient, of mean(Y(T)^2) in Y(0), A and
+sigma, is a value of its own, with nothing left over from the one before; it is compared with Direct
+at the same step, so that only the reconstruction counts. Going back, a contraction is an expansion,
+by e^20 here: `resync` keeps a state every few steps and bounds that.
 Source of the problem: Shmelev & Salvi 2025.
 """
 from __future__ import annotations

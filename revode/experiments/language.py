@@ -32,7 +32,7 @@ from ..engine import value_and_grad
 from ..equilibrium import Implicit, Phantom, Picard, RevDEQ, fixed_point
 from ..gradients import Direct, Reversible
 from . import equilibria
-from .backends import UserError, whole
+from .backends import UserError, cannot_read, whole
 from .equilibria import Model, Run, rate, share_of
 from .runner import Plan, Report
 from .tables import Published, fill
@@ -288,7 +288,7 @@ def plan(args: Namespace) -> Plan:
     try:
         text = Text(args.text or GENESIS)
     except (OSError, ValueError) as error:
-        raise UserError(f"--text: {error}") from None
+        raise UserError(cannot_read("--text", args.text, error)) from None
     if args.width % HEADS:
         raise UserError(f"--width {args.width}: a multiple of {HEADS}, the heads of attention")
     T = args.context

@@ -6,9 +6,8 @@
 A mass at each end of the spring q, about +a and -a.
 
 The simulation stands for the air track of Schmidt & Lipson: its constants are chosen so that it
-looks like their
-recording, in the unit of length of which (1 / 100 of the state that is learnt). The network does
-not see t.
+looks like their recording, in the unit of length of which (1 / 100 of the state that is learnt).
+The network does not see t.
 Sources: Schmidt & Lipson 2009 (data); McCallum & Foster 2024, arXiv 2410.11648 (experiment).
 """
 from __future__ import annotations
@@ -18,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim, plotting
-from ..engine.derivatives import value_and_grad
 from ..methods import Coupled
 from . import data as sources
 from .tables import Published
@@ -73,20 +71,12 @@ def experiment(steps: int = STEPS, dtype: str = "float64", data: str | None = No
         sol = solve(network, target[0], ts, params)
         return nn.mse(sol.ys, target), sol
 
-    def training(params: Any, solve: Any) -> Any:
-        optimiser = optim.adamw(1e-2, weight_decay=1e-5)
-        state = optimiser.init(params)
-        while True:
-            (value, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
-            yield params, value, grads, sol
-            params, state = optimiser.update(params, grads, state)
-
     return Experiment(
         name="oscillator", title=f"two masses on springs from one trajectory, t in [0, {END:g}] s",
         words=("MLP 4-10-4 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid "
                "points",
                f"{words}, divided by {SCALE:g}", sources.grid_words(ts, dtype)),
-        loss=loss, training=training, start=start, method=Coupled("midpoint", lam=LAM),
+        loss=loss, optimiser=optim.adamw(1e-2, weight_decay=1e-5), start=start, method=Coupled("midpoint", lam=LAM),
         iterations=10_000,
         draw=plotting.components(ts, target, NAMES, lambda *at: loss(*at)[1].ys, "t, s",
                                  ylabel="x; v a second (recorded units / 100)"),

@@ -6,11 +6,10 @@ evaluations a solve.
     model   dX = f(t, X) dt + g o dW,     f and g networks with one hidden layer of 32 (LipSwish)
 
 loss = mean squared error of the marginals' means and standard deviations, over sigma^2, + MMD^2 of
-the ten observed values.
-Every method sees the same Brownian path (a tree). g reads t alone by default (additive noise, as in
-the data), since Coupled Euler
-converges for no other; --diffusion state lets g read (t, X) and leaves Coupled Euler out.
-The data are drawn from the exact transition law. Source of the problem: Shmelev & Salvi 2025.
+the ten observed values. Every method sees the same Brownian path (a tree). g reads t alone by
+default (additive noise, as in the data), since Coupled Euler converges for no other; --diffusion
+state lets g read (t, X) and leaves Coupled Euler out. The data are drawn from the exact transition
+law. Source of the problem: Shmelev & Salvi 2025.
 """
 from __future__ import annotations
 
@@ -19,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim, plotting
-from ..engine.derivatives import value_and_grad
 from ..methods import EES25, EES27, Coupled, ReversibleHeun
 from ..paths import BrownianTree
 from .mmd import median_widths, mmd2
@@ -92,14 +90,6 @@ def experiment(paths: int = 64, data_paths: int = 256, diffusion: str = "time",
             sol = simulate(params, solve, paths, seed)
             return sum(distances(sol.ys, data)), sol
 
-        def training(params: Any, solve: Any) -> Any:
-            optimiser = optim.adam(LEARNING_RATE)
-            state = optimiser.init(params)
-            while True:
-                (value, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
-                yield params, value, grads, sol
-                params, state = optimiser.update(params, grads, state)
-
         def findings(params: Any, start: Any, solve: Any) -> dict:
             found = simulate(params, solve, data_paths, seed + 1)
             moments, mmd = distances(found.ys, fresh)
@@ -118,7 +108,7 @@ def experiment(paths: int = 64, data_paths: int = 256, diffusion: str = "time",
                    f"{LEARNING_RATE}",
                    f"{paths} model paths on one fixed noise; 'fresh': other noise and other data "
                    "than in training"),
-            loss=loss, training=training, start=start, method=method, iterations=120,
+            loss=loss, optimiser=optim.adam(LEARNING_RATE), start=start, method=method, iterations=120,
             findings=findings, draw=draw,
             panels=2,
             shows="Mean and standard deviation of the paths against time, and their density at the "
@@ -136,8 +126,7 @@ def experiment(paths: int = 64, data_paths: int = 256, diffusion: str = "time",
 
 def picture(axes: Any, ys: np.ndarray, data: np.ndarray, n: int, label: str) -> None:
     """Marginals over those of the data: mean and standard deviation, and the law at T. Lines get
-    thinner from one
-    method to the next, because they lie on one another."""
+    thinner from one method to the next, because they lie on one another."""
     ts, style = np.arange(T + 1), {"color": plotting.COLOURS[n], "lw": 5.0 - 0.9 * n}
     x = np.linspace(float(data[-1].min()) - 2.0, float(data[-1].max()) + 2.0, 200)
     # A kernel estimate; its width by Silverman's rule for the data.

@@ -4,10 +4,9 @@
            l2 o2'' + l1 o1'' cos d - l1 o1'^2 sin d + g sin o2 = 0
 
 o: angles from the vertical, rad; w = o'. Point masses on rods without mass. The simulation stands
-for the recording of
-Schmidt & Lipson and starts where that does. The solution is saved at the times of the data, which
-are grid points, so a
-step is no longer than the interval between them. The network does not see t.
+for the recording of Schmidt & Lipson and starts where that does. The solution is saved at the times
+of the data, which are grid points, so a step is no longer than the interval between them. The
+network does not see t.
 Sources: Schmidt & Lipson 2009 (data); McCallum & Foster 2024, arXiv 2410.11648 (experiment).
 """
 from __future__ import annotations
@@ -18,7 +17,6 @@ import numpy as np
 
 from .. import nn, optim, plotting
 from ..adaptive import PID
-from ..engine.derivatives import value_and_grad
 from ..methods import Coupled
 from . import data as sources
 from .tables import Published
@@ -65,8 +63,7 @@ def network(t: Any, y: Any, params: Any) -> Any:
 def experiment(steps: int | None = None, dtype: str = "float64",
                data: str | None = None) -> Experiment:
     """The experiment with this many equal intervals between data (None: as many as published).
-    data: the path of
-    a recorded file; None simulates."""
+    data: the path of a recorded file; None simulates."""
     usual, end = SIMULATED if data is None else (STEPS, END)
     ts = np.linspace(0.0, end, (steps or usual) + 1)
     values, words = sources.observed(data, NAMES, ts, double_pendulum, START, rate=RATE,
@@ -82,14 +79,6 @@ def experiment(steps: int | None = None, dtype: str = "float64",
                     save_at=ts)
         return nn.mse(sol.ys, target), sol
 
-    def training(params: Any, solve: Any) -> Any:
-        optimiser = optim.adamw(1e-2, weight_decay=1e-5)
-        state = optimiser.init(params)
-        while True:
-            (value, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
-            yield params, value, grads, sol
-            params, state = optimiser.update(params, grads, state)
-
     return Experiment(
         name="pendulum",
         title=f"a chaotic double pendulum from one trajectory, t in [0, {end:g}] s",
@@ -98,7 +87,7 @@ def experiment(steps: int | None = None, dtype: str = "float64",
                f"{words}, divided by {SCALE:g}",
                f"adaptive steps (rtol {TOLERANCE:g}, atol {TOLERANCE:g}), {len(ts):,} saved times, "
                f"{dtype}"),
-        loss=loss, training=training, start=start, method=Coupled("bosh3", lam=0.999),
+        loss=loss, optimiser=optim.adamw(1e-2, weight_decay=1e-5), start=start, method=Coupled("bosh3", lam=0.999),
         iterations=2000,
         draw=plotting.components(ts, target, NAMES, lambda *at: loss(*at)[1].ys, "t, s",
                                  ylabel="angles, rad / 10; velocities, rad/s / 10"),

@@ -14,7 +14,10 @@ import logging
 import math
 import os
 import platform
+import signal
 import sys
+import tempfile
+import threading
 import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +65,7 @@ class Plan(NamedTuple):
 def carry_out(args: Namespace, plan: Plan) -> int:
     """Check, do the work, and publish what was found, all of it or what there is. The exit
     status."""
+    check_lists(args)
     check_files(args)
     report, this, failure = Report(), machine(), None
     load = "" if this["load"] is None else f", load average {this['load']:.1f}"
@@ -70,13 +74,13 @@ def carry_out(args: Namespace, plan: Plan) -> int:
              f"{this['numpy']}"]
     print("\n".join(fill(line if i == 0 else f"  {line}", "    ") for i, line in enumerate(lines)),
           flush=True)
-    with counting(report.warned), spoken_log(report.notes):
+    with counting(report.warned), spoken_log(report.notes), ended_by_signals() as told:
         try:
             plan.work(report)
         # told below, or raised again when nothing is lost
         except BaseException as reason:
-            failure = reason
-            report.stopped = INTERRUPTED if isinstance(reason, KeyboardInterrupt) else str(reason)
+            failure = told[0] if told else reason
+            report.stopped = said_of(failure)
     if failure is not None and not report.rows:
         raise failure
     # what is solved again for a picture has been counted
@@ -85,22 +89,30 @@ def carry_out(args: Namespace, plan: Plan) -> int:
     if failure is None:
         return 0
     if isinstance(failure, (KeyboardInterrupt, FloatingPointError)):
-        return 130 if isinstance(failure, KeyboardInterrupt) else 1
+        return status_of(failure)
     raise failure
+
+
+def check_lists(args: Namespace) -> None:
+    """UserError for a row that was asked for twice."""
+    for name, given in vars(args).items():
+        if isinstance(given, list) and len(set(given)) < len(given):
+            raise UserError(f"--{name.replace('_', '-')} {' '.join(map(str, given))}: each once")
 
 
 def check_files(args: Namespace) -> None:
     """UserError for a file that could not be written, before anything has run."""
-    for path in files_of(args):
+    paths = files_of(args)
+    for i, path in enumerate(paths):
         folder = Path(path).resolve().parent
         if not folder.is_dir():
             raise UserError(f"{path} cannot be written, because there is no folder {folder}; "
-                            "create it first, or "
-                            "choose another place")
-        if Path(path).is_dir() or not os.access(path if Path(path).exists() else folder, os.W_OK):
+                            "create it first, or choose another place")
+        if Path(path).resolve() in [Path(other).resolve() for other in paths[:i]]:
+            raise UserError(f"{path} is named twice; give each file a name of its own")
+        if not writable(Path(path), folder):
             raise UserError(f"{path} cannot be written: it is a folder, or writing there is not "
-                            "allowed; choose "
-                            "another place")
+                            "allowed; choose another place")
     if args.plot is None:
         return
     if Path(args.plot).suffix[1:].lower() not in ENDINGS:
@@ -112,6 +124,19 @@ def check_files(args: Namespace) -> None:
         raise UserError("--plot needs matplotlib, which is not installed; it comes with pip "
                         "install "
                         "'revode[plot]'") from None
+
+
+def writable(path: Path, folder: Path) -> bool:
+    """Whether a file can be made there: tried, because what os.access says is not so for every user
+    and file system."""
+    try:
+        if path.exists():
+            path.open("ab").close()
+        else:
+            tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return False
+    return True
 
 
 def files_of(args: Namespace) -> list[str]:
@@ -144,6 +169,50 @@ def progress_bar(iterations: int, name: str | None) -> Any:
     # In a log file every redraw is a new line, so they are kept few.
     return tqdm(range(iterations), desc=name, unit="it",
                 mininterval=0.2 if sys.stderr.isatty() else 10.0)
+
+
+class Ended(KeyboardInterrupt):
+    """A signal that asks to end: what Ctrl-C does, under another number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("terminated")
+        self.number = number
+
+
+def said_of(reason: BaseException) -> str:
+    """Why the work ended, in words."""
+    return str(reason) or (INTERRUPTED if isinstance(reason, KeyboardInterrupt) else repr(reason))
+
+
+def status_of(reason: BaseException) -> int:
+    """The exit status: as of a shell, 128 and the number of the signal, for what a signal ended; 2
+    for what the user can put right; 1 for what broke down."""
+    if isinstance(reason, KeyboardInterrupt):
+        return 128 + getattr(reason, "number", signal.SIGINT)
+    return 2 if isinstance(reason, UserError) else 1
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[list[Ended]]:
+    """SIGTERM and SIGHUP (a batch system, a terminal that closes) end like Ctrl-C; yields those that
+    came. What whoever started us has set to be ignored stays so."""
+    told: list[Ended] = []
+
+    def end(number: int, frame: Any) -> None:
+        told.append(Ended(number))
+        raise told[-1]
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in ("SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, end)
+    try:
+        yield told
+    finally:
+        for number, usual in before.items():
+            signal.signal(number, usual)
 
 
 def shown(jobs: Sequence, name: str) -> Iterator[Any]:

@@ -10,21 +10,15 @@ regression, with intervals.
     weak error     |E[sum y_h(1)^2] - E[sum y(1)^2]|
 
 The truth is a solve by RK4 on more steps (4 times those of the finest; weak: 8 times, after larger
-steps
-and on more paths), on the same BrownianTree, which also makes the weak error a mean of small
-differences
-instead of a small difference of means. Its own error bends slopes up, by BIAS at most.
+steps and on more paths), on the same BrownianTree, which also makes the weak error a mean of small
+differences instead of a small difference of means. Its own error bends slopes up, by BIAS at most.
 
 Intervals are of 95 %. An interval of a slope is slope +- t s / sqrt(groups), from the slopes of
-groups of
-paths (strong), or the same from leaving one group out at a time (jackknife; weak). A weak error
-counts
-where it is larger than its own interval. A weak order is told from at least three that count and
-have one
-sign, and where its interval is narrower than RESOLVED. Expected: strong 1 for additive and diagonal
-noise, 1/2 for general
-noise (no method that sees increments alone does better: Clark & Cameron 1980); weak 1, and more for
-additive noise.
+groups of paths (strong), or the same from leaving one group out at a time (jackknife; weak). A weak
+error counts where it is larger than its own interval. A weak order is told from at least three that
+count and have one sign, and where its interval is narrower than RESOLVED. Expected: strong 1 for
+additive and diagonal noise, 1/2 for general noise (no method that sees increments alone does
+better: Clark & Cameron 1980); weak 1, and more for additive noise.
 """
 from __future__ import annotations
 
@@ -98,8 +92,7 @@ def fitted(errors: Any, steps: Any) -> float:
 
 def strong(ends: list, truth: Any, steps: tuple[int, ...]) -> dict:
     """Errors and half widths of their intervals, (steps,); their slope and its half width, from the
-    slopes of
-    groups of paths."""
+    slopes of groups of paths."""
     squares = np.stack([np.sum((y - truth) ** 2, -1) for y in ends])             # (steps, paths)
     errors = np.sqrt(squares.mean(-1))
     bands = NORMAL * squares.std(-1) / np.sqrt(squares.shape[1]) / (2 * errors)
@@ -110,8 +103,7 @@ def strong(ends: list, truth: Any, steps: tuple[int, ...]) -> dict:
 
 def weak(ends: list, truth: Any, steps: tuple[int, ...]) -> dict:
     """The same for the error of E[sum y^2], from the steps whose error counts; the interval of the
-    slope by
-    leaving out one group at a time."""
+    slope by leaving out one group at a time."""
     shifts = np.stack([np.sum(y ** 2, -1) - np.sum(truth ** 2, -1) for y in ends])
     errors, bands = abs(shifts.mean(-1)), NORMAL * shifts.std(-1) / np.sqrt(shifts.shape[1])
     counts = errors > bands

@@ -4,9 +4,8 @@ alone.
     s' = -b s i,    i' = b s i - k i,    r' = k i        fractions of the population; b, k per day
 
 Nothing is a network here: the field has the form of the system, and params are the constants
-themselves. The numbers
-are like those of an influenza in a boarding school: 3 ill of 763 on the first day, all over after
-two weeks.
+themselves. The numbers are like those of an influenza in a boarding school: 3 ill of 763 on the
+first day, all over after two weeks.
 Source: Kermack & McKendrick 1927; Murray, Mathematical Biology I, section 10.2 (the school).
 """
 from __future__ import annotations
@@ -16,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim, plotting
-from ..engine.derivatives import value_and_grad
 from ..methods import Coupled
 from .data import grid_words, simulated, trajectory
 from .training import Experiment
@@ -54,14 +52,6 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
         sol = solve(epidemic, np.array(START, dtype), ts, params)
         return nn.mse(sol.ys[seen, 1], target), sol
 
-    def training(params: Any, solve: Any) -> Any:
-        optimiser = optim.adam(3e-2)
-        state = optimiser.init(params)
-        while True:
-            (value, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
-            yield params, value, grads, sol
-            params, state = optimiser.update(params, grads, state)
-
     def findings(params: Any, start: Any, solve: Any) -> dict:
         """The constants, and their standard errors by Gauss & Newton: s^2 (J^T J)^-1, J by central
         differences."""
@@ -94,7 +84,7 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
                "normal noise (standard "
                f"deviation {NOISE:g}; data seed 0)", grid_words(ts, dtype)),
         # lam = exp(-c h) with c just above k: the infected vanish at a rate of nearly k.
-        loss=loss, training=training, start=start,
+        loss=loss, optimiser=optim.adam(3e-2), start=start,
         method=Coupled("rk4", round(float(np.exp(-7 / steps)), 6)),
         iterations=120, findings=findings, draw=draw,
         shows="Susceptible, infected and recovered against days, fit and truth, with the noisy "

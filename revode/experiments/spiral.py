@@ -3,10 +3,9 @@
     x' = -0.2 x - 2 y,    y' = 2 x - 0.2 y         (the network does not know that this is linear)
 
 Each spiral is seen at times of its own. The grid is the union of them all, so one solve serves
-every spiral, and the
-loss looks at each where it was seen. Beyond the last time the learnt field continues alone.
-After the experiment of Chen, Rubanova, Bettencourt & Duvenaud 2018, section 5.1, without its
-encoder.
+every spiral, and the loss looks at each where it was seen. Beyond the last time the learnt field
+continues alone. After the experiment of Chen, Rubanova, Bettencourt & Duvenaud 2018, section 5.1,
+without its encoder.
 """
 from __future__ import annotations
 
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim, plotting
-from ..engine.derivatives import value_and_grad
 from ..methods import Coupled
 from .data import grid_words, trajectory
 from .training import Experiment
@@ -60,14 +58,6 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
         sol = solve(network, START.astype(dtype), ts, params)
         return nn.mse(sol.ys[when, who], target), sol
 
-    def training(params: Any, solve: Any) -> Any:
-        optimiser = optim.adam(2e-2)
-        state = optimiser.init(params)
-        while True:
-            (value, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
-            yield params, value, grads, sol
-            params, state = optimiser.update(params, grads, state)
-
     def learnt(params: Any, solve: Any) -> tuple[np.ndarray, np.ndarray]:
         """The learnt spirals on the grid, and from END to BEYOND."""
         ys = loss(params, solve)[1].ys
@@ -104,7 +94,7 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
                grid_words(ts, dtype)),
         # lam = exp(-c h) follows contraction slower than c: 0.2 in the truth, but more in networks
         # on the way there.
-        loss=loss, training=training, start=start,
+        loss=loss, optimiser=optim.adam(2e-2), start=start,
         method=Coupled("midpoint", lam=round(float(np.exp(-2 * END / steps)), 6)),
         iterations=600, findings=findings, draw=draw,
         shows="Five spirals in the plane: observations, the fit through them, and its continuation "

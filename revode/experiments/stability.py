@@ -83,8 +83,7 @@ def rendered(rows: list[dict]) -> list[str]:
 
 def picture(lam: float = 0.8, points: int = 400) -> tuple[Any, str]:
     """Six bases coupled with lam (filled) over their own regions (outlined), then the methods
-    without a
-    parameter."""
+    without a parameter."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
     figure, axes = plotting.canvas(12, columns=6, width=2.75, height=4.0)

@@ -20,15 +20,27 @@ class Published(NamedTuple):
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lines of equal length: the first column to the left, the others to the right; a header may
-    have several lines."""
+    have several lines. What is wider than WIDTH goes on in a second table with the same first
+    column."""
     heads = [header.split("\n") for header in headers]
     depth = max(len(head) for head in heads)
     lines = [[head[i] if i < len(head) else "" for head in heads] for i in range(depth)]
     widths = [max(len(line[j]) for line in [*lines, *rows]) for j in range(len(headers))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if j == 0 else cell.rjust(width)
-                  for j, (cell, width) in enumerate(zip(line, widths, strict=True)))
-        for line in [*lines, ["-" * width for width in widths], *rows])
+    lines += [["-" * width for width in widths], *map(list, rows)]
+    return "\n\n".join(
+        "\n".join("  ".join(line[j].rjust(widths[j]) if j else line[j].ljust(widths[j])
+                            for j in some) for line in lines)
+        for some in abreast(widths))
+
+
+def abreast(widths: Sequence[int]) -> list[list[int]]:
+    """The columns that stand beside one another within WIDTH, each time after the first column."""
+    found = [[0]]
+    for j in range(1, len(widths)):
+        if len(found[-1]) > 1 and sum(widths[k] + 2 for k in found[-1]) + widths[j] > WIDTH:
+            found.append([0])
+        found[-1].append(j)
+    return found
 
 
 Column = tuple[str, Callable[[Any], str]]          # a heading, and what it says of a row

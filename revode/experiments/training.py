@@ -4,12 +4,11 @@
         sol = solve(field, y0, ts, params)            solve: revode.solve with method, gradient mode
         return mse(sol.ys, target), sol               and backend filled in (backends.Solver)
 
-    def training(params, solve):                      and its loop, which yields what it has at each
-        ...                                           iteration; fit() below says when it is enough
+    optimiser                                         and what makes other parameters of the gradient
 
 Time, memory and gradient error are taken in separate iterations, because tracing allocations makes
-one
-three to five times slower. Times are wall-clock, of whole iterations: loss, gradient and update.
+one three to five times slower. Times are wall-clock, of whole iterations: loss, gradient and
+update.
 """
 from __future__ import annotations
 
@@ -26,10 +25,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import plotting
+from ..certify import certify
 from ..engine import tree
 from ..engine.derivatives import value_and_grad
 from ..gradients import Backsolve, Checkpointed, Direct
 from ..gradients.checkpointed import minimal_advances
+from ..optim import Optimiser
 from ..stepping import Stats
 from . import names, tables
 from .backends import REFUSALS, Solver, UserError
@@ -51,8 +52,7 @@ class Experiment:
     title: str
     words: tuple[str, ...]           # network and optimiser, data, grid: the head of the report
     loss: Callable                   # loss(params, solve) -> (a number, Solution)
-    # training(params, solve) -> iterator of (params, loss, gradient, Solution)
-    training: Callable
+    optimiser: Optimiser
     start: Callable                  # seed -> params
     method: Any
     iterations: int                  # by default
@@ -74,6 +74,7 @@ class Fit(NamedTuple):
     experiment: Experiment
     solve: Solver
     seed: int = 0
+    probes: int = 0          # random directions along which its gradient is certified
 
     @property
     def start(self) -> Any:
@@ -104,16 +105,15 @@ class Trained(NamedTuple):
 
 def fit(job: Fit, iterations: int, params: Any = None, progress: str | None = None,
         warned: dict | None = None) -> Trained:
-    """Follow the training loop from params (default: those of the seed); keep the best parameters.
+    """Train from params (default: those of the seed), and keep the best parameters.
 
     progress: the name on the progress bar; None for no bar. warned: where warnings are added up.
     Ctrl-C, a loss that is not finite and a solve that breaks down end the run early; what was
-    reached is
-    returned. Raises KeyboardInterrupt or FloatingPointError where not even the first loss was
-    reached.
+    reached is returned. Raises KeyboardInterrupt or FloatingPointError where not even the first
+    loss was reached.
     """
-    loop = job.experiment.training(job.start if params is None else params, job.solve)
-    best, losses, seconds, stopped, stats = params, [], [], None, Stats()
+    optimiser, at = job.experiment.optimiser, job.start if params is None else params
+    best, state, losses, seconds, stopped, stats = at, optimiser.init(at), [], [], None, Stats()
     bar = progress_bar(iterations, progress)
     with counting({} if warned is None else warned) as mine:
         try:
@@ -121,12 +121,13 @@ def fit(job: Fit, iterations: int, params: Any = None, progress: str | None = No
                 start = time.perf_counter()
                 with np.errstate(over="ignore", invalid="ignore",
                                  divide="ignore"):   # what follows says it better
-                    at, value, grads, sol = next(loop)
+                    (value, sol), grads = job.gradient(at)
                 check_finite(float(value), grads)
-                seconds.append(time.perf_counter() - start)
                 losses.append(float(value))
                 if losses[-1] == min(losses):
                     best = at
+                at, state = optimiser.update(at, grads, state)
+                seconds.append(time.perf_counter() - start)
                 stats = sol.stats
                 if hasattr(bar, "set_postfix_str"):
                     bar.set_postfix_str(f"loss {losses[-1]:.3e}, best {min(losses):.3e}",
@@ -151,8 +152,7 @@ def check_finite(loss: float, grads: Any) -> None:
 # Measuring ----------------------------------------------------------------------------------------
 def peak_memory(run: Callable) -> tuple[int, Any]:
     """Bytes allocated by run() at its peak, by Python and NumPy, above what there was before; and
-    what
-    it returned."""
+    what it returned."""
     gc.collect()
     ours = not tracemalloc.is_tracing()
     if ours:
@@ -178,8 +178,7 @@ def relative_error(grads: Any, truth: Any) -> float:
 
 def direct_gradient(loss: Callable, params: Any, solve: Solver, steps: int = 0) -> Any:
     """The gradient by full backpropagation on the tape, the truth for the others; None where its
-    tape
-    would be too large."""
+    tape would be too large."""
     if steps > DIRECT_STEPS:
         return None
     tape = replace(solve, gradient=Direct(), backend="eager")
@@ -205,13 +204,20 @@ def measured(job: Fit, params: Any, truth: Any) -> dict:
             "states": stats.peak_states, "nfe": stats.nfe, "nvjp": stats.nvjp,
             "backend": stats.backend,
             "gradient_error": None if truth is None else relative_error(grads, truth),
-            "roundtrip": stats.roundtrip}
+            "certificate": certificate(job, params), "roundtrip": stats.roundtrip}
+
+
+def certificate(job: Fit, params: Any) -> Any:
+    """The measured error of its gradient, where that was asked for."""
+    if not job.probes:
+        return None
+    with counting({}):
+        return certify(lambda p: job.experiment.loss(p, job.solve)[0], params, job.probes)[2]
 
 
 def in_turns(jobs: Sequence[Fit], params: Any, begun: Sequence[Trained]) -> list[Trained]:
     """A few first iterations of each row from params, by turns, so that a busy machine is so for
-    all of them; begun: the
-    first of each."""
+    all of them; begun: the first of each."""
     runs = [[first] for first in begun]
     least, most = ROUNDS
     rounds = min(max(least, int(TURNS / sum(first.seconds[0] for first in begun))), most)
@@ -279,6 +285,8 @@ def train_plan(args: Namespace, jobs: Sequence[Fit], iterations: int) -> Plan:
             found.append((job, run))
             examine(report.rows[-1], job, run.params,
                     direct_gradient(job.experiment.loss, run.params, job.solve, run.stats.steps))
+            if job.probes:
+                report.notes.append(f"{job.name}, gradient: {report.rows[-1]['certificate']}")
             if run.stopped == INTERRUPTED:
                 raise KeyboardInterrupt
         if stopped := [row["stopped"] for row in report.rows if row["stopped"]]:
@@ -361,8 +369,7 @@ def rows_beside(first: Fit, stats: Stats, asked: str) -> list[Fit]:
 def add_row(report: Report, job: Fit, first: Trained, turns: Trained, truth: Any, iterations: int,
             found: list | None) -> None:
     """The row of a mode: iterations taken in turns from what Reversible found, or (found given) a
-    training of its
-    own."""
+    training of its own."""
     basis = report.rows[0]
     if found is None:
         row = row_of(job, turns, None, iterations) | {"loss_before": None, "extrapolated": True}
@@ -401,8 +408,12 @@ def affordable(first: Fit, jobs: Sequence[Fit], run: Trained, full: bool, notes:
                          f"{tables.seconds(estimate)}, and some are "
                          "needed; --full runs it.")
         else:
+            try:
+                begun.append(fit(job, 1, run.params))
+            except FloatingPointError as reason:
+                notes.append(f"{job.name} was left out: {reason}.")
+                continue
             kept.append(job)
-            begun.append(fit(job, 1, run.params))
             if isinstance(mode, Checkpointed):
                 forward *= begun[-1].seconds[0] / estimate
     return kept, begun
@@ -462,6 +473,11 @@ def all_tables(rows: Sequence[dict], iterations: int) -> list[str]:
     return [found, *([tables.columns(measured_rows, COST)] if measured_rows else []), *learnt(rows)]
 
 
+def certified(of: Any) -> float | None:
+    """What the error of a gradient is below, with 95 %, as a part of the gradient."""
+    return of and max(of.below, of.floor) / (of.size or 1.0)
+
+
 def round_trip(field: str) -> Callable[[dict], str]:
     return lambda row: small(row["roundtrip"] and getattr(row["roundtrip"], field))
 
@@ -485,6 +501,7 @@ COST: tuple[tables.Column, ...] = (
     ("field\nevaluations", lambda row: f"{row['nfe']:,}"),
     ("\nvjps", lambda row: f"{row['nvjp']:,}"),
     ("gradient error\nagainst direct", lambda row: small(row["gradient_error"])),
+    ("certified\nbelow", lambda row: small(certified(row["certificate"]))),
     ("round trip\nabsolute", round_trip("absolute")),
     ("\nin ulps", round_trip("ulps")),
     ("solves\nwarned", lambda row: f"{sum(row['warned'].values()):,}" if row["warned"] else "-"))

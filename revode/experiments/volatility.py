@@ -7,11 +7,9 @@ stochastic-volatility model.
 V: logarithm of the volatility; f, g: networks with one hidden layer of 16 (LipSwish).
 
 X is seen at 16 times, V and Z never. The loss is MMD^2 with Gaussian kernels on features of a path:
-its values, the logarithms
-of its squared increments (how large, and how that goes on from one to the next, which is what
-volatility is), and its quadratic
-variation, each scaled by the data. 'fresh' figures are on other noise and other data than those of
-the training.
+its values, the logarithms of its squared increments (how large, and how that goes on from one to
+the next, which is what volatility is), and its quadratic variation, each scaled by the data.
+'fresh' figures are on other noise and other data than those of the training.
 """
 from __future__ import annotations
 
@@ -20,7 +18,6 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim, plotting
-from ..engine.derivatives import value_and_grad
 from ..methods import EES
 from ..paths import BrownianTree
 from .mmd import median_widths, mmd2
@@ -106,14 +103,6 @@ def experiment(paths: int = 256, seed: int = 0) -> Experiment:
         xs, sol = simulate(params, solve, seed)
         return distance(xs, data), sol
 
-    def training(params: Any, solve: Any) -> Any:
-        optimiser = optim.adam(LEARNING_RATE)
-        state = optimiser.init(params)
-        while True:
-            (value, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
-            yield params, value, grads, sol
-            params, state = optimiser.update(params, grads, state)
-
     def findings(params: Any, start: Any, solve: Any) -> dict:
         before, after = (np.asarray(simulate(at, solve, seed + 1)[0]) for at in (start, params))
         return {name: {"MMD^2, to fresh data": float(distance(xs, fresh)), **traits(shown)}
@@ -138,7 +127,7 @@ def experiment(paths: int = 256, seed: int = 0) -> Experiment:
                f"{LEARNING_RATE}",
                f"{paths} model paths on one fixed noise, {paths} of the data; 'fresh': others than "
                "in training"),
-        loss=loss, training=training, start=start, method=METHOD, iterations=150, findings=findings,
+        loss=loss, optimiser=optim.adam(LEARNING_RATE), start=start, method=METHOD, iterations=150, findings=findings,
         draw=draw,
         panels=3, shows="Twenty paths of the data, of the model before training, and after it.",
         notes=("Persistence: correlation of neighbouring log squared increments. Kurtosis 3 and "

@@ -3,8 +3,7 @@
     x' = v,    v' = -2 v / (t + 1/2) - (x^2 - C)^(3/2),  C = 0.001, (x, v)(0) = (1, 0), t in [0, 5]
 
 x is the density parameter along the radius t, both without units; the 1/2 keeps the centre regular.
-The
-network sees (t, x, v) and has one tanh layer of width 10. It is fitted at all grid points.
+The network sees (t, x, v) and has one tanh layer of width 10. It is fitted at all grid points.
 Source: Chandrasekhar 1957, chapter XI; as a test of reversible solvers McCallum & Foster 2024,
 arXiv 2410.11648.
 """
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim, plotting
-from ..engine.derivatives import value_and_grad
 from ..methods import Coupled
 from . import data
 from .tables import Published
@@ -59,21 +57,13 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
         sol = solve(network, target[0], ts, params)
         return nn.mse(sol.ys, target), sol
 
-    def training(params: Any, solve: Any) -> Any:
-        optimiser = optim.adamw(1e-2, weight_decay=1e-5)
-        state = optimiser.init(params)
-        while True:
-            (value, sol), grads = value_and_grad(loss, has_aux=True)(params, solve)
-            yield params, value, grads, sol
-            params, state = optimiser.update(params, grads, state)
-
     return Experiment(
         name="white-dwarf", title="the white-dwarf equation from one trajectory, t in [0, 5]",
         words=("MLP 3-10-2 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid "
                "points",
                "data: exact, a solution of the same equation by dopri5, without noise",
                data.grid_words(ts, dtype)),
-        loss=loss, training=training, start=start, method=Coupled("midpoint", lam=0.999),
+        loss=loss, optimiser=optim.adamw(1e-2, weight_decay=1e-5), start=start, method=Coupled("midpoint", lam=0.999),
         iterations=1000,
         draw=plotting.components(ts, target, ("x", "v"), lambda *at: loss(*at)[1].ys,
                                  "radius t (no unit)",

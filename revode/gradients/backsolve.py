@@ -58,7 +58,7 @@ class Backsolve:
     strict: bool = False
 
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
-        if getattr(problem.system, "euler_maruyama", False):
+        if problem.system.euler_maruyama:
             raise TypeError("Backsolve: the adjoint equation is Stratonovich, and Euler-Maruyama does not converge to it; use Direct "
                             "or Checkpointed(n), or a method of order two with interpretation='ito'")
         ys, parts = march(problem, initial, params)
@@ -122,7 +122,7 @@ class Adjoint(System):
     def __init__(self, system: System, unravel: Callable, outputs: int) -> None:
         super().__init__(system.field, system.stats, scalar=system.scalar)
         self.of, self.unravel, self.outputs = copy(system), unravel, outputs
-        self.control, self.derivative = (getattr(system, name, None) for name in ("control", "derivative"))
+        self.control, self.derivative, self.smooth = system.control, system.derivative, system.smooth
 
     @property
     def signature(self) -> tuple:
@@ -160,10 +160,11 @@ class Pullback:
 
 class Returning:
     """The increments of the way back, step by step: those of the way ahead, negated."""
+    path: Any = None                     # it is no path's: no generated code makes them itself
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.driver = problem, problem.driver
-        self.shape, self.control = (getattr(problem.driver, name, None) for name in ("shape", "control"))
+        self.shape, self.control = problem.driver.shape, problem.driver.control
         self.join = problem.driver.join
 
     def given(self, n: int, t0: Any, t1: Any, h: Any, problem: Problem) -> dict[str, Any]:

@@ -25,6 +25,11 @@ class System:
     pack and unpack turn the user's tree into the one array that methods see, and back; scalar gives times y's dtype; refuse
     raises what is to be said of a value that is not shaped like y (None: nobody looks).
     """
+    control: Any = None                  # what drives the equation besides time, and its derivative (driving.py)
+    derivative: Any = None
+    smooth: bool = False                 # ... which f is multiplied with at each stage's own time
+    noisy: bool = False                  # a step's dx holds the increment of a Brownian path
+    euler_maruyama: bool = False         # Euler's method for Ito's integral
 
     def __init__(self, field: Any, stats: Any, pack: Any = None, unpack: Any = None, scalar: Any = None,
                  refuse: Callable | None = None) -> None:

@@ -25,7 +25,7 @@ SOURCED = ("RungeKutta", "NearReversible", "EES", "EES25", "EES27", "Coupled", "
            "RevDEQ", "Picard", "Anderson", "Implicit", "Phantom", "Lattice", "certify", "jvp")
 # Records that are returned, warnings and errors: they are not called, so they have no cost and no example.
 RECORDS = ("Solution", "FixedPoint", "Certificate", "State", "Stats", "RoundTrip", "Advice",
-           "analysis.Printed", "optim.Optimiser", "Tensor")
+           "analysis.Printed", "optim.Optimiser", "parallel.Gathered", "Tensor")
 
 
 def thing(name: str) -> Any:
@@ -41,6 +41,7 @@ def public() -> set[str]:
     names |= {f"nn.{name}" for name in revode.nn.__all__}
     names |= {f"optim.{name}" for name, value in vars(revode.optim).items() if not name.startswith("_") and callable(value)
               and getattr(value, "__module__", "") == "revode.optim"}
+    names |= {f"parallel.{name}" for name in revode.parallel.__all__}
     names |= {f"analysis.{name}" for name in revode.analysis.__all__}
     names |= {f"tree.{name}" for name in ("flatten", "unflatten", "map", "paths", "ravel")}
     return names | {f"revode_cuda.{name}" for name in ("solve", "save", "to_device", "to_host")}

@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_cases import BLOCKS, CASES, SUBJECT, assert_same_bits
 
 from revode_cuda import host, kernels
 from revode_cuda.compile import SUBJECTS, kernel_source
+from revode_cuda.host.mirrors import BLOCKS, CASES, SUBJECT, assert_same_bits
 
 if host.missing():
     pytest.skip(f"kernels cannot run on this machine: {host.missing()}", allow_module_level=True)

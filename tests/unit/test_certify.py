@@ -127,34 +127,6 @@ def test_inside_a_training_step() -> None:
     assert np.all(np.isfinite(exact["W"]))
 
 
-@pytest.mark.parametrize("backend", ["replay", pytest.param("native", marks=needs_compiler)])
-@pytest.mark.parametrize("method", [
-    rv.Coupled("midpoint", lam=0.99), rv.ReversibleHeun(), rv.AsynchronousLeapfrog(eta=0.9), rv.EES27(), rv.NearReversible("rk4"),
-    rv.RungeKutta("tsit5"), rv.LeapfrogMidpoint(), rv.VelocityVerlet()], ids=repr)
-@pytest.mark.filterwarnings("ignore::revode.RevodeWarning")
-def test_tangents_by_programs_are_those_of_the_tape(method: Any, backend: str) -> None:
-    from revode.tangent import by_programs
-    split = len(method.outputs) > 1
-
-    def field(t: Any, y: Any, p: Any) -> Any:
-        return -np.sin(y @ p["W"]) + p["b"] * t if split else np.tanh(y @ p["W"]) + p["b"] * np.sin(p["n"] * t)
-
-    def solved(x: Any) -> Any:
-        sol = rv.solve(field, x[0], TS, x[1], method=method, save=slice(0, None, 5), backend=backend)
-        return sol.ys, sol.y1
-
-    y0 = (Y0, 0.5 * Y0) if split else Y0
-    v = ((Y0 * 0.3, Y0[::-1]) if split else Y0[::-1], {"W": np.eye(3), "b": None, "n": None})
-    found = []
-    for compiled in (False, True):
-        token = by_programs.set(compiled)
-        found.append(rv.jvp(solved)((y0, PARAMS), v))
-        by_programs.reset(token)
-    for a, b in zip(*(rv.tree.flatten(x)[0] for x in found), strict=True):
-        # native contracts products and sums, and its tanh is another one
-        assert np.max(np.abs(a - b)) < 1e4 * 2.0 ** -52 * np.max(np.abs(a))
-
-
 @needs_compiler
 def test_a_certificate_by_programs() -> None:
     def of(p: Any) -> Any:

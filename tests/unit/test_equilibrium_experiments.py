@@ -204,7 +204,7 @@ def test_compare_digits(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     assert (
         "revdeq, seed 1" in printed
         and "+-" in printed
-        and max(map(len, printed.splitlines())) <= 110
+        and max(map(len, printed.splitlines())) <= 100
     )
     found = json.loads(out.read_text())
     assert [row["model"] for row in found["rows"]] == [
@@ -245,9 +245,9 @@ def test_train_language(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["language", "--text", "no such file"], "--text: .*no such file"),
+        (["language", "--text", "no such file"], "--text no such file cannot be read: there"),
         (["language", "--width", "10"], "a multiple of 4"),
-        (["digits", "--data", "no such file"], "--data: .*no such file"),
+        (["digits", "--data", "no such file"], "--data no such file cannot be read: there"),
     ],
 )
 def test_bad_files_are_told_before_any_work(
@@ -255,3 +255,22 @@ def test_bad_files_are_told_before_any_work(
 ) -> None:
     assert main(["train", *args]) == 2
     assert re.search(words, capsys.readouterr().err)
+
+
+def test_ctrl_c_keeps_what_was_trained(
+    capsys: pytest.CaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once, seen = digits.loss, []
+
+    def loss(*given: Any) -> Any:
+        seen.append(1)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return once(*given)
+
+    monkeypatch.setattr(digits, "loss", loss)
+    out = tmp_path / "out.json"
+    assert main(["train", "digits", "--iterations", "50", "--width", "4", "--json", str(out)]) == 130
+    found = json.loads(out.read_text())
+    assert found["stopped"] == "interrupted" and found["rows"][0]["steps"] == 3
+    assert "Ended early (interrupted)" in capsys.readouterr().out

@@ -23,12 +23,12 @@ ORDER = """
 engine jacobians archive conditions methods stiffness
 watch
 stepping
-memory tangent certify exact engines march paths adaptive
+memory exact engines march paths adaptive driving tangent certify
 gradients finite
 compiled
-driving problem checks advise
+problem checks advise
 solve
-layers nn optim analysis equilibrium plotting
+layers nn optim parallel analysis equilibrium plotting
 conformance
 experiments
 __init__ __main__
@@ -50,7 +50,7 @@ BUDGET = {
     "gradients": 530,                # a file each; the symplectic adjoint, and what they have in common, are the newest
     "stepping": 190,
     "exact": 280,
-    "tangent": 60,
+    "tangent": 85,                   # on the tape, and by programs: of every equation that solve and fixed_point take
     "certify": 120,
     "engines": 180,
     "march": 140,                    # what is kept, and one window of neighbours at a time
@@ -58,11 +58,11 @@ BUDGET = {
     "watch": 625,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "finite": 85,
     "memory": 55,
-    "compiled": 4500,
+    "compiled": 4750,                # with the search for an adaptive grid
     "problem": 70,
     "checks": 700,
     "solve": 165,                                       # a Solution says what it is in one line, and as a table
-    "adaptive": 200,
+    "adaptive": 260,                 # the search for a grid, apart from who attempts a step
     "driving": 100,
     "paths": 425,
     "advise": 320,
@@ -71,6 +71,7 @@ BUDGET = {
     "layers": 380,                  # attention, layer norm, gelu, cross entropy, each with a pullback that is a row
     "equilibrium": 760,             # fixed points: their own checks and words, three methods, two gradients
     "optim": 125,
+    "parallel": 280,                # the tree, gradients, gathered solves, map, and ranks that are threads, for tests
     "plotting": 120,                 # one style for slides; grids of methods and steps; a description in every file
     "conformance": 1250,             # two thirds of it tables: every method as text, and its faults
     # seventeen commands, one file each with its data and its loop, on any backend, in lines of 100 columns instead of 135
