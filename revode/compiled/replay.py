@@ -42,7 +42,6 @@ class Grid:
         at, part = (problem.ts, problem.hs, control), (first, last, problem.h_before if first == 0 else None)
         if all(map(is_, at, self.at)) and part == self.part and type(problem.ts) is not list and not self.looked_up:
             return self.last[1]
-        self.at, self.part = at, part
         ts = np.asarray(problem.ts[first:last + 1], np.float64)
         hs = np.asarray(problem.hs[max(first - 1, 0):last])
         key = first, ts.tobytes(), hs.tobytes(), float(problem.h_before) if first == 0 else None, control
@@ -57,6 +56,7 @@ class Grid:
             self.kept[key] = found
             self.rows += last - first
             self.last = key, found
+        self.at, self.part = at, part
         return self.last[1]
 
     def computed(self, problem: Problem, first: int, ts: np.ndarray, hs: np.ndarray, control: Any) -> dict[int, Any]:

@@ -539,7 +539,7 @@ def test_a_field_that_tells_them_apart_at_a_later_state_is_refused(backend, grad
 
 
 def test_a_grid_that_was_kept_is_told_by_its_bits():
-    """Times that have passed their checks are kept for the next solve: those that differ, in one of them or in the dtype of their steps, are others."""
+    """Times that have passed their checks are kept for the next solve: what differs, in a time or in the steps' dtype, is another."""
     ts, found = np.linspace(0.0, 1.0, 33), []
     for change in (lambda: None, lambda: ts.__imul__(2.0), lambda: ts.__setitem__(7, ts[7] + 0.01)):
         change()
