@@ -20,7 +20,7 @@ from .compiled import Backend
 from .driving import ControlledSystem, Noise, NoisySystem, Path, SmoothlyControlledSystem
 from .engine import tree
 from .engine.derivatives import vjp_of_own as vjp
-from .engine.tensor import Tensor, beside, innermost, is_float, number, value_of
+from .engine.tensor import Tensor, beside, innermost, is_float, joined, number, value_of
 from .exact import Exact, Flushed, Lattice, bits_for
 from .gradients import Automatic, Direct, Reversible
 from .methods import EES, TABLEAUX, Coupled, NearReversible
@@ -55,7 +55,8 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
         problem.backend = chosen
     problem.flushed = Flushed(method) if lattice is not None else None
     problem.widths = () if layout.alone else tuple(map(prod, layout.shapes))
-    problem.asked = {name: innermost(tree.flatten(part)[0]) is not None for name, part in (("y0", initial), ("params", params))}
+    problem.asked = {name: innermost(tree.flatten(part)[0]) is not None
+                     for name, part in (("y0", initial), ("params", (params, asked.ts)), ("ts", asked.ts))}       # judged as params
     return problem, initial, params, layout
 
 
@@ -418,14 +419,12 @@ def check_times(asked: Asked) -> np.ndarray:
     if fixed and (asked.dt0 is not None or asked.save_at is not None):
         raise ValueError("solve: dt0 and save_at belong to adaptive solves; pass controller=PID(rtol, atol) as well, or use "
                          "save= with a fixed grid")
-    if any(type(t) is Tensor for t in (ts if isinstance(ts, (list, tuple)) else [ts])):
-        raise TypeError("solve: ts is a tensor, but times get no gradient here; pass plain numbers, or scale time inside the "
-                        "field with a parameter")
-    if fixed and isinstance(ts, (tuple, list)) and len(ts) == 2:
-        raise ValueError(f"solve: ts={ts!r} without a controller would be a grid of one single step; pass controller=PID(rtol, atol) "
-                         "to have steps chosen, or a grid such as np.linspace(t0, t1, 101) (an array of two times is one step)")
+    if type(ts) is Tensor:
+        check_differentiated(asked)
+        ts = value_of(ts)
     if not fixed:
         return increasing(ts, fixed)
+    check_single(ts)
     before = passed(ts)
     return keep(increasing(ts, fixed)) if before is None else before
 
@@ -444,6 +443,38 @@ def increasing(ts: Any, fixed: bool) -> np.ndarray:
         raise ValueError(f"solve: ts goes from {ts[n]:.6g} to {ts[n + 1]:.6g} at index {n}; a grid is strictly increasing, or "
                          "strictly decreasing to run backwards in time")
     return ts
+
+
+def check_single(ts: Any) -> None:
+    if isinstance(ts, (tuple, list)) and len(ts) == 2:
+        raise ValueError(f"solve: ts={ts!r} without a controller would be a grid of one single step; pass controller=PID(rtol, atol) "
+                         "to have steps chosen, or a grid such as np.linspace(t0, t1, 101) (an array of two times is one step)")
+
+
+def as_times(ts: Any, fixed: bool) -> Any:
+    """Times, of which some may be tensors, as one tensor of float64; without any as they are."""
+    if isinstance(ts, (list, tuple)) and any(type(t) is Tensor for t in ts):
+        if fixed:
+            check_single(ts)
+        made = np.empty(len(ts), object)
+        made[:] = ts
+        ts = made
+    ts = joined(ts)
+    return ts.astype(np.float64) if type(ts) is Tensor and ts.dtype != np.float64 else ts
+
+
+def check_differentiated(asked: Asked) -> None:
+    """Whether the solution is a smooth function of the times, as far as it is told apart here."""
+    stands = [what for what, given in (("controller=", asked.controller), ("noise=", asked.noise), ("control=", asked.control),
+                                       ("exact=", asked.exact)) if given]
+    if stands:
+        raise TypeError(f"solve: ts is a tensor, and with {stands[0]} times get no gradient; pass plain times there, or solve an "
+                        "ordinary differential equation on a fixed grid (such as the ts of an adaptive solve)")
+
+
+def check_plain(problem: Problem) -> None:
+    if problem.timed:
+        raise TypeError("steps: ts is a tensor, and stepping by hand gives times no gradient; pass plain times, or use solve(...)")
 
 
 def check_params(params: Any, y: Any) -> Any:

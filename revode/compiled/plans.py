@@ -136,7 +136,7 @@ def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
         path = ((), 0) if driver.control is None else np.shape(driver.control.values)
         driven = type(driver), inside(problem), driver.shape, path[:-2], path[-1]
     tolerances = tuple(x.shape for x in problem.tolerances)
-    return (backend, tolerances, declared(problem, parts, params), system.signature, seen.key,
+    return (backend, tolerances, declared(problem, parts, params), system.signature, seen.key, problem.timed,
             tuple((name, x.shape, x.dtype) for name, x in parts.items()), driven)
 
 
@@ -360,7 +360,7 @@ def one_eagerly(problem: Problem, direction: str, n: int, parts: dict, cotangent
     else:
         tape.back(n + 1, n, (), None, True)
     return {**({"part": tape.read("part")} if direction == "backward" else {}), "cotangent": tape.read("cotangent"),
-            "aparam": dict(zip(floats, tape.R.aparams, strict=True))}
+            "aparam": dict(zip(floats, tape.R.aparams, strict=True)), **({"atime": tape.read("atime")} if problem.timed else {})}
 
 
 def moved(x: Any, sign: float) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..engines.protocol import Rows
-from ..stepping import Problem
+from ..stepping import CLOCK, Problem
 from .generate import ARGUMENTS, Source, arguments
 from .loops import LANES, MEMBER, Own
 from .lower import lower_all
@@ -118,6 +118,7 @@ class Tiles:
         self.block: tuple = (-1, None)                    # the first step of a stretch of chunk steps, and its grid values
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
+        self.atimes = {name: np.zeros(problem.N) for name in CLOCK if problem.timed}
         self.save = ended(tuple(problem.save))
         self.drive = problem.driver
 
@@ -203,6 +204,8 @@ class Tiles:
         at the last looks."""
         if kind == "flowed":
             return None if self.source.sums is None else (self.flowed(self.memory), self.source.begins)
+        if kind == "atime":
+            return self.atimes
         found = {}
         kind = "landed" if self.landed and kind == "part" else kind
         for role in self.roles_of(kind):
@@ -279,12 +282,23 @@ class Tiles:
         for name, nfe, nvjp in self.counts:
             self.stats.nfe += nfe * times[name]
             self.stats.nvjp += nvjp * times[name]
+        W: Any = self.empty(last - first, self.tiles, len(self.source.clocks)) if self.source.clocks else None
         self.run(first, last, int(begins), int(lands), int(settles),                   # in the order of generate.ARGUMENTS
                  self.columns("begin", edge, edge + 1) if begins and "begin" in within else None, self.columns("step", first, last),
                  self.columns("land", first, first + 1) if lands and "land" in within else None,
                  self.columns("end", first, first + 1) if settles and "end" in within else None,
                  self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), *self.drives(first, last),
-                 *self.counters(), looks, looked, seen, known)
+                 *self.counters(), looks, looked, seen, known, W)
+        for j, (name, _) in enumerate(self.source.clocks):
+            self.atimes[name][first:last] = self.back_home(tree_sum(W[:, :, j].T))
+
+    def empty(self, *shape: int) -> Any:
+        """Room where the generated code runs."""
+        return np.empty(shape, self.dtype)
+
+    def back_home(self, x: Any) -> Any:
+        """What has been made there, on the host."""
+        return x
 
     def run(self, *values: Any) -> None:
         """Call the generated code for every tile. Tables, memory and parameters are mostly those of the last call."""
@@ -347,7 +361,7 @@ class Tiles:
         """Where a call looks, and the room for what it sees there."""
         if not looks:
             return NOWHERE, None
-        return ended(tuple(looks)), np.empty((len(looks), self.tiles, self.source.seen), self.dtype)
+        return ended(tuple(looks)), self.empty(len(looks), self.tiles, self.source.seen)
 
     def seen(self, kind: str, looks: Sequence[int], seen: Any) -> dict:
         """What was seen, in arrays with an axis of grid points first."""

@@ -47,10 +47,10 @@ BUDGET = {
     "archive": 100,
     "conditions": 65,
     "methods": 900,                  # protocol, words of iterations
-    "gradients": 530,                # a file each; the symplectic adjoint, and what they have in common, are the newest
+    "gradients": 580,                # a file each; the symplectic adjoint, and the gradient in the times, are the newest
     "stepping": 190,
     "exact": 280,
-    "tangent": 85,                   # on the tape, and by programs: of every equation that solve and fixed_point take
+    "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
     "engines": 180,
     "march": 140,                    # what is kept, and one window of neighbours at a time
@@ -80,8 +80,8 @@ BUDGET = {
 # DESIGN section 2 names these four. What keeps gradients from being lost in silence has come in since: kept.py (arrays that change
 # behind a tape), trees of any container, what a tensor refuses and says, companions, the fallback of Automatic: some 400 lines.
 # Then the arrays that np.array makes of tensors: some 20; a schedule of engines for each gradient mode, which runs everywhere, and
-# exact mode, tangents and certificates where they are asked for in solve and Reversible: some 130.
-CORE, CORE_BUDGET = ("engine", "methods", "gradients", "solve"), 2720
+# exact mode, tangents and certificates where they are asked for in solve and Reversible: some 130. Gradients in the times: 40.
+CORE, CORE_BUDGET = ("engine", "methods", "gradients", "solve"), 2770
 LOOKED_UP = ("functions.py", "arrays.py", "linalg.py", "spectrum.py", "tangents.py")     # of the engine; nobody reads them through
 
 
