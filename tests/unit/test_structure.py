@@ -48,7 +48,7 @@ BUDGET = {
     "conditions": 65,
     "methods": 900,                  # protocol, words of iterations
     "gradients": 580,                # a file each; the symplectic adjoint, and the gradient in the times, are the newest
-    "stepping": 190,
+    "stepping": 200,                 # grids that are kept from solve to solve
     "exact": 280,
     "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
