@@ -48,14 +48,14 @@ BUDGET = {
     "conditions": 65,
     "methods": 900,                  # protocol, words of iterations
     "gradients": 580,                # a file each; the symplectic adjoint, and the gradient in the times, are the newest
-    "stepping": 190,
+    "stepping": 200,                 # grids that are kept from solve to solve
     "exact": 280,
     "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
     "engines": 180,
     "march": 140,                    # what is kept, and one window of neighbours at a time
     "stiffness": 60,
-    "watch": 620,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
+    "watch": 625,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "finite": 85,
     "memory": 55,
     "compiled": 5010,                # with the search for an adaptive grid; C99 in words of its own, for files that are read
