@@ -152,6 +152,7 @@ class FakeArray:
     def max(self, axis: Any = None) -> Any: return self._made("max", self._host.max(axis))
     def min(self, axis: Any = None) -> Any: return self._made("min", self._host.min(axis))
     def sum(self, axis: Any = None) -> Any: return self._made("sum", self._host.sum(axis))
+    def take(self, index: Any, axis: Any = None) -> Any: return self._made("take", self._host.take(unwrap(index), axis))
     def copy(self) -> Any: return self._made("copy", self._host.copy())
     def view(self) -> Any: return self._made("view", self._host.view())
     def astype(self, dtype: Any, copy: bool = True) -> Any: return self._made("astype", self._host.astype(dtype, copy=copy))
