@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
+from math import prod
 from numbers import Real
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
@@ -27,7 +28,7 @@ from .methods.custom import UserMethod
 from .methods.increment import System, nested
 from .methods.protocol import as_method
 from .problem import Asked, Layout
-from .stepping import Problem, State, Stats
+from .stepping import Problem, State, Stats, keep, known_of, passed
 from .times import with_stops
 
 
@@ -54,7 +55,7 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     if problem.plain or getattr(chosen, "device", None) is not None:
         problem.backend = chosen
     problem.flushed = Flushed(method) if lattice is not None else None
-    problem.widths = () if layout.alone else tuple(int(np.prod(shape)) for shape in layout.shapes)
+    problem.widths = () if layout.alone else tuple(map(prod, layout.shapes))
     problem.asked = {name: innermost(tree.flatten(part)[0]) is not None
                      for name, part in (("y0", initial), ("params", (params, asked.ts, asked.stops)), ("ts", (asked.ts, asked.stops)))}
     return problem, initial, params, layout
@@ -148,7 +149,7 @@ def gridded(asked: Asked, method: Any, system: System, ts: np.ndarray, first: An
     """The problem on a fixed grid, or on one that a controller is to make; seen: the dtype in which the field gets its times."""
     plain, state0, stops = isinstance(first, (np.ndarray, np.generic)), asked.state0, check_stops(asked.stops)
     if asked.controller is None:
-        hs, save = check_steps(ts, first.dtype), check_save(asked.save, len(ts) - 1)
+        hs, save = check_steps(ts, first.dtype), saved_of(asked.save, ts)
         if len(stops):
             own, ts = ts, with_stops(ts, stops, seen)
             places = np.flatnonzero(np.isin(ts, own))
@@ -427,8 +428,15 @@ def check_times(asked: Asked) -> np.ndarray:
     if type(ts) is Tensor or type(asked.stops) is Tensor:
         check_differentiated(asked)
         ts = value_of(ts)
-    if fixed:
-        check_single(ts)
+    if not fixed:
+        return increasing(ts, fixed)
+    check_single(ts)
+    before = passed(ts)
+    return keep(increasing(ts, fixed)) if before is None else before
+
+
+def increasing(ts: Any, fixed: bool) -> np.ndarray:
+    """Times that go one way."""
     ts = numbers_of(ts, "ts")
     if ts.ndim != 1 or len(ts) < (1 if fixed else 2):
         raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of times, such as np.linspace(0, 1, 101), and with a "
@@ -504,18 +512,23 @@ def steps_of(ts: np.ndarray, dtype: Any) -> np.ndarray:
 
 def check_steps(ts: np.ndarray, dtype: Any) -> np.ndarray:
     """(N,) the steps of a fixed grid, in y's dtype."""
+    known = known_of(ts)
+    if dtype in known:
+        return known[dtype]
     hs = steps_of(ts, dtype)
     if not hs.all():
         n = int(np.argmin(hs != 0))
         raise ValueError(f"solve: the step from ts[{n}] to ts[{n + 1}], {ts[n + 1] - ts[n]:.3g}, is zero in {dtype}; take larger "
                          "steps, or float64")
     check_resolution(ts, dtype, steps=1.0)
+    known[dtype] = hs
     return hs
 
 
 # The fewest spacings, of the numbers of y's dtype at t, in a step: for a field that may not see t, which only tells the stages
 # of a step apart, and for one that does, if its times are far from zero for no need.
 RESOLVED, SEEN, FAR = 64.0, 1024.0, 16.0
+FEW = 4                # indices of `save` that are told from those of the last solve at once
 
 
 def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float = RESOLVED) -> None:
@@ -544,6 +557,16 @@ def check_far_times(problem: Problem, ts: np.ndarray, y: Any, params: Any) -> No
     stats.checks, stats.nfe = stats.checks + len(times), stats.nfe - len(times)
     if not all(bool((f == first).all()) for f in others):
         check_resolution(ts, y.dtype, steps, SEEN)
+
+
+def saved_of(save: Any, ts: np.ndarray) -> tuple[int, ...]:
+    """check_save(), remembered for None and for a few indices."""
+    if save is not None and not (type(save) is list and len(save) <= FEW and all(type(n) is int for n in save)):
+        return check_save(save, len(ts) - 1)
+    known, key = known_of(ts), ("save", None if save is None else tuple(save))
+    if key not in known:
+        known[key] = check_save(save, len(ts) - 1)
+    return known[key]
 
 
 def check_save(save: Any, N: int) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from .advise import coupling
 from .checks import check_plain, check_reached, check_single, checked_gradient, hinted, method_of, prepare
 from .engine import tree
 from .engine.derivatives import custom_vjp
-from .engine.tensor import innermost, joined_in, value_of
+from .engine.tensor import Tensor, innermost, joined_in, value_of
 from .engines.eager import step_back, zeros
 from .exact import Lattice
 from .finite import guarded
@@ -156,9 +156,9 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     """
     driven = any(x is not None for x in (controller, diffusion, control, state0))
     y0, params = joined_in((y0, params))
-    if controller is None:
-        check_single(ts)
-    ts, stops = as_times(ts), as_times(stops)
+    given, ts, stops = ts, as_times(ts), as_times(stops)
+    if controller is None and type(ts) is Tensor:
+        check_single(given)
     method = settled(method, field, y0, value_of(ts), params, driven)
     problem, initial, params, layout = prepare(Asked(
         field, y0, ts, params, method, save, state0, progress, controller, dt0, save_at, diffusion, noise, interpretation, control,

@@ -17,6 +17,46 @@ from .methods.increment import Increment, System
 from .methods.shears import Parts, Step, forward
 from .watch import RoundTrip
 
+RECENT, SHORT = 4, 1 << 14          # given grids that are kept for the next solve, and their points
+
+
+class Passed(NamedTuple):
+    """A given grid that has passed its checks, as training brings it again and again."""
+    content: bytes
+    ts: np.ndarray                   # the same memory, which nobody can write to
+    known: dict                      # what depends on it alone
+
+
+_passed: list[Passed] = []
+
+
+def passed(ts: Any) -> np.ndarray | None:
+    """The times of an earlier solve, if these are the same bits: they need no second look."""
+    if type(ts) is np.ndarray and ts.dtype == np.float64 and ts.ndim == 1 and len(ts) <= SHORT:
+        content = ts.tobytes()
+        for found in _passed:
+            if found.content == content:
+                return found.ts
+    return None
+
+
+def keep(ts: np.ndarray) -> np.ndarray:
+    """Remember a grid that has passed its checks; returns its times."""
+    if len(ts) > SHORT:
+        return ts
+    content = ts.tobytes()
+    new = Passed(content, np.frombuffer(content), {})
+    _passed[:] = [new, *_passed[:RECENT - 1]]
+    return new.ts
+
+
+def known_of(ts: Any) -> dict:
+    """What has been computed from a grid alone; of one that is not kept, nothing."""
+    for found in _passed:
+        if found.ts is ts:
+            return found.known
+    return {}
+
 
 def as_table(rows: dict[str, Any]) -> str:
     """A small HTML table of names and values, for notebooks."""
@@ -159,6 +199,11 @@ class Problem:
     @property
     def N(self) -> int:
         return len(self.hs)
+
+    @property
+    def known(self) -> dict:
+        """What has been computed from the grid alone."""
+        return known_of(self.ts)
 
     def clock(self, n: int) -> tuple:
         """(t0, t1, h, h_before) of step n of the grid; of a grid without steps, of one that goes nowhere."""

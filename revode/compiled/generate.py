@@ -96,9 +96,13 @@ class Source:
         self.persistent = self.lay_out()
         self.param_size = self.pack()
         self.own_size = self.pack_own()
-        bodies = [Body(self, name, self.lowered[name], self.persistent) for name in ORDER if name in self.lowered]
+        bodies = [self.body(name) for name in ORDER if name in self.lowered]
         self.size = self.layout.size = max([self.persistent, *(body.top for body in bodies)])
         self.text = self.whole([body.text for body in bodies])
+
+    def body(self, name: str) -> Body:
+        """The C function of a program."""
+        return Body(self, name, self.lowered[name], self.persistent)
 
     def lay_out(self) -> int:
         """Places for what one step leaves for the next, first what a look takes. Returns how much they take."""
