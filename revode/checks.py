@@ -5,6 +5,7 @@ Each message says what was given, what is expected, and what to do.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
@@ -31,6 +32,8 @@ from .problem import Asked, Layout
 from .stepping import Problem, State, Stats, keep, known_of, passed
 from .times import with_stops
 
+logger = logging.getLogger("revode")
+
 
 def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     """The problem, the initial value as the method takes it, the parameters, and how y is laid out."""
@@ -41,8 +44,7 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     initial, layout = begin(asked, method, lattice is not None)
     if lattice is not None:
         method, initial = on_lattice(lattice, method, initial)
-        if chosen is not None:                       # the same operations ahead and back: nothing merged, nothing contracted
-            chosen = replace(chosen, merge=False, strict=chosen.strict or chosen.name != "replay")
+        chosen = of_one_arithmetic(chosen, asked.controller is not None)
     first = value_of(tree.flatten(initial)[0][0])
     seen = np.float32 if layout.promoted else first.dtype
     ts = check_times(asked)
@@ -254,6 +256,19 @@ def on_lattice(lattice: Lattice, method: Any, initial: Any) -> tuple[Exact, Any]
     if isinstance(initial, dict):
         initial = exact.with_buffers({name: exact.round(initial[name]) for name in method.parts})
     return exact, initial
+
+
+def of_one_arithmetic(backend: Any, by_tape: bool) -> Any:
+    """The backend with the same operations ahead and back: nothing merged, nothing contracted. by_tape: ahead goes the tape, whose
+    bits replay has, and the generated code has not."""
+    if backend is None:
+        return None
+    strict = backend.strict or backend.name != "replay"
+    if by_tape and strict:
+        logger.info("exact=True: the steps are found on the tape, so replay, which has its bits, goes back in the place of %s",
+                    "the strict replay" if backend.name == "replay" else backend.name)
+        return replace(backend, name="replay", merge=False, strict=False)
+    return replace(backend, merge=False, strict=strict)
 
 
 def default_method(asked: Asked) -> Any:
@@ -763,7 +778,9 @@ def check_noise(asked: Asked, method: Any) -> Callable:
 def check_diffusion(system: NoisySystem, t: Any, y: Any, params: Any) -> Any:
     """g at the start; the shape that it has there, diagonal or general, is that of all later times."""
     params = tree.map(read_only, params)
-    again = system.g(t, y, params) if system.unpack is not None else system.diffusion(system.time(t), y, params)
+    opened = system.unpack is not None
+    again = system.diffusion(system.time(t), system.unpack(y) if opened else y, params)
+    again = system.pack(again, t) if opened else again
     shape = getattr(again, "shape", y.shape)
     if shape != y.shape:
         if shape[:-1] != y.shape:
