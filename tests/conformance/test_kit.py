@@ -57,7 +57,8 @@ def test_every_method_and_option_of_the_package_has_a_case() -> None:
     methods = {case.problem.method["name"] for case in ALL.values()}
     assert methods == {"RungeKutta", "Coupled", "AsynchronousLeapfrog", "ReversibleHeun", "LeapfrogMidpoint",
     "SemiImplicitEuler",
-                       "VelocityVerlet", "Composition", "EES25", "EES27", "EES", "NearReversible", "RevDEQ"}
+                       "VelocityVerlet", "Composition", "EES25", "EES27", "EES", "NearReversible", "RevDEQ",
+                       "Picard"}
     for name in ("Coupled", "RungeKutta", "NearReversible"):
         bases = {case.problem.method["base"] for case in ALL.values() if case.problem.method["name"] == name}
         assert bases == {"euler", "midpoint", "heun2", "ralston3", "bosh3", "rk4", "dopri5", "tsit5"}
