@@ -58,7 +58,7 @@ BUDGET = {
     "watch": 625,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "finite": 85,
     "memory": 55,
-    "compiled": 5010,                # with the search for an adaptive grid; C99 in words of its own, for files that are read
+    "compiled": 5130,                # with the search for an adaptive grid; C99 in words of its own, for files that are read; auto
     "export": 290,
     "problem": 70,
     "checks": 700,
