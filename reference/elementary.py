@@ -175,21 +175,9 @@ def call(lib, name, *x, loop="loop", n=None):
 
 
 def ptx(text, *options) -> str:
-    """What NVRTC makes of a text, offline. Raises ImportError without CuPy or NVRTC, RuntimeError with the compiler's words."""
-    from cupy.cuda import nvrtc
-    try:
-        nvrtc.getVersion()
-    except Exception as error:
-        raise ImportError(f"NVRTC does not load: {error}") from error
-    program = nvrtc.createProgram(text, "text.cu", [], [])
-    try:
-        nvrtc.compileProgram(program, ("--gpu-architecture=compute_90", *options))
-        made = nvrtc.getPTX(program)
-        return made.decode() if isinstance(made, bytes) else made
-    except nvrtc.NVRTCError as error:
-        raise RuntimeError(nvrtc.getProgramLog(program)) from error
-    finally:
-        nvrtc.destroyProgram(program)
+    """What NVRTC makes of a text, offline. Raises ImportError without it, RuntimeError where it refuses the text."""
+    from revode_cuda import nvrtc
+    return nvrtc.library().compile(text, ("--gpu-architecture=sm_90", *options))[1]
 
 
 def worst(name, found, x, judged=30) -> float:

@@ -122,8 +122,8 @@ class Adaptive:
     """The controller at work: it extends the grid of its problem by one accepted step at a time."""
 
     def __init__(self, controller: PID, t1: float, direction: float, dt0: float | None, save_at: tuple[float, ...] | None,
-                 last_only: bool) -> None:
-        self.controller, self.t1, self.direction = controller, t1, direction
+                 last_only: bool, dtype: Any) -> None:
+        self.controller, self.t1, self.direction, self.dtype = controller, t1, direction, np.dtype(dtype)
         self.h = self.bounded(dt0 or 0.0)          # the next step to try, positive; 0 until it is estimated
         self.stops = [*(save_at or ()), t1]        # times that the grid has to hit, the next one first
         self.save_at = None if save_at is None else set(save_at)
@@ -131,6 +131,11 @@ class Adaptive:
         self.norms: list[float] = []               # of the accepted steps before, newest first
         self.tries = 0
         self.parting = False                       # whether it was the gap of two copies that limited the last step
+
+    @property
+    def tolerances(self) -> tuple[np.ndarray, np.ndarray]:
+        """rtol and atol, as programs take them."""
+        return np.asarray(self.controller.rtol, self.dtype), np.asarray(self.controller.atol, self.dtype)
 
     def stop_at(self, times: list[float]) -> None:
         """Make further times grid points, such as the corners of a control."""
@@ -172,7 +177,7 @@ class Adaptive:
                 problem.ts.append(t1)
                 problem.hs.append(h)
                 return
-            trial.undo()
+            trial.reject()
             problem.stats.rejected += 1
             if self.h < limit:
                 self.fail(problem, trial.largest(), self.too_small(t0, scalar))
@@ -242,7 +247,7 @@ class Trial(Protocol):
     def attempt(self, t0: Any, t1: Any, h: Any, h_before: Any) -> tuple[float, float]:
         """Try the step from t0 to t1: the norm of its error, and of what it puts between two copies of the solution (or 0)."""
 
-    def undo(self) -> None:
+    def reject(self) -> None:
         """Back to where the step began."""
 
     def largest(self) -> float:
@@ -267,7 +272,7 @@ class OnTape:
         norms = [norm_of(squares(value_of(e), before, after, *scales), after) for e in errors]
         return norms[0], norms[1] if len(norms) > 1 else 0.0
 
-    def undo(self) -> None:
+    def reject(self) -> None:
         if self.problem.method.exactly_reversible:       # a flow left only the field value at (t0, y), which stays valid
             self.F.memo = {name: dict(values) for name, values in self.memo.items()}
 

@@ -365,6 +365,14 @@ class Flushing:
         self.flushed.check(last, self.engine.read("part"))
         return seen
 
+    def extend(self) -> dict:
+        n, flushed = len(self.engine.problem.hs), self.flushed
+        if flushed.between(n, n + 1):
+            self.exchange(flushed.before(n, self.engine.read("part")))
+        seen = self.engine.extend()
+        flushed.check(n + 1, self.engine.read("part"))
+        return seen
+
     def back(self, last: int, first: int, a_ys: tuple, known: Parts | None = None, flushes: bool = False,
              looks: Sequence[int] = ()) -> tuple[dict, dict]:
         seen: list[tuple[dict, dict]] = []

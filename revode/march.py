@@ -136,16 +136,21 @@ def joined(before: list[int], rows: Parts, ns: list[int], states: Parts) -> tupl
 def step_by_step(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys: tuple, keep: Kept, bar: Callable) -> None:
     """While nobody knows where the grid will end."""
     n = 0
+    found: Rows = {name: [x] for name, x in parts.items()}
     while True:
-        plain = {name: value_of(x) for name, x in parts.items()}
-        if n in keep.places:
-            keep.put([n], {name: [x] for name, x in plain.items()})
-        watch.look(n, plain)
-        if problem.done(n):
+        for k in range(problem.N + 1 - n):
+            row = {name: x[k] for name, x in found.items()}
+            plain = {name: value_of(x) for name, x in row.items()}
+            if n in keep.places:
+                keep.put([n], {name: [x] for name, x in plain.items()})
+            watch.look(n, plain)
+            if n and problem.saves(n):
+                shelve(ys, problem, n, row)
+            n += 1
+        if problem.done(problem.N):
             return
-        engine.ahead(n, n + 1, ys)
-        parts, n = engine.read("part"), n + 1
-        bar(1)
+        found = engine.extend()
+        bar(problem.N + 1 - n)
 
 
 def chosen(ns: list[int], states: Rows, places: Collection[int]) -> tuple[list[int], Rows]:

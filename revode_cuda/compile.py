@@ -26,9 +26,11 @@ import numpy as np
 
 from revode.compiled.native import cache_folder
 
+from . import nvrtc
+
 KERNELS = Path(__file__).parent / "kernels"
 SUBJECTS = ("adamw", "effectively_symmetric", "matmul", "philox", "reductions", "shears")
-INSTALL = "pip install cupy-cuda13x nvidia-cuda-nvrtc"
+INSTALL = "pip install cupy-cuda13x"
 ENTRIES = 400                # files of a kind kept in the cache folder, each some 10 kB
 MODES = {"strict": ("--fmad=false",), "fast": ()}
 # fma; approximations; subnormals as zero; and mul.f64 without .rn, which the assembler may contract.
@@ -102,7 +104,7 @@ def compile(source: str, real: str = "double", arch: str = "sm_90", mode: str = 
     mode : strict or fast.
     options : more options for NVRTC.
 
-    Raises CompileError with the compiler's words, or where a strict build holds what is not; ImportError without CuPy or
+    Raises CompileError with the compiler's words, or where a strict build holds what is not; ImportError without
     NVRTC. Cost: some 50 ms for a small source, 1 ms from the cache folder, nothing again in this process.
     """
     if mode not in MODES:
@@ -113,8 +115,8 @@ def compile(source: str, real: str = "double", arch: str = "sm_90", mode: str = 
 
 @cache
 def _compiled(text: str, flags: tuple[str, ...], strict: bool) -> Binary:
-    library = nvrtc()
-    key = hashed(text, *flags, str(library.getVersion()))
+    library = nvrtc.library()
+    key = hashed(text, *flags, str(library.version))
     path = kept(key, ".cuda")
     content = path.read_bytes() if path else _made(library, text, flags)
     if not path:
@@ -129,29 +131,14 @@ def _compiled(text: str, flags: tuple[str, ...], strict: bool) -> Binary:
     return Binary(cubin, ptx, log, _resources(log))
 
 
-def _made(library: Any, text: str, flags: tuple[str, ...]) -> bytes:
+def _made(library: nvrtc.Library, text: str, flags: tuple[str, ...]) -> bytes:
     """The lengths of cubin and PTX, a new line, cubin, PTX and log."""
-    program = library.createProgram(text, "kernel.cu", [], [])
     try:
-        library.compileProgram(program, list(flags))
-        log = "\n".join(line for line in library.getProgramLog(program).rstrip("\0").splitlines() if "Compile time" not in line)
-        cubin, ptx = library.getCUBIN(program), library.getPTX(program).rstrip(b"\0")
-        return b"%d %d\n" % (len(cubin), len(ptx)) + cubin + ptx + log.encode()
-    except library.NVRTCError as error:
-        raise CompileError(f"compile: NVRTC says {error} with {' '.join(flags)}\n{library.getProgramLog(program)}") from None
-    finally:
-        library.destroyProgram(program)
-
-
-def nvrtc() -> Any:
-    """The NVRTC library, through CuPy. Raises ImportError with what to install."""
-    try:
-        from cupy.cuda import nvrtc as library
-        library.getVersion()                 # finds the library, or raises RuntimeError
-    except (ImportError, OSError, RuntimeError) as error:
-        raise ImportError(f"revode_cuda compiles with NVRTC, called through CuPy ({error}); install both with "
-                          f"`{INSTALL}`. No GPU is needed to compile.") from error
-    return library
+        cubin, ptx, log = library.compile(text, flags)
+    except nvrtc.NVRTCError as error:
+        raise CompileError(f"compile: NVRTC says {error} with {' '.join(flags)}\n{error.log}") from None
+    log = "\n".join(line for line in log.splitlines() if "Compile time" not in line)
+    return b"%d %d\n" % (len(cubin), len(ptx)) + cubin + ptx.encode() + log.encode()
 
 
 def _resources(log: str) -> dict[str, Resources]:

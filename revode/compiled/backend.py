@@ -10,18 +10,35 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
+from ..adaptive import Adaptive
 from ..engine import tree
 from ..engine.tensor import NotTraceable, Tensor, is_float
 from ..stepping import Problem
 
 PAYS = 200                 # steps (over all solves of one kind) from which "auto" makes a program
+SEARCHED = 50              # so many are counted where nobody knows yet how many there will be
 
 logger = logging.getLogger("revode")
 _told: set = set()
+
+
+# What makes programs is imported when the first one is made: import revode stays quick.
+
+@cache
+def _plans() -> Any:
+    from . import plans
+    return plans
+
+
+@cache
+def _steps() -> Any:
+    from . import steps
+    return steps
 
 
 @dataclass(frozen=True)
@@ -34,9 +51,13 @@ class Backend:
     threads: int | None = None
 
     def engine(self, direction: str, problem: Problem, parts: dict, params: Any) -> Any:
-        """The engine for the programs of a direction: "forward", "backward" or "pull"; None where the tape has to do it."""
-        from .steps import DIRECTIONS
-        return self.runner(direction, DIRECTIONS[direction], problem, parts, params)
+        """The engine for the programs of a direction: "forward", "backward" or "pull"; None where the tape has to do it.
+
+        Forward, where a controller has yet to find the grid, is "search".
+        """
+        if direction == "forward" and problem.adaptive is not None and not problem.adaptive.arrived(problem):
+            direction = "search"
+        return self.runner(direction, _steps().DIRECTIONS[direction], problem, parts, params)
 
     @property
     def options(self) -> tuple:
@@ -52,20 +73,25 @@ class Backend:
     def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """A runner for the steps of this problem; None where the tape has to do it."""
         known = getattr(problem.seen, "family", None) is not None              # the forward solve has been here already
-        why = None
-        if problem.adaptive is not None and direction == "forward" and not problem.adaptive.arrived(problem):
-            why = "each of its adaptive steps depends on the error of the last one"
-        elif not known and self.stands_back(direction, problem, parts, params):
+        why = self.no_search(problem) if direction == "search" else None
+        if why is None and not known and self.stands_back(direction, problem, parts, params):
             why = "it is part of a derivative that the tape records, or on another device"
         if why is None:
             return self.planned(direction, steps, problem, parts, params)
         if not self.auto:
-            self.say(problem, f"backend={self.name!r}: the solve of %s goes {direction} on the tape, because {why}", logging.INFO)
+            way = "forward" if direction == "search" else direction
+            self.say(problem, f"backend={self.name!r}: the solve of %s goes {way} on the tape, because {why}", logging.INFO)
         return None
+
+    def no_search(self, problem: Problem) -> str | None:
+        """Why the tape has to find the grid, if it has to."""
+        if not isinstance(problem.adaptive, Adaptive):
+            return "whether it goes on depends on each of its iterations"
+        return "its steps are adaptive, and exact" if problem.flushed is not None else None
 
     def planned(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """runner(), for a solve that programs can do."""
-        from . import plans
+        plans = _plans()
         if self.auto and problem.N < PAYS and getattr(problem.seen, "unseen", False):
             return None                               # a custom_vjp, whose pull is called to see it: each solve stands for itself
         try:
@@ -75,6 +101,8 @@ class Backend:
         if direction not in family.made and not self.pays(family, problem):
             return None
         try:
+            if direction == "search":
+                problem = plans.on_trial(problem)
             made = family.made[direction] if direction in family.made else self.make(direction, steps, problem, parts, params, family)
             if made is None:
                 return None
@@ -93,13 +121,7 @@ class Backend:
 
     def family(self, problem: Problem, parts: dict, params: Any) -> Any:
         """The programs of this kind of solve. Raises NotTraceable."""
-        from . import plans
-        from .fields import seen_in
-        seen = seen_in(problem, parts, params)
-        if seen.family is None:
-            seen.family = plans.programs.find(plans.key_of(self.options, problem, parts, params), seen.fixed)
-            seen.lifted = seen.family.lifted
-        return seen.family
+        return _plans().family_of(self.options, problem, parts, params)
 
     def make(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any, family: Any) -> Any:
         """Trace, and build the first runner."""
@@ -123,27 +145,27 @@ class Backend:
 
     def compare(self, made: Any, runner: Any, direction: str, problem: Problem, parts: dict, params: Any) -> None:
         """Compare one step with the tape, at a place that moves from solve to solve."""
-        from .plans import compared
         made.check_tables(problem)
         if direction not in problem.compared:
             problem.compared.add(direction)
-            compared(made, runner, direction, problem, parts, params)
+            _plans().compared(made, runner, direction, problem, parts, params)
 
     def build(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Any:
-        if self.name == "native" or (self.strict and not self.auto):        # strict: the same bits from NumPy
+        if direction != "search" and (self.name == "native" or (self.strict and not self.auto)):    # strict: the same bits from NumPy
             from .mirror import Mirror
             from .plans import inside
             from .tiles import Tiles
             return Tiles(steps, parts, problem.method.outputs, direction, inside(problem),
                          self.strict, self.threads, make=None if self.name == "native" else Mirror)
         from .replay import Replay
-        return Replay(steps, parts, self.merge)
+        from .search import Search
+        return (Search if direction == "search" else Replay)(steps, parts, self.merge)
 
     def pays(self, family: Any, problem: Problem) -> bool:
         """Whether enough steps of this kind have been asked for; without a family each solve stands for itself."""
         if family is None or not self.auto:
             return not self.auto or problem.N >= PAYS
-        family.steps += problem.N
+        family.steps += problem.N or SEARCHED
         return family.steps >= PAYS
 
     def cannot(self, problem: Problem, error: Exception, tell: bool = True) -> None:

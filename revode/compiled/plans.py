@@ -23,12 +23,13 @@ from typing import Any
 
 import numpy as np
 
+from ..adaptive import OnTape, as_step, weight
 from ..engine import tree
 from ..engine.tensor import Tape, is_float, value_of
 from ..methods.increment import Increment
 from ..stepping import Problem, Stats, one_step
 from ..watch import size
-from .fields import Seen
+from .fields import Seen, seen_in
 from .program import interpret, kinds
 from .replay import CHUNK, Grid, given
 from .steps import traced_method
@@ -134,8 +135,18 @@ def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
     if driver is not None:
         path = ((), 0) if driver.control is None else np.shape(driver.control.values)
         driven = type(driver), inside(problem), driver.shape, path[:-2], path[-1]
-    return (backend, declared(problem, parts, params), system.signature, seen.key,
+    tolerances = tuple(x.shape for x in problem.tolerances)
+    return (backend, tolerances, declared(problem, parts, params), system.signature, seen.key, problem.timed,
             tuple((name, x.shape, x.dtype) for name, x in parts.items()), driven)
+
+
+def family_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Family:
+    """The programs of this kind of solve. Raises NotTraceable."""
+    seen = seen_in(problem, parts, params)
+    if seen.family is None:
+        seen.family = programs.find(key_of(backend, problem, parts, params), seen.fixed)
+        seen.lifted = seen.family.lifted
+    return seen.family
 
 
 def inside(problem: Problem) -> bool:
@@ -263,23 +274,20 @@ def agree(runner: Any, direction: str, problem: Problem, parts: dict, params: An
     own.save, own.stats, own.system, own.backend = (), Stats(), copy(problem.system), None
     own.system.stats = own.stats
     with np.errstate(all="ignore"):
-        seeds = {} if direction == "forward" else {name: np.asarray(0.5 + irregular(x.shape), x.dtype) for name, x in parts.items()}
+        ahead = direction in ("forward", "search")
+        seeds = {} if ahead else {name: np.asarray(0.5 + irregular(x.shape), x.dtype) for name, x in parts.items()}
         try:
             wanted = one_eagerly(own, direction, n, parts, seeds, params, floats)
         except Exception:                         # not defined there: nothing to compare with
             return
         problem.stats.checks += own.stats.nfe
         runner.load(own, params, parts, seeds)
-        if direction == "forward":
-            runner.ahead(n, n + 1)
-        elif direction == "backward":
-            runner.back(n + 1, n, (), None, True)
-        else:
-            runner.pull(n + 1, n, (), {name: x[None] for name, x in parts.items()})
+        take(runner, direction, own, parts, n)
         for kind, arrays in wanted.items():
             found = runner.read(kind)
             # A gradient may be the rounding that is left of terms which cancel: those are as large as state, parameters and seeds.
             terms = [] if kind == "part" else [*parts.values(), *seeds.values(), *(np.asarray(leaves[i]) for i in floats)]
+            terms = [beside_tolerance(problem, parts)] if kind == "norm" else terms
             largest = max((size(x) for x in (*arrays.values(), *terms) if x.size), default=0.0)
             if not np.isfinite(largest):
                 return
@@ -295,10 +303,28 @@ def agree(runner: Any, direction: str, problem: Problem, parts: dict, params: An
                                        "program does not see (random numbers, or what changes from call to call)")
 
 
+def take(runner: Any, direction: str, problem: Problem, parts: dict, n: int) -> None:
+    """Step n by a runner."""
+    if direction == "forward":
+        runner.ahead(n, n + 1)
+    elif direction == "search":
+        runner.attempt(problem.ts[n], problem.ts[n + 1], problem.h(n), problem.h(n))
+    elif direction == "backward":
+        runner.back(n + 1, n, (), None, True)
+    else:
+        runner.pull(n + 1, n, (), {name: x[None] for name, x in parts.items()})
+
+
+def beside_tolerance(problem: Problem, parts: dict) -> Any:
+    """The solution in units of its tolerances: in the error of a step terms as large as that cancel."""
+    y = abs(parts[problem.method.outputs[0]])
+    return y / weight(y, *problem.tolerances)
+
+
 def program_is_right(steps: Any, direction: str, problem: Problem, parts: dict, seeds: dict, params: Any, n: int,
                      wanted: dict) -> bool:
     """Whether the programs, operation by operation, give the parts that the tape gave: then what was generated is at fault."""
-    h, edge = problem.h(n), direction == "forward"
+    h, edge = problem.h(n), direction in ("forward", "search")
     at: dict = {(kind, name): x for name, x in parts.items() for kind in ("part", "state")}
     at |= {("cotangent", name): x for name, x in seeds.items()}
     at |= {("param", i): x for i, x in enumerate(given(problem, params))}
@@ -322,6 +348,10 @@ def one_eagerly(problem: Problem, direction: str, n: int, parts: dict, cotangent
     """What step n of the grid makes on the tape, by kind and name."""
     if direction == "forward":
         return {"part": one_step(problem.method, problem.step(n), parts, Increment(problem.system, params))}
+    if direction == "search":
+        trial = OnTape(problem, parts, Increment(problem.system, params))
+        norms = trial.attempt(problem.ts[n], problem.ts[n + 1], problem.h(n), problem.h(n))
+        return {"part": trial.after, "norm": dict(enumerate(map(parts[problem.method.outputs[0]].dtype.type, norms)))}
     from ..engines import Eager
     tape = Eager()
     tape.load(problem, params, parts, cotangents)
@@ -330,7 +360,7 @@ def one_eagerly(problem: Problem, direction: str, n: int, parts: dict, cotangent
     else:
         tape.back(n + 1, n, (), None, True)
     return {**({"part": tape.read("part")} if direction == "backward" else {}), "cotangent": tape.read("cotangent"),
-            "aparam": dict(zip(floats, tape.R.aparams, strict=True))}
+            "aparam": dict(zip(floats, tape.R.aparams, strict=True)), **({"atime": tape.read("atime")} if problem.timed else {})}
 
 
 def moved(x: Any, sign: float) -> Any:
@@ -352,6 +382,17 @@ def compared(made: Made, runner: Any, direction: str, problem: Problem, parts: d
     every = 1 if problem.adaptive is not None else -(-runner.pays * (1 if direction == "forward" else BACK) // max(N, 1))
     if N and (k < ALWAYS or k % every == 0):
         agree(runner, direction, problem, parts, params, int(k * GOLDEN % 1 * N))
+
+
+def on_trial(problem: Problem) -> Problem:
+    """The problem on a grid of one step, such as a controller might attempt; of another length each time."""
+    own, adaptive = copy(problem), problem.adaptive
+    own.__dict__.pop("rows", None)
+    span = abs(adaptive.t1 - problem.ts[0])
+    h = min(adaptive.h or span, 0.01 * span) * (1 - 0.5 * (next(places) * GOLDEN % 1))
+    t1 = problem.ts[0] + np.float64(adaptive.direction * h)
+    own.ts, own.hs = [problem.ts[0], t1], [as_step(adaptive.dtype.type(t1 - problem.ts[0]), problem)]
+    return own
 
 
 def agree_elsewhere(runner: Any, direction: str, problem: Problem, parts: dict, params: Any) -> None:

@@ -1,6 +1,7 @@
 """The programs of one step of a solve: forward, and back (reconstruct and pull back, as ONE program).
 
     forward    begin: carried <- parts;     step: parts, carried <- parts, carried
+    search     the same, and of a controller's attempt the sums of squares of its errors (adaptive.py)
     back       begin: carried <- parts;     step: parts, cotangents, carried <- the same;     end: the carried cotangents
 
 Carried is what a step leaves for the next one: the field's value at a part of the state that both read (reversible Heun,
@@ -16,12 +17,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ..adaptive import estimated, squares
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import MANY, NotTraceable, Op, Tape, Tensor, is_float, to_host, value_of
 from ..methods.increment import Increment, Recorded, Recorder, System
-from ..methods.shears import Shear, Step, near_pullback, pullback
-from ..stepping import Problem, Stats, one_step
+from ..methods.shears import Shear, Step, near_pullback, pullback, undone
+from ..stepping import CLOCK, Problem, Stats, one_step
 from .fields import Following, seen_in
 from .program import Program, Role, V, frozen, kinds, trace
 from .rules import simplify, without_dead
@@ -111,10 +113,10 @@ class Symbols:
     def parts(self, T: dict) -> dict:
         return {name: T["part", name] for name in self.method.parts}
 
-    def step(self, T: dict) -> Step:
+    def step(self, T: dict, clock: dict | None = None) -> Step:
         h, driver = T["step", "h"], self.problem.driver
         if driver is None:
-            return Step(T["step", "t0"], T["step", "t1"], h, T["step", "h_before"])
+            return Step(*(clock[name] if clock else T["step", name] for name in CLOCK))
         return Step(T["step", "t0"], T["step", "t1"], driver.join(h, {r[1]: x for r, x in T.items() if r[0] == "drive"}), None)
 
     def recorder(self, T: dict) -> Recorder:
@@ -127,6 +129,23 @@ class Symbols:
             zero = np.zeros_like(more["cotangent", "y"])
             more |= {("missed", "largest"): zero, ("missed", "weighed"): zero}
         return {**self.examples, **more, **{("aparam", i): np.zeros_like(self.examples["param", i]) for i in self.floats}}
+
+
+    def pulled(self, T: dict, parts: dict) -> tuple[dict, dict]:
+        """A step that stands by itself, taken from these parts: the parts after it; and the cotangents before it, the sums for the
+        parameters, and where they are asked for the cotangents of its clock."""
+        def one(parts: dict, p: Any, *clock: dict) -> dict:
+            return one_step(self.method, self.step(T, *clock), parts, Increment(self.system, p))
+
+        clock = ({name: T["step", name] for name in CLOCK},) if self.problem.timed else ()
+        before = self.system.stats.nfe
+        after, pull = vjp(one, parts, self.params(T), *clock)
+        self.system.stats.nvjp += self.system.stats.nfe - before
+        cotangent, a_params, *a_clock = pull({name: T["cotangent", name] for name in self.method.parts})
+        found = tree.flatten(a_params)[0]
+        sums = {i: T["aparam", i] + found[i] if type(found[i]) is Tensor else T["aparam", i] for i in self.floats}
+        return after, {**{("cotangent", name): a for name, a in cotangent.items()}, **{("aparam", i): a for i, a in sums.items()},
+                       **{("atime", name): a for of in a_clock for name, a in of.items() if type(a) is Tensor}}
 
 
 FIELD = Op("field", lambda *args, **options: None, ())
@@ -170,11 +189,15 @@ def traced_method(problem: Problem, parts: dict, params: Any) -> Any:
     return (method.parts, method.outputs, method.correct, tuple(shape), lines, outputs)
 
 
-def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
+def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False, searches: bool = False) -> Steps:
     """The programs of a step forward; parts: an example of the state."""
     S = Symbols(problem, parts, params)
     carried: dict[Role, Any] = {}           # role -> example
     memo: dict = {}
+    again = searches and not S.method.exactly_reversible       # a flow leaves the field value at its start, for the next attempt
+    tolerances = [("param", len(S.leaves) + len(S.brought.examples) + j) for j in range(2)]
+    if searches:
+        S.examples |= dict(zip(tolerances, problem.tolerances, strict=True))
 
     def step(T: dict) -> dict:
         F = Increment(S.system, S.params(T))
@@ -182,11 +205,18 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
         for _, name, j in carried:
             values = F.memo.setdefault(name, {}).setdefault(at.t0, [])
             values.insert(j, T["carry", name, j])
-        after = one_step(S.method, at, S.parts(T), F)
+        before, found = S.parts(T), {}
+        if searches:
+            after, errors = estimated(S.method, at, before, F)
+            y, y1 = before[S.method.outputs[0]], after[S.method.outputs[0]]
+            found = {("error", j): squares(e, y, y1, *(T[role] for role in tolerances)) for j, e in enumerate(errors)}
+        else:
+            after = one_step(S.method, at, before, F)
         memo.clear()
-        memo.update({name: values[at.t1] for name, values in F.memo.items() if at.t1 in values})
-        return {**{("part", name): x for name, x in after.items()}, **{
-            ("carry", name, j): f for name, values in memo.items() for j, f in enumerate(values)}}
+        t = at.t0 if again else at.t1
+        memo.update({name: values[t] for name, values in F.memo.items() if t in values})
+        return {**{("part", name): x for name, x in after.items()}, **found, **{
+            ("carry", name, j): f for name, values in memo.items() for j, f in enumerate(values) if not again}}
 
     def begin(T: dict) -> dict:
         F = Increment(S.system, S.params(T))
@@ -205,8 +235,18 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
     return finished(Steps(first, traced, list(carried), counts=counts, asked=S.asked), merge)
 
 
+def search_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
+    """The programs of an attempt; problem: with a grid of one step."""
+    steps = forward_steps(problem, parts, params, merge, searches=True)
+    if steps.asked:
+        raise NotTraceable("whole numbers made of the time, where steps are adaptive")
+    return steps
+
+
 def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
     """The programs of a step back; parts: an example of the state."""
+    if problem.timed:
+        return undone_steps(problem, parts, params, merge)
     S = Symbols(problem, parts, params)
     examples = S.of_back()
     near = not S.method.exactly_reversible
@@ -223,9 +263,7 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
         if near:
             known = {"y": T["known", "y"]} if ("known", "y") in T else None
             parts, cotangent, defect = near_pullback(S.method, at, S.parts(T), cotangent, R, known)
-            off = abs(defect)
-            more = {("missed", "largest"): np.maximum(T["missed", "largest"], off),
-                    ("missed", "weighed"): T["missed", "weighed"] + abs(T["cotangent", "y"]) * off} if known is None else {}
+            more = missed(T, defect) if known is None else {}
         else:
             parts, cotangent = pullback(S.method.word(at), S.parts(T), cotangent, R)
             R.expire((at.t0,), cotangent)
@@ -288,28 +326,47 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
     return finished(Steps(first, traced, list(carry.examples) if carry else [], last, land, counts, asked=S.asked), merge)
 
 
+def missed(T: dict, defect: Any) -> dict:
+    """What a step back did not undo, and the cotangent that was there."""
+    off = abs(defect)
+    return {("missed", "largest"): np.maximum(T["missed", "largest"], off),
+            ("missed", "weighed"): T["missed", "weighed"] + abs(T["cotangent", "y"]) * off}
+
+
+def undone_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
+    """The programs of a step back where the times are asked for: undone, and then pulled back by itself."""
+    S = Symbols(problem, parts, params)
+    examples, near, names = S.of_back(), not S.method.exactly_reversible, S.method.parts
+
+    def step(T: dict) -> dict:
+        before = undone(S.method, S.step(T), S.parts(T), Increment(S.system, S.params(T)))
+        known = {"y": T["known", "y"]} if ("known", "y") in T else None
+        after, found = S.pulled(T, known or before)
+        if known is not None:
+            return {**found, ("part", "y"): known["y"], ("landed", "y"): before["y"]}
+        off = missed(T, T["part", "y"] - after["y"]) if near else {}
+        return {**found, **{("part", name): before[name] for name in names}, **off}
+
+    counts, land = {"step": S.counted()}, None
+    traced = S.trace(step, examples)
+    if near:
+        counts["land"] = S.counted()
+        land = S.trace(step, {**examples, ("known", "y"): examples["part", "y"]})
+    return finished(Steps(Program([], {}), traced, [], land=land, counts=counts, asked=S.asked), merge)
+
+
 def pull_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
     """The program of the pullback of a step at the parts before it, which are known; each step stands by itself."""
     S = Symbols(problem, parts, params)
-    counts, names = S.counted(), S.method.parts
+    counts = S.counted()
     examples = {role: x for role, x in S.of_back().items() if role[0] != "missed"}
     examples = {("state", role[1]) if role[0] == "part" else role: x for role, x in examples.items()}
 
-    def step(T: dict) -> dict:
-        at = S.step(T)
-        _, pull = vjp(lambda parts, p: one_step(S.method, at, parts, Increment(S.system, p)),
-                      {name: T["state", name] for name in names}, S.params(T))
-        counts.nvjp = counts.nfe
-        cotangent, a_params = pull({name: T["cotangent", name] for name in names})
-        found = tree.flatten(a_params)[0]
-        return {**{("cotangent", name): a for name, a in cotangent.items()},
-                **{("aparam", i): T["aparam", i] + found[i] if type(found[i]) is Tensor else T["aparam", i] for i in S.floats}}
-
-    traced = S.trace(step, examples)
+    traced = S.trace(lambda T: S.pulled(T, {name: T["state", name] for name in S.method.parts})[1], examples)
     return finished(Steps(Program([], {}), traced, [], counts={"step": counts}, asked=S.asked), merge)
 
 
-DIRECTIONS = {"forward": forward_steps, "backward": backward_steps, "pull": pull_steps}
+DIRECTIONS = {"forward": forward_steps, "search": search_steps, "backward": backward_steps, "pull": pull_steps}
 
 
 class Carry:

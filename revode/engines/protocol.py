@@ -2,6 +2,7 @@
 
     load                  begin: these parts (going back: and cotangents)
     ahead  first -> last    parts_{n+1} = step n of parts_n
+    extend                  the same, of as many steps as come, where a controller has yet to find them (adaptive.py)
     back   last -> first    (parts_n, cotangent_n) from those at n + 1: reconstruct AND pull back         words of shears, or nearly
     pull   last -> first    cotangent_n from that at n + 1, AT states[n]: nothing is reconstructed        every method
     read, restart         what is there; go on from other parts
@@ -38,6 +39,9 @@ class Engine(Protocol):
         Returns the parts at `looks`, which rise from first + 1 to last.
         """
 
+    def extend(self) -> Rows:
+        """One or more further steps, from where the grid ends, which grows by them. Returns the parts after each of them."""
+
     def back(self, last: int, first: int, a_ys: tuple, known: Parts | None = None, flushes: bool = False,
              looks: Sequence[int] = ()) -> tuple[Rows, Rows]:
         """Undo steps last - 1 .. first; the cotangents of the saved states at first .. last - 1 enter on the way.
@@ -56,7 +60,8 @@ class Engine(Protocol):
         """Give some parts other values, of which nothing that is at hand was computed (the buffers of exact.py)."""
 
     def read(self, kind: str) -> Any:
-        """The "part"s, the "cotangent"s, the sums for the parameters ("aparam", by number), or what was "missed" on the way back; or
+        """The "part"s, the "cotangent"s, the sums for the parameters ("aparam", by number), what was "missed" on the way back, or
+        the cotangents of the clock of each step ("atime", (N,) by name, where the problem is timed); or
         "flowed", rows of these sums when it was asked before, at the last looks, and now, and where each leaf begins (None: too many).
 
         What is read is the caller's: the engine does not write into it any more.

@@ -4,8 +4,8 @@
     kernels.total(x)                                               # a fixed order, for any block and on any machine
 
 Every function takes `block` (threads in a block; it decides nothing but the time) and hands what else it is given to the
-launch: mode="fast"; and on the host order= and shuffle=. Arrays are float64 or float32, contiguous, and of one kind in a call.
-The formulas stand in the .cu files.
+launch: mode="fast"; and on the host order= and shuffle=, or launch=host.ptx.launch. Arrays are float64 or float32, contiguous,
+and of one kind in a call. The formulas stand in the .cu files.
 """
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _run(subject: str, name: str, like: Any, grid: int | tuple, args: tuple, how
         if hasattr(x, "flags") and hasattr(x, "strides") and not isinstance(x, np.generic) and not x.flags.c_contiguous:
             raise ValueError(f"{name}: an array of strides {x.strides}; kernels take contiguous arrays")
     how = {"block": 128, "real": REALS.get(str(like.dtype), "float"), **how}
-    run = host.launch if isinstance(like, np.ndarray) else compile.launch
+    run = how.pop("launch", None) or (host.launch if isinstance(like, np.ndarray) else compile.launch)
     run(kernel_source(subject), name, grid, args=[np.int64(x) if isinstance(x, int) else x for x in args], **how)
 
 

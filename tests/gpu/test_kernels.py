@@ -3,7 +3,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_cases import CASES, DTYPES, assert_same_bits, host_array, same_bits
+
+from revode_cuda.host.mirrors import CASES, DTYPES, assert_same_bits, host_array, same_bits
 
 BLOCKS = (1, 32, 96, 128, 256)
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import revode as rv
-from revode_cuda import compile, fused
+from revode_cuda import compile, fused, nvrtc
 
 TABLE = Path(__file__).with_name("generated.json")
 ARCHES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
@@ -62,7 +62,7 @@ def binaries(name: str, arch: str) -> dict[str, Any]:
 
 def measured() -> dict[str, Any]:
     """{"nvrtc": [13, 5], "programs": {name: {arch: {direction: [registers, stack]}}}}"""
-    return {"nvrtc": list(compile.nvrtc().getVersion()), "programs": {name: {arch: {
+    return {"nvrtc": list(nvrtc.library().version), "programs": {name: {arch: {
         direction: list(binary.resources["run"])[:2] for direction, binary in binaries(name, arch).items()}
         for arch in PROGRAMS[name][-1]} for name in PROGRAMS}}
 

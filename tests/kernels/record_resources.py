@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from revode_cuda import compile
+from revode_cuda import compile, nvrtc
 
 TABLE = Path(__file__).with_name("resources.json")
 ARCHES = ("sm_75", "sm_80", "sm_90", "sm_100", "sm_120")
@@ -27,7 +27,7 @@ def measured() -> dict[str, Any]:
                     binary = compile.compile(compile.kernel_source(subject), real, arch, mode)
                     for kernel, took in binary.resources.items():
                         table.setdefault(f"{subject}/{kernel}/{real}/{mode}", {})[arch] = list(took)
-    return {"nvrtc": list(compile.nvrtc().getVersion()), "kernels": dict(sorted(table.items()))}
+    return {"nvrtc": list(nvrtc.library().version), "kernels": dict(sorted(table.items()))}
 
 
 if __name__ == "__main__":

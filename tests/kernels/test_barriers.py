@@ -3,10 +3,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from kernel_cases import BLOCKS, CASES, SUBJECT, assert_same_bits
 
 from revode_cuda import host, kernels
 from revode_cuda.compile import SUBJECTS, kernel_source
+from revode_cuda.host.mirrors import BLOCKS, CASES, SUBJECT, assert_same_bits
 
 if host.missing():
     pytest.skip(f"kernels cannot run on this machine: {host.missing()}", allow_module_level=True)
@@ -46,6 +46,7 @@ def test_a_barrier_that_is_deleted_is_a_race_in_every_order(subject, number, mon
         assert all("of shared memory" in error and error.endswith("a race") for error in found.values())
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", CASES)
 def test_no_kernel_has_a_race(name, dtype):

@@ -5,10 +5,10 @@ import re
 
 import numpy as np
 import pytest
-from kernel_cases import BLOCKS, CASES, DTYPES, assert_same_bits
 
 from revode_cuda import host
 from revode_cuda.compile import KERNELS, SUBJECTS, kernel_source
+from revode_cuda.host.mirrors import BLOCKS, CASES, DTYPES, assert_same_bits
 
 if host.missing():
     pytest.skip(f"kernels cannot run on this machine: {host.missing()}", allow_module_level=True)
@@ -18,6 +18,7 @@ def put(x: np.ndarray) -> np.ndarray:
     return x.copy()
 
 
+@pytest.mark.sample(60)
 @pytest.mark.parametrize("order", host.ORDERS)
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)

@@ -318,7 +318,8 @@ def test_evaluations_forward(name):
         def f(t, y, p, calls=calls):
             calls.append(t)
             return van_der_pol(t, y, p)
-        stats = rv.solve(f, Y0, (0.2, 3.0), VDP, method=METHODS[name][0], controller=rv.PID(1e-5, 1e-5), dt0=dt0).stats
+        stats = rv.solve(f, Y0, (0.2, 3.0), VDP, method=METHODS[name][0], controller=rv.PID(1e-5, 1e-5), dt0=dt0,
+                         backend="eager").stats
         assert stats.nfe == s * (stats.steps + stats.rejected) - shared * stats.rejected + guess
         assert len(calls) == stats.nfe + stats.checks
         assert stats.rejected > 0 or dt0 is None
@@ -345,7 +346,7 @@ def test_memory_of_reversible_is_flat(name):
     peaks, counts = [], []
     for end in (0.5, 2.0):
         def loss(y0, end=end):
-            sol = rv.solve(swing, y0, (0.0, end), method=method, gradient=rv.Reversible(tol=1e9), save=[-1],
+            sol = rv.solve(swing, y0, (0.0, end), method=method, gradient=rv.Reversible(tol=1e9), save=[-1], backend="eager",
                            controller=rv.PID(1e-2, 1e-2, max_step=0.02))
             return np.sum(sol.y1), sol.stats.steps
         tracemalloc.start()
