@@ -158,13 +158,18 @@ def book(folder: Path) -> str:
     return f"{len(python('-m', 'tests.docs.run_chapters').splitlines())} pages"
 
 
+def long_tests(folder: Path) -> str:
+    """The tests that are not for every day: long ones, and all cases of those of which a sample is."""
+    return python("-m", "pytest", "-n", "auto", "-m", "long", "-p", "no:cacheprovider").strip().splitlines()[-1].strip("= ")
+
+
 def quick_notebooks(folder: Path) -> str:
     """A sample of the notebooks, executed."""
     return notebooks(folder, SAMPLE)
 
 
 CHECKS: dict[str, Callable[[Path], str]] = {check.__name__: check for check in (
-    site, types, wheel, quick_notebooks, notebooks, screenshots, book, mutations, fuzz)}
+    site, types, wheel, quick_notebooks, notebooks, screenshots, book, long_tests, mutations, fuzz)}
 QUICK = ("site", "types", "wheel", "quick_notebooks")
 
 

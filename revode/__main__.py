@@ -7,9 +7,12 @@ import sys
 from collections.abc import Sequence
 
 from .conformance import command as check
+from .experiments import export
 from .experiments.backends import UserError
 from .experiments.cli import parser
 from .experiments.runner import carry_out, said_of, status_of
+
+WITHOUT_PLAN = {"check": check, "export": export}        # commands that are no work with a report
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -17,7 +20,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     the process."""
     args = parser().parse_args(argv)
     try:
-        return check.main(args) if args.command == "check" else carry_out(args, args.plan(args))
+        if args.command in WITHOUT_PLAN:
+            return WITHOUT_PLAN[args.command].main(args)
+        return carry_out(args, args.plan(args))
     except (UserError, FloatingPointError, KeyboardInterrupt) as reason:
         ahead = "" if isinstance(reason, UserError) else "\n"          # of a progress bar
         print(f"{ahead}revode {args.command}: {said_of(reason)}", file=sys.stderr)

@@ -5,9 +5,11 @@ Each message says what was given, what is expected, and what to do.
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import wraps
+from math import prod
 from numbers import Real
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
@@ -19,7 +21,7 @@ from .compiled import Backend
 from .driving import ControlledSystem, Noise, NoisySystem, Path, SmoothlyControlledSystem
 from .engine import tree
 from .engine.derivatives import vjp_of_own as vjp
-from .engine.tensor import Tensor, beside, innermost, is_float, number, value_of
+from .engine.tensor import Tensor, beside, innermost, is_float, joined, number, value_of
 from .exact import Exact, Flushed, Lattice, bits_for
 from .gradients import Automatic, Direct, Reversible
 from .methods import EES, TABLEAUX, Coupled, NearReversible
@@ -27,7 +29,9 @@ from .methods.custom import UserMethod
 from .methods.increment import System, nested
 from .methods.protocol import as_method
 from .problem import Asked, Layout
-from .stepping import Problem, State, Stats
+from .stepping import Problem, State, Stats, keep, known_of, passed
+
+logger = logging.getLogger("revode")
 
 
 def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
@@ -39,8 +43,7 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     initial, layout = begin(asked, method, lattice is not None)
     if lattice is not None:
         method, initial = on_lattice(lattice, method, initial)
-        if chosen is not None:                       # the same operations ahead and back: nothing merged, nothing contracted
-            chosen = replace(chosen, merge=False, strict=chosen.strict or chosen.name != "replay")
+        chosen = of_one_arithmetic(chosen, asked.controller is not None)
     first = value_of(tree.flatten(initial)[0][0])
     seen = np.float32 if layout.promoted else first.dtype
     ts = check_times(asked)
@@ -53,8 +56,9 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     if problem.plain or getattr(chosen, "device", None) is not None:
         problem.backend = chosen
     problem.flushed = Flushed(method) if lattice is not None else None
-    problem.widths = () if layout.alone else tuple(int(np.prod(shape)) for shape in layout.shapes)
-    problem.asked = {name: innermost(tree.flatten(part)[0]) is not None for name, part in (("y0", initial), ("params", params))}
+    problem.widths = () if layout.alone else tuple(map(prod, layout.shapes))
+    problem.asked = {name: innermost(tree.flatten(part)[0]) is not None
+                     for name, part in (("y0", initial), ("params", (params, asked.ts)), ("ts", asked.ts))}       # judged as params
     return problem, initial, params, layout
 
 
@@ -147,7 +151,7 @@ def gridded(asked: Asked, method: Any, system: System, ts: np.ndarray, first: An
     plain, state0 = isinstance(first, (np.ndarray, np.generic)), asked.state0
     if asked.controller is None:
         hs = check_steps(ts, first.dtype)
-        problem = Problem(method, system, ts, hs, check_save(asked.save, len(hs)), None)
+        problem = Problem(method, system, ts, hs, saved_of(asked.save, ts), None)
         before = hs[0] if len(hs) else 0.0
     else:
         adaptive = check_adaptive(asked, method, ts, first, system.unpack is None)
@@ -246,6 +250,19 @@ def on_lattice(lattice: Lattice, method: Any, initial: Any) -> tuple[Exact, Any]
     if isinstance(initial, dict):
         initial = exact.with_buffers({name: exact.round(initial[name]) for name in method.parts})
     return exact, initial
+
+
+def of_one_arithmetic(backend: Any, by_tape: bool) -> Any:
+    """The backend with the same operations ahead and back: nothing merged, nothing contracted. by_tape: ahead goes the tape, whose
+    bits replay has, and the generated code has not."""
+    if backend is None:
+        return None
+    strict = backend.strict or backend.name != "replay"
+    if by_tape and strict:
+        logger.info("exact=True: the steps are found on the tape, so replay, which has its bits, goes back in the place of %s",
+                    "the strict replay" if backend.name == "replay" else backend.name)
+        return replace(backend, name="replay", merge=False, strict=False)
+    return replace(backend, merge=False, strict=strict)
 
 
 def default_method(asked: Asked) -> Any:
@@ -417,12 +434,18 @@ def check_times(asked: Asked) -> np.ndarray:
     if fixed and (asked.dt0 is not None or asked.save_at is not None):
         raise ValueError("solve: dt0 and save_at belong to adaptive solves; pass controller=PID(rtol, atol) as well, or use "
                          "save= with a fixed grid")
-    if any(type(t) is Tensor for t in (ts if isinstance(ts, (list, tuple)) else [ts])):
-        raise TypeError("solve: ts is a tensor, but times get no gradient here; pass plain numbers, or scale time inside the "
-                        "field with a parameter")
-    if fixed and isinstance(ts, (tuple, list)) and len(ts) == 2:
-        raise ValueError(f"solve: ts={ts!r} without a controller would be a grid of one single step; pass controller=PID(rtol, atol) "
-                         "to have steps chosen, or a grid such as np.linspace(t0, t1, 101) (an array of two times is one step)")
+    if type(ts) is Tensor:
+        check_differentiated(asked)
+        ts = value_of(ts)
+    if not fixed:
+        return increasing(ts, fixed)
+    check_single(ts)
+    before = passed(ts)
+    return keep(increasing(ts, fixed)) if before is None else before
+
+
+def increasing(ts: Any, fixed: bool) -> np.ndarray:
+    """Times that go one way."""
     ts = numbers_of(ts, "ts")
     if ts.ndim != 1 or len(ts) < (1 if fixed else 2):
         raise ValueError(f"solve: ts has shape {ts.shape}; the grid is a vector of times, such as np.linspace(0, 1, 101), and with a "
@@ -435,6 +458,38 @@ def check_times(asked: Asked) -> np.ndarray:
         raise ValueError(f"solve: ts goes from {ts[n]:.6g} to {ts[n + 1]:.6g} at index {n}; a grid is strictly increasing, or "
                          "strictly decreasing to run backwards in time")
     return ts
+
+
+def check_single(ts: Any) -> None:
+    if isinstance(ts, (tuple, list)) and len(ts) == 2:
+        raise ValueError(f"solve: ts={ts!r} without a controller would be a grid of one single step; pass controller=PID(rtol, atol) "
+                         "to have steps chosen, or a grid such as np.linspace(t0, t1, 101) (an array of two times is one step)")
+
+
+def as_times(ts: Any, fixed: bool) -> Any:
+    """Times, of which some may be tensors, as one tensor of float64; without any as they are."""
+    if isinstance(ts, (list, tuple)) and any(type(t) is Tensor for t in ts):
+        if fixed:
+            check_single(ts)
+        made = np.empty(len(ts), object)
+        made[:] = ts
+        ts = made
+    ts = joined(ts)
+    return ts.astype(np.float64) if type(ts) is Tensor and ts.dtype != np.float64 else ts
+
+
+def check_differentiated(asked: Asked) -> None:
+    """Whether the solution is a smooth function of the times, as far as it is told apart here."""
+    stands = [what for what, given in (("controller=", asked.controller), ("noise=", asked.noise), ("control=", asked.control),
+                                       ("exact=", asked.exact)) if given]
+    if stands:
+        raise TypeError(f"solve: ts is a tensor, and with {stands[0]} times get no gradient; pass plain times there, or solve an "
+                        "ordinary differential equation on a fixed grid (such as the ts of an adaptive solve)")
+
+
+def check_plain(problem: Problem) -> None:
+    if problem.timed:
+        raise TypeError("steps: ts is a tensor, and stepping by hand gives times no gradient; pass plain times, or use solve(...)")
 
 
 def check_params(params: Any, y: Any) -> Any:
@@ -467,6 +522,9 @@ def check_params(params: Any, y: Any) -> Any:
 
 def check_steps(ts: np.ndarray, dtype: Any) -> np.ndarray:
     """(N,) the steps of a fixed grid, in y's dtype."""
+    known = known_of(ts)
+    if dtype in known:
+        return known[dtype]
     hs = (ts[1:] - ts[:-1]).astype(dtype)
     hs.flags.writeable = False           # a step of it may then meet tensors as it is
     if not hs.all():
@@ -474,12 +532,14 @@ def check_steps(ts: np.ndarray, dtype: Any) -> np.ndarray:
         raise ValueError(f"solve: the step from ts[{n}] to ts[{n + 1}], {ts[n + 1] - ts[n]:.3g}, is zero in {dtype}; take larger "
                          "steps, or float64")
     check_resolution(ts, dtype, steps=1.0)
+    known[dtype] = hs
     return hs
 
 
 # The fewest spacings, of the numbers of y's dtype at t, in a step: for a field that may not see t, which only tells the stages
 # of a step apart, and for one that does, if its times are far from zero for no need.
 RESOLVED, SEEN, FAR = 64.0, 1024.0, 16.0
+FEW = 4                # indices of `save` that are told from those of the last solve at once
 
 
 def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float = RESOLVED) -> None:
@@ -508,6 +568,16 @@ def check_far_times(problem: Problem, ts: np.ndarray, y: Any, params: Any) -> No
     stats.checks, stats.nfe = stats.checks + len(times), stats.nfe - len(times)
     if not all(bool((f == first).all()) for f in others):
         check_resolution(ts, y.dtype, steps, SEEN)
+
+
+def saved_of(save: Any, ts: np.ndarray) -> tuple[int, ...]:
+    """check_save(), remembered for None and for a few indices."""
+    if save is not None and not (type(save) is list and len(save) <= FEW and all(type(n) is int for n in save)):
+        return check_save(save, len(ts) - 1)
+    known, key = known_of(ts), ("save", None if save is None else tuple(save))
+    if key not in known:
+        known[key] = check_save(save, len(ts) - 1)
+    return known[key]
 
 
 def check_save(save: Any, N: int) -> tuple[int, ...]:
@@ -704,7 +774,9 @@ def check_noise(asked: Asked, method: Any) -> Callable:
 def check_diffusion(system: NoisySystem, t: Any, y: Any, params: Any) -> Any:
     """g at the start; the shape that it has there, diagonal or general, is that of all later times."""
     params = tree.map(read_only, params)
-    again = system.g(t, y, params) if system.unpack is not None else system.diffusion(system.time(t), y, params)
+    opened = system.unpack is not None
+    again = system.diffusion(system.time(t), system.unpack(y) if opened else y, params)
+    again = system.pack(again, t) if opened else again
     shape = getattr(again, "shape", y.shape)
     if shape != y.shape:
         if shape[:-1] != y.shape:

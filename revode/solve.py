@@ -9,7 +9,7 @@ import numpy as np
 
 from .adaptive import PID
 from .advise import coupling
-from .checks import check_reached, checked_gradient, hinted, method_of, prepare
+from .checks import as_times, check_plain, check_reached, checked_gradient, hinted, method_of, prepare
 from .engine import tree
 from .engine.derivatives import custom_vjp
 from .engine.tensor import innermost, joined_in, value_of
@@ -94,7 +94,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     field : field(t, y, params) -> dy/dt, shaped like y; a plain NumPy function of its arguments. For split methods
         (VelocityVerlet, SemiImplicitEuler) the acceleration a(t, q, params), shaped like q.
     y0 : (..., d) float64 or float32 array, batch axes first, or a tree of such arrays; for split methods (q, v).
-    ts : (N + 1,) times, strictly increasing or strictly decreasing; with a controller (t0, t1), the ends.
+    ts : (N + 1,) times, strictly increasing or strictly decreasing; with a controller (t0, t1), the ends. A tensor, or numbers and
+        tensors in a list, where the gradient with respect to times is wanted: of an ODE on a fixed grid.
     params : tree of arrays that the field uses. Float leaves are differentiated; a Python float takes y's dtype;
         integers, bools, None and strings pass through.
     method : by default NearReversible("rk4"), RK4 run backwards; with a controller NearReversible("tsit5"); with noise
@@ -131,7 +132,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     Returns
     -------
     Solution with ts, ys, y1, state, stats. On tensors (inside value_and_grad, grad, vjp) ys, y1 and state carry gradients
-    to y0 (or state0) and params. The gradient is that of the discrete solve on this grid; times get none.
+    to y0 (or state0), params and ts. The gradient is that of the discrete solve on this grid.
 
     Raises
     ------
@@ -151,18 +152,21 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     """
     driven = any(x is not None for x in (controller, diffusion, control, state0))
     y0, params = joined_in((y0, params))
-    method = settled(method, field, y0, ts, params, driven)
+    ts = as_times(ts, controller is None)
+    method = settled(method, field, y0, value_of(ts), params, driven)
     problem, initial, params, layout = prepare(Asked(
         field, y0, ts, params, method, save, state0, progress, controller, dt0, save_at, diffusion, noise, interpretation, control,
         backend, threads, arithmetic, exact))
     gradient = checked_gradient(gradient, problem.method)
     problem.strict = getattr(gradient, "strict", False)
-    if innermost(tree.flatten((initial, params))[0]) is None:
+    times = (ts,) if problem.timed else ()
+    if innermost(tree.flatten((initial, params, times))[0]) is None:
         ys, parts = march(problem, initial, params)
         problem.stats.peak_states = 1
     else:
-        def operation(initial: Any, params: Any) -> tuple:
-            again = innermost(tree.flatten((initial, params))[0]) is not None
+        def operation(initial: Any, params: Any, *times: Any) -> tuple:
+            again = innermost(tree.flatten((initial, params, times))[0]) is not None
+            problem.grid = times[0] if times else None
             if again and not isinstance(gradient, (Automatic, Direct)):
                 raise TypeError(f"solve: a derivative of a derivative was asked through {gradient!r}, which gives first "
                                 "derivatives only; use gradient=Direct(), which gives every order (or, in check_vjp, order=1)")
@@ -174,11 +178,11 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
                 look_elsewhere(problem, params, ys, parts)
             return guarded(problem, initial, params, ((ys, parts), pull))
 
-        ys, parts = custom_vjp(operation, lambda args, moved: tangent(problem, *args, *moved))(initial, params)
+        ys, parts = custom_vjp(operation, lambda args, moved: tangent(problem, args, moved))(initial, params, *times)
     save = problem.save
     y1 = tuple(y[-1] for y in ys) if save[-1:] == (problem.N,) else problem.output(parts)
-    return Solution(np.asarray(problem.ts)[list(save)], layout.unpack(ys, 1), state_after(problem, layout, parts),
-                    problem.stats, layout.unpack(y1))
+    saved = (times[0] if times else np.asarray(problem.ts))[list(save)]
+    return Solution(saved, layout.unpack(ys, 1), state_after(problem, layout, parts), problem.stats, layout.unpack(y1))
 
 
 @hinted
@@ -206,6 +210,7 @@ def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     """
     problem, initial, params, layout = prepare(Asked(field, y0, ts, params, method, state0=state0, controller=controller, dt0=dt0,
                                                      exact=exact))
+    check_plain(problem)
     for n, parts in states(problem, initial, params):
         yield float(problem.ts[n]), state_after(problem, layout, parts, n)
 
@@ -249,6 +254,7 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
     """
     like_y = y0 if y0 is not None else ay1
     problem, initial, params, layout = prepare(Asked(field, like_y, ts, params, method_of(state, method)))
+    check_plain(problem)
     if problem.flushed is not None:
         problem.flushed.stack = list(state.bits)
         problem.flushed.turn()

@@ -236,6 +236,14 @@ def runs(ns: tuple[int, ...], width: int) -> np.ndarray:
     return found[::-1] if len(ns) > 1 and ns[1] < ns[0] else found
 
 
+@lru_cache(64)
+def windows(ns: tuple[int, ...], width: int) -> tuple[np.ndarray, list[int], tuple[int, ...]]:
+    """runs(), where the middle of each stands, and the grid points there."""
+    at = runs(ns, width)
+    middle = at[width // 2].tolist()
+    return at, middle, tuple(ns[i] for i in middle)
+
+
 def grouped(ns: list[int], width: int, nbytes: int) -> list[list[int]]:
     """ns in lists as long as there is room for, one at least, none of which ends between neighbours; nbytes: of one look."""
     most = max(1, ROOM // max(1, nbytes))
@@ -425,23 +433,22 @@ class Ahead:
         if pairs.data is None or problem.parted or not problem.N:
             return
         width = self.width
-        at = runs(tuple(ns), width)
+        at, middle, points = windows(tuple(ns), width)
         if not at.size:
             return
-        middle, gap, y = at[width // 2].tolist(), pairs.gap(parts), parts[problem.method.outputs[0]]
+        gap, y = pairs.gap(parts), parts[problem.method.outputs[0]]
         if width > 1:
             at = beside(y)(at)
-            gap, y = gap[at], y[at[width // 2]]
-        t, scale = self.fading([ns[i] for i in middle], abs(y))
+            gap, y = gap.take(at, 0), y.take(at[width // 2], 0)
+        counts, scale = self.fading(points, abs(y))
         gap = abs(parted(gap if width > 1 else [gap], pairs.k))
         if pairs.data.velocity:
             gap = gap * column([abs(float(problem.hs[ns[i]])) for i in middle], gap)
-        # what starts at zero has no size yet
         allowed = pairs.data.allowed if problem.driver is None else pairs.data.driven
         if problem.adaptive is not None:                                 # here the user has said how far it may be off
             allowed, wanted = OF_TOLERANCE, problem.adaptive.controller
             scale = wanted.atol + wanted.rtol * scale
-        G = np.where(abs(t - float(problem.ts[0])) >= 0.05 * self.span, size_of_each(gap / scale), 0.0)
+        G = np.where(counts, size_of_each(gap / scale), 0.0)
         self.G = max(self.G, float(G.max()))
         if self.G > allowed:
             n = ns[middle[int(np.argmax(G > allowed))]]
@@ -531,19 +538,28 @@ class Ahead:
         end = self.problem.ts[-1] if self.problem.adaptive is None else self.problem.adaptive.t1
         return abs(float(end - self.problem.ts[0])) or 1.0
 
-    def fading(self, ns: list[int], y: Any) -> tuple[np.ndarray, Any]:
-        """The times, and s there; never far below the largest entry of a member."""
-        ts = self.problem.ts
-        t = np.asarray([ts[n] for n in ns], float) if type(ts) is list else ts[ns]
-        rate = 20.0 if self.problem.adaptive is not None else min(20.0, 0.3 * self.problem.N)         # slow beside the steps, too
-        rise = column(np.exp(np.minimum(rate * abs(t - self.t) / self.span, 60.0)), y)
+    def rising(self, ns: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, float]:
+        """At these grid points: whether what starts at zero has a size by then, how much s has faded since the last look, the time."""
+        known, key = self.problem.known, ("rising", ns, self.t)
+        if key not in known:
+            ts, first = self.problem.ts, float(self.problem.ts[0])
+            t = np.asarray([ts[n] for n in ns], float) if type(ts) is list else ts[list(ns)]
+            rate = 20.0 if self.problem.adaptive is not None else min(20.0, 0.3 * self.problem.N)     # slow beside the steps, too
+            known[key] = (abs(t - first) >= 0.05 * self.span, np.exp(np.minimum(rate * abs(t - self.t) / self.span, 60.0)),
+                          float(t[-1]))
+        return known[key]
+
+    def fading(self, ns: tuple[int, ...], y: Any) -> tuple[np.ndarray, Any]:
+        """Where gaps count, and s; never far below the largest entry of a member."""
+        counts, rise, t = self.rising(ns)
+        rise = column(rise, y)
         s = np.maximum(y * rise, self.s)
         s = so_far(s) / rise
-        self.s, self.t = s[-1], float(t[-1])
+        self.s, self.t = s[-1], t
         if self.problem.driver is not None and s.ndim > 2:       # a path that noise brings near zero is no small solution
             s = np.maximum(s, np.sqrt(np.mean(s * s, axis=tuple(range(1, s.ndim - 1)), keepdims=True)))
-        info = np.finfo(y.dtype)
-        return t, np.maximum(s, float(info.eps) ** 0.5 * s.max(axis=-1)[..., None] if s.ndim > 1 else 0.0) + float(info.tiny)
+        eps, tiny = precision(y.dtype)
+        return counts, np.maximum(s, eps ** 0.5 * s.max(axis=-1)[..., None] if s.ndim > 1 else 0.0) + tiny
 
     def overflow(self, n: int) -> None:
         """Find the step at which the state stopped being finite, and say so."""
@@ -608,7 +624,7 @@ class Back:
         self.near: dict[str, tuple] = {}             # of y and of a, by output: the size that these have near the start
         self.start: tuple[Parts, Parts, Parts] | None = None        # what came back at the start, what had been there, and a
         # a loss that looks at the companion itself has a cotangent there which is no parasite
-        self.aside = any(bool(np.any(a)) for name, a in a_parts.items() if name not in outputs)
+        self.aside = any(bool(a.any()) for name, a in a_parts.items() if name not in outputs)
 
     def groups(self, last: int, first: int, parts: Parts) -> list[list[int]]:
         """The looks at last - 1 .. first, last first, as many together as there is room for."""
@@ -622,29 +638,28 @@ class Back:
             self.compare([ns[i] for i in chosen], {name: parts[name][chosen] for name in self.ys},
                          {name: y[saved] for name, y in self.ys.items()}, {name: a[chosen] for name, a in cotangents.items()})
         data, width = self.pairs.data, self.width
-        at = runs(tuple(ns), width)
+        at, _, points = windows(tuple(ns), width)
         if not at.size:
             return
-        middle = at[width // 2]
         at = beside(parts[next(iter(self.ys))])(at)
-        y = {name: parts[name][at[width // 2]] for name in self.ys}
-        a = {name: x[at[width // 2]] for name, x in cotangents.items()}
+        middle = at[width // 2]
         for name in self.ys:
-            a_y = a[name] if data is None else weighted(data.a, a)
-            ay = abs(a_y * y[name])
+            a = cotangents[name] if data is None else weighted(data.a, cotangents)
+            y, a_y = parts[name].take(middle, 0), a.take(middle, 0)
+            ay = abs(a_y * y)
             self.A[name] = np.maximum(self.A[name], ay.max(axis=0))
-            self.recent.append((name, ns, middle, y[name], a_y))
+            self.recent.append((name, points, y, a_y))
         if len(self.recent) * ay.nbytes > ROOM:
             self.fade()
         if data is not None:
-            D = self.pairs.gap(parts)
-            e = injected([D[at[j]] for j in range(width)], self.pairs.k)
-            moved = a_y * (y[name] - parts[name][at[width // 2 - 1]])
-            ay = np.maximum(ay, 1e-2 * abs(a_y) * self.scales[name])               # a state at zero has no size of its own
+            D = self.pairs.gap(parts).take(at, 0)
+            e = injected([D[j] for j in range(width)], self.pairs.k)
+            moved = a_y * (y - parts[name].take(at[width // 2 - 1], 0))
+            size = abs(a_y)
+            ay = np.maximum(ay, 1e-2 * size * self.scales[name])                   # a state at zero has no size of its own
             apart = 2 if self.pairs.smooth else 1                                  # what swings from step to step is no change
-            before = weighted(data.a, {name: x[at[width // 2 - apart]] for name, x in cotangents.items()})
-            changes = members(a_y - before) / (apart * members(a_y) + self.tiny)   # by how much a step changes what is small
-            self.sums.append((members(weighted(data.b, a) * e), members(moved), members(ay), changes))
+            changes = members(a_y - a.take(at[width // 2 - apart], 0)) / (apart * members(size) + self.tiny)       # of what is small
+            self.sums.append((members(weighted(data.b, cotangents).take(middle, 0) * e), members(moved), members(ay), changes))
 
     def compare(self, ns: list[int], parts: Parts, truth: Parts, cotangents: Parts) -> None:
         """What came back at these steps beside what had been there."""
@@ -688,8 +703,8 @@ class Back:
         """The sizes near the start, from what has been seen."""
         ts = self.problem.ts
         span = abs(float(ts[-1] - ts[0])) or 1.0
-        for name, ns, middle, y, a in self.recent:
-            less = column(np.exp([-FADE * abs(float(ts[ns[i]] - ts[0])) / span for i in middle.tolist()]), y)
+        for name, ns, y, a in self.recent:
+            less = column(np.exp([-FADE * abs(float(ts[n] - ts[0])) / span for n in ns]), y)
             before = self.near.get(name, (0.0, 0.0))
             self.near[name] = tuple(np.maximum(s, highest(x * less)) for s, x in zip(before, (y, a), strict=True))
         self.recent = []
@@ -701,7 +716,7 @@ class Back:
         data, (found, truth, a) = self.pairs.data, self.start
         a = a if data is None else {name: weighted(data.a, a) for name in self.ys}
         if len(self.recent) == 1 and not self.near:          # quickly told
-            (name, _, _, _, seen), = self.recent
+            (name, _, _, seen), = self.recent
             smallest, least = number(abs(truth[name]).min()), number(abs(a[name]).max())
             if smallest * least > 0 and (bound := max(self.trips[-1][1] / smallest, E) * (1.0 + a[name].size * size(seen) / least)
                                          ) < 0.01 * CLOSE[seen.dtype.itemsize]:

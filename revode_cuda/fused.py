@@ -32,7 +32,7 @@ from revode.engine import tree
 from revode.engine.tensor import NotTraceable, Tensor, is_float
 from revode.methods.increment import Increment
 from revode.problem import Asked
-from revode.stepping import Problem
+from revode.stepping import CLOCK, Problem
 
 from . import plan as planning
 from .arrays import require_cupy
@@ -138,6 +138,7 @@ class Fused(Tiles):
         self.glimpse, self.flowed_before = None, None
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
+        self.atimes = {name: np.zeros(problem.N) for name in CLOCK if problem.timed}
         self.save = xp.asarray(np.asarray([*problem.save, -1], np.int64))
         self.room: tuple | None = None
         self.a_given: Any = None
@@ -180,6 +181,8 @@ class Fused(Tiles):
         xp, found = self.device.xp, {}
         if kind == "flowed":
             return None if self.source.sums is None else (self.back_home(self.flowed(self.memory)), self.source.begins)
+        if kind == "atime":
+            return self.atimes
         kind = "landed" if self.landed and kind == "part" else kind
         roles = in_order(self.source.places, kind, self.problem)
         if kind == "aparam" and roles:                    # one tree for all of them
@@ -211,9 +214,8 @@ class Fused(Tiles):
             y[new] = there[new].get()
         return seen
 
-    def looking(self, looks: Any) -> tuple[Any, Any]:
-        places, seen = super().looking(looks)
-        return places, seen if seen is None else self.device.xp.empty(seen.shape, self.dtype)
+    def empty(self, *shape: int) -> Any:
+        return self.device.xp.empty(shape, self.dtype)
 
     def seen(self, kind: str, looks: Any, seen: Any) -> dict:
         return {name: self.back_home(x) for name, x in super().seen(kind, looks, seen).items()}

@@ -2,6 +2,7 @@
 import os
 
 import pytest
+from everyday import mark_long
 from hypothesis import settings
 
 from revode.compiled import native
@@ -15,7 +16,9 @@ settings.load_profile("revode")
 WATCHED = ("test_watch", "test_roundtrip", "test_adaptive", "test_automatic", "test_stability_sign", "test_detection")
 
 
+@pytest.hookimpl(tryfirst=True)                              # before what is `long` is left out
 def pytest_collection_modifyitems(items):
+    mark_long(items)
     for item in items:
         if item.path.stem not in WATCHED:
             item.add_marker(pytest.mark.filterwarnings("ignore::revode.ParasiteWarning", "ignore::revode.AdjointWarning"))

@@ -51,7 +51,7 @@ class Mirror:
 
     def run(self, first: int, last: int, begins: int, lands: int, settles: int, GB: Any, GS: Any, GL: Any, GE: Any, P: Any,
             M: Any, rows: int, save: Any, saved: int, D: Any, width: Any, seed: int, trajectory: int, step: int, look: Any,
-            looked: int, L: Any, K: Any, **Y: Any) -> None:
+            looked: int, L: Any, K: Any, W: Any, **Y: Any) -> None:
         back = self.source.direction != "forward"
         self.M, self.P, self.count = M.reshape(-1, self.source.size), P, rows
         self.first, R = self.source.tiling(rows)
@@ -66,6 +66,8 @@ class Mirror:
                 self.program("land", GL)
             else:
                 self.program("step", GS[n - first:])
+            for j, (_, offset) in enumerate(self.source.clocks):
+                W[n - first, :, j] = self.M[:, offset]
             if save[saved] == (n if back else n + 1):
                 for y, name in zip(Y.values(), self.source.outputs, strict=True):
                     self.exchange(self.place(("cotangent" if back else "part", name)), y.reshape(len(y), rows, -1)[saved], back)

@@ -22,6 +22,7 @@ from . import (
     complexity,
     convergence,
     digits,
+    export,
     gbm,
     language,
     names,
@@ -133,6 +134,7 @@ def parser() -> ArgumentParser:
     for name, module in (("complexity", complexity), ("convergence", convergence),
                          ("stability", stability)):
         add_study(commands, name, module)
+    add_export(commands)
     check.add_parser(commands)
     return top
 
@@ -159,12 +161,25 @@ def add_study(subparsers: Any, name: str, module: Any) -> None:
     sub.set_defaults(plan=module.plan)
 
 
-def add_experiment(subparsers: Any, command: str, name: str, module: Any) -> None:
+def add_problem(subparsers: Any, name: str, module: Any) -> Any:
+    """The parser of an experiment, with its OPTIONS."""
     sub = subparsers.add_parser(name, **explained(module))
     for option, default in {**module.OPTIONS, "seed": 0}.items():
         how = dict(ARGUMENTS[option])
         how["help"] += "" if default is None else f"; default {default}"
         sub.add_argument(f"--{option.replace('_', '-')}", default=default, **how)
+    return sub
+
+
+def add_export(commands: Any) -> None:
+    sub = commands.add_parser("export", **explained(export))
+    experiments = sub.add_subparsers(dest="experiment", metavar="EXPERIMENT", required=True)
+    for name, module in EXPERIMENTS.items():
+        export.add_options(add_problem(experiments, name, module))
+
+
+def add_experiment(subparsers: Any, command: str, name: str, module: Any) -> None:
+    sub = add_problem(subparsers, name, module)
     sub.add_argument("--seeds", type=whole(0), nargs="+", metavar="S",
                      help="train once for each; mean and spread")
     sub.add_argument("--iterations", type=whole(1), metavar="N",

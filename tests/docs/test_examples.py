@@ -90,6 +90,7 @@ def rk4(field, y, ts, params, seen):
     return found
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("gradient", [None, rv.Direct(), rv.Checkpointed(10)], ids=["automatic", "direct", "checkpointed"])
 def test_the_pendulums_gradient_is_autograds_through_the_loop(gradient):
     module = program("pendulum_mass_matrix")
@@ -150,6 +151,7 @@ GOOD = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_program_finds_what_it_looks_for(name):
     said = io.StringIO()

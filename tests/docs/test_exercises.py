@@ -236,6 +236,7 @@ def test_02_3_a_blind_test():
 
 # 03 -- discretise, then optimise
 
+@pytest.mark.long
 def test_03_1_order_of_the_gradient():
     """By about 16 each time the steps are halved: the gradient of a method of order 4 is of order 4 as well. It comes to 2^4 from
     above, since the next term of the error has the same sign.
@@ -873,6 +874,7 @@ def trained_lotka_volterra(book):
     return loss(p, book["seen"])
 
 
+@pytest.mark.long
 def test_15_1_the_textbooks_model():
     """About 0.1, several times that of the network's 0.02. Four numbers do surprisingly well, and what they cannot say is that the
     fall of the hares is steeper than their rise."""
@@ -939,6 +941,7 @@ def same_cell(shown: str, measured: str) -> bool:
     return len(errors) == 2 and abs(np.log10(float(shown) / float(measured))) < 2.01
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name, label", [
     ("methods", 'Coupled("rk4")'), ("methods", "ReversibleHeun()"), ("methods", "EES(stages=6)"),
     ("methods", 'NearReversible("rk4")'),

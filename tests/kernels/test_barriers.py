@@ -46,6 +46,7 @@ def test_a_barrier_that_is_deleted_is_a_race_in_every_order(subject, number, mon
         assert all("of shared memory" in error and error.endswith("a race") for error in found.values())
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("name", CASES)
 def test_no_kernel_has_a_race(name, dtype):

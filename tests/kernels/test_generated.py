@@ -42,6 +42,7 @@ def same(found: tuple, name: str) -> None:
         assert np.all(np.isfinite(b))
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_kind_of_solve_has_the_bits_of_native_code_and_no_race(name):
     same(run(name, fused.shim(races=True)), name)
@@ -62,12 +63,14 @@ def test_exact_mode_flushes_its_buffers_between_launches():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("order", host.ORDERS)
 def test_any_number_of_threads_in_any_order(order):
     threads = {"ascending": 1, "descending": 128, "random": 32}[order]
     same(run("coupled", fused.shim(order=order, shuffle=3), threads=threads), "coupled")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("given", [{"state": "global"}, {"params": "global"}, {"state": "global", "params": "global"}], ids=str)
 def test_memory_may_be_anywhere(given):
     same(run("heun", fused.shim(order="descending"), threads=96, **given), "heun")

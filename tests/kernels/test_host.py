@@ -73,6 +73,7 @@ def test_shared_memory_is_poisoned_before_every_block(real, memory):
     assert np.isnan(x).all()
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(("body", "said"), [
     ("if (TID < 5) SYNC", "thread 0 waits in line 2 and thread 5 has ended"),
     ("if (TID >= 5) { SYNC }", "thread 0 has ended and thread 5 waits in line 2"),
@@ -140,6 +141,7 @@ def test_a_little_in_front_of_an_array_is_poison():
     assert np.isnan(run("if (TID == 0) x[0] = x[-1];", np.zeros(24))[0])
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("order", host.ORDERS)
 @pytest.mark.parametrize(("body", "said"), [
     ("s[TID] = 1; x[TID] = s[(TID + 1) % 64];", r"(reads|writes) byte \d+ of shared memory, which thread \d+ (read|wrote) since the "
@@ -162,6 +164,7 @@ def test_a_race_is_an_error_in_every_order(body, said, order):
     run(body, np.zeros(66), grid=2, block=64, order=order, shared=256)       # not watched, not said
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("order", host.ORDERS)
 @pytest.mark.parametrize("body", [
     "s[TID] = x[TID]; SYNC double a = s[63 - TID]; SYNC s[TID] = a;",

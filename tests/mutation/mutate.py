@@ -169,7 +169,8 @@ def child(folder: str, stage: str, room: str, oracle: dict, log: str) -> None:
             import pytest
             from _pytest.config import parse_warning_filter
             parse_warning_filter.cache_clear()             # it remembers the classes of the package that was forgotten
-            status = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "-k", "not million", *SUITES[room]]))
+            quiet = "-x", "-q", "-p", "no:cacheprovider", "--no-header"
+            status = int(pytest.main([*quiet, "-m", "", "-k", "not million", *SUITES[room]]))
     except BaseException as error:
         print(f"{type(error).__name__}: {error}")
     finally:

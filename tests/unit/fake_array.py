@@ -134,6 +134,7 @@ class FakeArray:
     def max(self, axis: Any = None) -> Any: return wrap(self._host.max(axis))
     def min(self, axis: Any = None) -> Any: return wrap(self._host.min(axis))
     def sum(self, axis: Any = None) -> Any: return wrap(self._host.sum(axis))
+    def take(self, index: Any, axis: Any = None) -> Any: return wrap(self._host.take(unwrap(index), axis))
     def copy(self) -> Any: return wrap(self._host.copy())
     def view(self) -> Any: return wrap(self._host.view())
     def astype(self, dtype: Any, copy: bool = True) -> Any: return wrap(self._host.astype(dtype, copy=copy))

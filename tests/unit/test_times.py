@@ -1,0 +1,218 @@
+"""Gradients with respect to the times of a grid, against complex step through literal loops (reference/oracles)."""
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+
+import revode as rv
+from reference.oracles import ees as E
+from reference.oracles import gradients as G
+from reference.oracles import loops as L
+from reference.oracles import tableaux as T
+from revode_cuda.fused import rehearse
+
+EPS = 2.0**-53
+rng = np.random.default_rng(4)
+N = 9
+TS = 0.1 + np.cumsum(np.r_[0.0, 0.05 + 0.05 * rng.random(N)])
+Y0, C = rng.standard_normal((3, 2)), rng.standard_normal((3, 2))
+PARAMS = {"W": rng.standard_normal((2, 2)), "b": rng.standard_normal(2)}
+SAVE = [2, 5, N]
+SIX_STAGES = E.LowStorage(*(tuple(map(float, column)) for column in E.trigonometric(6)))
+TAB = {name: T.numbers(tableau, float) for name, tableau in T.TABLEAUX.items()}
+
+
+def field(t: Any, y: Any, p: Any) -> Any:
+    return np.tanh(y @ p["W"] + np.sin(t) * p["b"]) * (1.0 + 0.1 * t)
+
+
+METHODS: dict[str, tuple] = {
+    "rk4": (rv.RungeKutta("rk4"), lambda f, y, ts, p: L.runge_kutta(f, y, ts, p, TAB["rk4"])),
+    "tsit5": (rv.RungeKutta("tsit5"), lambda f, y, ts, p: L.runge_kutta(f, y, ts, p, TAB["tsit5"])),
+    "coupled": (rv.Coupled("midpoint", lam=0.99), lambda f, y, ts, p: L.coupled(f, y, ts, p, TAB["midpoint"], 0.99)),
+    "heun": (rv.ReversibleHeun(), L.reversible_heun),
+    "alf": (rv.AsynchronousLeapfrog(), L.alf),
+    "leapfrog": (rv.LeapfrogMidpoint(), L.leapfrog_midpoint),
+    "verlet": (rv.VelocityVerlet(), lambda f, y, ts, p: [q for q, _ in L.velocity_verlet(f, y, 0.5 * y, ts, p)]),
+    "symplectic euler": (rv.SemiImplicitEuler(), lambda f, y, ts, p: [q for q, _ in L.semi_implicit_euler(f, y, 0.5 * y, ts, p)]),
+    "ees": (rv.EES(stages=6), lambda f, y, ts, p: L.forward(
+        lambda t, t1, h, y: E.low_storage_step(f, p, SIX_STAGES, t, t1, h, y), y, ts)),
+}
+
+
+def loss_of(ys: Any, ts: Any) -> Any:
+    """Of the saved states, and of the saved times themselves."""
+    return sum(np.sum(y * y * C) * np.cos(t) for y, t in zip(ys, ts, strict=True))
+
+
+def gradients(name: str, mode: Any, **how: Any) -> tuple[tuple, Any]:
+    method = METHODS[name][0]
+
+    def loss(ts: Any, y0: Any, p: Any) -> Any:
+        split = len(method.outputs) > 1
+        sol = rv.solve(field, (y0, 0.5 * y0) if split else y0, ts, p, method=method, gradient=mode, save=SAVE, **how)
+        ys = sol.ys[0] if split else sol.ys
+        return loss_of([ys[k] for k in range(3)], [sol.ts[k] for k in range(3)]), sol
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rv.ParasiteWarning)
+        (_, sol), found = rv.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True)(TS, Y0, PARAMS)
+    return found, sol
+
+
+def wanted(name: str) -> tuple:
+    def loss(at: Any) -> Any:
+        ys = METHODS[name][1](field, at["y0"], at["ts"], at["p"])
+        return loss_of([ys[n] for n in SAVE], [at["ts"][n] for n in SAVE])
+
+    found = G.complex_step_gradient(loss, {"ts": TS, "y0": Y0, "p": PARAMS})
+    return found["ts"], found["y0"], found["p"]
+
+
+def off(found: Any, truth: Any) -> float:
+    """The largest difference, relative to the largest gradient: in a sum of so many terms only that is known."""
+    pairs = [*zip(rv.tree.flatten(found)[0], rv.tree.flatten(truth)[0], strict=True)]
+    return max(float(abs(np.asarray(x) - y).max()) for x, y in pairs) / max(float(abs(y).max()) for _, y in pairs)
+
+
+# N steps of at most 12 evaluations (Coupled: each a copy of 2), some 20 roundings each; the way back of a word adds what rounding
+# has grown to: exp(2 L T) < 20 for L T < 1.5, and 1/(1 - lam) = 100 for Coupled. EES(stages=6) reverses to h^11 < 1e-11.
+ALLOWED = N * 12 * 20 * EPS
+GROWN = {"coupled": 100.0, "ees": 1e-11 / ALLOWED}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_mode_on_the_tape_and_on_replay_against_complex_step(name):
+    method, truth = METHODS[name][0], wanted(name)
+    modes = [rv.Direct(), rv.Checkpointed(3)]
+    modes += [rv.SymplecticAdjoint()] if isinstance(method, rv.RungeKutta) else [
+        rv.Reversible(), rv.Reversible(resync=4), rv.Automatic()]
+    for mode in modes:
+        for backend in ("eager", "replay"):
+            found, sol = gradients(name, mode, backend=backend)
+            assert sol.stats.backend == backend and sol.stats.fallback is None
+            grown = 1.0 if isinstance(mode, (rv.Direct, rv.Checkpointed, rv.SymplecticAdjoint)) else 20 * GROWN.get(name, 1.0)
+            assert off(found, truth) < ALLOWED * grown, (mode, backend)
+
+
+@pytest.mark.parametrize(("name", "mode", "how"), [
+    ("heun", rv.Reversible(), {"backend": "native"}),
+    ("leapfrog", rv.Reversible(), {"backend": "replay", "arithmetic": "strict"}), ("alf", rv.Direct(), {"backend": "shim"})])
+def test_compiled_engines_against_complex_step(name, mode, how):
+    if how["backend"] in ("native", "shim") and not compiler_here():
+        pytest.skip("no C++ compiler")
+    found, sol = gradients(name, mode, **({"backend": rehearse()} if how["backend"] == "shim" else how))
+    assert sol.stats.backend == ("fused" if how["backend"] == "shim" else how["backend"])
+    assert off(found, wanted(name)) < 20 * ALLOWED * GROWN.get(name, 1.0)
+
+
+def compiler_here() -> bool:
+    from revode.compiled import native
+    try:
+        return bool(native.compiler())
+    except native.NoCompiler:
+        return False
+
+
+def test_the_reverse_sweep_of_the_default_falls_back_with_its_times():
+    """RK4 run backwards over long steps is too far off: Automatic goes once more, by checkpoints, and that is the gradient."""
+    for method in (None, rv.NearReversible("rk4")):
+        def loss(ts: Any, method: Any = method) -> Any:
+            sol = rv.solve(field, Y0, 4 * ts, PARAMS, method=method, gradient=rv.Automatic(tol=1e-9), save=SAVE)
+            return loss_of([sol.ys[k] for k in range(3)], ts[SAVE]), sol
+
+        (_, sol), found = rv.value_and_grad(loss, has_aux=True)(TS)
+        truth = G.complex_step_gradient(lambda ts: loss_of(
+            [L.runge_kutta(field, Y0, 4 * ts, PARAMS, TAB["rk4"])[n] for n in SAVE], ts[SAVE]), TS)
+        assert sol.stats.fallback and off(found, truth) < ALLOWED
+
+
+def test_ends_of_a_fine_grid_are_what_the_equation_says():
+    """dL/dt1 = a . f(t1, y1), dL/dt0 = -dL/dy0 . f(t0, y0), and points between, from which nothing is returned, move nothing:
+    up to the error of RK4, of order h^4 = 4e-7 with constants below one here."""
+    ts = np.linspace(0.2, 1.0, 33)
+    sol = rv.solve(field, Y0, ts, PARAMS)
+    a, ay0 = C, rv.grad(lambda y0: np.sum(C * rv.solve(field, y0, ts, PARAMS).y1))(Y0)
+    for mode in (rv.Direct(), rv.Backsolve()):
+        found = rv.grad(lambda ts, mode=mode: np.sum(C * rv.solve(field, Y0, ts, PARAMS, gradient=mode).y1))(ts)
+        assert abs(found[-1] - np.sum(a * field(1.0, sol.y1, PARAMS))) < 1e-6
+        assert abs(found[0] + np.sum(ay0 * field(0.2, Y0, PARAMS))) < 1e-4 and abs(found[1:-1]).max() < 1e-6
+
+
+def test_backsolve_gives_the_gradient_of_the_continuous_solution():
+    """Against Direct on a finer and a finer grid of the same ends; the difference falls with the order of rk4 and its adjoint."""
+    differences = []
+    for steps in (8, 16, 32):
+        def loss(t: Any, mode: Any, steps: int = steps) -> Any:
+            ts = t[0] + (t[1] - t[0]) * np.linspace(0.0, 1.0, steps + 1)
+            sol = rv.solve(field, Y0, ts, PARAMS, gradient=mode, method=rv.RungeKutta("rk4"), save=[steps // 2, steps])
+            return np.sum(sol.ys**2 * C)
+
+        found, truth = (rv.grad(loss)(np.array([0.1, 1.3]), mode) for mode in (rv.Backsolve(), rv.Direct()))
+        differences.append(off(found, truth))
+    orders = np.log2(np.divide(differences[:-1], differences[1:]))
+    assert orders.min() > 3.0, (differences, orders)
+
+
+def test_times_in_lists_of_one_and_in_float32():
+    """A list of numbers and tensors; the gradient of one end alone; what float32 rounds."""
+    decay = lambda t, y, p: -y
+    found = rv.grad(lambda t1: rv.solve(decay, np.ones(1), [0.0, 0.5 * t1, t1]).y1[0])(0.2)
+    assert abs(found + np.exp(-0.2)) < 1e-5                                       # (h = .1)^5 / 120 of RK4, twice
+    found = rv.grad(lambda ts: rv.solve(decay, np.ones(1, np.float32), ts).y1[0])(np.linspace(0.0, 0.2, 3))
+    assert found.dtype == np.float64 and abs(found[2] + np.exp(-0.2)) < 1e-5
+
+
+def test_second_derivatives_and_forward_mode():
+    """d2/dt1^2 of R(t1/8)^8, R(h) = 1 - h + h^2/2 - h^3/6 + h^4/24; and the derivative along a direction, in
+    forward mode, which does not come from pullbacks."""
+    unit = np.linspace(0.0, 1.0, 9)
+    end = lambda t1: rv.solve(lambda t, y, p: -y, np.ones(1), t1 * unit).y1[0]
+    R = np.poly1d([1 / 24 / 8**4, -1 / 6 / 8**3, 1 / 2 / 8**2, -1 / 8, 1.0])
+    assert abs(rv.grad(lambda t1: rv.grad(end)(t1))(0.8) - np.polyder(R**8, 2)(0.8)) < 1e-13       # some hundred roundings
+    v = rng.standard_normal(N + 1)
+    for name in ("leapfrog", "verlet", "rk4"):
+        method, split = METHODS[name][0], name == "verlet"
+
+        def loss(ts: Any, method: Any = method, split: bool = split) -> Any:
+            sol = rv.solve(field, (Y0, 0.5 * Y0) if split else Y0, ts, PARAMS, method=method, gradient=rv.Checkpointed(3), save=SAVE)
+            return np.sum((sol.ys[0] if split else sol.ys) ** 2 * C)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", rv.ParasiteWarning)
+            along, found = rv.jvp(loss)(TS, v), rv.grad(loss)(TS)
+        assert abs(along - found @ v) < ALLOWED * (1.0 + abs(found) @ abs(v))
+
+
+def test_a_certificate_of_a_gradient_in_the_times_sees_one_that_is_wrong(monkeypatch):
+    loss = lambda ts: np.sum(C * rv.solve(field, Y0, ts, PARAMS, method=rv.ReversibleHeun()).y1)
+    certificate = rv.certify(loss, TS, probes=4)[2]
+    assert certificate.error < 1e-13
+    from revode.gradients import cotangents
+    right = cotangents.of_grid
+    monkeypatch.setattr(cotangents, "of_grid", lambda *args: 1.001 * right(*args))
+    assert rv.certify(loss, TS, probes=4)[2].error > 1e-5
+
+
+def test_no_steps_move_nothing():
+    """One time alone: y0, whose gradient is the identity; the time is of no matter."""
+    ats, ay0 = rv.grad(lambda ts, y0: np.sum(C * rv.solve(field, y0, ts, PARAMS).y1), argnums=(0, 1))(np.array([0.5]), Y0)
+    np.testing.assert_array_equal(ay0, C)
+    np.testing.assert_array_equal(ats, [0.0])
+    for method in (rv.AsynchronousLeapfrog(), rv.LeapfrogMidpoint()):
+        found = rv.grad(lambda ts, method=method: np.sum(C * rv.solve(field, Y0, ts, PARAMS, method=method).y1))(np.array([0.5]))
+        np.testing.assert_array_equal(found, [0.0])
+
+
+def test_gradients_in_y0_and_params_are_the_same_with_plain_times():
+    """To the bit where each step stands by itself either way."""
+    def loss(y0: Any, p: Any, ts: Any = TS) -> Any:
+        return np.sum(C * rv.solve(field, y0, ts, p, method=rv.RungeKutta("rk4"), gradient=rv.Checkpointed(3)).ys ** 2)
+
+    plain = rv.grad(loss, argnums=(0, 1))(Y0, PARAMS)
+    timed = rv.grad(lambda ts, y0, p: loss(y0, p, ts), argnums=(1, 2))(TS, Y0, PARAMS)
+    for x, y in zip(rv.tree.flatten(plain)[0], rv.tree.flatten(timed)[0], strict=True):
+        np.testing.assert_array_equal(x, y)
