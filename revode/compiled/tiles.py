@@ -314,8 +314,8 @@ class Tiles:
                                                             self.looked[1], *map(as_given, values[LOOKS + 1:])))
 
     def counters(self) -> tuple[int, int, int]:
-        seed, offset = (self.problem.driver.path.seed, self.problem.driver.path.offset) if self.brownian else (0, 0)
-        return seed, offset, self.problem.n_before
+        path = self.problem.driver.path if self.brownian else None
+        return (0, 0, 0) if path is None else (path.seed, path.offset, path.first + self.problem.n_before)
 
     def drives(self, first: int, last: int) -> tuple[Any, Any]:
         """The increments of these steps, or the widths from which they are made."""

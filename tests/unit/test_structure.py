@@ -23,7 +23,7 @@ ORDER = """
 engine jacobians archive conditions methods stiffness
 watch
 stepping
-memory exact engines march paths adaptive driving tangent certify
+memory times exact engines march paths adaptive driving tangent certify
 gradients finite
 compiled
 problem checks advise
@@ -55,6 +55,7 @@ BUDGET = {
     "engines": 180,
     "march": 140,                    # what is kept, and one window of neighbours at a time
     "stiffness": 60,
+    "times": 60,                     # tensors among them, stops, what lies between
     "watch": 625,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "finite": 85,
     "memory": 55,
