@@ -59,7 +59,7 @@ BUDGET = {
     "watch": 625,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "finite": 85,
     "memory": 55,
-    "compiled": 5010,                # with the search for an adaptive grid; C99 in words of its own, for files that are read
+    "compiled": 5200,                # with the search for an adaptive grid; C99 in words of its own, for files that are read
     "export": 290,
     "problem": 70,
     "checks": 700,
