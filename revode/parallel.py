@@ -125,9 +125,9 @@ def together(comm: Comm, work: Callable[[], Any], join: Callable[[Any, Any], Any
     found = exchanged(comm, mine, join_sound)
     if not isinstance(found, Failed):
         return found
-    error = own if own is not None and found.rank == rank else found.error()
-    setattr(error, HEARD, True)
-    raise error
+    raised = own if own is not None and found.rank == rank else found.error()
+    setattr(raised, HEARD, True)
+    raise raised
 
 
 def exchanged(comm: Comm, mine: Any, join: Callable[[Any, Any], Any]) -> Any:
