@@ -116,7 +116,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, **options: Any)
     call = Operation("solve", function, {"y0": y0, "params": params}, is_array)
     ys, structure = tree.flatten((tree.map(lambda x: like(x, len(save)), y0), tree.map(like, y0)))
     found = run(call, ys, (1, 0) if is_array(y0) else None)
-    return Solved(ts[list(save)], *tree.unflatten(structure, found), None)
+    saved, y1 = tree.unflatten(structure, found)
+    return Solved(ts[list(save)], saved, y1, None)
 
 
 def fixed_point(f: Callable, z0: Any, params: Any = None, x: Any = None, **options: Any) -> Any:
