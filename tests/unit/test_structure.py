@@ -55,7 +55,7 @@ BUDGET = {
     "engines": 180,
     "march": 140,                    # what is kept, and one window of neighbours at a time
     "stiffness": 60,
-    "watch": 625,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
+    "watch": 690,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "finite": 85,
     "memory": 55,
     "compiled": 5010,                # with the search for an adaptive grid; C99 in words of its own, for files that are read
