@@ -35,6 +35,7 @@ class Asked:
     threads: int | None = None
     arithmetic: str = "fast"
     exact: Any = None
+    stops: Any = None
 
 
 class Layout:

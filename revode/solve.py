@@ -9,10 +9,10 @@ import numpy as np
 
 from .adaptive import PID
 from .advise import coupling
-from .checks import as_times, check_plain, check_reached, checked_gradient, hinted, method_of, prepare
+from .checks import check_plain, check_reached, check_single, checked_gradient, hinted, method_of, prepare
 from .engine import tree
 from .engine.derivatives import custom_vjp
-from .engine.tensor import innermost, joined_in, value_of
+from .engine.tensor import Tensor, innermost, joined_in, value_of
 from .engines.eager import step_back, zeros
 from .exact import Lattice
 from .finite import guarded
@@ -24,6 +24,7 @@ from .methods.increment import Recorder
 from .problem import Asked, Layout
 from .stepping import Problem, State, Stats, as_table, states
 from .tangent import tangent
+from .times import as_times, on_grid
 
 if TYPE_CHECKING:
     from .compiled.backend import Backend
@@ -86,7 +87,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
           dt0: float | None = None, save_at: Any = None, diffusion: Callable | None = None, noise: Any = None,
           interpretation: Literal["stratonovich", "ito"] = "stratonovich", control: Any = None,
           backend: Literal["auto", "eager", "replay", "native"] | Backend = "auto", threads: int | None = None,
-          arithmetic: Literal["fast", "strict"] = "fast", exact: bool | Lattice | None = None) -> Solution:
+          arithmetic: Literal["fast", "strict"] = "fast", exact: bool | Lattice | None = None, stops: Any = None) -> Solution:
     """Solve y' = field(t, y, params), y(ts[0]) = y0, with one step of `method` for each interval of the grid ts.
 
     Parameters
@@ -117,6 +118,9 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     interpretation : "stratonovich", or "ito" (diagonal noise: the drift is corrected by one vjp; or RungeKutta("euler")).
     control : LinearPath, Rectilinear or HermiteCubic: dy = f(t, y, params) dX, f of shape y.shape + (channels,).
     save_at : times to return in an adaptive solve; they become grid points. Default: every accepted step.
+    stops : times at which the field jumps, in the unit of ts: the grid gets a point on either side of each, from which nothing is
+        returned (save for adaptive steps that are all returned), so that a step sees the field of its own side. Those outside of the
+        solve are of no matter. A tensor gets dL/dstops = a . (f before - f behind). Cost: up to three more steps for each.
     backend : who runs the steps, forward and of every gradient mode: "eager", the tape; "replay", a program of NumPy calls;
         "native", that program compiled by this machine's C++ compiler; "auto", the tape, and replay from 200 steps of one kind
         on, with the same bits (so Direct() stays on the tape). Where a program does not apply (a field that branches on values,
@@ -152,14 +156,16 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     """
     driven = any(x is not None for x in (controller, diffusion, control, state0))
     y0, params = joined_in((y0, params))
-    ts = as_times(ts, controller is None)
+    given, ts, stops = ts, as_times(ts), as_times(stops)
+    if controller is None and type(ts) is Tensor:
+        check_single(given)
     method = settled(method, field, y0, value_of(ts), params, driven)
     problem, initial, params, layout = prepare(Asked(
         field, y0, ts, params, method, save, state0, progress, controller, dt0, save_at, diffusion, noise, interpretation, control,
-        backend, threads, arithmetic, exact))
+        backend, threads, arithmetic, exact, stops))
     gradient = checked_gradient(gradient, problem.method)
     problem.strict = getattr(gradient, "strict", False)
-    times = (ts,) if problem.timed else ()
+    times = (on_grid(ts, stops, problem.ts, np.asarray(problem.system.time(0.0)).dtype),) if problem.timed else ()
     if innermost(tree.flatten((initial, params, times))[0]) is None:
         ys, parts = march(problem, initial, params)
         problem.stats.peak_states = 1

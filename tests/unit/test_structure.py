@@ -23,7 +23,7 @@ ORDER = """
 engine jacobians archive conditions methods stiffness
 watch
 stepping
-memory exact engines march paths adaptive driving tangent certify
+memory times exact engines march paths adaptive driving tangent certify
 gradients finite
 compiled
 problem checks advise
@@ -56,9 +56,10 @@ BUDGET = {
     "march": 140,                    # what is kept, and one window of neighbours at a time
     "stiffness": 60,
     "watch": 690,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
+    "times": 60,                     # tensors among them, stops, what lies between
     "finite": 85,
     "memory": 55,
-    "compiled": 5010,                # with the search for an adaptive grid; C99 in words of its own, for files that are read
+    "compiled": 5200,                # with the search for an adaptive grid; C99 in words of its own, for files that are read
     "export": 290,
     "problem": 70,
     "checks": 700,

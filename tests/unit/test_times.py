@@ -216,3 +216,59 @@ def test_gradients_in_y0_and_params_are_the_same_with_plain_times():
     timed = rv.grad(lambda ts, y0, p: loss(y0, p, ts), argnums=(1, 2))(TS, Y0, PARAMS)
     for x, y in zip(rv.tree.flatten(plain)[0], rv.tree.flatten(timed)[0], strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+# ------------------------------------------------------------------------------------------------ stops: where the field jumps
+
+JUMP, RATE = 0.437, np.array(2.0)
+
+
+def jumping(t: Any, y: Any, p: Any) -> Any:
+    return np.where(t < JUMP, -1.0, p) * y
+
+
+def behind_the_jump(t: float, s: float = JUMP) -> float:
+    """exp(-s + 2 (t - s)), from 1 at time 0."""
+    return float(np.exp(-s + 2.0 * (t - s)))
+
+
+@pytest.mark.parametrize("method", [None, rv.Coupled("rk4"), rv.ReversibleHeun()])
+@pytest.mark.parametrize("how", [{"backend": "eager"}, {"backend": "replay"}, {"backend": "replay", "arithmetic": "strict"}])
+def test_a_jump_costs_no_order_and_has_a_gradient_of_its_own(method, how):
+    """y' = -y before s, 2 y behind: dy/ds = -3 y; no order is lost, although no grid point is near."""
+    order, off = 2 if isinstance(method, rv.ReversibleHeun) else 4, []
+    for N in (50, 100):
+        def end(s: Any, p: Any, N: int = N) -> Any:
+            return rv.solve(jumping, np.ones(1), np.linspace(0.0, 1.0, N + 1), p, method=method, stops=[s], **how).y1[0]
+
+        value, (ds, dp) = rv.value_and_grad(end, argnums=(0, 1))(JUMP, RATE)
+        y = behind_the_jump(1.0)
+        off.append([abs(value - y), abs(ds + 3.0 * y), abs(dp - (1.0 - JUMP) * y)])
+    # the step that a stop cuts in two has another constant at either N, so that the slope is not clean
+    assert np.log2(np.divide(off[0], off[1])).min() > order - 0.6, off
+    assert np.max(off[1]) < (2e-3 if order == 2 else 1e-7)
+
+
+def test_grid_points_of_stops_are_not_returned():
+    ts = np.linspace(0.0, 1.0, 11)
+    sol = rv.solve(jumping, np.ones(1), ts, RATE, stops=[JUMP, 0.5, 0.0, 3.0])
+    np.testing.assert_array_equal(sol.ts, ts)
+    assert sol.stats.steps == 10 + 2 + 2                    # 0.5 is in the grid: two more points beside it; 0 and 3 are not inside
+    assert abs(sol.ys[:, 0] - np.where(ts < JUMP, np.exp(-ts), np.exp(2 * ts - 3 * JUMP))).max() < 4e-5          # 2 y (2 h)^4 / 120
+    some = rv.solve(jumping, np.ones(1), ts, RATE, stops=[JUMP], save=slice(0, None, 5))
+    np.testing.assert_array_equal(some.ts, ts[::5])
+    back = rv.solve(jumping, sol.y1, ts[::-1], RATE, stops=[JUMP])
+    np.testing.assert_array_equal(back.ts, ts[::-1])
+    assert abs(back.y1[0] - 1.0) < 1e-4
+
+
+def test_adaptive_steps_stop_and_float32_sees_its_own_side():
+    tol = rv.PID(1e-7, 1e-7)
+    free = rv.solve(jumping, np.ones(1), (0.0, 1.0), RATE, controller=tol, save_at=[0.9])
+    sol = rv.solve(jumping, np.ones(1), (0.0, 1.0), RATE, controller=tol, save_at=[0.9], stops=[JUMP])
+    assert sol.ts.tolist() == [0.9] and sol.stats.rejected < 3 < free.stats.rejected
+    assert abs(sol.ys[0, 0] - behind_the_jump(0.9)) < 1e-6
+    single = rv.solve(jumping, np.ones(1, np.float32), np.linspace(0.0, 1.0, 21), RATE.astype(np.float32), stops=[JUMP])
+    assert abs(single.y1[0] - behind_the_jump(1.0)) < 1e-5           # without the stop: 3e-2
+    with pytest.raises(TypeError, match="stops is"):
+        rv.solve(jumping, np.ones(1), np.linspace(0.0, 1.0, 21), RATE, stops="noon")
