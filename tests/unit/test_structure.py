@@ -56,8 +56,8 @@ BUDGET = {
     "engines": 180,
     "march": 140,                    # what is kept, and one window of neighbours at a time
     "stiffness": 60,
+    "watch": 690,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "times": 60,                     # tensors among them, stops, what lies between
-    "watch": 625,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "finite": 85,
     "memory": 55,
     "compiled": 5200,                # with the search for an adaptive grid; C99 in words of its own, for files that are read
