@@ -199,7 +199,7 @@ class Adaptive:
         while True:
             self.tries += 1
             if self.tries > self.controller.max_steps:
-                self.fail(problem, trial.largest(), f"took max_steps={self.controller.max_steps} steps")
+                self.fail(problem, trial.largest(), self.too_many)
             t1 = self.end_of_step(t0)
             h = as_step(scalar(t1 - t0), problem)
             norm, apart = trial.attempt(t0, t1, h, problem.hs[-1] if problem.hs else h)
@@ -228,6 +228,10 @@ class Adaptive:
         """The size below which a step is an error."""
         return self.controller.min_step or max(10 * np.spacing(max(abs(t0), abs(self.t1))), 10 * float(np.spacing(scalar(abs(t0)))))
 
+    @property
+    def too_many(self) -> str:
+        return f"took max_steps={self.controller.max_steps} steps"
+
     def too_small(self, t0: Any, scalar: Any) -> str:
         coarse = 64 * float(np.spacing(scalar(abs(t0)))) > self.h > 0 and self.controller.min_step is None
         return f"would need a step of {self.h:.3g}" + (
@@ -243,14 +247,24 @@ class Adaptive:
             return np.float64(stop)
         return np.float64(t0 + self.direction * (self.h if left >= 2 * self.h else left / 2))
 
-    def factor(self, norm: float, q: int) -> float:
+    def powers(self, q: int) -> tuple[float, float, float]:
+        """k1, k2, k3 of the error norms of this step and the two before it, with their signs."""
         c = self.controller
+        return -(c.p + c.i + c.d) / q, (c.p + 2 * c.d) / q, -c.d / q
+
+    def options(self, q: int) -> tuple[float, ...]:
+        """What the controller is made of, as numbers: those of search.hpp."""
+        c = self.controller
+        return (self.direction, self.t1, c.safety, c.shrink, c.grow, np.inf if c.max_step is None else c.max_step, c.min_step or 0.0,
+                *self.powers(q))
+
+    def factor(self, norm: float, q: int) -> float:
+        c, (k1, k2, k3) = self.controller, self.powers(q)
         if not np.isfinite(norm):
             return c.shrink
         e1, e2 = [*self.norms, 1.0, 1.0][:2]
         tiny = 1e-10                               # an error of exactly zero grows the step by the most that is allowed
-        value = c.safety * max(norm, tiny) ** (-(c.p + c.i + c.d) / q) * max(e1, tiny) ** ((c.p + 2 * c.d) / q) * max(
-            e2, tiny) ** (-c.d / q)
+        value = c.safety * max(norm, tiny) ** k1 * max(e1, tiny) ** k2 * max(e2, tiny) ** k3
         value = min(max(value, c.shrink), c.grow)
         return value if norm <= 1 else min(value, c.safety)
 
