@@ -127,8 +127,8 @@ def by_leaf(name: str, given: Any, y: Any) -> Any:
         keys: Any = y if isinstance(y, dict) else range(len(y))
         own: Any = given if isinstance(given, dict) else range(len(given))
         if isinstance(given, dict) is not isinstance(y, dict) or set(own) != set(keys):
-            raise ValueError(f"solve: PID has {name}={given!r} for a y of {tree.describe(y)}; give one number, or a tree like y0, with "
-                             "numbers or arrays")
+            raise ValueError(f"solve: PID has {name}={given!r} for a y of {tree.describe(y)}; give one number, or a tree like y0, "
+                             "with numbers or arrays")
         return np.concatenate([by_leaf(name, given[key], y[key]) for key in keys])
     leaves = [np.shape(value_of(x)) for x in tree.flatten(y)[0]]
     if np.shape(given) and (len(leaves) > 1 or broadcast(np.shape(given), leaves[0]) != leaves[0]):
