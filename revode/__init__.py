@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         fixed_point,
     )
     from .exact import Lattice
+    from .export import export_c
     from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible, SymplecticAdjoint
     from .jacobians import hessian, hvp, jacobian
     from .methods import (
@@ -84,6 +85,7 @@ PLACES = {
         "Phantom Picard RevDEQ fixed_point"
     ),
     "exact": "Lattice",
+    "export": "export_c",
     "gradients": "Automatic Backsolve Checkpointed Direct Reversible SymplecticAdjoint",
     "jacobians": "hessian hvp jacobian",
     "methods": (
@@ -191,6 +193,7 @@ __all__ = [
     "certify",
     "check_vjp",
     "custom_vjp",
+    "export_c",
     "fixed_point",
     "grad",
     "hessian",

@@ -132,13 +132,14 @@ def certify(loss: Callable, params: Any, probes: int = 1, seed: int = 0, *, leav
 def of_solve(problem: Problem, initial: Any, params: Any, cotangent: Any, gradients: tuple, probes: int) -> Certificate:
     """A certificate of what a gradient mode returns, for the cotangent that came in: <gradients, u> and <cotangent, tangent of u>."""
     rng = np.random.default_rng(next(calls))
-    x, structure = tree.flatten((initial, params))
+    args = initial, params, *((problem.ts,) if problem.timed else ())
+    x, structure = tree.flatten(args)
     g, a = tree.flatten(gradients)[0], tree.flatten(cotangent)[0]
     moving = [i for i, leaf in enumerate(x) if is_float(leaf) and g[i] is not None]
     differences = []
     for _ in range(probes):
         u: list[Any] = [drawn(rng, leaf) if i in moving else None for i, leaf in enumerate(x)]
-        moved = tree.flatten(on_tape(problem, initial, params, *tree.unflatten(structure, u)))[0]
+        moved = tree.flatten(on_tape(problem, args, tree.unflatten(structure, u)))[0]
         along = sum(number(np.sum(b * c)) for b, c in zip(a, moved, strict=True) if c is not None)
         differences.append(sum(number(np.sum(g[i] * u[i])) for i in moving) - along)
     eps = max(float(np.finfo(x[i].dtype).eps) for i in moving)

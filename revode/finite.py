@@ -37,7 +37,7 @@ def guarded(problem: Problem, initial: Any, params: Any, solved: tuple[Any, Call
     def checked(cotangent: Any) -> tuple:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):        # it is said better here
             gradients = pull(cotangent)
-        wanted = {name: part for name, part in zip(("y0", "params"), gradients, strict=True) if problem.asked[name]}
+        wanted = {name: part for name, part in zip(("y0", "params", "ts"), gradients, strict=False) if problem.asked[name]}
         if not finite(wanted) and not problem.lost:
             complain(problem, explained(problem, initial, params, cotangent, wanted))
         return gradients

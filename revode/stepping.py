@@ -17,6 +17,46 @@ from .methods.increment import Increment, System
 from .methods.shears import Parts, Step, forward
 from .watch import RoundTrip
 
+RECENT, SHORT = 4, 1 << 14          # given grids that are kept for the next solve, and their points
+
+
+class Passed(NamedTuple):
+    """A given grid that has passed its checks, as training brings it again and again."""
+    content: bytes
+    ts: np.ndarray                   # the same memory, which nobody can write to
+    known: dict                      # what depends on it alone
+
+
+_passed: list[Passed] = []
+
+
+def passed(ts: Any) -> np.ndarray | None:
+    """The times of an earlier solve, if these are the same bits: they need no second look."""
+    if type(ts) is np.ndarray and ts.dtype == np.float64 and ts.ndim == 1 and len(ts) <= SHORT:
+        content = ts.tobytes()
+        for found in _passed:
+            if found.content == content:
+                return found.ts
+    return None
+
+
+def keep(ts: np.ndarray) -> np.ndarray:
+    """Remember a grid that has passed its checks; returns its times."""
+    if len(ts) > SHORT:
+        return ts
+    content = ts.tobytes()
+    new = Passed(content, np.frombuffer(content), {})
+    _passed[:] = [new, *_passed[:RECENT - 1]]
+    return new.ts
+
+
+def known_of(ts: Any) -> dict:
+    """What has been computed from a grid alone; of one that is not kept, nothing."""
+    for found in _passed:
+        if found.ts is ts:
+            return found.known
+    return {}
+
 
 def as_table(rows: dict[str, Any]) -> str:
     """A small HTML table of names and values, for notebooks."""
@@ -105,6 +145,9 @@ class State(NamedTuple):
         return f"State(t={self.t:.6g}, n={self.n}, parts={list(self.parts)})"
 
 
+CLOCK = ("t0", "t1", "h", "h_before")        # what a step gets of the grid: its ends, its length, and the length of the one before
+
+
 @dataclass
 class Problem:
     """Everything that a solve works with: fixed at its start, but for an adaptive grid, which grows with each step."""
@@ -126,7 +169,9 @@ class Problem:
     driver: Any = None           # makes the increments of noise or a control (driving.py); None for an ODE
     backend: Any = None          # makes programs of the steps (compiled/backend.py); None for the eager tape
     widths: tuple[int, ...] = ()                   # the entries of each leaf of y0, along y's last axis, where y0 is a tree
-    asked: dict = field(default_factory=dict)      # whether somebody wants the gradient of "y0", of "params"
+    asked: dict = field(default_factory=dict)      # whether somebody wants the gradient of "y0", of "params", of "ts"
+    grid: Any = None             # ts, a tensor in a derivative of a derivative, where its gradient is asked
+    times: Any = None            # the grid as a list of tensors, while a tape goes through all steps
     swept: bool = False          # whether a reverse sweep will follow, which on a given grid knows better whether the copies part
     suspicion: Any = None        # what the march would say of that
     parted: bool = False         # whether it has been said
@@ -142,6 +187,11 @@ class Problem:
         return any(self.asked.values())
 
     @property
+    def timed(self) -> bool:
+        """Whether somebody wants the gradient with respect to the times: each step is then pulled back by itself."""
+        return bool(self.asked.get("ts"))
+
+    @property
     def tolerances(self) -> tuple:
         """Of a controller, as programs take them."""
         return () if self.adaptive is None else self.adaptive.tolerances
@@ -150,11 +200,33 @@ class Problem:
     def N(self) -> int:
         return len(self.hs)
 
-    def step(self, n: int) -> Step:
-        """Step n of the grid, from ts[n] to ts[n + 1]; of a grid without steps one that goes nowhere."""
+    @property
+    def known(self) -> dict:
+        """What has been computed from the grid alone."""
+        return known_of(self.ts)
+
+    def clock(self, n: int) -> tuple:
+        """(t0, t1, h, h_before) of step n of the grid; of a grid without steps, of one that goes nowhere."""
+        if self.times is not None:
+            return self.times_of(n)
         if not self.N:
-            return Step(self.ts[0], self.ts[0], 0.0, 0.0)
-        return self.between(n, self.ts[n], self.ts[n + 1], self.h(n), self.h(n - 1) if n else self.h_before)
+            return self.ts[0], self.ts[0], 0.0, 0.0
+        return self.ts[n], self.ts[n + 1], self.h(n), self.h(n - 1) if n else self.h_before
+
+    def times_of(self, n: int) -> tuple:
+        """clock(n), of tensors."""
+        ts, dtype = self.times, self.hs.dtype
+
+        def length(n: int) -> Any:
+            return (ts[n + 1] - ts[n]).astype(dtype)
+
+        if not self.N:
+            return ts[0], ts[0], 0.0, 0.0
+        return ts[n], ts[n + 1], length(n), length(n - 1) if n else self.h_before if self.n_before else length(0)
+
+    def step(self, n: int, clock: tuple | None = None) -> Step:
+        """Step n of the grid, from ts[n] to ts[n + 1]; or by a clock that is given."""
+        return self.between(n, *(clock or self.clock(n)))
 
     def between(self, n: int, t0: Any, t1: Any, h: Any, h_before: Any) -> Step:
         """The step from t0 to t1, with what drives the equation besides time."""
@@ -167,12 +239,12 @@ class Problem:
             return float(self.hs[n])
         return self.hs[n] if type(self.hs) is list else self.hs[n, ...]
 
-    def start(self, F: Increment, initial: Any) -> Parts:
+    def start(self, F: Increment, initial: Any, clock: tuple | None = None) -> Parts:
         """The parts at ts[0]; the initial map y0 -> parts belongs to the method and is differentiated."""
         initial = tree.map(in_rows, initial)
         if self.resumed:
             return dict(initial)
-        return self.method.start(F, self.step(0), initial)
+        return self.method.start(F, self.step(0, clock), initial)
 
     def advance(self, n: int, parts: Parts, F: Increment) -> Parts:
         """One step from ts[n]; where an adaptive grid ends, the controller finds the next point first."""

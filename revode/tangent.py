@@ -26,26 +26,40 @@ from .stepping import Problem, Stats, one_step
 by_programs: ContextVar[bool] = ContextVar("by_programs", default=True)       # whether tangents may run on the solve's own backend
 
 
-def tangent(problem: Problem, initial: Any, params: Any, d_initial: Any, d_params: Any) -> tuple[tuple, dict]:
-    """How the saved outputs and the final parts of a solve change; on the grid that it had, which does not move.
+def tangent(problem: Problem, args: tuple, directions: tuple) -> tuple[tuple, dict]:
+    """How the saved outputs and the final parts of a solve change, with (initial, params) and, where it is asked for, the grid.
 
     Cost: one solve with its tangent, on the backend of the solve where that has a program for it; memory of two states and one step.
     """
-    found = compiled(problem, initial, params, d_initial, d_params) if by_programs.get() and problem.backend is not None else None
-    return on_tape(problem, initial, params, d_initial, d_params) if found is None else found
+    runs = by_programs.get() and problem.backend is not None and all(d is None for d in directions[2:])
+    found = compiled(problem, *args[:2], *directions[:2]) if runs else None
+    return on_tape(problem, args, directions) if found is None else found
 
 
-def on_tape(problem: Problem, initial: Any, params: Any, d_initial: Any, d_params: Any) -> tuple[tuple, dict]:
+def on_tape(problem: Problem, args: tuple, directions: tuple) -> tuple[tuple, dict]:
     """tangent(), each step with its derivative, apart from all programs."""
+    (initial, params, *_), (d_initial, d_params, *d_grid) = args, directions
     method, system = problem.method.inner, copy(problem.system)      # of exact mode: what it rounds
     system.stats = Stats()
     own: Any = copy(problem)
     own.system, own.method = system, method
 
-    def start(initial: Any, params: Any) -> Any:
-        return own.start(Increment(system, params), initial)
+    dts = d_grid[0] if d_grid and d_grid[0] is not None and problem.N else None
 
-    parts, moved = jvp_of(start, (initial, params), (d_initial, d_params))
+    def clocks(n: int) -> tuple[tuple, tuple]:
+        """The clock of step n as an argument, and how it changes; nothing where the grid does not move."""
+        if dts is None:
+            return (), ()
+        t0, t1, h, h_before = own.clock(n)
+        dh = (dts[n + 1] - dts[n]).astype(h.dtype)
+        dh_before = (dts[n] - dts[n - 1]).astype(h.dtype) if n else None if own.n_before else dh
+        return ((t0, t1, h, h_before),), ((dts[n], dts[n + 1], dh, dh_before),)
+
+    def start(initial: Any, params: Any, *clock: Any) -> Any:
+        return own.start(Increment(system, params), initial, *clock)
+
+    clock, d_clock = clocks(0)
+    parts, moved = jvp_of(start, (initial, params, *clock), (d_initial, d_params, *d_clock))
     saved: list[tuple] = []
     at = set(problem.save)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -54,12 +68,11 @@ def on_tape(problem: Problem, initial: Any, params: Any, d_initial: Any, d_param
                 saved.append(tuple(moved[name] for name in method.outputs))
             if n == problem.N:
                 break
-            step = own.step(n)
+            def advance(parts: Any, params: Any, *clock: Any, n: int = n) -> Any:
+                return one_step(method, own.step(n, *clock), parts, Increment(system, params))
 
-            def advance(parts: Any, params: Any, step: Any = step) -> Any:
-                return one_step(method, step, parts, Increment(system, params))
-
-            parts, moved = jvp_of(advance, (parts, params), (moved, d_params))
+            clock, d_clock = clocks(n)
+            parts, moved = jvp_of(advance, (parts, params, *clock), (moved, d_params, *d_clock))
     moved |= {name: None for name in problem.method.parts if name not in moved}
     if not saved:
         return tuple(moved[name][None][:0] for name in method.outputs), moved

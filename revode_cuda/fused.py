@@ -11,11 +11,13 @@ revode_cuda.host: a Device says where.
 """
 from __future__ import annotations
 
+import inspect
 from bisect import bisect_right
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,10 +34,10 @@ from revode.engine import tree
 from revode.engine.tensor import NotTraceable, Tensor, is_float
 from revode.methods.increment import Increment
 from revode.problem import Asked
-from revode.stepping import Problem
+from revode.stepping import CLOCK, Problem
 
 from . import plan as planning
-from .arrays import require_cupy
+from .arrays import on_device, require_cupy
 from .plan import CannotBeFused, Plan, Plans
 
 STEPS = 1 << 16            # at most so many steps in one launch
@@ -138,6 +140,7 @@ class Fused(Tiles):
         self.glimpse, self.flowed_before = None, None
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
+        self.atimes = {name: np.zeros(problem.N) for name in CLOCK if problem.timed}
         self.save = xp.asarray(np.asarray([*problem.save, -1], np.int64))
         self.room: tuple | None = None
         self.a_given: Any = None
@@ -180,6 +183,8 @@ class Fused(Tiles):
         xp, found = self.device.xp, {}
         if kind == "flowed":
             return None if self.source.sums is None else (self.back_home(self.flowed(self.memory)), self.source.begins)
+        if kind == "atime":
+            return self.atimes
         kind = "landed" if self.landed and kind == "part" else kind
         roles = in_order(self.source.places, kind, self.problem)
         if kind == "aparam" and roles:                    # one tree for all of them
@@ -211,9 +216,8 @@ class Fused(Tiles):
             y[new] = there[new].get()
         return seen
 
-    def looking(self, looks: Any) -> tuple[Any, Any]:
-        places, seen = super().looking(looks)
-        return places, seen if seen is None else self.device.xp.empty(seen.shape, self.dtype)
+    def empty(self, *shape: int) -> Any:
+        return self.device.xp.empty(shape, self.dtype)
 
     def seen(self, kind: str, looks: Any, seen: Any) -> dict:
         return {name: self.back_home(x) for name, x in super().seen(kind, looks, seen).items()}
@@ -252,7 +256,12 @@ class Fusing(Backend):
         if any(type(x) is Tensor for x in tree.flatten((parts, params))[0]):
             self.refuse("a derivative of a derivative records every operation on a tape; take first derivatives")
             return True
-        return False
+        found = device_arrays(problem.system.field, getattr(problem.system, "diffusion", None))
+        if found:
+            why = f"the field holds the device array {', '.join(found)}, and its trace runs on the host; pass it in params"
+            self.refuse(why)
+            self.tell(problem, NotTraceable(why))
+        return bool(found)
 
     def no_search(self, problem: Problem) -> str | None:
         return "a controller looks at the error of each of its adaptive steps"
@@ -291,6 +300,26 @@ class Fusing(Backend):
     def refuse(self, why: str) -> None:
         if not self.auto:
             raise CannotBeFused(f"solve: this solve cannot be fused, because {why}, or backend='eager'")
+
+
+def device_arrays(*functions: Any) -> list[str]:
+    """The names of device arrays that functions reach besides their arguments: closed over, global, or of an object's own."""
+    found, todo, seen = [], [f for f in functions if f is not None], set()
+    while todo:
+        f = todo.pop()
+        if id(f) in seen:
+            continue
+        seen.add(id(f))
+        function = f if isinstance(f, FunctionType) else getattr(f, "__func__", None) or vars(type(f)).get("__call__")
+        if not isinstance(function, FunctionType) or function.__module__.partition(".")[0] in ("revode", "numpy"):
+            continue
+        names = inspect.getclosurevars(function)
+        for name, x in {**names.globals, **names.nonlocals, **getattr(getattr(f, "__self__", f), "__dict__", {})}.items():
+            if callable(x) and not isinstance(x, type):
+                todo.append(x)
+            elif any(on_device(leaf) for leaf in (tree.flatten(x)[0] if isinstance(x, (dict, list, tuple)) else [x])):
+                found.append(name)
+    return sorted(found)
 
 
 def to_host(x: Any) -> Any:

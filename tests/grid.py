@@ -52,6 +52,7 @@ NOISE = {"diffusion": diffusion, "noise": rv.Brownian(seed=3)}
 KINDS: dict[str, dict] = {
     "ode": {}, "sde": NOISE, "tree": {**NOISE, "noise": rv.BrownianTree(3, 0.0, 1.0)},
     "cde": {"field": controlled, "control": rv.HermiteCubic(*PATH)}, "linear": {"field": controlled, "control": rv.LinearPath(*PATH)},
+    "times": {},                                           # an ode, and the gradient with respect to its grid besides
     "adaptive": {"controller": rv.PID(1e-4, 1e-5), "ts": (0.0, 1.0)},
 }
 
@@ -101,11 +102,11 @@ def possible(case: Case) -> bool:
     of = METHODS[case.method]
     runge_kutta = isinstance(of.method, rv.RungeKutta)
     reversible = not runge_kutta or isinstance(of.method, rv.NearReversible)
-    return ((of.noise or case.kind in ("ode", "cde")) and (of.adaptive or case.kind != "adaptive")
+    return ((of.noise or case.kind in ("ode", "times", "cde")) and (of.adaptive or case.kind != "adaptive")
             and (reversible or case.mode not in RECONSTRUCTING) and not (case.method == "ees" and case.kind == "cde" and
                                                                          case.mode in RECONSTRUCTING)
             and (runge_kutta or case.mode != "symplectic")
-            and not (case.method == "verlet" and case.kind != "ode")
+            and not (case.method == "verlet" and case.kind not in ("ode", "times"))
             and not (case.kind == "adaptive" and case.engine == "eager" and case.mode == "direct"))          # the oracle itself
 
 
@@ -130,7 +131,7 @@ def sample(seed: int = 0) -> list[Case]:
 
 
 def gradients(kind: str, method: str, mode: Any, how: dict, ts: Any = None) -> tuple[Any, Any]:
-    """(dL/dy0, dL/dparams) and the solution; ts: a grid to take in place of the kind's own."""
+    """(dL/dy0, dL/dparams), of the kind "times" dL/dts too, and the solution; ts: a grid to take in place of the kind's own."""
     options = dict(KINDS[kind])
     if ts is not None:
         options.pop("controller", None)
@@ -139,13 +140,14 @@ def gradients(kind: str, method: str, mode: Any, how: dict, ts: Any = None) -> t
     options.pop("ts", None)
     y0 = (Y0, 0.5 * Y0[::-1]) if method == "verlet" else Y0
 
-    def loss(y0: Any, p: Any) -> Any:
+    def loss(y0: Any, p: Any, grid: Any = grid) -> Any:
         sol = rv.solve(f, y0, grid, p, method=METHODS[method].method, gradient=mode, save=None if ts is None and kind == "adaptive"
                        else np.arange(0, len(grid), 3) if kind != "adaptive" else None, **how, **options)
         leaves = rv.tree.flatten((sol.ys, sol.y1))[0]
         return sum(np.sum(np.cos(np.arange(x.size)).reshape(x.shape) * x * x) for x in leaves), sol
 
-    (_, sol), found = rv.value_and_grad(loss, argnums=(0, 1), has_aux=True)(y0, PARAMS)
+    args = (y0, PARAMS, grid) if kind == "times" else (y0, PARAMS)
+    (_, sol), found = rv.value_and_grad(loss, argnums=tuple(range(len(args))), has_aux=True)(*args)
     return found, sol
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,20 @@ logger = logging.getLogger("revode")
 _told: set = set()
 
 
+# What makes programs is imported when the first one is made: import revode stays quick.
+
+@cache
+def _plans() -> Any:
+    from . import plans
+    return plans
+
+
+@cache
+def _steps() -> Any:
+    from . import steps
+    return steps
+
+
 @dataclass(frozen=True)
 class Backend:
     """name: 'replay' or 'native'; auto: fall back to the tape where a program does not pay, or cannot be made."""
@@ -40,10 +55,9 @@ class Backend:
 
         Forward, where a controller has yet to find the grid, is "search".
         """
-        from .steps import DIRECTIONS
         if direction == "forward" and problem.adaptive is not None and not problem.adaptive.arrived(problem):
             direction = "search"
-        return self.runner(direction, DIRECTIONS[direction], problem, parts, params)
+        return self.runner(direction, _steps().DIRECTIONS[direction], problem, parts, params)
 
     @property
     def options(self) -> tuple:
@@ -77,7 +91,7 @@ class Backend:
 
     def planned(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """runner(), for a solve that programs can do."""
-        from . import plans
+        plans = _plans()
         if self.auto and problem.N < PAYS and getattr(problem.seen, "unseen", False):
             return None                               # a custom_vjp, whose pull is called to see it: each solve stands for itself
         try:
@@ -107,13 +121,7 @@ class Backend:
 
     def family(self, problem: Problem, parts: dict, params: Any) -> Any:
         """The programs of this kind of solve. Raises NotTraceable."""
-        from . import plans
-        from .fields import seen_in
-        seen = seen_in(problem, parts, params)
-        if seen.family is None:
-            seen.family = plans.programs.find(plans.key_of(self.options, problem, parts, params), seen.fixed)
-            seen.lifted = seen.family.lifted
-        return seen.family
+        return _plans().family_of(self.options, problem, parts, params)
 
     def make(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any, family: Any) -> Any:
         """Trace, and build the first runner."""
@@ -137,14 +145,21 @@ class Backend:
 
     def compare(self, made: Any, runner: Any, direction: str, problem: Problem, parts: dict, params: Any) -> None:
         """Compare one step with the tape, at a place that moves from solve to solve."""
-        from .plans import compared
         made.check_tables(problem)
         if direction not in problem.compared:
             problem.compared.add(direction)
-            compared(made, runner, direction, problem, parts, params)
+            _plans().compared(made, runner, direction, problem, parts, params)
 
     def build(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Any:
-        if direction != "search" and (self.name == "native" or (self.strict and not self.auto)):    # strict: the same bits from NumPy
+        native, mirrored = self.name == "native", self.strict and not self.auto                # strict: the same bits from NumPy
+        if direction == "search" and (native or mirrored):
+            from .search_tiles import searching
+            try:
+                return searching(steps, parts, problem, self.strict, native)
+            except NotTraceable as error:
+                self.say(problem, f"backend={self.name!r}: adaptive steps of %s are replayed, because they have no loop: %s",
+                         logging.INFO, error)
+        elif native or mirrored:
             from .mirror import Mirror
             from .plans import inside
             from .tiles import Tiles
@@ -152,7 +167,7 @@ class Backend:
                          self.strict, self.threads, make=None if self.name == "native" else Mirror)
         from .replay import Replay
         from .search import Search
-        return (Search if direction == "search" else Replay)(steps, parts, self.merge)
+        return (Search if direction == "search" else Replay)(steps, parts, self.merge and not self.strict)
 
     def pays(self, family: Any, problem: Problem) -> bool:
         """Whether enough steps of this kind have been asked for; without a family each solve stands for itself."""

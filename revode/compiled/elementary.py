@@ -605,7 +605,7 @@ class Lines:
         return self.call("RV_SPLIT_M", y), self.call("RV_SPLIT_E", y) - self.where(small, self.k.digits + 2.0, 0.0)
 
 
-PRELUDE = """\
+HOST = """\
 #ifndef FUNCTION
 #ifdef __CUDACC__
 #define FUNCTION __device__ __forceinline__
@@ -630,6 +630,8 @@ typedef {integer} rv_integer;
 #define RV_FLOOR(x) __builtin_floor{suffix}(x)
 #define RV_COPYSIGN(x, y) __builtin_copysign{suffix}(x, y)
 #endif
+"""
+WORDS = """\
 #define RV_INFINITY RV_REAL({infinity}u)
 #define RV_NAN RV_REAL({nan}u)
 #define RV_POWER_OF_TWO(n) RV_REAL(RV_BITS((n) + {shift}{suffix}) << {digits})
@@ -639,21 +641,21 @@ typedef {integer} rv_integer;
 """
 
 
-def prelude(dtype: Any) -> str:
-    """real, FUNCTION, and the vocabulary as macros, for C++ and CUDA C; nothing is included."""
+def prelude(dtype: Any, host: str = HOST) -> str:
+    """real, FUNCTION, and the vocabulary as macros; nothing is included. host: what the language has (here C++ and CUDA C)."""
     m = Arrays(dtype)
     k, bits = m.k, lambda c: int(m.real(c).view(m.integer))
     to_bits, to_real, root = (("__double_as_longlong", "__longlong_as_double", "__dsqrt_rn") if k is DOUBLE else
                               ("__float_as_uint", "__uint_as_float", "__fsqrt_rn"))
-    return PRELUDE.format(
+    return (host + WORDS).format(
         real=k.real, integer=k.integer, suffix=k.suffix, digits=k.digits, infinity=bits(INFINITY), nan=bits(NAN), to_bits=to_bits,
         to_real=to_real, cuda_sqrt=root, shift=1.5 * 2.0 ** k.digits + k.bias, low=2 ** ((k.digits + 2) // 2) - 1,
         moved=bits(1.0) - bits(ROOT_HALF), mask=2 ** k.digits - 1, root=bits(ROOT_HALF), large=bits(2.0 ** k.digits),
         unbias=2.0 ** k.digits + k.bias)
 
 
-def c_source(names: Sequence[str], dtype: Any) -> str:
-    """C++ and CUDA C text: the prelude, and `FUNCTION real rv_<name>(real x)` (or (real x, real y)) for each name.
+def c_source(names: Sequence[str], dtype: Any, host: str = HOST) -> str:
+    """C++ and CUDA C text, or that of another host: the prelude, and `FUNCTION real rv_<name>(real x)`, or (real x, real y), for each.
 
     Raises ValueError for a name that is not among NAMES.
 
@@ -665,7 +667,7 @@ def c_source(names: Sequence[str], dtype: Any) -> str:
         return v3;
     }
     """
-    text = [prelude(dtype)]
+    text = [prelude(dtype, host)]
     for name in names:
         function, m = FUNCTIONS[checked(name)], Lines(dtype)
         inputs = ("x", "y")[:function.__code__.co_argcount - 1]

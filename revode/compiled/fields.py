@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,7 @@ class Brought:
     """What one evaluation of a field brings along: common to those who take it in for the first time and again."""
 
     def __init__(self, batch: tuple[int, ...]) -> None:
-        self.batch = batch if int(np.prod(batch)) > 1 else ()
+        self.batch = batch if prod(batch) > 1 else ()
 
     def lift(self, inputs: tuple) -> tuple:
         tensors = [x for x in inputs if type(x) is Tensor]

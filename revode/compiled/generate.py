@@ -47,7 +47,8 @@ ARGUMENTS = (
     ("const real*", "D"), ("const double*", "width"),            # increments; or the roots of the steps, to make them from
     ("unsigned long long", "seed"), ("unsigned", "trajectory"), ("unsigned", "step"),
     ("const INDEX*", "look"), ("INDEX", "looked"), ("real*", "L"),               # grid points; the next of them; what is seen there
-    ("const real*", "K"))                                        # known states, at which a pull takes place
+    ("const real*", "K"),                                        # known states, at which a pull takes place
+    ("real*", "W"))                                              # the cotangents of the clock of each step
 
 
 def arguments(outputs: int) -> list[tuple[str, str]]:
@@ -95,9 +96,13 @@ class Source:
         self.persistent = self.lay_out()
         self.param_size = self.pack()
         self.own_size = self.pack_own()
-        bodies = [Body(self, name, self.lowered[name], self.persistent) for name in ORDER if name in self.lowered]
+        bodies = [self.body(name) for name in ORDER if name in self.lowered]
         self.size = self.layout.size = max([self.persistent, *(body.top for body in bodies)])
         self.text = self.whole([body.text for body in bodies])
+
+    def body(self, name: str) -> Body:
+        """The C function of a program."""
+        return Body(self, name, self.lowered[name], self.persistent)
 
     def lay_out(self) -> int:
         """Places for what one step leaves for the next, first what a look takes. Returns how much they take."""
@@ -201,7 +206,7 @@ class Source:
         if "begin" in self.lowered:
             lines.append(f"  if (begins) {self.call('begin', 'GB')}")
         lines += ["  for (INDEX n = last - 1; n >= first; n--) {" if back else "  for (INDEX n = first; n < last; n++) {",
-                  *self.driven(), *self.known(), self.stepped(), *self.exchanged(at), *self.looked_at(at), "  }"]
+                  *self.driven(), *self.known(), self.stepped(), *self.clocked(), *self.exchanged(at), *self.looked_at(at), "  }"]
         if "end" in self.lowered:
             lines.append(f"  if (settles) {self.call('end', 'GE')}")
         return "\n".join([*lines, "  TILE_RETURN(M);", "}"])
@@ -265,6 +270,17 @@ class Source:
         step = self.call("step", "GS", "(n - first)")
         land = f"if (lands && n == first) {self.call('land', 'GL')} else " if "land" in self.lowered else ""
         return f"    {land}{step}"
+
+    @property
+    def clocks(self) -> list[tuple[str, int]]:
+        """The names of those of the clock's cotangents that a step has, and where they lie: one number each."""
+        return [(role[1], offset) for role, (offset, _, _) in self.places.items() if role[0] == "atime"]
+
+    def clocked(self) -> list[str]:
+        """The cotangents of the clock of a step, to a row of W."""
+        n = len(self.clocks)
+        return [f"    ONCE(1) W[((n - first) * {self.tiles} + tile) * {n} + {j}] = S[{offset}];"
+                for j, (_, offset) in enumerate(self.clocks)] + ["    SYNC;"] * (n > 0)
 
     def exchanged(self, at: str) -> list[str]:
         """Saved states out; or the cotangents of saved states in, the last one also for lanes without a trajectory."""

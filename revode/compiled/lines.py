@@ -37,6 +37,7 @@ class Code:
         self.per_step = [V(i) for i, x in enumerate(values) if self.kinds[i] == "step" and self.leaves_grid(i)]
         self.per_solve = [V(i) for i, x in enumerate(values) if self.kinds[i] == "param" and self.leaves_grid(i)]
         self.drives = [V(i) for i, x in enumerate(values) if x.role is not None and x.role[0] in ("drive", "state")]
+        self.clocks = [(role[1], v) for role, v in program.outputs.items() if role[0] == "atime"]       # of each step, to O[k]
         self.count = max(1, ROWS // max(1, rows)) if merge and any(role[0] == "aparam" for role in program.outputs) else 1
         self.collected: dict[int, np.ndarray] = {}                 # value -> its rows of many steps
         self.sums: dict[int, np.ndarray] = {}                      # additions to a parameter's sum -> the sum, in place
@@ -293,8 +294,9 @@ class Code:
 
     def build(self) -> Callable:
         loop = [f"v{int(i)} = T{int(i)}[k]" for i in (*self.per_step, *self.drives)]
-        body = [*loop, *self.lines] or ["pass"]
-        bound = [f"v{int(i)}" for i in self.per_solve] + [f"T{int(i)}" for i in (*self.per_step, *self.drives)]
+        body = [*loop, *self.lines, *(f"O{name}[k] = v{int(v)}" for name, v in self.clocks)] or ["pass"]
+        bound = [f"v{int(i)}" for i in self.per_solve] + [f"T{int(i)}" for i in (*self.per_step, *self.drives)] + [
+            f"O{name}" for name, _ in self.clocks]
         self.names |= {f"C{i}": list(x) if self.count > 1 else x for i, x in self.collected.items()}
         text = [f"def steps(ks, r, {', '.join(bound)}):" if bound else "def steps(ks, r):", "    for k in ks:",
                 *(f"        {line}" for line in body), *(["        r += 1"] if self.collected else [])]

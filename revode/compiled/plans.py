@@ -29,7 +29,7 @@ from ..engine.tensor import Tape, is_float, value_of
 from ..methods.increment import Increment
 from ..stepping import Problem, Stats, one_step
 from ..watch import size
-from .fields import Seen
+from .fields import Seen, seen_in
 from .program import interpret, kinds
 from .replay import CHUNK, Grid, given
 from .steps import traced_method
@@ -136,8 +136,17 @@ def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
         path = ((), 0) if driver.control is None else np.shape(driver.control.values)
         driven = type(driver), inside(problem), driver.shape, path[:-2], path[-1]
     tolerances = tuple(x.shape for x in problem.tolerances)
-    return (backend, tolerances, declared(problem, parts, params), system.signature, seen.key,
+    return (backend, tolerances, declared(problem, parts, params), system.signature, seen.key, problem.timed,
             tuple((name, x.shape, x.dtype) for name, x in parts.items()), driven)
+
+
+def family_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Family:
+    """The programs of this kind of solve. Raises NotTraceable."""
+    seen = seen_in(problem, parts, params)
+    if seen.family is None:
+        seen.family = programs.find(key_of(backend, problem, parts, params), seen.fixed)
+        seen.lifted = seen.family.lifted
+    return seen.family
 
 
 def inside(problem: Problem) -> bool:
@@ -351,7 +360,7 @@ def one_eagerly(problem: Problem, direction: str, n: int, parts: dict, cotangent
     else:
         tape.back(n + 1, n, (), None, True)
     return {**({"part": tape.read("part")} if direction == "backward" else {}), "cotangent": tape.read("cotangent"),
-            "aparam": dict(zip(floats, tape.R.aparams, strict=True))}
+            "aparam": dict(zip(floats, tape.R.aparams, strict=True)), **({"atime": tape.read("atime")} if problem.timed else {})}
 
 
 def moved(x: Any, sign: float) -> Any:

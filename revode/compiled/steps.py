@@ -22,8 +22,8 @@ from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import MANY, NotTraceable, Op, Tape, Tensor, is_float, to_host, value_of
 from ..methods.increment import Increment, Recorded, Recorder, System
-from ..methods.shears import Shear, Step, near_pullback, pullback
-from ..stepping import Problem, Stats, one_step
+from ..methods.shears import Shear, Step, near_pullback, pullback, undone
+from ..stepping import CLOCK, Problem, Stats, one_step
 from .fields import Following, seen_in
 from .program import Program, Role, V, frozen, kinds, trace
 from .rules import simplify, without_dead
@@ -113,10 +113,10 @@ class Symbols:
     def parts(self, T: dict) -> dict:
         return {name: T["part", name] for name in self.method.parts}
 
-    def step(self, T: dict) -> Step:
+    def step(self, T: dict, clock: dict | None = None) -> Step:
         h, driver = T["step", "h"], self.problem.driver
         if driver is None:
-            return Step(T["step", "t0"], T["step", "t1"], h, T["step", "h_before"])
+            return Step(*(clock[name] if clock else T["step", name] for name in CLOCK))
         return Step(T["step", "t0"], T["step", "t1"], driver.join(h, {r[1]: x for r, x in T.items() if r[0] == "drive"}), None)
 
     def recorder(self, T: dict) -> Recorder:
@@ -129,6 +129,23 @@ class Symbols:
             zero = np.zeros_like(more["cotangent", "y"])
             more |= {("missed", "largest"): zero, ("missed", "weighed"): zero}
         return {**self.examples, **more, **{("aparam", i): np.zeros_like(self.examples["param", i]) for i in self.floats}}
+
+
+    def pulled(self, T: dict, parts: dict) -> tuple[dict, dict]:
+        """A step that stands by itself, taken from these parts: the parts after it; and the cotangents before it, the sums for the
+        parameters, and where they are asked for the cotangents of its clock."""
+        def one(parts: dict, p: Any, *clock: dict) -> dict:
+            return one_step(self.method, self.step(T, *clock), parts, Increment(self.system, p))
+
+        clock = ({name: T["step", name] for name in CLOCK},) if self.problem.timed else ()
+        before = self.system.stats.nfe
+        after, pull = vjp(one, parts, self.params(T), *clock)
+        self.system.stats.nvjp += self.system.stats.nfe - before
+        cotangent, a_params, *a_clock = pull({name: T["cotangent", name] for name in self.method.parts})
+        found = tree.flatten(a_params)[0]
+        sums = {i: T["aparam", i] + found[i] if type(found[i]) is Tensor else T["aparam", i] for i in self.floats}
+        return after, {**{("cotangent", name): a for name, a in cotangent.items()}, **{("aparam", i): a for i, a in sums.items()},
+                       **{("atime", name): a for of in a_clock for name, a in of.items() if type(a) is Tensor}}
 
 
 FIELD = Op("field", lambda *args, **options: None, ())
@@ -228,6 +245,8 @@ def search_steps(problem: Problem, parts: dict, params: Any, merge: bool = False
 
 def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
     """The programs of a step back; parts: an example of the state."""
+    if problem.timed:
+        return undone_steps(problem, parts, params, merge)
     S = Symbols(problem, parts, params)
     examples = S.of_back()
     near = not S.method.exactly_reversible
@@ -244,9 +263,7 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
         if near:
             known = {"y": T["known", "y"]} if ("known", "y") in T else None
             parts, cotangent, defect = near_pullback(S.method, at, S.parts(T), cotangent, R, known)
-            off = abs(defect)
-            more = {("missed", "largest"): np.maximum(T["missed", "largest"], off),
-                    ("missed", "weighed"): T["missed", "weighed"] + abs(T["cotangent", "y"]) * off} if known is None else {}
+            more = missed(T, defect) if known is None else {}
         else:
             parts, cotangent = pullback(S.method.word(at), S.parts(T), cotangent, R)
             R.expire((at.t0,), cotangent)
@@ -309,24 +326,43 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
     return finished(Steps(first, traced, list(carry.examples) if carry else [], last, land, counts, asked=S.asked), merge)
 
 
+def missed(T: dict, defect: Any) -> dict:
+    """What a step back did not undo, and the cotangent that was there."""
+    off = abs(defect)
+    return {("missed", "largest"): np.maximum(T["missed", "largest"], off),
+            ("missed", "weighed"): T["missed", "weighed"] + abs(T["cotangent", "y"]) * off}
+
+
+def undone_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
+    """The programs of a step back where the times are asked for: undone, and then pulled back by itself."""
+    S = Symbols(problem, parts, params)
+    examples, near, names = S.of_back(), not S.method.exactly_reversible, S.method.parts
+
+    def step(T: dict) -> dict:
+        before = undone(S.method, S.step(T), S.parts(T), Increment(S.system, S.params(T)))
+        known = {"y": T["known", "y"]} if ("known", "y") in T else None
+        after, found = S.pulled(T, known or before)
+        if known is not None:
+            return {**found, ("part", "y"): known["y"], ("landed", "y"): before["y"]}
+        off = missed(T, T["part", "y"] - after["y"]) if near else {}
+        return {**found, **{("part", name): before[name] for name in names}, **off}
+
+    counts, land = {"step": S.counted()}, None
+    traced = S.trace(step, examples)
+    if near:
+        counts["land"] = S.counted()
+        land = S.trace(step, {**examples, ("known", "y"): examples["part", "y"]})
+    return finished(Steps(Program([], {}), traced, [], land=land, counts=counts, asked=S.asked), merge)
+
+
 def pull_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
     """The program of the pullback of a step at the parts before it, which are known; each step stands by itself."""
     S = Symbols(problem, parts, params)
-    counts, names = S.counted(), S.method.parts
+    counts = S.counted()
     examples = {role: x for role, x in S.of_back().items() if role[0] != "missed"}
     examples = {("state", role[1]) if role[0] == "part" else role: x for role, x in examples.items()}
 
-    def step(T: dict) -> dict:
-        at = S.step(T)
-        _, pull = vjp(lambda parts, p: one_step(S.method, at, parts, Increment(S.system, p)),
-                      {name: T["state", name] for name in names}, S.params(T))
-        counts.nvjp = counts.nfe
-        cotangent, a_params = pull({name: T["cotangent", name] for name in names})
-        found = tree.flatten(a_params)[0]
-        return {**{("cotangent", name): a for name, a in cotangent.items()},
-                **{("aparam", i): T["aparam", i] + found[i] if type(found[i]) is Tensor else T["aparam", i] for i in S.floats}}
-
-    traced = S.trace(step, examples)
+    traced = S.trace(lambda T: S.pulled(T, {name: T["state", name] for name in S.method.parts})[1], examples)
     return finished(Steps(Program([], {}), traced, [], counts={"step": counts}, asked=S.asked), merge)
 
 

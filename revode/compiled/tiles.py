@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 
 from ..engines.protocol import Rows
-from ..stepping import Problem
+from ..stepping import CLOCK, Problem
 from .generate import ARGUMENTS, Source, arguments
 from .loops import LANES, MEMBER, Own
 from .lower import lower_all
 from .native import arguments as as_c
 from .native import build, run_tiles
-from .program import evaluate, kinds
+from .program import V, evaluate, kinds
 from .replay import Grid, given, in_order
 from .rules import prepared
 from .steps import Steps
@@ -32,6 +32,7 @@ ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, a
 ROOM = 1 << 19             # bytes of the widest value of a tile
 PIECE = 1 << 20            # bytes of states that change their layout at a time
 HEAD = [name for _, name in ARGUMENTS].index("saved")          # arguments of a call that are mostly those of the last one
+LOOKS = [name for _, name in ARGUMENTS].index("look") - len(ARGUMENTS)             # so are the places where it looks: from the end
 NOWHERE = np.asarray([-1], np.int64)
 WIDEST = 256               # matrices from this size on are better left to the BLAS: see `worth`
 
@@ -48,6 +49,7 @@ def tile_of(rows: int, dtype: Any) -> int:
 class Tiles:
     """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
     looks_often = False
+    kinds: Callable = staticmethod(kinds)
     pays = 40000               # so many steps take some fifty times as long as one on the tape
 
     def __init__(self, steps: Steps, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool = False,
@@ -60,13 +62,14 @@ class Tiles:
         self.rows = int(np.prod(batch))
         self.nb = len(batch) if self.rows > 1 else 0
         ready = {name: prepared(program) for name, program in steps.programs.items()}
-        self.lowered = lower_all(ready, batch)
-        self.grids = {name: Grid(program, kinds(program)) for name, program in ready.items()}
+        self.lowered = lower_all(ready, batch, self.kinds)
+        self.grids = {name: Grid(program, self.kinds(program)) for name, program in ready.items()}
         self.counts = [(name, counts.nfe, counts.nvjp) for name, counts in steps.counts.items() if name in self.lowered]
         self.outputs, self.brownian = outputs, brownian
         self.arguments = arguments(len(outputs))
         self.memory: Any = None                           # of all tiles; P: what depends on the parameters alone
         self.passed: list[tuple] = []                     # the first arguments of the last call, and as C takes them
+        self.looked: tuple = (None, None)                 # where it looked, likewise
         self.roles: dict[tuple, list] = {}
         self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
@@ -116,6 +119,7 @@ class Tiles:
         self.block: tuple = (-1, None)                    # the first step of a stretch of chunk steps, and its grid values
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
+        self.atimes = {name: np.zeros(problem.N) for name in CLOCK if problem.timed}
         self.save = ended(tuple(problem.save))
         self.drive = problem.driver
 
@@ -128,7 +132,7 @@ class Tiles:
         self.views = {role: self.place(role) for role in self.source.places}
         self.packed: list[tuple[np.ndarray, str, int]] = []        # where in P, and which value of which program
         self.before: dict[str, list[int]] = {}                     # by program: the values that depend on the parameters
-        self.copied: list[tuple[np.ndarray, int]] = []             # where in P, and which leaf lies there as it is
+        self.copied: list[tuple[np.ndarray, int]] = []             # where in P, and which leaf lies there as it is, or transposed
         known = set()
         for name, v, offset, F in self.source.layout.params:
             if offset in known:                                    # what several programs read
@@ -136,8 +140,12 @@ class Tiles:
             known.add(offset)
             values: Any = self.lowered[name].program.values                                        # type: ignore[union-attr]
             room = self.P[offset:offset + F].reshape(values[v].shape)
-            if values[v].op is None:
-                self.copied.append((room, values[v].role[1]))
+            x, of = values[v], values[v] if values[v].op is None else values[values[v].args[0]] if turned(values[v]) else None
+            if x.op is None:
+                self.copied.append((room, x.role[1]))
+            elif of is not None and of.op is None:                     # a transposed leaf is copied as one
+                axes = x.options["axes"]
+                self.copied.append((room.transpose(None if axes is None else [int(i) for i in np.argsort(axes)]), of.role[1]))
             else:
                 self.packed.append((room, name, int(v)))
         for name in dict.fromkeys(name for _, name, _ in (*self.packed, *self.packed_own)):
@@ -197,6 +205,8 @@ class Tiles:
         at the last looks."""
         if kind == "flowed":
             return None if self.source.sums is None else (self.flowed(self.memory), self.source.begins)
+        if kind == "atime":
+            return self.atimes
         found = {}
         kind = "landed" if self.landed and kind == "part" else kind
         for role in self.roles_of(kind):
@@ -242,7 +252,8 @@ class Tiles:
         begin = first // self.chunk * self.chunk
         if self.block[0] != begin:
             self.block = begin, self.table(name, begin, min(begin + self.chunk, self.problem.N))
-        return self.block[1][first - begin:last - begin]
+        whole = self.block[1]                             # the same array again, where all of it is asked for
+        return whole if last - first == len(whole) else whole[first - begin:last - begin]
 
     def table(self, name: str, first: int, last: int) -> np.ndarray:
         columns, own = self.source.layout.columns.get(name, []), self.source.layout.own_columns.get(name, [])
@@ -272,12 +283,23 @@ class Tiles:
         for name, nfe, nvjp in self.counts:
             self.stats.nfe += nfe * times[name]
             self.stats.nvjp += nvjp * times[name]
+        W: Any = self.empty(last - first, self.tiles, len(self.source.clocks)) if self.source.clocks else None
         self.run(first, last, int(begins), int(lands), int(settles),                   # in the order of generate.ARGUMENTS
                  self.columns("begin", edge, edge + 1) if begins and "begin" in within else None, self.columns("step", first, last),
                  self.columns("land", first, first + 1) if lands and "land" in within else None,
                  self.columns("end", first, first + 1) if settles and "end" in within else None,
                  self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), *self.drives(first, last),
-                 *self.counters(), looks, looked, seen, known)
+                 *self.counters(), looks, looked, seen, known, W)
+        for j, (name, _) in enumerate(self.source.clocks):
+            self.atimes[name][first:last] = self.back_home(tree_sum(W[:, :, j].T))
+
+    def empty(self, *shape: int) -> Any:
+        """Room where the generated code runs."""
+        return np.empty(shape, self.dtype)
+
+    def back_home(self, x: Any) -> Any:
+        """What has been made there, on the host."""
+        return x
 
     def run(self, *values: Any) -> None:
         """Call the generated code for every tile. Tables, memory and parameters are mostly those of the last call."""
@@ -285,11 +307,15 @@ class Tiles:
         if len(self.passed) < HEAD:
             self.passed = [(x, as_given(x)) for x in head]
         self.passed = [(x, c if x is before else as_given(x)) for x, (before, c) in zip(head, self.passed, strict=True)]
-        run_tiles(self.function, self.tiles, self.threads, (*(c for _, c in self.passed), *map(as_given, values[HEAD:])))
+        looks = values[LOOKS]
+        if looks is not self.looked[0]:
+            self.looked = looks, as_given(looks)
+        run_tiles(self.function, self.tiles, self.threads, (*[c for _, c in self.passed], *map(as_given, values[HEAD:LOOKS]),
+                                                            self.looked[1], *map(as_given, values[LOOKS + 1:])))
 
     def counters(self) -> tuple[int, int, int]:
-        seed, offset = (self.problem.driver.path.seed, self.problem.driver.path.offset) if self.brownian else (0, 0)
-        return seed, offset, self.problem.n_before
+        path = self.problem.driver.path if self.brownian else None
+        return (0, 0, 0) if path is None else (path.seed, path.offset, path.first + self.problem.n_before)
 
     def drives(self, first: int, last: int) -> tuple[Any, Any]:
         """The increments of these steps, or the widths from which they are made."""
@@ -336,7 +362,7 @@ class Tiles:
         """Where a call looks, and the room for what it sees there."""
         if not looks:
             return NOWHERE, None
-        return ended(tuple(looks)), np.empty((len(looks), self.tiles, self.source.seen), self.dtype)
+        return ended(tuple(looks)), self.empty(len(looks), self.tiles, self.source.seen)
 
     def seen(self, kind: str, looks: Sequence[int], seen: Any) -> dict:
         """What was seen, in arrays with an axis of grid points first."""
@@ -409,6 +435,11 @@ def ended(ns: tuple[int, ...]) -> np.ndarray:
     found = np.asarray([*ns, -1], np.int64)
     found.flags.writeable = False
     return found
+
+
+def turned(x: Any) -> bool:
+    """Whether a value of a program is another one, transposed."""
+    return x.op.name == "transpose" and isinstance(x.args[0], V)
 
 
 def aligned(n: int, dtype: Any) -> np.ndarray:

@@ -19,7 +19,7 @@ from . import tree
 COPIED = 65536                # bytes up to which an array is copied
 SHARED = 1024                 # bytes from which copies of the same array with the same content are one
 SAMPLE = 1024                 # entries of a larger array that are compared
-FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
+FLOATS = frozenset({np.dtype(np.float64), np.dtype(np.float32)})
 STILL = frozenset({float, int, bool, np.float64, np.float32, np.bool_, *(np.dtype(c).type for c in "bhilqBHILQ")})   # immutable
 USUAL = frozenset({*FLOATS, np.dtype(bool), np.dtype(np.int64), np.dtype(np.int32)})
 

@@ -345,7 +345,7 @@ def innermost(leaves: Any) -> Tape | None:
 
 def is_float(x: Any) -> bool:
     """Whether gradients flow through x: a Python float, or a float32 / float64 scalar, array or tensor."""
-    return type(x) in (float, Tensor) or getattr(x, "dtype", None) in (np.float64, np.float32)
+    return type(x) in (float, Tensor) or getattr(x, "dtype", None) in FLOATS
 
 
 def completed(tape: Tape) -> bool:

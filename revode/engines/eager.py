@@ -11,8 +11,8 @@ from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import Tensor, is_float, value_of
 from ..memory import within_memory
 from ..methods.increment import Increment, Recorder, accumulate
-from ..methods.shears import Parts, near_pullback, pullback
-from ..stepping import Problem
+from ..methods.shears import Parts, near_pullback, pullback, undone
+from ..stepping import CLOCK, Problem, one_step
 from ..watch import MANY, begins, flat, stacked
 from .protocol import Rows
 
@@ -41,6 +41,7 @@ class Eager:
         self.cotangents = cotangents
         self.R = Recorder(problem.system, params, zeros(params))
         self.missed: dict[str, Any] = {}
+        self.atimes = {name: np.zeros(problem.N) for name in CLOCK if problem.timed}
         self.few = 0 < sum(x.size for x in self.R.aparams) <= MANY
         self.flowed = [flat(self.R.aparams)] if self.few else []
         self.at = {n: k for k, n in enumerate(problem.save)}
@@ -71,8 +72,11 @@ class Eager:
              looks: Sequence[int] = ()) -> tuple[dict, dict]:
         seen: list[tuple[dict, dict]] = []
         for n in range(last - 1, first - 1, -1):
-            self.parts, self.cotangents = step_back(self.problem, n, self.parts, self.cotangents, self.R,
-                                                    known if n == first else None, self.missed)
+            if self.problem.timed:
+                self.undo(n, known if n == first else None)
+            else:
+                self.parts, self.cotangents = step_back(self.problem, n, self.parts, self.cotangents, self.R,
+                                                        known if n == first else None, self.missed)
             self.enter(n, a_ys)
             if n in looks:
                 seen.append(tree.map(value_of, (self.parts, self.cotangents)))
@@ -84,19 +88,39 @@ class Eager:
             return {}, {}
         return stacked([parts for parts, _ in seen]), stacked([cotangents for _, cotangents in seen])
 
+    def undo(self, n: int, known: Parts | None) -> None:
+        """Undo step n, and pull it back by itself, its times among what it is made of; at `known`, where a step lands on that."""
+        problem, method, parts = self.problem, self.problem.method, self.parts
+        self.parts = undone(method, problem.step(n), parts, Increment(problem.system, self.params))
+        at = self.parts if known is None or method.exactly_reversible else known
+        after, taped = record(problem, n, at, self.params)
+        if at is self.parts and not method.exactly_reversible:
+            note_missed(self.missed, parts["y"] - after["y"], self.cotangents["y"])
+        self.through(n, taped)
+
     def pull(self, last: int, first: int, a_ys: tuple, states: Rows) -> None:
-        problem = self.problem
         for n in range(last - 1, first - 1, -1):
             taped = self.tapes.pop(n, None)
             if taped is None:
-                taped = record(problem, n, {name: x[n - first] for name, x in states.items()}, self.params)[1]
-            after, a_params = taped.pull(self.cotangents)
-            problem.stats.nvjp += taped.nfe
-            if self.look is not None:
-                self.look(n, self.cotangents, after, a_params)
-            accumulate(self.R.aparams, [g for g in tree.flatten(a_params)[0] if g is not None])
-            self.cotangents = after
+                taped = record(self.problem, n, {name: x[n - first] for name, x in states.items()}, self.params)[1]
+            self.through(n, taped)
             self.enter(n, a_ys)
+
+    def through(self, n: int, taped: Taped) -> None:
+        """The cotangents before step n, which has been taken on a tape, from those after it."""
+        after, a_params, *a_clock = taped.pull(self.cotangents)
+        self.problem.stats.nvjp += taped.nfe
+        if self.look is not None:
+            self.look(n, self.cotangents, after, a_params)
+        accumulate(self.R.aparams, [g for g in tree.flatten(a_params)[0] if g is not None])
+        self.clocked(n, *a_clock)
+        self.cotangents = after
+
+    def clocked(self, n: int, a_clock: Any = ()) -> None:
+        """Keep the cotangents of the clock of step n."""
+        if self.problem.timed:
+            for name, a in zip(CLOCK, a_clock, strict=True):
+                self.atimes[name][n] = 0.0 if a is None else a
 
     def enter(self, n: int, a_ys: tuple) -> None:
         if n in self.at:
@@ -115,6 +139,8 @@ class Eager:
             return (np.stack(rows), begins(self.R.aparams)) if rows else None
         if kind == "aparam":
             return dict(enumerate(self.R.aparams))
+        if kind == "atime":
+            return self.atimes
         return self.parts if kind == "part" else self.cotangents if kind == "cotangent" else self.missed
 
 
@@ -127,7 +153,12 @@ class Taped(NamedTuple):
 def record(problem: Problem, n: int, parts: Parts, params: Any) -> tuple[Parts, Taped]:
     """Step n on a tape: the parts after it, and its pullback."""
     before = problem.stats.nfe
-    after, pull = vjp(lambda parts, p: problem.advance(n, parts, Increment(problem.system, p)), parts, params)
+
+    def step(parts: Parts, p: Any, *clock: Any) -> Parts:
+        F = Increment(problem.system, p)
+        return one_step(problem.method, problem.step(n, *clock), parts, F) if clock else problem.advance(n, parts, F)
+
+    after, pull = vjp(step, parts, params, *((problem.clock(n),) if problem.timed else ()))
     return after, Taped(pull, problem.stats.nfe - before)
 
 
@@ -155,10 +186,15 @@ def step_back(problem: Problem, n: int, parts: Parts, cotangent: Parts, R: Recor
     a = cotangent["y"]
     parts, cotangent, defect = near_pullback(method, step, parts, cotangent, R, known)
     if known is None and missed is not None:
-        off = abs(defect)
-        missed["largest"] = np.maximum(missed.get("largest", 0.0), off)
-        missed["weighed"] = missed.get("weighed", 0.0) + abs(value_of(a)) * off
+        note_missed(missed, defect, a)
     return parts, cotangent
+
+
+def note_missed(missed: dict, defect: Any, a: Any) -> None:
+    """What a step back did not undo, and the cotangent that was there."""
+    off = abs(defect)
+    missed["largest"] = np.maximum(missed.get("largest", 0.0), off)
+    missed["weighed"] = missed.get("weighed", 0.0) + abs(value_of(a)) * off
 
 
 def zeros(params: Any) -> list:

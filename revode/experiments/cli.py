@@ -22,12 +22,15 @@ from . import (
     complexity,
     convergence,
     digits,
+    export,
     gbm,
     language,
     names,
     stability,
 )
 from .backends import UserError, cannot_read, whole
+from .checkpoints import EVERY, Checkpoint
+from .ranks import joined
 from .runner import Plan
 from .training import SLOW_ITERATIONS, Fit, compare_plan, train_plan
 
@@ -42,6 +45,8 @@ EXAMPLES = {"train": """examples:
   revode train pendulum --data recorded.txt               your copy of the recording, as published
   revode train spiral --plot spiral.png                   rebuilt and continued beyond the data
   revode train ou --plot ou.png                           a neural SDE by five methods
+  mpiexec -n 4 revode train ou --checkpoint run.npz       the same on four processes; go on if it
+                                                          was ended, on any number
   revode train language --models revdeq --json run.json   a transformer, its depth a fixed point
   revode train digits                                     an image classifier of the same kind
 
@@ -133,6 +138,7 @@ def parser() -> ArgumentParser:
     for name, module in (("complexity", complexity), ("convergence", convergence),
                          ("stability", stability)):
         add_study(commands, name, module)
+    add_export(commands)
     check.add_parser(commands)
     return top
 
@@ -159,12 +165,25 @@ def add_study(subparsers: Any, name: str, module: Any) -> None:
     sub.set_defaults(plan=module.plan)
 
 
-def add_experiment(subparsers: Any, command: str, name: str, module: Any) -> None:
+def add_problem(subparsers: Any, name: str, module: Any) -> Any:
+    """The parser of an experiment, with its OPTIONS."""
     sub = subparsers.add_parser(name, **explained(module))
     for option, default in {**module.OPTIONS, "seed": 0}.items():
         how = dict(ARGUMENTS[option])
         how["help"] += "" if default is None else f"; default {default}"
         sub.add_argument(f"--{option.replace('_', '-')}", default=default, **how)
+    return sub
+
+
+def add_export(commands: Any) -> None:
+    sub = commands.add_parser("export", **explained(export))
+    experiments = sub.add_subparsers(dest="experiment", metavar="EXPERIMENT", required=True)
+    for name, module in EXPERIMENTS.items():
+        export.add_options(add_problem(experiments, name, module))
+
+
+def add_experiment(subparsers: Any, command: str, name: str, module: Any) -> None:
+    sub = add_problem(subparsers, name, module)
     sub.add_argument("--seeds", type=whole(0), nargs="+", metavar="S",
                      help="train once for each; mean and spread")
     sub.add_argument("--iterations", type=whole(1), metavar="N",
@@ -179,6 +198,9 @@ def add_experiment(subparsers: Any, command: str, name: str, module: Any) -> Non
     if command == "train":
         sub.add_argument("--gradient", type=named("gradient"), metavar="G",
                          help="default: reversible")
+        sub.add_argument("--checkpoint", metavar="RUN.npz",
+                         help=f"write the training every {EVERY} iterations; go on from there if "
+                              "the file is there")
         sub.set_defaults(plan=plan_train)
     else:
         sub.add_argument("--full", action="store_true", help="train with every gradient mode")
@@ -224,8 +246,27 @@ def checked_mode(gradient: Any, method: Any) -> Any:
 
 
 def plan_train(args: Namespace) -> Plan:
-    jobs = jobs_of(args, args.gradient)
-    return train_plan(args, jobs, args.iterations or jobs[0].experiment.iterations)
+    jobs = shared_out(args, jobs_of(args, args.gradient))
+    kept = None
+    if args.checkpoint is not None:
+        options = EXPERIMENTS[args.experiment].OPTIONS
+        kept = Checkpoint(args.checkpoint, {"experiment": args.experiment,
+                                            "gradient": names.spell(jobs[0].solve.gradient)}
+                          | {name: str(getattr(args, name)) for name in dict.fromkeys([*options, "seed", "seeds"])})
+    return train_plan(args, jobs, args.iterations or jobs[0].experiment.iterations, kept)
+
+
+def shared_out(args: Namespace, jobs: list[Fit]) -> list[Fit]:
+    """The rows on all ranks of mpiexec, if there are any; UserError for what does not go there."""
+    if (ranks := joined()) is None:
+        return jobs
+    if not jobs[0].experiment.shared:
+        raise UserError(f"{args.experiment} has no batch of paths to share out over ranks; start "
+                        "it without mpiexec")
+    for given, option in ((args.backend == "cuda", "--backend cuda"), (args.certify, "--certify")):
+        if given:
+            raise UserError(f"{option} does not go with mpiexec; start it without")
+    return [job._replace(solve=replace(job.solve, ranks=ranks)) for job in jobs]
 
 
 def plan_compare(args: Namespace) -> Plan:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
-from ..engine.tensor import is_float, value_of
+from ..engine.tensor import is_float, number, value_of
 from ..engines import engine_of
 from ..march import march
 from ..methods.increment import System
@@ -96,7 +96,24 @@ class Backsolve:
                 engine.restart({"y": u})
         result = unravel(u)
         ay = result[len(y):2 * len(y)]
-        return ay[0] if len(y) == 1 else tuple(ay), spread(params, result[2 * len(y):])
+        moved = [self.of_times(problem, params, first, y, a_ys, a_parts, ay, ys)] if problem.timed else []
+        return (ay[0] if len(y) == 1 else tuple(ay), spread(params, result[2 * len(y):]), *moved)
+
+    def of_times(self, problem: Problem, params: Any, first: tuple, last: tuple, a_ys: tuple, a_parts: dict, a_first: Any,
+                 ys: tuple) -> Any:
+        """dL/dts of the continuous solution: a . dy/dt where it is read, -a(t0) . dy/dt where it begins, and nothing between."""
+        a_ts = np.zeros(problem.N + 1)
+
+        def enter(n: int, y: tuple, a: Any, sign: float = 1.0) -> None:
+            f = problem.system.rate(problem.system.coefficients(problem.ts[n], y[0], params), problem.ts[n])
+            dy = (f,) if len(y) == 1 else (y[1], f)
+            a_ts[n] += sign * sum(number(np.sum(x * b)) for x, b in zip(dy, a, strict=True))
+
+        for n, k in problem.rows.items():
+            enter(n, tuple(y[k] for y in ys), [a[k] for a in a_ys])
+        enter(problem.N, last, [a_parts[name] for name in problem.method.outputs])
+        enter(0, first, a_first, -1.0)
+        return a_ts
 
     def compare(self, problem: Problem, n: int, back: Any, truth: Any) -> None:
         """The adjoint belongs to the path that y takes on the way back, which is to be the one that was saved."""

@@ -11,7 +11,7 @@ from ..engines import Engine
 from ..engines.eager import enter
 from ..methods.increment import Recorder, accumulate
 from ..methods.shears import Parts
-from ..stepping import Problem
+from ..stepping import CLOCK, Problem
 
 
 def at_the_end(problem: Problem, cotangent: Any) -> tuple[tuple, Parts]:
@@ -23,10 +23,27 @@ def at_the_end(problem: Problem, cotangent: Any) -> tuple[tuple, Parts]:
 
 def at_the_start(problem: Problem, initial: Any, params: Any, engine: Engine) -> tuple:
     """The gradients, from the cotangents of the initial parts and the sums that an engine has come back with."""
-    a_initial, a_params = pull_start(problem, initial, params, engine.read("cotangent"))
+    a_initial, a_params, *a_clock = pull_start(problem, initial, params, engine.read("cotangent"))
     sums = list(engine.read("aparam").values())
     accumulate(sums, a_params)
-    return a_initial, spread(params, sums)
+    return (a_initial, spread(params, sums), *(of_grid(problem, engine.read("atime"), a) for a in a_clock))
+
+
+def of_grid(problem: Problem, atimes: dict, a_clock: dict) -> np.ndarray:
+    """(N + 1,) dL/dts, from the cotangents of the clocks of all steps, and of that of the initial map, which is step 0's."""
+    N, a_ts = problem.N, np.zeros(problem.N + 1)
+    if not N:
+        a_ts[0] = a_clock["t0"] + a_clock["t1"]
+        return a_ts
+    a = {name: np.array(x, np.float64) for name, x in atimes.items()}
+    for name, x in a_clock.items():
+        a[name][0] += x
+    if not problem.n_before:                     # the step before the first is taken to be as long as that
+        a["h"][0] += a["h_before"][0]
+    a["h"][:-1] += a["h_before"][1:]
+    a_ts[:-1] += a["t0"] - a["h"]
+    a_ts[1:] += a["t1"] + a["h"]
+    return a_ts
 
 
 def spread(params: Any, cotangents: list) -> Any:
@@ -37,15 +54,21 @@ def spread(params: Any, cotangents: list) -> Any:
 
 
 def pull_start(problem: Problem, initial: Any, params: Any, cotangent: Parts) -> tuple:
-    """Pull the cotangents of the initial parts back to y0, and to the float leaves of params: None where nothing flows."""
+    """Pull the cotangents of the initial parts back to y0, and to the float leaves of params: None where nothing flows.
+
+    Where the times are asked for, also to the clock of step 0, by name.
+    """
     R = Recorder(problem.system, params, [])
     if problem.resumed:
-        return cotangent, [None] * len(R.floats)
+        return cotangent, [None] * len(R.floats), *([{}] if problem.timed else [])
     leaves, structure = tree.flatten(initial)
     inputs, before = [R.tape.input(x) for x in leaves], problem.stats.nfe
-    parts = problem.method.start(R, problem.step(0), tree.unflatten(structure, inputs))
+    clock = tuple(R.tape.input(x) for x in problem.clock(0)) if problem.timed else ()
+    parts = problem.method.start(R, problem.step(0, clock), tree.unflatten(structure, inputs))
     problem.stats.nvjp += problem.stats.nfe - before
     seeds = [(part.slot, 1 * cotangent[name]) for name, part in parts.items() if type(part) is Tensor and part.tape is R.tape]
-    found = R.tape.pull(seeds, [*(x.slot for x in inputs), *R.slots])
+    found = R.tape.pull(seeds, [*(x.slot for x in (*inputs, *clock)), *R.slots])
     a_initial = [np.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=False)]
-    return tree.unflatten(structure, a_initial), found[len(leaves):] or [None] * len(R.floats)
+    a_clock, a_params = found[len(leaves):len(leaves) + len(clock)], found[len(leaves) + len(clock):] or [None] * len(R.floats)
+    named = [dict(zip(CLOCK, (a or 0.0 for a in a_clock), strict=True))] if clock else []
+    return tree.unflatten(structure, a_initial), a_params, *named

@@ -46,7 +46,12 @@ class Direct:
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
         if self.by_programs(problem, initial, params):
             return stored(problem, initial, params)
-        result, pull = vjp(lambda initial, params: march(problem, initial, params), initial, params)
+        def whole(initial: Any, params: Any, *ts: Any) -> Any:
+            problem.times = [ts[0][n] for n in range(problem.N + 1)] if ts else None
+            return march(problem, initial, params)
+
+        result, pull = vjp(whole, initial, params, *([problem.grid] if problem.timed else []))
+        problem.times = None
         problem.stats.peak_states = problem.N + 1
 
         def counted(cotangent: Any) -> tuple:

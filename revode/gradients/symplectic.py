@@ -75,18 +75,28 @@ class StageByStage(Eager):
                 Y.append(combine(states["y"][n - first], weights(A[i]), K))
                 K.append(F(times[i], Y[i], step.dx) if i + 1 < used else None)                 # of the last one nobody asks
             aY: list[Any] = [None] * used
+            a_clock = [0.0, 0.0, 0.0, 0.0]
             for i in range(used - 1, -1, -1):
-                aY[i] = self.stage(times[i], Y[i], step.dx, combine(b[i] * a, weights(A[:, i]), aY))
+                aY[i], *found = self.stage(times[i], Y[i], step.dx, combine(b[i] * a, weights(A[:, i]), aY))
+                a_t, a_h = (0.0 if x is None else x for x in found or (None, None))
+                c = float(tab.c[i])                                                # t = (1 - c) t0 + c t1
+                a_clock = [x + y for x, y in zip(a_clock, ((1 - c) * a_t, c * a_t, a_h, 0.0), strict=True)]
+            self.clocked(n, a_clock)
             self.cotangents = {"y": combine(a, [(1.0, i) for i in range(used)], aY)}
             self.enter(n, a_ys)
 
-    def stage(self, t: Any, Y: Any, dx: Any, aK: Any) -> Any:
-        """One evaluation on a tape, and back: the cotangent of its stage; that of the parameters is added to the sums."""
-        _, back = vjp(lambda Y, p: Increment(self.problem.system, p)(t, Y, dx), Y, self.params)
-        aY, a_params = back(aK)
+    def stage(self, t: Any, Y: Any, dx: Any, aK: Any) -> tuple:
+        """One evaluation on a tape, and back: the cotangent of its stage (and of t and h, where the times are asked for); that of the
+        parameters is added to the sums."""
+        def one(Y: Any, p: Any, *clock: Any) -> Any:
+            at, length = clock or (t, dx)
+            return Increment(self.problem.system, p)(at, Y, length)
+
+        _, back = vjp(one, Y, self.params, *((t, dx) if self.problem.timed else ()))
+        aY, a_params, *a_clock = back(aK)
         self.problem.stats.nvjp += 1
         accumulate(self.R.aparams, [g for g in tree.flatten(a_params)[0] if g is not None])
-        return aY
+        return aY, *a_clock
 
 
 def weights(column: np.ndarray) -> list[tuple[float, int]]:

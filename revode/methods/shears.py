@@ -184,6 +184,17 @@ def pullback(word: Word, parts: Parts, cotangent: Parts, R: Recorder) -> tuple[P
     return parts, cotangent
 
 
+def undone(method: Any, step: Step, parts: Parts, F: Increment) -> Parts:
+    """The parts before a step: the inverse of its word, or y ~ Phi_{-h}(y1) of a method that is nearly reversible."""
+    if method.exactly_reversible:
+        return inverse(method.word(step), parts, F)
+    y1, = F.read(("y",), parts)
+    before = method.flow(F, step.t1, step.t0, y1, -step.dx)
+    for _ in range(method.correct):
+        before = before + (y1 - method.flow(Increment(F.system, F.params), step.t0, step.t1, before, step.dx))
+    return {"y": before}
+
+
 def near_pullback(method: Any, step: Step, parts: Parts, cotangent: Parts, R: Recorder,
                   known: Parts | None = None) -> tuple[Parts, Parts, Any]:
     """Undo one step of a method that is nearly reversible: y ~ Phi_{-h}(y1), then pull back Phi_h at y (or at what is known).
@@ -193,13 +204,9 @@ def near_pullback(method: Any, step: Step, parts: Parts, cotangent: Parts, R: Re
     y1 = parts["y"]
     F = Increment(R.system, R.plain)
     F.memo = {"y": {t: value.values for t, value in R.memo.get("y", {}).items()}}
-    y, = F.read(("y",), parts)
-    before = method.flow(F, step.t1, step.t0, y, -step.dx)
-    for _ in range(method.correct):
-        before = before + (y1 - method.flow(Increment(R.system, R.plain), step.t0, step.t1, before, step.dx))
+    parts = undone(method, step, parts, F)
     cotangent = dict(cotangent)
     R.flush("y", cotangent)
-    parts = {"y": before}
     y, = R.read(("y",), known or parts)
     after = method.flow(R, step.t0, step.t1, y, step.dx)
     g, = R.pull(after, cotangent["y"], [y])

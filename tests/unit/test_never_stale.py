@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 import revode as rv
+from revode import stepping
 from revode.compiled import backend, plans
 from revode.compiled.backend import Backend
 from revode.methods.increment import Recorder
@@ -536,3 +537,22 @@ def test_a_field_that_tells_them_apart_at_a_later_state_is_refused(backend, grad
     # in tests a program that is not the field is an error; elsewhere the tape takes over, and refuses
     with pytest.raises((TypeError, AssertionError), match=r"another one for a tensor|not that of the field"):
         rv.grad(loss)(0.4)
+
+
+def test_a_grid_that_was_kept_is_told_by_its_bits():
+    """Times that have passed their checks are kept for the next solve: what differs, in a time or in the steps' dtype, is another."""
+    ts, found = np.linspace(0.0, 1.0, 33), []
+    for change in (lambda: None, lambda: ts.__imul__(2.0), lambda: ts.__setitem__(7, ts[7] + 0.01)):
+        change()
+        found.append([solved(how, ts=ts)[0] for how in ("eager", EXACT)])
+        known = stepping.passed(ts)
+        assert known is not ts and known.tobytes() == ts.tobytes() and not known.flags.writeable
+        for a, b in zip(*found[-1], strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert len({first[0].tobytes() for first, _ in found}) == 3
+    ts[3] = ts[5]
+    for _ in range(2):
+        with pytest.raises(ValueError, match="strictly increasing"):
+            solved("eager", ts=ts)
+    assert rv.solve(lambda t, y, p: -p * y, Y0.astype(np.float32), TS, P.astype(np.float32), save=[0]).ys.dtype == np.float32
+    assert stepping.known_of(stepping.passed(TS))[np.dtype(np.float32)].dtype == np.float32
