@@ -180,7 +180,15 @@ class Backend:
             _plans().compared(made, runner, direction, problem, parts, params)
 
     def build(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Any:
-        if direction != "search" and (self.name == "native" or (self.strict and not self.auto)):    # strict: the same bits from NumPy
+        native, mirrored = self.name == "native", self.strict and not self.auto                # strict: the same bits from NumPy
+        if direction == "search" and (native or mirrored):
+            from .search_tiles import searching
+            try:
+                return searching(steps, parts, problem, self.strict, native)
+            except NotTraceable as error:
+                self.say(problem, f"backend={self.name!r}: adaptive steps of %s are replayed, because they have no loop: %s",
+                         logging.INFO, error)
+        elif native or mirrored:
             from .mirror import Mirror
             from .plans import inside
             from .tiles import Tiles
@@ -188,7 +196,7 @@ class Backend:
                          self.strict, self.threads, make=None if self.name == "native" else Mirror)
         from .replay import Replay
         from .search import Search
-        return (Search if direction == "search" else Replay)(steps, parts, self.merge)
+        return (Search if direction == "search" else Replay)(steps, parts, self.merge and not self.strict)
 
     def pays(self, family: Any, problem: Problem) -> bool:
         """Whether enough steps of this kind have been asked for; without a family each solve stands for itself."""

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checks import check_backend, check_params, check_y0
+from ..checks import check_backend, check_exact, check_params, check_y0, checked_gradient, of_one_arithmetic, on_lattice
 from ..engine import tree
 from ..engine.derivatives import custom_vjp
 from ..engine.tangents import jvp_of
 from ..engine.tensor import innermost, value_of
+from ..exact import Flushed, Lattice
 from ..finite import guarded
 from ..gradients import Automatic, Direct
 from ..march import march
@@ -31,7 +32,7 @@ from ..stepping import Stats as SolveStats
 from ..tangent import tangent
 from .implicit import Implicit, Phantom, norm
 from .iterations import Mixed, Until, counted
-from .maps import Map, check_numbers, checked
+from .maps import Map, check_double, check_numbers, checked
 from .relaxation import Anderson, RevDEQ
 from .words import adjoint_reached, of_iterations, reached
 
@@ -71,7 +72,7 @@ class FixedPoint(NamedTuple):
 
 def fixed_point(f: Callable, z0: Any, params: Any = None, x: Any = None, *, method: Any = None, tol: float | None = 1e-3,
                 atol: float = 1e-8, max_steps: int = 100, gradient: Any = None, compute: Any = None,
-                backend: str = "auto") -> FixedPoint:
+                backend: str = "auto", exact: bool | Lattice | None = None) -> FixedPoint:
     """Find z = f(z, params, x) by iteration, differentiably.
 
     Parameters
@@ -93,6 +94,8 @@ def fixed_point(f: Callable, z0: Any, params: Any = None, x: Any = None, *, meth
     compute : np.float32 evaluates f in float32 on a float64 z; params and x are then float32. With
         beta a multiple of 1/4 such a RevDEQ is rebuilt to the last bit for some iterations.
     backend : as for `solve`. With a stop rule the forward iterations run on the tape.
+    exact : True, or a Lattice(bits), as for `solve`: RevDEQ (or a word of your own) is run back without a wrong bit, after any
+        number of iterations; what they destroy is kept, log2(1 / |1 - beta|) bits an update and entry. With Reversible() only.
 
     Returns
     -------
@@ -120,6 +123,7 @@ def fixed_point(f: Callable, z0: Any, params: Any = None, x: Any = None, *, meth
     method = RevDEQ() if method is None else method
     check_numbers(tol, atol, max_steps, compute)
     mode = checked(method, gradient)
+    until = Mixed(method, tol, atol, max_steps) if isinstance(method, Anderson) else Until(tol, atol, max_steps)
     with of_iterations():
         check_y0(z0)
         z0 = tree.map(lambda leaf: leaf.view() if isinstance(leaf, np.ndarray) else leaf, z0)            # yours stays writeable
@@ -127,12 +131,17 @@ def fixed_point(f: Callable, z0: Any, params: Any = None, x: Any = None, *, meth
         initial = layout.pack(z0)
         first = value_of(initial)
         both = check_params({"params": params, "x": x}, first if compute is None else np.zeros(1, compute))
-        chosen = check_backend(Asked(f, z0, None, backend=backend))
+        asked = Asked(f, z0, None, backend=backend, exact=exact)
+        chosen = check_backend(asked)
+        lattice, made = check_exact(asked, as_method(method))
+        if lattice is not None:
+            check_double(first)
+            made, _ = on_lattice(lattice, made, initial)
+            mode, chosen = checked_gradient(gradient, made), of_one_arithmetic(chosen, until.tol is not None)
     map_, stats = Map(f, compute, layout), Stats()
     system = System(map_, stats, scalar=None if first.dtype == np.float64 else first.dtype.type, refuse=map_.refuse)
-    until = Mixed(method, tol, atol, max_steps) if isinstance(method, Anderson) else Until(tol, atol, max_steps)
-    problem = counted(as_method(method), system, until, first)
-    problem.backend = chosen
+    problem = counted(made, system, until, first)
+    problem.backend, problem.flushed = chosen, None if lattice is None else Flushed(made)
     problem.unstable = True              # no equation stands behind these steps, so nobody asks how well they follow it
     problem.strict = getattr(mode, "strict", False)
     problem.asked = {"y0": innermost(tree.flatten(initial)[0]) is not None, "params": innermost(tree.flatten(both)[0]) is not None}

@@ -111,6 +111,13 @@ def check_numbers(tol: Any, atol: Any, max_steps: Any, compute: Any) -> None:
         raise TypeError(f"fixed_point: compute={compute!r}; np.float32, np.float64, or None for z's own dtype")
 
 
+def check_double(z: Any) -> None:
+    """The lattice of exact mode is one of float64 numbers."""
+    if z.dtype != np.float64:
+        raise TypeError(f"fixed_point: exact=True takes a z0 of float64, and this is {z.dtype}; pass z0.astype(np.float64), with "
+                        "compute=np.float32 if f is to stay in float32")
+
+
 def checked(method: Any, gradient: Any) -> Any:
     """The gradient mode, or the default for this method; TypeError where they do not go together."""
     if not isinstance(method, (RevDEQ, Picard, Anderson, UserMethod)):

@@ -18,6 +18,7 @@ WORDS = (
     (r"and comes before the times: solve\(field, y0, ts, params\)", "and comes after f: fixed_point(f, z0, params, x)"),
     (r"smaller steps, a shorter solve, or a look at the field there", "fewer iterations, or a look at f there"),
     (r"what came in for the solution", "what came in for z"), (r"follows the solve", "follows it"),
+    (r"use Coupled\(base, lam\).*shears\(\.\.\.\)", "use RevDEQ(beta), or a word of your own made by rv.shears"),
 )
 
 

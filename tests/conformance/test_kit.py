@@ -464,6 +464,19 @@ def test_the_c_example_conforms(capsys: pytest.CaptureFixture, tmp_path: Path) -
     assert status == 0 and out.splitlines()[-1] == "7 conform, 1 not offered", out
 
 
+@pytest.mark.parametrize("name", ["coupled-midpoint-uniform", "ees25-x0.1-back"])
+def test_an_exported_solver_conforms(name: str, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    """rv.export_c, and a main that speaks JSON."""
+    from reference.adapters.c.exported import export
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    words = export(conformance.cases.chosen(name)[0].problem, tmp_path)
+    subprocess.run([compiler, "-Wall", "-Wextra", "-Werror", "-pedantic", "-o", tmp_path / "solver", *words], check=True)
+    status, out, _ = run_command(capsys, "--exec", str(tmp_path / "solver"), "--cases", f"{name},verlet")
+    assert status == 0 and out.splitlines()[-1] == "1 conforms, 1 not offered", out
+
+
 # ------------------------------------------------------------------------------------------------- ours, and the peers'
 OURS = {"swept": "coupled-*,alf*,reversible-heun*,leapfrog-midpoint*,*verlet,*-back,near-*,diagonal-*,revdeq*",
         "replay": "coupled-rk4-lam0.999,verlet-order8,alf-order4,reversible-heun,near-rk4-correct1,general-coupled-midpoint",

@@ -24,6 +24,7 @@ from revode.exact import FULL, Contract, Exact, Flushed, divided
 from revode.gradients.cotangents import pull_start, spread
 from revode.methods.increment import Recorder
 from revode.problem import Asked
+from revode.stepping import states
 from tests.strict_cases import needs_compiler
 
 rng = np.random.default_rng(7)
@@ -97,6 +98,28 @@ def same(a: Any, b: Any) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(rv.tree.flatten(a)[0], rv.tree.flatten(b)[0], strict=True))
 
 
+def fed(asked: Asked, slopes: dict) -> Any:
+    """The gradients of a sweep that is fed with stored states, for a loss with these slopes at its outputs at grid points; on its way
+    every state, and every buffer, is held against the one that had been there."""
+    problem, initial, params, layout = prepare(asked)
+    stored, R = [parts for _, parts in states(problem, initial, params)], Recorder(problem.system, params, zeros(params))
+    outputs, a = problem.method.outputs, {name: 0 * x for name, x in stored[-1].items()}
+    seeds = {n: tuple(layout.pack(slope(layout.open(stored[n][name])))[None] for name in outputs) for n, slope in slopes.items()}
+    problem.flushed.turn()
+    N = problem.N
+    a = enter(a, outputs, seeds[N], 0) if N in seeds else a
+    for n in range(N - 1, -1, -1):
+        back, a = step_back(problem, n, stored[n + 1], a, R)
+        assert same(problem.flushed.after(n, back), stored[n]), n
+        a = enter(a, outputs, seeds[n], 0) if n in seeds else a
+    assert not any(stored[0][name].any() for name in problem.method.buffers)
+    assert problem.flushed.left == 0
+    R.flush_all(a)
+    a_initial, a_params = pull_start(problem, initial, params, a)
+    R.collect(a_params)
+    return layout.unpack(a_initial if isinstance(a_initial, tuple) else (a_initial,)), spread(params, R.aparams)
+
+
 @pytest.mark.filterwarnings("ignore::revode.ParasiteWarning")          # not whether a method suits the problem
 @pytest.mark.parametrize("word", WORDS)
 class TestEveryWord:
@@ -116,23 +139,7 @@ class TestEveryWord:
         _, gradients, stats = both(word, N)
         assert stats.exact
         assert stats.roundtrip.absolute == 0.0
-        problem, initial, params, layout = prepare(Asked(field, start_of(method), grid(N), PARAMS, method, exact=True))
-        states = [s.parts for _, s in rv.steps(field, start_of(method), grid(N), PARAMS, method=method, exact=True)]
-        problem.flushed = None                              # its buffers come with the states
-        R, outputs = Recorder(problem.system, params, zeros(params)), problem.method.outputs
-        a = {name: 0 * x for name, x in states[N].items()}
-        seeds = {n: tuple(np.cos(states[n][name])[None] for name in outputs) for n in (N // 3, N)}
-        a = enter(a, outputs, seeds[N], 0)
-        for n in range(N - 1, -1, -1):
-            back, a = step_back(problem, n, states[n + 1], a, R)
-            # at a flush the states differ by what has left the buffer, and by nothing else
-            assert same({k: back[k] for k in method.parts}, {k: states[n][k] for k in method.parts})
-            if n == N // 3:
-                a = enter(a, outputs, seeds[n], 0)
-        R.flush_all(a)
-        a_initial, a_params = pull_start(problem, initial, params, a)
-        R.collect(a_params)
-        assert same(gradients, (layout.unpack(a_initial if isinstance(a_initial, tuple) else (a_initial,)), spread(params, R.aparams)))
+        assert same(gradients, fed(Asked(field, start_of(method), grid(N), PARAMS, method, exact=True), {N // 3: np.cos, N: np.cos}))
 
     def test_near_full_backpropagation_and_nearer_on_a_finer_lattice(self, word: str) -> None:
         """The lattice adds to every step a noise of 2^-(s+1), and a contraction p units more; N = 60 steps pass it on, amplified as
@@ -230,41 +237,71 @@ def test_division_of_whole_numbers_in_both_forms(numbers: list, q: int) -> None:
         assert list(zip(a.tolist(), r.tolist(), strict=True)) == expected
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.data())
-def test_random_words_come_back(data: st.DataObject) -> None:
-    """Words of random shears with random scales, on random grids, with resync or without: every bit of y0, z0, w0."""
-    names = ("y", "z", "w")
-    count = data.draw(st.integers(1, 5))
-    chosen = []
-    for _ in range(count):
-        target = data.draw(st.sampled_from(names))
+def rotated(t: Any, y: Any, params: Any) -> Any:
+    return np.roll(y, 1, axis=-1) * np.cos(t) - y ** 3 * params["c"] / (1 + y * y)
+
+
+def bent(t: Any, y: Any, params: Any) -> Any:
+    return np.where(y > params["b"], np.maximum(y, -1.0) * 0.3, y @ params["A"]) - np.mean(y, axis=-1, keepdims=True)
+
+
+@st.composite
+def words(draw: Any) -> tuple:
+    """(a word of random shears over three parts, whether it may grow): scales of both signs, about a part or not, above 1; a Swap."""
+    names, wild, chosen = ("y", "z", "w"), draw(st.booleans()), []
+    for _ in range(draw(st.integers(1, 5))):
+        target = draw(st.sampled_from(names))
         reads = tuple(n for n in names if n != target)
-        q = data.draw(st.integers(1, 64))
-        p = data.draw(st.integers(max(1, q // 2), q))
-        about = data.draw(st.sampled_from([None, reads[0]]))
-        sign = 1 if about else data.draw(st.sampled_from([1, -1]))               # of the others a step may double the state
-        chosen.append((target, reads, sign * p / q, about, data.draw(st.floats(-1, 1))))
-    swap = data.draw(st.booleans())
+        q = draw(st.integers(1, 4096 if draw(st.booleans()) else 12))
+        p = draw(st.integers(max(1, q // 2), q + (q // 8 if wild else 0)))
+        about, sign = draw(st.sampled_from([None, *reads])), draw(st.sampled_from([1, -1]))
+        if about is not None and sign < 0 and (not wild or any(x[3] and x[2] < 0 for x in chosen)):
+            sign = 1                                         # else each step might make the state three times as large, and again
+        chosen.append((target, reads, sign * p / q, about, draw(st.floats(-1, 1))))
+    swap = draw(st.booleans())
 
     def step(t0: Any, t1: Any, dx: Any) -> list:
         def shear(target: str, reads: tuple, scale: float, about: str | None, c: float) -> rv.Shear:
-            return rv.Shear(target, reads, lambda F, u, v: F(t0, u, dx) * c + np.cos(v) * (0.1 * c) * dx, scale, about)
+            return rv.Shear(target, reads, lambda F, u, v: F(t0, u, dx) * c + F(t1, v, dx * c), scale, about)
         return [shear(*x) for x in chosen] + ([rv.Swap("y", "w")] if swap else [])
 
-    method = rv.shears(step, parts=names)
-    N = data.draw(st.integers(1, 120))
-    ts = np.cumsum(np.random.default_rng(data.draw(st.integers(0, 99))).uniform(1e-3, 0.1, N + 1))
+    return rv.shears(step, parts=names), wild
+
+
+NOISE = {"none": {}, "diagonal": {"diffusion": lambda t, y, p: 0.2 * np.cos(y) * p["c"], "noise": rv.Brownian(3)},
+         "general": {"diffusion": lambda t, y, p: np.stack([0.1 * np.sin(y), 0.2 * y @ p["A"]], -1), "noise": rv.Brownian(4)},
+         "tree": {"diffusion": lambda t, y, p: 0.2 * np.cos(y) * p["c"], "noise": rv.BrownianTree(5, 0.0, 20.0)}}
+
+
+@settings(max_examples=40, deadline=None)
+@given(words(), st.data())
+def test_random_words_come_back_at_every_step(drawn: tuple, data: st.DataObject) -> None:
+    """Random words, fields, grids, dtypes, noise, saved and kept states: every bit of every state, and the gradient from stored states
+    in every bit."""
+    method, wild = drawn
+    field, noise = data.draw(st.sampled_from([network, rotated, bent])), NOISE[data.draw(st.sampled_from(list(NOISE)))]
+    dtype: Any = data.draw(st.sampled_from([np.float64, np.float32]))
+    N = data.draw(st.integers(1, 6 if wild else 40))
+    ts = np.cumsum(np.random.default_rng(data.draw(st.integers(0, 99))).uniform(1e-3, 0.05, N + 1))
+    y0, params = Y0.astype(dtype), rv.tree.map(lambda x: x.astype(dtype), PARAMS)
+    options: dict = {"method": method, "exact": rv.Lattice(data.draw(st.integers(24, 36)))}
+    middle, resync = N // 2, data.draw(st.sampled_from([None, 1, 7]))
     found = []
 
     def loss(y0: Any, params: Any) -> Any:
-        sol = rv.solve(network, y0, ts, params, method=method, exact=True, save=[-1],
-                       gradient=rv.Reversible(resync=data.draw(st.sampled_from([None, 7]))))
+        sol = rv.solve(field, y0, ts, params, save=[middle, N] if middle < N else [N], gradient=rv.Reversible(resync),
+                       backend="eager", **options, **noise)
         found.append(sol.stats)
-        return np.sum(sol.y1)
+        return np.sum(np.sin(sol.ys))
 
-    rv.grad(loss)(Y0, PARAMS)
+    gradients = rv.grad(loss, argnums=(0, 1))(y0, params)
     assert found[0].exact
+    # with kept states the pending pullbacks come in at each of them: the same numbers, summed in another order
+    truth = fed(Asked(field, y0, ts, params, **options, **noise), {middle: np.cos, N: np.cos})
+    if resync is None:
+        assert same(gradients, truth)
+    for a, b in zip(rv.tree.flatten(gradients)[0], rv.tree.flatten(truth)[0], strict=True):
+        assert np.allclose(a, b, rtol=0, atol=1e4 * float(np.finfo(dtype).eps) * (1 + np.max(np.abs(b))))
 
 
 class TestAround:
@@ -441,6 +478,7 @@ ENGINES = {"tape": {"backend": "eager"}, "replay": {"backend": "replay"}, "mirro
            "native": {"backend": "native"}}
 
 
+@pytest.mark.sample(4)
 @pytest.mark.filterwarnings("ignore::revode.ParasiteWarning")
 @pytest.mark.parametrize("word", ["coupled midpoint .999", "coupled euler 1/3", "reversible heun", "alf .75", "twisted", "verlet",
                                   "ees27", "near rk4"])
@@ -509,6 +547,63 @@ def test_noise_and_adaptive_grids_on_the_engines() -> None:
             found.append(sol.stats)
             return np.sum(sol.y1 ** 2)
 
-        if options.get("arithmetic") != "strict" and options["backend"] != "native":         # one arithmetic ahead and back
-            rv.grad(adaptive, argnums=(0, 1))(Y0, PARAMS)
-            assert found[1].exact
+        rv.grad(adaptive, argnums=(0, 1))(Y0, PARAMS)
+        assert found[1].exact
+        assert found[1].backend == ("eager" if options["backend"] == "eager" else "replay")       # the tape's bits, as ahead
+
+
+# ---------------------------------------------------------------------------------------- fixed points
+
+def mapped(z: Any, params: Any, x: Any) -> Any:
+    return np.tanh(0.4 * z @ params["A"] + x)
+
+
+@pytest.mark.parametrize("options", [{"tol": None, "max_steps": 200}, {"tol": 1e-12, "max_steps": 400}], ids=["200", "tol"])
+@pytest.mark.parametrize("beta", [0.5, 0.8, 1.2, 0.75])
+def test_iterations_come_back_after_any_number_of_them(beta: float, options: dict, caplog: pytest.LogCaptureFixture) -> None:
+    """Where in floating point the way back ends after 16 of them."""
+    found: dict[str, tuple] = {}
+    for name in ("tape", "replay", "native") if beta == 0.8 else ("tape", "replay"):
+        if name == "native" and needs_compiler.args[0]:
+            continue
+        seen: list = []
+
+        def loss(params: Any, x: Any, z0: Any, name: str = name, seen: list = seen) -> Any:
+            seen.append(rv.fixed_point(mapped, z0, params, x, method=rv.RevDEQ(beta), exact=True, **ENGINES[name], **options))
+            return np.sum(np.sin(seen[-1].z))
+
+        with caplog.at_level("INFO", logger="revode"):
+            gradients = rv.grad(loss, argnums=(0, 1, 2))(PARAMS, Y0, 0.1 * Y0)
+        stats, N = seen[0].stats, seen[0].steps
+        assert stats.exact
+        assert stats.roundtrip.absolute == 0.0
+        assert stats.bits_bound == pytest.approx(2 * N * Y0.size * math.log2(1 / abs(1 - beta)), rel=1e-12)
+        assert abs(stats.bits_stored - stats.bits_bound) <= 0.03 * stats.bits_bound + 2 * 5 * Y0.size
+        found[name] = gradients, stats.backend
+    assert same(found["tape"][0], found["replay"][0])
+    if "native" in found:
+        # the stop rule is the tape's, whose bits the generated code has not: then replay goes back, and says so
+        assert found["native"][1] == ("native" if options["tol"] is None else "replay")
+        assert ("goes back in the place of native" in caplog.text) == (options["tol"] is not None)
+        assert options["tol"] is None or same(found["native"][0], found["tape"][0])
+    truth = rv.grad(lambda *args: np.sum(np.sin(rv.fixed_point(mapped, args[2], *args[:2], method=rv.RevDEQ(beta),
+                                                               gradient=rv.Direct(), **options).z)), argnums=(0, 1, 2))(
+        PARAMS, Y0, 0.1 * Y0)
+    for a, b in zip(rv.tree.flatten(found["tape"][0])[0], rv.tree.flatten(truth)[0], strict=True):
+        # units of 2^-48, some of them in each iteration of a contraction: 10 at most remain; dL/dz0 dies out
+        assert np.max(np.abs(a - b)) < 1e3 * 2.0 ** -48 * max(np.max(np.abs(b)), 1e-3)
+
+
+def test_what_an_exact_fixed_point_refuses() -> None:
+    for kind, words, options in (
+            (TypeError, "fixed_point: exact=True .* Picard.* cannot be; use RevDEQ", {"method": rv.Picard()}),
+            (TypeError, "Direct.. does not; use gradient=Reversible", {"gradient": rv.Direct()}),
+            (TypeError, "z0 of float64.*compute=np.float32", {"z0": Y0.astype(np.float32)}),
+            (ValueError, "nearest is 7/10", {"method": rv.RevDEQ(0.3000001)}), (TypeError, "exact=3", {"exact": 3})):
+        with pytest.raises(kind, match=words):
+            rv.fixed_point(mapped, options.pop("z0", Y0), PARAMS, Y0, **{"exact": True, **options})             # type: ignore[arg-type]
+    single = rv.tree.map(lambda x: x.astype(np.float32), (PARAMS, Y0))
+    found = rv.vjp(lambda p: rv.fixed_point(mapped, Y0, p, single[1], exact=True, compute=np.float32), single[0])
+    assert found[0].stats.exact is False                     # not before a gradient
+    found[1](rv.tree.map(lambda x: np.ones_like(x) if isinstance(x, np.ndarray) else None, found[0]))
+    assert found[0].stats.exact

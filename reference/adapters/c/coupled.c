@@ -3,32 +3,12 @@
        cc -O2 -o coupled coupled.c -lm
        revode check --exec ./coupled --cases 'coupled-midpoint*'
 
-   A program reads one JSON object from its standard input and prints one. No JSON library is needed for that: the names that
-   matter are looked for in the text, and the numbers after a name are read in order, whatever brackets stand between them. */
+   A program reads one JSON object from its standard input and prints one. json.h does that. */
+#include "json.h"
 #include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
 enum { D = 3, H = 4, STEPS = 64 };
 static char text[1 << 16];
-
-/* The numbers of the array (or the number) that belongs to a name, after the place `from`. */
-static int numbers(const char* from, const char* name, double* out, int most) {
-  char key[32];
-  snprintf(key, sizeof key, "\"%s\":", name);
-  const char* at = strstr(from, key);
-  if (!at) return 0;
-  int depth = 0, count = 0;
-  for (at += strlen(key); count < most; ) {
-    if (*at == '[') depth++, at++;
-    else if (*at == ']') { at++; if (--depth == 0) break; }
-    else if (*at == ',' || *at == ' ') { if (*at == ',' && !depth) break; at++; }
-    else if (*at == '}' || !*at) break;
-    else out[count++] = strtod(at, (char**)&at);
-  }
-  return count;
-}
 
 /* f(t, y) = tanh(y W1 + t b1) W2 + b2 - k y, and its pullback: ay += a df/dy, and the gradient of the parameters */
 static struct { double W1[D * H], b1[H], W2[H * D], b2[D], k; } p, g;
@@ -83,22 +63,6 @@ static void psi_vjp(double t, double h, const double* y, const double* a, double
   field_vjp(t + h / 2, Y, b, aY);
   for (int i = 0; i < D; i++) b[i] = h / 2 * aY[i], ay[i] += aY[i];
   field_vjp(t, y, b, ay);
-}
-
-static void print(const char* name, const double* x, int n) {
-  printf("\"%s\": [", name);
-  for (int i = 0; i < n; i++) printf(i ? ", %.17g" : "%.17g", x[i]);
-  printf("]");
-}
-
-static void print_rows(const char* name, const double* x, int rows, int n) {
-  printf("\"%s\": [", name);
-  for (int r = 0; r < rows; r++) {
-    printf(r ? ", [" : "[");
-    for (int i = 0; i < n; i++) printf(i ? ", %.17g" : "%.17g", x[r * n + i]);
-    printf("]");
-  }
-  printf("]");
 }
 
 int main(void) {
