@@ -16,12 +16,12 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from .adaptive import PID, Adaptive, broadcast
+from .adaptive import PID, Adaptive, by_leaf
 from .compiled import Backend
 from .driving import ControlledSystem, Noise, NoisySystem, Path, SmoothlyControlledSystem
 from .engine import tree
 from .engine.derivatives import vjp_of_own as vjp
-from .engine.tensor import Tensor, beside, innermost, is_float, joined, number, value_of
+from .engine.tensor import Tensor, beside, innermost, is_float, number, value_of
 from .exact import Exact, Flushed, Lattice, bits_for
 from .gradients import Automatic, Direct, Reversible
 from .methods import EES, TABLEAUX, Coupled, NearReversible
@@ -30,6 +30,7 @@ from .methods.increment import System, nested
 from .methods.protocol import as_method
 from .problem import Asked, Layout
 from .stepping import Problem, State, Stats, keep, known_of, passed
+from .times import with_stops
 
 logger = logging.getLogger("revode")
 
@@ -51,14 +52,14 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     params = check_params(asked.params, first.astype(seen) if layout.promoted else first)
     system = System(field, Stats(), None if layout.plain else layout.pack, None if layout.plain else layout.open,
                     None if seen == np.float64 else np.dtype(seen).type, misfit)
-    problem = gridded(asked, method, system, ts, first)
+    problem = gridded(asked, method, system, ts, first, seen)
     drive(problem, asked, ts, output_of(initial, method), tree.map(value_of, params))
     if problem.plain or getattr(chosen, "device", None) is not None:
         problem.backend = chosen
     problem.flushed = Flushed(method) if lattice is not None else None
     problem.widths = () if layout.alone else tuple(map(prod, layout.shapes))
     problem.asked = {name: innermost(tree.flatten(part)[0]) is not None
-                     for name, part in (("y0", initial), ("params", (params, asked.ts)), ("ts", asked.ts))}       # judged as params
+                     for name, part in (("y0", initial), ("params", (params, asked.ts, asked.stops)), ("ts", (asked.ts, asked.stops)))}
     return problem, initial, params, layout
 
 
@@ -79,7 +80,7 @@ OTHERWISE = {       # what other solvers call it: what to do here
     "dt": "the steps of a fixed grid are those of ts; with a controller the first one is dt0",
     "events": "there are none; step by hand with steps(...), and stop when you like", "event_fn": "step by hand with steps(...)",
     "event": "there are none; step by hand with steps(...), and stop when you like",
-    "dense_output": "there is none; pass the times as save_at=, or put them into ts", "jac": "all methods are explicit; leave it out",
+    "dense_output": "pass interpolate=True, and ask sol.at(t)", "jac": "all methods are explicit; leave it out",
     "vectorized": "batch axes lead in y and are always allowed; leave it out", "bm": "pass noise=Brownian(seed)",
     "sde": "pass the drift as the field, and diffusion= and noise=Brownian(seed)", "key": "pass noise=Brownian(seed)",
 }
@@ -146,15 +147,20 @@ def of_numbers(y0: Any) -> Any:
         raise ValueError(f"solve: y0 is {y0!r}, a list whose rows differ in length; give an array, or a tree of arrays") from None
 
 
-def gridded(asked: Asked, method: Any, system: System, ts: np.ndarray, first: Any) -> Problem:
-    """The problem on a fixed grid, or on one that a controller is to make."""
-    plain, state0 = isinstance(first, (np.ndarray, np.generic)), asked.state0
+def gridded(asked: Asked, method: Any, system: System, ts: np.ndarray, first: Any, seen: Any) -> Problem:
+    """The problem on a fixed grid, or on one that a controller is to make; seen: the dtype in which the field gets its times."""
+    plain, state0, stops = isinstance(first, (np.ndarray, np.generic)), asked.state0, check_stops(asked.stops)
     if asked.controller is None:
-        hs = check_steps(ts, first.dtype)
-        problem = Problem(method, system, ts, hs, saved_of(asked.save, ts), None)
+        hs, save = check_steps(ts, first.dtype), saved_of(asked.save, ts)
+        if len(stops):
+            own, ts = ts, with_stops(ts, stops, seen)
+            places = np.flatnonzero(np.isin(ts, own))
+            hs, save = steps_of(ts, first.dtype), tuple(places[list(save)].tolist())
+        problem = Problem(method, system, ts, hs, save, None)
         before = hs[0] if len(hs) else 0.0
     else:
         adaptive = check_adaptive(asked, method, ts, first, system.unpack is None)
+        adaptive.stop_at(with_stops(ts, stops, seen)[1:].tolist())
         problem = Problem(method, system, [ts[0]], [], (), None, adaptive=adaptive)
         before = asked.dt0 or 0.0
     problem.progress, problem.stats, problem.plain = asked.progress, system.stats, plain
@@ -434,7 +440,7 @@ def check_times(asked: Asked) -> np.ndarray:
     if fixed and (asked.dt0 is not None or asked.save_at is not None):
         raise ValueError("solve: dt0 and save_at belong to adaptive solves; pass controller=PID(rtol, atol) as well, or use "
                          "save= with a fixed grid")
-    if type(ts) is Tensor:
+    if type(ts) is Tensor or type(asked.stops) is Tensor:
         check_differentiated(asked)
         ts = value_of(ts)
     if not fixed:
@@ -466,16 +472,9 @@ def check_single(ts: Any) -> None:
                          "to have steps chosen, or a grid such as np.linspace(t0, t1, 101) (an array of two times is one step)")
 
 
-def as_times(ts: Any, fixed: bool) -> Any:
-    """Times, of which some may be tensors, as one tensor of float64; without any as they are."""
-    if isinstance(ts, (list, tuple)) and any(type(t) is Tensor for t in ts):
-        if fixed:
-            check_single(ts)
-        made = np.empty(len(ts), object)
-        made[:] = ts
-        ts = made
-    ts = joined(ts)
-    return ts.astype(np.float64) if type(ts) is Tensor and ts.dtype != np.float64 else ts
+def check_stops(stops: Any) -> np.ndarray:
+    """(k,) the stops, of which those that are not between the ends of the solve are of no matter."""
+    return np.zeros(0) if stops is None else numbers_of(value_of(stops), "stops").ravel()
 
 
 def check_differentiated(asked: Asked) -> None:
@@ -520,13 +519,18 @@ def check_params(params: Any, y: Any) -> Any:
     return tree.unflatten(structure, checked)
 
 
+def steps_of(ts: np.ndarray, dtype: Any) -> np.ndarray:
+    hs = (ts[1:] - ts[:-1]).astype(dtype)
+    hs.flags.writeable = False           # a step of it may then meet tensors as it is
+    return hs
+
+
 def check_steps(ts: np.ndarray, dtype: Any) -> np.ndarray:
     """(N,) the steps of a fixed grid, in y's dtype."""
     known = known_of(ts)
     if dtype in known:
         return known[dtype]
-    hs = (ts[1:] - ts[:-1]).astype(dtype)
-    hs.flags.writeable = False           # a step of it may then meet tensors as it is
+    hs = steps_of(ts, dtype)
     if not hs.all():
         n = int(np.argmin(hs != 0))
         raise ValueError(f"solve: the step from ts[{n}] to ts[{n + 1}], {ts[n + 1] - ts[n]:.3g}, is zero in {dtype}; take larger "
@@ -619,14 +623,23 @@ def check_adaptive(asked: Asked, method: Any, ts: np.ndarray, y: Any, alone: boo
                          "as save_at=[...], or save=[-1] for the end alone")
     if y.dtype != np.float64:                        # in which times are not rounded
         check_resolution(ts, y.dtype, steps=RESOLVED)
-    for name in ("rtol", "atol"):
-        shape = np.shape(getattr(controller, name))
-        if shape and (not alone or broadcast(shape, y.shape) != y.shape):
-            raise ValueError(f"solve: PID has {name} of shape {shape} for {'y' if alone else 'a tree y, as a vector'} {y.shape}; "
-                             "give one number, or, for a y that is one array, an array that broadcasts against it")
+    controller = fitted(controller, y if alone else asked.y0)
     direction = 1.0 if ts[1] > ts[0] else -1.0
     times = None if save_at is None else check_save_at(save_at, ts, direction)
-    return Adaptive(controller, float(ts[1]), direction, dt0, times, last_only, y.dtype)
+    return Adaptive(controller, float(ts[1]), direction, dt0, None if asked.interpolate else times, last_only, y.dtype)
+
+
+def fitted(controller: PID, y: Any) -> PID:
+    """The controller with tolerances that fit y: a number, or an array that broadcasts against it; for a tree one for each entry."""
+    found = {name: getattr(controller, name) for name in ("rtol", "atol") if type(getattr(controller, name)) is not float}
+    flat = {name: by_leaf(name, given, y) for name, given in found.items()}
+    return replace(controller, **flat) if isinstance(y, (dict, list, tuple)) and flat else controller
+
+
+def check_smooth(problem: Problem) -> None:
+    if problem.driver is not None:
+        raise TypeError("solve: interpolate=True goes along dy/dt = f(t, y), and with noise or a piecewise linear control there is no "
+                        "such slope; pass the times in ts (or save_at), or use HermiteCubic")
 
 
 def check_save_at(save_at: Any, ts: np.ndarray, direction: float) -> tuple[float, ...]:
@@ -651,7 +664,7 @@ def check_backend(asked: Asked) -> Backend | None:
         raise ValueError(f"solve: threads={threads!r}; a whole number, 1 or more, or None for one per core")
     if backend == "eager":
         return None
-    # What is chosen by itself gives the bits of the tape, so that nothing depends on when it was chosen.
+    # What is chosen by itself gives the bits of the tape, until native code takes over at a solve that is known (promote.py).
     auto = backend == "auto"
     return Backend("replay" if auto else backend, auto, not auto, arithmetic == "strict", threads)
 

@@ -35,6 +35,8 @@ class Asked:
     threads: int | None = None
     arithmetic: str = "fast"
     exact: Any = None
+    stops: Any = None
+    interpolate: bool = False
 
 
 class Layout:

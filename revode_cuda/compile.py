@@ -202,7 +202,9 @@ def function(source: str, name: str, real: str = "double", mode: str = "strict",
 
     shared : bytes of dynamic shared memory that the launch will ask for; more than 48 KB must be allowed here.
     """
-    return _function(compile(source, real, arch(), mode).cubin, name, shared, _device())
+    found, allowed = _function(compile(source, real, arch(), mode).cubin, name, _device())
+    _allow(found, allowed, shared)
+    return found
 
 
 def launch(source: str, name: str, grid: int | tuple, block: int | tuple, args: Sequence[Any], shared: int = 0,
@@ -230,12 +232,16 @@ def _module(cubin: bytes, device: int) -> Any:
 
 
 @cache
-def _function(cubin: bytes, name: str, shared: int, device: int) -> Any:
-    found = _module(cubin, device).get_function(name)
-    if shared > 48 * 1024:
+def _function(cubin: bytes, name: str, device: int) -> tuple[Any, list[int]]:
+    """A function, and the bytes of shared memory that it may ask for: the most that anybody has asked for."""
+    return _module(cubin, device).get_function(name), [48 * 1024]
+
+
+def _allow(function: Any, allowed: list[int], shared: int) -> None:
+    if shared > allowed[0]:
         from cupy.cuda import driver
-        driver.funcSetAttribute(found.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
-    return found
+        driver.funcSetAttribute(function.ptr, driver.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, shared)
+        allowed[0] = shared
 
 
 def _triple(size: int | tuple) -> tuple[int, ...]:

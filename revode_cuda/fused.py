@@ -11,11 +11,13 @@ revode_cuda.host: a Device says where.
 """
 from __future__ import annotations
 
+import inspect
 from bisect import bisect_right
 from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,7 +37,7 @@ from revode.problem import Asked
 from revode.stepping import CLOCK, Problem
 
 from . import plan as planning
-from .arrays import require_cupy
+from .arrays import on_device, require_cupy
 from .plan import CannotBeFused, Plan, Plans
 
 STEPS = 1 << 16            # at most so many steps in one launch
@@ -254,7 +256,12 @@ class Fusing(Backend):
         if any(type(x) is Tensor for x in tree.flatten((parts, params))[0]):
             self.refuse("a derivative of a derivative records every operation on a tape; take first derivatives")
             return True
-        return False
+        found = device_arrays(problem.system.field, getattr(problem.system, "diffusion", None))
+        if found:
+            why = f"the field holds the device array {', '.join(found)}, and its trace runs on the host; pass it in params"
+            self.refuse(why)
+            self.tell(problem, NotTraceable(why))
+        return bool(found)
 
     def no_search(self, problem: Problem) -> str | None:
         return "a controller looks at the error of each of its adaptive steps"
@@ -293,6 +300,26 @@ class Fusing(Backend):
     def refuse(self, why: str) -> None:
         if not self.auto:
             raise CannotBeFused(f"solve: this solve cannot be fused, because {why}, or backend='eager'")
+
+
+def device_arrays(*functions: Any) -> list[str]:
+    """The names of device arrays that functions reach besides their arguments: closed over, global, or of an object's own."""
+    found, todo, seen = [], [f for f in functions if f is not None], set()
+    while todo:
+        f = todo.pop()
+        if id(f) in seen:
+            continue
+        seen.add(id(f))
+        function = f if isinstance(f, FunctionType) else getattr(f, "__func__", None) or vars(type(f)).get("__call__")
+        if not isinstance(function, FunctionType) or function.__module__.partition(".")[0] in ("revode", "numpy"):
+            continue
+        names = inspect.getclosurevars(function)
+        for name, x in {**names.globals, **names.nonlocals, **getattr(getattr(f, "__self__", f), "__dict__", {})}.items():
+            if callable(x) and not isinstance(x, type):
+                todo.append(x)
+            elif any(on_device(leaf) for leaf in (tree.flatten(x)[0] if isinstance(x, (dict, list, tuple)) else [x])):
+                found.append(name)
+    return sorted(found)
 
 
 def to_host(x: Any) -> Any:

@@ -1,7 +1,10 @@
 """The GPU benchmark: bits, repeatability, errors, times, and the share of the peak. Checks before it times.
 
-    python reference/benchmarks/gpu.py --out results        # writes results/gpu.json and results/gpu.md; needs a GPU and CuPy
+    python reference/benchmarks/gpu.py --prepare ready              # without a GPU: desired values, and kernels that are compiled
+    python reference/benchmarks/gpu.py --use ready --out results    # writes results/gpu.json and gpu.tar.gz; needs a GPU and CuPy
     python reference/benchmarks/gpu.py --out results --rehearse     # tiny sizes on the host: does the script itself work?
+
+Without --use both are made first, the kernels by many processes; none is compiled while something is timed.
 
     1  strict bits     the fused kernel in strict mode against the same source compiled for the host
     2  two runs        of everything that is timed: equal in every bit or not
@@ -9,9 +12,10 @@
     4  times           loss and gradient, medians; only for contenders whose error is that of their precision
     5  FLOP/s          of the matrix products alone, over the peak that a large product reaches on this device
 
-Contenders run in processes of their own with a time limit for each case, so that a crash or a hang costs one case. Every line
-is kept in gpu.json as it comes, and what could not be run is listed with the reason. Within --minutes (default 7.5) in all.
-The exit status is 0; 1 where one of revode's own results is wrong; 2 where there is no GPU.
+Contenders run in processes of their own with a time limit for each case, so that a crash or a hang costs one case; after an error
+of CUDA's, which spoils all that follows, the rest goes to a new process. Every line is kept in gpu.json as it comes, and what
+could not be run is listed with the reason; the archive holds the report (gpu.md) and the logs. Within --minutes (default 7.5).
+The exit status is 0; 1 where one of revode's own results is wrong, or did not come; 2 where there is no GPU.
 """
 from __future__ import annotations
 
@@ -21,11 +25,15 @@ import json
 import os
 import platform
 import queue
+import shutil
 import subprocess
 import sys
+import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -52,6 +60,8 @@ UNITS = {"coupled-midpoint": 4 + 4 * (1 + 2), "reversible-heun": 1 + (1 + 2)}
 # 4 evaluations, 1e3 * 4 * 100 eps = 1e-10, and the growth of the reverse sweep. float32: the same with its eps, 1e-2 or better.
 ALLOWED = {"float64": 1e-8, "float32": 2e-2}
 PART = 512               # trajectories that one host process takes on for the desired values
+BAD = ("wrong", "failed", "timeout")
+CONTEXT = ("CUDADriverError", "CUDARuntimeError", "CUDA_ERROR", "cudaError", "illegal memory access")      # of one that is dead
 
 
 class Case(NamedTuple):
@@ -110,15 +120,10 @@ def revode_on(backend: str, arithmetic: str) -> Callable:
 
 def revode_gradient(rv: Any, work: Work, case: Case, y0: Any, params: Any, options: dict) -> Callable:
     """Loss and gradient through solve, as a user writes it."""
-    chosen = {"method": rv.Coupled("midpoint", lam=LAM) if case.method == "coupled-midpoint" else rv.ReversibleHeun(),
-              "save": [-1], **options}
-    if work.sde:
-        chosen |= {"diffusion": lambda t, y, p: works.diffusion(np, t, y, p), "noise": rv.Brownian(seed=SEED)}
-    field = works.drift if work.sde else works.field
-    ts = work.h * np.arange(work.N + 1)
+    field, ts, chosen = asked(rv, work, case)
 
     def loss(y0: Any, params: Any) -> Any:
-        return works.loss(np, rv.solve(lambda t, y, p: field(np, t, y, p), y0, ts, params, **chosen).y1)
+        return works.loss(np, rv.solve(field, y0, ts, params, save=[-1], **chosen, **options).y1)
 
     both = rv.value_and_grad(loss, argnums=(0, 1))
 
@@ -127,6 +132,15 @@ def revode_gradient(rv: Any, work: Work, case: Case, y0: Any, params: Any, optio
         return value, [ay0, *aparams]
 
     return run
+
+
+def asked(rv: Any, work: Work, case: Case) -> tuple[Callable, Any, dict]:
+    """The field, the grid, and the options that say which solve it is."""
+    chosen = {"method": rv.Coupled("midpoint", lam=LAM) if case.method == "coupled-midpoint" else rv.ReversibleHeun()}
+    if work.sde:
+        chosen |= {"diffusion": lambda t, y, p: works.diffusion(np, t, y, p), "noise": rv.Brownian(seed=SEED)}
+    field = works.drift if work.sde else works.field
+    return lambda t, y, p: field(np, t, y, p), work.h * np.arange(work.N + 1), chosen
 
 
 def wait(rehearse: bool) -> None:
@@ -217,12 +231,12 @@ def joined(parts: list[Path]) -> tuple[float, list[np.ndarray]]:
 
 def worker(args: argparse.Namespace) -> int:
     """Computes cases one after another; answers with a line of JSON when it begins one and when it is done with it."""
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)                                          # what libraries print is not an answer
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)                                      # what libraries print is not an answer
+        return answered(args, lambda **answer: print(json.dumps(answer), file=answers, flush=True))
 
-    def say(**answer: Any) -> None:
-        print(json.dumps(answer), file=answers, flush=True)
 
+def answered(args: argparse.Namespace, say: Callable) -> int:
     folder = Path(args.out)
     for text in args.cases.split(","):
         case = Case(*text.split(":"))
@@ -241,7 +255,11 @@ def worker(args: argparse.Namespace) -> int:
         except Exception as error:
             import traceback
             traceback.print_exc()
-            say(case=text, status="failed", detail=f"{type(error).__name__}: {error}"[:500])
+            detail = f"{type(error).__name__}: {error}"[:500]
+            dead = any(word in detail for word in CONTEXT)
+            say(case=text, status="failed", detail=detail, dead=dead)
+            if dead:
+                return 1
     if args.worker in CONTENDERS:
         say(versions={name: getattr(importlib.import_module(name), "__version__", "?") for name in CONTENDERS[args.worker].needs})
     return 0
@@ -321,8 +339,7 @@ def strict_bits(case: Case, rehearse: bool) -> dict:
     """
     import revode
     import revode_cuda as rv
-    work = GPU_WORKS[case.work]
-    work = work._replace(N=50, batch=min(work.batch, 67))
+    work = for_bits(case)
     problem = works.problem(work, case.dtype)
     arrays = problem.y0, problem.params
     tape = as_numpy(revode_gradient(revode, work, case, *arrays, {"backend": "eager"})())
@@ -408,6 +425,7 @@ def command(key: str, cases: list[Case], args: argparse.Namespace, part: int = 0
 
 
 def environment(threads: int | None) -> dict[str, str]:
+    """threads: of the libraries; None for as many as they like."""
     more = {"XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUNBUFFERED": "1"}
     if threads:
         more |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
@@ -424,7 +442,7 @@ def run_cases(key: str, cases: list[Case], args: argparse.Namespace, seconds: fl
             return
         with open(Path(args.out) / f"{key}.log", "a") as log:
             process = subprocess.Popen(command(key, waiting, args), stdout=subprocess.PIPE, stderr=log, text=True,
-                                       cwd=ROOT, env=environment(None))
+                                       cwd=ROOT, env=environment(None) | ({"XDG_CACHE_HOME": args.cache} if args.cache else {}))
         lines = answers_of(process)
         status = ""
         while True:
@@ -442,6 +460,11 @@ def run_cases(key: str, cases: list[Case], args: argparse.Namespace, seconds: fl
             if "case" in answer:
                 waiting = [case for case in waiting if str(case) != answer["case"]]
                 yield answer
+                if answer.get("dead"):
+                    process.kill()
+                    process.wait()
+                    status = "dead"
+                    break
                 if answer["status"] == "absent" and "No module named" in answer.get("detail", ""):
                     process.kill()                          # it will not be there for the other cases either
                     process.wait()
@@ -451,6 +474,8 @@ def run_cases(key: str, cases: list[Case], args: argparse.Namespace, seconds: fl
                 yield answer
         if not waiting:
             return
+        if status == "dead":
+            continue                                        # the others get a context of their own
         if not status:
             status = "failed"
         detail = f"longer than {limit:.0f} s, or out of its share of the time" if status == "timeout" else \
@@ -462,6 +487,7 @@ def desired_values(args: argparse.Namespace, clock: Clock) -> list[str]:
     """Step 0: the desired values, by NumPy in float64, several processes at a time. Returns what went wrong."""
     jobs: list[tuple[Case, int]] = []
     pairs = list(dict.fromkeys((case.work, case.method) for case in args.chosen))
+    pairs = [pair for pair in pairs if not (Path(args.out) / f"desired-{'-'.join(pair)}.npz").exists()]
     for work, method in pairs:
         parts = -(-size(work, args.rehearse).batch // PART)
         jobs += [(Case(work, method, "float64"), part) for part in range(parts)]
@@ -494,6 +520,55 @@ def desired_values(args: argparse.Namespace, clock: Clock) -> list[str]:
         for path in parts:
             path.unlink()
     return problems
+
+
+def texts(cases: list[Case], arch: str) -> list[tuple[str, str, str, str]]:
+    """The kernels of all cases, as compile takes them: those that are timed, and those whose bits are compared."""
+    import revode
+    from revode_cuda import fused
+    from revode_cuda.plan import CannotBeFused
+    found: dict[tuple, None] = {}
+
+    def function(text: str, shared: int, real: str, mode: str) -> None:
+        found[text, real, arch, mode] = None
+
+    device = fused.Device("none", np, arch, function, None)
+    for case in cases:
+        for work, modes in ((GPU_WORKS[case.work], ("strict", "fast")), (for_bits(case), ("strict",))):
+            problem, (field, ts, options) = works.problem(work, case.dtype), asked(revode, work, case)
+            for mode in modes:
+                try:
+                    fused.planned(field, problem.y0, ts, problem.params, device, mode, None, False, options)
+                except CannotBeFused:
+                    continue                                # the worker says so
+    return [*found]
+
+
+def for_bits(case: Case) -> Work:
+    """Its work in 50 steps, and a batch that no tile divides."""
+    work = GPU_WORKS[case.work]
+    return work._replace(N=50, batch=min(work.batch, 67))
+
+
+def compiled(asked: tuple[str, str, str, str]) -> float:
+    """Seconds that a kernel took to compile, or to be found in the cache folder."""
+    from revode_cuda.compile import compile
+    start = time.perf_counter()
+    compile(*asked)
+    return time.perf_counter() - start
+
+
+def warm(cases: list[Case], arch: str, cache: str) -> dict:
+    """Compile all kernels into a folder, by as many processes as there are cores. None is compiled while anything is timed."""
+    before, start = os.environ.get("XDG_CACHE_HOME"), time.perf_counter()
+    os.environ["XDG_CACHE_HOME"] = cache                    # that of the processes of the pool
+    try:
+        with ProcessPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
+            took = list(pool.map(compiled, texts(cases, arch)))
+    finally:
+        os.environ.pop("XDG_CACHE_HOME")
+        os.environ.update({"XDG_CACHE_HOME": before} if before else {})
+    return {"kernels": len(took), "longest": max(took, default=0.0), "seconds": time.perf_counter() - start}
 
 
 def about_the_machine(rehearse: bool) -> dict:
@@ -572,14 +647,39 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def save(results: dict, args: argparse.Namespace) -> None:
-    folder = Path(args.out)
-    (folder / "gpu.json").write_text(json.dumps(results, indent=1, allow_nan=True) + "\n")
-    (folder / "gpu.md").write_text(report(results))
+    """gpu.json as far as it goes."""
+    (Path(args.results) / "gpu.json").write_text(json.dumps(results, indent=1, allow_nan=True) + "\n")
+
+
+def archive(results: dict, args: argparse.Namespace) -> None:
+    """One file for the rest: the report, and the logs."""
+    (Path(args.out) / "gpu.md").write_text(report(results))
+    with tarfile.open(Path(args.results) / "gpu.tar.gz", "w:gz") as file:
+        for path in sorted([*Path(args.out).glob("*.md"), *Path(args.out).glob("*.log")]):
+            file.add(path, path.name)
+
+
+def prepare(args: argparse.Namespace) -> int:
+    """What needs no GPU, into a folder for --use."""
+    folder = Path(args.prepare)
+    folder.mkdir(parents=True, exist_ok=True)
+    args.out = str(folder)
+    found = warm(args.chosen, args.arch, str(folder))
+    print(f"{found['kernels']} kernels for {args.arch}, the longest took {found['longest']:.1f} s", flush=True)
+    problems = desired_values(args, Clock(args.minutes))
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    (folder / "host.log").unlink(missing_ok=True)
+    print(f"ready: --use {folder.name}")
+    return min(1, len(problems))
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python reference/benchmarks/gpu.py", description="Benchmark on a GPU; see the file's head.")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="where gpu.json, gpu.md and the logs go")
+    parser.add_argument("--out", metavar="FOLDER", help="where gpu.json and gpu.tar.gz go")
+    parser.add_argument("--prepare", metavar="FOLDER", help="make there what needs no GPU: desired values, compiled kernels")
+    parser.add_argument("--use", metavar="FOLDER", help="what --prepare has made")
+    parser.add_argument("--arch", default="sm_90", help="for --prepare (sm_90)")
     parser.add_argument("--minutes", type=float, default=7.5, help="time for all of it (7.5)")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds for one case of one contender (60)")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, metavar="CONTENDER", help=f"of {', '.join(CONTENDERS)}")
@@ -590,16 +690,33 @@ def main() -> int:
     args = parser.parse_args()
     if args.worker:
         return worker(args)
+    args.chosen, args.cache = [Case(*text.split(":")) for text in args.cases.split(",")] if args.cases else CASES, None
+    if args.prepare:
+        return prepare(args)
+    if not args.out:
+        parser.error("give --out FOLDER, or --prepare FOLDER")
     missing = None if args.rehearse else no_gpu()
     if missing:
         print(f"no GPU, so nothing was measured: {missing}\nTry the script out with --rehearse.", file=sys.stderr)
         return 2
-    clock = Clock(args.minutes)
     Path(args.out).mkdir(parents=True, exist_ok=True)
-    args.chosen = [Case(*text.split(":")) for text in args.cases.split(",")] if args.cases else CASES
-    results: dict = {"command": " ".join(["python", "reference/benchmarks/gpu.py", *sys.argv[1:]]).replace(str(args.out), "OUT"),
+    with tempfile.TemporaryDirectory(prefix="revode-gpu-") as scratch:
+        args.results, args.out = args.out, scratch
+        if args.use:
+            shutil.copytree(args.use, scratch, dirs_exist_ok=True)
+        return benchmark(args, Clock(args.minutes))
+
+
+def benchmark(args: argparse.Namespace, clock: Clock) -> int:
+    """All five steps, in a scratch folder, args.out."""
+    results: dict = {"command": " ".join(["python", "reference/benchmarks/gpu.py", *sys.argv[1:]]).replace(args.results, "OUT"),
                      "about": about_the_machine(args.rehearse), "chosen": [list(case) for case in args.chosen], "problems": [],
-                     "bits": [], "peak": {}, "cases": {}, "versions": {}}
+                     "compiled": {}, "bits": [], "peak": {}, "cases": {}, "versions": {}}
+    if not args.rehearse:
+        from revode_cuda.compile import arch
+        args.cache = args.out
+        results["compiled"] = warm(args.chosen, arch(), args.cache)
+        print("{kernels} kernels compiled or found in {seconds:.0f} s, the longest in {longest:.1f} s".format(**results["compiled"]))
     results["problems"] += desired_values(args, clock)
     print(f"desired values from the host; {clock.left:.0f} s left", flush=True)
     if not args.rehearse:
@@ -625,10 +742,15 @@ def main() -> int:
             shown = f"{1e3 * answer['seconds']:9.3f} ms" if "seconds" in answer else answer.get("detail", "")[:100]
             print(f"{contender.key:16} {case!s:36} {answer['status']:9} {shown}", flush=True)
             save(results, args)
-    print(f"written: {args.out}/gpu.md, gpu.json; {clock.left:.0f} s left")
-    wrong = [row for row in results["bits"] if row["status"] == "wrong"]
-    wrong += [r for key in OURS for r in results["cases"].get(key, {}).values() if r["status"] == "wrong"]
-    return 1 if wrong else 0
+    archive(results, args)
+    print(f"written: gpu.json, gpu.tar.gz; {clock.left:.0f} s left")
+    return verdict(results)
+
+
+def verdict(results: dict) -> int:
+    """1 where one of revode's own results is wrong, or its process did not come to it."""
+    ours = [*results["bits"], *(row for key in OURS for row in results["cases"].get(key, {}).values())]
+    return int(any(row["status"] in BAD for row in ours))
 
 
 if __name__ == "__main__":

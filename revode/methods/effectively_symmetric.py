@@ -10,9 +10,10 @@ adding it to y_n gains an order for each pass (`correct`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from math import fsum, isfinite, pi, sin, sqrt
 from numbers import Real
+from operator import add
 from typing import Any
 
 from .increment import Increment
@@ -30,7 +31,7 @@ class LowStorage(Method):
     order: int = 2
     reversal_order: int = 5       # m: one round trip is off by O(h^(m+1))
     correct: int = 0
-    error_weights: tuple[float, ...] | None = None      # of the stage increments K_i
+    error_weights: tuple[float, ...] | None = None      # of the stage increments K_i; and of one more, at (t + h, y + K_1)
     parts = ("y",)
     outputs = ("y",)
     noise = True
@@ -62,16 +63,17 @@ class LowStorage(Method):
     def flow(self, F: Increment, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
         """y(t1) from y(t0)."""
         d: Any = None
-        error: Any = None
+        weights, terms, start = self.error_weights if errors is not None else None, [], y
         for i, (a, b, c) in enumerate(zip(self.A, self.B, self.c, strict=True)):
             K = F(t0 if c == 0.0 else t0 + c * (t1 - t0), y, dx)
-            if errors is not None and self.error_weights is not None:
-                term = self.error_weights[i] * K
-                error = term if error is None else error + term
+            if weights is not None:
+                terms.append(weights[i] * K)
+                if i == 0 and len(weights) > len(self.A):
+                    terms.append(weights[-1] * F(t1, start + K, dx))
             d = K if d is None else a * d + K
             y = y + b * d
         if errors is not None:
-            errors.append(error)
+            errors.append(reduce(add, terms) if terms else None)
         return y
 
 
@@ -149,7 +151,8 @@ def EES(stages: int, correct: int = 0) -> LowStorage:
         A_{i+1} = -sin((2i-1) theta) / sin((2i+1) theta),   B_i = 2 sin(theta) sin((2i-1) theta),   B_s = sin(theta)^2
 
     with theta = pi / (2s), in the low-storage form of EES25: a restarted, smoothed leapfrog. Order 2, reversal order 2s - 1.
-    Stability: real axis to 3.92 (s = 4), 5.81 (s = 6); imaginary {0}, with a growth that is small. An error estimate from s = 3 on.
+    Stability: real axis to 3.92 (s = 4), 5.81 (s = 6); imaginary {0}, with a growth that is small. With a controller, from s = 3 on,
+    one more evaluation estimates the error to leading order.
 
     Parameters
     ----------
@@ -179,13 +182,13 @@ def EES(stages: int, correct: int = 0) -> LowStorage:
 
 
 def error_weights(A: tuple[float, ...], B: tuple[float, ...]) -> tuple[float, ...] | None:
-    """The shortest weights e of the stage increments that estimate the local error; None with fewer than three stages.
+    """The shortest weights e of the stage increments, and of one more at (t + h, y + K_1), that estimate the local error to
+    leading order; None with fewer than three stages, which cannot.
 
-        sum e = 0,     e . c = 0,     e . A c = b . A c - 1/6          c: the stage times, A c: what the stages make of f = t
+        sum e = 0,     e . c = 0,     e . A c = b . A c - 1/6,     e . c^2 = b . c^2 - 1/3
 
-    so that of the two third-order terms it is the one of f' f' f that is matched: on linear problems the estimate is the local
-    error to leading order. (The other one has no weights of its own: c^2 lies in the span of 1, c and A c.) Solved by Gram and
-    Schmidt, 1 and c being taken off A c.
+    c: the stage times, A c: what the stages make of f = t; the last two are the terms of third order. Of the stages alone one of them
+    is out of reach: A c is a combination of c and c^2 for every s. Solved by Gram and Schmidt.
     """
     if len(A) < 3:
         return None
@@ -202,18 +205,17 @@ def error_weights(A: tuple[float, ...], B: tuple[float, ...]) -> tuple[float, ..
     def dot(u: list[float], v: list[float]) -> float:
         return fsum(x * y for x, y in zip(u, v, strict=True))
 
-    ones = [1.0] * len(A)
-    c, _ = run(ones)
-    Ac, _ = run(c)
-    _, wanted = run(Ac)
-    basis: list[list[float]] = []
-    for vector in (ones, c, Ac):
-        rest = vector
-        for u in basis:
-            rest = [x - dot(u, rest) / dot(u, u) * y for x, y in zip(rest, u, strict=True)]
-        basis.append(rest)
-    last = basis[-1]
-    return tuple((wanted - 1 / 6) * x / dot(last, Ac) for x in last)
+    c, _ = run([1.0] * len(A))
+    (Ac, _), squares = run(c), [x * x for x in c]
+    conditions = [([1.0] * (len(A) + 1), 0.0), ([*c, 1.0], 0.0), ([*Ac, 0.0], run(Ac)[1] - 1 / 6),
+                  ([*squares, 1.0], run(squares)[1] - 1 / 3)]
+    basis: list[tuple[list[float], float]] = []
+    for vector, value in conditions:
+        for u, wanted in basis:
+            share = dot(u, vector) / dot(u, u)
+            vector, value = [x - share * y for x, y in zip(vector, u, strict=True)], value - share * wanted
+        basis.append((vector, value))
+    return tuple(fsum(wanted / dot(u, u) * u[i] for u, wanted in basis) for i in range(len(A) + 1))
 
 
 @dataclass(frozen=True)

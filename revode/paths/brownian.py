@@ -29,6 +29,8 @@ import numpy as np
 
 from .philox import WORD, normals
 
+SLACK = 8          # units in the last place by which a time may be outside of a tree: what sums of steps are off by
+
 
 @dataclass(frozen=True)
 class Brownian:
@@ -44,8 +46,10 @@ class Brownian:
     seed : 0 .. 2^64 - 1. Different seeds give independent noise.
     shape : (*batch, channels) of dW; None takes the shape that is asked for.
     offset : the number of the first trajectory of this batch; the batch may be solved in parts.
+    first : the number of the first step. Two solves with first=0 and first=N, N the steps of the one, see two windows of one path,
+        whose increments are independent; with the same first they see the same increments.
 
-    Raises TypeError or ValueError for a seed, shape or offset that is none.
+    Raises TypeError or ValueError for a seed, shape, offset or first that is none.
 
     Cost: about 40 ns a number in NumPy, forward and again back; some 3.5 ns in compiled programs. No state is held.
     Source: Salmon and others 2011 (Philox, counters).
@@ -60,14 +64,15 @@ class Brownian:
     seed: int
     shape: tuple[int, ...] | None = None
     offset: int = 0
+    first: int = 0
 
     def __post_init__(self) -> None:
-        check_record("Brownian", self)
+        check_record("Brownian", self, "first")
 
     def increments(self, step: Any, shape: tuple[int, ...] | None = None, h: Any = 1.0, dtype: Any = np.float64) -> Any:
         """dW = W(t_n + h) - W(t_n) for step number n: sqrt(|h|) times normals, shape (*batch, channels).
 
-        step : 0 .. 2^32 - 1; or an array (k,) of steps, with h one number or (k,): then (k, *batch, channels) comes
+        step : 0 .. 2^32 - 1 - first; or an array (k,) of steps, with h one number or (k,): then (k, *batch, channels) comes
             back.
         h : the length of the step. A negative h is a step of a grid that runs backwards; dW is then the change of W
             from ts[n] to ts[n+1] < ts[n], of variance |h|. The sign of h does not enter: the reverse sweep of a solve
@@ -81,16 +86,16 @@ class Brownian:
         dtype = float_dtype("Brownian", dtype)
         steps = np.asarray(step)
         counts = steps.ndim <= 1 and steps.dtype.kind in "iu"
-        if not counts or (steps.size and not 0 <= steps.min() <= steps.max() <= WORD):
-            raise ValueError(f"Brownian: step={step!r}; the number of a step is an integer from 0 to 2^32 - 1, or an "
-                             "array (k,) of them")
+        if not counts or (steps.size and not 0 <= steps.min() <= steps.max() <= WORD - self.first):
+            raise ValueError(f"Brownian: step={step!r} with first={self.first}; the number of a step is an integer from 0 to "
+                             "2^32 - 1 - first, or an array (k,) of them")
         width = np.sqrt(np.abs(np.asarray(h, np.float64)))
         if width.ndim > steps.ndim or (width.ndim and width.shape != steps.shape):
             raise ValueError(f"Brownian: h of shape {width.shape} for steps of shape {steps.shape}; give one h, or one "
                              "for each step")
         if not np.isfinite(width).all():
             raise ValueError(f"Brownian: h={h!r}; the length of a step is a finite number")
-        z = counted_normals(self, np.atleast_1d(steps), 0, shape)
+        z = counted_normals(self, np.atleast_1d(steps) + self.first, 0, shape)
         z *= width.reshape(width.shape + (1,) * (z.ndim - width.ndim))
         return (z if steps.ndim else z[0]).astype(dtype, copy=False)
 
@@ -141,7 +146,8 @@ class BrownianTree:
     Parameters
     ----------
     seed, shape, offset : as in Brownian.
-    t0, t1 : the ends, t0 < t1, in the unit of ts; a solve may run either way between them.
+    t0, t1 : the ends, t0 < t1, in the unit of ts; a solve may run either way between them. A time that rounding has put a few
+        units in the last place outside is the end.
     tol : the width of the finest cells, at most; default (t1 - t0) / 2^20. Choose it below the smallest step. A smaller tol keeps
         the values at the multiples of (t1 - t0)/2^depth of the coarser tree, in bits.
 
@@ -207,13 +213,18 @@ class BrownianTree:
         ts : (N + 1,) times inside [t0, t1]. Raises ValueError for others.
         Cost: for each number log2(h / tol) + 2 normals of some 150 ns, as for `walk`, and next to nothing for a step.
         """
-        ts, shape, dtype = np.asarray(ts, np.float64), agreed_shape("BrownianTree", self, shape), float_dtype("BrownianTree", dtype)
-        outside = (ts < self.t0) | (ts > self.t1)
-        if outside.any():
-            raise ValueError(f"BrownianTree: t={float(ts[outside][0])!r} is outside [t0, t1] = [{self.t0!r}, {self.t1!r}]; make the "
-                             "tree over the whole time of the solve")
+        ts, shape, dtype = self.inside(ts), agreed_shape("BrownianTree", self, shape), float_dtype("BrownianTree", dtype)
         return Along(len(ts) - 1, shape, lambda start, stop: np.diff(descent(self, ts[start:stop + 1], shape), axis=0).astype(
             dtype, copy=False))
+
+    def inside(self, ts: Any) -> np.ndarray:
+        """Times as the tree takes them: those that rounding has put a few units in the last place outside are its ends."""
+        ts, slack = np.asarray(ts, np.float64), SLACK * float(np.spacing(max(abs(self.t0), abs(self.t1))))
+        outside = ~((ts >= self.t0 - slack) & (ts <= self.t1 + slack))
+        if outside.any():
+            raise ValueError(f"BrownianTree: t={float(ts[outside].flat[0])!r} is outside [t0, t1] = [{self.t0!r}, {self.t1!r}]; make "
+                             "the tree over the whole time of the solve")
+        return np.minimum(np.maximum(ts, self.t0), self.t1)
 
     def value(self, t: float, shape: tuple[int, ...] | None = None, dtype: Any = np.float64) -> Any:
         """W(t) - W(t0), shape (*batch, channels)."""
@@ -257,9 +268,7 @@ class Walk:
         if t in self.known:
             return self.known[t].copy()
         tree = self.tree
-        if not tree.t0 <= t <= tree.t1:
-            raise ValueError(f"BrownianTree: t={t!r} is outside [t0, t1] = [{tree.t0!r}, {tree.t1!r}]; make the tree "
-                             "over the whole time of the solve")
+        t = float(tree.inside(t)) if not tree.t0 <= t <= tree.t1 else t
         place = (t - tree.t0) / self.T * 2.0 ** self.depth               # in finest cells; the scaling is exact
         cell = min(int(place), 2 ** self.depth - 1)
         x = place - cell
@@ -341,9 +350,9 @@ def counted_normals(noise: Any, steps: Any, last: Any, shape: tuple[int, ...]) -
     return rows.reshape(len(steps), *shape)
 
 
-def check_record(name: str, noise: Any) -> None:
+def check_record(name: str, noise: Any, *more: str) -> None:
     """The fields that both kinds of noise have; numbers become Python's own, so that records compare."""
-    for field, limit in (("seed", 2 ** 64), ("offset", 2 ** 32)):
+    for field, limit in (("seed", 2 ** 64), *((field, 2 ** 32) for field in ("offset", *more))):
         given = getattr(noise, field)
         if isinstance(given, (bool, np.bool_)) or not isinstance(given, (int, np.integer)) or not 0 <= given < limit:
             raise ValueError(f"{name}: {field}={given!r}; an integer from 0 to 2^{limit.bit_length() - 1} - 1")

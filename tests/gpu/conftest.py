@@ -1,13 +1,19 @@
-"""Tests that need a GPU. Without one they are collected and skipped, and a line at the end of the run counts them.
+"""Tests for a GPU. Without one a few of each kind run on a pretended CuPy (tests/pretended_cupy.py), and a line counts the rest.
 
-    python -m pytest tests/gpu
+    python -m pytest tests/gpu                    # on a GPU all of them
+    python -m pytest tests/gpu --pretended all    # without one all but those that need a real device; minutes
+
+`real` marks tests that ask what only a device can answer.
 """
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from revode_cuda import host
 from revode_cuda.arrays import require_cupy
+from tests.pretended_cupy import pretended
 
 HERE = Path(__file__).parent
 SKIPPED: dict[str, int] = {}         # why -> how many tests
@@ -22,13 +28,30 @@ def missing() -> str | None:
     return None
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    mine = [item for item in items if HERE in item.path.parents]
-    why = missing() if mine else None
-    if why is not None:
-        SKIPPED[why] = len(mine)
-        for item in mine:
-            item.add_marker(pytest.mark.skip(reason=why))
+MISSING = missing()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--pretended", choices=("some", "all"), default="some", help="how much of tests/gpu runs without a GPU")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "real: needs a real GPU")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    mine = [item for item in items if HERE in item.path.parents] if MISSING else []
+    cases: dict[Any, list[pytest.Item]] = {}
+    for item in mine:
+        cases.setdefault((item.path, getattr(item, "originalname", item.name)), []).append(item)
+    few = config.getoption("--pretended", default="some") == "some"
+    for case in cases.values():
+        for i, item in enumerate(case):
+            why = MISSING if host.missing() or item.get_closest_marker("real") else \
+                f"{MISSING}; a few run on a pretended CuPy" if few and i != len(case) // 2 else None
+            if why:
+                SKIPPED[why] = SKIPPED.get(why, 0) + 1
+                item.add_marker(pytest.mark.skip(reason=why))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -36,6 +59,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.write_line(f"{count} GPU tests SKIPPED: {why}", yellow=True, bold=True)
 
 
-@pytest.fixture
-def cupy() -> Any:
-    return require_cupy("tests/gpu")
+@pytest.fixture(autouse=True)
+def cupy() -> Iterator[Any]:
+    if MISSING is None:
+        yield require_cupy("tests/gpu")
+    else:
+        with pretended() as cupy:
+            yield cupy

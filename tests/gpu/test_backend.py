@@ -45,7 +45,7 @@ def both_sides(run: Callable, y0: Any, params: Any, bound: float) -> tuple:
     there = rv.to_device((y0, params))
     (found, fast), got = rv.value_and_grad(loss, argnums=(0, 1), has_aux=True)(*there)
     for leaf in rv.tree.flatten((fast.ys, got))[0]:
-        assert leaf is None or hasattr(leaf, "__cuda_array_interface__"), type(leaf)
+        assert leaf is None or rv.arrays.home(leaf) == "cuda:0", type(leaf)
     back_sol, back = rv.to_host((fast.ys, got))
     used = max(abs(float(rv.to_host(found)) - float(value)) / abs(float(value)) / 2, distance(back_sol, sol.ys),
                distance(back[0], grads[0]), distance(back[1], grads[1]))
@@ -158,6 +158,7 @@ def test_mixed_arrays_are_refused_by_name(cupy: Any) -> None:
         revode.solve(F, rv.to_device(y0), TS, params)
 
 
+@pytest.mark.real
 def test_the_current_stream_is_used(cupy: Any) -> None:
     """Work that was queued on a stream, and a solve after it on the same one: a solve on any other would see the old values."""
     y0, params = rv.to_device((make_y0(CASES["alf"], (2, 3)), make_params()))
@@ -168,6 +169,7 @@ def test_the_current_stream_is_used(cupy: Any) -> None:
         assert np.array_equal(rv.to_host(rv.solve(F, late, TS, params).y1), desired)
 
 
+@pytest.mark.real
 def test_moving_does_not_wait(cupy: Any) -> None:
     """Fifty products of large matrices are on their way when a tree is moved; they are still on their way afterwards."""
     big = cupy.ones((4096, 4096), dtype=np.float32)
@@ -182,6 +184,7 @@ def test_moving_does_not_wait(cupy: Any) -> None:
     assert rv.to_host(there["a"]).sum() == 1000.0
 
 
+@pytest.mark.real
 def test_memory_is_that_of_the_pool_and_flat_in_the_number_of_steps(cupy: Any) -> None:
     """Reversible with save=[-1]: from 50 to 500 steps the pool grows by no more than a block for the grid's scalars, 5 %."""
     y0, params = rv.to_device((make_y0(CASES["alf"], (4096, 3)), make_params()))

@@ -133,6 +133,20 @@ def test_what_cannot_be_fused_goes_op_by_op_unless_it_was_asked_for(cupy: Any) -
     np.testing.assert_array_equal(a, b)
 
 
+def test_a_device_array_that_the_field_holds_is_named(cupy: Any) -> None:
+    W, inner = cupy.asarray(np.eye(3)), {"b": cupy.asarray(np.ones(3))}
+
+    def through(t: Any, y: Any, p: Any) -> Any:
+        return np.tanh(y @ W) + inner["b"]
+
+    y0, ts = cupy.ones((8, 3)), np.linspace(0.0, 1.0, 301)
+    with pytest.raises(CannotBeFused, match="the field holds the device array W, inner, and its trace runs on the host; pass"):
+        rv.solve(lambda t, y, p: through(t, y, p), y0, ts, backend="fused")
+    a, b = (rv.to_host(rv.solve(through, y0, ts, backend=backend, save=[-1]).y1) for backend in ("auto", "eager"))
+    np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.real
 def test_the_current_stream_is_used(cupy: Any) -> None:
     """Work that was queued on a stream, and a fused solve after it on the same one: on any other it would see the old values."""
     y0, params = rv.to_device((make_y0(CASES["alf"], (ROWS, 3)), make_params()))

@@ -146,11 +146,12 @@ def test_a_launch_loads_our_own_binary_and_allows_large_shared_memory(monkeypatc
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(cuda=cuda, is_available=lambda: True))
     monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
     source = 'extern "C" KERNEL void k(real* x) { extern __shared__ real s[]; x[TID] = s[TID]; }'
-    for shared in (0, 1024, 100_000, 100_000):
+    sizes = (0, 1024, 100_000, 100_000, 60_000, 120_000)
+    for shared in sizes:
         compile.launch(source, "k", 3, (32, 2), ["x", None], shared=shared)
     cubin = compile.compile(source).cubin
-    launches = [("launch", (3, 1, 1), (32, 2, 1), ("x", 0), shared) for shared in (0, 1024, 100_000, 100_000)]
-    assert seen == [("load", cubin), *launches[:2], ("set", 7, 8, 100_000), *launches[2:]]
+    launches = [("launch", (3, 1, 1), (32, 2, 1), ("x", 0), shared) for shared in sizes]
+    assert seen == [("load", cubin), *launches[:2], ("set", 7, 8, 100_000), *launches[2:5], ("set", 7, 8, 120_000), launches[5]]
     monkeypatch.setitem(sys.modules, "cupy", SimpleNamespace(is_available=lambda: False))
     with pytest.raises(RuntimeError, match="finds no GPU"):
         compile.arch()

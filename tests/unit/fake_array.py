@@ -12,6 +12,8 @@ What CuPy does too (14.2):
 Stricter: float(x), int(x), x.item() and iteration, which wait for the device in silence, are TypeErrors here, so that every
 such wait goes through x.get(). bool(x) is let through: a check that decides something has to wait. New arrays come from
 `put` in a test, and otherwise from the *_like functions alone.
+
+DONE notes what a GPU would have to do: an entry for each kernel and each copy, and "wait" where the host waits for it. Views are free.
 """
 from __future__ import annotations
 
@@ -21,6 +23,8 @@ from typing import Any
 import numpy as np
 
 SCALARS = (bool, int, float, np.generic)
+DONE: list[str] = []
+FREE = {np.empty_like, np.shape, np.ndim, np.size, np.may_share_memory}           # and what gives a view
 LIKE = {np.zeros_like, np.ones_like, np.full_like, np.empty_like}
 
 FUNCTIONS = {                      # NumPy functions that CuPy has under the same name, as far as they are needed here
@@ -48,6 +52,7 @@ class FakeArray:
         out = options.pop("out", ())
         if any(not isinstance(x, (FakeArray, np.ndarray, *SCALARS)) for x in (*inputs, *out)):
             return NotImplemented
+        DONE.append(ufunc.__name__)
         result = ufunc(*map(unwrap, inputs), out=tuple(map(unwrap, out)) or None, **options)
         return out[0] if out else wrap(result)
 
@@ -63,7 +68,10 @@ class FakeArray:
             return FakeArray(np.lib.stride_tricks.as_strided(host, *strided(np.broadcast_to(host, *args[1:], **kwargs))))
         if function in LIKE and kwargs.get("shape") == ():
             kwargs = {key: value for key, value in kwargs.items() if key != "shape"}
-        return wrap(function(*unwrap_tree(args), **unwrap_tree(kwargs)))
+        found = function(*unwrap_tree(args), **unwrap_tree(kwargs))
+        if function not in FREE and not (args and isinstance(args[0], FakeArray) and is_view(found, args[0]._host)):
+            DONE.append(function.__name__)
+        return wrap(found)
 
     def __array__(self, *args: Any, **kwargs: Any) -> Any:
         raise TypeError("Implicit conversion to a NumPy array is not allowed; use x.get()")
@@ -73,9 +81,11 @@ class FakeArray:
     __float__ = __int__ = __index__ = __complex__ = __iter__ = item = tolist = _waits
 
     def __bool__(self) -> bool:
+        DONE.extend(("copy", "wait"))
         return bool(self._host)
 
-    def get(self) -> np.ndarray:
+    def get(self, blocking: bool = True) -> np.ndarray:
+        DONE.extend(("copy", "wait") if blocking else ("copy",))
         return self._host.copy()
 
     # ---------------------------------------------------------------- operators
@@ -110,12 +120,14 @@ class FakeArray:
 
     # ---------------------------------------------------------------- indexing: indices may be host arrays
     def __getitem__(self, index: Any) -> Any:
-        return wrap(self._host[host_index(index)])
+        return self._made("take", self._host[host_index(index)])
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        DONE.append("copy")
         self._host[host_index(index)] = unwrap(value)
 
     def scatter_add(self, index: Any, value: Any) -> None:
+        DONE.append("scatter_add")
         np.add.at(self._host, host_index(index), unwrap(value))
 
     # ---------------------------------------------------------------- attributes and methods
@@ -124,30 +136,42 @@ class FakeArray:
     size = property(lambda self: self._host.size)
     dtype = property(lambda self: self._host.dtype)
     nbytes = property(lambda self: self._host.nbytes)
+    strides = property(lambda self: self._host.strides)
     T = property(lambda self: wrap(self._host.T))
     base = property(lambda self: None if self._host.base is None else FakeArray(self._host.base))
     flags = property(lambda self: SimpleNamespace(c_contiguous=self._host.flags.c_contiguous))
 
+    def _made(self, what: str, found: Any) -> Any:
+        if not is_view(found, self._host):
+            DONE.append(what)
+        return wrap(found)
+
     def __len__(self) -> int: return len(self._host)
-    def all(self, axis: Any = None) -> Any: return wrap(self._host.all(axis))
-    def any(self, axis: Any = None) -> Any: return wrap(self._host.any(axis))
-    def max(self, axis: Any = None) -> Any: return wrap(self._host.max(axis))
-    def min(self, axis: Any = None) -> Any: return wrap(self._host.min(axis))
-    def sum(self, axis: Any = None) -> Any: return wrap(self._host.sum(axis))
-    def take(self, index: Any, axis: Any = None) -> Any: return wrap(self._host.take(unwrap(index), axis))
-    def copy(self) -> Any: return wrap(self._host.copy())
-    def view(self) -> Any: return wrap(self._host.view())
-    def astype(self, dtype: Any, copy: bool = True) -> Any: return wrap(self._host.astype(dtype, copy=copy))
-    def reshape(self, *shape: Any) -> Any: return wrap(self._host.reshape(*shape))
+    def all(self, axis: Any = None) -> Any: return self._made("all", self._host.all(axis))
+    def any(self, axis: Any = None) -> Any: return self._made("any", self._host.any(axis))
+    def max(self, axis: Any = None) -> Any: return self._made("max", self._host.max(axis))
+    def min(self, axis: Any = None) -> Any: return self._made("min", self._host.min(axis))
+    def sum(self, axis: Any = None) -> Any: return self._made("sum", self._host.sum(axis))
+    def take(self, index: Any, axis: Any = None) -> Any: return self._made("take", self._host.take(unwrap(index), axis))
+    def copy(self) -> Any: return self._made("copy", self._host.copy())
+    def view(self) -> Any: return self._made("view", self._host.view())
+    def astype(self, dtype: Any, copy: bool = True) -> Any: return self._made("astype", self._host.astype(dtype, copy=copy))
+    def reshape(self, *shape: Any) -> Any: return self._made("copy", self._host.reshape(*shape))
     def __repr__(self) -> str: return f"FakeArray({self._host!r})"
 
 
 def put(x: Any) -> FakeArray:
     """Copy to the device: what cupy.asarray does."""
+    DONE.append("copy")
     return FakeArray(np.array(x))
 
 
 asarray = put          # under CuPy's name, as revode looks it up in the module that an array comes from
+
+
+def is_view(found: Any, of: np.ndarray) -> bool:
+    """Whether nothing was computed or copied."""
+    return not isinstance(found, (np.ndarray, np.generic)) or (isinstance(found, np.ndarray) and np.may_share_memory(found, of))
 
 
 def strided(x: np.ndarray) -> tuple:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import special, stats
 
+import revode as rv
 from reference.oracles import bridge as tree_oracle
 from reference.oracles import philox as oracle
 from revode.paths import Brownian, BrownianTree
@@ -51,6 +52,47 @@ def test_any_shape(shape, dtype):
     flat = Brownian(3).increments(2, (max(1, int(np.prod(shape[:-1]))), shape[-1] if shape else 1), 0.5, dtype)
     assert np.array_equal(dW.ravel(), flat.ravel()[:dW.size])
     assert np.array_equal(Brownian(3, shape=shape).increments(2, h=0.5, dtype=dtype), dW)
+
+
+def test_windows_of_one_path_by_their_first_step():
+    whole = Brownian(7).increments(np.arange(30), (4, 2))
+    np.testing.assert_array_equal(Brownian(7, first=10).increments(np.arange(20), (4, 2)), whole[10:])
+    along = Brownian(7, first=10).along(np.ones(20), (4, 2), first=3)
+    np.testing.assert_array_equal(along(5), whole[18])
+    with pytest.raises(ValueError, match="2\\^32 - 1 - first"):
+        Brownian(7, first=2**32 - 1).increments(1, (1,))
+    with pytest.raises(ValueError, match="first=-1; an integer"):
+        Brownian(7, first=-1)
+
+
+@pytest.mark.parametrize("how", [{"backend": "eager"}, {"backend": "replay"}, {"backend": "replay", "arithmetic": "strict"}])
+def test_a_solve_in_two_windows_is_the_solve_of_the_whole_path(how):
+    """And where both windows have the same first step, the noise of the first comes again."""
+    ts = np.linspace(0.0, 1.0, 9)
+
+    def solve(y0, ts, first):
+        return rv.solve(lambda t, y, p: -y, y0, ts, diffusion=lambda t, y, p: 0.3 * np.cos(y), method=rv.RungeKutta("heun2"),
+                        noise=Brownian(7, first=first), **how).y1
+
+    y0 = np.linspace(-1.0, 1.0, 6).reshape(3, 2)
+    half = solve(y0, ts[:5], 0)
+    np.testing.assert_array_equal(solve(half, ts[4:], 4), solve(y0, ts, 0))
+    assert not np.array_equal(solve(half, ts[4:], 0), solve(y0, ts, 0))
+
+
+def test_a_tree_takes_times_that_rounding_put_outside():
+    """0.1 added up ten times is one ulp below 1, and a sum may as well be above; what is further out is refused."""
+    tree = BrownianTree(3, 0.0, 1.0)
+    above = float(np.nextafter(1.0, 2.0))
+    for t in (above, 1.0 + 7 * float(np.spacing(1.0))):
+        np.testing.assert_array_equal(tree.value(t, (2,)), tree.value(1.0, (2,)))
+        np.testing.assert_array_equal(tree.over([0.5, t], (2,))(0), tree.increments(0.5, 1.0, (2,)))
+    np.testing.assert_array_equal(tree.value(-np.spacing(1.0), (2,)), np.zeros(2))
+    for t in (1.0 + 20 * float(np.spacing(1.0)), np.nan):
+        with pytest.raises(ValueError, match="outside"):
+            tree.value(t, (2,))
+        with pytest.raises(ValueError, match="outside"):
+            tree.over([0.5, t], (2,))
 
 
 def test_a_batch_in_parts_gets_the_noise_of_the_whole():

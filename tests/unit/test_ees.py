@@ -468,6 +468,41 @@ def test_error_estimate():
         assert (0.8 < estimate / true).all() and (estimate / true < 3.3).all(), (name, estimate / true)
 
 
+@pytest.mark.parametrize("stages", [3, 4, 5, 6, 9])
+def test_the_estimate_of_the_trigonometric_family_is_the_error_to_leading_order(stages):
+    """It falls as h^3, and what it misses of the true local error as h^4: a share of some h, which halves with h."""
+    method = rv.EES(stages=stages)
+    assert method.error_order == 3 and len(method.error_weights) == stages + 1
+    fields = {
+        "riccati": (lambda t, y, p: -0.8 * y * y * np.cos(2 * t), np.array([1.0])),
+        "pendulum": (lambda t, y, p: np.stack([y[1], -2 * np.sin(y[0])]), np.array([1.0, 0.3])),
+        "mlp": (lambda t, y, p: plain_field(t, y, make_params()), np.array([0.4, -1.0, 0.2])),
+    }
+    for name, (f, y) in fields.items():
+        missed, sizes = [], []
+        for h in (2.0**-5, 2.0**-6, 2.0**-7):
+            errors, F = [], Increment(System(f, Stats()), None)
+            after = method.flow(F, 0.3, 0.3 + h, y, h, errors)
+            true = after - rv.solve(f, y, np.linspace(0.3, 0.3 + h, 9), method=rv.RungeKutta("dopri5")).y1       # good to 1e-13
+            missed.append(np.linalg.norm(errors[0] - true) / np.linalg.norm(true))
+            sizes.append(np.linalg.norm(errors[0]))
+        assert (abs(np.log2(np.divide(sizes[:-1], sizes[1:])) - 3) < 0.15).all(), name
+        assert missed[0] < 3 * 2.0**-5 and (np.divide(missed[1:], missed[:-1]) < 0.6).all(), (name, missed)
+
+
+def test_a_controller_keeps_the_errors_of_the_trigonometric_family():
+    """Local errors of tol, C h^3, in steps of tol^(1/3): a global error of tol^(2/3), with a constant of order one on this problem."""
+    for stages in (3, 5):
+        for tol in (1e-5, 1e-7):
+            sol = rv.solve(lambda t, y, p: -y + np.sin(3 * t), np.ones(1), (0.0, 2.0), method=rv.EES(stages=stages), controller=rv.PID(
+                tol, tol))
+            exact = (1 + 0.3) * np.exp(-2.0) + (np.sin(6.0) - 3 * np.cos(6.0)) / 10
+            assert 0.01 * tol < abs(sol.y1[0] - exact) < 10 * tol ** (2 / 3)
+            tries = sol.stats.steps + sol.stats.rejected
+            # K_1 is kept; the first step is guessed from two more
+            assert sol.stats.nfe_forward == (stages + 1) * tries - sol.stats.rejected + 2
+
+
 # ---------------------------------------------------------------------------------------------------- the required figure
 
 def test_gradients_exact_in_practice(capsys):

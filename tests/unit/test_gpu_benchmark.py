@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+import tarfile
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -46,7 +47,10 @@ def test_a_rehearsal_checks_and_times_and_writes(tmp_path: Path) -> None:
         assert row["repeats"] and row["error"] <= (0.0 if row["dtype"] == "float64" else 40 * 4 * 2.0 ** -23)
         assert row["seconds"] > 0 and len(row["times"]) >= 1 and row["flops"] > 0
     assert {row["status"] for row in found["cases"]["fused-fast"].values()} == {"absent"}
-    text = (tmp_path / "gpu.md").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["gpu.json", "gpu.tar.gz"]
+    with tarfile.open(tmp_path / "gpu.tar.gz") as file:
+        assert "gpu.md" in file.getnames()
+        text = file.extractfile("gpu.md").read().decode()              # type: ignore[union-attr]
     assert str(tmp_path) not in text + (tmp_path / "gpu.json").read_text()
     for heading in ("1. Strict bits", "2. Two runs", "3. Largest error", "4. Milliseconds", "5. Share of the measured peak",
                     "What was not timed"):
@@ -61,6 +65,9 @@ for text in sys.argv[1].split(","):
     print(json.dumps({"begin": text}), flush=True)
     if text.startswith("b"): sys.exit(7)
     if text.startswith("c"): time.sleep(60)
+    if text.startswith("e"):
+        print(json.dumps({"case": text, "status": "failed", "detail": "CUDA_ERROR", "dead": True}), flush=True)
+        time.sleep(60)
     print(json.dumps({"case": text, "status": "ok"}), flush=True)
 print(json.dumps({"versions": {"x": "1"}}), flush=True)
 """
@@ -68,17 +75,46 @@ print(json.dumps({"versions": {"x": "1"}}), flush=True)
 
 def test_a_crash_or_a_hang_costs_one_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu, "command", lambda key, cases, args, part=0: [sys.executable, "-c", WORKER, ",".join(map(str, cases))])
-    cases = [gpu.Case(name, "m", "t") for name in "abcd"]
-    args = Namespace(out=str(tmp_path), rehearse=True)
+    cases = [gpu.Case(name, "m", "t") for name in "abcedf"]
+    args = Namespace(out=str(tmp_path), rehearse=True, cache=None)
     begin = time.monotonic()
     found = list(gpu.run_cases("x", cases, args, seconds=30.0, limit=1.0))
     assert [(row["case"][0], row["status"]) for row in found if "case" in row] == [
-        ("a", "ok"), ("b", "failed"), ("c", "timeout"), ("d", "ok")]
+        ("a", "ok"), ("b", "failed"), ("c", "timeout"), ("e", "failed"), ("d", "ok"), ("f", "ok")]
     assert "status 7; see x.log" in found[1]["detail"] and found[-1] == {"versions": {"x": "1"}}
     assert time.monotonic() - begin < 20
     # Where no time is left, what is not begun is listed as such.
-    assert [row["status"] for row in gpu.run_cases("x", cases, args, seconds=1.0, limit=1.0)] == ["not run"] * 4
+    assert [row["status"] for row in gpu.run_cases("x", cases, args, seconds=1.0, limit=1.0)] == ["not run"] * 6
 
+
+def test_a_crash_of_ours_is_a_failure() -> None:
+    """Whatever the others do; what is absent, or found no time, is no failure."""
+    def ended(status: str, key: str = "fused-fast") -> int:
+        return gpu.verdict({"bits": [], "cases": {key: {"case": {"status": status}}}})
+
+    assert [ended(status) for status in ("ok", "absent", "not run", "wrong", "failed", "timeout")] == [0, 0, 0, 1, 1, 1]
+    assert ended("failed", "jax") == 0 and gpu.verdict({"bits": [{"status": "failed"}], "cases": {}}) == 1
+
+
+def test_an_error_of_cuda_ends_the_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class CUDADriverError(RuntimeError):
+        pass
+
+    def fails(*given: Any) -> dict:
+        raise CUDADriverError("CUDA_ERROR_ILLEGAL_ADDRESS: an illegal memory access was encountered")
+
+    monkeypatch.setattr(gpu, "strict_bits", fails)
+    args = Namespace(worker="bits", cases="w1:reversible-heun:float64,w2:reversible-heun:float64", out=str(tmp_path), rehearse=True)
+    said: list[dict] = []
+    assert gpu.answered(args, lambda **answer: said.append(answer)) == 1
+    assert [(x.get("status"), x.get("dead")) for x in said] == [(None, None), ("failed", True)]
+
+
+def test_kernels_of_all_cases_are_known_without_a_gpu() -> None:
+    """Timed and compared, both directions, strict and fast: what a worker asks the loader for is among them."""
+    cases = [gpu.Case("w4", "reversible-heun", "float32")]
+    found = gpu.texts(cases, "sm_90")
+    assert len(found) == 2 * 2 and {mode for *_, mode in found} == {"strict", "fast"} and {real for _, real, *_ in found} == {"float"}
 
 def test_wrong_values_are_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = gpu.Case("w1", "reversible-heun", "float64")

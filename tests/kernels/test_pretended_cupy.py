@@ -1,0 +1,40 @@
+"""The pretended CuPy refuses what a driver would take, and crash."""
+import numpy as np
+import pytest
+
+from revode_cuda import compile, host, kernels
+from tests.pretended_cupy import DONE, pretended
+
+if host.missing():
+    pytest.skip(f"kernels cannot run on this machine: {host.missing()}", allow_module_level=True)
+SOURCE = 'extern "C" KERNEL void k(long long n, double* x, int m) { extern __shared__ real s[]; if (TID == 0) x[0] = n + m; }'
+
+
+def test_kernels_run_and_are_counted() -> None:
+    with pretended() as cupy:
+        x = cupy.asarray(np.arange(5000.0))
+        del DONE[:]
+        assert kernels.total(x).get()[0] == 5000 * 4999 / 2
+        assert DONE == ["sum", "sum", "copy", "wait"]
+        x.reshape(50, 100)[3:].T.reshape(-1)
+        assert DONE[4:] == ["copy"]                                    # views are free, until one has to be laid out anew
+
+
+@pytest.mark.parametrize(("args", "shared", "said"), [
+    ((3, "x", np.int32(1)), 0, "argument 0 is int, for a parameter of type long long; int64 has its size"),
+    ((np.int64(3), "x", np.int64(1)), 0, "argument 2 is int64, for a parameter of type int; int32 has its size"),
+    ((np.int64(3), "host", np.int32(1)), 0, r"argument 1 is ndarray, for a parameter of type double\*"),
+    ((np.int64(3), "single", np.int32(1)), 0, "argument 1 is float32 array"),
+    ((np.int64(3), "x"), 0, "2 arguments for 3 parameters"),
+    ((np.int64(3), "x", np.int32(1)), 49 * 1024, "50176 bytes of shared memory, 49152 are allowed")])
+def test_arguments_and_shared_memory_are_checked(args: tuple, shared: int, said: str) -> None:
+    with pretended() as cupy:
+        arrays = {"x": cupy.asarray(np.zeros(1)), "host": np.zeros(1), "single": cupy.asarray(np.zeros(1, np.float32))}
+        given = tuple(arrays[x] if isinstance(x, str) else x for x in args)
+        function = compile.function(SOURCE, "k")
+        with pytest.raises((TypeError, ValueError), match=said):
+            function((1, 1, 1), (32, 1, 1), given, shared_mem=shared)
+        compile.function(SOURCE, "k", shared=100_000)
+        compile.function(SOURCE, "k", shared=60_000)                   # which takes nothing back
+        function((1, 1, 1), (32, 1, 1), (np.int64(3), arrays["x"], np.int32(1)), shared_mem=100_000)
+        assert arrays["x"].get()[0] == 4.0
