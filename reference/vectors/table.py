@@ -68,9 +68,9 @@ def on_other_grids() -> dict[str, Spec]:
     "backwards") for name, method in chosen.items()}
     found |= {f"{name}-uniform": Spec(method, "split", "uniform") for name, method in (
         ("semi-implicit-euler", EULER), ("verlet", VERLET), ("verlet-order4", composed(VERLET, 4)))}
-    found |= {f"{name}-uniform": Spec(method, grid="uniform") for name, method in (
-        ("alf-order4", composed(ALF, 4)), ("reversible-heun-order4", composed(HEUN, 4)), ("coupled-rk4-lam0.875", coupled("rk4", 0.875)),
-        ("ees-stages3", EES["ees-stages3"]))}              # of EES27 a fault would not show there
+    found |= {f"{name}-uniform": Spec(method, grid="uniform") for name, method in (          # of EES27 a fault would not show there
+        ("alf-order4", composed(ALF, 4)), ("reversible-heun-order4", composed(HEUN, 4)),
+        ("coupled-rk4-lam0.875", coupled("rk4", 0.875)), ("ees-stages3", EES["ees-stages3"]))}
     return found
 
 

@@ -97,7 +97,7 @@ def test_the_reference_agrees_with_every_case() -> None:
 def effects() -> dict:
     """{(the family of methods, a fault's sentence): its effect in every case, of the trajectory or of the gradient}."""
     found: dict = {}
-    one_of_each = {(p.method["name"], p.method.get("correct"), p.kind, p.gradient, case.grid): case
+    one_of_each = {(p.method["name"], p.method.get("correct"), p.method.get("damping"), p.kind, p.gradient, case.grid): case
                    for case in ALL.values() if (p := case.problem).kind not in ("general", "additive")}
     for case in one_of_each.values():
         problem = case.problem
