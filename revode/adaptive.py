@@ -40,7 +40,8 @@ class PID:
     Parameters
     ----------
     rtol, atol : the local error is kept below atol + rtol * |y|, in the root mean square over all entries. Numbers, or arrays
-        (lists) that broadcast against y, one tolerance for each component; atol in the unit of y, rtol without.
+        (lists) that broadcast against y, one tolerance for each component, or for a y0 that is a tree of dicts, lists and tuples a
+        tree like it; atol in the unit of y, rtol without.
     p, i, d : coefficients of the controller; (0, 1, 0) is the classical one, (0.4, 0.3, 0) is calmer on stiff problems.
     safety, shrink, grow : the next step is safety * (what the error allows), within [shrink, grow] times the last one.
     min_step : a smaller step than this is an error; default ten units in the last place of t, in y's dtype.
@@ -75,7 +76,8 @@ class PID:
     def __post_init__(self) -> None:
         for name in ("rtol", "atol"):
             object.__setattr__(self, name, tolerance(name, getattr(self, name)))
-        if not (broadcast(np.shape(self.rtol), np.shape(self.atol)) and np.all(np.add(self.rtol, self.atol) > 0)):
+        whole = not any(is_tree(x) for x in (self.rtol, self.atol))             # a tree of them meets y first
+        if whole and not (broadcast(np.shape(self.rtol), np.shape(self.atol)) and np.all(np.add(self.rtol, self.atol) > 0)):
             raise ValueError(f"PID: rtol={self.rtol!r}, atol={self.atol!r}; both are >= 0 and one is > 0, for every component")
         for name in ("p", "i", "d", "safety", "shrink", "grow", "min_step", "max_step", "max_steps"):
             given = getattr(self, name)
@@ -96,6 +98,9 @@ def tolerance(name: str, given: Any) -> Any:
     """A number, or for each component one, in nested tuples: data that can be compared and hashed."""
     if isinstance(given, Real) and float(given) >= 0:
         return float(given)
+    if is_tree(given):
+        return {key: tolerance(name, x) for key, x in given.items()} if isinstance(given, dict) else tuple(
+            tolerance(name, x) for x in given)
     try:
         found = np.asarray(given)
     except (TypeError, ValueError):
@@ -105,6 +110,32 @@ def tolerance(name: str, given: Any) -> Any:
     if not (found.size and np.all(found >= 0)):
         raise ValueError(f"PID: {name}={given!r}; tolerances are >= 0, and rtol or atol is > 0")
     return nested_tuple(found.astype(np.float64).tolist())
+
+
+def is_tree(given: Any) -> bool:
+    """Whether a tolerance is one for each leaf of y: a dict, or a list or tuple that makes no array."""
+    if isinstance(given, (list, tuple)):
+        try:
+            return np.asarray(given).dtype == object
+        except ValueError:
+            return True
+    return isinstance(given, dict)
+
+
+def by_leaf(name: str, given: Any, y: Any) -> Any:
+    """A tolerance for each entry of a tree y, in its order, from one number, or from a tree of numbers and arrays like y."""
+    if isinstance(y, (dict, list, tuple)) and not isinstance(given, float):
+        keys: Any = y if isinstance(y, dict) else range(len(y))
+        own: Any = given if isinstance(given, dict) else range(len(given))
+        if isinstance(given, dict) is not isinstance(y, dict) or set(own) != set(keys):
+            raise ValueError(f"solve: PID has {name}={given!r} for a y of {tree.describe(y)}; give one number, or a tree like y0, "
+                             "with numbers or arrays")
+        return np.concatenate([by_leaf(name, given[key], y[key]) for key in keys])
+    leaves = [np.shape(value_of(x)) for x in tree.flatten(y)[0]]
+    if np.shape(given) and (len(leaves) > 1 or broadcast(np.shape(given), leaves[0]) != leaves[0]):
+        raise ValueError(f"solve: PID has {name} of shape {np.shape(given)} for y of shape {leaves[0]}; give one number, or an array "
+                         "that broadcasts against it")
+    return np.concatenate([np.broadcast_to(given, shape).ravel() for shape in leaves])
 
 
 def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...] | bool:
