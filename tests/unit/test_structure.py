@@ -54,7 +54,7 @@ BUDGET = {
     "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
     "engines": 180,
-    "march": 140,                    # what is kept, and one window of neighbours at a time
+    "march": 150,                    # what is kept, and one window of neighbours at a time
     "stiffness": 60,
     "watch": 690,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "times": 60,                     # tensors among them, stops, what lies between
