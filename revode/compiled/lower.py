@@ -55,7 +55,7 @@ def lower(program: Program, batch: tuple[int, ...], found: Sequence[str], sums: 
     return Lowering(program, batch, found, sums or {}, members).result
 
 
-def lower_all(programs: Mapping[str, Program], batch: tuple[int, ...]) -> dict[str, Lowered]:
+def lower_all(programs: Mapping[str, Program], batch: tuple[int, ...], kinds: Callable = kinds) -> dict[str, Lowered]:
     """The loops of the prepared programs of one direction, which agree on what each tile has of its own."""
     sums: dict[Role, str] = {}
     members, again = 0, True

@@ -20,7 +20,7 @@ from ..paths import philox
 from . import elementary
 from .generate import Source, arguments
 from .lower import LANES, Loop, Lowered, Read, Slot
-from .program import Role
+from .program import Role, evaluate, of_times
 
 # Where NumPy leaves the sign of a zero open, or needs a condition that is no number.
 OWN: dict[str, Callable] = {
@@ -77,6 +77,36 @@ class Mirror:
                 looked += 1
         if settles:
             self.program("end", GE)
+
+    def attempt(self, begins: int, stays: int, t0: float, t1: float, h: float, h_before: float, *arrays: Any) -> None:
+        """The entry point `attempt` of a search."""
+        P, M, B, rows, norms = map(as_python, arrays)
+        self.M, self.P, self.count = M.reshape(-1, self.source.size), P, rows
+        self.first, R = self.source.tiling(rows)
+        self.R = R[:, None, None]
+        given = {"t0": np.float64(t0), "t1": np.float64(t1), "h": self.dtype.type(h), "h_before": self.dtype.type(h_before)}
+        with np.errstate(all="ignore"):
+            if begins:
+                self.program("begin", self.grid("begin", given))
+            if stays:
+                B[...] = self.M[:, :self.source.persistent]
+            self.program("step", self.grid("step", given))
+            y = self.place(("part", self.source.outputs[0]))
+            errors = [self.place(role)[:, 0, 0] for role in sorted(self.source.places) if role[0] == "error"]
+            for j, each in enumerate(errors):
+                total = each[0]
+                for x in each[1:]:
+                    total = total + x
+                norm = np.sqrt(total / self.dtype.type(rows * y.shape[1]))
+                norms[j] = norm if np.isfinite(norm) and np.isfinite(y).all() else np.inf
+
+    def grid(self, name: str, given: dict[str, Any]) -> Any:
+        """The values of the grid for one step, as one row."""
+        if name not in self.source.lowered:
+            return None
+        program: Any = self.source.lowered[name].program
+        at = evaluate(program, lambda role: given[role[1]], [i for i, kind in enumerate(of_times(program)) if kind == "step"])
+        return np.asarray([[at[int(v)] for v, _, _ in self.source.layout.columns[name]]], np.float64)
 
     def place(self, role: Role) -> np.ndarray:
         """Where a value of the state lies, (tiles, F, T) or (tiles, F, 1)."""

@@ -20,6 +20,9 @@ from ..engine.tensor import MANY, RULES, NotTraceable, Op, Tape, Tensor, apply, 
 Role = tuple            # what an input or output is: ("part", "y"), ("cotangent", "y"), ("param", 3), ("step", "h"), ...
 
 
+ARITHMETIC = ("add", "subtract", "multiply", "divide", "negative", "astype")
+
+
 class V(int):
     """A reference to a value of a program, by number; every other argument of an operation is a constant."""
     __slots__ = ()
@@ -204,6 +207,16 @@ def kinds(program: Program, of_params: Sequence[str] = ("param",), of_steps: Seq
             continue
         deps = {found[a] for a in x.args if isinstance(a, V)}
         found.append(deps.pop() if len(deps) == 1 else "state" if deps else "param")
+    return found
+
+
+def of_times(program: Program) -> list[str]:
+    """kinds(), where a value of the grid is one number made of times and sizes by arithmetic, and all else is the state's."""
+    found = kinds(program)
+    for i, x in enumerate(program.values):
+        if found[i] == "step" and x.op is not None and (x.shape or x.op.name not in ARITHMETIC or any(
+                found[a] != "step" if isinstance(a, V) else np.ndim(a) for a in x.args)):
+            found[i] = "state"
     return found
 
 

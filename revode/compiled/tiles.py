@@ -49,6 +49,7 @@ def tile_of(rows: int, dtype: Any) -> int:
 class Tiles:
     """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
     looks_often = False
+    kinds: Callable = staticmethod(kinds)
     pays = 40000               # so many steps take some fifty times as long as one on the tape
 
     def __init__(self, steps: Steps, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool = False,
@@ -61,8 +62,8 @@ class Tiles:
         self.rows = int(np.prod(batch))
         self.nb = len(batch) if self.rows > 1 else 0
         ready = {name: prepared(program) for name, program in steps.programs.items()}
-        self.lowered = lower_all(ready, batch)
-        self.grids = {name: Grid(program, kinds(program)) for name, program in ready.items()}
+        self.lowered = lower_all(ready, batch, self.kinds)
+        self.grids = {name: Grid(program, self.kinds(program)) for name, program in ready.items()}
         self.counts = [(name, counts.nfe, counts.nvjp) for name, counts in steps.counts.items() if name in self.lowered]
         self.outputs, self.brownian = outputs, brownian
         self.arguments = arguments(len(outputs))

@@ -27,7 +27,7 @@ class Automatic:
     """What gradient=None stands for: Reversible(), and Checkpointed(n) where its estimated error is too large.
 
     The reverse sweep estimates the error of its gradient from its round trip and its defects, each weighted with the
-    cotangent that meets it (watch.py). Past `tol` the gradient is computed again from the start, with about sqrt(N) states
+    cotangent that meets it (watch). Past `tol` the gradient is computed again from the start, with about sqrt(N) states
     held, and exactly; `stats.fallback` and one log line (logger "revode") say so, and there is no warning.
 
     A derivative of a derivative is taken by Direct(), which is said likewise.

@@ -3,7 +3,7 @@
     for n = N-1 .. 0:   (parts_n, cotangent_n) <- pullback of the word of step n at (parts_{n+1}, cotangent_{n+1})
 
 Memory O(1) states. The gradient is that of the discrete solve, up to the error of the reconstruction; that error is
-always measured against some of the saved states and the initial one, and a warning says when it is too large (watch.py).
+always measured against some of the saved states and the initial one, and a warning says when it is too large (watch).
 """
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Reversible:
     resync : store the state every `resync` steps and restart the reconstruction from it (memory N / resync); None: never.
     strict : raise ReconstructionError (ParasiteError, NonFiniteError) instead of warning.
     tol : the estimated relative error of the gradient from which a ReconstructionWarning says so, default 1e-3. dL/dy0 and
-        dL/dparams are judged apart, and only where they are asked for. The estimate (watch.py) weighs what came back wrong with
+        dL/dparams are judged apart, and only where they are asked for. The estimate (watch) weighs what came back wrong with
         the cotangent that is there, entry by entry: mostly above the true error, for exact words by a factor of ten and more;
         from thirty times below it to above it for nearly reversible methods.
     certify : measure the error of each gradient along so many random directions, by forward mode (certify.py): stats.certificate.

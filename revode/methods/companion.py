@@ -1,4 +1,4 @@
-"""What a method carries besides the solution, and by how much it is off: data, for the monitor (watch.py).
+"""What a method carries besides the solution, and by how much it is off: data, for the monitor (watch).
 
 A two-copy method moves the solution and a companion: a second copy (Coupled, reversible Heun), the velocity (ALF), the state
 before (leapfrog). Without a field their gap D is multiplied by k in each step (`neutral`); with one, a step puts

@@ -6,6 +6,11 @@ no norm is so near 1 that the next step is accepted by one engine and rejected b
 """
 from __future__ import annotations
 
+import logging
+import shutil
+import signal
+import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -14,6 +19,9 @@ import pytest
 import revode as rv
 from revode.compiled import backend, plans
 
+NATIVE = shutil.which("g++") or shutil.which("clang++")
+needs_compiler = pytest.mark.skipif(not NATIVE, reason="no C++ compiler")
+ENGINES = ["replay", pytest.param("native", marks=needs_compiler)]
 RNG = np.random.default_rng(3)
 W = {np.dtype(kind): {"W": RNG.standard_normal((3, 3)).astype(kind), "b": RNG.standard_normal(3).astype(kind)} for kind in "df"}
 METHODS = {"tsit5": rv.RungeKutta("tsit5"), "bosh3": rv.NearReversible("bosh3"), "coupled": rv.Coupled("bosh3", lam=0.99),
@@ -91,10 +99,11 @@ def test_the_tapes_bits_where_more_than_time_drives(driven: str) -> None:
     assert_same_bits(found, wanted)
 
 
-@pytest.mark.parametrize("engine", ["replay"])
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("method", METHODS)
 def test_the_same_grid_where_sums_are_rounded_otherwise(method: str, engine: str) -> None:
-    for f, y0, params, way in ((van_der_pol, np.array([1.2, 0.4]), np.array(0.5), {"dt0": 1.4}), (field, start((4, 3)), None, {})):
+    cases: list = [(van_der_pol, np.array([1.2, 0.4]), np.array(0.5), {"dt0": 1.4}), (field, start((4, 3)), None, {})]
+    for f, y0, params, way in cases if engine == "replay" else cases[:1]:
         found, wanted = (solved(name, method, y0, f=f, params=params, **way) for name in (engine, "eager"))
         assert found.stats.backend == engine
         assert counts(found) == counts(wanted)
@@ -108,9 +117,61 @@ def test_a_program_is_traced_once_whatever_the_tolerance() -> None:
     assert traces == [1, 0, 0]
 
 
-@pytest.mark.parametrize("engine", ["eager", "replay"])
+@pytest.mark.parametrize("engine", ["eager", *ENGINES])
 def test_a_search_that_ends_badly_says_so(engine: str) -> None:
     with pytest.raises(FloatingPointError, match=r"took max_steps=5 steps at t = 0\.\d+ .*, 5 steps accepted"):
         solved(engine, "tsit5", start((4, 3)), controller=rv.PID(1e-9, 1e-9, max_steps=5), dt0=1e-3)
     with pytest.raises(FloatingPointError, match=r"would need a step of .* at t = 1\.0\d+ .* rejected"):
         solved(engine, "bosh3", np.ones(1), f=lambda t, y, p: y * y, params=1.0)          # y = 1 / (1 - t)
+
+
+@needs_compiler
+@pytest.mark.parametrize(("method", "kind", "shape"), [
+    ("tsit5", "d", (3,)), ("bosh3", "f", (19, 3)), ("coupled", "d", (19, 3)), ("heun", "f", (3,)), ("heun", "d", (19, 3))])
+def test_strict_is_its_mirror(method: str, kind: str, shape: tuple[int, ...]) -> None:
+    """The controller in C and the one in Python, around attempts in C and in NumPy: the same bits. (19 rows are more than a tile.)"""
+    dense = {"save_at": np.sort(np.random.default_rng(1).uniform(0.0, 3.0, 60))}         # steps of all lengths are cut short
+    for way, tuned in ((WAYS["too long"], {"d": 0.4}), (dense, {"p": -0.6, "i": 1.0}), (WAYS["back"], {"d": 0.4})):
+        more = {"arithmetic": "strict", "controller": rv.PID(1e-2, 1e-3, **{"p": 0.2, "i": 0.3, **tuned}), **way}
+        found, wanted = (solved(engine, method, start(shape, kind), **more) for engine in ("native", "replay"))
+        assert (found.stats.backend, wanted.stats.backend) == ("native", "replay")
+        assert counts(found) == counts(wanted)
+        np.testing.assert_array_equal(found.ts, wanted.ts)
+        np.testing.assert_array_equal(found.ys, wanted.ys)
+
+
+@needs_compiler
+@pytest.mark.parametrize("driven", ["noise", "line", "smooth"])
+def test_what_has_no_loop_is_replayed_and_said_once(driven: str, caplog: pytest.LogCaptureFixture) -> None:
+    plans.programs.clear()
+    backend._told.clear()
+    with caplog.at_level(logging.INFO, logger="revode"):
+        found = [solved("native", "heun", start((4, 3)), **DRIVEN[driven]) for _ in range(2)]
+    assert [sol.stats.backend for sol in found] == ["replay"] * 2
+    assert sum("are replayed" in record.getMessage() for record in caplog.records) == 1
+
+
+@needs_compiler
+def test_members_tolerances_and_many_steps() -> None:
+    """A network for each member of an ensemble; a tolerance for each entry; and more steps than one call takes."""
+    params = {"W": RNG.standard_normal((2, 3, 3)), "b": np.zeros(3)}
+    for y0, p, more in ((start((2, 5, 3)), params, {}), (start((4, 3)), None, DRIVEN["tolerances"]),
+                        (start((4, 3)), None, {"controller": rv.PID(1e-4, 1e-6, max_step=0.005)})):
+        found, wanted = (solved(engine, "bosh3", y0, params=p, **more) for engine in ("native", "eager"))
+        assert found.stats.backend == "native"
+        assert counts(found) == counts(wanted)
+        np.testing.assert_allclose(found.ts, wanted.ts, rtol=1e-6)
+        np.testing.assert_allclose(found.ys, wanted.ys, rtol=1e-6)
+    assert found.stats.steps >= 600
+
+
+@needs_compiler
+def test_ctrl_c_ends_a_long_search() -> None:
+    solved("native", "bosh3", start((3,)), dt0=0.1)                                    # compiled
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    begun = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        solved("native", "bosh3", start((3,)), save=[-1], controller=rv.PID(1e-4, 1e-5, max_step=1e-7, max_steps=10**9))
+    assert time.perf_counter() - begun < 2.0
+    timer.join()

@@ -1,0 +1,87 @@
+"""Where a march is looked at, forward and back: a few grid points and their neighbours, which depend on the grid alone."""
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+LOOKS = 16            # places at which a march, forward or back, is looked at
+ROOM = 1 << 15        # bytes of states that are held to be judged together
+
+
+@lru_cache(64)
+def places(N: int, width: int, stretch: int | None = None) -> tuple[int, ...]:
+    """The first of `width` neighbouring grid points each: up to LOOKS windows spread over 0 .. N, which share no point.
+
+    stretch: a sweep starts anew at its multiples, so that no window may reach across one.
+    """
+    last, count = N + 1 - width, min(LOOKS, (N + 1) // width)
+    if count < 1 or (stretch is not None and stretch < width):
+        return ()
+    starts = [round(k * last / max(1, count - 1)) for k in range(count)]
+    if stretch is not None:
+        starts = [n - max(0, n % stretch - (stretch - width)) for n in starts]
+    return tuple(n for k, n in enumerate(starts) if not k or n >= starts[k - 1] + width)
+
+
+@lru_cache(64)
+def looks(N: int, width: int, stretch: int | None = None) -> tuple[int, ...]:
+    """Every point of those windows."""
+    return tuple(n + i for n in places(N, width, stretch) for i in range(width))
+
+
+@lru_cache(64)
+def stops_of(N: int, width: int) -> tuple[int, ...]:
+    """The grid points to look at on the way forward, the last among them."""
+    return tuple(sorted({N, *looks(N, width)}))
+
+
+@lru_cache(64)
+def back_from(N: int, width: int, resync: int | None, inner: bool, compared: frozenset[int]) -> tuple[int, ...]:
+    """The grid points to look at on the way back, last first; inner: not those that are landed on."""
+    seen = looks(N - 1, width, resync)
+    if inner:
+        seen = tuple(n for n in seen if n and (resync is None or n % resync))
+    return tuple(sorted({*compared, *seen}, reverse=True))
+
+
+@lru_cache(64)
+def runs(ns: tuple[int, ...], width: int) -> np.ndarray:
+    """Where in ns `width` neighbouring grid points stand one after another: (width, windows) positions, earliest time first."""
+    at = np.asarray([i for i in range(len(ns) + 1 - width) if abs(ns[i + width - 1] - ns[i]) == width - 1], np.intp)
+    found = at + np.arange(width)[:, None]
+    return found[::-1] if len(ns) > 1 and ns[1] < ns[0] else found
+
+
+@lru_cache(64)
+def windows(ns: tuple[int, ...], width: int) -> tuple[np.ndarray, list[int], tuple[int, ...]]:
+    """runs(), where the middle of each stands, and the grid points there."""
+    at = runs(ns, width)
+    middle = at[width // 2].tolist()
+    return at, middle, tuple(ns[i] for i in middle)
+
+
+def grouped(ns: list[int], width: int, nbytes: int) -> list[list[int]]:
+    """ns in lists as long as there is room for, one at least, none of which ends between neighbours; nbytes: of one look."""
+    most = max(1, ROOM // max(1, nbytes))
+    if len(ns) <= most:
+        return [ns]
+    found: list[list[int]] = [[]]
+    for n in ns:
+        if len(found[-1]) >= most and (width == 1 or abs(n - found[-1][-1]) > 1):
+            found.append([])
+        found[-1].append(n)
+    return found
+
+
+@lru_cache(64)
+def groups_between(ns: tuple[int, ...], first: int, last: int, width: int, nbytes: int) -> list[list[int]]:
+    """Those of ns in first .. last - 1, grouped."""
+    return grouped([n for n in ns if first <= n < last], width, nbytes)
+
+
+@lru_cache(64)
+def threes(ns: tuple[int, ...]) -> np.ndarray:
+    """runs(ns, 3), but for the start, which is not seen by every engine."""
+    at = runs(ns, 3)
+    return at[:, [ns[i] > 0 for i in at[0].tolist()]]
