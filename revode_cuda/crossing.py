@@ -63,4 +63,4 @@ def across(solve: Callable, xp: Any, y0: Any, params: Any, state0: State | None)
     ys, state = up(sol.ys), sol.state._replace(parts=up(sol.state.parts))
     ends = len(sol.ts) and float(value_of(sol.ts)[-1]) == state.t
     y1 = tree.map(lambda y: y[-1], ys) if ends else up(sol.y1)
-    return Solution(sol.ts, ys, state, sol.stats, y1)
+    return sol._replace(ys=ys, state=state, y1=y1)

@@ -5,7 +5,8 @@
 Memory: M, the states of all tiles, (tiles, PERSISTENT) numbers, which a block copies to shared memory and back; P, what comes from
 the parameters; a table of grid values for each call; the saved states, and their cotangents. Everything else (increments of noise,
 intermediate values, sums) never leaves the block. All of that is small, and what is done with it besides the launch (checks, the
-watch) is done on the host: it goes to the device in one copy and comes back in one. crossing.py does that for device arrays.
+watch) is done on the host: it goes to the device in one copy and comes back in one. crossing.py does that for device
+arrays, but for large states, at which the watch looks on the device.
 
 It runs without a GPU on the threads of revode_cuda.host: a Device says where.
 """
@@ -90,6 +91,7 @@ def shim(arch: str = "sm_90", order: str = "ascending", shuffle: int = 0, races:
 
 class Fused(Tiles):
     """One direction of a solve on a device. plan: how it is laid out there."""
+    shows = 1 << 23            # a launch and its wait take as long as some megabytes
 
     def __init__(self, steps: Any, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool,
                  device: Device, given: Any = None) -> None:
@@ -114,7 +116,6 @@ class Fused(Tiles):
         self.plan: Plan = plan
         self.T, self.tiles = plan.T, plan.tiles
         self.name = "fused"
-        self.stride = self.source.persistent if plan.state == "shared" else self.source.size
         work = 4.0 * sum(loop.out.F * (loop.shape[-2] if loop.kind == "linear" else self.T) for loop in self.lowered["step"].loops)
         drive = sum(F for role, (_, F, _) in self.source.places.items() if role[0] == "drive")
         self.chunk = int(min(STEPS, max(16.0, min(WORK / (work * self.rows), DRIVES / max(1, drive * self.rows)))))
@@ -130,6 +131,10 @@ class Fused(Tiles):
         return self.plan
 
     # memory: that of the host, as Tiles has it, and its image on the device, which one copy makes before a launch, and one after
+
+    @property
+    def stride(self) -> int:
+        return self.source.persistent if self.plan.state == "shared" else self.source.size
 
     def rooms(self, *sizes: int) -> list[np.ndarray]:
         """Memory and P, one after the other, and what a call leaves (and brings) besides."""
@@ -152,11 +157,16 @@ class Fused(Tiles):
         return super().laid_out(tuple(map(to_host, a_ys)))
 
     def read(self, kind: str) -> Any:
+        if kind == "flowed":
+            return None if self.source.sums is None else (self.flowed(self.lift(self.memory)), self.source.begins)
         found = super().read(kind)
-        return found if kind in ("flowed", "atime") else {name: self.lift(x) for name, x in found.items()}
+        return found if kind == "atime" else {name: self.lift(x) for name, x in found.items()}
 
-    def seen(self, kind: str, looks: Any, seen: Any) -> dict:
-        return {name: self.lift(x) for name, x in super().seen(kind, looks, seen).items()}
+    def looking(self, looks: Any) -> tuple[Any, Any]:
+        """What is seen stays where the arrays of the solve are, since of large states it is much."""
+        places, seen = super().looking(looks)
+        return places, seen if seen is None or isinstance(self.home, (np.ndarray, np.generic)) else self.device.xp.empty(
+            seen.shape, self.dtype)
 
     def ahead(self, first: int, last: int, ys: Any = None, looks: Any = ()) -> dict:
         if ys is None or all(isinstance(y, np.ndarray) for y in ys):
@@ -177,7 +187,7 @@ class Fused(Tiles):
         if xp is np:
             self.launch(given)
             return
-        moving = [name for name in given if name[0] in "YLW" and given[name] is not None and given[name].size]
+        moving = [name for name in given if name[0] in "YLW" and isinstance(given[name], np.ndarray) and given[name].size]
         ends = np.cumsum([0, *(-(-given[name].size // ALIGN) * ALIGN for name in moving)]).tolist()
         if ends[-1] > self.beside:
             before, self.beside = self.whole[:self.inside], ends[-1]

@@ -90,7 +90,6 @@ class Tiles:
         """Choose the size of a tile, and build."""
         self.T, self.tiles = T, self.members * -(-self.rows // (self.members * T))
         self.source = Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
-        self.stride = self.source.size                    # numbers of a tile in the memory
         self.chunk = int(min(STEPS, max(1, WORK / max(1.0, self.work()))))
         if make is None:
             self.function = build(self.source.text, self.strict).run
@@ -123,6 +122,11 @@ class Tiles:
         self.atimes = {name: np.zeros(problem.N) for name in CLOCK if problem.timed}
         self.save = ended(tuple(problem.save))
         self.drive = problem.driver
+
+    @property
+    def stride(self) -> int:
+        """Numbers of a tile in the memory."""
+        return self.source.size
 
     def allocate(self) -> None:
         """The memory, which all solves of this thread use one after another, and where things go in it."""
