@@ -15,8 +15,7 @@ from fake_array import FakeArray, put
 from test_fake_array import assert_same, to_fake
 
 import revode as rv
-from revode import parallel
-from revode import nn, optim, tree
+from revode import nn, optim, parallel, tree
 from revode.analysis import gulp, rulp, scaled_ulps
 from revode.engine.tensor import value_of
 from revode.watch import LOOKS
