@@ -663,7 +663,7 @@ def check_backend(asked: Asked) -> Backend | None:
         raise ValueError(f"solve: threads={threads!r}; a whole number, 1 or more, or None for one per core")
     if backend == "eager":
         return None
-    # What is chosen by itself gives the bits of the tape, so that nothing depends on when it was chosen.
+    # What is chosen by itself gives the bits of the tape, until native code takes over at a solve that is known (promote.py).
     auto = backend == "auto"
     return Backend("replay" if auto else backend, auto, not auto, arithmetic == "strict", threads)
 
