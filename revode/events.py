@@ -145,5 +145,5 @@ def located(end: Callable, t0: float, t1: float, dtype: Any) -> tuple[float, Any
         t = guess
     if not dg or abs(g / dg) > 2 * abs(least - t0):
         raise ValueError(f"event: no last step that ends near t={t:.6g} meets a zero of `when` with a slope: it touches or jumps "
-                         "there, or the method has two solutions that have parted (LeapfrogMidpoint); take another condition or method")
+                         "there, or the method has two solutions that have parted (LeapfrogMidpoint); change condition or method")
     return t, dy, dg
