@@ -10,7 +10,8 @@ from tests.mutation.quick import prepare
 
 EACH = {"shears and methods": (["methods/*.py"], 4), "vjp rules": (["engine/primitives.py"], 4),
         "the tape": (["engine/tensor.py", "engine/derivatives.py", "engine/functions.py"], 2),
-        "gradient modes": (["gradients/*.py"], 3)}
+        "gradient modes": (["gradients/*.py"], 3), "engines": (["engines/*.py"], 1),
+        "programs": ([f"compiled/{name}.py" for name in ("program", "steps", "rules", "sums", "replay", "lower", "generate")], 3)}
 
 
 def by_hash(mutant):
