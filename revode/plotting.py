@@ -15,9 +15,8 @@ import numpy as np
 # Okabe & Ito's colours, which can be told apart with any colour vision.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 GREY = "#777777"
-STYLE: Any = {"font.size": 13, "axes.titlesize": 14, "legend.fontsize": 11.5,
-              "axes.spines.top": False,
-         "axes.spines.right": False, "lines.linewidth": 1.8}
+STYLE: Any = {"font.size": 13, "axes.titlesize": 14, "legend.fontsize": 11.5, "legend.frameon": False,
+              "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.8}
 
 
 def style() -> Any:
@@ -52,8 +51,7 @@ def save(figure: Any, path: str, words: str) -> None:
 def legend(ax: Any, **options: Any) -> None:
     """Below the axes, where it covers nothing."""
     entries = len(ax.get_legend_handles_labels()[1])
-    ax.legend(**{"frameon": False, "loc": "upper center", "bbox_to_anchor": (0.5, -0.19),
-                 "ncols": min(entries, 2),
+    ax.legend(**{"loc": "upper center", "bbox_to_anchor": (0.5, -0.19), "ncols": min(entries, 2),
                  "handlelength": 1.6, "columnspacing": 1.2, **options})
 
 

@@ -363,8 +363,7 @@ def picture(found: Sequence[Curve]) -> tuple[Any, str]:
         ax.set_ylim(min(limits), max(limits))
     for ax in axes:
         plotting.plain_ticks(ax.yaxis)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4,
-                  frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
     slopes = "; ".join(f"{curve.name} {curve.slope:.2f}" for curve in found
                        if curve.slope is not None)
     return figure, ("Time of a gradient against the number of steps, for the same method and for "

@@ -29,6 +29,7 @@ compiled
 problem checks advise
 solve export
 layers nn optim parallel analysis equilibrium plotting
+interop
 conformance
 experiments
 __init__ __main__
@@ -53,14 +54,15 @@ BUDGET = {
     "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
     "engines": 180,
-    "march": 140,                    # what is kept, and one window of neighbours at a time
+    "march": 150,                    # what is kept, and one window of neighbours at a time
     "stiffness": 60,
     "watch": 690,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "times": 60,                     # tensors among them, stops, what lies between
     "finite": 85,
     "memory": 55,
-    "compiled": 5200,                # with the search for an adaptive grid; C99 in words of its own, for files that are read
+    "compiled": 5330,                # with the search for an adaptive grid; C99 in words of its own, for files that are read; auto
     "export": 290,
+    "interop": 260,
     "problem": 70,
     "checks": 700,
     "solve": 165,                                       # a Solution says what it is in one line, and as a table
@@ -73,11 +75,12 @@ BUDGET = {
     "layers": 380,                  # attention, layer norm, gelu, cross entropy, each with a pullback that is a row
     "equilibrium": 760,             # fixed points: their own checks and words, three methods, two gradients
     "optim": 125,
-    "parallel": 280,                # the tree, gradients, gathered solves, map, and ranks that are threads, for tests
+    "parallel": 300,                # the tree, gradients, gathered solves, map, and ranks that are threads, for tests
     "plotting": 120,                 # one style for slides; grids of methods and steps; a description in every file
     "conformance": 1250,             # two thirds of it tables: every method as text, and its faults
-    # seventeen commands, one file each with its data and its loop, on any backend, in lines of 100 columns instead of 135
-    "experiments": 3250,
+    # seventeen commands, one file each with its data and its loop, on any backend, in lines of 100 columns instead of 135;
+    # ranks of mpiexec, and checkpoints that a training goes on from: 150 lines
+    "experiments": 3500,
 }
 # DESIGN section 2 names these four. What keeps gradients from being lost in silence has come in since: kept.py (arrays that change
 # behind a tape), trees of any container, what a tensor refuses and says, companions, the fallback of Automatic: some 400 lines.
@@ -152,11 +155,14 @@ def test_the_engine_imports_nothing_of_the_project_and_methods_no_array_library(
             assert {n.split(".")[0] for n in names} <= {"revode", *sys.stdlib_module_names}, path.name
 
 
+FOR = {"interop/torch.py": {"torch"}, "interop/jax.py": {"jax"}}        # modules that are for users of another library
+
+
 def test_only_numpy_at_the_top_of_a_module() -> None:
     """Everything else (matplotlib, SciPy, CuPy, tqdm) is imported inside the function that uses it."""
     for path in files():
         outside = {name.split(".")[0] for name, top in imports(path) if top}
-        outside -= {"revode", "numpy", *sys.stdlib_module_names}
+        outside -= {"revode", "numpy", *sys.stdlib_module_names} | FOR.get(path.relative_to(ROOT).as_posix(), set())
         assert not outside, f"{path.name} imports {outside} at the top"
 
 
@@ -257,7 +263,6 @@ def test_a_name_of_a_function_and_of_its_module_is_the_function() -> None:
 MOST = 20
 # Functions that were above it when this was written: each number may only go down.
 COMPLEX = {
-           "revode/checks.py check_adaptive": 22,
            "revode/experiments/training.py all_tables": 24,
            "revode/experiments/complexity.py picture": 22,
            "revode/compiled/steps.py recompute": 29, "revode/conformance/judging.py judge_gradient": 22}
@@ -319,6 +324,8 @@ MODULES = sorted({".".join(("revode", *path.relative_to(ROOT).with_suffix("").pa
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_in_docstrings_run(module: str) -> None:
+    for library in FOR.get("/".join(module.split(".")[1:]) + ".py", ()):
+        pytest.importorskip(library, reason=f"{library} is not installed, for which {module} is")
     found = importlib.import_module(module)
     result = doctest.testmod(found, verbose=False, optionflags=doctest.ELLIPSIS)
     assert result.failed == 0
