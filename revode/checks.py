@@ -78,8 +78,7 @@ OTHERWISE = {       # what other solvers call it: what to do here
     "stepsize_controller": "pass controller=PID(rtol, atol)", "first_step": "pass dt0= with controller=PID(rtol, atol)",
     "max_step": "pass controller=PID(rtol, atol, max_step=...)", "max_steps": "pass controller=PID(rtol, atol, max_steps=...)",
     "dt": "the steps of a fixed grid are those of ts; with a controller the first one is dt0",
-    "events": "there are none; step by hand with steps(...), and stop when you like", "event_fn": "step by hand with steps(...)",
-    "event": "there are none; step by hand with steps(...), and stop when you like",
+    **dict.fromkeys(("events", "event", "event_fn"), "event(field, y0, ts, params, when=...) solves to where that crosses zero"),
     "dense_output": "pass interpolate=True, and ask sol.at(t)", "jac": "all methods are explicit; leave it out",
     "vectorized": "batch axes lead in y and are always allowed; leave it out", "bm": "pass noise=Brownian(seed)",
     "sde": "pass the drift as the field, and diffusion= and noise=Brownian(seed)", "key": "pass noise=Brownian(seed)",
@@ -664,7 +663,7 @@ def check_backend(asked: Asked) -> Backend | None:
         raise ValueError(f"solve: threads={threads!r}; a whole number, 1 or more, or None for one per core")
     if backend == "eager":
         return None
-    # What is chosen by itself gives the bits of the tape, so that nothing depends on when it was chosen.
+    # What is chosen by itself gives the bits of the tape, until native code takes over at a solve that is known (promote.py).
     auto = backend == "auto"
     return Backend("replay" if auto else backend, auto, not auto, arithmetic == "strict", threads)
 

@@ -5,7 +5,8 @@
 
 Which numbers meet in which sum follows from the batch and `tile` alone; ranks only own parts of the tree. A rank adds up what
 it owns, and sends the tops of its subtrees up a binary tree of ranks; the result comes down the same way: 2 (P - 1) messages a
-step. With strict arithmetic (of "native", or the tape) loss and gradient have the same bits on any number of ranks and threads.
+step. With strict arithmetic (of "native", or the tape) loss and gradient have the same bits on any number of ranks and threads; so
+"auto" does not go native here, where each rank makes another number of solves.
 
 A communicator has Get_rank(), Get_size(), send(x, dest) and recv(source), as those of mpi4py have; `threads` runs ranks as
 threads of this process. What a rank raises in its part, all ranks raise, with its number. Optimisers stay in step because all
@@ -15,16 +16,18 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import logging
 import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from .compiled.backend import steady
 from .engine import tree
 from .engine.derivatives import custom_vjp, vjp
 from .engine.derivatives import value_and_grad as of_one
@@ -108,7 +111,8 @@ def together(comm: Comm, work: Callable[[], Any], join: Callable[[Any, Any], Any
     """
     rank, size, own = comm.Get_rank(), comm.Get_size(), None
     try:
-        mine = work()
+        with steady():
+            mine = work()
         if getattr(comm, "interrupted", False):
             raise KeyboardInterrupt
     except BaseException as error:
@@ -125,6 +129,8 @@ def together(comm: Comm, work: Callable[[], Any], join: Callable[[Any, Any], Any
     found = exchanged(comm, mine, join_sound)
     if not isinstance(found, Failed):
         return found
+    if found.kind == "KeyboardInterrupt":
+        getattr(comm, "interrupted", False)                  # who asked at the same time has been heard too
     raised = own if own is not None and found.rank == rank else found.error()
     setattr(raised, HEARD, True)
     raise raised
@@ -179,8 +185,15 @@ class Tiles:
         return sums
 
 
+@cache
+def say_host() -> None:
+    logging.getLogger("revode").info("parallel: device arrays are summed over ranks on the host")
+
+
 def packed(leaves: Sequence) -> np.ndarray:
     """The float leaves as one vector, in float64: float32 is rounded once, after the sums."""
+    if any(hasattr(x, "get") for x in leaves):
+        say_host()
     return np.concatenate([np.ravel(to_host(x)).astype(np.float64) for x in leaves] or [np.empty(0)])
 
 

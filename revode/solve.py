@@ -139,10 +139,11 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
         field for each of them. In an adaptive solve all accepted steps are kept then, and save_at costs no steps: what is
         returned there lies between those, and is as good as h^4.
     backend : who runs the steps, forward and of every gradient mode: "eager", the tape; "replay", a program of NumPy calls;
-        "native", that program compiled by this machine's C++ compiler; "auto", the tape, and replay from 200 steps of one kind
-        on, with the same bits (so Direct() stays on the tape). Where a program does not apply (a field that branches on values,
-        derivatives of derivatives, adaptive steps with exact=True) the tape runs; stats.backend says who did, and a log
-        line why. docs/backends.md helps to choose.
+        "native", that program compiled by this machine's C++ compiler; "auto", the tape; replay from 200 steps of one kind
+        on, with the same bits (so Direct() stays on the tape); and native from a solve on that follows from the solves before it,
+        never from a clock, where there is a compiler and compiling has paid. Where a program does not apply (a field that
+        branches on values, derivatives of derivatives, adaptive steps with exact=True) the tape runs; stats.backend says who
+        did, and a log line why. docs/backends.md helps to choose.
     threads : of "native", over the batch; default one for each core. It changes no bit.
     exact : True, or a Lattice(bits): reversal without a wrong bit, for methods that are words of shears (exact.py). The state lives
         on multiples of 2^-bits, and what a contraction destroys is kept as bits, log2(1/scale) a step and element; the gradient
