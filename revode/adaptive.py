@@ -13,6 +13,7 @@ Sources: Soderlind 2003 (digital filters); Hairer, Norsett & Wanner, Solving ODE
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from numbers import Real
 from typing import Any, Protocol
 
@@ -39,7 +40,8 @@ class PID:
     Parameters
     ----------
     rtol, atol : the local error is kept below atol + rtol * |y|, in the root mean square over all entries. Numbers, or arrays
-        (lists) that broadcast against y, one tolerance for each component; atol in the unit of y, rtol without.
+        (lists) that broadcast against y, one tolerance for each component, or for a y0 that is a tree of dicts, lists and tuples a
+        tree like it; atol in the unit of y, rtol without.
     p, i, d : coefficients of the controller; (0, 1, 0) is the classical one, (0.4, 0.3, 0) is calmer on stiff problems.
     safety, shrink, grow : the next step is safety * (what the error allows), within [shrink, grow] times the last one.
     min_step : a smaller step than this is an error; default ten units in the last place of t, in y's dtype.
@@ -74,7 +76,8 @@ class PID:
     def __post_init__(self) -> None:
         for name in ("rtol", "atol"):
             object.__setattr__(self, name, tolerance(name, getattr(self, name)))
-        if not (broadcast(np.shape(self.rtol), np.shape(self.atol)) and np.all(np.add(self.rtol, self.atol) > 0)):
+        whole = not any(is_tree(x) for x in (self.rtol, self.atol))             # a tree of them meets y first
+        if whole and not (broadcast(np.shape(self.rtol), np.shape(self.atol)) and np.all(np.add(self.rtol, self.atol) > 0)):
             raise ValueError(f"PID: rtol={self.rtol!r}, atol={self.atol!r}; both are >= 0 and one is > 0, for every component")
         for name in ("p", "i", "d", "safety", "shrink", "grow", "min_step", "max_step", "max_steps"):
             given = getattr(self, name)
@@ -95,6 +98,9 @@ def tolerance(name: str, given: Any) -> Any:
     """A number, or for each component one, in nested tuples: data that can be compared and hashed."""
     if isinstance(given, Real) and float(given) >= 0:
         return float(given)
+    if is_tree(given):
+        return {key: tolerance(name, x) for key, x in given.items()} if isinstance(given, dict) else tuple(
+            tolerance(name, x) for x in given)
     try:
         found = np.asarray(given)
     except (TypeError, ValueError):
@@ -104,6 +110,32 @@ def tolerance(name: str, given: Any) -> Any:
     if not (found.size and np.all(found >= 0)):
         raise ValueError(f"PID: {name}={given!r}; tolerances are >= 0, and rtol or atol is > 0")
     return nested_tuple(found.astype(np.float64).tolist())
+
+
+def is_tree(given: Any) -> bool:
+    """Whether a tolerance is one for each leaf of y: a dict, or a list or tuple that makes no array."""
+    if isinstance(given, (list, tuple)):
+        try:
+            return np.asarray(given).dtype == object
+        except ValueError:
+            return True
+    return isinstance(given, dict)
+
+
+def by_leaf(name: str, given: Any, y: Any) -> Any:
+    """A tolerance for each entry of a tree y, in its order, from one number, or from a tree of numbers and arrays like y."""
+    if isinstance(y, (dict, list, tuple)) and not isinstance(given, float):
+        keys: Any = y if isinstance(y, dict) else range(len(y))
+        own: Any = given if isinstance(given, dict) else range(len(given))
+        if isinstance(given, dict) is not isinstance(y, dict) or set(own) != set(keys):
+            raise ValueError(f"solve: PID has {name}={given!r} for a y of {tree.describe(y)}; give one number, or a tree like y0, "
+                             "with numbers or arrays")
+        return np.concatenate([by_leaf(name, given[key], y[key]) for key in keys])
+    leaves = [np.shape(value_of(x)) for x in tree.flatten(y)[0]]
+    if np.shape(given) and (len(leaves) > 1 or broadcast(np.shape(given), leaves[0]) != leaves[0]):
+        raise ValueError(f"solve: PID has {name} of shape {np.shape(given)} for y of shape {leaves[0]}; give one number, or an array "
+                         "that broadcasts against it")
+    return np.concatenate([np.broadcast_to(given, shape).ravel() for shape in leaves])
 
 
 def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...] | bool:
@@ -229,7 +261,7 @@ class Adaptive:
 
     def factor(self, norm: float, q: int) -> float:
         c, (k1, k2, k3) = self.controller, self.powers(q)
-        if not np.isfinite(norm):
+        if not isfinite(norm):
             return c.shrink
         e1, e2 = [*self.norms, 1.0, 1.0][:2]
         tiny = 1e-10                               # an error of exactly zero grows the step by the most that is allowed
@@ -252,6 +284,11 @@ class Adaptive:
 
 def as_step(h: Any, problem: Problem) -> Any:
     return np.asarray(h) if problem.plain else float(h)
+
+
+def as_steps(hs: np.ndarray, problem: Problem) -> list:
+    """as_step() of many."""
+    return [hs[k, ...] for k in range(len(hs))] if problem.plain else hs.tolist()
 
 
 class Trial(Protocol):
@@ -281,9 +318,9 @@ class OnTape:
         step = problem.between(problem.N, t0, t1, h, h_before)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):      # what overflows is rejected
             self.after, errors = estimated(problem.method, step, self.parts, self.F)
-        before, after = (value_of(problem.output(parts)[0]) for parts in (self.parts, self.after))
-        scales = scales_of(problem.adaptive.controller, before)
-        norms = [norm_of(squares(value_of(e), before, after, *scales), after) for e in errors]
+            before, after = (value_of(problem.output(parts)[0]) for parts in (self.parts, self.after))
+            scales = scales_of(problem.adaptive.controller, before)
+            norms = [norm_of(squares(value_of(e), before, after, *scales), after) for e in errors]
         return norms[0], norms[1] if len(norms) > 1 else 0.0
 
     def reject(self) -> None:
@@ -315,16 +352,14 @@ def estimated(method: Any, step: Step, parts: Parts, F: Increment) -> tuple[Part
 
 def squares(error: Any, y: Any, y1: Any, rtol: Any, atol: Any) -> Any:
     """The sum over all entries of the squares of error / (atol + rtol max(|y|, |y1|))."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        ratio = error / weight(np.maximum(abs(y), abs(y1)), rtol, atol)
-        return np.sum(ratio * ratio)
+    ratio = error / weight(np.maximum(abs(y), abs(y1)), rtol, atol)
+    return np.sum(ratio * ratio)
 
 
 def norm_of(total: Any, y1: Any) -> float:
     """The root of the mean over the entries of y1, from the sum of squares; Inf where anything is not finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        norm = number(np.sqrt(total / y1.size))
-    return norm if np.isfinite(norm) and np.isfinite(size(y1)) else float("inf")
+    norm = number(np.sqrt(total / y1.size))
+    return norm if isfinite(norm) and isfinite(size(y1)) else float("inf")
 
 
 def scales_of(controller: PID, y: Any) -> tuple[Any, Any]:

@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
-from .adaptive import PID, Adaptive, broadcast
+from .adaptive import PID, Adaptive, by_leaf
 from .compiled import Backend
 from .driving import ControlledSystem, Noise, NoisySystem, Path, SmoothlyControlledSystem
 from .engine import tree
@@ -78,9 +78,8 @@ OTHERWISE = {       # what other solvers call it: what to do here
     "stepsize_controller": "pass controller=PID(rtol, atol)", "first_step": "pass dt0= with controller=PID(rtol, atol)",
     "max_step": "pass controller=PID(rtol, atol, max_step=...)", "max_steps": "pass controller=PID(rtol, atol, max_steps=...)",
     "dt": "the steps of a fixed grid are those of ts; with a controller the first one is dt0",
-    "events": "there are none; step by hand with steps(...), and stop when you like", "event_fn": "step by hand with steps(...)",
-    "event": "there are none; step by hand with steps(...), and stop when you like",
-    "dense_output": "there is none; pass the times as save_at=, or put them into ts", "jac": "all methods are explicit; leave it out",
+    **dict.fromkeys(("events", "event", "event_fn"), "event(field, y0, ts, params, when=...) solves to where that crosses zero"),
+    "dense_output": "pass interpolate=True, and ask sol.at(t)", "jac": "all methods are explicit; leave it out",
     "vectorized": "batch axes lead in y and are always allowed; leave it out", "bm": "pass noise=Brownian(seed)",
     "sde": "pass the drift as the field, and diffusion= and noise=Brownian(seed)", "key": "pass noise=Brownian(seed)",
 }
@@ -623,14 +622,23 @@ def check_adaptive(asked: Asked, method: Any, ts: np.ndarray, y: Any, alone: boo
                          "as save_at=[...], or save=[-1] for the end alone")
     if y.dtype != np.float64:                        # in which times are not rounded
         check_resolution(ts, y.dtype, steps=RESOLVED)
-    for name in ("rtol", "atol"):
-        shape = np.shape(getattr(controller, name))
-        if shape and (not alone or broadcast(shape, y.shape) != y.shape):
-            raise ValueError(f"solve: PID has {name} of shape {shape} for {'y' if alone else 'a tree y, as a vector'} {y.shape}; "
-                             "give one number, or, for a y that is one array, an array that broadcasts against it")
+    controller = fitted(controller, y if alone else asked.y0)
     direction = 1.0 if ts[1] > ts[0] else -1.0
     times = None if save_at is None else check_save_at(save_at, ts, direction)
-    return Adaptive(controller, float(ts[1]), direction, dt0, times, last_only, y.dtype)
+    return Adaptive(controller, float(ts[1]), direction, dt0, None if asked.interpolate else times, last_only, y.dtype)
+
+
+def fitted(controller: PID, y: Any) -> PID:
+    """The controller with tolerances that fit y: a number, or an array that broadcasts against it; for a tree one for each entry."""
+    found = {name: getattr(controller, name) for name in ("rtol", "atol") if type(getattr(controller, name)) is not float}
+    flat = {name: by_leaf(name, given, y) for name, given in found.items()}
+    return replace(controller, **flat) if isinstance(y, (dict, list, tuple)) and flat else controller
+
+
+def check_smooth(problem: Problem) -> None:
+    if problem.driver is not None:
+        raise TypeError("solve: interpolate=True goes along dy/dt = f(t, y), and with noise or a piecewise linear control there is no "
+                        "such slope; pass the times in ts (or save_at), or use HermiteCubic")
 
 
 def check_save_at(save_at: Any, ts: np.ndarray, direction: float) -> tuple[float, ...]:
@@ -655,7 +663,7 @@ def check_backend(asked: Asked) -> Backend | None:
         raise ValueError(f"solve: threads={threads!r}; a whole number, 1 or more, or None for one per core")
     if backend == "eager":
         return None
-    # What is chosen by itself gives the bits of the tape, so that nothing depends on when it was chosen.
+    # What is chosen by itself gives the bits of the tape, until native code takes over at a solve that is known (promote.py).
     auto = backend == "auto"
     return Backend("replay" if auto else backend, auto, not auto, arithmetic == "strict", threads)
 

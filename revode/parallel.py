@@ -5,7 +5,8 @@
 
 Which numbers meet in which sum follows from the batch and `tile` alone; ranks only own parts of the tree. A rank adds up what
 it owns, and sends the tops of its subtrees up a binary tree of ranks; the result comes down the same way: 2 (P - 1) messages a
-step. With strict arithmetic (of "native", or the tape) loss and gradient have the same bits on any number of ranks and threads.
+step. With strict arithmetic (of "native", or the tape) loss and gradient have the same bits on any number of ranks and threads; so
+"auto" does not go native here, where each rank makes another number of solves.
 
 A communicator has Get_rank(), Get_size(), send(x, dest) and recv(source), as those of mpi4py have; `threads` runs ranks as
 threads of this process. What a rank raises in its part, all ranks raise, with its number. Optimisers stay in step because all
@@ -15,16 +16,18 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import logging
 import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
+from .compiled.backend import steady
 from .engine import tree
 from .engine.derivatives import custom_vjp, vjp
 from .engine.derivatives import value_and_grad as of_one
@@ -36,6 +39,7 @@ __all__ = ["Gathered", "map", "noise_of", "solve", "threads", "value_and_grad", 
 
 LAUNCHED = "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "PMIX_RANK"       # what mpiexec tells its processes
 HASHED = 64                                                      # calls between two looks at the parameters
+HEARD = "revode_heard_of_by_all_ranks"
 COUPLED = 0.01       # of the largest loss: more than a tolerance lets the steps of a tile, chosen together, change one of them
 
 
@@ -55,7 +59,7 @@ class Failed(NamedTuple):
 
     def error(self) -> BaseException:
         """Of the same class, if it is one of Python's own."""
-        kind = getattr(builtins, self.kind, None)
+        kind = getattr(builtins, self.kind, None) if self.kind != "KeyError" else None         # which shows its text in quotes
         if kind is KeyboardInterrupt:
             return KeyboardInterrupt()
         try:
@@ -102,21 +106,34 @@ def world() -> Comm:
 def together(comm: Comm, work: Callable[[], Any], join: Callable[[Any, Any], Any]) -> Any:
     """join over what work() gave on every rank, in the order of the ranks, on every rank.
 
-    What one rank raises, all raise: the first of them by number. Ctrl-C between two calls is known to `comm.interrupted`.
+    What one rank raises, all raise: the first of them by number; itself as it is, the others with its number. A rank that fails
+    elsewhere can report here too: the others hear of it at their next tree. `comm.interrupted` says that somebody wants to end.
     """
-    rank, size = comm.Get_rank(), comm.Get_size()
+    rank, size, own = comm.Get_rank(), comm.Get_size(), None
     try:
-        mine = work()
+        with steady():
+            mine = work()
         if getattr(comm, "interrupted", False):
             raise KeyboardInterrupt
     except BaseException as error:
-        if size == 1:
+        if size == 1 or hasattr(error, HEARD):               # of an inner call: all ranks are on their way out
             raise
-        mine = Failed(rank, type(error).__name__, str(error))
-    found = exchanged(comm, mine, lambda a, b: next((x for x in (a, b) if isinstance(x, Failed)), None) or join(a, b))
-    if isinstance(found, Failed):
-        raise found.error()
-    return found
+        mine, own = Failed(rank, type(error).__name__, str(error)), error
+
+    def join_sound(a: Any, b: Any) -> Any:
+        try:
+            return next((x for x in (a, b) if isinstance(x, Failed)), None) or join(a, b)
+        except Exception as error:
+            return Failed(rank, type(error).__name__, str(error))
+
+    found = exchanged(comm, mine, join_sound)
+    if not isinstance(found, Failed):
+        return found
+    if found.kind == "KeyboardInterrupt":
+        getattr(comm, "interrupted", False)                  # who asked at the same time has been heard too
+    raised = own if own is not None and found.rank == rank else found.error()
+    setattr(raised, HEARD, True)
+    raise raised
 
 
 def exchanged(comm: Comm, mine: Any, join: Callable[[Any, Any], Any]) -> Any:
@@ -168,8 +185,15 @@ class Tiles:
         return sums
 
 
+@cache
+def say_host() -> None:
+    logging.getLogger("revode").info("parallel: device arrays are summed over ranks on the host")
+
+
 def packed(leaves: Sequence) -> np.ndarray:
     """The float leaves as one vector, in float64: float32 is rounded once, after the sums."""
+    if any(hasattr(x, "get") for x in leaves):
+        say_host()
     return np.concatenate([np.ravel(to_host(x)).astype(np.float64) for x in leaves] or [np.empty(0)])
 
 
@@ -259,10 +283,7 @@ def value_and_grad(loss: Callable, comm: Comm | None = None, *, reduce: Literal[
             return stamp, tiles.sum(of_tile)
 
         def join(a: tuple, b: tuple) -> Any:
-            try:
-                same(a[0], b[0])
-            except ValueError as error:
-                return Failed(b[0][0], "ValueError", str(error))
+            same(a[0], b[0])
             return a[0], tiles.merge(a[1] | b[1])
 
         (_, sums) = together(comm, work, join)

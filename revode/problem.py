@@ -36,6 +36,7 @@ class Asked:
     arithmetic: str = "fast"
     exact: Any = None
     stops: Any = None
+    interpolate: bool = False
 
 
 class Layout:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .adaptive import PID
 from .advise import coupling
-from .checks import check_plain, check_reached, check_single, checked_gradient, hinted, method_of, prepare
+from .checks import check_plain, check_reached, check_save_at, check_single, check_smooth, checked_gradient, hinted, method_of, prepare
 from .engine import tree
 from .engine.derivatives import custom_vjp
 from .engine.tensor import Tensor, innermost, joined_in, value_of
@@ -24,7 +24,7 @@ from .methods.increment import Recorder
 from .problem import Asked, Layout
 from .stepping import Problem, State, Stats, as_table, states
 from .tangent import tangent
-from .times import as_times, on_grid
+from .times import Dense, as_times, dense, on_grid
 
 if TYPE_CHECKING:
     from .compiled.backend import Backend
@@ -48,6 +48,7 @@ class Solution(NamedTuple):
     ts : (saved,) the saved times.
     ys : (saved, *y.shape) the solution there, time first; a tree like y0.
     state : the method's whole state at the end; solve(..., state0=sol.state) continues from it.
+    dense : with interpolate=True what `at` goes by: the states and slopes of the grid.
     stats : what it cost; complete once the gradient has been computed.
     y1 : (*y.shape) the solution at the end; a tree like y0.
 
@@ -63,6 +64,18 @@ class Solution(NamedTuple):
     state: State        # the method's whole state at the end; state0= continues from it
     stats: Stats        # what it cost; complete once the gradient has been computed
     y1: Any             # (*y.shape) the solution at the end
+    dense: Dense | None = None      # states and slopes, to go between them
+
+    def at(self, t: Any) -> Any:
+        """The solution at a time, or at times (k,), between those of a solve with interpolate=True, by cubic Hermite from y and f.
+
+        Returns (*y.shape), or (k, *y.shape), a tree like y0; on tensors it carries gradients, to t as well. Raises ValueError outside
+        of the saved times, and without interpolate=True. Cost: no evaluation. Source: Hairer, Norsett & Wanner, II.6.
+        """
+        if self.dense is None:
+            raise ValueError("Solution.at: there are no slopes to go by; pass interpolate=True to solve")
+        t = as_times(t)
+        return self.state.layout.unpack(self.dense.at(t), np.ndim(value_of(t)))
 
     def shown(self) -> dict[str, str]:
         """What it says of itself, by name: times, shapes, the method, what it cost."""
@@ -87,7 +100,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
           dt0: float | None = None, save_at: Any = None, diffusion: Callable | None = None, noise: Any = None,
           interpretation: Literal["stratonovich", "ito"] = "stratonovich", control: Any = None,
           backend: Literal["auto", "eager", "replay", "native"] | Backend = "auto", threads: int | None = None,
-          arithmetic: Literal["fast", "strict"] = "fast", exact: bool | Lattice | None = None, stops: Any = None) -> Solution:
+          arithmetic: Literal["fast", "strict"] = "fast", exact: bool | Lattice | None = None, stops: Any = None,
+          interpolate: bool = False) -> Solution:
     """Solve y' = field(t, y, params), y(ts[0]) = y0, with one step of `method` for each interval of the grid ts.
 
     Parameters
@@ -121,11 +135,15 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     stops : times at which the field jumps, in the unit of ts: the grid gets a point on either side of each, from which nothing is
         returned (save for adaptive steps that are all returned), so that a step sees the field of its own side. Those outside of the
         solve are of no matter. A tensor gets dL/dstops = a . (f before - f behind). Cost: up to three more steps for each.
+    interpolate : whether Solution.at(t) is wanted, which goes between the saved points by cubic Hermite: one more evaluation of the
+        field for each of them. In an adaptive solve all accepted steps are kept then, and save_at costs no steps: what is
+        returned there lies between those, and is as good as h^4.
     backend : who runs the steps, forward and of every gradient mode: "eager", the tape; "replay", a program of NumPy calls;
-        "native", that program compiled by this machine's C++ compiler; "auto", the tape, and replay from 200 steps of one kind
-        on, with the same bits (so Direct() stays on the tape). Where a program does not apply (a field that branches on values,
-        derivatives of derivatives, adaptive steps with exact=True) the tape runs; stats.backend says who did, and a log
-        line why. docs/backends.md helps to choose.
+        "native", that program compiled by this machine's C++ compiler; "auto", the tape; replay from 200 steps of one kind
+        on, with the same bits (so Direct() stays on the tape); and native from a solve on that follows from the solves before it,
+        never from a clock, where there is a compiler and compiling has paid. Where a program does not apply (a field that
+        branches on values, derivatives of derivatives, adaptive steps with exact=True) the tape runs; stats.backend says who
+        did, and a log line why. docs/backends.md helps to choose.
     threads : of "native", over the batch; default one for each core. It changes no bit.
     exact : True, or a Lattice(bits): reversal without a wrong bit, for methods that are words of shears (exact.py). The state lives
         on multiples of 2^-bits, and what a contraction destroys is kept as bits, log2(1/scale) a step and element; the gradient
@@ -162,7 +180,9 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     method = settled(method, field, y0, value_of(ts), params, driven)
     problem, initial, params, layout = prepare(Asked(
         field, y0, ts, params, method, save, state0, progress, controller, dt0, save_at, diffusion, noise, interpretation, control,
-        backend, threads, arithmetic, exact, stops))
+        backend, threads, arithmetic, exact, stops, interpolate))
+    if interpolate:
+        check_smooth(problem)
     gradient = checked_gradient(gradient, problem.method)
     problem.strict = getattr(gradient, "strict", False)
     times = (on_grid(ts, stops, problem.ts, np.asarray(problem.system.time(0.0)).dtype),) if problem.timed else ()
@@ -188,7 +208,14 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     save = problem.save
     y1 = tuple(y[-1] for y in ys) if save[-1:] == (problem.N,) else problem.output(parts)
     saved = (times[0] if times else np.asarray(problem.ts))[list(save)]
-    return Solution(saved, layout.unpack(ys, 1), state_after(problem, layout, parts), problem.stats, layout.unpack(y1))
+    between = None
+    if interpolate:
+        between = dense(problem.system, params, saved, ys)
+        problem.stats.nfe_forward += len(save)
+    if between is not None and save_at is not None:
+        saved = np.asarray(check_save_at(save_at, value_of(ts), 1.0 if ts[1] > ts[0] else -1.0))
+        ys = between.at(saved)
+    return Solution(saved, layout.unpack(ys, 1), state_after(problem, layout, parts), problem.stats, layout.unpack(y1), between)
 
 
 @hinted

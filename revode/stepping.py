@@ -180,6 +180,7 @@ class Problem:
     lost: bool = False           # or that the reverse sweep did not find its way back
     flushed: Any = None          # what has left the buffers of an exact solve (exact.py)
     compared: set = field(default_factory=set)     # the programs of which a step has been compared with the tape
+    promoted: dict = field(default_factory=dict)   # by direction: whether native code takes over from replay (compiled/promote.py)
     seen: Any = None             # the field as its trace shows it (compiled/fields.py), or why there is none
 
     @property

@@ -8,7 +8,7 @@ point moves with s, from which dL/ds = a . (f(s-) - f(s+)) comes by itself.
 """
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,3 +48,48 @@ def on_grid(ts: Any, stops: Any, grid: np.ndarray, dtype: Any) -> Any:
     values = value_of(ts)
     order = np.argsort(values, kind="stable")
     return ts[order[np.searchsorted(values[order], grid)]]
+
+
+class Dense(NamedTuple):
+    """What lies between the saved times: cubic Hermite, from the states there and their slopes dy/dt = f(t, y).
+
+        y(t) = (1 + 2 s) (1 - s)^2 y_k + s^2 (3 - 2 s) y_{k+1} + h s (1 - s) ((1 - s) f_k - s f_{k+1}),      s = (t - t_k) / h
+
+    Parameters
+    ----------
+    ts : (saved,) times.
+    ys, slopes : for each output of the method (saved, ...) states, and their derivatives.
+
+    Order 4 in the distance of what was saved. Source: Hairer, Norsett & Wanner, Solving ODEs I, II.6.
+    """
+    ts: Any
+    ys: tuple
+    slopes: tuple
+
+    def at(self, t: Any) -> tuple:
+        """For each output its value at a time, or at times (k,), which come first then. Raises ValueError outside of these."""
+        ts, t = value_of(self.ts), t if type(t) is Tensor else np.asarray(t, np.float64)
+        x, first, last = np.atleast_1d(value_of(t)), min(ts[0], ts[-1]), max(ts[0], ts[-1])
+        if not bool(((x >= first) & (x <= last)).all()):
+            outside = float(x[~((x >= first) & (x <= last))][0])
+            raise ValueError(f"at: t={outside:.6g} is not between the first and the last saved time, {first:.6g} and {last:.6g}; "
+                             "solve for all times that are wanted")
+        sign = 1.0 if ts[-1] >= ts[0] else -1.0
+        k = np.clip(np.searchsorted(sign * ts, sign * x, side="right") - 1, 0, max(0, len(ts) - 2))
+        k1 = np.minimum(k + 1, len(ts) - 1)
+        h = self.ts[k1] - self.ts[k] + (k1 == k)                    # one time alone: a length of no matter
+        s = (np.reshape(t, (-1,)) - self.ts[k]) / h
+        found = []
+        for y, f in zip(self.ys, self.slopes, strict=True):
+            u, d = (np.reshape(z, (-1, *(1,) * (y.ndim - 1))).astype(y.dtype) for z in (s, h))
+            z = (1 + 2 * u) * (1 - u) ** 2 * y[k] + u ** 2 * (3 - 2 * u) * y[k1] + d * u * (1 - u) * ((1 - u) * f[k] - u * f[k1])
+            found.append(z if np.ndim(value_of(t)) else z[0])
+        return tuple(found)
+
+
+def dense(system: Any, params: Any, ts: Any, ys: tuple) -> Dense:
+    """The states with their slopes: an evaluation of the field for each time."""
+    rows = [tuple(y[k] for y in ys) for k in range(len(ts))]
+    rates = [system.rate(system.coefficients(ts[k], row[0], params), ts[k]) for k, row in enumerate(rows)]
+    slopes = [np.stack(rates)] if len(ys) == 1 else [ys[1], np.stack(rates)]
+    return Dense(ts, ys, tuple(slopes))

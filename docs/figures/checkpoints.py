@@ -5,9 +5,9 @@ midpoint rule (least of three), against the number of states held; they depend o
 """
 import time
 from math import comb
-from pathlib import Path
 
 import numpy as np
+import style
 
 import revode as rv
 
@@ -36,11 +36,7 @@ def gradient(mode, method, N: int, batch: int = 1) -> tuple[float, rv.Stats]:
 
 
 def main() -> None:
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, (count, cost) = plt.subplots(1, 2, figsize=(8.0, 3.5), layout="constrained")
+    figure, (count, cost) = style.subplots(2, 10.0, 4.6)
     plain = rv.RungeKutta("midpoint")
     for N, color in ((10000, "C3"), (1000, "C1"), (100, "C0")):
         places = np.unique(np.geomspace(2, min(N, 300), 60).astype(int))
@@ -49,22 +45,22 @@ def main() -> None:
             some = (2, 3, 5, 10, 20, 44, 90) if N == 100 else (5, 10, 20, 44, 100, 300)
             count.loglog(some, [gradient(rv.Checkpointed(n), plain, N)[1].advances / N for n in some], color + "o")
     count.set(xlabel="places n", ylabel="advances a step", ylim=(0.8, 150))
-    count.legend(frameon=False, fontsize=9)
+    count.legend()
     points = {}
-    for label, modes, method, style in (
+    for label, modes, method, line in (
             ("Checkpointed(n), midpoint", [rv.Checkpointed(n) for n in (3, 4, 6, 10, 20, 44, 100, 300)], plain, "C1o-"),
             ("Direct, midpoint", [rv.Direct()], plain, "ks"),
             ("Reversible, Coupled midpoint", [rv.Reversible()], rv.Coupled("midpoint"), "C2D"),
             ("Reversible, reversible Heun", [rv.Reversible()], rv.ReversibleHeun(), "C0D")):
         points[label] = [min((gradient(mode, method, 1000, 1000) for _ in range(3)), key=lambda x: x[0])
                          for mode in modes]
-        cost.semilogx([s.peak_states for _, s in points[label]], [t for t, _ in points[label]], style, label=label)
+        cost.semilogx([s.peak_states for _, s in points[label]], [t for t, _ in points[label]], line, label=label)
         print(label, [(s.peak_states, round(t, 3)) for t, s in points[label]])
-    cost.set(xlabel="states held", ylabel="seconds a gradient, N = 1000", ylim=(0, None))
-    cost.legend(frameon=False, fontsize=8)
+    cost.set(xlabel="states held", ylabel="s a gradient, N = 1000", ylim=(0, None))
+    cost.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=1)
     for ax in (count, cost):
         ax.grid(alpha=0.3)
-    figure.savefig(Path(__file__).with_suffix(".png"), dpi=110)
+    style.save(figure, __file__)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,9 @@
 python docs/figures/equilibrium-models.py
 """
 
-from pathlib import Path
 
 import numpy as np
+import style
 
 import revode as rv
 
@@ -68,17 +68,17 @@ def way_back(beta: float, N: int) -> tuple[np.ndarray, np.ndarray]:
     return off, size
 
 
+def below(ax) -> None:
+    """A legend where it covers nothing."""
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=2, columnspacing=1.0)
+
+
 def main() -> None:
     import warnings
 
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     warnings.simplefilter("ignore", rv.ConvergenceWarning)
-    figure, (rates, plane, back) = plt.subplots(1, 3, figsize=(11.5, 3.7), layout="constrained")
-    for method, style, label, cost in (
+    figure, (rates, plane, back) = style.subplots(3, 14.0, 5.2)
+    for method, line, label, cost in (
         (rv.RevDEQ(0.5), "C0o-", "RevDEQ, beta 0.5", 2),
         (rv.RevDEQ(1.1), "C1s-", "RevDEQ, beta 1.1", 2),
         (rv.Picard(), "C2^-", "Picard", 1),
@@ -86,17 +86,17 @@ def main() -> None:
     ):
         r = residuals(method, 48 // cost)
         r = r[: 1 + np.argmax(r < 1e-13)] if (r < 1e-13).any() else r
-        rates.semilogy(cost * (1 + np.arange(len(r))), r, style, ms=3, lw=1, label=label)
+        rates.semilogy(cost * (1 + np.arange(len(r))), r, line, ms=3, lw=1, label=label)
     n = np.arange(2, 49, 2)
     rates.semilogy(n, 2 * 0.85 ** (n / 2), "k:", lw=1, label="theorem, beta 0.5")
     rates.set(
         xlabel="evaluations",
         ylabel="residual |z - f(z)| / |f(z)|",
         title="to the fixed point",
-        xlim=(0, 66),
+        xlim=(0, 50),
         ylim=(1e-13, 3),
     )
-    rates.legend(frameon=False, fontsize=8, loc="lower right")
+    below(rates)
 
     y, z = copies(0.5, 10)
     path = np.stack([y, z], 1)  # y moves, then z, in turns
@@ -112,7 +112,7 @@ def main() -> None:
     plane.plot(*z.T, "C1s-", ms=4, lw=1, label="z")
     for k in (0, 1, 2):
         plane.annotate(
-            str(k), path[k, 1], textcoords="offset points", xytext=(5, 4), fontsize=8, color="C1"
+            str(k), path[k, 1], textcoords="offset points", xytext=(6, 5), color="C1"
         )
     star = rv.fixed_point(
         turning, np.zeros(2), np.array(0.95), np.array([0.4, 0.8]), method=rv.Anderson(), tol=1e-14
@@ -120,7 +120,7 @@ def main() -> None:
     plane.plot(*star, "k*", ms=11, label="fixed point")
     plane.set(xlabel="first feature", ylabel="second feature", title="two copies that take turns")
     plane.set_aspect("equal", adjustable="datalim")
-    plane.legend(frameon=False, fontsize=8, loc="lower right")
+    below(plane)
 
     for beta, colour in ((0.5, "C0"), (0.8, "C1")):
         off, size = way_back(beta, 14)
@@ -130,16 +130,16 @@ def main() -> None:
             colour + "o-",
             ms=3,
             lw=1,
-            label=f"error of the way back, beta {beta}",
+            label=f"way back, beta {beta}",
         )
         back.semilogy(size, colour + "--", lw=1, label=f"cotangent, beta {beta}")
     back.set(
-        xlabel="iteration n  (the sweep goes from right to left)",
+        xlabel="iteration n (swept from right to left)",
         title="float32: why dL/dparams survives",
         ylim=(1e-9, 1e6),
     )
-    back.legend(frameon=False, fontsize=8, loc="upper right")
-    figure.savefig(Path(__file__).with_suffix(".png"), dpi=72)
+    below(back)
+    style.save(figure, __file__)
 
 
 if __name__ == "__main__":

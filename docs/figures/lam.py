@@ -21,7 +21,7 @@ def copies(lam: float, T: float = 10.0, N: int = 100) -> tuple[np.ndarray, np.nd
 
 
 def main() -> None:
-    figure, (paths, dial) = style.subplots(2, 9.5, 3.9)
+    figure, (paths, dial) = style.subplots(2, 10.0, 4.4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", rv.ParasiteWarning)          # it is what the picture shows
         for lam, colour in ((0.99, "C3"), (0.8, "C0")):

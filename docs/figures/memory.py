@@ -1,8 +1,8 @@
 """Peak memory of one gradient against the number of steps, measured in bytes.   python docs/figures/memory.py"""
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
+import style
 
 import revode as rv
 
@@ -30,22 +30,18 @@ def peak(gradient, N: int, batch: int = 1000) -> int:
 
 
 def main() -> None:
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     Ns = [100, 200, 400, 800, 1600, 3200]
-    figure, ax = plt.subplots(figsize=(6.0, 3.6), layout="constrained")
-    for gradient, style in ((rv.Direct(), "o-"), (rv.Checkpointed(20), "^-"), (rv.Reversible(), "s-")):
+    figure, ax = style.subplots(1, 7.0, 4.2)
+    for gradient, line in ((rv.Direct(), "o-"), (rv.Checkpointed(20), "^-"), (rv.Reversible(), "s-")):
         mebibytes = [peak(gradient, N) / 2**20 for N in Ns]
         print(gradient, [f"{m:.3g}" for m in mebibytes])
-        ax.loglog(Ns, mebibytes, style, label=repr(gradient).split("(resync")[0])
+        ax.loglog(Ns, mebibytes, line, label=repr(gradient).split("(resync")[0])
     ax.set(xlabel="steps N", ylabel="peak memory (MiB)")
     ax.set_xticks(Ns, [str(N) for N in Ns])
     ax.minorticks_off()
     ax.grid(alpha=0.3)
-    ax.legend(frameon=False)
-    figure.savefig(Path(__file__).with_suffix(".png"), dpi=110)
+    ax.legend()
+    style.save(figure, __file__)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """y' = -y with asynchronous leapfrog, without and with damping.   python docs/figures/parasite.py"""
 import warnings
-from pathlib import Path
 
 import numpy as np
+import style
 
 import revode as rv
 
@@ -16,18 +16,14 @@ def path(eta: float, T: float = 10.0, h: float = 0.1) -> tuple[np.ndarray, np.nd
 
 
 def main() -> None:
-    import matplotlib
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, ax = plt.subplots(figsize=(6.0, 3.2), layout="constrained")
-    for eta, style in ((1.0, "C3-"), (0.95, "C0-")):
-        ax.plot(*path(eta), style, lw=1.3, label=f"eta = {eta}")
+    figure, ax = style.subplots(1, 7.0, 3.8)
+    for eta, line in ((1.0, "C3-"), (0.95, "C0-")):
+        ax.plot(*path(eta), line, lw=1.3, label=f"eta = {eta}")
     ts = np.linspace(0.0, 10.0, 200)
     ax.plot(ts, np.exp(-ts), "k:", label="exp(-t)")
     ax.set(xlabel="t", ylabel="y")
-    ax.legend(frameon=False)
-    figure.savefig(Path(__file__).with_suffix(".png"), dpi=110)
+    ax.legend()
+    style.save(figure, __file__)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ def main() -> None:
     advances = sum(end - start for what, start, end, _ in rows if what == "advance")
     if advances != minimal_advances(N, PLACES):
         raise AssertionError(advances)
-    figure, axes = style.subplots(1, 8.5, 5.2)
+    figure, axes = style.subplots(1, 10.0, 5.6)
     for row, (what, start, end, held) in enumerate(rows):
         colour = "C0" if what == "advance" else "C3"
         first, last = (start, end) if what == "advance" else (end, start)

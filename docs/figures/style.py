@@ -1,17 +1,19 @@
-"""What the figures of the book share: letters that a slide can show, and where a picture goes."""
+"""What the figures of the book share: the style of the commands' pictures, with letters that a slide can show, and where a
+picture goes."""
 import io
 from pathlib import Path
 from typing import Any
 
+from revode.plotting import STYLE
+
 
 def subplots(columns: int, width: float, height: float, **how: Any) -> tuple[Any, Any]:
-    """A figure of this size in inches, and its axes, with letters of 11 points or more."""
+    """A figure of this size in inches, and its axes."""
     import matplotlib
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    plt.rcParams.update({"font.size": 12, "axes.titlesize": 12, "axes.labelsize": 12, "legend.fontsize": 11, "legend.frameon": False,
-                         "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.8})
+    plt.rcParams.update(STYLE)
     return plt.subplots(1, columns, figsize=(width, height), layout="constrained", **how)
 
 

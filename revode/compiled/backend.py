@@ -8,7 +8,9 @@ only data have changed, and stale ones cannot be found.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -27,12 +29,31 @@ logger = logging.getLogger("revode")
 _told: set = set()
 
 
+_steady: ContextVar[bool] = ContextVar("steady", default=False)
+
+
+@contextmanager
+def steady() -> Iterator[None]:
+    """Solves of "auto" stay with what has the bits of the tape: who runs them must not follow from how many were made here."""
+    token = _steady.set(True)
+    try:
+        yield
+    finally:
+        _steady.reset(token)
+
+
 # What makes programs is imported when the first one is made: import revode stays quick.
 
 @cache
 def _plans() -> Any:
     from . import plans
     return plans
+
+
+@cache
+def _promote() -> Any:
+    from . import promote
+    return promote
 
 
 @cache
@@ -106,6 +127,9 @@ class Backend:
             made = family.made[direction] if direction in family.made else self.make(direction, steps, problem, parts, params, family)
             if made is None:
                 return None
+            other = self.instead(family, direction, made, steps, problem, parts, params)
+            if other is not None:
+                return other
             runner = self.runner_of(made, problem, parts, direction)
             self.compare(made, runner, direction, problem, parts, params)
         except Exception as error:                    # whatever it is: the tape will say it in the user's own terms
@@ -122,6 +146,11 @@ class Backend:
     def family(self, problem: Problem, parts: dict, params: Any) -> Any:
         """The programs of this kind of solve. Raises NotTraceable."""
         return _plans().family_of(self.options, problem, parts, params)
+
+    def instead(self, *of: Any) -> Any:
+        """The runner of native code that has been compiled beside solves of "auto"; None before."""
+        there = type(self) is Backend and self.auto and self.name == "replay" and not _steady.get()
+        return _promote().instead(self, *of) if there else None
 
     def make(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any, family: Any) -> Any:
         """Trace, and build the first runner."""

@@ -21,13 +21,18 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 from .calls import arguments, cores, run_tiles
+
+try:
+    import fcntl
+except ImportError:                  # Windows
+    fcntl = None                     # type: ignore[assignment]
 
 __all__ = ["CompileError", "Compiler", "NoCompiler", "arguments", "build", "cache_folder", "compiler", "cores", "run_tiles"]
 
@@ -45,7 +50,8 @@ INSTALL = {"darwin": "run xcode-select --install", "win32": "install MinGW-w64 a
 
 _loaded: dict[str, ctypes.CDLL] = {}
 _refused: dict[str, str] = {}        # sources that the compiler did not take, and what it said: asked once
-_building = threading.Lock()
+_building: dict[str, threading.Lock] = {}        # by key: one thread compiles, the others wait
+_compilers: set[subprocess.Popen] = set()        # at work
 
 
 class NoCompiler(RuntimeError):
@@ -93,15 +99,39 @@ def _compile(source: str, flags: Iterable[str], out: Path, found: Compiler) -> N
     command = [found.path, *flags, "-o", str(out), "-x", "c++", "-"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           env={**os.environ, "LC_ALL": "C"}, start_new_session=True) as child:
+        _compilers.add(child)
         try:
             _, said = child.communicate(source)
         except BaseException:
-            with suppress(OSError):
-                os.killpg(child.pid, signal.SIGKILL) if hasattr(os, "killpg") else child.kill()
+            _kill(child)
             child.wait()
             raise
+        finally:
+            _compilers.discard(child)
     if child.returncode:
         raise CompileError(_explained(source, said, found))
+
+
+def _kill(child: subprocess.Popen) -> None:
+    """The compiler, and what it has started."""
+    with suppress(OSError):
+        os.killpg(child.pid, signal.SIGKILL) if hasattr(os, "killpg") else child.kill()
+
+
+def stop() -> None:
+    """End all compilers of this process."""
+    for child in list(_compilers):
+        _kill(child)
+
+
+def _forked() -> None:
+    """A forked child has none of the threads that compile: neither their locks nor their compilers are its own."""
+    _building.clear()
+    _compilers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _explained(source: str, said: str, found: Compiler) -> str:
@@ -132,7 +162,7 @@ def build(source: str, strict: bool, extra_strict_source: str | None = None) -> 
     clang = "clang" in found.version_text.lower()
     flags = (*FLAGS, *found.target, *(() if clang else QUICK), STRICT if strict else CLANG_FAST if clang else FAST)
     key = _hash("\0".join((source, extra_strict_source or "", *flags, found.path, found.version_text, found.features)))
-    with _building:
+    with _building.setdefault(key, threading.Lock()):
         if key in _refused:
             raise CompileError(_refused[key])
         if key not in _loaded:
@@ -164,7 +194,10 @@ def _from_folders(key: str, source: str, flags: tuple[str, ...], extra: str | No
             if not folder.is_absolute():             # no home folder: expanduser leaves its ~
                 continue
             library = _stored(folder, key)
-            return library if library else _store(folder, key, source, flags, extra, found)
+            if library:
+                return library
+            with _alone(folder, key):
+                return _stored(folder, key) or _store(folder, key, source, flags, extra, found)
         except OSError as error:
             reason = error
     raise CompileError(f"native: the generated library was compiled and cannot be kept or loaded: {reason}")
@@ -184,8 +217,25 @@ def _stored(folder: Path, key: str) -> ctypes.CDLL | None:
     return None
 
 
-def _store(folder: Path, key: str, source: str, flags: tuple[str, ...], extra: str | None, found: Compiler) -> ctypes.CDLL:
+@contextmanager
+def _alone(folder: Path, key: str) -> Iterator[None]:
+    """While no other process builds this library: it is built once, and the others find it. (Where there are no such locks each
+    builds its own, and one of them stays.)"""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = folder / f"building-{key}.lock"
+    with path.open("w") as lock:
+        with suppress(OSError):                      # a file system without locks
+            if fcntl is not None:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            with suppress(OSError):                  # who waits for this very file will find the library
+                path.unlink()
+
+
+def _store(folder: Path, key: str, source: str, flags: tuple[str, ...], extra: str | None, found: Compiler) -> ctypes.CDLL:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)        # the first to come here
     with tempfile.TemporaryDirectory(prefix="building-", dir=folder, ignore_cleanup_errors=True) as name:
         made, part = Path(name, f"library{ENDING}"), Path(name, "strict.o")
         try:
@@ -208,7 +258,7 @@ def _tidy(folder: Path) -> None:
             path.unlink(missing_ok=True)
         for path in folder.glob("building-*"):
             if time.time() - path.stat().st_mtime > ABANDONED:
-                shutil.rmtree(path, ignore_errors=True)
+                path.unlink() if path.suffix == ".lock" else shutil.rmtree(path, ignore_errors=True)
 
 
 def _hash(content: str | bytes) -> str:

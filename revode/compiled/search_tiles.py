@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..adaptive import as_step
+from ..adaptive import as_steps
 from ..watch import size
 from .generate import ORDER, Source, number, text
 from .lower import NotFusable
@@ -84,6 +84,7 @@ class SearchTiles(Tiles):
         self.source = SearchSource(self.lowered, T, self.dtype, self.direction, self.outputs, False)
         self.chunk = int(min(WORK, max(1, WORK / max(1.0, self.work() * self.tiles))))        # attempts of one call
         self.whole: Callable | None = None
+        self.looks_often = make is not None                                                # type: ignore[misc]
         if make is None:
             library = build(self.source.text, self.strict)
             self.one, self.whole = library.attempt, library.search
@@ -159,10 +160,8 @@ class SearchTiles(Tiles):
         A.tries, A.h, A.norms, A.parting = int(I[TRIED]), float(C[1]), [float(C[2]), float(C[3])], bool(I[PARTING])
         del A.stops[:int(I[AT_STOP])]
         problem.ts.extend(ts[:n])
-        problem.hs.extend(as_step(scalar(h), problem) for h in hs[:n])
-        if not n:
-            return self.many()
-        return {name: [row.copy() for row in x] for name, x in self.seen("part", range(n), seen[:n]).items()}
+        problem.hs.extend(as_steps(hs[:n].astype(self.dtype), problem))
+        return self.seen("part", range(n), seen[:n]) if n else self.many()
 
 
 def searching(steps: Any, parts: dict, problem: Any, strict: bool, native: bool) -> SearchTiles:

@@ -17,12 +17,14 @@ from typing import Any
 
 import numpy as np
 
+from .. import parallel
 from ..compiled import native
 from ..engine.tensor import NotTraceable
 from ..gradients import Reversible
 from ..solve import Solution, solve
 
 BACKENDS = ("auto", "eager", "replay", "native", "cuda")
+TILE = 16                            # paths that a rank solves at a time
 REFUSALS = (NotTraceable, NotImplementedError, native.CompileError, native.NoCompiler)
 
 logger = logging.getLogger("revode")
@@ -52,14 +54,20 @@ class Solver:
     threads: int | None = None
     arithmetic: str = "fast"
     finer: bool = False              # half the steps, to see how much of a loss is their doing
+    ranks: Any = None                # that share out the paths of a batch; None for one process
 
-    def __call__(self, field: Callable, y0: Any, ts: Any, params: Any, **options: Any) -> Solution:
+    def __call__(self, field: Callable, y0: Any, ts: Any, params: Any,
+                 **options: Any) -> Solution | parallel.Gathered:
         """revode.solve on this backend; options are further arguments of it."""
         if self.finer:
             ts, options = halved(ts, options)
         options = {"method": self.method, "gradient": self.gradient, **options}
         how: dict[str, Any] = {"backend": self.backend, "threads": self.threads,
                                "arithmetic": self.arithmetic}
+        if self.ranks is not None:
+            return parallel.solve(field, y0, ts, params, comm=self.ranks, tile=TILE,
+                                  **{**how, "threads": self.threads or self.ranks.threads},
+                                  **options)
         if self.backend != "cuda":
             return solve(field, y0, ts, params, **how, **options)
         if not isinstance(options["gradient"], Reversible | None):
@@ -70,6 +78,9 @@ class Solver:
         return replace(self, backend=backend)
 
     def __str__(self) -> str:
+        if self.ranks is not None:
+            return (f"{replace(self, ranks=None, threads=self.threads or self.ranks.threads)} on "
+                    f"each of {self.ranks.Get_size()} ranks, {TILE} paths at a time")
         if self.backend == "native":
             threads = self.threads or native.cores()
             return (f"native ({native.compiler().version_text}, {self.arithmetic} arithmetic, at "

@@ -29,6 +29,8 @@ from . import (
     stability,
 )
 from .backends import UserError, cannot_read, whole
+from .checkpoints import EVERY, Checkpoint
+from .ranks import joined
 from .runner import Plan
 from .training import SLOW_ITERATIONS, Fit, compare_plan, train_plan
 
@@ -43,6 +45,8 @@ EXAMPLES = {"train": """examples:
   revode train pendulum --data recorded.txt               your copy of the recording, as published
   revode train spiral --plot spiral.png                   rebuilt and continued beyond the data
   revode train ou --plot ou.png                           a neural SDE by five methods
+  mpiexec -n 4 revode train ou --checkpoint run.npz       the same on four processes; go on if it
+                                                          was ended, on any number
   revode train language --models revdeq --json run.json   a transformer, its depth a fixed point
   revode train digits                                     an image classifier of the same kind
 
@@ -194,6 +198,9 @@ def add_experiment(subparsers: Any, command: str, name: str, module: Any) -> Non
     if command == "train":
         sub.add_argument("--gradient", type=named("gradient"), metavar="G",
                          help="default: reversible")
+        sub.add_argument("--checkpoint", metavar="RUN.npz",
+                         help=f"write the training every {EVERY} iterations; go on from there if "
+                              "the file is there")
         sub.set_defaults(plan=plan_train)
     else:
         sub.add_argument("--full", action="store_true", help="train with every gradient mode")
@@ -239,8 +246,27 @@ def checked_mode(gradient: Any, method: Any) -> Any:
 
 
 def plan_train(args: Namespace) -> Plan:
-    jobs = jobs_of(args, args.gradient)
-    return train_plan(args, jobs, args.iterations or jobs[0].experiment.iterations)
+    jobs = shared_out(args, jobs_of(args, args.gradient))
+    kept = None
+    if args.checkpoint is not None:
+        options = EXPERIMENTS[args.experiment].OPTIONS
+        kept = Checkpoint(args.checkpoint, {"experiment": args.experiment,
+                                            "gradient": names.spell(jobs[0].solve.gradient)}
+                          | {name: str(getattr(args, name)) for name in dict.fromkeys([*options, "seed", "seeds"])})
+    return train_plan(args, jobs, args.iterations or jobs[0].experiment.iterations, kept)
+
+
+def shared_out(args: Namespace, jobs: list[Fit]) -> list[Fit]:
+    """The rows on all ranks of mpiexec, if there are any; UserError for what does not go there."""
+    if (ranks := joined()) is None:
+        return jobs
+    if not jobs[0].experiment.shared:
+        raise UserError(f"{args.experiment} has no batch of paths to share out over ranks; start "
+                        "it without mpiexec")
+    for given, option in ((args.backend == "cuda", "--backend cuda"), (args.certify, "--certify")):
+        if given:
+            raise UserError(f"{option} does not go with mpiexec; start it without")
+    return [job._replace(solve=replace(job.solve, ranks=ranks)) for job in jobs]
 
 
 def plan_compare(args: Namespace) -> Plan:

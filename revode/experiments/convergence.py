@@ -119,7 +119,7 @@ def picture(rows: list[dict], lam: float) -> tuple[Any, str]:
     ax.set_xticks(rows[0]["h"], [f"5/{round(END / h)}" for h in rows[0]["h"]])
     ax.minorticks_off()
     ax.grid(True, which="major", lw=0.4, color="#cccccc")
-    ax.legend(handles=names, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ax.legend(handles=names, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return figure, ("Error at T = 5 against the step, both logarithmic, for five Runge-Kutta "
                     "methods alone and coupled: "
                     "parallel lines, whose slopes are the orders 1 to 5.")

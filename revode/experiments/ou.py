@@ -108,7 +108,7 @@ def experiment(paths: int = 64, data_paths: int = 256, diffusion: str = "time",
                    f"{LEARNING_RATE}",
                    f"{paths} model paths on one fixed noise; 'fresh': other noise and other data "
                    "than in training"),
-            loss=loss, optimiser=optim.adam(LEARNING_RATE), start=start, method=method, iterations=120,
+            loss=loss, shared=True, optimiser=optim.adam(LEARNING_RATE), start=start, method=method, iterations=120,
             findings=findings, draw=draw,
             panels=2,
             shows="Mean and standard deviation of the paths against time, and their density at the "

@@ -36,6 +36,7 @@ from .tables import Published, fill
 
 SCHEMA = 2
 INTERRUPTED = "interrupted"
+FILES = ("json", "save", "plot")      # options that name a file to publish
 ENDINGS = ("png", "pdf", "svg")
 
 
@@ -102,7 +103,8 @@ def check_lists(args: Namespace) -> None:
 
 def check_files(args: Namespace) -> None:
     """UserError for a file that could not be written, before anything has run."""
-    paths = files_of(args)
+    kept = vars(args).get("checkpoint")
+    paths = [*files_of(args), *([kept] if kept else [])]
     for i, path in enumerate(paths):
         folder = Path(path).resolve().parent
         if not folder.is_dir():
@@ -141,7 +143,7 @@ def writable(path: Path, folder: Path) -> bool:
 
 def files_of(args: Namespace) -> list[str]:
     """What was asked to be written. Not every command has parameters to save."""
-    return [path for name in ("json", "save", "plot") if (path := vars(args).get(name)) is not None]
+    return [path for name in FILES if (path := vars(args).get(name)) is not None]
 
 
 def machine() -> dict:

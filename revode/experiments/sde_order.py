@@ -199,7 +199,7 @@ def picture(rows: list[dict]) -> tuple[Any, str]:
     handles += [Line2D([], [], color="#444444", ls=":", label="expected slope"),
                 Line2D([], [], color="#444444", ls="", marker="o", mfc="white",
                        label="within its 95 % band")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return figure, ("Strong and weak errors against the step, with bands of 95 %, for three kinds "
                     "of noise and six methods. "
                     "Hollow points: errors that are no larger than their band.")

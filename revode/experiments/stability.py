@@ -98,7 +98,7 @@ def picture(lam: float = 0.8, points: int = 400) -> tuple[Any, str]:
         Line2D([], [], color=plotting.GREY, lw=1.2, label="the base alone"),
         Patch(color=plotting.COLOURS[2], alpha=0.75, label="EES (axes to 6)"),
         Line2D([], [], color=plotting.COLOURS[1], lw=4, label="neither grows\nnor decays")],
-                    loc="center", frameon=False)
+                    loc="center")
     for ax in axes[[0, 6]]:
         ax.set_ylabel("Im h a")
     return figure, ("Regions of linear stability in the plane of h a: slivers along the imaginary "

@@ -34,6 +34,7 @@ from ..optim import Optimiser
 from ..stepping import Stats
 from . import names, tables
 from .backends import REFUSALS, Solver, UserError
+from .checkpoints import EVERY, Checkpoint, Reached
 from .runner import INTERRUPTED, Plan, Report, counting, progress_bar
 from .tables import Published, small
 
@@ -65,6 +66,7 @@ class Experiment:
     published: Published | None = None
     published_iterations: int | None = None
     adaptive: bool = False           # steps chosen by a controller
+    shared: bool = False             # its solves are of a batch, which ranks may share out
     notes: tuple[str, ...] = ()
 
 
@@ -104,19 +106,24 @@ class Trained(NamedTuple):
 
 
 def fit(job: Fit, iterations: int, params: Any = None, progress: str | None = None,
-        warned: dict | None = None) -> Trained:
+        warned: dict | None = None, kept: Checkpoint | None = None) -> Trained:
     """Train from params (default: those of the seed), and keep the best parameters.
 
     progress: the name on the progress bar; None for no bar. warned: where warnings are added up.
+    kept: a checkpoint to go on from, and to write.
     Ctrl-C, a loss that is not finite and a solve that breaks down end the run early; what was
     reached is returned. Raises KeyboardInterrupt or FloatingPointError where not even the first
     loss was reached.
     """
     optimiser, at = job.experiment.optimiser, job.start if params is None else params
-    best, state, losses, seconds, stopped, stats = at, optimiser.init(at), [], [], None, Stats()
-    bar = progress_bar(iterations, progress)
+    reached = Reached(at, optimiser.init(at), at, [], [])
+    reached = reached if kept is None else kept.rows.get(job.name, reached)
+    (at, state, best, losses, seconds), stopped, stats = reached, None, Stats()
+    bar = progress_bar(max(0, iterations - len(losses)), progress)
     with counting({} if warned is None else warned) as mine:
         try:
+            if iterations <= len(losses):                # done before: what it costs is seen again
+                stats = job.gradient(best)[0][1].stats
             for _ in bar:
                 start = time.perf_counter()
                 with np.errstate(over="ignore", invalid="ignore",
@@ -129,6 +136,10 @@ def fit(job: Fit, iterations: int, params: Any = None, progress: str | None = No
                 at, state = optimiser.update(at, grads, state)
                 seconds.append(time.perf_counter() - start)
                 stats = sol.stats
+                if kept is not None:
+                    reached = Reached(at, state, best, losses[:], seconds[:])
+                    if len(losses) % EVERY == 0:
+                        kept.keep(job.name, reached)
                 if hasattr(bar, "set_postfix_str"):
                     bar.set_postfix_str(f"loss {losses[-1]:.3e}, best {min(losses):.3e}",
                                         refresh=False)
@@ -139,6 +150,8 @@ def fit(job: Fit, iterations: int, params: Any = None, progress: str | None = No
         finally:
             if hasattr(bar, "close"):
                 bar.close()
+            if kept is not None and reached.losses:
+                kept.keep(job.name, reached)
     return Trained(best, losses, seconds[:len(losses)], stopped, stats, mine)
 
 
@@ -273,12 +286,13 @@ def finer_loss(job: Fit, params: Any) -> float:
 
 
 # revode train -------------------------------------------------------------------------------------
-def train_plan(args: Namespace, jobs: Sequence[Fit], iterations: int) -> Plan:
+def train_plan(args: Namespace, jobs: Sequence[Fit], iterations: int,
+               kept: Checkpoint | None = None) -> Plan:
     """Train every row, then measure it."""
     def work(report: Report) -> None:
         ready = [rehearsed(job, args.backend == "auto", report.notes) for job in jobs]
         for job, first in ready:
-            run = fit(job, iterations, progress=job.name, warned=report.warned)
+            run = fit(job, iterations, progress=job.name, warned=report.warned, kept=kept)
             report.losses[job.name] = run.losses
             report.best = run.params if report.best is None else report.best
             report.rows.append(row_of(job, run, first, iterations))
@@ -294,7 +308,8 @@ def train_plan(args: Namespace, jobs: Sequence[Fit], iterations: int) -> Plan:
         report.notes += [*spread(report.rows), *jobs[0].experiment.notes]
 
     found: list[tuple[Fit, Trained]] = []
-    return Plan(head(args, jobs, iterations), work,
+    begun = [kept.begun(job.name) for job in jobs if kept is not None and job.name in kept.rows]
+    return Plan([*head(args, jobs, iterations), *begun], work,
                 lambda report: all_tables(report.rows, iterations),
                 lambda report: picture(report, found), settings_of(jobs, iterations),
                 jobs[0].experiment.published)
@@ -524,7 +539,7 @@ def learnt(rows: Sequence[dict]) -> list[str]:
 
 def picture(report: Report, found: Sequence[tuple[Fit, Trained]]) -> tuple[Any, str]:
     """Panels of the experiment, the losses, and with several gradient modes what each of them
-    costs."""
+    costs. Rank 0 draws it alone."""
     e = found[0][0].experiment
     measured_rows = [row for row in report.rows if "nfe" in row]
     modes = len({row["gradient"] for row in measured_rows}) > 1
@@ -532,7 +547,7 @@ def picture(report: Report, found: Sequence[tuple[Fit, Trained]]) -> tuple[Any, 
     drawn = found if len({job.experiment.name for job, _ in found}) > 1 else found[:1]
     for n, (job, run) in enumerate(drawn):
         job.experiment.draw(axes[:e.panels], run.params, job.start,
-                            replace(job.solve, gradient=None), n, job.name)
+                            replace(job.solve, gradient=None, ranks=None), n, job.name)
     plotting.loss_curves(axes[e.panels], report.losses)
     row = report.rows[0]
     words = (f"{e.shows} Loss against iteration: {row['loss_before']:.2g} falls to "

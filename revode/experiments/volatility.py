@@ -127,7 +127,7 @@ def experiment(paths: int = 256, seed: int = 0) -> Experiment:
                f"{LEARNING_RATE}",
                f"{paths} model paths on one fixed noise, {paths} of the data; 'fresh': others than "
                "in training"),
-        loss=loss, optimiser=optim.adam(LEARNING_RATE), start=start, method=METHOD, iterations=150, findings=findings,
+        loss=loss, shared=True, optimiser=optim.adam(LEARNING_RATE), start=start, method=METHOD, iterations=150, findings=findings,
         draw=draw,
         panels=3, shows="Twenty paths of the data, of the model before training, and after it.",
         notes=("Persistence: correlation of neighbouring log squared increments. Kurtosis 3 and "

@@ -25,6 +25,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from revode import plotting
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 WIDTH = 112          # messages are wrapped, so that a page needs no scrolling
 NUMBER = re.compile(r"[-+]?\d+(\.\d+)?(e[-+]?\d+)?|\binf\b|\bnan\b")
@@ -132,12 +134,13 @@ def execute(code: str, namespace: dict, filename: str, raises: bool) -> str:
 def run(path: Path, pictures: bool = False) -> tuple[list[str], list[tuple[Block, str]], dict]:
     """Execute a page, in a folder of its own: its lines, what each block really printed, and the namespace it left.
 
-    pictures: what it has drawn is put beside the page.
+    pictures: what it has drawn, with letters that a slide can show, is put beside the page.
     """
     lines = path.read_text().splitlines()
     namespace: dict = {"__name__": path.stem}
     results = []
-    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+    style = plotting.style() if pictures and "pyplot" in "".join(lines) else contextlib.nullcontext()
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), style:
         for block in blocks(lines):
             # Empty lines in front, so that a traceback names the line of the chapter.
             code = "\n" * block.start + code_of(lines, block)

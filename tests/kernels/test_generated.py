@@ -180,6 +180,7 @@ REDUNDANT = {
 }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(("name", "kind", "after"), [
     ("mixed", "map", ""), ("mixed", "reduce", ""), ("mixed", "gather", ""), ("mixed", "contract", ""), ("mixed", "linear", ""),
     ("heun", "rows", "rv_linear"), ("diagonal", "brownian_tile", ""), ("diagonal", "saved", ""), ("coupled", "rows", "ONCE")])
@@ -266,6 +267,7 @@ def test_plans_go_with_the_width():
     assert plans(256, plan={"regime": "block per tile", "T": 4}).forward.regime == "block per tile"
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("arch", ["sm_75", "sm_80", "sm_89", "sm_90", "sm_100", "sm_120", "sm_999"])
 @pytest.mark.parametrize("w", [10, 32, 64, 128])
 def test_plans_keep_to_the_budget(w, arch):

@@ -89,6 +89,7 @@ def test_a_divergent_barrier_is_an_error(body, said, order):
     run("SYNC x[TID] = 1;", np.zeros(32), order=order)               # and the machine works on
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("order", host.ORDERS)
 def test_shuffles(order):
     """Lanes of two warps and of a part of one; two shuffles in a row, so that a fast lane may not overwrite a slow one's."""
@@ -113,6 +114,7 @@ def test_a_shuffle_that_a_lane_misses_is_an_error():
     assert np.isnan(got[:4]).all()
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(("body", "said"), [
     ("if (TID == 3) x[24] = 1;", "thread 3 of block (0, 0, 0) touches byte 192 of argument 0, which has 192"),
     ("if (BLOCK == 1) x[1] = y[TID];", "thread 16 of block (1, 0, 0) touches byte 64 of argument 1, which has 64"),

@@ -206,6 +206,7 @@ def test_tolerance_proportionality(name, power):
 
 # ------------------------------------------------------------------------------------------------------- replay, gradients
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=lambda d: d.__name__)
 @pytest.mark.parametrize("span", [(0.2, 3.0), (3.0, 0.2)], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("name", SOME)
@@ -574,3 +575,22 @@ def test_the_oracle_of_low_storage_is_used_with_exact_coefficients():
     exact = E.LOW_STORAGE_25[next(x for x in E.LOW_STORAGE_25 if x < 0.2)]
     assert np.allclose(QUARTER.A, [float(a) for a in exact.A], rtol=4 * EPS, atol=0)
     assert np.allclose(QUARTER.B, [float(b) for b in exact.B], rtol=4 * EPS, atol=0)
+
+
+def test_tolerances_of_a_tree_leaf_by_leaf_are_those_of_its_entries():
+    """The steps of a tree are those of the same y in one array, with the tolerances of its entries side by side."""
+    field = lambda t, y, p: {"a": -y["a"] * np.cos(t), "b": 3.0 * np.cos(5 * t) - y["b"]}
+    flat = lambda t, y, p: np.concatenate([-y[:2] * np.cos(t), 3.0 * np.cos(5 * t) - y[2:]])
+    a, b = np.array([1.0, 2.0]), np.array([0.5, 0.1, 3.0])
+    for rtol, atol in ((1e-5, {"a": 1e-6, "b": [1e-3, 1e-6, 1e-4]}), ({"a": [1e-7, 1e-3], "b": 0.0}, {"a": 0.0, "b": 1e-4})):
+        entry = lambda x: x if isinstance(x, float) else np.concatenate([np.broadcast_to(x["a"], 2), np.broadcast_to(x["b"], 3)])
+        tree = rv.solve(field, {"a": a, "b": b}, (0.0, 2.0), controller=rv.PID(rtol, atol))
+        array = rv.solve(flat, np.concatenate([a, b]), (0.0, 2.0), controller=rv.PID(entry(rtol), entry(atol)))
+        np.testing.assert_array_equal(tree.ts, array.ts)
+    pair = rv.solve(lambda t, y, p: (-y[0], -y[1]), (a, b), (0.0, 2.0), controller=rv.PID(1e-4, (1e-6, [1e-3, 1e-6, 1e-4])))
+    assert pair.stats.steps > 3
+    for atol in ({"a": 1e-6}, {"a": 1e-6, "b": 1e-6, "c": 1.0}, [1e-6, 1e-6], {"a": 1e-6, "b": [1e-6, 1e-6]}):
+        with pytest.raises(ValueError, match="PID has atol"):
+            rv.solve(field, {"a": a, "b": b}, (0.0, 2.0), controller=rv.PID(1e-3, atol))
+    with pytest.raises(ValueError, match="one is > 0"):
+        rv.solve(field, {"a": a, "b": b}, (0.0, 2.0), controller=rv.PID({"a": 0.0, "b": 1e-3}, 0.0))

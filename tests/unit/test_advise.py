@@ -94,6 +94,7 @@ TABLE = [
 ]
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("name, N, method", TABLE, ids=lambda x: str(x))
 def test_predictions_within_a_factor_of_ten(name, N, method):
     args = problem(name, N, batch=6)
@@ -132,6 +133,7 @@ def test_van_der_pol_is_told():
     assert advice.recommended.lam < advice.lam_below and advice.resync is not None
 
 
+@pytest.mark.long
 def test_van_der_pol_works_with_lam_exp_minus_2h_and_resync():
     args = problem("van der Pol", 1200)
     method = coupled(math.exp(-0.02))
@@ -169,6 +171,7 @@ def test_lorenz_needs_a_coupling_below_its_contraction():
 # ---------------------------------------------------------------------------------------------- recommendations
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name, N, method", [
     ("van der Pol", 1200, coupled(0.98)),
     ("Lorenz", 1500, coupled(0.99)),

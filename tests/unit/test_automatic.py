@@ -123,6 +123,7 @@ def by_leaf(found, wanted):
                                                                          strict=True))
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("backend", ["eager", "replay", "native"])
 @pytest.mark.parametrize("problem", [CANCELLING, UNLIKE, GROWN], ids=["a leaf that cancels", "beside others", "a y0 that was small"])
 def test_the_tolerance_holds_for_each_leaf(problem, backend):

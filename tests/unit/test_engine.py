@@ -362,6 +362,7 @@ WORK = {
 }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", WORK)
 def test_nothing_is_left_for_the_garbage_collector(name):
     WORK[name]()              # imports, caches

@@ -59,6 +59,7 @@ CASES = {
 }
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("name", CASES)
 def test_has_the_bits_of_the_mirror_and_the_gradients_of_the_tape(name):
     f, y0, p, method = CASES[name]

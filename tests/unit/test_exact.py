@@ -478,6 +478,7 @@ ENGINES = {"tape": {"backend": "eager"}, "replay": {"backend": "replay"}, "mirro
            "native": {"backend": "native"}}
 
 
+@pytest.mark.sample(4)
 @pytest.mark.filterwarnings("ignore::revode.ParasiteWarning")
 @pytest.mark.parametrize("word", ["coupled midpoint .999", "coupled euler 1/3", "reversible heun", "alf .75", "twisted", "verlet",
                                   "ees27", "near rk4"])

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 import revode as rv
+from revode import parallel
 from revode.__main__ import main
 from revode.compiled import native
-from revode.experiments import backends, complexity, oscillator, ou, training, white_dwarf
+from revode.experiments import EXPERIMENTS, backends, cli, complexity, oscillator, ou, training, white_dwarf
 from revode.experiments.backends import Solver
+from revode.experiments.ranks import Ranks
 from revode.experiments.training import Fit
 from revode.methods import EES27
 
@@ -36,6 +38,7 @@ RUNS = {"white-dwarf": lambda: white_dwarf.experiment(60), "oscillator": lambda:
 
 
 # The program of EES(2,7) takes the compiler some 5 s, so it is replayed here; tests of the native host have such methods too.
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(("name", "backend"), [
     (name, backend) for name in RUNS for backend in ["replay"] + ["native"] * (name != "ou, EES(2,7)")])
 def test_the_losses_are_those_of_the_tape(name: str, backend: str) -> None:
@@ -200,3 +203,59 @@ def test_what_cannot_be_fused_is_said_and_runs_on_the_host(monkeypatch: pytest.M
     found, tape = (trained(white_dwarf.experiment(8), backend, 3) for backend in ("cuda", "eager"))
     assert asked == ["fused"] * 3 and caplog.text.count("the field network runs on the host. solve: too wide") == 1
     assert found.losses == tape.losses
+
+
+# Ranks and checkpoints ------------------------------------------------------------------------------------------------
+def test_paths_are_shared_out_over_ranks():
+    """An experiment whose loss compares all paths with one another: the same bits on any number of ranks, and those of one process
+    up to rounding (33 paths, 32 steps of 6 stages, growth of some 10: 1e-11 of the largest entry)."""
+    e = EXPERIMENTS["stochastic-volatility"].experiment(paths=33)
+    whole = Fit("", e, Solver(e.method, rv.Reversible())).gradient(e.start(0))
+
+    def on(comm):
+        (loss, sol), grads = Fit("", e, Solver(e.method, rv.Reversible(), ranks=Ranks(comm))).gradient(e.start(0))
+        assert sol.stats.steps == 32
+        return [float(loss), *(g.tobytes() for g in rv.tree.flatten(grads)[0])], grads
+
+    found = [one for ranks in (1, 3) for one in parallel.threads(ranks, on)]
+    assert all(bits == found[0][0] for bits, _ in found)
+    assert found[0][0][0] == pytest.approx(float(whole[0][0]), rel=1e-12)
+    for ours, theirs in zip(rv.tree.flatten(found[0][1])[0], rv.tree.flatten(whole[1])[0], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-11 * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize("words, said", [
+    (("white-dwarf",), "white-dwarf has no batch of paths to share out over ranks"),
+    (("ou", "--certify"), "--certify does not go with mpiexec"),
+    (("ou", "--backend", "cuda"), "--backend cuda does not go with mpiexec"),
+], ids=["white-dwarf", "certify", "cuda"])
+def test_what_does_not_go_on_ranks_is_refused(monkeypatch, words, said):
+    monkeypatch.setattr(cli, "joined", lambda: Ranks(parallel.Alone()))
+    monkeypatch.setattr(backends, "chosen", lambda args: Solver(backend=args.backend))            # whatever this machine has
+    args = cli.parser().parse_args(["train", *words])
+    with pytest.raises(backends.UserError, match=said):
+        args.plan(args)
+
+
+def test_a_training_goes_on_where_it_was_ended(capsys, tmp_path):
+    """Nine iterations in two commands, the first of which ends between two writes: the bits of nine in one."""
+    kept, path = tmp_path / "run.npz", tmp_path / "out.json"
+
+    def train(iterations, *more):
+        status = main(["train", "white-dwarf", "--steps", "10", "--backend", "eager", "--iterations", str(iterations),
+                       "--json", str(path), *more])
+        return status, json.loads(path.read_text())["losses"], capsys.readouterr()
+
+    _, whole, _ = train(13)
+    assert train(12, "--checkpoint", str(kept))[1]["reversible"] == whole["reversible"][:12]
+    _, again, said = train(13, "--checkpoint", str(kept))
+    assert again == whole and "reversible goes on after 12 iterations" in said.out
+    before = kept.read_bytes()
+    _, again, said = train(5, "--checkpoint", str(kept))                         # nothing is left to do, and what is there is shown
+    assert again == whole and kept.read_bytes() == before
+    for more, words in ((("--seed", "1"), "of another training (seed 0)"), (("--gradient", "direct"), "(gradient reversible)")):
+        assert main(["train", "white-dwarf", "--steps", "10", "--checkpoint", str(kept), *more]) == 2
+        assert words in capsys.readouterr().err
+    kept.write_bytes(b"no archive")
+    assert main(["train", "white-dwarf", "--steps", "10", "--checkpoint", str(kept)]) == 2
+    assert "cannot be gone on from" in capsys.readouterr().err

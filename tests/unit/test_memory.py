@@ -53,6 +53,7 @@ METHODS = {"coupled": rv.Coupled("midpoint"), "alf": rv.AsynchronousLeapfrog(), 
            "leapfrog": rv.LeapfrogMidpoint(), "composed": rv.Composition(rv.ReversibleHeun())}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", METHODS)
 def test_reversible_is_flat(name: str) -> None:
     """From N = 100 to 500 (to 4000 for one method, which takes seconds) it grows by less than 5 %, the grid's copies

@@ -57,6 +57,7 @@ def start(shape, dtype=np.float64, seed=1):
 
 
 # Methods --------------------------------------------------------------------------------------------------------------
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("i", range(len(SOME)), ids=SOME)
 def test_every_method(i):
     """One trajectory (with and without an axis for it), two axes of batch, more than a tile with a ragged last one."""
@@ -83,6 +84,7 @@ def test_many_calls(monkeypatch):
         assert_close(net, start((5, 3)), make_params(), method=method, ts=ts, save=[0, 15, 16, 17, 32, 99, 100], factor=9)     # steps
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("rows", [2, 5, 16, 17, 33, 40])
 def test_ragged_tiles_and_threads(rows):
     """The lanes that fill up the last tile count in no sum; threads change no bit."""
@@ -151,6 +153,7 @@ def joined(w):
     return f
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("rows", [2, 3, 8, 16])
 def test_what_is_read_under_a_condition(rows):
     """g++ 12 made wrong code of reads that stand under conditions, in tiles of less than 16: a gradient of other numbers."""
@@ -169,6 +172,7 @@ def weights(dtype=np.float64):
     return {name: x.astype(dtype) for name, x in made.items()}
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(("f", "shape", "method"), [
     (functions, (17, 3), rv.ReversibleHeun()), (kinks, (17, 3), rv.ReversibleHeun()), (kinks, (3,), rv.Coupled("midpoint", 0.9)),
     (shapes, (17, 3), rv.ReversibleHeun()), (shapes, (3,), rv.Coupled("midpoint", 0.9)), (products, (17, 3), rv.ReversibleHeun()),
@@ -215,6 +219,7 @@ def test_trees_and_split_states():
 
 
 # Noise, controls, gradients inside, adaptive grids, resumed solves ----------------------------------------------------
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("kind", "method", "shape", "dtype"), [
     ("diagonal", rv.ReversibleHeun(), (17, 3), np.float64), ("diagonal", rv.Coupled("heun2", 0.9), (3,), np.float32),
     ("general", rv.ReversibleHeun(), (17, 3), np.float64), ("diagonal", rv.EES25(), (3,), np.float64),

@@ -50,6 +50,7 @@ def register(target):
     return "%zmm" if "__AVX512F__" in macros else "%ymm" if "__AVX__" in macros else "%xmm"
 
 
+@pytest.mark.sample(4)
 @x86
 @pytest.mark.parametrize("strict", [True, False])
 @pytest.mark.parametrize("level", LEVELS)
@@ -74,6 +75,7 @@ def test_and_that_would_be_seen():
     assert any(re.search(STACK, line) for block in found for line in block)
 
 
+@pytest.mark.sample(2)
 @x86
 @pytest.mark.parametrize("level", ["AVX2", "SSE2"])
 @pytest.mark.parametrize("rows", [1, 3, 21])
@@ -97,6 +99,7 @@ def many(t, y, p):
     return total + 0.1 * np.power(1 + y * y, p["a"]) + 0.01 * np.logaddexp(y, 0.0) + 0.1 * np.arctan(np.sum(y, -1, keepdims=True))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("rows", [None, 1, 5])
 def test_many_elementary_functions_have_the_bits_of_the_mirror(rows):
     rng = np.random.default_rng(0)
@@ -136,6 +139,7 @@ def test_a_loop_has_a_few_elementary_functions_and_a_function_a_bounded_number_o
         assert len(bodies) > 3 and max(body.count("// op:") for body in bodies) <= generate.PART + 1
 
 
+@pytest.mark.long
 def test_a_step_in_several_functions_has_the_bits_of_one(monkeypatch):
     rng = np.random.default_rng(1)
     y0, params = start(rv.Coupled("midpoint"), (5,), 3, np.float64, rng), {"a": np.array([0.3, 0.5, 0.7])}
@@ -172,6 +176,7 @@ def side_by_side(names):
     return lambda t, y, p: np.concatenate([f(t, y[..., 2 * i:2 * i + 2], p) for i, f in enumerate(fields)], -1)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("names", [tuple(ROWS)[i:i + 7] for i in range(0, len(ROWS), 7)], ids="-".join)
 def test_every_row_with_a_form_in_c_gets_there(names):
     """Native and mirror in bits, the tape and replay up to rounding; the text calls it, forward and back."""

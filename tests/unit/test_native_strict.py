@@ -15,6 +15,7 @@ pytestmark = needs_compiler
 DTYPES = (np.float64, np.float32)
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("i", range(len(METHODS)), ids=lambda i: repr(METHODS[i]))
 def test_every_method(i):
     """Seven trajectories in tiles of four: the last tile has three. Every other method in float32."""
@@ -51,6 +52,7 @@ FIELDS = {"elementwise": (elementwise, {"w": (1,), "scale": (4,)}),
           "coupled": (coupled, {"k": (4,), "V": (4, 16)})}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_kind_of_loop(name, dtype):
@@ -96,6 +98,7 @@ def general(t, y, p):
     return 0.2 * np.reshape(np.tanh(y @ p["V"]), (*y.shape, 3))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("i", range(len(NOISY)), ids=lambda i: repr(NOISY[i]))
 def test_noise(i):
     """Increments made inside the loop, with the seed and offset at the ends of their ranges."""

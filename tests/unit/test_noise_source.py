@@ -65,6 +65,7 @@ def same_bits(a, b):
     return np.array_equal(a.view(f"u{a.itemsize}"), b.view(f"u{b.itemsize}"))
 
 
+@pytest.mark.sample(1)
 def test_1e5_draws_are_those_of_brownian(compiled):
     dtype, lib = compiled
     seed, h = 0x9E3779B97F4A7C15, 0.0123

@@ -311,6 +311,7 @@ def test_train_prints_and_writes(capsys, tmp_path, name):
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", NEW)
 def test_compare_measures_every_mode(capsys, tmp_path, name):
     path, picture = tmp_path / "out.json", tmp_path / "out.png"

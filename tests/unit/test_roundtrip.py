@@ -268,6 +268,7 @@ FLAT = {"coupled": rv.Coupled("midpoint"), "alf": rv.AsynchronousLeapfrog(),
         "heun": rv.ReversibleHeun(), "leapfrog": rv.LeapfrogMidpoint()}
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("method", FLAT.values(), ids=FLAT)
 def test_no_false_alarm(method: Any, dtype: type) -> None:

@@ -27,7 +27,7 @@ memory times exact engines march paths adaptive driving tangent certify
 gradients finite
 compiled
 problem checks advise
-solve export
+solve export events
 layers nn optim parallel analysis equilibrium plotting
 interop
 conformance
@@ -54,13 +54,14 @@ BUDGET = {
     "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
     "engines": 180,
-    "march": 140,                    # what is kept, and one window of neighbours at a time
+    "march": 150,                    # what is kept, and one window of neighbours at a time
     "stiffness": 60,
+    "events": 110,
     "watch": 690,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "times": 60,                     # tensors among them, stops, what lies between
     "finite": 85,
     "memory": 55,
-    "compiled": 5200,                # with the search for an adaptive grid; C99 in words of its own, for files that are read
+    "compiled": 5330,                # with the search for an adaptive grid; C99 in words of its own, for files that are read; auto
     "export": 290,
     "interop": 260,
     "problem": 70,
@@ -75,11 +76,12 @@ BUDGET = {
     "layers": 380,                  # attention, layer norm, gelu, cross entropy, each with a pullback that is a row
     "equilibrium": 760,             # fixed points: their own checks and words, three methods, two gradients
     "optim": 125,
-    "parallel": 280,                # the tree, gradients, gathered solves, map, and ranks that are threads, for tests
+    "parallel": 300,                # the tree, gradients, gathered solves, map, and ranks that are threads, for tests
     "plotting": 120,                 # one style for slides; grids of methods and steps; a description in every file
     "conformance": 1250,             # two thirds of it tables: every method as text, and its faults
-    # seventeen commands, one file each with its data and its loop, on any backend, in lines of 100 columns instead of 135
-    "experiments": 3250,
+    # seventeen commands, one file each with its data and its loop, on any backend, in lines of 100 columns instead of 135;
+    # ranks of mpiexec, and checkpoints that a training goes on from: 150 lines
+    "experiments": 3500,
 }
 # DESIGN section 2 names these four. What keeps gradients from being lost in silence has come in since: kept.py (arrays that change
 # behind a tape), trees of any container, what a tensor refuses and says, companions, the fallback of Automatic: some 400 lines.
@@ -262,7 +264,6 @@ def test_a_name_of_a_function_and_of_its_module_is_the_function() -> None:
 MOST = 20
 # Functions that were above it when this was written: each number may only go down.
 COMPLEX = {
-           "revode/checks.py check_adaptive": 22,
            "revode/experiments/training.py all_tables": 24,
            "revode/experiments/complexity.py picture": 22,
            "revode/compiled/steps.py recompute": 29, "revode/conformance/judging.py judge_gradient": 22}

@@ -272,3 +272,87 @@ def test_adaptive_steps_stop_and_float32_sees_its_own_side():
     assert abs(single.y1[0] - behind_the_jump(1.0)) < 1e-5           # without the stop: 3e-2
     with pytest.raises(TypeError, match="stops is"):
         rv.solve(jumping, np.ones(1), np.linspace(0.0, 1.0, 21), RATE, stops="noon")
+
+
+# --------------------------------------------------------------------------------------------------- between the saved times
+
+def swing(t: Any, y: Any, p: Any) -> Any:
+    return np.stack([y[..., 1], -p * np.sin(y[..., 0]) + np.cos(t)], -1)
+
+
+def test_what_lies_between_is_of_order_four_and_meets_what_is_saved():
+    """Against a solve on a grid that has the points; Hermite's error is h^4 y'''' / 384, that of RK4 less."""
+    y0, p, errors = np.array([[1.0, 0.2], [-0.5, 0.3]]), np.array(2.0), []
+    t = np.array([0.111, 0.5, 0.777, 1.0])
+    truth = rv.solve(swing, y0, np.r_[0.0, t], p, method=rv.RungeKutta("dopri5"), stops=np.linspace(0.0, 1.0, 400)).ys[1:]
+    for N in (16, 32):
+        for ts in (np.linspace(0.0, 1.0, N + 1), np.linspace(1.0, 0.0, N + 1)):
+            start = y0 if ts[0] == 0 else truth[-1]
+            sol = rv.solve(swing, start, ts, p, interpolate=True)
+            errors.append(abs(sol.at(t) - truth).max())
+            assert sol.stats.nfe_forward == 4 * N + N + 1
+            assert sol.at(0.111).shape == y0.shape
+            np.testing.assert_allclose(sol.at(ts), sol.ys, rtol=0, atol=4 * EPS)
+    assert np.log2(np.divide(errors[:2], errors[2:])).min() > 3.5, errors
+
+
+def test_it_is_differentiable_in_everything():
+    """As the same formula written out, in complex step: with respect to t, the grid, y0 and params."""
+    t = np.array([0.31, 0.62])
+    y0, p, ts = np.array([1.0, 0.2]), {"k": np.array(2.0)}, np.linspace(0.0, 1.0, 9) ** 1.2
+    field = lambda t, y, p: swing(t, y, p["k"])
+
+    def loss(t: Any, ts: Any, y0: Any, p: Any) -> Any:
+        return np.sum(np.cos(rv.solve(field, y0, ts, p, method=rv.RungeKutta("rk4"), interpolate=True).at(t)) * C[:2])
+
+    def literal(at: Any) -> Any:
+        ys, total = L.runge_kutta(field, at["y0"], at["ts"], at["p"], TAB["rk4"]), 0.0
+        for row, x in zip(C[:2], at["t"], strict=True):
+            k = int(np.searchsorted(at["ts"].real, x.real)) - 1
+            h, f = at["ts"][k + 1] - at["ts"][k], [field(at["ts"][n], ys[n], at["p"]) for n in (k, k + 1)]
+            s = (x - at["ts"][k]) / h
+            z = (ys[k] * (2 * s**3 - 3 * s**2 + 1) + f[0] * h * (s**3 - 2 * s**2 + s) + ys[k + 1] * (3 * s**2 - 2 * s**3)
+                 + f[1] * h * (s**3 - s**2))
+            total = total + np.sum(np.cos(z) * row)
+        return total
+
+    found = rv.grad(loss, argnums=(0, 1, 2, 3))(t, ts, y0, p)
+    truth = G.complex_step_gradient(literal, {"t": t, "ts": ts, "y0": y0, "p": p})
+    assert off(found, (truth["t"], truth["ts"], truth["y0"], truth["p"])) < ALLOWED
+
+
+def test_save_at_costs_no_steps_when_it_interpolates():
+    tol, y0, p = rv.PID(1e-7, 1e-7), np.array([1.0, 0.2]), np.array(2.0)
+    at = np.linspace(0.0, 2.0, 200)
+    free = rv.solve(swing, y0, (0.0, 2.0), p, controller=tol)
+    sol = rv.solve(swing, y0, (0.0, 2.0), p, controller=tol, save_at=at, interpolate=True)
+    tight = rv.solve(swing, y0, (0.0, 2.0), p, controller=rv.PID(1e-11, 1e-11), save_at=at)
+    assert sol.stats.steps == free.stats.steps < 60 < tight.stats.steps
+    np.testing.assert_array_equal(sol.ts, at)
+    assert abs(sol.ys - tight.ys).max() < 1e-4                            # h^4 / 384 y'''', steps of some .1
+    np.testing.assert_array_equal(sol.y1, free.y1)
+    ends = rv.grad(lambda p: np.sum(rv.solve(swing, y0, (0.0, 2.0), p, controller=tol, save_at=at, interpolate=True).ys))(p)
+    h = 1e-4
+    by_differences = [np.sum(rv.solve(swing, y0, (0.0, 2.0), p + d, controller=rv.PID(1e-11, 1e-11), save_at=at).ys) for d in (h, -h)]
+    assert abs(ends - (by_differences[0] - by_differences[1]) / (2 * h)) < 1e-3 * abs(ends)
+
+
+def test_split_methods_trees_and_float32_interpolate_too():
+    q, v = np.ones((2, 3)), np.zeros((2, 3))
+    sol = rv.solve(lambda t, q, p: -q, (q, v), np.linspace(0.0, 1.0, 41), method=rv.VelocityVerlet(), interpolate=True)
+    at = sol.at(0.505)
+    assert abs(at[0] - np.cos(0.505)).max() < 1e-4 and abs(at[1] + np.sin(0.505)).max() < 1e-4      # h^2 / 24 of Verlet
+    tree = rv.solve(lambda t, y, p: {"a": -y["a"], "b": y["b"]}, {"a": np.ones(2, np.float32), "b": np.ones((2, 1), np.float32)},
+                    np.linspace(0.0, 1.0, 21), interpolate=True).at([0.51, 0.52])
+    assert tree["b"].shape == (2, 2, 1) and tree["b"].dtype == np.float32 and abs(tree["b"][0] - np.exp(0.51)).max() < 1e-5
+    np.testing.assert_array_equal(rv.solve(swing, np.ones(2), np.array([0.3]), 1.0, interpolate=True).at(0.3), np.ones(2))
+
+
+def test_what_cannot_be_asked_between_times_is_said():
+    sol = rv.solve(swing, np.ones(2), TS, 1.0)
+    with pytest.raises(ValueError, match="pass interpolate=True"):
+        sol.at(0.3)
+    with pytest.raises(ValueError, match="t=9 is not between"):
+        rv.solve(swing, np.ones(2), TS, 1.0, interpolate=True).at([0.3, 9.0])
+    with pytest.raises(TypeError, match="no such slope"):
+        rv.solve(swing, np.ones(2), TS, 1.0, interpolate=True, diffusion=lambda t, y, p: 0.1 * y, noise=rv.Brownian(1))
