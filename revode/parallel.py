@@ -129,6 +129,8 @@ def together(comm: Comm, work: Callable[[], Any], join: Callable[[Any, Any], Any
     found = exchanged(comm, mine, join_sound)
     if not isinstance(found, Failed):
         return found
+    if found.kind == "KeyboardInterrupt":
+        getattr(comm, "interrupted", False)                  # who asked at the same time has been heard too
     raised = own if own is not None and found.rank == rank else found.error()
     setattr(raised, HEARD, True)
     raise raised
