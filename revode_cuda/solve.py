@@ -37,8 +37,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     Parameters
     ----------
     field, y0, ts, params, method, gradient, save, state0, progress, controller, dt0, save_at, diffusion, noise,
-    interpretation, control, stops, interpolate : as for revode.solve. y0 and the arrays in params live on one device; ts, the noise and the
-        control are given on the host, and what a step needs of them is copied in the order of the current stream.
+    interpretation, control, stops, interpolate : as for revode.solve. y0 and the arrays in params live on one device; ts, the
+        noise and the control are given on the host, and what a step needs of them is copied in the order of the current stream.
     backend : "auto", "fused" or "eager" for device arrays, as above; for host arrays those of revode.solve.
     threads : for host arrays, as for revode.solve.
     arithmetic : of the fused kernel: "strict" (the bits of NumPy's mirror) or "fast" (products and sums may be fused).
