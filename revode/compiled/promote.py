@@ -85,7 +85,8 @@ class Promotion:
         self.spent, self.price, self.off = 0.0, COMPILER, False
         self.gains: dict[str, float] = {}            # by direction: seconds that a step would save
         self.works: dict[str, Work] = {}
-        self.searched, self.replayed = SEARCHED, False       # steps that a controller found last; whether its search has no loop
+        self.last: Any = None                        # of the last solve whose steps were searched for: its stats
+        self.replayed = False                        # whether such a search has no loop
         self.made: dict[str, Made] = {}              # what has been compiled, and compared
 
     def count(self, direction: str, made: Made, N: int) -> float:
@@ -99,9 +100,10 @@ class Promotion:
 
     def decide(self, direction: str, made: Made, problem: Any, begin: Callable) -> bool:
         """Whether this solve is for native code, in this direction."""
-        if problem.adaptive is not None and direction != "search":
-            self.searched = problem.N
-        gain = self.count(direction, made, self.searched if direction == "search" else problem.N)
+        N = problem.N
+        if direction == "search":
+            N, self.last = (SEARCHED if self.last is None else self.last.steps), problem.stats
+        gain = self.count(direction, made, N)
         there = direction in self.works
         if not there and self.spent >= BEGIN * self.price and self.gains[direction] > 0:
             self.works[direction] = begin()
