@@ -119,3 +119,8 @@ def test_an_exception_on_one_rank_ends_all_and_says_which() -> None:
 def test_what_runs_in_one_process_says_so_once() -> None:
     done, said = mpiexec(2, "-m", "revode", "train", "digits"), "this command runs in one process"
     assert done.returncode == 2 and done.stderr.count(said) == 1, done.stderr
+
+
+def test_what_rank_0_alone_finds_out_ends_all_in_one_sentence(tmp_path: Path) -> None:
+    done = mpiexec(2, *TRAIN, "2", "--json", str(tmp_path / "none" / "out.json"))
+    assert done.returncode == 2 and done.stderr.count("cannot be written") == 1 and "Traceback" not in done.stderr, done.stderr
