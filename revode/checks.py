@@ -78,8 +78,7 @@ OTHERWISE = {       # what other solvers call it: what to do here
     "stepsize_controller": "pass controller=PID(rtol, atol)", "first_step": "pass dt0= with controller=PID(rtol, atol)",
     "max_step": "pass controller=PID(rtol, atol, max_step=...)", "max_steps": "pass controller=PID(rtol, atol, max_steps=...)",
     "dt": "the steps of a fixed grid are those of ts; with a controller the first one is dt0",
-    "events": "there are none; step by hand with steps(...), and stop when you like", "event_fn": "step by hand with steps(...)",
-    "event": "there are none; step by hand with steps(...), and stop when you like",
+    **dict.fromkeys(("events", "event", "event_fn"), "event(field, y0, ts, params, when=...) solves to where that crosses zero"),
     "dense_output": "pass interpolate=True, and ask sol.at(t)", "jac": "all methods are explicit; leave it out",
     "vectorized": "batch axes lead in y and are always allowed; leave it out", "bm": "pass noise=Brownian(seed)",
     "sde": "pass the drift as the field, and diffusion= and noise=Brownian(seed)", "key": "pass noise=Brownian(seed)",
@@ -835,7 +834,7 @@ def controlled(system: System, control: Any, method: Any, y: Any, ts: Any,
                fixed: bool) -> tuple[System, Path | None, list[float]]:
     """The system of a controlled equation, its increments (None where the control is smooth: dx is h), and its knots."""
     check_control(system, control, method, y)
-    inside = [float(t) for t in control.times if min(ts[0], ts[-1]) < t < max(ts[0], ts[-1])]
+    inside = [float(t) for t in np.unique(control.times) if min(ts[0], ts[-1]) < t < max(ts[0], ts[-1])]
     if type(control).__name__ == "Rectilinear" and fixed and not set(inside) <= {float(t) for t in ts}:
         raise ValueError("solve: the grid steps over knots of a Rectilinear control, whose corners it would cut off; put all of "
                          "control.times into ts")

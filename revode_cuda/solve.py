@@ -32,15 +32,15 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
           save: Any = None, state0: State | None = None, progress: bool = False, controller: PID | None = None,
           dt0: float | None = None, save_at: Any = None, diffusion: Callable | None = None, noise: Any = None,
           interpretation: Literal["stratonovich", "ito"] = "stratonovich", control: Any = None, backend: Any = "auto",
-          threads: int | None = None, arithmetic: Literal["fast", "strict"] = "fast", exact: Any = None, stops: Any = None,
-          interpolate: bool = False, plan: Any = None) -> Solution:
+          threads: int | None = None, arithmetic: Literal["fast", "strict"] = "fast", exact: Any = None, plan: Any = None,
+          stops: Any = None, interpolate: bool = False) -> Solution:
     """revode.solve for CuPy arrays (and for NumPy arrays, which stay on the host unless backend="fused").
 
     Parameters
     ----------
     field, y0, ts, params, method, gradient, save, state0, progress, controller, dt0, save_at, diffusion, noise,
-    interpretation, control, stops, interpolate : as for revode.solve. y0 and the arrays in params live on one device; ts, the noise
-        and the control are given on the host, and what a step needs of them is copied in the order of the current stream.
+    interpretation, control, stops, interpolate : as for revode.solve. y0 and the arrays in params live on one device; ts, the
+        noise and the control are given on the host, and what a step needs of them is copied in the order of the current stream.
     backend : "auto", "fused" or "eager" for device arrays, as above; for host arrays those of revode.solve.
     threads : for host arrays, as for revode.solve.
     arithmetic : of the fused kernel: "strict" (the bits of NumPy's mirror) or "fast" (products and sums may be fused).
