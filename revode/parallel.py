@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import builtins
 import hashlib
+import logging
 import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -128,6 +129,8 @@ def together(comm: Comm, work: Callable[[], Any], join: Callable[[Any, Any], Any
     found = exchanged(comm, mine, join_sound)
     if not isinstance(found, Failed):
         return found
+    if found.kind == "KeyboardInterrupt":
+        getattr(comm, "interrupted", False)                  # who asked at the same time has been heard too
     raised = own if own is not None and found.rank == rank else found.error()
     setattr(raised, HEARD, True)
     raise raised
@@ -182,8 +185,15 @@ class Tiles:
         return sums
 
 
+@cache
+def say_host() -> None:
+    logging.getLogger("revode").info("parallel: device arrays are summed over ranks on the host")
+
+
 def packed(leaves: Sequence) -> np.ndarray:
     """The float leaves as one vector, in float64: float32 is rounded once, after the sums."""
+    if any(hasattr(x, "get") for x in leaves):
+        say_host()
     return np.concatenate([np.ravel(to_host(x)).astype(np.float64) for x in leaves] or [np.empty(0)])
 
 

@@ -5,6 +5,9 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
+
+from revode import plotting
 
 from .contenders import CONTENDERS
 from .works import WORKS
@@ -202,12 +205,19 @@ def verdict(passed: bool) -> str:
 
 # The plot ----------------------------------------------------------------------------------------------------------------
 def plot(measured: dict, path: Path) -> None:
+    """The picture of the figures, as a file."""
+    with plotting.style():
+        plotting.save(picture(measured), str(path), "Milliseconds for a loss and its gradient: a row for each contender, a panel "
+                      "for each work and method.")
+
+
+def picture(measured: dict) -> Any:
     """One panel for each work and method: milliseconds of every contender, float64 filled and float32 open."""
     from matplotlib.figure import Figure
     works = list(dict.fromkeys(t["work"]["name"] for t in measured["times"]))
     methods = list(dict.fromkeys(t["method"] for t in measured["times"]))
     keys = list(dict.fromkeys(row["key"] for t in measured["times"] for row in t["rows"]))[::-1]
-    figure = Figure(figsize=(3.2 + 3.2 * len(works), 0.8 + 0.26 * len(keys) * len(methods) + 0.6 * len(methods)), dpi=150,
+    figure = Figure(figsize=(4.8 + 3.4 * len(works), 1.0 + 0.3 * len(keys) * len(methods) + 0.8 * len(methods)), dpi=100,
                     layout="constrained")
     axes = figure.subplots(len(methods), len(works), squeeze=False, sharey=True)
     for i, method in enumerate(methods):
@@ -219,16 +229,21 @@ def plot(measured: dict, path: Path) -> None:
                 double = found["dtype"] == "float64"
                 for row in found["rows"]:
                     times = [1e3 * s for s in row["seconds"]]
-                    colour = "#D55E00" if CONTENDERS[row["key"]].ours else "#0072B2"
+                    colour = plotting.COLOURS[CONTENDERS[row["key"]].ours]
                     at = keys.index(row["key"]) + (0.12 if double else -0.12)
                     ax.plot([min(times), max(times)], [at, at], color=colour, lw=1)
                     ax.plot(median(times), at, "o", color=colour, ms=5, mfc=colour if double else "white")
+            if not ax.lines:
+                ax.set_axis_off()
+                ax.text(0.5, 0.5, f"{name.upper()}, {NAMES[method]}:\nnot measured", ha="center", va="center", color=plotting.GREY,
+                        transform=ax.transAxes)
+                continue
             ax.set(xscale="log", title=f"{name.upper()}, {NAMES[method]}")
+            plotting.plain_ticks(ax.xaxis)
             if i == len(methods) - 1:
                 ax.set_xlabel("ms for loss and gradient")
-            ax.set_yticks(range(len(keys)), [CONTENDERS[key].title for key in keys], fontsize=7)
-            ax.grid(axis="x", color="#dddddd", lw=0.6)
+            ax.set_yticks(range(len(keys)), [CONTENDERS[key].title for key in keys])
+            ax.grid(color="#dddddd", lw=0.6)
             ax.set_axisbelow(True)
-    figure.suptitle("Loss and gradient on one core: float64 filled, float32 open; revode orange. Lines: least to greatest.",
-                    fontsize=9)
-    figure.savefig(path)
+    figure.suptitle("Loss and gradient on one core: float64 filled, float32 open; revode orange. Lines: least to greatest.")
+    return figure

@@ -245,6 +245,8 @@ def curves(report: Report, ylabel: str, title: str) -> tuple[Any, Any]:
         axes[1].plot(at * row["seconds"] / len(losses), smooth, **style)
     axes[0].set(xlabel="step", ylabel=ylabel, title=title, xscale="log")
     axes[1].set(xlabel="processor time, s", title="the same against time", xscale="log")
+    for ax in axes:
+        plotting.plain_ticks(ax.xaxis)
     plotting.legend(axes[0])
     return figure, axes
 

@@ -15,7 +15,7 @@ class Published(NamedTuple):
     rows: tuple[tuple[str, ...], ...]
 
     def __str__(self) -> str:
-        return f"Published, other hardware ({self.source}):\n" + table(self.columns, self.rows)
+        return fill(f"Published, other hardware ({self.source}):") + "\n" + table(self.columns, self.rows)
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

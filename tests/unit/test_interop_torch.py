@@ -1,7 +1,9 @@
 """Operations of PyTorch: gradients against finite differences and against this package's, tensors of every kind, refusals."""
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -161,3 +163,10 @@ def test_there_is_no_second_derivative() -> None:
     a, = torch.autograd.grad(interop.solve(field, y0, TS, params, method=rv.Coupled()).y1.sum(), y0, create_graph=True)
     with pytest.raises(RuntimeError, match="a derivative of the derivative"):
         a.sum().backward()
+
+
+def test_the_program_of_the_page_learns(capsys: pytest.CaptureFixture) -> None:
+    """Four steps, one epoch: far from a tenth, which is chance."""
+    program = runpy.run_path(str(Path(rv.__file__).parents[1] / "docs" / "examples" / "torch" / "digits.py"))
+    program["main"](1, steps=4)
+    assert float(capsys.readouterr().out.split()[-2]) > 40.0

@@ -40,7 +40,8 @@ def test_processes_have_the_bits_of_threads() -> None:
     assert Counter(done.stdout.split("\n")[:-1]) == {f"{name} {found} of {ranks}": ranks for name, found in expected.items()}
 
 
-TRAIN = ("-m", "revode", "train", "stochastic-volatility", "--paths", "17", "--backend", "replay", "--iterations")
+TRAIN = ("-m", "revode", "train", "stochastic-volatility", "--paths", "17", "--method", "reversible-heun", "--backend", "replay",
+         "--iterations")
 
 
 def children(pid: int) -> list[int]:
@@ -81,7 +82,7 @@ def test_a_lost_rank_ends_all_and_what_was_written_goes_on(tmp_path: Path) -> No
     assert again.returncode == 0 and f"goes on after {reached} iterations" in again.stdout, again.stdout + again.stderr
     assert again.stdout.count("wrote") == 1                                        # one rank speaks
     e = EXPERIMENTS["stochastic-volatility"].experiment(paths=17)
-    alone = fit(Fit("", e, Solver(e.method, rv.Reversible(), "replay", ranks=Ranks(parallel.Alone()))), reached + 2)
+    alone = fit(Fit("", e, Solver(rv.ReversibleHeun(), rv.Reversible(), "replay", ranks=Ranks(parallel.Alone()))), reached + 2)
     assert cases.bits(rv.load(ours)) == cases.bits(alone.params)
 
 
@@ -118,3 +119,8 @@ def test_an_exception_on_one_rank_ends_all_and_says_which() -> None:
 def test_what_runs_in_one_process_says_so_once() -> None:
     done, said = mpiexec(2, "-m", "revode", "train", "digits"), "this command runs in one process"
     assert done.returncode == 2 and done.stderr.count(said) == 1, done.stderr
+
+
+def test_what_rank_0_alone_finds_out_ends_all_in_one_sentence(tmp_path: Path) -> None:
+    done = mpiexec(2, *TRAIN, "2", "--json", str(tmp_path / "none" / "out.json"))
+    assert done.returncode == 2 and done.stderr.count("cannot be written") == 1 and "Traceback" not in done.stderr, done.stderr

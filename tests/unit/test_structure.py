@@ -27,7 +27,7 @@ memory times exact engines march paths adaptive driving tangent certify
 gradients finite
 compiled
 problem checks advise
-solve export
+solve export events
 layers nn optim parallel analysis equilibrium plotting
 interop
 conformance
@@ -56,6 +56,7 @@ BUDGET = {
     "engines": 180,
     "march": 150,                    # what is kept, and one window of neighbours at a time
     "stiffness": 60,
+    "events": 110,
     "watch": 690,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "times": 60,                     # tensors among them, stops, what lies between
     "finite": 85,
