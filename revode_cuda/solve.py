@@ -30,14 +30,15 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
           save: Any = None, state0: State | None = None, progress: bool = False, controller: PID | None = None,
           dt0: float | None = None, save_at: Any = None, diffusion: Callable | None = None, noise: Any = None,
           interpretation: Literal["stratonovich", "ito"] = "stratonovich", control: Any = None, backend: Any = "auto",
-          threads: int | None = None, arithmetic: Literal["fast", "strict"] = "fast", exact: Any = None, plan: Any = None) -> Solution:
+          threads: int | None = None, arithmetic: Literal["fast", "strict"] = "fast", exact: Any = None, plan: Any = None,
+          stops: Any = None, interpolate: bool = False) -> Solution:
     """revode.solve for CuPy arrays (and for NumPy arrays, which stay on the host unless backend="fused").
 
     Parameters
     ----------
     field, y0, ts, params, method, gradient, save, state0, progress, controller, dt0, save_at, diffusion, noise,
-    interpretation, control : as for revode.solve. y0 and the arrays in params live on one device; ts, the noise and the
-        control are given on the host, and what a step needs of them is copied in the order of the current stream.
+    interpretation, control, stops, interpolate : as for revode.solve. y0 and the arrays in params live on one device; ts, the
+        noise and the control are given on the host, and what a step needs of them is copied in the order of the current stream.
     backend : "auto", "fused" or "eager" for device arrays, as above; for host arrays those of revode.solve.
     threads : for host arrays, as for revode.solve.
     arithmetic : of the fused kernel: "strict" (the bits of NumPy's mirror) or "fast" (products and sums may be fused).
@@ -73,7 +74,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     home = check_one_home("solve", y0=y0, params=params, state0=state0.parts if isinstance(state0, State) else None)
     options = {"method": method, "gradient": gradient, "save": save, "state0": state0, "progress": progress,
                "controller": controller, "dt0": dt0, "save_at": save_at, "diffusion": diffusion, "noise": noise,
-               "interpretation": interpretation, "control": control, "exact": exact}
+               "interpretation": interpretation, "control": control, "exact": exact, "stops": stops, "interpolate": interpolate}
     decided = tuple(chosen(plan).items())
     if backend in ("fused", "cuda"):
         return fused(field, y0, ts, params, arithmetic=arithmetic, auto=False, decided=decided, **options)

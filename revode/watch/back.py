@@ -28,6 +28,9 @@ class RoundTrip(NamedTuple):
     ulps: float          # the same in units of the last place of the largest entry of the state
     step: int            # where: the index into the grid
 
+    def __repr__(self) -> str:
+        return f"RoundTrip(absolute={self.absolute:.2g}, ulps={self.ulps:.4g}, step={self.step})"
+
 
 class Back:
     """Watches a reverse sweep. It is shown states and cotangents at `looks`, and what had been there beside what came back.
