@@ -834,7 +834,7 @@ def controlled(system: System, control: Any, method: Any, y: Any, ts: Any,
                fixed: bool) -> tuple[System, Path | None, list[float]]:
     """The system of a controlled equation, its increments (None where the control is smooth: dx is h), and its knots."""
     check_control(system, control, method, y)
-    inside = [float(t) for t in control.times if min(ts[0], ts[-1]) < t < max(ts[0], ts[-1])]
+    inside = [float(t) for t in np.unique(control.times) if min(ts[0], ts[-1]) < t < max(ts[0], ts[-1])]
     if type(control).__name__ == "Rectilinear" and fixed and not set(inside) <= {float(t) for t in ts}:
         raise ValueError("solve: the grid steps over knots of a Rectilinear control, whose corners it would cut off; put all of "
                          "control.times into ts")

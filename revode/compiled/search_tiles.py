@@ -19,7 +19,6 @@ from ..adaptive import as_steps
 from ..watch import size
 from .generate import ORDER, Source, number, text
 from .lower import NotFusable
-from .mirror import Mirror
 from .native import build
 from .program import V, of_times
 from .tiles import PIECE, WORK, Tiles, as_given
@@ -164,9 +163,9 @@ class SearchTiles(Tiles):
         return self.seen("part", range(n), seen[:n]) if n else self.many()
 
 
-def searching(steps: Any, parts: dict, problem: Any, strict: bool, native: bool) -> SearchTiles:
-    """The runner of an attempt's programs: native, or the same in NumPy. Raises NotFusable."""
+def searching(steps: Any, parts: dict, problem: Any, strict: bool, make: Callable | None) -> SearchTiles:
+    """The runner of an attempt's programs: native, or as `make` says. Raises NotFusable."""
     method = problem.method
-    return SearchTiles(steps, parts, method.outputs, not method.exactly_reversible, strict, None if native else Mirror)
+    return SearchTiles(steps, parts, method.outputs, not method.exactly_reversible, strict, make)
 
 
