@@ -50,9 +50,9 @@ class Operation:
         self.arrays = [self.leaves[i] for i in self.places]
         for path, x in zip(paths, self.leaves, strict=True):
             if hasattr(x, "__dlpack__") and not is_array(x) and not isinstance(x, np.ndarray):
-                whose, library = type(x).__module__.partition(".")[0], name.split(".")[1]
-                raise TypeError(f"{name}: {path} is an array of {whose}, and {(self.names or ['no argument'])[0]} is one of {library}; "
-                                f"hand it over first, by from_dlpack of {library}")
+                whose, library, first = type(x).__module__.partition(".")[0], name.split(".")[1], (self.names or ["no argument"])[0]
+                raise TypeError(f"{name}: {path} is an array of {whose}, and {first} is one of {library}; hand it over first, by "
+                                f"from_dlpack of {library}")
         self.made: Any = None                        # the structure of what the function returned last
 
     def trees(self, plain: Sequence[Any]) -> tuple:
