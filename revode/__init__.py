@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         RevDEQ,
         fixed_point,
     )
+    from .events import Event, event
     from .exact import Lattice
     from .export import export_c
     from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible, SymplecticAdjoint
@@ -84,6 +85,7 @@ PLACES = {
         "Anderson ConvergenceError ConvergenceWarning FixedPoint Implicit "
         "Phantom Picard RevDEQ fixed_point"
     ),
+    "events": "Event event",
     "exact": "Lattice",
     "export": "export_c",
     "gradients": "Automatic Backsolve Checkpointed Direct Reversible SymplecticAdjoint",
@@ -155,6 +157,7 @@ __all__ = [
     "ConvergenceWarning",
     "Coupled",
     "Direct",
+    "Event",
     "FixedPoint",
     "HermiteCubic",
     "Implicit",
@@ -193,6 +196,7 @@ __all__ = [
     "certify",
     "check_vjp",
     "custom_vjp",
+    "event",
     "export_c",
     "fixed_point",
     "grad",

@@ -13,6 +13,7 @@ Sources: Soderlind 2003 (digital filters); Hairer, Norsett & Wanner, Solving ODE
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from numbers import Real
 from typing import Any, Protocol
 
@@ -260,7 +261,7 @@ class Adaptive:
 
     def factor(self, norm: float, q: int) -> float:
         c, (k1, k2, k3) = self.controller, self.powers(q)
-        if not np.isfinite(norm):
+        if not isfinite(norm):
             return c.shrink
         e1, e2 = [*self.norms, 1.0, 1.0][:2]
         tiny = 1e-10                               # an error of exactly zero grows the step by the most that is allowed
@@ -283,6 +284,11 @@ class Adaptive:
 
 def as_step(h: Any, problem: Problem) -> Any:
     return np.asarray(h) if problem.plain else float(h)
+
+
+def as_steps(hs: np.ndarray, problem: Problem) -> list:
+    """as_step() of many."""
+    return [hs[k, ...] for k in range(len(hs))] if problem.plain else hs.tolist()
 
 
 class Trial(Protocol):
@@ -312,9 +318,9 @@ class OnTape:
         step = problem.between(problem.N, t0, t1, h, h_before)
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):      # what overflows is rejected
             self.after, errors = estimated(problem.method, step, self.parts, self.F)
-        before, after = (value_of(problem.output(parts)[0]) for parts in (self.parts, self.after))
-        scales = scales_of(problem.adaptive.controller, before)
-        norms = [norm_of(squares(value_of(e), before, after, *scales), after) for e in errors]
+            before, after = (value_of(problem.output(parts)[0]) for parts in (self.parts, self.after))
+            scales = scales_of(problem.adaptive.controller, before)
+            norms = [norm_of(squares(value_of(e), before, after, *scales), after) for e in errors]
         return norms[0], norms[1] if len(norms) > 1 else 0.0
 
     def reject(self) -> None:
@@ -346,16 +352,14 @@ def estimated(method: Any, step: Step, parts: Parts, F: Increment) -> tuple[Part
 
 def squares(error: Any, y: Any, y1: Any, rtol: Any, atol: Any) -> Any:
     """The sum over all entries of the squares of error / (atol + rtol max(|y|, |y1|))."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        ratio = error / weight(np.maximum(abs(y), abs(y1)), rtol, atol)
-        return np.sum(ratio * ratio)
+    ratio = error / weight(np.maximum(abs(y), abs(y1)), rtol, atol)
+    return np.sum(ratio * ratio)
 
 
 def norm_of(total: Any, y1: Any) -> float:
     """The root of the mean over the entries of y1, from the sum of squares; Inf where anything is not finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        norm = number(np.sqrt(total / y1.size))
-    return norm if np.isfinite(norm) and np.isfinite(size(y1)) else float("inf")
+    norm = number(np.sqrt(total / y1.size))
+    return norm if isfinite(norm) and isfinite(size(y1)) else float("inf")
 
 
 def scales_of(controller: PID, y: Any) -> tuple[Any, Any]:

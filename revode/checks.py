@@ -78,8 +78,7 @@ OTHERWISE = {       # what other solvers call it: what to do here
     "stepsize_controller": "pass controller=PID(rtol, atol)", "first_step": "pass dt0= with controller=PID(rtol, atol)",
     "max_step": "pass controller=PID(rtol, atol, max_step=...)", "max_steps": "pass controller=PID(rtol, atol, max_steps=...)",
     "dt": "the steps of a fixed grid are those of ts; with a controller the first one is dt0",
-    "events": "there are none; step by hand with steps(...), and stop when you like", "event_fn": "step by hand with steps(...)",
-    "event": "there are none; step by hand with steps(...), and stop when you like",
+    **dict.fromkeys(("events", "event", "event_fn"), "event(field, y0, ts, params, when=...) solves to where that crosses zero"),
     "dense_output": "pass interpolate=True, and ask sol.at(t)", "jac": "all methods are explicit; leave it out",
     "vectorized": "batch axes lead in y and are always allowed; leave it out", "bm": "pass noise=Brownian(seed)",
     "sde": "pass the drift as the field, and diffusion= and noise=Brownian(seed)", "key": "pass noise=Brownian(seed)",
@@ -419,8 +418,10 @@ def check_y0(y0: Any) -> None:
         dtype = getattr(x, "dtype", None)
         if dtype not in (np.float32, np.float64) or not hasattr(x, "shape"):
             kind = f"an array of {dtype}" if dtype is not None else f"a {type(x).__name__}"
-            raise TypeError(f"solve: y0{name} is {kind}; the state is an array of float64 or float32, so convert it, as in "
-                            "np.asarray(y0, dtype=float)")
+            remedy = (", which goes as a pair of reals, np.stack([y.real, y.imag], -1); docs/how-to/complex.md shows how"
+                      if getattr(dtype, "kind", "") == "c" or type(x) is complex else
+                      "; the state is an array of float64 or float32, so convert it, as in np.asarray(y0, dtype=float)")
+            raise TypeError(f"solve: y0{name} is {kind}{remedy}")
         if x.size == 0:
             raise ValueError(f"solve: y0{name} has shape {x.shape}, so there is nothing to solve")
         if not bool(np.isfinite(x).all()):
@@ -835,7 +836,7 @@ def controlled(system: System, control: Any, method: Any, y: Any, ts: Any,
                fixed: bool) -> tuple[System, Path | None, list[float]]:
     """The system of a controlled equation, its increments (None where the control is smooth: dx is h), and its knots."""
     check_control(system, control, method, y)
-    inside = [float(t) for t in control.times if min(ts[0], ts[-1]) < t < max(ts[0], ts[-1])]
+    inside = [float(t) for t in np.unique(control.times) if min(ts[0], ts[-1]) < t < max(ts[0], ts[-1])]
     if type(control).__name__ == "Rectilinear" and fixed and not set(inside) <= {float(t) for t in ts}:
         raise ValueError("solve: the grid steps over knots of a Rectilinear control, whose corners it would cut off; put all of "
                          "control.times into ts")

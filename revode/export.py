@@ -203,7 +203,7 @@ class File:
         guard = "if (r < R) " if self.T > 1 else ""
         take = [f"{self.each()} {guard}{self.users(self.argument(j, 's'), 'at')} = {self.of('forward', 'part', part)};"
                 for j, part in enumerate(outputs)]
-        begin = [] if self.all_saved else ["int at = 0;"]
+        begin = ["/* from y0 to the end */"] if self.all_saved else ["/* from y0 to the end */", "int at = 0;"]
         return [*begin, *lines, *self.saved("0", take, "++"), *self.call("forward", "begin", "0"),
                 f"for (int n = 0; n < {self.problem.N}; n++) {{",
                 *(f"  {x}" for x in [*self.call("forward", "step"), *self.saved("n + 1", take, "++")]), "}"]
@@ -218,7 +218,7 @@ class File:
     def backward(self) -> list[str]:
         """From the end to y0 and the sums for the parameters, in B."""
         method, N, back = self.problem.method, self.problem.N, self.ways["backward"]
-        lines = [f"for (int i = 0; i < {back.persistent}; i++) B[i] = 0;"]
+        lines = ["/* back: B begins where S has ended */", f"for (int i = 0; i < {back.persistent}; i++) B[i] = 0;"]
         lines += [f"{self.each()} {self.of('backward', 'part', part)} = {self.of('forward', 'part', part)};" for part in method.parts]
         lines += [f"{self.each()} {self.of('backward', 'known', part)} = {self.users(self.argument(j), lane=self.last())};"
                   for part, j in self.begins.items() if ("known", part) in back.places]
@@ -233,6 +233,7 @@ class File:
                  f"for (int n = {N - 1}; n >= 0; n--) {{", *(f"  {x}" for x in [*steps, *self.saved("n", take, "--")]), "}",
                  *self.call("backward", "end", "0")]
         guard = "if (r < R) " if self.T > 1 else ""
+        lines.append("/* what has arrived */")
         for j in range(len(method.outputs)):
             flows = " + ".join(self.of("backward", "cotangent", part) for part, i in self.begins.items() if i == j)
             lines.append(f"{self.each()} {guard}{self.users(self.argument(j, '0', 'a_'))} = {flows};")
@@ -318,7 +319,7 @@ class File:
                  f"Written by revode {__version__} from the field {field_name(problem.system.field)!r}. {RULES}"]
         if self.size:
             about.append(f"params: {self.size} numbers" + (", constants of this file:" if not self.asks else ":"))
-        rows = [f"  [{self.places_of(k)}]  {where}  {np.shape(x)}" for k, (where, x) in enumerate(self.leaves)]
+        rows = [f"  {self.places_of(k):12} {where} {np.shape(x)}" for k, (where, x) in enumerate(self.leaves)]
         lines = [f"/* {self.name}.h", "", *(x for text in about for x in [*wrap(text, WIDTH - 4), ""]), *rows, "*/"]
         texts = ["\n".join(x if n == 0 or x == "*/" else f"   {x}".rstrip() for n, x in enumerate(lines)),
                  f"#ifndef {guard}\n#define {guard}", f"enum {{ {upper}_WORK = {sum(self.room().values())} }};"]

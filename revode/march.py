@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -96,9 +96,9 @@ def along_grid(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys:
         len(keep.places) > 1 or problem.progress) else set()
     ns = [n for n in (sorted({*stops, *seen_too}) if seen_too else stops) if n]
     size = sum(x.nbytes for x in plain.values())
-    together = max(ROOM, size * len(keep.places) // 16)      # bytes that are seen in one call
+    together = max(getattr(engine, "shows", ROOM), size * len(keep.places) // 16)      # bytes that are seen in one call
     most = 1 if engine.looks_often or problem.progress else max(1, together // max(1, size))
-    before: tuple[list, Parts] = [], {}                      # the last of what was seen, which neighbours are judged with
+    before = Neighbours([], {})
     for group in pieces(ns, N, watch.width, most):
         seen = engine.ahead(first, group[-1], ys, group)
         bar(group[-1] - first)
@@ -106,11 +106,23 @@ def along_grid(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys:
         if seen_too:
             keep.put(*chosen(group, seen, keep.places))
             group, seen = chosen(group, seen, set(stops))
-        group, seen = joined(*before, group, stacked_rows(seen))          # what the engine saw is let go before it sees more
-        watch.see(group, seen)
-        if watch.width > 1:
-            before = group[1 - watch.width:], {name: x[1 - watch.width:] for name, x in seen.items()}
-        del seen
+        before = watched(watch, before, group, stacked_rows(seen))
+        del seen                                             # before the engine sees more
+
+
+class Neighbours(NamedTuple):
+    """The last states that were seen, which the next ones are judged with."""
+    ns: list[int]
+    states: Parts
+
+
+def watched(watch: Ahead, before: Neighbours, ns: list[int], states: Any) -> Neighbours:
+    """Show many states, in arrays with an axis of grid points first."""
+    ns, states = joined(*before, ns, states)
+    watch.see(ns, states)
+    if watch.width == 1:
+        return before
+    return Neighbours(ns[1 - watch.width:], {name: x[1 - watch.width:] for name, x in states.items()})
 
 
 def pieces(ns: Sequence[int], N: int, width: int, most: int) -> list[list[int]]:
@@ -135,29 +147,37 @@ def joined(before: list[int], rows: Parts, ns: list[int], states: Parts) -> tupl
 
 def step_by_step(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys: tuple, keep: Kept, bar: Callable) -> None:
     """While nobody knows where the grid will end."""
-    n = 0
-    found: Rows = {name: [x] for name, x in parts.items()}
-    while True:
-        for k in range(problem.N + 1 - n):
-            row = {name: x[k] for name, x in found.items()}
-            plain = {name: value_of(x) for name, x in row.items()}
-            if n in keep.places:
-                keep.put([n], {name: [x] for name, x in plain.items()})
-            watch.look(n, plain)
-            if n and problem.saves(n):
-                shelve(ys, problem, n, row)
-            n += 1
-        if problem.done(problem.N):
-            return
+    n, before = 0, Neighbours([], {})
+    plain = {name: value_of(x) for name, x in parts.items()}
+    if 0 in keep.places:
+        keep.put([0], {name: [x] for name, x in plain.items()})
+    if engine.looks_often:
+        watch.look(0, plain)
+    else:
+        watch.begin(plain)
+    while not problem.done(n):
         found = engine.extend()
-        bar(problem.N + 1 - n)
+        ns = range(n + 1, problem.N + 1)
+        bar(len(ns))
+        n = problem.N
+        states = {name: [value_of(row) for row in x] if isinstance(x, list) else x for name, x in found.items()}
+        if any(at in keep.places for at in ns):
+            keep.put(*chosen(ns, states, keep.places))
+        if engine.looks_often:
+            for k, at in enumerate(ns):
+                watch.look(at, {name: x[k] for name, x in states.items()})
+        else:
+            before = watched(watch, before, list(ns), states)
+        for k, at in enumerate(ns):
+            if problem.saves(at):
+                shelve(ys, problem, at, {name: x[k] if isinstance(x, list) else x[k].copy() for name, x in found.items()})
 
 
-def chosen(ns: list[int], states: Rows, places: Collection[int]) -> tuple[list[int], Rows]:
+def chosen(ns: Sequence[int], states: Rows, places: Collection[int]) -> tuple[list[int], Rows]:
     """Those of the states at ns that lie at these places."""
     at = [k for k, n in enumerate(ns) if n in places]
     if len(at) == len(ns):
-        return ns, states
+        return list(ns), states
     return [ns[k] for k in at], {name: [x[k] for k in at] if isinstance(x, list) else x[beside(x)(np.asarray(at, np.intp))]
                                  for name, x in states.items()}
 

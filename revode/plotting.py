@@ -6,6 +6,7 @@ such that a figure fills a slide and can be read there.
 """
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -65,14 +66,14 @@ def components(ts: np.ndarray, target: np.ndarray, names: Sequence[str], ys_of: 
         for i, name in enumerate(names):
             ax.plot(ts, target[..., i], color=COLOURS[i], lw=6, alpha=0.35, label=f"{name}, {what}")
             ax.plot(ts, ys[..., i], color=COLOURS[i], lw=1.6, ls="--", label=f"{name}, fit")
-        ax.set(xlabel=xlabel, ylabel=ylabel, title=f"fit against {what}")
+        ax.set(xlabel=xlabel, ylabel=textwrap.fill(ylabel, 24), title=f"fit against {what}")
         legend(ax)
 
     return draw
 
 
 def loss_curves(ax: Any, losses: dict[str, list[float]]) -> None:
-    """Loss against iteration, logarithmic where it may be; a point where the loss is least."""
+    """Loss against iteration, logarithmic where it falls far; a point where the loss is least."""
     for i, (name, values) in enumerate(losses.items()):
         best = int(np.argmin(values))
         # Thinner from one to the next, because they often lie on one another.
@@ -80,9 +81,11 @@ def loss_curves(ax: Any, losses: dict[str, list[float]]) -> None:
                 lw=max(1.8 + 0.7 * (len(losses) - 1 - i), 1.0) if len(losses) < 7 else 1.2,
                 label=f"{name}: {values[best]:.2g}")
         ax.plot(best, values[best], "o", color=COLOURS[i % len(COLOURS)], ms=5)
-    positive = all(min(values) > 0 for values in losses.values())
+    least, most = min(map(min, losses.values())), max(map(max, losses.values()))
     ax.set(xlabel="iteration", ylabel="loss", title="training (best loss)",
-           yscale="log" if positive else "linear")
+           yscale="log" if 0 < 5 * least < most else "linear")
+    if ax.get_yscale() == "log":
+        plain_ticks(ax.yaxis)
     legend(ax)
 
 
@@ -112,13 +115,17 @@ def costs(axes: Any, rows: Sequence[dict]) -> None:
 
 
 def plain_ticks(axis: Any) -> None:
-    """1, 2, 5, 10 ... instead of powers of ten, for axes that span a decade or two."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    """Ticks of a logarithmic axis that do not collide: 1, 2, 5, 10 ... instead of powers of ten
+    where it spans a decade or two, few of equal distance where it spans less than half a one."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
     low, high = axis.get_view_interval()
     decades = np.log10(high / low)
-    axis.set_major_locator(LogLocator(subs=(1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.5
-                                      else (1.0, 2.0, 5.0)))
-    axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}" if x < 1e4 else f"{x:,.0f}"))
+    axis.set_major_locator(
+        MaxNLocator(4) if decades < 0.5 else
+        LogLocator(subs=(1.0,) if decades > 3 else (1.0, 3.0) if decades > 1.5 else (1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(
+        lambda x, _: f"{x:,.0f}" if x >= 1e4 else f"{x:g}" if decades <= 3 or x >= 1e-3
+        else f"$10^{{{round(np.log10(x))}}}$"))
     axis.set_minor_formatter(NullFormatter())
 
 

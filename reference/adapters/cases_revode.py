@@ -87,8 +87,8 @@ def tape(problem: Problem) -> dict:
 
 
 def sweep_of(problem: Problem) -> Any:
-    if problem.method["name"] == "RungeKutta":
-        raise NotImplementedError("a plain Runge-Kutta method has no reverse sweep")
+    if problem.method["name"] in ("RungeKutta", "Picard"):
+        raise NotImplementedError("a plain method has no reverse sweep")
     if problem.method["name"].startswith("EES") and problem.gradient == "exact":
         raise NotImplementedError("the reverse sweep of a nearly reversible method reconstructs")
     return rv.Reversible()

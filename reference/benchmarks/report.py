@@ -5,6 +5,9 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
+
+from revode import plotting
 
 from .bars import NAMES, judged, typical
 from .contenders import CONTENDERS
@@ -188,6 +191,13 @@ def bars(machines: Sequence[dict]) -> list[str]:
 
 # The plot ----------------------------------------------------------------------------------------------------------------
 def plot(measured: dict, path: Path) -> None:
+    """The picture of the figures, as a file."""
+    with plotting.style():
+        plotting.save(picture(measured), str(path), "Milliseconds for a loss and its gradient: a row for each contender, a panel "
+                      "for each work and method.")
+
+
+def picture(measured: dict) -> Any:
     """One panel for each work and method: its contenders, the quickest on top; float64 filled and float32 open."""
     from matplotlib.figure import Figure
     panels: dict[tuple[str, str], dict[str, dict[str, list[float]]]] = {}
@@ -196,8 +206,8 @@ def plot(measured: dict, path: Path) -> None:
         for row in found["rows"]:
             panel.setdefault(row["key"], {})[found["dtype"]] = [1e3 * s for s in row["seconds"]]
     pairs = [list(panels.items())[k:k + 2] for k in range(0, len(panels), 2)]
-    heights = [0.9 + 0.24 * max(len(panel) for _, panel in pair) for pair in pairs]
-    figure = Figure(figsize=(14, 0.6 + sum(heights)), dpi=130, layout="constrained")
+    heights = [1.1 + 0.3 * max(len(panel) for _, panel in pair) for pair in pairs]
+    figure = Figure(figsize=(18, 0.8 + sum(heights)), dpi=100, layout="constrained")
     axes = figure.subplots(len(pairs), 2, squeeze=False, gridspec_kw={"height_ratios": heights})
     for pair, line in zip(pairs, axes, strict=True):
         for ax in line[len(pair):]:
@@ -205,17 +215,17 @@ def plot(measured: dict, path: Path) -> None:
         for ((name, method), panel), ax in zip(pair, line, strict=False):
             keys = sorted(panel, key=lambda key: -median(next(iter(panel[key].values()))))
             for at, key in enumerate(keys):
-                colour = "#D55E00" if CONTENDERS[key].ours else "#0072B2"
+                colour = plotting.COLOURS[CONTENDERS[key].ours]
                 for dtype, times in panel[key].items():
                     double = dtype == "float64"
                     y = at + (0.15 if double else -0.15)
                     ax.plot([min(times), max(times)], [y, y], color=colour, lw=1)
                     ax.plot(median(times), y, "o", color=colour, ms=5, mfc=colour if double else "white")
-            ax.set(xscale="log", ylim=(-0.7, len(keys) - 0.3))
-            ax.set_title(f"{name.upper()}, {NAMES[method]}: ms for loss and gradient", fontsize=10)
-            ax.set_yticks(range(len(keys)), [CONTENDERS[key].title for key in keys], fontsize=8.5)
-            ax.grid(axis="both", color="#e4e4e4", lw=0.6)
+            ax.set(xscale="log", ylim=(-0.7, len(keys) - 0.3), title=f"{name.upper()}, {NAMES[method]}: ms for loss and gradient")
+            plotting.plain_ticks(ax.xaxis)
+            ax.set_yticks(range(len(keys)), [CONTENDERS[key].title for key in keys])
+            ax.grid(color="#dddddd", lw=0.6)
             ax.set_axisbelow(True)
-    figure.suptitle(f"Loss and gradient on one core, {described(measured['machine'])}. float64 filled, float32 open; revode orange. "
-                    "Lines: least to greatest.", fontsize=10)
-    figure.savefig(path)
+    figure.suptitle(f"Loss and gradient on one core, {described(measured['machine'])}: float64 filled, float32 open; revode orange. "
+                    "Lines: least to greatest.")
+    return figure

@@ -112,6 +112,7 @@ def way(method: dict) -> Way:
         "VelocityVerlet": lambda: pair(loops.velocity_verlet_step, ("q", "v"), split, ("q", "v")),
         "RevDEQ": lambda: Way(("y", "z"), ("z",), two,
                               lambda f, p, ts, n, state: revdeq_step(f, p, exactly(method["beta"]), state)),
+        "Picard": lambda: single(lambda f, p, t, t1, h, z: z + exactly(method["damping"]) * (f(mpf(1), z, p) - z)),
     }
     if name == "Composition":
         base = {"AsynchronousLeapfrog": alf(1), "ReversibleHeun": loops.reversible_heun_step,

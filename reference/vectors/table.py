@@ -66,8 +66,12 @@ def on_other_grids() -> dict[str, Spec]:
               "reversible-heun": HEUN, "leapfrog-midpoint": LEAPFROG, "ees25-x0.1": EES["ees25-x0.1"]}
     found = {f"{name}-{grid}": Spec(method, grid=grid) for grid in ("uniform",
     "backwards") for name, method in chosen.items()}
-    return found | {"semi-implicit-euler-uniform": Spec(EULER, "split", "uniform"),
-    "verlet-uniform": Spec(VERLET, "split", "uniform")}
+    found |= {f"{name}-uniform": Spec(method, "split", "uniform") for name, method in (
+        ("semi-implicit-euler", EULER), ("verlet", VERLET), ("verlet-order4", composed(VERLET, 4)))}
+    found |= {f"{name}-uniform": Spec(method, grid="uniform") for name, method in (          # of EES27 a fault would not show there
+        ("alf-order4", composed(ALF, 4)), ("reversible-heun-order4", composed(HEUN, 4)),
+        ("coupled-rk4-lam0.875", coupled("rk4", 0.875)), ("ees-stages3", EES["ees-stages3"]))}
+    return found
 
 
 def reconstructed() -> dict[str, Spec]:
@@ -77,8 +81,14 @@ def reconstructed() -> dict[str, Spec]:
     found |= {f"{name}-back": sized(method, method.get("stages", 0) > 3 or name == "ees27", 5, "reconstructed")
               for name, method in EES.items()}
     corrected = {"near-rk4-correct1": {"name": "NearReversible", "base": "rk4", "correct": 1},
-                 "ees25-x0.1-correct1-back": {"name": "EES25", "x": 0.1, "correct": 1}}
-    return found | {name: Spec(method, gradient="reconstructed") for name, method in corrected.items()}
+                 "near-midpoint-correct2": {"name": "NearReversible", "base": "midpoint", "correct": 2},
+                 "ees25-x0.1-correct1-back": {**EES["ees25-x0.1"], "correct": 1},
+                 "ees-stages3-correct1-back": {**EES["ees-stages3"], "correct": 1}}
+    found |= {name: Spec(method, gradient="reconstructed") for name, method in corrected.items()}
+    found["ees27-correct1-back"] = Spec({**EES["ees27"], "correct": 1}, grid="coarse", steps=5, gradient="reconstructed")
+    others = {"near-rk4": {"name": "NearReversible", "base": "rk4"}, "ees25-x0.1-back": EES["ees25-x0.1"]}
+    return found | {f"{name}-{grid}": Spec(method, grid=grid, gradient="reconstructed")
+                    for grid in ("uniform", "backwards") for name, method in others.items()}
 
 
 def driven() -> dict[str, Spec]:
@@ -95,15 +105,19 @@ def driven() -> dict[str, Spec]:
               "general-reversible-heun-uniform": Spec(HEUN, "general", "uniform"),
               "additive-reversible-heun-uniform": Spec(HEUN, "additive", "uniform"),
               "diagonal-ees-stages4-back": Spec(EES["ees-stages4"], "diagonal", "coarse", 4, "reconstructed"),
+              "diagonal-coupled-midpoint-uniform": Spec(COUPLED, "diagonal", "uniform"),
+              "controlled-reversible-heun-uniform": Spec(HEUN, "controlled", "uniform"),
+              "additive-rk-euler": Spec({"name": "RungeKutta", "base": "euler"}, "additive"),              # Euler and Maruyama
               "diagonal-near-rk4": Spec({"name": "NearReversible",
               "base": "rk4"}, "diagonal", gradient="reconstructed")}
     return found
 
 
 def fixed_points() -> dict[str, Spec]:
-    """RevDEQ: time counts the iterations, and the map is f(1, z)."""
-    return {f"revdeq-beta{beta:g}": Spec({"name": "RevDEQ", "beta": beta}, "fixed-point",
-    "iterations", 6) for beta in (0.5, 0.75, 1.25)}
+    """Time counts the iterations, and the map is f(1, z)."""
+    chosen = {f"revdeq-beta{beta:g}": {"name": "RevDEQ", "beta": beta} for beta in (0.5, 0.75, 1.25)}
+    chosen |= {f"picard-damping{damping:g}": {"name": "Picard", "damping": damping} for damping in (0.75, 1.0)}
+    return {name: Spec(method, "fixed-point", "iterations", 6) for name, method in chosen.items()}
 
 
 CASES: dict[str, Any] = odes() | on_other_grids() | reconstructed() | driven() | fixed_points()

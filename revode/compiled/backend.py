@@ -23,7 +23,6 @@ from ..engine.tensor import NotTraceable, Tensor, is_float
 from ..stepping import Problem
 
 PAYS = 200                 # steps (over all solves of one kind) from which "auto" makes a program
-SEARCHED = 50              # so many are counted where nobody knows yet how many there will be
 
 logger = logging.getLogger("revode")
 _told: set = set()
@@ -180,29 +179,34 @@ class Backend:
             _plans().compared(made, runner, direction, problem, parts, params)
 
     def build(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Any:
-        native, mirrored = self.name == "native", self.strict and not self.auto                # strict: the same bits from NumPy
-        if direction == "search" and (native or mirrored):
-            from .search_tiles import searching
+        if self.name == "native" or (self.strict and not self.auto):        # strict: the same bits from NumPy
             try:
-                return searching(steps, parts, problem, self.strict, native)
+                return self.in_loops(steps, problem, parts, direction)
             except NotTraceable as error:
+                if direction != "search":
+                    raise
                 self.say(problem, f"backend={self.name!r}: adaptive steps of %s are replayed, because they have no loop: %s",
                          logging.INFO, error)
-        elif native or mirrored:
-            from .mirror import Mirror
-            from .plans import inside
-            from .tiles import Tiles
-            return Tiles(steps, parts, problem.method.outputs, direction, inside(problem),
-                         self.strict, self.threads, make=None if self.name == "native" else Mirror)
         from .replay import Replay
         from .search import Search
         return (Search if direction == "search" else Replay)(steps, parts, self.merge and not self.strict)
+
+    def in_loops(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Any:
+        """Generated loops, compiled or in NumPy. Raises NotTraceable for what has none."""
+        from .mirror import Mirror
+        from .plans import inside
+        from .search_tiles import searching
+        from .tiles import Tiles
+        make = None if self.name == "native" else Mirror
+        if direction == "search":
+            return searching(steps, parts, problem, self.strict, make)
+        return Tiles(steps, parts, problem.method.outputs, direction, inside(problem), self.strict, self.threads, make=make)
 
     def pays(self, family: Any, problem: Problem) -> bool:
         """Whether enough steps of this kind have been asked for; without a family each solve stands for itself."""
         if family is None or not self.auto:
             return not self.auto or problem.N >= PAYS
-        family.steps += problem.N or SEARCHED
+        family.steps += problem.N or _plans().SEARCHED
         return family.steps >= PAYS
 
     def cannot(self, problem: Problem, error: Exception, tell: bool = True) -> None:

@@ -33,7 +33,7 @@ static inline real rv_real(rv_integer i) {{ union {{ real x; rv_integer i; }} u;
 #define RV_BITS(x) rv_bits(x)
 #define RV_REAL(i) rv_real(i)
 """
-ABOUT = "/* Elementary functions that have the same bits on every machine. */\n"
+ABOUT = "/* Elementary functions, of operations that round in one way only: the same bits on every machine. */\n"
 # What generate.py calls by name, where the sizes are arguments instead of parameters of a template.
 SUMS = {
     "rv_linear": """\
@@ -108,14 +108,13 @@ class Book:
             self.lines += [f"static const {type} {name}{shape} = {{", *wrapped(entries, values.shape), "};"]
         return self.tables[key]
 
-    def parameter(self, program: Program, v: V) -> tuple[str, int]:
-        """The array, and the place in it, of a value that comes of the parameters alone."""
+    def parameter(self, program: Program, v: V) -> tuple[str, int] | np.ndarray:
+        """The array, and the place in it, of a value that comes of the parameters alone; or the value, where it is a constant."""
         x = program.values[v]
         if x.role is not None and self.leaf(x.role) is not None:
             return "params", self.leaf(x.role)                                                     # type: ignore[return-value]
         if self.fixed or not self.asks(program, v):
-            value = self.value(program, v)
-            return self.table(np.asarray(value, self.dtype).reshape(-1)), 0
+            return np.asarray(self.value(program, v), self.dtype).reshape(-1)
         key = meaning(program, v)
         if key not in self.derived:
             self.derived[key], self.places[key] = (program, v), self.room
@@ -177,7 +176,9 @@ class Book:
 
 def alone(text: str) -> str:
     """The text of a sum for one trajectory, whose lane is the only one."""
-    return text.replace(" for (int r = 0; r < T; r++)", "").replace(" * T + r", "").replace(" * T", "").replace(", for each lane", "")
+    for lanes in (" for (int r = 0; r < T; r++)", " * T + r", " * T", ", for each lane"):
+        text = text.replace(lanes, "")
+    return re.sub(r"\[\(([^()]*)\)\]", r"[\1]", text)
 
 
 def in_words(text: str) -> str:
@@ -280,18 +281,30 @@ class Function(Body):
 
     def address(self, slot: Slot, feature: str) -> str:
         where, *what = slot.role or ("",)
-        program: Any = self.lowered.program
         if where == "steps":
-            return self.of_grid(program, what[0], feature)
-        if where == "constant":
-            return f"{self.source.constants(np.frombuffer(what[0]))}[{feature}]"
-        if where == "params" or (where == "param" and self.source.direction == "prepare"):
-            array, offset = self.source.book.parameter(program, what[0] if where == "params" else program.inputs[slot.role])
-            return f"{array}[{joined(offset, feature)}]"
+            return self.of_grid(self.lowered.program, what[0], feature)                            # type: ignore[arg-type]
+        found = self.given(slot)
+        if isinstance(found, np.ndarray):
+            return number(float(found[0])) if found.size == 1 else f"{self.source.constants(found)}[{feature}]"
+        if found is not None:
+            return f"{found[0]}[{joined(found[1], feature)}]"
         lanes = slot.kind == LANES and self.T > 1
         return f"S[{joined(self.offsets[slot], f'{within(feature)} * T + r' if lanes else feature)}]"
 
+    def given(self, slot: Slot) -> tuple[str, int] | np.ndarray | None:
+        """Of what is given for all steps: constants, or an array and the place in it; None for what lies in S."""
+        where, *what = slot.role or ("",)
+        program: Any = self.lowered.program
+        if where == "constant":
+            return np.frombuffer(what[0])
+        if where == "params":
+            return self.source.book.parameter(program, what[0])
+        return self.source.book.parameter(program, program.inputs[slot.role]) if where == "param" else None
+
     def pointer(self, slot: Slot) -> str:
+        found = self.given(slot)
+        if isinstance(found, np.ndarray):
+            return self.source.constants(found)
         text = re.sub(r"( \+ )?0 \* T \+ r\]$", "]", self.address(slot, "0"))
         return text.replace("[]", "").replace("[0]", "").replace("[", " + ", 1).removesuffix("]")
 
@@ -333,6 +346,7 @@ class Function(Body):
         for pattern, put in DIALECT:
             text = re.sub(pattern, put, text)
         text = re.sub(r"c = 0;\n\s*real (\w+) = (.*);\n(\s*)for \(c = 1;", with_first_term, text).replace("    int c;\n", "")
+        text = re.sub(WHOLE, r"\1 \4", text)
         text = re.sub(r"for \(int k = 0; k < 1; k\+\+\) \{\n(.*?)\n  \}", once, text, flags=re.DOTALL)
         if self.T == 1:
             text = text.replace(" for (int r = 0; r < T; r++)", "").replace("k * T + r", "k").replace("(k) * T + r", "k")
@@ -366,6 +380,10 @@ DIALECT = (
     (r" \* 1\b(?!\.)", ""), (r"\((\w+)\) \*", r"\1 *"), (r"(?<![\w.])0 \+ ", ""),
     (r"\[(.*?) \+ 0\]", r"[\1]"), (r"\bk >= 0 && ", ""),
 )
+
+
+# of a choice among parts the last one, where these are all that there is
+WHOLE = r"(for \(int k = 0; k < (\d+);[^}]*?k < (\d+) \? \w+ :) k >= \3 && k < \2 \? (\w+) : (?:\(real\))?0\.0"
 
 
 # Values of the grid: times, steps, and what a line or two make of them -------------------------------------------------
@@ -417,6 +435,7 @@ def plain_c(text: str, real: str) -> str:
     """The text with this type for real, and with the functions of <math.h>."""
     text = re.sub(r"\b(?:rv|RV)_(abs|sqrt|floor|ABS|SQRT|FLOOR|COPYSIGN)\(", lambda found: in_c(found[1].lower(), real) + "(", text)
     text = text.replace("rv_nan()", f"({real})NAN").replace("rv_infinity()", f"({real})INFINITY")
+    text = re.sub(r"(\w+(?:\[[^][]*\])?) = \1 \+ ", r"\1 += ", text)
     return re.sub(r"\breal\b", real, text.replace("(real)", "") if real == "double" else text)
 
 

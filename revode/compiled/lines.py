@@ -8,7 +8,7 @@ products is one product for many steps: the rows of both factors are collected, 
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,16 +18,17 @@ from .program import Program, Role, V, Value, kinds
 ROWS = 64             # rows that are collected for one product of a weight gradient
 VIEWS = {"reshape", "transpose", "broadcast_to", "flip", "getitem"}
 REDUCTIONS = {"sum": "add", "max": "maximum", "min": "minimum"}
-PERSISTENT = {"part", "cotangent", "carry", "aparam", "known", "landed", "missed", "error"}
+PERSISTENT = {"part", "cotangent", "carry", "aparam", "known", "landed", "missed", "error", "step"}
 
 
 class Code:
     """One program, planned and printed as a Python function; `source` is what runs."""
 
-    def __init__(self, program: Program, store: dict[Role, np.ndarray], rows: int, merge: bool = False) -> None:
+    def __init__(self, program: Program, store: dict[Role, np.ndarray], rows: int, merge: bool = False,
+                 of_steps: Sequence[str] = ("step",)) -> None:
         self.program, self.store, self.merge = program, store, merge
         values = program.values
-        self.kinds = kinds(program)
+        self.kinds = kinds(program, of_steps=of_steps)
         self.names: dict[str, Any] = {"copyto": np.copyto, "add": np.add}         # what the function sees
         self.lines: list[str] = []
         self.flushes: list[str] = []

@@ -37,6 +37,7 @@ from .steps import traced_method
 KEPT = 64                  # kinds of solves whose programs are kept
 GOLDEN = 0.6180339887498949
 ALWAYS = 8                 # so many solves with a program are compared in any case
+SEARCHED = 50              # steps that are counted where nobody knows yet how many there will be
 BACK = 4                   # a step back on the tape costs so many forward
 
 
@@ -380,7 +381,8 @@ def irregular(shape: tuple[int, ...]) -> np.ndarray:
 def compared(made: Made, runner: Any, direction: str, problem: Problem, parts: dict, params: Any) -> None:
     """One step of this solve against the tape, at a place that moves from solve to solve."""
     k, N = next(made.solves), problem.N
-    every = 1 if problem.adaptive is not None else -(-runner.pays * (1 if direction == "forward" else BACK) // max(N, 1))
+    steps = SEARCHED if direction == "search" else max(N, 1)
+    every = -(-runner.pays * (1 if direction in ("forward", "search") else BACK) // steps)
     if N and (k < ALWAYS or k % every == 0):
         agree(runner, direction, problem, parts, params, int(k * GOLDEN % 1 * N))
 

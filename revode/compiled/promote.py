@@ -21,8 +21,9 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+from ..engine.tensor import NotTraceable
 from .native import CompileError, NoCompiler, stop
-from .plans import Disagreement, Family, Made, agree_elsewhere, programs
+from .plans import SEARCHED, Disagreement, Family, Made, agree_elsewhere, programs
 from .program import V, kinds
 from .tiles import WIDEST
 
@@ -84,6 +85,8 @@ class Promotion:
         self.spent, self.price, self.off = 0.0, COMPILER, False
         self.gains: dict[str, float] = {}            # by direction: seconds that a step would save
         self.works: dict[str, Work] = {}
+        self.last: Any = None                        # of the last solve whose steps were searched for: its stats
+        self.replayed = False                        # whether such a search has no loop
         self.made: dict[str, Made] = {}              # what has been compiled, and compared
 
     def count(self, direction: str, made: Made, N: int) -> float:
@@ -97,7 +100,10 @@ class Promotion:
 
     def decide(self, direction: str, made: Made, problem: Any, begin: Callable) -> bool:
         """Whether this solve is for native code, in this direction."""
-        gain = self.count(direction, made, problem.N)
+        N = problem.N
+        if direction == "search":
+            N, self.last = (SEARCHED if self.last is None else self.last.steps), problem.stats
+        gain = self.count(direction, made, N)
         there = direction in self.works
         if not there and self.spent >= BEGIN * self.price and self.gains[direction] > 0:
             self.works[direction] = begin()
@@ -107,7 +113,7 @@ class Promotion:
 
 def instead(backend: Any, family: Family, direction: str, made: Made, steps: Callable, problem: Any, parts: dict, params: Any) -> Any:
     """The runner of native code for a solve of backend="auto", where its time has come; else None."""
-    if problem.flushed is not None or not problem.N or direction == "search":
+    if problem.flushed is not None or not problem.N:
         return None
     found = family.promotion = family.promotion or Promotion()
     native = replace(backend, name="native", merge=True)
@@ -116,9 +122,9 @@ def instead(backend: Any, family: Family, direction: str, made: Made, steps: Cal
         problem.stats.traces += 1
         new = Made(steps(problem, parts, params, True))
         shape = {name: x.copy() for name, x in parts.items()}
-        return Work(new, lambda: native.build(new.steps, problem, shape, direction))
+        return Work(new, lambda: native.in_loops(new.steps, problem, shape, direction))
 
-    if found.off:
+    if found.off or (found.replayed and direction == "search"):
         return None
     try:
         if direction not in problem.promoted:
@@ -127,6 +133,10 @@ def instead(backend: Any, family: Family, direction: str, made: Made, steps: Cal
             return None
         return runner_of(found, native, direction, problem, parts, params)
     except Exception as error:
+        if direction == "search" and isinstance(error, NotTraceable):
+            found.replayed = True
+            problem.promoted.pop(direction)                  # the way back goes by itself
+            return None
         found.off = True
         if isinstance(error, Disagreement) and programs.strict:
             raise

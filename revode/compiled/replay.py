@@ -92,11 +92,14 @@ class Replay:
     name, looks_often = "replay", False
     pays = 500                 # so many steps take some fifty times as long as comparing one with the tape
 
+    of_steps: Sequence[str] = ("step",)        # the inputs of which values for many steps are made at a time
+
     def __init__(self, steps: Steps, parts: dict, merge: bool) -> None:
         self.steps, self.merge = steps, merge
         self.store: dict[Role, np.ndarray] = {}
         rows = int(np.prod(next(iter(parts.values())).shape[:-1]))
-        self.codes = {name: Code(program, self.store, rows, merge and name == "step") for name, program in steps.programs.items()}
+        self.codes = {name: Code(program, self.store, rows, merge and name == "step", self.of_steps)
+                      for name, program in steps.programs.items()}
         self.grids = {name: Grid(code.program, code.kinds) for name, code in self.codes.items()}
 
     def load(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:

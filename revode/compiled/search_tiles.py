@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ..adaptive import as_step
+from ..adaptive import as_steps
 from ..watch import size
 from .generate import ORDER, Source, number, text
 from .lower import NotFusable
-from .mirror import Mirror
 from .native import build
 from .program import V, of_times
 from .tiles import PIECE, WORK, Tiles, as_given
@@ -84,6 +83,7 @@ class SearchTiles(Tiles):
         self.source = SearchSource(self.lowered, T, self.dtype, self.direction, self.outputs, False)
         self.chunk = int(min(WORK, max(1, WORK / max(1.0, self.work() * self.tiles))))        # attempts of one call
         self.whole: Callable | None = None
+        self.looks_often = make is not None                                                # type: ignore[misc]
         if make is None:
             library = build(self.source.text, self.strict)
             self.one, self.whole = library.attempt, library.search
@@ -159,15 +159,13 @@ class SearchTiles(Tiles):
         A.tries, A.h, A.norms, A.parting = int(I[TRIED]), float(C[1]), [float(C[2]), float(C[3])], bool(I[PARTING])
         del A.stops[:int(I[AT_STOP])]
         problem.ts.extend(ts[:n])
-        problem.hs.extend(as_step(scalar(h), problem) for h in hs[:n])
-        if not n:
-            return self.many()
-        return {name: [row.copy() for row in x] for name, x in self.seen("part", range(n), seen[:n]).items()}
+        problem.hs.extend(as_steps(hs[:n].astype(self.dtype), problem))
+        return self.seen("part", range(n), seen[:n]) if n else self.many()
 
 
-def searching(steps: Any, parts: dict, problem: Any, strict: bool, native: bool) -> SearchTiles:
-    """The runner of an attempt's programs: native, or the same in NumPy. Raises NotFusable."""
+def searching(steps: Any, parts: dict, problem: Any, strict: bool, make: Callable | None) -> SearchTiles:
+    """The runner of an attempt's programs: native, or as `make` says. Raises NotFusable."""
     method = problem.method
-    return SearchTiles(steps, parts, method.outputs, not method.exactly_reversible, strict, None if native else Mirror)
+    return SearchTiles(steps, parts, method.outputs, not method.exactly_reversible, strict, make)
 
 

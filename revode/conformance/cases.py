@@ -111,7 +111,7 @@ class Case:
     def ys(self) -> np.ndarray:
         if self.problem.kind == "split":
             return np.stack([[state["q"], state["v"]] for state in self.states])
-        return np.stack([state["z" if self.problem.kind == "fixed-point" else "y"] for state in self.states])
+        return np.stack([state["z" if self.problem.method["name"] == "RevDEQ" else "y"] for state in self.states])
 
 
 def array(given: dict) -> np.ndarray:

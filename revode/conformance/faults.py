@@ -187,6 +187,11 @@ FORWARD: dict[str, tuple[Row, ...]] = {
         ("output", "ys = z", "ys = y", "y is returned; the solution is z"),
         *(("option", "beta", beta, f"beta is {beta:g}; another one is asked for") for beta in (0.5, 0.75, 0.8, 1.0)),
     ),
+    "Picard": (
+        ("step", "(1 - damping)*y + damping*f", "damping*y + (1 - damping)*f", "the damping and 1 - damping are swapped"),
+        ("step", "(1 - damping)*y + damping*f", "y + damping*f", "f is added to z; z moves towards f"),
+        *(("option", "damping", d, f"the damping is {d:g}; another one is asked for") for d in (1.0, 0.5)),
+    ),
 }
 
 # --------------------------------------------------------------------------------------------------------- going back
@@ -311,6 +316,11 @@ BACK: dict[str, tuple[Row, ...]] = {
         ("back", "ay = (1 - beta)*ay\n", "", "dL/dy is not multiplied by 1 - beta"),
         ("back", "y1, beta*az", "y1, az", "the cotangent of the second update lacks beta"),
         ("back", "f_vjp(1.0, y1,", "f_vjp(1.0, y,", "the second vjp is taken at y; it is taken at y'"),
+    ),
+    "Picard": (
+        ("back", "(1 - damping)*ay + a", "ay + a", "dL/dz is not multiplied by 1 - damping"),
+        ("back", "damping*ay)", "ay)", "the cotangent of f lacks the damping"),
+        ("back", "f_vjp(1.0, y,", "f_vjp(1.0, y1,", "the vjp is taken at the new z; it is taken at the old one"),
     ),
 }
 

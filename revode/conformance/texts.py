@@ -250,6 +250,14 @@ ay = (1 - beta)*ay
 G = G + ap
 """,
         "finish": "ay0 = ay + az"}),
+    "Picard": (("y",), {
+        **{name: text for name, text in ONE_PART.items() if name != "reconstruct"},
+        "step": "y = (1 - damping)*y + damping*f(1.0, y)",
+        "back": """
+a, ap = f_vjp(1.0, y, damping*ay)
+ay = (1 - damping)*ay + a
+G = G + ap
+"""}),
 }
 FAMILY = {"NearReversible": "RungeKutta", "EES25": "EES", "EES27": "EES"}          # methods with the texts of another
 

@@ -352,9 +352,9 @@ def picture(found: Sequence[Curve]) -> tuple[Any, str]:
     first = found[0]
     for curve in found:
         draw(axes, curve, curve is first)
-    for ax, title, label in ((axes[0], "time, same method", "s"),
-                             (axes[1], "time, plain base", "s"),
-                             (axes[2], "peak memory", "KiB")):
+    for ax, title, label in ((axes[0], "time, same method", "time of a gradient, s"),
+                             (axes[1], "time, plain base", ""),
+                             (axes[2], "memory", "peak memory, KiB")):
         ax.set(xscale="log", yscale="log", xlabel="steps n", title=title, ylabel=label)
         ax.set_xticks(*([n for n in (100, 300, 1000, 3000) if n in first.seconds],) * 2)
         ax.xaxis.minorticks_off()

@@ -89,9 +89,9 @@ def as_one(args: Namespace, work: Callable[[], int]) -> int:
         vars(args).update({name: None for name in FILES if name in args})
     try:
         return parallel.together(ranks, work, max)
-    except (UserError, FloatingPointError, KeyboardInterrupt):
-        raise
     except Exception as reason:
-        if ranks.Get_rank() and not said_of(reason).startswith("rank "):       # it was here
+        if ranks.Get_rank() == 0:
+            raise
+        if not said_of(reason).startswith("rank "):                            # it was here
             print(f"rank {ranks.Get_rank()}:\n{traceback.format_exc()}", file=sys.__stderr__)
-        raise
+        return 0                                                               # rank 0 has the status

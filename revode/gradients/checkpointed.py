@@ -185,7 +185,7 @@ class Online(Kept):
         for k, n in enumerate(ns):
             if self.newest is not None:
                 self.offer(*self.newest)
-            self.newest = n, {name: x[k] for name, x in states.items()}
+            self.newest = n, {name: x[k] if isinstance(x, list) else x[k].copy() for name, x in states.items()}
 
     def offer(self, i: int, parts: Parts) -> None:
         if i == 0:

@@ -57,7 +57,8 @@ def test_every_method_and_option_of_the_package_has_a_case() -> None:
     methods = {case.problem.method["name"] for case in ALL.values()}
     assert methods == {"RungeKutta", "Coupled", "AsynchronousLeapfrog", "ReversibleHeun", "LeapfrogMidpoint",
     "SemiImplicitEuler",
-                       "VelocityVerlet", "Composition", "EES25", "EES27", "EES", "NearReversible", "RevDEQ"}
+                       "VelocityVerlet", "Composition", "EES25", "EES27", "EES", "NearReversible", "RevDEQ",
+                       "Picard"}
     for name in ("Coupled", "RungeKutta", "NearReversible"):
         bases = {case.problem.method["base"] for case in ALL.values() if case.problem.method["name"] == name}
         assert bases == {"euler", "midpoint", "heun2", "ralston3", "bosh3", "rk4", "dopri5", "tsit5"}
@@ -96,7 +97,7 @@ def test_the_reference_agrees_with_every_case() -> None:
 def effects() -> dict:
     """{(the family of methods, a fault's sentence): its effect in every case, of the trajectory or of the gradient}."""
     found: dict = {}
-    one_of_each = {(p.method["name"], p.method.get("correct"), p.kind, p.gradient, case.grid): case
+    one_of_each = {(p.method["name"], p.method.get("correct"), p.method.get("damping"), p.kind, p.gradient, case.grid): case
                    for case in ALL.values() if (p := case.problem).kind not in ("general", "additive")}
     for case in one_of_each.values():
         problem = case.problem

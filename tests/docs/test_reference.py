@@ -24,7 +24,7 @@ SOURCED = ("RungeKutta", "NearReversible", "EES", "EES25", "EES27", "Coupled", "
            "optim.adamw", "optim.lbfgs", "nn.mlp", "nn.gelu", "nn.layer_norm", "nn.glorot", "analysis.amplification", "fixed_point",
            "RevDEQ", "Picard", "Anderson", "Implicit", "Phantom", "Lattice", "certify", "jvp")
 # Records that are returned, warnings and errors: they are not called, so they have no cost and no example.
-RECORDS = ("Solution", "FixedPoint", "Certificate", "State", "Stats", "RoundTrip", "Advice",
+RECORDS = ("Solution", "Event", "FixedPoint", "Certificate", "State", "Stats", "RoundTrip", "Advice",
            "analysis.Printed", "optim.Optimiser", "parallel.Gathered", "Tensor")
 
 

@@ -17,6 +17,7 @@ import pytest
 
 import revode
 import revode_cuda as rv
+from revode import parallel
 from revode_cuda.plan import CannotBeFused, plan_of
 from tests.method_cases import CASES, GRIDS, REVERSIBLE, distance, field, make_params, make_y0
 
@@ -144,6 +145,25 @@ def test_a_device_array_that_the_field_holds_is_named(cupy: Any) -> None:
         rv.solve(lambda t, y, p: through(t, y, p), y0, ts, backend="fused")
     a, b = (rv.to_host(rv.solve(through, y0, ts, backend=backend, save=[-1]).y1) for backend in ("auto", "eager"))
     np.testing.assert_array_equal(a, b)
+
+
+def test_a_batch_over_ranks_has_the_bits_of_the_host(cupy: Any) -> None:
+    """Tiles of four on one rank and on two: gradients summed in the same tree, of the same partial sums as natively."""
+    def gradient(comm: Any, solve: Any, y0: Any, params: Any, **options: Any) -> list:
+        def loss(p: Any, rows: Any) -> Any:
+            there = rows if isinstance(y0, np.ndarray) else cupy.asarray(rows)
+            return np.sum(solve(F, y0[there], TS, p, save=[-1], arithmetic="strict", **options).y1 ** 2, -1)
+
+        value, grads = parallel.value_and_grad(loss, comm, tile=4)(params, 10)
+        return [value, *(rv.to_host(g) for g in rv.tree.flatten(grads)[0])]
+
+    y0, params = make_y0(CASES["alf"], (10, 3)), make_params()
+    desired = gradient(parallel.Alone(), revode.solve, y0, params, backend="native", method=rv.AsynchronousLeapfrog())
+    for ranks in (1, 2):
+        found = parallel.threads(ranks, lambda comm: gradient(
+            comm, rv.solve, *rv.to_device((y0, params)), backend="fused", method=rv.AsynchronousLeapfrog()))
+        for one in found:
+            assert_same(one, desired)
 
 
 @pytest.mark.real

@@ -30,7 +30,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[2]
 FILES = ["engine/primitives.py", "engine/functions.py", "engine/tensor.py", "engine/derivatives.py", "methods/*.py",
-         "gradients/*.py"]
+         "gradients/*.py", "engines/*.py", *(f"compiled/{name}.py" for name in (
+             "program", "steps", "rules", "sums", "replay", "lines", "loops", "lower", "place", "generate", "tiles"))]
 ENGINE_TESTS = ["tests/unit/test_engine.py", "tests/unit/test_numpy_functions.py", "tests/unit/test_errors_engine.py",
                 "tests/unit/test_tree.py", "tests/property/test_engine_properties.py"]
 SUITES = {"engine": ENGINE_TESTS,
@@ -39,7 +40,9 @@ SUITES = {"engine": ENGINE_TESTS,
           "gradients": ["tests/unit/test_checkpointing.py", "tests/unit/test_checkpointing_online.py",
                         "tests/unit/test_gradients.py", "tests/unit/test_solve.py", "tests/unit/test_ees.py",
                         "tests/unit/test_errors_solve.py", "tests/unit/test_roundtrip.py", "tests/unit/test_watch.py"]}
-LIMIT = {"battery": 20, "suite": 180}                   # seconds
+SUITES |= {"engines": SUITES["gradients"],
+           "compiled": ["tests/unit/test_program.py", "tests/unit/test_replay.py", "tests/unit/test_functions_in_loops.py"]}
+LIMIT = {"battery": 90, "suite": 180}                   # seconds; a compiler may be at work in them
 
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult, ast.Pow: ast.Mult, ast.Mod: ast.Mult,
              ast.FloorDiv: ast.Mult}

@@ -7,6 +7,7 @@ first difference. mutate.py runs it on changed copies; `python -m tests.mutation
 from __future__ import annotations
 
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
@@ -143,7 +144,7 @@ def prepare() -> dict:
     for name, (_, step, _) in near_methods().items():
         literal = lambda f, y, ts, p, step=step: L.forward(lambda *at: step(*at, f, p), y, ts)
         solves[name] = Y0, *solve_oracle(literal, Y0, False)
-    return {"table": table, "solves": solves}
+    return {"table": table, "solves": solves, "cache": tempfile.mkdtemp(prefix="mutants-")}
 
 
 def solve_oracle(literal: Callable, y0: Any, split: bool) -> tuple:
@@ -228,7 +229,7 @@ def check_methods(rv: Any, solves: dict) -> None:
 
 
 def check_near(rv: Any, solves: dict) -> None:
-    for name, (make, _, error) in near_methods().items():
+    for name, (make, step, error) in near_methods().items():
         y0, columns, truth = solves[name]
         truth = rv.tree.flatten(truth)[0]
         for mode, tolerance in ((rv.Direct(), 1e-12), (rv.Reversible(), error)):
@@ -237,6 +238,11 @@ def check_near(rv: Any, solves: dict) -> None:
             for g, exact in zip(gradients, truth, strict=True):
                 close(g, exact, tolerance, f"{name} {mode}")
         assert 0 < sol.stats.defect < error, f"{name}: {sol.stats}"
+        missed = 0.0                                               # by the steps back from the forward states, the first one apart
+        for t0, t1, y1 in zip(TS[1:], TS[2:], columns[0][2:], strict=False):
+            y0 = step(t1, t0, t0 - t1, y1, field, PARAMS)
+            missed = max(missed, np.abs(y1 - step(t0, t1, t1 - t0, y0, field, PARAMS)).max())
+        assert make(rv).correct or abs(sol.stats.defect / missed - 1) < 0.01, f"{name}: {sol.stats.defect}, not {missed}"
 
 
 def check_words(rv: Any) -> None:
@@ -347,6 +353,22 @@ def check_reports(rv: Any) -> None:
             close(np.array(row, float), other[:len(row)], 1e-14, name)
 
 
+def error_weights(s: int) -> Any:
+    """Of the stages of EES(2, 2s-1) and of one evaluation more, at (t + h, y + K_1): the shortest that see both trees of order 3."""
+    theta = pi / (2 * s)
+    w = [2 * sin(theta) ** 2, *(2 * sin(theta) * sin((2 * i + 1) * theta) for i in range(1, s))]
+
+    def run(values: Any) -> tuple:
+        z = [0.0]
+        for i in range(s):
+            z.append(z[max(i - 1, 0)] + w[i] * values[i])
+        return np.array(z[:s]), (z[s - 1] + z[s]) / 2
+    c = run(np.ones(s))[0]
+    Ac = run(c)[0]
+    rows = [np.ones(s + 1), [*c, 1], [*Ac, 0], [*c ** 2, 1]]
+    return np.linalg.lstsq(np.array(rows), [0, 0, run(Ac)[1] - 1 / 6, run(c ** 2)[1] - 1 / 3], rcond=None)[0]
+
+
 def check_monitors(rv: Any) -> None:
     """What the methods say about themselves: limits, growth, the gap that is watched, the error that a controller sees."""
     from revode.methods.companion import injected, neutral, parted, weighted
@@ -376,7 +398,7 @@ def check_monitors(rv: Any) -> None:
     g = [D[n + 1] + D[n] for n in range(3)]
     close(injected(D, -1.0), (2 * g[1] - g[0] - g[2]) / 4, 1e-14, "injected, smooth part off")
     close(parted(D[:3], -1.0), D[1] - (g[0] + g[1]) / 4, 1e-14, "parted")
-    close(rv.EES(stages=4).error_weights, (2 ** 0.5 - 1) / 6 * np.array([-1, 1, 1, -1]), 1e-14, "error weights")
+    close(rv.EES(stages=4).error_weights, error_weights(4), 1e-14, "error weights")
     from revode.methods.runge_kutta import TABLEAUX
     assert rv.RungeKutta(TABLEAUX["rk4"]).order == 4 and rv.Coupled(TABLEAUX["bosh3"]).order == 3
     (_, trip), _ = rv.value_and_grad(lambda y: (lambda sol: (np.sum(sol.y1), sol.stats))(rv.solve(
@@ -400,15 +422,72 @@ def check_monitors(rv: Any) -> None:
               f"error of {method}")
 
 
+def check_programs(rv: Any, cache: str) -> None:
+    """Programs of the steps, and what is generated from them, against the tape: gradients (tests/grid.py), what is counted, bits."""
+    from revode.compiled import native
+    native.cache_folder = lambda: Path(cache)                       # what a change did not touch is not compiled again
+    from tests import grid
+    here = ["replay", *(["native", "strict"] if compiles(native) else [])]
+    for kind, method, mode in PROGRAMS:
+        for engine in here if (kind, method, mode) in BUILT else here[:1]:
+            case = grid.Case(kind, method, mode, engine)
+            error, allowed = grid.check(case)
+            assert error <= allowed, f"{case}: off by {error:.2g}, allowed {allowed:.2g}"
+    how: dict = {"method": rv.Coupled("heun2"), "gradient": rv.Reversible(resync=3), "save": SAVED, "arithmetic": "strict"}
+    for y0 in (np.resize(Y0, (37, 2)), Y0[0]):                     # tiles that are not full; one trajectory
+        found = {}
+        for engine in ("eager", "replay", *here[1:2]):
+            def loss(y: Any, p: Any, engine: str = engine) -> Any:
+                sol = rv.solve(mixed, y, TS, p, backend=engine, **how)
+                return np.sum(sol.ys ** 2), sol
+            (_, sol), gradients = rv.value_and_grad(loss, argnums=(0, 1), has_aux=True)(y0, PARAMS)
+            found[engine] = sol.ys, *rv.tree.flatten(gradients)[0]
+            assert sol.stats.backend == engine, f"{sol.stats.backend} instead of {engine}"
+            counts = sol.stats.nfe, sol.stats.nvjp, sol.stats.steps
+            assert counts == (2 * 4 * N, 4 * N, N), f"{engine}: {counts}"
+        for engine, values in found.items():
+            for x, truth in zip(values, found["eager"], strict=True):
+                close(x, truth, 1e-12, f"mixed on {engine}")        # some hundred roundings, as on the tape
+        for x, truth in zip(found.get("native", ()), found["replay"], strict=False):
+            assert np.array_equal(x, truth), "the bits of strict arithmetic"
+
+
+# Kinds of equations, methods and gradient modes; those in BUILT are compiled too. Each touches another part of the compiler.
+PROGRAMS = [("ode", "coupled", "resync"), ("ode", "rk bosh3", "checkpointed"), ("sde", "heun", "reversible"), ("cde", "own", "direct"),
+            ("linear", "heun", "resync"), ("adaptive", "coupled", "reversible"), ("times", "rk4", "symplectic"),
+            ("ode", "verlet", "reversible"), ("tree", "ees", "backsolve")]
+BUILT = PROGRAMS[:1] + PROGRAMS[2:3]
+
+
+def compiles(native: Any) -> bool:
+    try:
+        return bool(native.compiler())
+    except native.NoCompiler:
+        return False
+
+
+def mixed(t: Any, y: Any, p: Any) -> Any:
+    """A field of many operations: products, sums along axes, pieces, powers, comparisons, tables."""
+    z = np.tanh(y @ p["W"] + p["b"] * np.cos(t))
+    u = np.where(z > 0.2, z * z, 0.5 * z) - np.mean(z, axis=-1, keepdims=True) / (1 + np.max(np.abs(y), axis=-1, keepdims=True))
+    w = np.concatenate([z[..., 1:], np.exp(-y[..., :1] ** 2)], axis=-1)
+    w = w + np.einsum("...i,ij->...j", u, p["W"]) * np.sum(p["b"] ** 3) + np.std(w, axis=-1, keepdims=True)
+    return p["c"] * (u + np.cumsum(w, axis=-1) * 0.1) - np.sqrt(1 + y * y) * np.prod(np.sin(y + 2), axis=-1, keepdims=True)
+
+
 def battery(oracle: dict, room: str = "") -> None:
     """Raise AssertionError, or whatever a broken package raises, at the first difference.
 
-    room: what was changed, "engine", "methods" or "gradients", to run what concerns it alone; "" runs everything.
+    room: what was changed, "engine", "methods", "gradients" or "compiled", to run what concerns it alone; "" runs everything.
     """
     import revode as rv
     warnings.simplefilter("error")
     for told in (rv.ParasiteWarning, rv.AdjointWarning):           # on grids of eight steps; check_reports listens to all
         warnings.simplefilter("ignore", told)
+    if room in ("", "compiled"):
+        check_programs(rv, oracle["cache"])
+    if room == "compiled":
+        return
     if room in ("", "engine"):
         check_table(rv, oracle["table"])
         check_tangents(rv)

@@ -4,13 +4,17 @@ import os
 
 import pytest
 
+from revode.compiled import native
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.mutate import ROOT, all_mutants, changed, mutants_of, run
-from tests.mutation.quick import prepare
+from tests.mutation.quick import compiles, prepare
+
+HERE = compiles(native)                                  # what is generated is noticed where it is compiled
 
 EACH = {"shears and methods": (["methods/*.py"], 4), "vjp rules": (["engine/primitives.py"], 4),
         "the tape": (["engine/tensor.py", "engine/derivatives.py", "engine/functions.py"], 2),
-        "gradient modes": (["gradients/*.py"], 3)}
+        "gradient modes": (["gradients/*.py"], 3), "engines": (["engines/*.py"], 1),
+        "programs": ([f"compiled/{name}.py" for name in ("replay", *(["generate"] if HERE else []))], 2)}
 
 
 def by_hash(mutant):

@@ -156,7 +156,7 @@ def test_a_field_that_is_called_so(field: Any) -> None:
 
 
 HINTS = {"args": "params=", "t_eval": "save_at=", "saveat": "save_at=", "rtol": "controller=PID", "atol": "controller=PID",
-         "events": "steps", "dense_output": "interpolate=", "t_span": "ts", "y_init": "y0", "first_step": "dt0=",
+         "events": "when=", "dense_output": "interpolate=", "t_span": "ts", "y_init": "y0", "first_step": "dt0=",
          "max_step": "max_step",
          "adjoint": "gradient=", "t0": "ts", "dt": "dt0", "jac": "explicit", "stepsize_controller": "PID"}
 

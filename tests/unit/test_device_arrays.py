@@ -15,7 +15,7 @@ from fake_array import FakeArray, put
 from test_fake_array import assert_same, to_fake
 
 import revode as rv
-from revode import nn, optim, tree
+from revode import nn, optim, parallel, tree
 from revode.analysis import gulp, rulp, scaled_ulps
 from revode.engine.tensor import value_of
 from revode.watch import LOOKS
@@ -431,3 +431,19 @@ def test_stepping_by_hand_and_the_reverse_sweep() -> None:
         ends.append((state.parts, sweep[-1].cotangent, sweep[-1].aparams, sweep[-1].ay0))
     assert_same(ends[1], ends[0])
     assert all(type(leaf) is FakeArray for leaf in device_leaves(ends[1]))
+
+
+def test_a_batch_over_ranks(caplog: Any) -> None:
+    """Sums over ranks are made on the host, which is said, and come back to the device: the bits of host arrays."""
+    def loss(y0: Any) -> Callable:
+        return lambda p, rows: np.sum(solve(field, y0[rows], TS, p, save=[-1]).y1 ** 2, -1)
+
+    y0, params = typed(np.float64)
+    y0 = np.concatenate([y0, 0.5 * y0, 2.0 * y0])
+    on = lambda y0, params: parallel.threads(2, lambda comm: parallel.value_and_grad(loss(y0), comm, tile=2)(params, len(y0)))
+    with caplog.at_level("INFO", logger="revode"):
+        fake = on(to_fake(y0), to_fake(params))[1]
+    assert "parallel: device arrays are summed over ranks on the host" in caplog.messages
+    host = on(y0, params)[1]
+    assert fake[0] == host[0]
+    assert_same(fake[1], host[1])

@@ -217,7 +217,7 @@ def test_paths_are_shared_out_over_ranks():
         assert sol.stats.steps == 32
         return [float(loss), *(g.tobytes() for g in rv.tree.flatten(grads)[0])], grads
 
-    found = [one for ranks in (1, 2, 3) for one in parallel.threads(ranks, on)]
+    found = [one for ranks in (1, 3) for one in parallel.threads(ranks, on)]
     assert all(bits == found[0][0] for bits, _ in found)
     assert found[0][0][0] == pytest.approx(float(whole[0][0]), rel=1e-12)
     for ours, theirs in zip(rv.tree.flatten(found[0][1])[0], rv.tree.flatten(whole[1])[0], strict=True):

@@ -697,7 +697,7 @@ def test_figure_shows_the_data():
         for i, label in enumerate(("x", "v")):
             assert_array_equal(drawn[f"{label}, data"], target[:, i])
             assert_array_equal(drawn[f"{label}, fit"], target[:, i] + 0.1)
-        plotting.loss_curves(axes[1], {"reversible": [3.0, 1.0, 2.0]})
+        plotting.loss_curves(axes[1], {"reversible": [9.0, 1.0, 2.0]})
     assert axes[1].get_yscale() == "log" and axes[1].lines[0].get_label() == "reversible: 1"
     assert axes[0].get_xlabel() == "t" and axes[1].get_xlabel() == "iteration"
 

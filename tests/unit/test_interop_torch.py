@@ -1,7 +1,9 @@
 """Operations of PyTorch: gradients against finite differences and against this package's, tensors of every kind, refusals."""
 from __future__ import annotations
 
+import runpy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -150,10 +152,20 @@ def test_refusals_name_the_tensor(change: Callable, says: str) -> None:
 def test_two_devices_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is a GPU: its tensors are stood in for by those without memory."""
     y0, params = tensors()
-    call = interop.Operation("solve", field, {"y0": y0, "params": params}, interop.is_tensor)
+    call = interop.Operation("interop.torch.solve", field, {"y0": y0, "params": params}, interop.is_tensor)
     call.arrays[1] = type("OnGPU", (), {"device": torch.device("cuda:0"), "dtype": torch.float64})()
     with pytest.raises(TypeError, match=r"params\['W'\] is on cuda:0, and y0 is on cpu; move one of them"):
-        interop.checked(call)
+        interop.checked(call, ("cpu", "cuda"))
+
+
+def test_an_array_of_another_library_is_named() -> None:
+    """CuPy's beside tensors on the CPU, say."""
+    other = type("ndarray", (), {"__module__": "cupy.core", "__dlpack__": None})()
+    y0, params = tensors()
+    with pytest.raises(TypeError, match=r"interop.torch.solve: params\['W'\] is an array of cupy, and y0 is one of torch"):
+        interop.solve(field, y0, TS, {**params, "W": other})
+    with pytest.raises(TypeError, match=r"interop.torch.fixed_point: z0 is on meta; it takes tensors on cpu"):
+        interop.fixed_point(lambda z, p, x: z, y0.to("meta"))
 
 
 def test_there_is_no_second_derivative() -> None:
@@ -161,3 +173,10 @@ def test_there_is_no_second_derivative() -> None:
     a, = torch.autograd.grad(interop.solve(field, y0, TS, params, method=rv.Coupled()).y1.sum(), y0, create_graph=True)
     with pytest.raises(RuntimeError, match="a derivative of the derivative"):
         a.sum().backward()
+
+
+def test_the_program_of_the_page_learns(capsys: pytest.CaptureFixture) -> None:
+    """Four steps, one epoch: far from a tenth, which is chance."""
+    program = runpy.run_path(str(Path(rv.__file__).parents[1] / "docs" / "examples" / "torch" / "digits.py"))
+    program["main"](1, steps=4)
+    assert float(capsys.readouterr().out.split()[-2]) > 40.0

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import revode as rv
-from revode.compiled import backend, plans
+from revode.compiled import backend, plans, promote
 
 NATIVE = shutil.which("g++") or shutil.which("clang++")
 needs_compiler = pytest.mark.skipif(not NATIVE, reason="no C++ compiler")
@@ -175,3 +175,24 @@ def test_ctrl_c_ends_a_long_search() -> None:
         solved("native", "bosh3", start((3,)), save=[-1], controller=rv.PID(1e-4, 1e-5, max_step=1e-7, max_steps=10**9))
     assert time.perf_counter() - begun < 2.0
     timer.join()
+
+
+@needs_compiler
+def test_auto_goes_native_also_where_steps_are_searched_for(monkeypatch: pytest.MonkeyPatch, at_once: None) -> None:
+    """The search and the way back together; where the search has no loop, the way back alone."""
+    monkeypatch.setattr(promote, "COMPILER", 1e-9)
+    monkeypatch.setattr(promote, "OPERATION", 0.0)
+    plans.programs.clear()
+
+    def backends(**more: Any) -> tuple[str, str]:
+        found: dict[str, str] = {}
+
+        def end(y0: Any) -> Any:
+            sol = solved("auto", "heun", y0, gradient=rv.Reversible(tol=1e9), **more)
+            found["ahead"] = sol.stats.backend
+            return np.sum(sol.y1), sol
+        (_, sol), _ = rv.value_and_grad(end, has_aux=True)(start((4, 3)))
+        return found["ahead"], sol.stats.backend
+
+    assert [backends() for _ in range(3)][-1] == ("native", "native")
+    assert [backends(**DRIVEN["smooth"]) for _ in range(3)][-1] == ("replay", "native")

@@ -27,7 +27,7 @@ memory times exact engines march paths adaptive driving tangent certify
 gradients finite
 compiled
 problem checks advise
-solve export
+solve export events
 layers nn optim parallel analysis equilibrium plotting
 interop
 conformance
@@ -54,8 +54,9 @@ BUDGET = {
     "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
     "engines": 180,
-    "march": 140,                    # what is kept, and one window of neighbours at a time
+    "march": 150,                    # what is kept, and one window of neighbours at a time
     "stiffness": 60,
+    "events": 110,
     "watch": 690,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
     "times": 60,                     # tensors among them, stops, what lies between
     "finite": 85,
@@ -68,7 +69,7 @@ BUDGET = {
     "solve": 165,                                       # a Solution says what it is in one line, and as a table
     "adaptive": 260,                 # the search for a grid, apart from who attempts a step
     "driving": 100,
-    "paths": 425,
+    "paths": 460,                    # series with times of their own, windows of a path
     "advise": 320,
     "analysis": 155,
     "nn": 110,
