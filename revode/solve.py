@@ -209,7 +209,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     saved = (times[0] if times else np.asarray(problem.ts))[list(save)]
     between = None
     if interpolate:
-        between = dense(problem.system, params, saved, ys)
+        between = dense(problem.system, problem.method.inner.velocity, params, saved, ys)
         problem.stats.nfe_forward += len(save)
     if between is not None and save_at is not None:
         saved = np.asarray(check_save_at(save_at, value_of(ts), 1.0 if ts[1] > ts[0] else -1.0))
