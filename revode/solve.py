@@ -207,10 +207,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     save = problem.save
     y1 = tuple(y[-1] for y in ys) if save[-1:] == (problem.N,) else problem.output(parts)
     saved = (times[0] if times else np.asarray(problem.ts))[list(save)]
-    between = None
-    if interpolate:
-        between = dense(problem.system, problem.method.inner.velocity, params, saved, ys)
-        problem.stats.nfe_forward += len(save)
+    between = dense(problem, params, saved, ys) if interpolate else None
     if between is not None and save_at is not None:
         saved = np.asarray(check_save_at(save_at, value_of(ts), 1.0 if ts[1] > ts[0] else -1.0))
         ys = between.at(saved)
