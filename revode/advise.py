@@ -46,7 +46,7 @@ SAMPLES = 2         # of the rounding, whose mean square is predicted: one alone
 RESERVE = 10.0      # what the recommendation stays below the tolerance by, as predictions are good to this factor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Advice:
     """What `advise` found. Rates are per unit of time, averaged along the trial; sizes are absolute, as |y| is. Print it.
 
@@ -94,8 +94,17 @@ class Advice:
         """Whether the method can be used as it is, with Reversible()."""
         return self.suits and self.relative <= self.tol
 
+    def __repr__(self) -> str:
+        return f"Advice({self.method!r}, {self.steps:,} steps: {'use it as it is' if self.ok else f'better {self.instead}'})"
+
     def _repr_html_(self) -> str:
         return f"<pre>{escaped(self)}</pre>"
+
+    @property
+    def instead(self) -> str:
+        """What suits, as arguments of `solve`."""
+        how = "Reversible()" if self.resync is None else f"Reversible(resync={self.resync})"
+        return f"method={self.recommended!r}, gradient={how}"
 
     def __str__(self) -> str:
         many = f"{self.steps:,} steps of {self.h:.4g}, |y| up to {self.scale:.3g}"
@@ -113,12 +122,8 @@ class Advice:
         lines.append("  reverse sweep           nothing to go back to: the copies part until they overflow" if self.diverges else
                      f"  reverse sweep           round-off grows {self.amplification:.2g} times: error {self.roundtrip:.2g} "
                      f"expected{lost}; relative {self.relative:.2g}, allowed {self.tol:.2g}")
-        if self.ok:
-            lines.append("  use it as it is")
-        else:
-            how = "Reversible()" if self.resync is None else f"Reversible(resync={self.resync})"
-            lines.append(f"  better                  method={self.recommended!r}, gradient={how}: error "
-                         f"{self.recommended_roundtrip:.2g} expected")
+        lines.append("  use it as it is" if self.ok else
+                     f"  better                  {self.instead}: error {self.recommended_roundtrip:.2g} expected")
         return "\n".join(lines)
 
 

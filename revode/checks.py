@@ -418,8 +418,10 @@ def check_y0(y0: Any) -> None:
         dtype = getattr(x, "dtype", None)
         if dtype not in (np.float32, np.float64) or not hasattr(x, "shape"):
             kind = f"an array of {dtype}" if dtype is not None else f"a {type(x).__name__}"
-            raise TypeError(f"solve: y0{name} is {kind}; the state is an array of float64 or float32, so convert it, as in "
-                            "np.asarray(y0, dtype=float)")
+            remedy = (", which goes as a pair of reals, np.stack([y.real, y.imag], -1); docs/how-to/complex.md shows how"
+                      if getattr(dtype, "kind", "") == "c" or type(x) is complex else
+                      "; the state is an array of float64 or float32, so convert it, as in np.asarray(y0, dtype=float)")
+            raise TypeError(f"solve: y0{name} is {kind}{remedy}")
         if x.size == 0:
             raise ValueError(f"solve: y0{name} has shape {x.shape}, so there is nothing to solve")
         if not bool(np.isfinite(x).all()):
@@ -834,7 +836,7 @@ def controlled(system: System, control: Any, method: Any, y: Any, ts: Any,
                fixed: bool) -> tuple[System, Path | None, list[float]]:
     """The system of a controlled equation, its increments (None where the control is smooth: dx is h), and its knots."""
     check_control(system, control, method, y)
-    inside = [float(t) for t in control.times if min(ts[0], ts[-1]) < t < max(ts[0], ts[-1])]
+    inside = [float(t) for t in np.unique(control.times) if min(ts[0], ts[-1]) < t < max(ts[0], ts[-1])]
     if type(control).__name__ == "Rectilinear" and fixed and not set(inside) <= {float(t) for t in ts}:
         raise ValueError("solve: the grid steps over knots of a Rectilinear control, whose corners it would cut off; put all of "
                          "control.times into ts")

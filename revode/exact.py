@@ -336,8 +336,9 @@ class Flushed:
             raise ReconstructionError(
                 f"Reversible: exact=True, but {sum(wrong.values())} numbers of the initial state did not come back, so the gradient "
                 "is not exact. The field has other bits on the way back than ahead (a value that depends on what is not in t, y and "
-                "params, or on the memory layout of y), or the state left the lattice in between, or a step of a method that is "
-                "undone only nearly missed by more than Lattice(digits=...) keeps.")
+                "params, or on the memory layout of y), or the state or an increment left the lattice in between (a coarser one, as "
+                "rv.Lattice(bits=40), holds larger numbers), or a step of a method that is undone only nearly missed by more than "
+                "Lattice(digits=...) keeps.")
 
 
 class Flushing:

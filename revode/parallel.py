@@ -212,17 +212,17 @@ def unpacked(vector: np.ndarray, params: Any) -> Any:
     return tree.unflatten(structure, found)
 
 
-def digest(params: Any) -> bytes:
-    """A hash of the bits of the float leaves."""
+def digest(arrays: Any) -> bytes:
+    """A hash of the bits of the arrays and floats of a tree."""
     found = hashlib.blake2b(digest_size=16)
-    for x in tree.flatten(params)[0]:
-        if is_float(x):
+    for x in tree.flatten(arrays)[0]:
+        if is_float(x) or hasattr(x, "dtype"):
             found.update(np.ascontiguousarray(to_host(x)).tobytes())
     return found.digest()
 
 
 def same(a: tuple, b: tuple) -> None:
-    """ValueError unless two ranks are in step; each has (rank, batch and tile, hash of the parameters)."""
+    """ValueError unless two ranks are in step; each has (rank, (hash of the batch, tile), hash of the parameters)."""
     for what, mine, theirs in (("batch", a[1], b[1]), ("parameters", a[2], b[2])):
         if mine != theirs:
             raise ValueError(f"parallel: the {what} of rank {b[0]} and of rank {a[0]} differ; give all ranks the same batch, start "
@@ -279,7 +279,7 @@ def value_and_grad(loss: Callable, comm: Comm | None = None, *, reduce: Literal[
             return packed([value, *(g for g in tree.flatten(grads)[0] if g is not None)])
 
         def work() -> tuple:
-            stamp = comm.Get_rank(), (numbers.tobytes(), tile), digest(params) if calls % HASHED == 1 else b""
+            stamp = comm.Get_rank(), (digest(numbers), tile), digest(params) if calls % HASHED == 1 else b""
             return stamp, tiles.sum(of_tile)
 
         def join(a: tuple, b: tuple) -> Any:

@@ -22,7 +22,7 @@ from .march import march
 from .methods import Coupled
 from .methods.increment import Recorder
 from .problem import Asked, Layout
-from .stepping import Problem, State, Stats, as_table, states
+from .stepping import Problem, State, Stats, as_table, shape_of, states
 from .tangent import tangent
 from .times import Dense, as_times, dense, on_grid
 
@@ -80,10 +80,9 @@ class Solution(NamedTuple):
     def shown(self) -> dict[str, str]:
         """What it says of itself, by name: times, shapes, the method, what it cost."""
         stats = self.stats
-        shape = tuple(np.shape(self.y1)) if hasattr(self.y1, "shape") else tree.describe(tree.map(value_of, self.y1))
         many = f"{len(self.ts)} times" + (f" from {self.ts[0]:.6g} to {self.ts[-1]:.6g}" if len(self.ts) else "")
         again = f", {stats.nfe - stats.nfe_forward} more and {stats.nvjp} pullbacks on the way back" if stats.nvjp else ""
-        return {"times": many, "y1": str(shape), "method": repr(self.state.method), "cost": f"{stats.steps} steps, "
+        return {"times": many, "y1": shape_of(self.y1), "method": repr(self.state.method), "cost": f"{stats.steps} steps, "
                 f"{stats.nfe_forward} evaluations{again}", "backend": stats.backend}
 
     def __repr__(self) -> str:
@@ -210,7 +209,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     saved = (times[0] if times else np.asarray(problem.ts))[list(save)]
     between = None
     if interpolate:
-        between = dense(problem.system, params, saved, ys)
+        between = dense(problem.system, problem.method.inner.velocity, params, saved, ys)
         problem.stats.nfe_forward += len(save)
     if between is not None and save_at is not None:
         saved = np.asarray(check_save_at(save_at, value_of(ts), 1.0 if ts[1] > ts[0] else -1.0))

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from .engine import tree
+from .engine.tensor import value_of
 from .methods.companion import neutral
 from .methods.increment import Increment, System
 from .methods.shears import Parts, Step, forward
@@ -64,6 +65,18 @@ def as_table(rows: dict[str, Any]) -> str:
     return f"<table>{cells}</table>"
 
 
+def shape_of(y: Any) -> str:
+    """The shape of an array or of every leaf of a tree, for a representation."""
+    return str(tuple(np.shape(y))) if hasattr(y, "shape") else tree.describe(tree.map(value_of, y))
+
+
+def brief(value: Any) -> str:
+    """A value in a representation: three digits of a number, the ends of a list."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(brief, value))}]" if len(value) < 4 else f"[{brief(value[0])} ... {brief(value[-1])}]"
+    return f"{value:.3g}" if isinstance(value, float) else repr(value)
+
+
 def escaped(value: Any) -> str:
     return str(value).replace("&", "&amp;").replace("<", "&lt;")
 
@@ -111,13 +124,13 @@ class Stats:
 
     def noted(self) -> dict[str, Any]:
         """What is not as it was at the start, by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) not in (f.default, [])}
 
     def __repr__(self) -> str:
-        return f"Stats({', '.join(f'{name}={value!r}' for name, value in self.noted().items())})"
+        return f"Stats({', '.join(f'{name}={brief(value)}' for name, value in self.noted().items())})"
 
     def _repr_html_(self) -> str:
-        return as_table(self.noted())
+        return as_table({name: brief(value) for name, value in self.noted().items()})
 
 
 class State(NamedTuple):

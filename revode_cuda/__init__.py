@@ -29,6 +29,7 @@ from revode import (
     ConvergenceWarning,
     Coupled,
     Direct,
+    Event,
     FixedPoint,
     HermiteCubic,
     Implicit,
@@ -68,6 +69,7 @@ from revode import (
     certify,
     check_vjp,
     custom_vjp,
+    event,
     export_c,
     fixed_point,
     grad,
@@ -77,7 +79,6 @@ from revode import (
     jvp,
     load,
     nn,
-    optim,
     parallel,
     shears,
     steps,
@@ -88,6 +89,7 @@ from revode import (
     vjp,
 )
 
+from . import optim
 from .arrays import save, to_device, to_host
 from .solve import solve
 
@@ -112,6 +114,7 @@ __all__ = [
     "ConvergenceWarning",
     "Coupled",
     "Direct",
+    "Event",
     "FixedPoint",
     "HermiteCubic",
     "Implicit",
@@ -151,6 +154,7 @@ __all__ = [
     "certify",
     "check_vjp",
     "custom_vjp",
+    "event",
     "export_c",
     "fixed_point",
     "grad",

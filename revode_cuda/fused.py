@@ -2,12 +2,13 @@
 
     solve(..., backend="fused")        Fusing (a backend of revode's) -> Fused (a runner, as Tiles) -> run<<<tiles, threads>>>
 
-Memory on the device: M, the states of all tiles, (tiles, PERSISTENT) numbers, which a block copies to shared memory and back;
-P, what comes from the parameters; a table of grid values for each call; the saved states, and their cotangents. Everything else
-(increments of noise, intermediate values, sums) never leaves the block.
+Memory: M, the states of all tiles, (tiles, PERSISTENT) numbers, which a block copies to shared memory and back; P, what comes from
+the parameters; a table of grid values for each call; the saved states, and their cotangents. Everything else (increments of noise,
+intermediate values, sums) never leaves the block. All of that is small, and what is done with it besides the launch (checks, the
+watch) is done on the host: it goes to the device in one copy and comes back in one. crossing.py does that for device
+arrays, but for large states, at which the watch looks on the device.
 
-The same runner serves arrays of the host, which it moves there and back, and it runs without a GPU on the threads of
-revode_cuda.host: a Device says where.
+It runs without a GPU on the threads of revode_cuda.host: a Device says where.
 """
 from __future__ import annotations
 
@@ -17,24 +18,23 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
-from types import FunctionType
-from typing import Any, NamedTuple
+from types import FunctionType, SimpleNamespace
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
 from revode.checks import prepare
 from revode.compiled import plans
 from revode.compiled.backend import Backend
-from revode.compiled.generate import Source
-from revode.compiled.program import evaluate
-from revode.compiled.replay import Replay, given, in_order
+from revode.compiled.generate import ALIGN, Source
+from revode.compiled.replay import Replay
 from revode.compiled.steps import backward_steps, forward_steps
-from revode.compiled.tiles import Tiles, tree_sum
+from revode.compiled.tiles import Tiles, aligned
 from revode.engine import tree
 from revode.engine.tensor import NotTraceable, Tensor, is_float
 from revode.methods.increment import Increment
 from revode.problem import Asked
-from revode.stepping import CLOCK, Problem
+from revode.stepping import Problem
 
 from . import plan as planning
 from .arrays import on_device, require_cupy
@@ -91,10 +91,13 @@ def shim(arch: str = "sm_90", order: str = "ascending", shuffle: int = 0, races:
 
 class Fused(Tiles):
     """One direction of a solve on a device. plan: how it is laid out there."""
+    shows = 1 << 23            # a launch and its wait take as long as some megabytes
 
     def __init__(self, steps: Any, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool,
                  device: Device, given: Any = None) -> None:
         self.device, self.given = device, given
+        self.beside, self.there = 0, cast(Any, None)
+        self.tables: dict[str, tuple] = {}                # by argument: its place in memory, the array, and its image on the device
         super().__init__(steps, parts, outputs, direction, brownian, strict)
 
     def settle(self, T: int, make: Any) -> None:
@@ -112,7 +115,7 @@ class Fused(Tiles):
                                 "the same")
         self.plan: Plan = plan
         self.T, self.tiles = plan.T, plan.tiles
-        self.stride = self.source.persistent if plan.state == "shared" else self.source.size
+        self.name = "fused"
         work = 4.0 * sum(loop.out.F * (loop.shape[-2] if loop.kind == "linear" else self.T) for loop in self.lowered["step"].loops)
         drive = sum(F for role, (_, F, _) in self.source.places.items() if role[0] == "drive")
         self.chunk = int(min(STEPS, max(16.0, min(WORK / (work * self.rows), DRIVES / max(1, drive * self.rows)))))
@@ -127,126 +130,127 @@ class Fused(Tiles):
         self.plan = self.plan._replace(registers=took.registers, spills=took.spills)
         return self.plan
 
-    # memory
+    # memory: that of the host, as Tiles has it, and its image on the device, which one copy makes before a launch, and one after
+
+    @property
+    def stride(self) -> int:
+        return self.source.persistent if self.plan.state == "shared" else self.source.size
+
+    def rooms(self, *sizes: int) -> list[np.ndarray]:
+        """Memory and P, one after the other, and what a call leaves (and brings) besides."""
+        nM, nP = (-(-n // ALIGN) * ALIGN for n in sizes)
+        self.inside = nM + nP
+        self.whole = aligned(self.inside + self.beside, self.dtype)
+        return [self.whole[nP:nP + sizes[0]], self.whole[:sizes[1]]]
 
     def load(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
-        xp = self.device.xp
-        self.problem, self.stats = on_host(problem), problem.stats
-        problem.stats.backend = "fused"
-        self.moves = isinstance(next(iter(parts.values())), (np.ndarray, np.generic)) and xp is not np
-        self.memory = xp.zeros(self.tiles * self.stride, self.dtype)
-        self.pack_params(given(problem, params))
-        self.begins, self.landed, self.block = True, False, (-1, None)
-        self.glimpse, self.flowed_before = None, None
-        self.put("part", parts)
-        self.put("cotangent", cotangents or {})
-        self.atimes = {name: np.zeros(problem.N) for name in CLOCK if problem.timed}
-        self.save = xp.asarray(np.asarray([*problem.save, -1], np.int64))
-        self.room: tuple | None = None
-        self.a_given: Any = None
+        self.home = next(iter(parts.values()))            # results go where this is
+        super().load(on_host(problem), *tree.map(to_host, (params, parts, cotangents)))
 
-    def pack_params(self, leaves: list) -> None:
-        """What depends on the parameters alone, in one array: joined on the device, where the leaves are there."""
-        xp = self.device.xp
-        pieces: dict[int, Any] = {}
-        done: dict[str, dict[int, Any]] = {}
-        for name, v, offset, _ in self.source.layout.params:
-            if name not in done:
-                which = [i for i, kind in enumerate(self.grids[name].kinds) if kind == "param"]
-                done[name] = evaluate(self.lowered[name].program, lambda role: leaves[role[1]], which)   # type: ignore[arg-type]
-            pieces.setdefault(offset, xp.asarray(done[name][v], self.dtype).reshape(-1))
-        whole, end = [], 0
-        for offset in sorted(pieces):
-            whole += [xp.zeros(offset - end, self.dtype), pieces[offset]]
-            end = offset + pieces[offset].size
-        self.P = xp.concatenate([*whole, xp.zeros(max(1, self.source.param_size) - end, self.dtype)])
+    def lift(self, x: Any) -> Any:
+        return x if isinstance(self.home, (np.ndarray, np.generic)) else self.device.xp.asarray(x)
 
-    def put(self, kind: str, arrays: dict) -> None:
-        for name, x in arrays.items():
-            if (kind, name) in self.source.places:
-                rows = self.device.xp.asarray(self.tiled(x)).reshape(self.tiles, -1)
-                offset = self.source.places[kind, name][0]
-                self.memory.reshape(self.tiles, -1)[:, offset:offset + rows.shape[1]] = rows
+    def tiled(self, x: Any, *steps: int) -> np.ndarray:
+        return super().tiled(to_host(x), *steps)
 
-    def tiled(self, x: Any, *steps: int) -> Any:
-        """(rows, features) as (tiles, features, lanes), where x is."""
-        if isinstance(x, (np.ndarray, np.generic)):
-            return super().tiled(x, *steps)
-        xp = self.device.xp
-        rows = x.reshape(*steps, self.rows, -1)
-        short = self.tiles * self.T - self.rows
-        if short:
-            rows = xp.concatenate([rows, xp.broadcast_to(rows[..., -1:, :], (*steps, short, rows.shape[-1]))], -2)
-        return np.swapaxes(rows.reshape(*steps, self.tiles, self.T, -1), -1, -2)
+    def laid_out(self, a_ys: tuple) -> tuple:
+        return super().laid_out(tuple(map(to_host, a_ys)))
 
     def read(self, kind: str) -> Any:
-        xp, found = self.device.xp, {}
         if kind == "flowed":
-            return None if self.source.sums is None else (self.back_home(self.flowed(self.memory)), self.source.begins)
-        if kind == "atime":
-            return self.atimes
-        kind = "landed" if self.landed and kind == "part" else kind
-        roles = in_order(self.source.places, kind, self.problem)
-        if kind == "aparam" and roles:                    # one tree for all of them
-            first = min(self.source.places[role][0] for role in roles)
-            last = max(self.source.places[role][0] + self.source.room(*self.source.places[role][1:]) for role in roles)
-            whole = tree_sum(self.memory.reshape(self.tiles, -1)[:, first:last])
-        for role in roles:
-            offset, F, where = self.source.places[role]
-            if kind == "aparam":
-                x = whole[offset - first:offset - first + F * (self.T if where == "lanes" else 1)]
-                x = x.reshape(F, -1)[:, 0] if where == "lanes" else x
-            else:
-                x = np.transpose(self.place(role), (0, 2, 1)).reshape(self.tiles * self.T, -1)[:self.rows]
-            found[role[1]] = self.back_home(xp.array(x, order="C").reshape(self.shapes.get(role, self.shape)))      # no view
-        return found
+            return None if self.source.sums is None else (self.flowed(self.lift(self.memory)), self.source.begins)
+        found = super().read(kind)
+        return found if kind == "atime" else {name: self.lift(x) for name, x in found.items()}
 
-    def back_home(self, x: Any) -> Any:
-        return x.get() if self.moves else x
+    def looking(self, looks: Any) -> tuple[Any, Any]:
+        """What is seen stays where the arrays of the solve are, since of large states it is much."""
+        places, seen = super().looking(looks)
+        return places, seen if seen is None or isinstance(self.home, (np.ndarray, np.generic)) else self.device.xp.empty(
+            seen.shape, self.dtype)
+
+    def ahead(self, first: int, last: int, ys: Any = None, looks: Any = ()) -> dict:
+        if ys is None or all(isinstance(y, np.ndarray) for y in ys):
+            return super().ahead(first, last, ys, looks)
+        rows = [np.empty(y.shape, self.dtype) for y in ys]
+        seen = super().ahead(first, last, rows, looks)
+        new = slice(bisect_right(self.problem.save, first), bisect_right(self.problem.save, last))
+        for y, x in zip(ys, rows, strict=True):
+            y[new] = self.lift(x[new])
+        return seen
 
     # running
 
-    def ahead(self, first: int, last: int, ys: Any = None, looks: Any = ()) -> dict:
-        if not self.moves or ys is None:
-            return super().ahead(first, last, ys, looks)
-        self.room = self.room or tuple(self.device.xp.empty(y.shape, self.dtype) for y in ys)
-        seen = super().ahead(first, last, self.room, looks)
-        new = slice(bisect_right(self.problem.save, first), bisect_right(self.problem.save, last))
-        for y, there in zip(ys, self.room, strict=True):
-            y[new] = there[new].get()
-        return seen
-
-    def empty(self, *shape: int) -> Any:
-        return self.device.xp.empty(shape, self.dtype)
-
-    def seen(self, kind: str, looks: Any, seen: Any) -> dict:
-        return {name: self.back_home(x) for name, x in super().seen(kind, looks, seen).items()}
-
-    def laid_out(self, a_ys: tuple) -> tuple:
-        """The cotangents of the saved states on the device; moved once a sweep."""
-        if self.a_given is not a_ys:
-            xp = self.device.xp
-            self.a_given, self.a_there = a_ys, tuple(xp.ascontiguousarray(xp.asarray(a, self.dtype)) for a in a_ys)
-        return self.a_there
-
     def run(self, *values: Any) -> None:
-        types = (type for type, _ in self.arguments)
-        self.function(self.tiles, self.plan.threads, tuple(map(self.argument, types, values)))
+        """Launch, between two copies of all that changes: memory and P, what is looked at, states or their cotangents."""
+        xp = self.device.xp
+        given = dict(zip((name for _, name in self.arguments), values, strict=True))
+        if xp is np:
+            self.launch(given)
+            return
+        moving = [name for name in given if name[0] in "YLW" and isinstance(given[name], np.ndarray) and given[name].size]
+        ends = np.cumsum([0, *(-(-given[name].size // ALIGN) * ALIGN for name in moving)]).tolist()
+        if ends[-1] > self.beside:
+            before, self.beside = self.whole[:self.inside], ends[-1]
+            self.allocate()
+            self.whole[:self.inside] = before
+            self.there = None
+        if self.there is None:
+            self.there = xp.empty(self.whole.size, self.dtype)
+        end = self.inside + ends[-1]
+        there, here = self.there[:end], self.whole[:end]
+        places = {name: slice(self.inside + at, self.inside + at + given[name].size) for name, at in zip(moving, ends, strict=False)}
+        for name, at in places.items():
+            if self.direction != "forward" and name[0] == "Y":
+                here[at] = given[name].reshape(-1)
+        there.set(here)
+        nP = self.inside - (-(-self.memory.size // ALIGN) * ALIGN)
+        self.launch({**given, **{name: there[at] for name, at in places.items()}, "P": there[:self.P.size],
+                     "M": there[nP:nP + self.memory.size]})
+        there[nP:].get(out=here[nP:])
+        first, last, save = given["first"], given["last"], self.problem.save
+        for name, at in places.items():
+            if name[0] != "Y":
+                given[name][...] = here[at].reshape(given[name].shape)
+            elif self.direction == "forward":
+                new = slice(bisect_right(save, first), bisect_right(save, last))
+                given[name][new] = here[at].reshape(given[name].shape)[new]
 
-    def argument(self, type: str, value: Any) -> Any:
+    def launch(self, given: dict) -> None:
+        args = tuple(self.argument(type, name, given[name]) for type, name in self.arguments)
+        self.function(self.tiles, self.plan.threads, args)
+
+    def argument(self, type: str, name: str, value: Any) -> Any:
+        """As a launch takes it. Tables are mostly those of the last call, and are there already."""
         if type in TYPES:
             return TYPES[type](value)
-        return self.device.null if value is None or value.size == 0 else self.device.xp.asarray(value)
-
+        if value is None or value.size == 0:
+            return self.device.null
+        if not isinstance(value, np.ndarray) or self.device.xp is np:
+            return value
+        key = value.ctypes.data, value.shape
+        if self.tables.get(name, (None,))[0] != key:
+            self.tables[name] = key, value, self.device.xp.asarray(value)      # value is held, so that nothing else gets its address
+        return self.tables[name][2]
 
 
 # the backend
+
+class OpByOp(Exception):
+    """Not fused, nor asked to be by name: these arrays are for the device, op by op."""
+
 
 @dataclass(frozen=True)
 class Fusing(Backend):
     """The backend of fused solves. auto: go op by op where something stands in the way; else CannotBeFused says what."""
     device: Any = None
     given: Any = None              # what the user has decided of the plan, as pairs
+    crossed: bool = False          # the arrays are those of the device, moved: what is not fused is no work for the host
+
+    def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
+        found = super().runner(direction, steps, problem, parts, params)
+        if found is None and self.crossed and direction == "forward":
+            raise OpByOp
+        return found
 
     @property
     def options(self) -> tuple:
@@ -256,12 +260,7 @@ class Fusing(Backend):
         if any(type(x) is Tensor for x in tree.flatten((parts, params))[0]):
             self.refuse("a derivative of a derivative records every operation on a tape; take first derivatives")
             return True
-        found = device_arrays(problem.system.field, getattr(problem.system, "diffusion", None))
-        if found:
-            why = f"the field holds the device array {', '.join(found)}, and its trace runs on the host; pass it in params"
-            self.refuse(why)
-            self.tell(problem, NotTraceable(why))
-        return bool(found)
+        return False
 
     def no_search(self, problem: Problem) -> str | None:
         return "a controller looks at the error of each of its adaptive steps"
@@ -296,6 +295,15 @@ class Fusing(Backend):
             raise error                          # what is wrong with the field the tape says in the user's own terms
         if tell:
             self.tell(problem, error)
+
+    def holds(self, field: Callable, *more: Any) -> bool:
+        """Whether the functions of a solve hold arrays of the device: then it goes op by op, or not at all."""
+        found = device_arrays(field, *more)
+        if found:
+            why = f"the field holds the device array {', '.join(found)}, and its trace runs on the host; pass it in params"
+            self.refuse(why)
+            self.tell(cast(Any, SimpleNamespace(system=SimpleNamespace(field=field))), NotTraceable(why))
+        return bool(found)
 
     def refuse(self, why: str) -> None:
         if not self.auto:

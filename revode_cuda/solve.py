@@ -15,13 +15,15 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import revode
-from revode import PID, Solution, State
+from revode import PID, Solution, State, tree
 from revode.checks import hinted
+from revode.engine.tensor import value_of
 
-from .arrays import check_one_home
+from .arrays import check_one_home, on_device
 from .plan import CannotBeFused, chosen
 
 BACKENDS = ("auto", "eager", "fused", "cuda", "replay", "native")
+CROSSING = 1 << 16           # bytes of y0 up to which what is done beside a launch is quicker on the host than as device operations
 __all__ = ["BACKENDS", "CannotBeFused", "solve"]
 
 
@@ -30,14 +32,15 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
           save: Any = None, state0: State | None = None, progress: bool = False, controller: PID | None = None,
           dt0: float | None = None, save_at: Any = None, diffusion: Callable | None = None, noise: Any = None,
           interpretation: Literal["stratonovich", "ito"] = "stratonovich", control: Any = None, backend: Any = "auto",
-          threads: int | None = None, arithmetic: Literal["fast", "strict"] = "fast", exact: Any = None, plan: Any = None) -> Solution:
+          threads: int | None = None, arithmetic: Literal["fast", "strict"] = "fast", exact: Any = None, plan: Any = None,
+          stops: Any = None, interpolate: bool = False) -> Solution:
     """revode.solve for CuPy arrays (and for NumPy arrays, which stay on the host unless backend="fused").
 
     Parameters
     ----------
     field, y0, ts, params, method, gradient, save, state0, progress, controller, dt0, save_at, diffusion, noise,
-    interpretation, control : as for revode.solve. y0 and the arrays in params live on one device; ts, the noise and the
-        control are given on the host, and what a step needs of them is copied in the order of the current stream.
+    interpretation, control, stops, interpolate : as for revode.solve. y0 and the arrays in params live on one device; ts, the
+        noise and the control are given on the host, and what a step needs of them is copied in the order of the current stream.
     backend : "auto", "fused" or "eager" for device arrays, as above; for host arrays those of revode.solve.
     threads : for host arrays, as for revode.solve.
     arithmetic : of the fused kernel: "strict" (the bits of NumPy's mirror) or "fast" (products and sums may be fused).
@@ -54,10 +57,11 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     a GPU; CannotBeFused (a NotImplementedError) for backend="fused" where this solve cannot be fused; otherwise what revode.solve
     raises.
 
-    Cost: fused, three launches for a solve, and for its reverse sweep one for each saved state that is compared on the way back (64
-    at most), besides some seconds of compilation the first time on this machine; op by op, one kernel launch for each array
-    operation, and one wait for the device every 16 steps (is the state finite?). In either case a few kernels op by op before the
-    first step and at the end.
+    Cost: fused, a launch for the solve and one for its reverse sweep (more for more than 65536 steps, or for large states, which are
+    looked at in stretches), besides some seconds of compilation the first time on this machine. Up to 64 kB of y0 a solve and its
+    gradient make a dozen operations of the device and four waits for it: y0, params, saved states and gradients go to the host and
+    back once. Above that some 350 operations and 35 waits, whatever the number of steps. Op by op, one kernel launch for each array
+    operation, and one wait for the device every 16 steps (is the state finite?).
 
     Example
     -------
@@ -73,7 +77,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     home = check_one_home("solve", y0=y0, params=params, state0=state0.parts if isinstance(state0, State) else None)
     options = {"method": method, "gradient": gradient, "save": save, "state0": state0, "progress": progress,
                "controller": controller, "dt0": dt0, "save_at": save_at, "diffusion": diffusion, "noise": noise,
-               "interpretation": interpretation, "control": control, "exact": exact}
+               "interpretation": interpretation, "control": control, "exact": exact, "stops": stops, "interpolate": interpolate}
     decided = tuple(chosen(plan).items())
     if backend in ("fused", "cuda"):
         return fused(field, y0, ts, params, arithmetic=arithmetic, auto=False, decided=decided, **options)
@@ -96,12 +100,29 @@ class NoDevice(Exception):
 
 def fused(field: Callable, y0: Any, ts: Any, params: Any, *, arithmetic: str, auto: bool, decided: tuple, **options: Any) -> Solution:
     """revode.solve with the backend of fused.py. auto: what cannot be fused goes op by op; else CannotBeFused says why."""
-    from .fused import Fusing, gpu
+    from .crossing import across
+    from .fused import Fusing, OpByOp, gpu
     try:
         device = gpu()
     except (ImportError, RuntimeError) as error:
         if auto:
             raise NoDevice from error
         raise
-    backend: Any = Fusing("fused", auto, True, arithmetic == "strict", None, device, decided)
-    return revode.solve(field, y0, ts, params, **options, backend=backend)
+    state0 = options.pop("state0")
+    arrays = tree.flatten((y0, params, None if state0 is None else state0.parts))[0]
+    size = sum(value_of(x).nbytes for x in tree.flatten((y0, None if state0 is None else state0.parts))[0] if x is not None)
+    crosses = options["controller"] is None and not options["interpolate"] and size <= CROSSING and any(
+        on_device(value_of(x)) for x in arrays)
+    backend: Any = Fusing("fused", auto, True, arithmetic == "strict", None, device, decided, crosses)
+
+    def solved(y0: Any, params: Any, state0: Any, backend: Any = backend) -> Solution:
+        return revode.solve(field, y0, ts, params, state0=state0, **options, backend=backend)
+
+    if backend.holds(field, options["diffusion"]):
+        return solved(y0, params, state0, "eager")
+    if not crosses:                                       # (a controller takes its steps op by op, where the arrays are)
+        return solved(y0, params, state0)
+    try:
+        return across(solved, device.xp, y0, params, state0)
+    except OpByOp:
+        return solved(y0, params, state0, "eager")

@@ -123,10 +123,14 @@ class Tiles:
         self.save = ended(tuple(problem.save))
         self.drive = problem.driver
 
+    @property
+    def stride(self) -> int:
+        """Numbers of a tile in the memory."""
+        return self.source.size
+
     def allocate(self) -> None:
         """The memory, which all solves of this thread use one after another, and where things go in it."""
-        self.memory = aligned(self.tiles * self.source.size, self.dtype)
-        self.P = aligned(self.source.param_size + 1 + self.tiles * self.source.own_size, self.dtype)
+        self.memory, self.P = self.rooms(self.tiles * self.stride, self.source.param_size + 1 + self.tiles * self.source.own_size)
         Q = self.P[self.source.param_size:-1].reshape(self.tiles, -1)
         self.packed_own = [(Q[:, offset:offset + n], name, self.lowered[name].own[i]) for name, i, offset, n in self.source.layout.own]
         self.views = {role: self.place(role) for role in self.source.places}
@@ -152,6 +156,10 @@ class Tiles:
             self.before[name] = [i for i, kind in enumerate(self.grids[name].kinds) if kind == "param"]
         self.sums = {role: {kind for lowered in self.lowered.values() if (kind := lowered.sums.get(role)) is not None}
                      for role in self.source.places}
+
+    def rooms(self, *sizes: int) -> list[np.ndarray]:
+        """Arrays of so many numbers each."""
+        return [aligned(n, self.dtype) for n in sizes]
 
     def pack_params(self, leaves: list) -> None:
         """What depends on the parameters alone, in one array."""
@@ -283,7 +291,7 @@ class Tiles:
         for name, nfe, nvjp in self.counts:
             self.stats.nfe += nfe * times[name]
             self.stats.nvjp += nvjp * times[name]
-        W: Any = self.empty(last - first, self.tiles, len(self.source.clocks)) if self.source.clocks else None
+        W = np.empty((last - first, self.tiles, len(self.source.clocks)), self.dtype) if self.source.clocks else None
         self.run(first, last, int(begins), int(lands), int(settles),                   # in the order of generate.ARGUMENTS
                  self.columns("begin", edge, edge + 1) if begins and "begin" in within else None, self.columns("step", first, last),
                  self.columns("land", first, first + 1) if lands and "land" in within else None,
@@ -291,15 +299,7 @@ class Tiles:
                  self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), *self.drives(first, last),
                  *self.counters(), looks, looked, seen, known, W)
         for j, (name, _) in enumerate(self.source.clocks):
-            self.atimes[name][first:last] = self.back_home(tree_sum(W[:, :, j].T))
-
-    def empty(self, *shape: int) -> Any:
-        """Room where the generated code runs."""
-        return np.empty(shape, self.dtype)
-
-    def back_home(self, x: Any) -> Any:
-        """What has been made there, on the host."""
-        return x
+            self.atimes[name][first:last] = tree_sum(W[:, :, j].T)                                  # type: ignore[index]
 
     def run(self, *values: Any) -> None:
         """Call the generated code for every tile. Tables, memory and parameters are mostly those of the last call."""
@@ -362,7 +362,7 @@ class Tiles:
         """Where a call looks, and the room for what it sees there."""
         if not looks:
             return NOWHERE, None
-        return ended(tuple(looks)), self.empty(len(looks), self.tiles, self.source.seen)
+        return ended(tuple(looks)), np.empty((len(looks), self.tiles, self.source.seen), self.dtype)
 
     def seen(self, kind: str, looks: Sequence[int], seen: Any) -> dict:
         """What was seen, in arrays with an axis of grid points first."""

@@ -291,6 +291,7 @@ def custom_vjp(fn: Callable, jvp: Callable | None = None) -> Callable:
             return outputs, pull_flat
 
         def push_flat(vs: list) -> list:
+            from .tangents import tangent_of_primal
             moved = tree.unflatten(structure, vs)
             return tree.align(kept[0], (jvp or partial(tangent_of_primal, fn))(at[0], moved))
 
@@ -298,28 +299,6 @@ def custom_vjp(fn: Callable, jvp: Callable | None = None) -> Callable:
         return tree.unflatten(kept[0], outputs)
 
     return operation
-
-
-def tangent_of_primal(fn: Callable, args: tuple, tangents: tuple) -> Any:
-    """How the value of a custom operation changes: by the rules of what it is made of, or by central differences."""
-    from .tangents import jvp_of
-    try:
-        return jvp_of(lambda *args: fn(*args)[0], args, tangents)[1]
-    except Exception as error:
-        import logging
-        logging.getLogger("revode").info("jvp: the tangent of %s is taken by central differences, because its value cannot be "
-                                         "followed: %s", getattr(fn, "__qualname__", fn), error)
-    leaves, structure = tree.flatten(args)
-    vs = tree.flatten(tangents)[0]
-    sizes = [(number(abs(np.asarray(x)).max()) or 1.0, number(abs(v).max())) for x, v in zip(leaves, vs, strict=True) if v is not None]
-    h = float(np.finfo(float).eps) ** (1 / 3) * max(x for x, _ in sizes) / max((v for _, v in sizes), default=1.0)
-
-    def at(sign: int) -> list:
-        moved = [x if v is None else x + sign * h * v for x, v in zip(leaves, vs, strict=True)]
-        return tree.flatten(fn(*tree.unflatten(structure, moved))[0])[0]
-
-    value = tree.flatten(fn(*args)[0])
-    return tree.unflatten(value[1], [(b - a) / (2 * h) if is_float(a) else None for a, b in zip(at(-1), at(1), strict=True)])
 
 
 _constant = custom_vjp(lambda x: (x, lambda g: (None,)), jvp=lambda args, tangents: None)

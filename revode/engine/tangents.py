@@ -10,6 +10,7 @@ A function is run once on a tape, and then the entries are gone through, first t
 """
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from . import tree
 from .derivatives import checked
-from .tensor import MANY, Op, Tape, Tensor, is_float, value_of
+from .tensor import MANY, Op, Tape, Tensor, is_float, number, value_of
 
 # Linear in all inputs together: the same operation on the tangents.
 TOGETHER = frozenset({
@@ -369,6 +370,30 @@ def jvp_of(fn: Callable, args: tuple, tangents: tuple) -> tuple[Any, Any]:
     """(value, tangent of the value) of fn(*args), for a tangent tree of each argument."""
     value, along = linearised(fn, args)
     return value, along(tangents)
+
+
+def tangent_of_primal(fn: Callable, args: tuple, tangents: tuple) -> Any:
+    """How the value of a custom operation changes: by the rules of what it is made of, or by central differences, in float64."""
+    leaves, structure = tree.flatten(args)
+    directions = {i: v for i, v in enumerate(tree.flatten(tangents)[0]) if v is not None}
+
+    def value(*moved: Any) -> Any:                    # of what moves alone: options and numbers stay what they are
+        at = dict(zip(directions, moved, strict=True))
+        return fn(*tree.unflatten(structure, [at.get(i, x) for i, x in enumerate(leaves)]))[0]
+
+    at, along = tuple(leaves[i] for i in directions), tuple(directions.values())
+    try:
+        return jvp_of(value, at, along)[1]
+    except Exception as error:
+        logging.getLogger("revode").info("jvp: the tangent of %s is taken by central differences, because its value cannot be "
+                                         "followed: %s", getattr(fn, "__qualname__", fn), error)
+    wide = [x.astype(np.float64) if hasattr(x, "astype") else x for x in at]
+    size, speed = (max(number(np.max(np.abs(x))) for x in xs) for xs in (at, along))
+    h = float(np.finfo(float).eps) ** (1 / 3) * (size or 1.0) / (speed or 1.0)
+    before, after = (tree.flatten(value(*(x + sign * h * v for x, v in zip(wide, along, strict=True))))[0] for sign in (-1, 1))
+    here, outer = tree.flatten(value(*at))
+    return tree.unflatten(outer, [((b - a) / (2 * h)).astype(getattr(y, "dtype", float)) if is_float(y) else None
+                                  for a, b, y in zip(before, after, here, strict=True)])
 
 
 def jvp(fn: Callable) -> Callable:

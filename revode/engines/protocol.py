@@ -26,7 +26,10 @@ Rows = Mapping[str, Any]         # many states: for each part an array (or a lis
 
 
 class Engine(Protocol):
-    """One solve at work, on its grid. Programs serve one verb, and the engine that runs them has the others in common alone."""
+    """One solve at work, on its grid. Programs serve one verb, and the engine that runs them has the others in common alone.
+
+    One to which a call is dear has a number `shows`: the bytes of states that it may be asked to show in one (default watch.ROOM).
+    """
     name: str                    # what stats.backend says
     looks_often: bool            # whether it comes by every step anyway, so that nothing is won by looking at many at once
 

@@ -27,7 +27,7 @@ from ..march import march
 from ..methods.increment import System
 from ..methods.protocol import as_method
 from ..problem import Asked, Layout
-from ..stepping import Problem
+from ..stepping import Problem, as_table, brief, shape_of
 from ..stepping import Stats as SolveStats
 from ..tangent import tangent
 from .implicit import Implicit, Phantom, norm
@@ -39,7 +39,7 @@ from .words import adjoint_reached, of_iterations, reached
 TANGENT_STEPS = 1000                 # at most, to the change of a fixed point
 
 
-@dataclass
+@dataclass(repr=False)
 class Stats(SolveStats):
     """What a fixed point cost; complete once the gradient has been computed. `steps` counts iterations, `nfe` evaluations of f."""
     residuals: list[float] = field(default_factory=list)       # |z - f(z)| / |f(z)| after each iteration; none without a stop rule
@@ -68,6 +68,16 @@ class FixedPoint(NamedTuple):
     residual: float
     steps: int
     stats: Stats
+
+    def shown(self) -> dict[str, str]:
+        """What it says of itself, by name: the shape of z, how well and when it was found, what it cost."""
+        return {"z": shape_of(self.z), "residual": brief(self.residual), "steps": str(self.steps), "stats": repr(self.stats)}
+
+    def __repr__(self) -> str:
+        return f"FixedPoint({', '.join(f'{name} {value}' for name, value in self.shown().items())})"
+
+    def _repr_html_(self) -> str:
+        return as_table(self.shown())
 
 
 def fixed_point(f: Callable, z0: Any, params: Any = None, x: Any = None, *, method: Any = None, tol: float | None = 1e-3,

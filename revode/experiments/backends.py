@@ -133,6 +133,13 @@ def add_options(parser: Any) -> None:
                        "bits from native, cuda and replay on every machine")
 
 
+def add_certify(parser: Any) -> None:
+    """--certify, of every command that trains."""
+    parser.add_argument("--certify", type=whole(1), nargs="?", const=4, default=0, metavar="K",
+                        help="measure the error of the gradient along K random directions (4), by "
+                             "forward mode on the tape")
+
+
 def chosen(args: Any, default: str = "native") -> Solver:
     """The solver that was asked for; UserError where this machine has no such backend, or an option
     would do nothing.

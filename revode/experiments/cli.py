@@ -191,9 +191,7 @@ def add_experiment(subparsers: Any, command: str, name: str, module: Any) -> Non
     add_files(sub)
     sub.add_argument("--save", metavar="OUT.npz",
                      help="write the best parameters of the first row; rv.load reads them")
-    sub.add_argument("--certify", type=whole(1), nargs="?", const=4, default=0, metavar="K",
-                     help="measure the error of the gradient along K random directions (4), by "
-                          "forward mode on the tape")
+    backends.add_certify(sub)
     backends.add_options(sub)
     if command == "train":
         sub.add_argument("--gradient", type=named("gradient"), metavar="G",

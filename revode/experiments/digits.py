@@ -199,4 +199,5 @@ def plan(args: Namespace) -> Plan:
         {"right": "right, held out, %"},
         "loss, nats",
         after,
+        lambda params, model: loss(params, model, Images(seen.pixels[:BATCH], seen.labels[:BATCH]))[0],
     )

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import plotting
+from ..certify import certify
 from ..engine import tree
 from . import tables
-from .backends import whole
+from .backends import add_certify, whole
 from .runner import Plan, Report, counting, progress_bar
 
 
@@ -108,6 +109,18 @@ def add_options(parser: Any, names: Sequence[str], iterations: int) -> None:
         metavar="M",
         help="of processor time for each model, instead of iterations",
     )
+    add_certify(parser)
+
+
+def certified(loss: Callable, run: Run, probes: int, notes: list[str]) -> Any:
+    """The certificate of the gradient at the end; a note where it has no tangent to be held against."""
+    if not probes:
+        return None
+    try:
+        return certify(lambda params: loss(params, run.model), run.params, probes)[2]
+    except FloatingPointError as reason:
+        notes.append(f"{run.model.name} has no certificate: {reason}.")
+        return None
 
 
 def followed(
@@ -137,6 +150,7 @@ def work(
     budget: tuple,
     score: Callable[[Run], dict],
     after: Callable[[Report], None],
+    measure: Callable[[Run, list], Any],
 ) -> Callable[[Report], None]:
     """The work of a plan: train each model with each seed, one row for each."""
 
@@ -156,9 +170,12 @@ def work(
                         "steps": run.steps,
                         "seconds": run.seconds,
                         "states": getattr(getattr(run.found, "stats", None), "peak_states", None),
+                        "certificate": measure(run, report.notes),
                         **score(run),
                     }
                 )
+            if (found := report.rows[-1]["certificate"]) is not None:
+                report.notes.append(f"{label}, gradient of a batch: {found}")
             trip = getattr(getattr(run.found, "stats", None), "roundtrip", None)
             report.rows[-1]["roundtrip"] = None if trip is None else trip.absolute
             report.losses[label] = run.losses
@@ -184,6 +201,7 @@ def columns(*scores: tables.Column) -> list[tables.Column]:
         *scores,
         ("residual", number("residual", ".2f")),
         ("round\ntrip", lambda row: tables.small(row["roundtrip"])),
+        ("certified\nbelow", lambda row: tables.small(tables.certified(row["certificate"]))),
     ]
 
 
@@ -244,8 +262,9 @@ def plan(
     keys: dict[str, str],
     ylabel: str,
     after: Callable[[Report], None],
+    loss: Callable,
 ) -> Plan:
-    """The plan of `train` (one model) and `compare` (several)."""
+    """The plan of `train` (one model) and `compare` (several); loss(params, model) is of one batch, for its certificate."""
     jobs = [(models[name], seed) for seed in args.seeds for name in args.models or default]
     budget = (
         f"{args.minutes:g} minutes of processor time"
@@ -270,6 +289,7 @@ def plan(
             tuple(settings.values()),
             score,
             after,
+            lambda run, notes: certified(loss, run, args.certify, notes),
         ),
         made,
         lambda report: (

@@ -339,4 +339,5 @@ def plan(args: Namespace) -> Plan:
         {"bits": "bits per byte"},
         "bits per byte",
         after,
+        lambda params, model: loss(params, model, text.batch(np.random.default_rng(0), args.batch, T))[0],
     )._replace(published=PUBLISHED)

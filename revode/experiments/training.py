@@ -488,11 +488,6 @@ def all_tables(rows: Sequence[dict], iterations: int) -> list[str]:
     return [found, *([tables.columns(measured_rows, COST)] if measured_rows else []), *learnt(rows)]
 
 
-def certified(of: Any) -> float | None:
-    """What the error of a gradient is below, with 95 %, as a part of the gradient."""
-    return of and max(of.below, of.floor) / (of.size or 1.0)
-
-
 def round_trip(field: str) -> Callable[[dict], str]:
     return lambda row: small(row["roundtrip"] and getattr(row["roundtrip"], field))
 
@@ -516,7 +511,7 @@ COST: tuple[tables.Column, ...] = (
     ("field\nevaluations", lambda row: f"{row['nfe']:,}"),
     ("\nvjps", lambda row: f"{row['nvjp']:,}"),
     ("gradient error\nagainst direct", lambda row: small(row["gradient_error"])),
-    ("certified\nbelow", lambda row: small(certified(row["certificate"]))),
+    ("certified\nbelow", lambda row: small(tables.certified(row["certificate"]))),
     ("round trip\nabsolute", round_trip("absolute")),
     ("\nin ulps", round_trip("ulps")),
     ("solves\nwarned", lambda row: f"{sum(row['warned'].values()):,}" if row["warned"] else "-"))

@@ -61,6 +61,9 @@ class Backsolve:
         if problem.system.euler_maruyama:
             raise TypeError("Backsolve: the adjoint equation is Stratonovich, and Euler-Maruyama does not converge to it; use Direct "
                             "or Checkpointed(n), or a method of order two with interpretation='ito'")
+        if problem.method.velocity is not None:
+            raise TypeError(f"Backsolve: {problem.method!r} has a velocity of its own, and the adjoint equation here is that of "
+                            "q' = v; use Reversible(), Checkpointed(n) or Direct()")
         ys, parts = march(problem, initial, params)
         problem.stats.peak_states = 1
 

@@ -113,7 +113,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, **options: Any)
         sol = solve_arrays(field, y0, ts, params, **options)
         return sol.ys, sol.y1
 
-    call = Operation("solve", function, {"y0": y0, "params": params}, is_array)
+    call = Operation("interop.jax.solve", function, {"y0": y0, "params": params}, is_array)
     ys, structure = tree.flatten((tree.map(lambda x: like(x, len(save)), y0), tree.map(like, y0)))
     found = run(call, ys, (1, 0) if is_array(y0) else None)
     saved, y1 = tree.unflatten(structure, found)
@@ -141,5 +141,5 @@ def fixed_point(f: Callable, z0: Any, params: Any = None, x: Any = None, **optio
     0.9819
     """
     z, structure = tree.flatten(tree.map(like, z0))
-    call = Operation("fixed_point", equilibrium(f, options), {"z0": z0, "params": params, "x": x}, is_array)
+    call = Operation("interop.jax.fixed_point", equilibrium(f, options), {"z0": z0, "params": params, "x": x}, is_array)
     return tree.unflatten(structure, run(call, z))

@@ -1,6 +1,6 @@
 """What a solve, or a fixed point, is for another library: a function of a list of its arrays, with a pullback.
 
-    call = Operation("solve", function, {"y0": y0, "params": params}, is_array)
+    call = Operation("interop.torch.solve", function, {"y0": y0, "params": params}, is_array)
     call.arrays                     the leaves that belong to the other library, in a fixed order; call.names: what they are called
     call.value(plain)               the outputs of function, as a list, for NumPy (or CuPy) arrays in their place
     call.with_pull(plain, wanted)   the same, and the pullback from cotangents (None: zero) to those arrays that are wanted
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..engine import tree
 from ..engine.derivatives import vjp
@@ -46,6 +48,11 @@ class Operation:
         self.places = [i for i, x in enumerate(self.leaves) if is_array(x)]
         self.names = [paths[i] for i in self.places]
         self.arrays = [self.leaves[i] for i in self.places]
+        for path, x in zip(paths, self.leaves, strict=True):
+            if hasattr(x, "__dlpack__") and not is_array(x) and not isinstance(x, np.ndarray):
+                whose, library, first = type(x).__module__.partition(".")[0], name.split(".")[1], (self.names or ["no argument"])[0]
+                raise TypeError(f"{name}: {path} is an array of {whose}, and {first} is one of {library}; hand it over first, by "
+                                f"from_dlpack of {library}")
         self.made: Any = None                        # the structure of what the function returned last
 
     def trees(self, plain: Sequence[Any]) -> tuple:

@@ -91,24 +91,24 @@ def opened(x: Any) -> Any:
     return x
 
 
-def checked(call: Operation) -> Operation:
-    """All tensors on one device that has a solve, and of a dtype that it takes. The message names the tensor."""
+def checked(call: Operation, homes: tuple[str, ...]) -> Operation:
+    """All tensors on one device, of these kinds, and of a dtype that a solve takes. The message names the tensor."""
     first: tuple = ()
     for name, x in zip(call.names, call.arrays, strict=True):
-        if x.device.type not in ("cpu", "cuda"):
-            raise TypeError(f"interop.torch.{call.name}: {name} is on {x.device}; tensors are on the CPU or on a CUDA device")
+        if x.device.type not in homes:
+            raise TypeError(f"{call.name}: {name} is on {x.device}; it takes tensors on {' or '.join(homes)}")
         first = first or (name, x.device)
         if x.device != first[1]:
-            raise TypeError(f"interop.torch.{call.name}: {name} is on {x.device}, and {first[0]} is on {first[1]}; move one of them, "
+            raise TypeError(f"{call.name}: {name} is on {x.device}, and {first[0]} is on {first[1]}; move one of them, "
                             f"such as with {name}.to({str(first[1])!r})")
         if (x.is_floating_point() and x.dtype not in DTYPES) or x.is_complex():
-            raise TypeError(f"interop.torch.{call.name}: {name} has dtype {x.dtype}; float32 or float64 is solved")
+            raise TypeError(f"{call.name}: {name} has dtype {x.dtype}; float32 or float64 is solved")
     return call
 
 
-def run(call: Operation) -> Any:
+def run(call: Operation, homes: tuple[str, ...] = ("cpu", "cuda")) -> Any:
     """The outputs of an operation, in the form in which its function returns them."""
-    found = Run.apply(checked(call), *call.arrays)
+    found = Run.apply(checked(call, homes), *call.arrays)
     return tree.unflatten(call.made, list(found))
 
 
@@ -151,7 +151,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, **options: Any)
         stats.append((sol.ts, sol.stats))
         return sol.ys, sol.y1
 
-    call = Operation("solve", function, {"y0": y0, "params": opened(params)}, is_tensor)
+    call = Operation("interop.torch.solve", function, {"y0": y0, "params": opened(params)}, is_tensor)
     solver = solve_arrays if not any(x.device.type == "cuda" for x in call.arrays) else on_gpu()
     ys, y1 = run(call)
     return Solved(stats[-1][0], ys, y1, stats[-1][1])
@@ -185,7 +185,7 @@ def fixed_point(f: Callable, z0: Any, params: Any = None, x: Any = None, **optio
     0.981888
     """
     trees = {"z0": z0, "params": opened(params), "x": opened(x)}
-    return run(Operation("fixed_point", equilibrium(f, options), trees, is_tensor))
+    return run(Operation("interop.torch.fixed_point", equilibrium(f, options), trees, is_tensor), ("cpu",))
 
 
 class Layer(torch.nn.Module):

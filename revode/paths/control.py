@@ -37,12 +37,13 @@ class LinearPath:
 
     Parameters
     ----------
-    times : (length,) strictly increasing, at least two; one grid for all series.
+    times : (length,) strictly increasing, at least two, one grid for all series; or (..., length), each series its own, which
+        stands still before its first time and behind its last.
     values : (..., length, channels) floats, NaN where nothing was observed. All is computed and returned in their
         dtype, but the share x of an interval, which is computed in float64.
     time : True puts the time in front of the channels, as channel 0.
 
-    Attributes: times (knots,) float64 and values (..., knots, channels), the knots of the path, gaps filled, read-only.
+    Attributes: times (knots,) or (..., knots) float64 and values (..., knots, channels), the knots, gaps filled, read-only.
     Raises ValueError for times that do not increase, shapes that do not fit, a channel never observed, infinities.
 
     Cost: 10 (cubic: 20) microseconds a call for small values; nothing but the knots is stored.
@@ -68,14 +69,16 @@ class LinearPath:
 
     def __repr__(self) -> str:
         *batch, length, channels = self.values.shape
-        return (f"{type(self).__name__}({length} knots on [{self.times[0]:.6g}, {self.times[-1]:.6g}], "
+        return (f"{type(self).__name__}({length} knots on [{self.times.min():.6g}, {self.times.max():.6g}], "
                 f"{channels} channels, batch {tuple(batch)}, {self.values.dtype})")
 
     def knots(self, times: Any, values: Any) -> tuple[Any, Any]:
         """The knots of the path from the checked data."""
         before, after = neighbours(values)
-        span = times[after] - times[before]
-        x = ((times[:, None] - times[before]) / np.where(span > 0, span, 1.0)).astype(values.dtype)
+        at, there = times[..., None], np.broadcast_to(times[..., None], values.shape)
+        start, end = (np.take_along_axis(there, index, -2) for index in (before, after))
+        span = end - start
+        x = ((at - start) / np.where(span > 0, span, 1.0)).astype(values.dtype)
         low, high = (np.take_along_axis(values, index, -2) for index in (before, after))
         values = np.where(span > 0, (1 - x) * low + x * high, low)
         return times, with_time(times, values) if self.time else values
@@ -85,24 +88,53 @@ class LinearPath:
 
         d and x have axes of length 1 to meet values, and their dtype. At a knot it is the interval that begins there.
         """
-        times = self.times
+        times, own = self.times, self.times.ndim > 1
         given = np.asarray(t)
         t = given.astype(np.float64)
         # A stage's time may be off by its rounding (float32 in a float32 solve); further out there is no path.
         eps = np.finfo(given.dtype if given.dtype.kind == "f" else np.float64).eps
-        slack = 4 * eps * max(abs(times[0]), abs(times[-1]))
-        if not ((t >= times[0] - slack) & (t <= times[-1] + slack)).all():
-            raise ValueError(f"{type(self).__name__}: t={given} is outside the data's times, {times[0]:.9g} to "
-                             f"{times[-1]:.9g}; solve within them, or give data that reach further")
-        t = np.minimum(np.maximum(t, times[0]), times[-1])          # np.clip is slower for one number
+        begin, end = (times.min(), times.max()) if own else (times[0], times[-1])
+        slack = 4 * eps * max(abs(begin), abs(end))
+        if not ((t >= begin - slack) & (t <= end + slack)).all():
+            raise ValueError(f"{type(self).__name__}: t={given} is outside the data's times, {begin:.9g} to "
+                             f"{end:.9g}; solve within them, or give data that reach further")
+        t = np.minimum(np.maximum(t, begin), end)                   # np.clip is slower for one number
+        if own:
+            return self.own_interval(t)
         i = np.minimum(times.searchsorted(t, side="right") - 1, len(times) - 2)
         d = times[i + 1] - times[i]
         x = (t - times[i]) / d
         axes = t.shape + (1,) * (self.values.ndim - 1)
         return i, d.reshape(axes).astype(self.values.dtype), x.reshape(axes).astype(self.values.dtype)
 
+    def own_interval(self, t: Any) -> tuple[Any, Any, Any]:
+        """interval(), of each series its own: i is (*t.shape, ...). Where a series stands still, x is 0 or 1."""
+        times, dtype = self.times, self.values.dtype
+        t = t.reshape(t.shape + (1,) * (times.ndim - 1))
+        i = np.clip((times <= t[..., None]).sum(-1) - 1, 0, times.shape[-1] - 2)
+        low, high = self.knot(i), self.knot(i + 1)
+        x = np.clip((t - low) / (high - low), 0.0, 1.0)
+        return i, (high - low)[..., None].astype(dtype), x[..., None].astype(dtype)
+
+    def knot(self, i: Any) -> Any:
+        """The times of knots number i."""
+        if self.times.ndim == 1:
+            return self.times[i]
+        return np.take_along_axis(np.broadcast_to(self.times, (*i.shape[:i.ndim + 1 - self.times.ndim], *self.times.shape)),
+                                  i[..., None], -1)[..., 0]
+
+    def moves(self, t: Any) -> Any:
+        """Whether each series moves at times t, for a derivative: 1 or 0, or True where all series have the same times."""
+        if self.times.ndim == 1:
+            return True
+        t = np.asarray(t, np.float64).reshape(np.shape(t) + (1,) * (self.times.ndim - 1))
+        return ((t >= self.times[..., 0]) & (t <= self.times[..., -1]))[..., None]
+
     def at(self, i: Any) -> Any:
         """Knots number i, time first: (*i.shape, ..., channels)."""
+        if self.times.ndim > 1:
+            whole = np.broadcast_to(self.values, (*i.shape[:i.ndim + 1 - self.times.ndim], *self.values.shape))
+            return np.take_along_axis(whole, i[..., None, None], -2)[..., 0, :]
         if i.ndim == 0:
             return self.values[..., i, :]
         return np.moveaxis(self.values, -2, 0)[i]
@@ -118,7 +150,7 @@ class LinearPath:
     def derivative(self, t: Any) -> Any:
         """X'(t), shape (*t.shape, ..., channels). At a knot the slope to its right (to its left at the last one)."""
         i, d, _ = self.interval(t)
-        return (self.at(i + 1) - self.at(i)) / d
+        return (self.at(i + 1) - self.at(i)) / d * self.moves(t)
 
     def increment(self, t0: Any, t1: Any) -> Any:
         """X(t1) - X(t0), shape (*t.shape, ..., channels); t1 may be before t0."""
@@ -152,15 +184,16 @@ class Rectilinear(LinearPath):
     def knots(self, times: Any, values: Any) -> tuple[Any, Any]:
         before, _ = neighbours(values)
         values = np.take_along_axis(values, before, -2)
-        middles = times[:-1] + 0.5 * (times[1:] - times[:-1])
-        if not (np.all(times[:-1] < middles) and np.all(middles < times[1:])):
+        low, high = times[..., :-1], times[..., 1:]
+        middles = low + 0.5 * (high - low)
+        if not (np.all(low < middles) and np.all(middles < high)):
             raise ValueError("Rectilinear: two times are neighbouring floating-point numbers, with no room for a knot "
                              "between; merge those observations")
         stepped = np.repeat(values, 2, axis=-2)[..., :-1, :]
         if self.time:
-            stepped = with_time(np.repeat(times, 2)[1:], stepped)
-        knots = np.empty(2 * len(times) - 1)
-        knots[::2], knots[1::2] = times, middles
+            stepped = with_time(np.repeat(times, 2, axis=-1)[..., 1:], stepped)
+        knots = np.empty((*times.shape[:-1], 2 * times.shape[-1] - 1))
+        knots[..., ::2], knots[..., 1::2] = times, middles
         return knots, stepped
 
 
@@ -193,7 +226,7 @@ class HermiteCubic(LinearPath):
         """X_i, X_{i+1}, the slope m_{i-1} and its change m_i - m_{i-1}."""
         low, high = self.at(i), self.at(i + 1)
         j = np.maximum(i - 1, 0)
-        length = (self.times[j + 1] - self.times[j]).reshape(d.shape).astype(d.dtype)
+        length = (self.knot(j + 1) - self.knot(j)).reshape(d.shape).astype(d.dtype)
         slope = (self.at(j + 1) - self.at(j)) / length
         return low, high, slope, (high - low) / d - slope
 
@@ -207,7 +240,7 @@ class HermiteCubic(LinearPath):
         """X'(t) = m_{i-1} + (m_i - m_{i-1}) x (4 - 3 x), shape (*t.shape, ..., channels)."""
         i, d, x = self.interval(t)
         _, _, slope, change = self.bend(i, d)
-        return slope + change * (x * (4 - 3 * x))
+        return (slope + change * (x * (4 - 3 * x))) * self.moves(t)
 
 
 def neighbours(values: Any) -> tuple[Any, Any]:
@@ -225,7 +258,7 @@ def neighbours(values: Any) -> tuple[Any, Any]:
 
 def with_time(times: Any, values: Any) -> Any:
     """values with the times in front as channel 0."""
-    column = np.broadcast_to(times.astype(values.dtype)[:, None], (*values.shape[:-1], 1))
+    column = np.broadcast_to(times.astype(values.dtype)[..., None], (*values.shape[:-1], 1))
     return np.concatenate([column, values], axis=-1)
 
 
@@ -242,19 +275,13 @@ def checked(name: str, times: Any, values: Any) -> tuple[Any, Any]:
     if values.dtype not in (np.float32, np.float64):
         raise ValueError(f"{name}: values are {values.dtype}; give float32 or float64, with NaN where nothing was "
                          "observed")
-    if times.ndim != 1 or len(times) < 2:
+    if times.ndim < 1 or times.shape[-1] < 2:
         raise ValueError(f"{name}: times of shape {times.shape}; give (length,) times, at least two")
-    if values.ndim < 2 or values.shape[-2] != len(times):
-        raise ValueError(f"{name}: values of shape {values.shape} for {len(times)} times; give (..., length, channels) "
-                         f"with length {len(times)}")
-    if not np.isfinite(times).all():
-        i = int(np.argmin(np.isfinite(times)))
-        raise ValueError(f"{name}: times[{i}] = {times[i]}; give finite times (missing observations belong in "
-                         "values, as NaN)")
-    if not np.all(np.diff(times) > 0):
-        i = int(np.argmin(np.diff(times) > 0))
-        raise ValueError(f"{name}: times[{i}] = {times[i]} is followed by {times[i + 1]}; sort the observations by "
-                         "time, and merge those of the same time")
+    if values.ndim < 2 or values.shape[:-1] != (times.shape if times.ndim > 1 else (*values.shape[:-2], len(times))):
+        own = f", or {(*times.shape, 'channels')} where each series has its own times" if times.ndim > 1 else ""
+        raise ValueError(f"{name}: values of shape {values.shape} for {times.shape[-1]} times; give (..., length, channels) "
+                         f"with length {times.shape[-1]}{own}")
+    checked_times(name, times)
     if np.isinf(values).any():
         raise ValueError(f"{name}: values has an infinite entry at {first(np.isinf(values))}; mark missing values as "
                          "NaN")
@@ -263,6 +290,22 @@ def checked(name: str, times: Any, values: Any) -> tuple[Any, Any]:
         raise ValueError(f"{name}: channel {channel} of series {tuple(series)} was never observed; leave the channel "
                          "out, or give it one value")
     return times, values
+
+
+def checked_times(name: str, times: Any) -> None:
+    """Finite and increasing, in each series."""
+    bad = ~np.isfinite(times).all(-1) | ~(np.diff(times, axis=-1) > 0).all(-1)
+    if not bad.any():
+        return
+    times = times[first(bad)] if times.ndim > 1 else times
+    if not np.isfinite(times).all():
+        i = int(np.argmin(np.isfinite(times)))
+        raise ValueError(f"{name}: times[{i}] = {times[i]}; give finite times (missing observations belong in "
+                         "values, as NaN)")
+    if not np.all(np.diff(times) > 0):
+        i = int(np.argmin(np.diff(times) > 0))
+        raise ValueError(f"{name}: times[{i}] = {times[i]} is followed by {times[i + 1]}; sort the observations by "
+                         "time, and merge those of the same time")
 
 
 def first(where: Any) -> tuple[int, ...]:

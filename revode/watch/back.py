@@ -28,6 +28,9 @@ class RoundTrip(NamedTuple):
     ulps: float          # the same in units of the last place of the largest entry of the state
     step: int            # where: the index into the grid
 
+    def __repr__(self) -> str:
+        return f"RoundTrip(absolute={self.absolute:.2g}, ulps={self.ulps:.4g}, step={self.step})"
+
 
 class Back:
     """Watches a reverse sweep. It is shown states and cotangents at `looks`, and what had been there beside what came back.
@@ -71,9 +74,9 @@ class Back:
         # a loss that looks at the companion itself has a cotangent there which is no parasite
         self.aside = any(bool(a.any()) for name, a in a_parts.items() if name not in outputs)
 
-    def groups(self, last: int, first: int, parts: Parts) -> list[list[int]]:
-        """The looks at last - 1 .. first, last first, as many together as there is room for."""
-        return groups_between(self.looks, first, last, self.width, 2 * sum(x.nbytes for x in parts.values()))
+    def groups(self, last: int, first: int, parts: Parts, room: int = ROOM) -> list[list[int]]:
+        """The looks at last - 1 .. first, last first, as many together as there is room for, in bytes."""
+        return groups_between(self.looks, first, last, self.width, 2 * sum(x.nbytes for x in parts.values()), room)
 
     def see(self, ns: list[int], parts: Parts, cotangents: Parts) -> None:
         """States and cotangents on the way back, in arrays with an axis of grid points first."""

@@ -61,9 +61,9 @@ def windows(ns: tuple[int, ...], width: int) -> tuple[np.ndarray, list[int], tup
     return at, middle, tuple(ns[i] for i in middle)
 
 
-def grouped(ns: list[int], width: int, nbytes: int) -> list[list[int]]:
+def grouped(ns: list[int], width: int, nbytes: int, room: int = ROOM) -> list[list[int]]:
     """ns in lists as long as there is room for, one at least, none of which ends between neighbours; nbytes: of one look."""
-    most = max(1, ROOM // max(1, nbytes))
+    most = max(1, room // max(1, nbytes))
     if len(ns) <= most:
         return [ns]
     found: list[list[int]] = [[]]
@@ -75,9 +75,9 @@ def grouped(ns: list[int], width: int, nbytes: int) -> list[list[int]]:
 
 
 @lru_cache(64)
-def groups_between(ns: tuple[int, ...], first: int, last: int, width: int, nbytes: int) -> list[list[int]]:
+def groups_between(ns: tuple[int, ...], first: int, last: int, width: int, nbytes: int, room: int = ROOM) -> list[list[int]]:
     """Those of ns in first .. last - 1, grouped."""
-    return grouped([n for n in ns if first <= n < last], width, nbytes)
+    return grouped([n for n in ns if first <= n < last], width, nbytes, room)
 
 
 @lru_cache(64)

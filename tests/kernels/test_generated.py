@@ -89,7 +89,7 @@ def test_blocks_of_outputs_are_as_wide_as_the_threads_allow():
 
 # ------------------------------------------------------------------ arrays of another device
 
-def pretended(log: list) -> fused.Device:
+def pretended() -> fused.Device:
     """The shim behind arrays with CuPy's refusals: a number of the host that slips into them is an error."""
     def there(function: Any) -> Any:
         return lambda *args, **more: wrap(function(*unwrap_tree(args), **more))
@@ -97,7 +97,6 @@ def pretended(log: list) -> fused.Device:
     def asarray(x: Any, dtype: Any = None) -> Any:
         if isinstance(x, FakeArray):
             return x if dtype in (None, x.dtype) else x.astype(dtype)
-        log.append(np.asarray(x).nbytes)
         return FakeArray(np.array(x, dtype))
 
     def function(text: str, shared: int, real: str, mode: str) -> Any:
@@ -117,8 +116,7 @@ def test_arrays_stay_where_they_are(name, home):
     params = {key: x.astype(dtype) for key, x in params.items()}
     if home == "device":
         y0, params = rv.tree.map(put, (y0, params))
-    log: list[int] = []
-    backend: Any = fused.Fusing("fused", False, True, True, None, pretended(log), ())
+    backend: Any = fused.Fusing("fused", False, True, True, None, pretended(), ())
 
     def loss(y0: Any, params: Any) -> Any:
         sol = rv.solve(f, y0, TS, params, method=method, save=[0, 2, 5], **options, backend=backend)
@@ -128,8 +126,6 @@ def test_arrays_stay_where_they_are(name, home):
     found = rv.tree.flatten((ys.value if hasattr(ys, "value") else ys, grads))[0]
     assert {type(x) for x in found} == {np.ndarray if home == "host" else FakeArray}
     same((value.get() if home == "device" else value, *(x.get() if home == "device" else x for x in found)), name)
-    if home == "device":           # the grid, the increments of a control and indices; no state, no weights
-        assert max(log) <= (8 * 33 * 8 if name == "heun" else 5 * 11 * 16 * 2 * 8)
 
 
 def test_what_reaches_the_driver(monkeypatch):

@@ -1,7 +1,11 @@
 """The pretended CuPy refuses what a driver would take, and crash."""
+from typing import Any
+
 import numpy as np
 import pytest
 
+import revode
+import revode_cuda as rv
 from revode_cuda import compile, host, kernels
 from tests.pretended_cupy import DONE, pretended
 
@@ -38,3 +42,63 @@ def test_arguments_and_shared_memory_are_checked(args: tuple, shared: int, said:
         compile.function(SOURCE, "k", shared=60_000)                   # which takes nothing back
         function((1, 1, 1), (32, 1, 1), (np.int64(3), arrays["x"], np.int32(1)), shared_mem=100_000)
         assert arrays["x"].get()[0] == 4.0
+
+
+def net(t: Any, y: Any, p: Any) -> Any:
+    return np.tanh(y @ p["W"] + p["b"]) @ p["V"] + p["c"]
+
+
+@pytest.mark.parametrize("method", [rv.ReversibleHeun(), rv.Coupled("midpoint")], ids=repr)
+def test_a_warm_training_step_is_a_dozen_operations(method: Any) -> None:
+    """Down, a solve, up; down, the way back, up: whatever the number of leaves, saved states and steps. Not counted is what the
+    loss does itself. Two launches, four waits: for y0 and params, the solve, the cotangent, and the gradient."""
+    rng = np.random.default_rng(0)
+    params = {"W": rng.normal(size=(3, 8)), "b": rng.normal(size=8), "V": rng.normal(size=(8, 3)), "c": rng.normal(size=3)}
+    y0, a = rng.normal(size=(2, 37, 3))
+    ts, counts = np.linspace(0.0, 0.5, 41), []
+    with pretended() as cupy:
+        there, a_there = rv.to_device((y0, params)), cupy.asarray(np.stack([a, 0 * a, a]))
+        for _ in range(3):
+            del DONE[:]
+            ys, pull = rv.vjp(lambda y0, p: rv.solve(net, y0, ts, p, method=method, save=[7, 20, 40], backend="fused",
+                                                     arithmetic="strict").ys, *there)
+            grads = pull(a_there)
+            counts.append((len(DONE) - DONE.count("wait"), DONE.count("wait"), DONE.count("run")))
+        found = rv.to_host((ys, grads))
+    print(f"operations, waits and launches: {counts}")
+    assert counts[-1][0] <= 15 and counts[-1][1:] == (4, 2)
+    ys, pull = rv.vjp(lambda y0, p: rv.solve(net, y0, ts, p, method=method, save=[7, 20, 40], backend="native",
+                                             arithmetic="strict").ys, y0, params)
+    for x, y in zip(rv.tree.flatten(found)[0], rv.tree.flatten((ys, pull(np.stack([a, 0 * a, a]))))[0], strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_step_of_adamw_is_one_kernel_with_the_bits_of_numpy(dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    params = {"W": rng.normal(size=(3, 8)).astype(dtype), "more": [rng.normal(size=n).astype(dtype) for n in (8, 1)]}
+    grads = [rv.tree.map(lambda x: rng.normal(size=x.shape).astype(dtype), params) for _ in range(3)]
+    host = revode.optim.adamw(lambda n: 0.1 / (n + 1), 0.01)
+    desired, state = params, host.init(params)
+    with pretended():
+        ours = rv.optim.adamw(lambda n: 0.1 / (n + 1), 0.01)
+        found = rv.to_device(params)
+        theirs = ours.init(found)
+        for g in grads:
+            before, given = found, rv.to_device(g)
+            del DONE[:]
+            found, theirs = ours.update(found, given, theirs)
+            assert DONE == ["concatenate"] * 4 + ["adamw"]
+            desired, state = host.update(desired, g, state)
+        ends = rv.to_host((found, theirs)), (desired, state)
+        for x, y in zip(*(rv.tree.flatten(end)[0] for end in ends), strict=True):
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y)
+        assert (rv.to_host(before)["W"] != rv.to_host(found)["W"]).all()               # what was given is as it was
+        one = rv.to_device(params["W"])
+        ours.update(one, rv.to_device(grads[0]["W"]), ours.init(one))
+        np.testing.assert_array_equal(rv.to_host(one), params["W"])
+        del DONE[:]
+        masked = rv.optim.adamw(0.1, 0.01, mask=lambda x: np.ndim(x) > 1)
+        masked.update(found, given, masked.init(found))
+        assert "adamw" not in DONE and len(DONE) > 20

@@ -18,7 +18,7 @@ DONE notes what a GPU would have to do: an entry for each kernel and each copy, 
 from __future__ import annotations
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -38,12 +38,21 @@ FUNCTIONS = {                      # NumPy functions that CuPy has under the sam
 MISSING = {np.spacing, np.vecdot, np.matvec, np.vecmat} if hasattr(np, "vecmat") else {np.spacing}
 
 
+class Pointer(NamedTuple):
+    buffer: Any
+    offset: int
+
+    def __add__(self, more: Any) -> Any: return Pointer(self.buffer, self.offset + more)
+
+
 class FakeArray:
     """An ndarray on a pretended device."""
-    __slots__ = ("_host",)
+    __slots__ = ("_base", "_host")
 
-    def __init__(self, host: np.ndarray) -> None:
-        self._host = host
+    def __init__(self, host: Any, dtype: Any = None, memptr: Any = None) -> None:
+        """From an ndarray, or, as in CuPy, a shape and a dtype of what lies somewhere."""
+        self._host = host if memptr is None else np.ndarray(host, dtype, memptr.buffer, memptr.offset)
+        self._base = self._host.base if memptr is None else None
 
     # ---------------------------------------------------------------- protocols
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
@@ -84,9 +93,20 @@ class FakeArray:
         DONE.extend(("copy", "wait"))
         return bool(self._host)
 
-    def get(self, blocking: bool = True) -> np.ndarray:
+    def get(self, blocking: bool = True, out: Any = None) -> np.ndarray:
         DONE.extend(("copy", "wait") if blocking else ("copy",))
-        return self._host.copy()
+        if out is None:
+            return self._host.copy()
+        if out.shape != self.shape or out.dtype != self.dtype or not out.flags.c_contiguous:
+            raise ValueError("get: out is another kind of array")
+        out[...] = self._host
+        return out
+
+    def set(self, host: np.ndarray) -> None:
+        if type(host) is not np.ndarray or host.shape != self.shape or host.dtype != self.dtype or not host.flags.c_contiguous:
+            raise ValueError("set: another kind of array")
+        DONE.append("copy")
+        self._host[...] = host
 
     # ---------------------------------------------------------------- operators
     def __add__(self, other: Any) -> Any: return np.add(self, other)
@@ -138,7 +158,8 @@ class FakeArray:
     nbytes = property(lambda self: self._host.nbytes)
     strides = property(lambda self: self._host.strides)
     T = property(lambda self: wrap(self._host.T))
-    base = property(lambda self: None if self._host.base is None else FakeArray(self._host.base))
+    base = property(lambda self: None if self._base is None else FakeArray(self._base))
+    data = property(lambda self: Pointer(self._host.data, 0))
     flags = property(lambda self: SimpleNamespace(c_contiguous=self._host.flags.c_contiguous))
 
     def _made(self, what: str, found: Any) -> Any:

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.interpolate import CubicHermiteSpline
 
+import revode as rv
 from revode.paths import HermiteCubic, LinearPath, Rectilinear
 
 KINDS = [LinearPath, Rectilinear, HermiteCubic]
@@ -246,7 +247,7 @@ def test_times_may_be_off_by_their_rounding_and_no_more():
      r"values of shape \(3, 2\) for 2 times; give \(..., length, channels\) with length 2"),
     ([0.0, 1.0], np.zeros(2), r"values of shape \(2,\) for 2 times"),
     ([0.0], np.zeros((1, 2)), r"times of shape \(1,\); give \(length,\) times, at least two"),
-    (np.zeros((2, 2)), np.zeros((2, 2)), r"times of shape \(2, 2\)"),
+    (np.zeros((2, 2)), np.zeros((2, 2)), r"values of shape \(2, 2\) for 2 times; .* or \(2, 2, 'channels'\)"),
     ([0.0, 1.0, 1.0], np.zeros((3, 2)), r"times\[1\] = 1.0 is followed by 1.0; sort the observations"),
     ([0.0, 2.0, 1.0], np.zeros((3, 2)), r"times\[1\] = 2.0 is followed by 1.0"),
     ([0.0, np.nan, 1.0], np.zeros((3, 2)), r"times\[1\] = nan; give finite times"),
@@ -279,3 +280,56 @@ def test_a_path_keeps_its_own_copy_and_cannot_be_changed(kind):
     knots = 17 if kind is Rectilinear else 9
     assert repr(path).startswith(f"{kind.__name__}({knots} knots on [")
     assert repr(path).endswith("2 channels, batch (), float64)")
+
+
+# ------------------------------------------------------------------------------------------ times of their own for each series
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_series_with_times_of_their_own_are_each_what_they_are_alone(kind, dtype):
+    """In bits inside of their own times; outside they stand still at their first and last values."""
+    rng = np.random.default_rng(8)
+    times = np.stack([np.stack([series(length=7, seed=10 * i + j)[0] for j in range(3)]) for i in range(2)])
+    values = series(length=7, gaps=0.4)[1].astype(dtype)
+    path = kind(times, values, time=True)
+    assert path.values.shape[:2] == path.times.shape[:2] == (2, 3) and path.values.dtype == dtype
+    t = rng.uniform(times.min(), times.max(), 40)
+    X, dX, single = path.evaluate(t), path.derivative(t), path.evaluate(t[3])
+    assert X.shape == dX.shape == (40, 2, 3, 3) and X.dtype == dX.dtype == dtype
+    np.testing.assert_array_equal(single, X[3])
+    np.testing.assert_array_equal(path.increment(t[:3], t[3:6]), X[3:6] - X[:3])
+    for at in np.ndindex(2, 3):
+        alone, own = kind(times[at], values[at], time=True), times[at]
+        inside = (t >= own[0]) & (t <= own[-1])
+        np.testing.assert_array_equal(X[(inside, *at)], alone.evaluate(t[inside]))
+        np.testing.assert_array_equal(dX[(inside, *at)], alone.derivative(t[inside]))
+        assert not dX[(~inside, *at)].any()
+        for x, moment in zip(X[(~inside, *at)], t[~inside], strict=True):
+            np.testing.assert_array_equal(x, alone.evaluate(own[0] if moment < own[0] else own[-1]))
+
+
+@pytest.mark.parametrize("kind, how", [(HermiteCubic, {}), (HermiteCubic, {"backend": "replay"}), (LinearPath, {"backend": "replay"})])
+def test_a_controlled_equation_of_such_series_is_that_of_each(kind, how):
+    rng = np.random.default_rng(9)
+    times = np.cumsum(rng.uniform(0.2, 0.5, (3, 6)), -1)
+    times = (times - times[:, :1]) / (times[:, -1:] - times[:, :1])                   # all from 0 to 1
+    values, y0, W = rng.normal(size=(3, 6, 2)), rng.normal(size=(3, 2)), rng.normal(size=(2, 4))
+    field = lambda t, y, p: np.reshape(np.tanh(y @ p), (*y.shape, 2))
+    ts = np.unique(times)
+
+    def end(y0, W, control):
+        return np.sum(np.cos(rv.solve(field, y0, ts, W, control=control, **how).y1))
+
+    value, (ay, aW) = rv.value_and_grad(end, argnums=(0, 1))(y0, W, kind(times, values))
+    alone = [rv.value_and_grad(end, argnums=(0, 1))(y0[i:i + 1], W, kind(times[i], values[i:i + 1])) for i in range(3)]
+    # some 15 steps of 4 stages, 20 operations each
+    np.testing.assert_allclose(value, sum(v for v, _ in alone), rtol=0, atol=2e3 * EPS[np.float64])
+    np.testing.assert_allclose(ay, np.concatenate([g[0] for _, g in alone]), rtol=0, atol=2e4 * EPS[np.float64])
+    np.testing.assert_allclose(aW, sum(g[1] for _, g in alone), rtol=0, atol=2e4 * EPS[np.float64])
+
+
+def test_times_of_their_own_have_to_fit():
+    with pytest.raises(ValueError, match=r"or \(2, 5, 'channels'\) where each series has its own times"):
+        LinearPath(np.tile(np.arange(5.0), (2, 1)), np.zeros((3, 5, 1)))
+    with pytest.raises(ValueError, match=r"times\[2\] = 3.0 is followed by 1.0"):
+        LinearPath([[0.0, 1.0, 2.0, 3.0], [0.0, 2.0, 3.0, 1.0]], np.zeros((2, 4, 1)))

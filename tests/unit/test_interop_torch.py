@@ -152,10 +152,20 @@ def test_refusals_name_the_tensor(change: Callable, says: str) -> None:
 def test_two_devices_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is a GPU: its tensors are stood in for by those without memory."""
     y0, params = tensors()
-    call = interop.Operation("solve", field, {"y0": y0, "params": params}, interop.is_tensor)
+    call = interop.Operation("interop.torch.solve", field, {"y0": y0, "params": params}, interop.is_tensor)
     call.arrays[1] = type("OnGPU", (), {"device": torch.device("cuda:0"), "dtype": torch.float64})()
     with pytest.raises(TypeError, match=r"params\['W'\] is on cuda:0, and y0 is on cpu; move one of them"):
-        interop.checked(call)
+        interop.checked(call, ("cpu", "cuda"))
+
+
+def test_an_array_of_another_library_is_named() -> None:
+    """CuPy's beside tensors on the CPU, say."""
+    other = type("ndarray", (), {"__module__": "cupy.core", "__dlpack__": None})()
+    y0, params = tensors()
+    with pytest.raises(TypeError, match=r"interop.torch.solve: params\['W'\] is an array of cupy, and y0 is one of torch"):
+        interop.solve(field, y0, TS, {**params, "W": other})
+    with pytest.raises(TypeError, match=r"interop.torch.fixed_point: z0 is on meta; it takes tensors on cpu"):
+        interop.fixed_point(lambda z, p, x: z, y0.to("meta"))
 
 
 def test_there_is_no_second_derivative() -> None:

@@ -45,6 +45,7 @@ def test_every_operation_that_has_a_pullback_has_a_tangent() -> None:
 LAYERS = {
     "softmax": (lambda x: nn.softmax(x), (2, 5)),
     "layer_norm": (lambda x: nn.layer_norm(x, np.arange(1.0, 6.0), np.ones(5)), (2, 5)),
+    "layer_norm with weights": (lambda x: nn.layer_norm(x[:2], x[2], x[3]), (4, 5)),
     "gelu": (lambda x: nn.gelu(x), (7,)),
     "gelu_tanh": (lambda x: nn.gelu_tanh(x), (7,)),
     "attention": (lambda x: nn.attention(x[0], x[1], x[2], causal=True), (3, 2, 4, 3)),
@@ -56,14 +57,19 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_a_layer_against_central_differences(layer: str) -> None:
+def test_a_layer_against_central_differences(layer: str, caplog: pytest.LogCaptureFixture) -> None:
     """The complex step does not get through their code; eps^(2/3) is what is left of central differences, times 100."""
+    caplog.set_level("INFO", logger="revode")
     fn, shape = LAYERS[layer]
     rng = np.random.default_rng(1)
     x, v = rng.standard_normal(shape), rng.standard_normal(shape)
     h = EPS ** (1 / 3)
     truth = (fn(x + h * v) - fn(x - h * v)) / (2 * h)
     assert np.max(np.abs(rv.jvp(fn)(x, v) - truth)) < 100 * EPS ** (2 / 3) * np.max(np.abs(truth))
+    assert "central differences" not in caplog.text          # by rules of their own
+    # and a direction in float32: some hundred roundings
+    single = rv.jvp(fn)(x.astype(np.float32), v.astype(np.float32))
+    assert np.max(np.abs(single - truth)) < 300 * 2.0 ** -24 * np.max(np.abs(truth))
 
 
 # ---------------------------------------------------------------------------------------- through solves
@@ -295,13 +301,18 @@ def test_custom_operations(caplog: pytest.LogCaptureFixture) -> None:
     assert rv.jvp(lambda x: given(x, 2.0))(np.array(3.0), np.array(1.0)) == 7.0
 
     def outside(x: Any) -> Any:
-        value = np.array([float(v) ** 3 for v in np.asarray(x)])             # a loop of Python's numbers: no tensor gets through
+        value = np.array([float(v) ** 3 for v in np.asarray(x)], x.dtype)    # a loop of Python's numbers: no tensor gets through
         return value, lambda g: (3 * g * np.asarray(x) ** 2,)
 
     with caplog.at_level("INFO", logger="revode"):
         found = rv.jvp(rv.custom_vjp(outside))(np.array([0.5, -2.0]), np.array([1.0, 2.0]))
     assert np.allclose(found, [0.75, 24.0], rtol=1e-8)
     assert "central differences" in caplog.text
+    # taken in float64, of what moves alone
+    single = rv.jvp(rv.custom_vjp(outside))(np.array([0.5, -2.0], np.float32), np.array([1.0, 2.0], np.float32))
+    assert single.dtype == np.float32
+    assert np.allclose(single, [0.75, 24.0], rtol=1e-6)
+    assert rv.jvp(rv.custom_vjp(outside))(np.array([0.5]), np.array([0.0])).tolist() == [0.0]
     assert rv.jvp(lambda x: np.sum(x * rv.stop_gradient(x)))(np.array([2.0]), np.array([1.0])) == 2.0
 
 

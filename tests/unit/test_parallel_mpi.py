@@ -25,11 +25,15 @@ BESIDE = Path(sys.executable).parent / "mpiexec"                 # of the wheel 
 MPIEXEC = str(BESIDE) if BESIDE.exists() else shutil.which("mpiexec")
 pytestmark = pytest.mark.skipif(MPIEXEC is None, reason="there is no mpiexec")
 ROOT = Path(__file__).parents[2]
+# Open MPI asks before it runs as root, or more ranks than there are cores.
+ENV = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMPI_ALLOW_RUN_AS_ROOT": "1",
+       "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+       "OMPI_MCA_rmaps_base_oversubscribe": "1"}
 
 
 def mpiexec(ranks: int, *words: str, **options) -> subprocess.CompletedProcess:
     return subprocess.run([str(MPIEXEC), "-n", str(ranks), sys.executable, *words], capture_output=True, text=True, timeout=60,
-                          cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}, **options)
+                          cwd=ROOT, env=ENV, **options)
 
 
 def test_processes_have_the_bits_of_threads() -> None:
@@ -56,7 +60,7 @@ def children(pid: int) -> list[int]:
 def ended(ranks: int, path: Path, end, iterations: int = 5000) -> tuple[int, str, float]:
     """A training that something ends once it has written a checkpoint: the status, what was said, and the seconds."""
     words = *TRAIN, str(iterations), "--checkpoint", str(path)
-    with subprocess.Popen([str(MPIEXEC), "-n", str(ranks), sys.executable, *words], cwd=ROOT,
+    with subprocess.Popen([str(MPIEXEC), "-n", str(ranks), sys.executable, *words], cwd=ROOT, env=ENV,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as job:
         begin = time.monotonic()
         while not path.exists() and job.poll() is None and time.monotonic() - begin < 60:
@@ -88,7 +92,11 @@ def test_a_lost_rank_ends_all_and_what_was_written_goes_on(tmp_path: Path) -> No
 
 def test_ctrl_c_ends_all_and_keeps_what_there_is(tmp_path: Path) -> None:
     status, said, seconds = ended(2, tmp_path / "run.npz", lambda job: job.send_signal(signal.SIGINT))
-    assert status == 130 and seconds < 10.0 and "Ended early (interrupted)" in said, said
+    assert status != 0 and seconds < 10.0, said
+    assert rv.load(tmp_path / "run.npz")["rows"]
+    if "HYDRA" in subprocess.run([str(MPIEXEC), "--version"], capture_output=True, text=True).stdout:
+        # MPICH passes Ctrl-C on; Open MPI ends the ranks itself, and the checkpoint is what there is.
+        assert status == 130 and "Ended early (interrupted)" in said, said
 
 
 FAILING = """

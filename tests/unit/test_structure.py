@@ -69,7 +69,7 @@ BUDGET = {
     "solve": 165,                                       # a Solution says what it is in one line, and as a table
     "adaptive": 260,                 # the search for a grid, apart from who attempts a step
     "driving": 100,
-    "paths": 425,
+    "paths": 460,                    # series with times of their own, windows of a path
     "advise": 320,
     "analysis": 155,
     "nn": 110,
