@@ -77,6 +77,8 @@ class Backend:
         """
         if direction == "forward" and problem.adaptive is not None and not problem.adaptive.arrived(problem):
             direction = "search"
+        elif not problem.N:
+            return None                                        # no steps, no program
         return self.runner(direction, _steps().DIRECTIONS[direction], problem, parts, params)
 
     @property
