@@ -352,6 +352,9 @@ def check_reached(state: State, problem: Problem, initial: Any) -> None:
 
 
 def check_resumed(state0: State | None, ts: np.ndarray) -> None:
+    if state0 is not None and type(state0.h) is Tensor:
+        raise TypeError("solve: state0 comes from LeapfrogMidpoint() on a grid that has a gradient, and its next step takes the "
+                        "length of the last one, whose gradient would be lost; solve on one grid, or by another method")
     if state0 is not None and ts[0] != state0.t:
         raise ValueError(f"solve: state0 is a state at t={state0.t:.6g}, but ts begins at {ts[0]:.6g}; begin the grid there, or "
                          "move the state with state0._replace(t=...) where the field does not depend on time")
@@ -418,8 +421,10 @@ def check_y0(y0: Any) -> None:
         dtype = getattr(x, "dtype", None)
         if dtype not in (np.float32, np.float64) or not hasattr(x, "shape"):
             kind = f"an array of {dtype}" if dtype is not None else f"a {type(x).__name__}"
-            raise TypeError(f"solve: y0{name} is {kind}; the state is an array of float64 or float32, so convert it, as in "
-                            "np.asarray(y0, dtype=float)")
+            remedy = (", which goes as a pair of reals, np.stack([y.real, y.imag], -1); docs/how-to/complex.md shows how"
+                      if getattr(dtype, "kind", "") == "c" or type(x) is complex else
+                      "; the state is an array of float64 or float32, so convert it, as in np.asarray(y0, dtype=float)")
+            raise TypeError(f"solve: y0{name} is {kind}{remedy}")
         if x.size == 0:
             raise ValueError(f"solve: y0{name} has shape {x.shape}, so there is nothing to solve")
         if not bool(np.isfinite(x).all()):

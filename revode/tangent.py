@@ -87,7 +87,7 @@ def compiled(problem: Problem, initial: Any, params: Any, d_initial: Any, d_para
     """
     method, both = problem.method.inner, {"at": params, "along": moving(params, d_params)}
     made = type(method.composed)
-    if made is UserMethod or not made.__module__.startswith("revode."):
+    if made is UserMethod or not made.__module__.startswith("revode.") or method.velocity is not None:
         return None
     own = replace(problem, method=method, system=augmented(problem.system), stats=Stats(), adaptive=None, flushed=None, progress=False,
                   scales={}, widths=(), asked={}, swept=False, parted=True, unstable=True, later=None, seen=None, compared=set())

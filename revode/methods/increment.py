@@ -113,6 +113,10 @@ class Increment:
         """The value f(t, y) itself (not an increment)."""
         return self.at(t, y)[0]
 
+    def other(self, of: Callable, t: Any, y: Any) -> Any:
+        """The value of another function of (t, y, params) than the field, which a method has of its own."""
+        return self.system.value(of, t, y, self.params, what=getattr(of, "__name__", "function"))
+
     def at(self, t: Any, y: Any) -> tuple:
         for name, part in self._reading:
             if y is part:

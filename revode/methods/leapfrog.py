@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,11 +114,17 @@ class LeapfrogMidpoint(Method):
 class SemiImplicitEuler(Method):
     """Semi-implicit (symplectic) Euler for q'' = a(t, q, params): y0 = (q, v), and the field returns the acceleration a.
 
-        v <- v + h a(t, q);   q <- q + h v
+        v <- v + h a(t, q);   q <- q + h v          for a separable pair, q' = f(t, v) and v' = a(t, q):   q <- q + h f(t + h, v)
 
     Order 1. Stability: oscillation h w <= 2; energy stays within O(h). No form for noise.
 
-    State: q, v. Cost: 1 evaluation a step, 1 evaluation and 1 pullback back; two states.
+    Parameters
+    ----------
+    velocity : f(t, v, params), shaped like v, for a pair where v is a momentum, say; None for f = v.
+
+    Raises TypeError for a velocity that cannot be called, and in a solve with Backsolve(), which takes v for the velocity.
+
+    State: q, v. Cost: 1 evaluation a step (one of `velocity` is not counted), 1 evaluation and 1 pullback back; two states.
     Source: Hairer, Lubich & Wanner 2003.
 
     Example
@@ -125,17 +132,26 @@ class SemiImplicitEuler(Method):
     >>> SemiImplicitEuler().outputs
     ('q', 'v')
     """
+    velocity: Callable | None = None
     parts = ("q", "v")
     outputs = ("q", "v")
     order = 1
+
+    def __post_init__(self) -> None:
+        if self.velocity is not None and not callable(self.velocity):
+            raise TypeError(f"SemiImplicitEuler: velocity={self.velocity!r}; a function f(t, v, params), or None for v itself")
+
+    def __repr__(self) -> str:
+        of = "" if self.velocity is None else f"velocity={getattr(self.velocity, '__qualname__', type(self.velocity).__name__)}"
+        return f"SemiImplicitEuler({of})"                       # no address: warnings stay the same
 
     def start(self, F: Increment, step: Step, qv: Any) -> Parts:
         return {"q": qv[0], "v": qv[1]}
 
     def word(self, step: Step) -> Word:
-        t0, _, h, _ = step
+        t0, t1, h, _ = step
         return (Shear("v", ("q",), lambda F, q: F(t0, q, h)),
-                Shear("q", ("v",), lambda F, v: v * h))
+                Shear("q", ("v",), lambda F, v: (v if self.velocity is None else F.other(self.velocity, t1, v)) * h))
 
 
 @dataclass(frozen=True)

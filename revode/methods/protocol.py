@@ -30,6 +30,7 @@ class Method:
     contraction_limit: Any = None        # contraction_limit(h): the fastest contraction that the companion follows
     base: Any = "midpoint"               # the Runge-Kutta method nearest to it, for Backsolve and the advisor
     lam: Any = None                      # the coupling, if it has one
+    velocity: Any = None                 # of a split method: what dq/dt is of v, if not v itself
 
     @property
     def inner(self) -> Any:

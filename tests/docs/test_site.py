@@ -59,6 +59,21 @@ def test_pictures_have_an_alternative_text_and_are_there(path: Path) -> None:
         assert (path.parent / target).stat().st_size < 80_000, target
 
 
+def links_of(path: Path) -> list[str]:
+    """The files that a page links to, outside of its code."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.M | re.S)
+    return [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:|#", target)]
+
+
+def test_titles_are_given_once_and_links_lead_to_files() -> None:
+    """What `python -m reference.release_check site` finds in the built site too, some minutes later."""
+    titles = [line for path in DOCS.rglob("*.md") for line in re.findall(r"\A# .*", path.read_text())]
+    assert len(titles) > 60 and sorted(titles) == sorted(set(titles))
+    nowhere = [f"{path.relative_to(DOCS)}: {target}" for path in DOCS.rglob("*.md") for target in links_of(path)
+               if not (path.parent / target).exists()]
+    assert len(links_of(DOCS / "index.md")) > 15 and not nowhere, nowhere
+
+
 def test_the_gallery_shows_each_page_and_its_first_sentence() -> None:
     shown = made.gallery()
     names = [path.stem for path in (DOCS / "gallery").glob("*.md") if path.stem != "index"]

@@ -79,7 +79,7 @@ ROWS: list[tuple[str, Callable, type, str, str, str]] = [
     ("y0 list with True", lambda: solve(y0=[1.0, True]), TypeError, "y0[0] is a float", "array of float64 or float32",
      "np.asarray"),
     ("y0 dict of floats", lambda: solve(y0={"u": 1.0}), TypeError, "y0['u'] is a float", "array of float64", "np.asarray"),
-    ("y0 complex", lambda: solve(y0=Y * 1j), TypeError, "complex128", "float64 or float32", "convert"),
+    ("y0 complex", lambda: solve(y0=Y * 1j), TypeError, "complex128", "a pair of reals", "docs/how-to/complex.md"),
     ("y0 float16", lambda: solve(y0=Y.astype(np.float16)), TypeError, "float16", "float64 or float32", "convert"),
     ("y0 NaN", lambda: solve(y0=np.array([1.0, np.nan])), ValueError, "y0 has entries", "not finite", "NaN or Inf"),
     ("y0 Inf in a tree", lambda: solve(lambda t, y, p: y, {"u": Y, "w": [np.array([np.inf])]}), ValueError,
