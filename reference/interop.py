@@ -176,7 +176,8 @@ def main() -> None:
     versions = (f"Python {sys.version.split()[0]}, NumPy {np.__version__}, PyTorch {torch.__version__}, "
                 f"torchdiffeq {torchdiffeq.__version__}")
     load = f" Load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores." if hasattr(os, "getloadavg") else ""
-    text = "\n".join([f"{versions}; one thread, processor time, best of {args.rounds} in turns.{load}", "", *works_table(args.rounds), "",
+    text = "\n".join([f"{versions}; one thread, processor time, best of {args.rounds} in turns.{load}", "",
+                      *works_table(args.rounds), "",
                       f"The classifier above, {args.epochs} epochs; torchdiffeq by heun3 on the same grid (the block: EES25; "
                       "both three evaluations a step).", "", *digits_table(args.epochs)])
     if args.write:
