@@ -79,7 +79,6 @@ from revode import (
     jvp,
     load,
     nn,
-    optim,
     parallel,
     shears,
     steps,
@@ -90,6 +89,7 @@ from revode import (
     vjp,
 )
 
+from . import optim
 from .arrays import save, to_device, to_host
 from .solve import solve
 

@@ -29,15 +29,14 @@ from revode.compiled.native import cache_folder
 from . import nvrtc
 
 KERNELS = Path(__file__).parent / "kernels"
-SUBJECTS = ("adamw", "effectively_symmetric", "matmul", "philox", "reductions", "shears")
+SUBJECTS = ("adamw", "reductions", "shears")
 INSTALL = "pip install cupy-cuda13x"
 ENTRIES = 400                # files of a kind kept in the cache folder, each some 10 kB
 MODES = {"strict": ("--fmad=false",), "fast": ()}
 # fma; approximations; subnormals as zero; and mul.f64 without .rn, which the assembler may contract.
 NOT_STRICT = re.compile(r"\bfma\.|\.approx|\.ftz|\b(?:add|sub|mul)\.f(?:32|64)")
 
-# The words that our kernels add to CUDA C. MUL and ADD round once each in every mode: what must keep its bits in fast mode
-# (noise) is written with them.
+# The words that our kernels add to CUDA C.
 PRELUDE = """\
 typedef {real} real;
 #define KERNEL __global__
@@ -46,8 +45,6 @@ typedef {real} real;
 #define NT ((int)blockDim.x)
 #define BLOCK ((int)blockIdx.x)
 #define SYNC __syncthreads();
-#define MUL(a, b) __dmul_rn(a, b)
-#define ADD(a, b) __dadd_rn(a, b)
 #define FOR_EACH(i, n) for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < (n); \\
                         i += (long long)gridDim.x * blockDim.x)
 """
@@ -74,11 +71,10 @@ class Binary(NamedTuple):
 
 
 def kernel_source(subject: str) -> str:
-    """The text of a hand-written subject, one of SUBJECTS, with the device functions (.cuh) that it needs in front."""
+    """The text of a hand-written subject, one of SUBJECTS."""
     if subject not in SUBJECTS:
         raise ValueError(f"kernel_source: {subject!r}; one of {', '.join(SUBJECTS)}")
-    files = [KERNELS / f"{subject}.cuh", KERNELS / f"{subject}.cu"]
-    return "\n".join(path.read_text(encoding="utf-8") for path in files if path.exists())
+    return (KERNELS / f"{subject}.cu").read_text(encoding="utf-8")
 
 
 def cuda_prelude(real: str = "double") -> str:

@@ -24,11 +24,13 @@ def fetch(x: Any) -> Any:
 
 
 def send(xp: Any) -> Callable:
-    """The tree x with its host arrays on the device: one copy for all of one dtype. Each is an array of its own, and no view."""
-    def part(flat: Any, at: int, like: Any) -> Any:
-        return xp.ndarray(like.shape, flat.dtype, memptr=flat.data + at * flat.dtype.itemsize)
+    """The tree x with its host arrays on the device: one copy for all of one dtype."""
+    return lambda x: together(x, lambda leaf: isinstance(leaf, np.ndarray), xp.asarray, part(xp))
 
-    return lambda x: together(x, lambda leaf: isinstance(leaf, np.ndarray), xp.asarray, part)
+
+def part(xp: Any) -> Callable:
+    """A stretch of a device array: an array of its own, and no view."""
+    return lambda flat, at, like: xp.ndarray(like.shape, flat.dtype, memptr=flat.data + at * flat.dtype.itemsize)
 
 
 def together(x: Any, chosen: Callable, move: Callable, part: Callable) -> Any:

@@ -18,7 +18,6 @@ from ..compile import kernel_source
 
 TILE = 4096                  # elements of a tile of total and max_abs
 ROWS = 16                    # rows of a tile of sum_rows
-SQUARE = 64                  # TILE of matmul.cu
 REALS = {"float64": "double", "float32": "float"}
 
 
@@ -40,45 +39,6 @@ def shear_pullback(x: Any, k: Any, ax: Any, scale: float, c: float, about: Any =
     ak = np.empty_like(k)
     _each("shears", "shear_pullback", x, (x, about, k, ax, a_about, ak), (scale, 1.0 - scale, c), how)
     return ak
-
-
-def stage(y: Any, d: Any, f: Any, A: float, B: float, h: float, **how: Any) -> None:
-    """d <- A d + h f;  y <- y + B d, in place. With A = 0 d is only written."""
-    _each("effectively_symmetric", "stage", y, (y, d, f), (A, B, h), how)
-
-
-def stage_pullback(ay: Any, ad: Any, A: float, B: float, h: float, **how: Any) -> Any:
-    """g = ad + B ay;  ad <- A g in place; returns af = h g, which the field's vjp is to be called with."""
-    af = np.empty_like(ay)
-    _each("effectively_symmetric", "stage_pullback", ay, (ay, ad, af), (A, B, h), how)
-    return af
-
-
-# Noise ------------------------------------------------------------------------------------------------------------------
-def increments(out: Any, width: Any, seed: int, first: int = 0, offset: int = 0, **how: Any) -> None:
-    """Fill out (steps, batch, channels) with dW of the steps first, first + 1, ...: what revode.Brownian(seed, offset=offset) gives.
-
-    width : (steps,) float64, sqrt |h| of each step.
-    """
-    if len(out.shape) != 3 or width.shape != out.shape[:1] or str(width.dtype) != "float64":
-        raise ValueError(f"increments: out {out.shape} and width {width.shape} {width.dtype}; they are (steps, batch, channels) "
-                         "and (steps,) float64")
-    words = [np.uint32(w) for w in (first, offset, seed & 0xFFFFFFFF, seed >> 32)]
-    _run("philox", "increments", out, _blocks(out.size, how), (*out.shape, *words, width, out), how)
-
-
-def words(counter: Any, key: Any, **how: Any) -> Any:
-    """Philox4x32-10 itself: (n, 4) and (n, 2) uint32 -> (n, 4) uint32."""
-    out = np.empty_like(counter)
-    _run("philox", "words", out, _blocks(len(out), how), (len(out), counter, key, out), how)
-    return out
-
-
-def quantiles(u: Any, **how: Any) -> Any:
-    """revode.paths.philox.normal on float64 numbers strictly between 0 and 1."""
-    z = np.empty_like(u)
-    _run("philox", "quantiles", z, _blocks(u.size, how), (u.size, u, z), how)
-    return z
 
 
 # Reductions -------------------------------------------------------------------------------------------------------------
@@ -110,31 +70,6 @@ def sum_rows(x: Any, **how: Any) -> Any:
         _run("reductions", "sum_rows", x, (_blocks(x.shape[1], how), tiles), (*x.shape, ROWS, x, out), how)
         x = out
     return x[0]
-
-
-# Products ---------------------------------------------------------------------------------------------------------------
-def matmul(A: Any, B: Any, bias: Any = None, slabs: int = 1, **how: Any) -> Any:
-    """A @ B + bias, (m, n). A and B may be transposed: A.T @ B for a weight's gradient, with slabs > 1 where k is long."""
-    (m, k), n = A.shape, B.shape[1]
-    if B.shape[0] != k or (bias is not None and (slabs > 1 or bias.shape != (n,))):
-        raise ValueError(f"matmul: {A.shape} @ {B.shape} with bias {None if bias is None else bias.shape} in {slabs} slabs; a "
-                         "bias is (n,), and goes with one slab")
-    slab = max(1, -(-k // slabs))
-    slabs = max(1, -(-k // slab))
-    C = np.empty_like(A, shape=(slabs, m, n), order="C")
-    (a, a_row, a_column), (b, b_row, b_column) = _strided(A), _strided(B)
-    _run("matmul", "matmul", C, (-(-n // SQUARE), -(-m // SQUARE), slabs),
-         (m, n, k, slab, a, a_row, a_column, b, b_row, b_column, bias, C), {"block": 256, **how})
-    return C[0] if slabs == 1 else sum_rows(C.reshape(slabs, m * n), **how).reshape(m, n)
-
-
-def _strided(A: Any) -> tuple[Any, int, int]:
-    """The contiguous array that A or its transpose is, and A's strides in elements."""
-    if A.flags.c_contiguous:
-        return A, A.shape[1], 1
-    if A.T.flags.c_contiguous:
-        return A.T, 1, A.shape[0]
-    return np.ascontiguousarray(A), A.shape[1], 1
 
 
 # Optimiser --------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import revode
 import revode_cuda as rv
 from revode_cuda import compile, host, kernels
 from tests.pretended_cupy import DONE, pretended
@@ -70,3 +71,34 @@ def test_a_warm_training_step_is_a_dozen_operations(method: Any) -> None:
                                              arithmetic="strict").ys, y0, params)
     for x, y in zip(rv.tree.flatten(found)[0], rv.tree.flatten((ys, pull(np.stack([a, 0 * a, a]))))[0], strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_a_step_of_adamw_is_one_kernel_with_the_bits_of_numpy(dtype: Any) -> None:
+    rng = np.random.default_rng(0)
+    params = {"W": rng.normal(size=(3, 8)).astype(dtype), "more": [rng.normal(size=n).astype(dtype) for n in (8, 1)]}
+    grads = [rv.tree.map(lambda x: rng.normal(size=x.shape).astype(dtype), params) for _ in range(3)]
+    host = revode.optim.adamw(lambda n: 0.1 / (n + 1), 0.01)
+    desired, state = params, host.init(params)
+    with pretended():
+        ours = rv.optim.adamw(lambda n: 0.1 / (n + 1), 0.01)
+        found = rv.to_device(params)
+        theirs = ours.init(found)
+        for g in grads:
+            before, given = found, rv.to_device(g)
+            del DONE[:]
+            found, theirs = ours.update(found, given, theirs)
+            assert DONE == ["concatenate"] * 4 + ["adamw"]
+            desired, state = host.update(desired, g, state)
+        ends = rv.to_host((found, theirs)), (desired, state)
+        for x, y in zip(*(rv.tree.flatten(end)[0] for end in ends), strict=True):
+            assert x.dtype == y.dtype
+            np.testing.assert_array_equal(x, y)
+        assert (rv.to_host(before)["W"] != rv.to_host(found)["W"]).all()               # what was given is as it was
+        one = rv.to_device(params["W"])
+        ours.update(one, rv.to_device(grads[0]["W"]), ours.init(one))
+        np.testing.assert_array_equal(rv.to_host(one), params["W"])
+        del DONE[:]
+        masked = rv.optim.adamw(0.1, 0.01, mask=lambda x: np.ndim(x) > 1)
+        masked.update(found, given, masked.init(found))
+        assert "adamw" not in DONE and len(DONE) > 20

@@ -26,10 +26,12 @@ from revode_cuda import arrays
 def test_the_same_public_names() -> None:
     assert set(rv.__all__) - set(revode.__all__) == {"to_device", "to_host", "__version__"}
     assert set(revode.__all__) <= set(rv.__all__)
-    own = {"solve", "save"}                      # these two look where the arrays are; all else is revode's own
+    own = {"solve", "save", "optim"}             # these look where the arrays are; all else is revode's own
     for name in revode.__all__:
         assert (getattr(rv, name) is getattr(revode, name)) == (name not in own), name
     assert rv.__version__ == revode.__version__
+    assert set(rv.optim.__all__) == {name for name, x in vars(revode.optim).items()
+                                     if name[0] != "_" and getattr(x, "__module__", "") == "revode.optim"}
 
 
 def test_names_are_imported_one_by_one() -> None:
