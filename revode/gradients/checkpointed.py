@@ -97,7 +97,7 @@ class Checkpointed:
         else:
             kept = Kept({*schedule(N, self.n), N - 1})
         ys, final = onward(problem, params, parts, engine, kept)
-        kept = Kept.of(kept)
+        kept = Kept.of(kept or {0: final})                     # of no steps the first state is the last
         problem.stats.advances += problem.N - (tapes is not None)
         problem.stats.peak_states = min(len(kept), self.n) + 1
 
