@@ -138,6 +138,14 @@ def put_rows(line: str) -> str:
     return re.sub(r"AT\(([^,]+), (\d+)\)", start, line)
 
 
+def broken(line: str) -> list[str]:
+    """The line, or where it is long two: what a loop does stands below it."""
+    head = re.match(r" *(?:for \([^)]*\) )+", line)
+    if head is None or len(line) <= WIDTH - 4:
+        return [line]
+    return [head[0].rstrip(), " " * (len(line) - len(line.lstrip()) + 2) + line[head.end():]]
+
+
 class File:
     """The two texts of one export."""
 
@@ -286,7 +294,7 @@ class File:
         if self.prepares is not None:
             lines.append(self.prepares.call("step", "derived"))
         ways += self.over_tiles() if kind == "gradient" else []
-        return [self.prototype(kind), "{", *(f"  {x}" for x in [*lines, *ways]), "}"]
+        return [self.prototype(kind), "{", *(line for x in [*lines, *ways] for line in broken(f"  {x}")), "}"]
 
     # texts
 

@@ -298,7 +298,7 @@ class Function(Body):
         if where == "constant":
             return np.frombuffer(what[0])
         if where == "params":
-            return self.source.book.parameter(program, what[0])
+            return self.source.book.parameter(program, V(what[0]))
         return self.source.book.parameter(program, program.inputs[slot.role]) if where == "param" else None
 
     def pointer(self, slot: Slot) -> str:
