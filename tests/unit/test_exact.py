@@ -7,6 +7,7 @@ states (bit for bit), and full backpropagation (to the noise of the lattice).
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from fractions import Fraction
 from itertools import pairwise
 from types import SimpleNamespace
@@ -447,6 +448,13 @@ class TestRefusals:
 
         with pytest.raises(rv.ReconstructionError, match="did not come back"):
             rv.grad(lambda y0: np.sum(rv.solve(field, y0, grid(50), method=rv.Coupled(), exact=True, backend="eager").y1))(Y0)
+
+    def test_a_field_that_has_other_bits_for_tensors(self) -> None:
+        """One bit, which a solve in floating point does not mind, at the first value."""
+        for options in ({}, {"exact": True}):
+            field = lambda t, y, p: -y * (1.0 + 2.0 ** -52 * (type(y) is np.ndarray))
+            with pytest.raises(TypeError, match="one value for an array y and another one for a tensor") if options else nullcontext():
+                rv.solve(field, Y0, grid(20), method=rv.Coupled(), **options)                                   # type: ignore[arg-type]
 
     def test_a_way_back_that_misses_by_more_than_is_kept(self) -> None:
         self.refuse(OverflowError, "keeps 8 bits .*digits=12", method=rv.EES25(), exact=True)
