@@ -101,7 +101,8 @@ def long_runs(N: int) -> list[list[str]]:
         _, stats, _ = gradient(system, N, exact=True)
         each = N * system.y0.size
         kept = sum(x.nbytes for name, x in states[0].parts.items() if not name.startswith("bits")) * N
-        rows.append([system.name, f"`{system.method!r}`", f"{N}", f"{worst:.0f}", f"{of_float:.1e}", f"{stats.bits_stored / each:.4f}",
+        lost = "lost (inf)" if of_float == np.inf else f"{of_float:.1e}"
+        rows.append([system.name, f"`{system.method!r}`", f"{N}", f"{worst:.0f}", lost, f"{stats.bits_stored / each:.4f}",
                      f"{stats.bits_bound / each:.4f}", f"{stats.bits_stored / 8 / 1024:.1f}", f"{kept / 2 ** 20:.1f}"])
     return rows
 

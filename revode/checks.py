@@ -352,6 +352,9 @@ def check_reached(state: State, problem: Problem, initial: Any) -> None:
 
 
 def check_resumed(state0: State | None, ts: np.ndarray) -> None:
+    if state0 is not None and type(state0.h) is Tensor:
+        raise TypeError("solve: state0 comes from LeapfrogMidpoint() on a grid that has a gradient, and its next step takes the "
+                        "length of the last one, whose gradient would be lost; solve on one grid, or by another method")
     if state0 is not None and ts[0] != state0.t:
         raise ValueError(f"solve: state0 is a state at t={state0.t:.6g}, but ts begins at {ts[0]:.6g}; begin the grid there, or "
                          "move the state with state0._replace(t=...) where the field does not depend on time")

@@ -19,7 +19,7 @@ from .finite import guarded
 from .gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible, SymplecticAdjoint
 from .gradients.cotangents import pull_start, spread
 from .march import march
-from .methods import Coupled
+from .methods import Coupled, LeapfrogMidpoint
 from .methods.increment import Recorder
 from .problem import Asked, Layout
 from .stepping import Problem, State, Stats, as_table, shape_of, states
@@ -207,14 +207,14 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     save = problem.save
     y1 = tuple(y[-1] for y in ys) if save[-1:] == (problem.N,) else problem.output(parts)
     saved = (times[0] if times else np.asarray(problem.ts))[list(save)]
-    between = None
-    if interpolate:
-        between = dense(problem.system, problem.method.inner.velocity, params, saved, ys)
-        problem.stats.nfe_forward += len(save)
+    between = dense(problem, params, saved, ys) if interpolate else None
     if between is not None and save_at is not None:
         saved = np.asarray(check_save_at(save_at, value_of(ts), 1.0 if ts[1] > ts[0] else -1.0))
         ys = between.at(saved)
-    return Solution(saved, layout.unpack(ys, 1), state_after(problem, layout, parts), problem.stats, layout.unpack(y1), between)
+    state = state_after(problem, layout, parts)
+    if times and problem.N and isinstance(problem.method, LeapfrogMidpoint):        # its next step needs the length of the last
+        state = state._replace(h=times[0][-1] - times[0][-2])                       # one: a tensor, which check_resumed sees
+    return Solution(saved, layout.unpack(ys, 1), state, problem.stats, layout.unpack(y1), between)
 
 
 @hinted

@@ -87,10 +87,12 @@ class Dense(NamedTuple):
         return tuple(found)
 
 
-def dense(system: Any, velocity: Any, params: Any, ts: Any, ys: tuple) -> Dense:
+def dense(problem: Any, params: Any, ts: Any, ys: tuple) -> Dense:
     """The states with their slopes: an evaluation of the field for each time."""
+    system, velocity = problem.system, problem.method.inner.velocity
     rows = [tuple(y[k] for y in ys) for k in range(len(ts))]
     rates = [system.rate(system.coefficients(ts[k], row[0], params), ts[k]) for k, row in enumerate(rows)]
+    problem.stats.nfe_forward += len(rows)
     if len(ys) == 1:
         return Dense(ts, ys, (np.stack(rates),))
     moves = ys[1] if velocity is None else np.stack([system.value(velocity, ts[k], row[1], params) for k, row in enumerate(rows)])

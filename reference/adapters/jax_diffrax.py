@@ -1,4 +1,4 @@
-"""diffrax on the problem's own grid, compiled: three of its adjoints.
+"""diffrax on the problem's own grid, compiled: three of its adjoints, three of its solvers.
 
     run = gradient(problem, "midpoint", "checkpointed")    # or "direct"; "backsolve" is not exact for the discrete solve
     run.temporary_bytes()                                  # what the compiled program allocates besides input and output
@@ -13,11 +13,12 @@ from typing import Any
 import diffrax
 import jax
 import jax.numpy as jnp
+import lineax
 import numpy as np
 
 from . import Problem, refuse
 
-SCHEMES = {"midpoint": diffrax.Midpoint, "heun": diffrax.Heun}
+SCHEMES = {"midpoint": diffrax.Midpoint, "heun": diffrax.Heun, "reversible-heun": diffrax.ReversibleHeun}
 MODES = {"direct": diffrax.DirectAdjoint, "checkpointed": diffrax.RecursiveCheckpointAdjoint,
          "backsolve": diffrax.BacksolveAdjoint}
 
@@ -39,8 +40,11 @@ class Compiled:
         return loss, [a_y0, *a_params]
 
 
-def gradient(problem: Problem, scheme: str, mode: str = "checkpointed") -> Compiled:
-    """Loss and gradient through diffeqsolve. The step is constant: ValueError for a grid whose steps differ."""
+def gradient(problem: Problem, scheme: str, mode: str = "checkpointed", diffusion: tuple | None = None) -> Compiled:
+    """Loss and gradient through diffeqsolve. The step is constant: ValueError for a grid whose steps differ.
+
+    diffusion: g(xp, t, y, params) of diagonal noise, and its path.
+    """
     if scheme not in SCHEMES:
         raise refuse("scheme", scheme, SCHEMES)
     if mode not in MODES:
@@ -53,7 +57,11 @@ def gradient(problem: Problem, scheme: str, mode: str = "checkpointed") -> Compi
     t0, t1, h = (jnp.asarray(x, problem.y0.dtype) for x in (ts[0], ts[-1], h))
 
     def loss(y0: Any, params: Any) -> Any:
-        term = diffrax.ODETerm(lambda t, y, p: problem.field(jnp, t, y, p))
+        term: Any = diffrax.ODETerm(lambda t, y, p: problem.field(jnp, t, y, p))
+        if diffusion is not None:
+            g, path = diffusion
+            noise = diffrax.ControlTerm(lambda t, y, p: lineax.DiagonalLinearOperator(g(jnp, t, y, p)), path)
+            term = diffrax.MultiTerm(term, noise)
         sol = diffrax.diffeqsolve(term, SCHEMES[scheme](), t0, t1, h, y0, args=params, adjoint=MODES[mode](),
                                   stepsize_controller=diffrax.ConstantStepSize(), max_steps=N)
         return problem.loss(jnp, sol.ys[-1])

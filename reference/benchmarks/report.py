@@ -9,31 +9,33 @@ from typing import Any
 
 from revode import plotting
 
+from .bars import NAMES, judged, typical
 from .contenders import CONTENDERS
-from .works import WORKS
 
-BASIS = "revode-reversible"          # what ratios are taken against
-NAMES = {"coupled-midpoint": "Coupled midpoint", "reversible-heun": "reversible Heun", "midpoint": "midpoint", "heun": "Heun"}
+BASES = ("revode-native", "revode-replay", "revode-reversible", "revode-direct")         # what ratios are taken against: the first
 HOW = {"tracemalloc": "allocations of Python and NumPy (tracemalloc)",
        "rss": "growth of the process (ru_maxrss), after a run of 10 steps",
        "xla": "temporaries of the compiled program (XLA's memory analysis)"}
 SHARE = 0.97                         # of the processor: below it, something else was running on the core
 
 
-def markdown(measured: dict) -> str:
-    """The whole page."""
+def markdown(measured: dict, beside: Sequence[dict] = ()) -> str:
+    """The whole page; beside: what other machines have measured."""
     this = measured["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in sorted({**measured["versions"], "numpy": this["numpy"]}.items()))
     parts = ["# Benchmarks: loss and gradient, side by side", paragraph(
-        f"{this['cpu']}, {this['cores']} cores, {this['system']}, Python {this['python']}; {versions}. {measured['date']}. "
+        f"{described(this)}, {this['cores']} cores, {this['system']}, Python {this['python']}; {versions}. {measured['date']}. "
         f"Load average {measured['load_before']} before and {measured.get('load_after')} after (a run that has the machine for "
         "itself makes about 1.0 of its own)."), f"```\n{measured['command']}\n```", paragraph(
         f"Milliseconds for one loss and its gradient with respect to y0 and all weights: the median of up to "
         f"{measured['repeats']} repetitions, in parentheses the least and the greatest. One core, one BLAS thread, each "
         "contender in a process of its own, repetitions interleaved, equal numbers of steps. \"x\" is the median over that of "
-        "revode Reversible on its eager tape: above 1, revode Reversible is faster. \"Gradient\" is the relative difference, in "
-        "float64, from revode Direct on the same scheme; losses of one scheme agreed to 1e-8 (float64) before anything was "
-        "timed. A library that lacks the reversible method takes as many steps of the scheme it is built on.")]
+        "native revode (of replay, where there is no compiler): above 1, revode is faster. \"First\" is the first gradient in a "
+        "process, in seconds, with all that is traced and compiled for it, without imports, and without a cache. \"Gradient\" is the "
+        "relative difference, in float64, from the first row of the same scheme; losses of one scheme agreed to 1e-8 (float64) "
+        "before anything was timed. A library that lacks the reversible method takes as many steps of the scheme it is built on. "
+        "JAX's scans are unrolled by what is quickest of 1, 2, 4 and 8. \"auto\" is what a user gets who asks for nothing, after 25 "
+        "gradients. What needs seconds for a gradient takes part in W1 in float64 alone.")]
     disturbed = [row for table in measured["times"] for row in table["rows"] if row["share"] < SHARE]
     if disturbed:
         parts.append(paragraph(
@@ -44,8 +46,12 @@ def markdown(measured: dict) -> str:
         parts.append("Absent: " + "; ".join(f"{CONTENDERS[key].title} ({reason})" for key, reason in measured["absent"].items()) + ".")
     for name in dict.fromkeys(table["work"]["name"] for table in measured["times"]):
         parts += section(name, measured)
-    parts += first(measured["first"]) + memory(measured["memory"]) + bars(measured)
+    parts += first(measured["first"]) + memory(measured["memory"]) + growth(measured["growth"]) + bars([measured, *beside])
     return "\n\n".join(parts) + "\n"
+
+
+def described(machine: dict) -> str:
+    return f"{machine['cpu']} ({machine.get('simd', 'unknown vectors')})"
 
 
 def paragraph(text: str) -> str:
@@ -61,6 +67,10 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def milliseconds(row: dict) -> str:
     times = [1e3 * s for s in row["seconds"]]
     return f"{digits(median(times))} ({digits(min(times))}-{digits(max(times))}){'*' if row['share'] < SHARE else ''}"
+
+
+def spread(seconds: Sequence[float]) -> str:
+    return f"{median(seconds):.2f} ({min(seconds):.2f}-{max(seconds):.2f})"
 
 
 def digits(x: float) -> str:
@@ -84,19 +94,21 @@ def section(name: str, measured: dict) -> list[str]:
         parts.append(f"### {NAMES[method]}")
         by_dtype = {t["dtype"]: {row["key"]: row for row in t["rows"]} for t in tables if t["method"] == method}
         rows = []
-        for key in next(iter(by_dtype.values())):
+        for key in max(by_dtype.values(), key=len):
             cells = []
             for found in by_dtype.values():
-                basis = found.get(BASIS)
-                cells += [milliseconds(found[key]), ratio(typical(found[key]) / typical(basis)) if basis else "-"]
+                basis = next((found[base] for base in BASES if base in found), None)
+                own = found.get(key)
+                cells += ["", ""] if own is None else [milliseconds(own), ratio(typical(own) / typical(basis)) if basis else "-"]
             exact = by_dtype.get("float64", next(iter(by_dtype.values())))[key]
+            cells.append(digits(exact["first"]))
             note = "" if CONTENDERS[key].exact else ", inexact"
             title = f"**{CONTENDERS[key].title}**" if CONTENDERS[key].ours else CONTENDERS[key].title
             rows.append([f"{title} ({NAMES[exact['scheme']]}{note})", *cells, f"{exact['gradient_difference']:.0e}"])
         headers = ["contender (scheme)"]
         for dtype in by_dtype:
             headers += [dtype, "x"]
-        parts += [table([*headers, "gradient"], rows), losses(by_dtype)]
+        parts += [table([*headers, "first", "gradient"], rows), losses(by_dtype)]
     found = next((e for e in measured["errors"] if e["work"] == name), None)
     if found is not None:
         parts.append(paragraph("At equal error: " + "; ".join(
@@ -107,16 +119,13 @@ def section(name: str, measured: dict) -> list[str]:
     return parts
 
 
-def typical(row: dict) -> float:
-    return median(row["seconds"])
-
-
 def losses(by_dtype: dict[str, dict[str, dict]]) -> str:
-    """Who is faster than revode Reversible, and than revode Direct, in words."""
+    """Who is faster than revode's two quickest, in words."""
     sentences = []
-    for ours in ("revode-reversible", "revode-direct"):
+    there = [key for key in BASES if any(key in found for found in by_dtype.values())]
+    for ours in there[:2]:
         tables = [found for found in by_dtype.values() if ours in found]
-        factors = {key: [typical(found[ours]) / typical(found[key]) for found in tables]
+        factors = {key: [typical(found[ours]) / typical(found[key]) for found in tables if key in found]
                    for key in (tables[0] if tables else ()) if not CONTENDERS[key].ours}
         faster = sorted(((x, key) for key, x in factors.items() if max(x) > 1), reverse=True)
         names = [f"{CONTENDERS[key].title} ({' / '.join(digits(y) for y in x)})" for x, key in faster]
@@ -133,8 +142,8 @@ def first(rows: Sequence[dict]) -> list[str]:
     return ["## First gradient of W1 in a fresh process", paragraph(
         f"Seconds from starting the interpreter to the first loss and gradient ({NAMES[rows[0]['method']]} or its base, float64): "
         "imports, compiling and one run. Median of 3."),
-        table(["contender", "s"], [[CONTENDERS[row["key"]].title, f"{median(row['seconds']):.2f} "
-                                    f"({min(row['seconds']):.2f}-{max(row['seconds']):.2f})"] for row in rows])]
+        table(["contender", "s"], [[CONTENDERS[row["key"]].title + ", cached" * row.get("cached", False), spread(row["seconds"])]
+                                   for row in rows])]
 
 
 def memory(rows: Sequence[dict]) -> list[str]:
@@ -152,55 +161,32 @@ def memory(rows: Sequence[dict]) -> list[str]:
     return parts
 
 
-# Bars -----------------------------------------------------------------------------------------------------------------
-def bars(measured: dict) -> list[str]:
-    """The bars that the eager tape has to pass."""
-    rows = time_bars(measured["times"]) + memory_bars(measured["memory"])
+# Growth and bars ---------------------------------------------------------------------------------------------------------
+def growth(rows: Sequence[dict]) -> list[str]:
     if not rows:
         return []
-    return ["## Bars of the eager tape", table(["bar", "measured", "result"], rows)]
+    axes = {row["axis"]: row for row in rows}
+    by_key = {key: {row["axis"]: row for row in rows if row["key"] == key} for key in dict.fromkeys(row["key"] for row in rows)}
+    text = "; ".join(f"{axis} from {row['sizes'][0]} to {row['sizes'][1]} ({row['work'].upper()})" for axis, row in axes.items())
+    return ["## Growth", paragraph(f"By which power of the size the time of a gradient grows (reversible Heun or its base, float64; "
+                                   f"the best of three): {text}."),
+            table(["contender", *axes], [[CONTENDERS[key].title, *[f"{found[axis]['exponent']:.2f}" if axis in found else "-"
+                                                                   for axis in axes]] for key, found in by_key.items()])]
 
 
-def time_bars(tables: Sequence[dict]) -> list[list[str]]:
-    rows = []
-    for found in tables:
-        if (found["work"]["name"], found["method"], found["dtype"]) != ("w1", "coupled-midpoint", "float64"):
-            continue
-        by_key = {row["key"]: row for row in found["rows"]}
-        for ours, least in (("revode-reversible", 6), ("revode-direct", 12)):
-            if ours in by_key and "autograd" in by_key:
-                factor = typical(by_key["autograd"]) / typical(by_key[ours])
-                full = found["work"]["N"] == WORKS["w1"].N
-                rows.append([f"W1, Coupled midpoint, float64: {CONTENDERS[ours].title} at least {least}x faster than autograd's loop",
-                             f"{factor:.2f}x", verdict(factor >= least) if full else "not judged: another number of steps"])
-    return rows
-
-
-def memory_bars(rows: Sequence[dict]) -> list[list[str]]:
-    """Beyond the grid: solve keeps the steps (8N bytes) beside the times that the user gave."""
-    lines = []
-    for row in rows:
-        sizes = {int(N): size for N, size in row["bytes"].items()}
-        few, some, many = min(sizes), sorted(sizes)[1], max(sizes)
-        where = f"{CONTENDERS[row['key']].title}, {NAMES[row['method']]}"
-        if row["key"] in ("revode-reversible", "revode-checkpointed"):
-            start = few if row["key"] == "revode-reversible" else some       # 44 states need more than 44 steps to be all taken
-            copies = (sizes[many] - sizes[start]) / (8 * (many - start))
-            beyond = (sizes[many] - sizes[start] - 8 * GRIDS * (many - start)) / sizes[start]
-            lines.append([f"{where}: from N = {start} to {many} less than 5 % beyond {GRIDS} copies of the grid",
-                          f"{beyond:+.1%} ({copies:.2f} times 8 bytes a step in all)", verdict(beyond < 0.05)])
-        elif row["key"] == "revode-direct":
-            growth = sizes[many] / sizes[some] / (many / some)
-            lines.append([f"{where}: memory proportional to N within 10 % from N = {some} to {many}",
-                          f"{sizes[many] / sizes[some]:.2f}x for {many / some:g}x the steps", verdict(abs(growth - 1) < 0.1)])
-    return lines
-
-
-GRIDS = 2      # arrays of N numbers that a solve makes at its peak
-
-
-def verdict(passed: bool) -> str:
-    return "pass" if passed else "**miss**"
+def bars(machines: Sequence[dict]) -> list[str]:
+    """Every bar, and what each machine says to it."""
+    found = [judged(machine) for machine in machines]
+    if not found[0]:
+        return []
+    names = [described(machine["machine"]) for machine in machines]
+    headers = ["time, or what else is said", "bar", *(names if len(names) > 1 else ["measured"])]
+    met = sum(verdict == "met" for _, _, verdict in found[0].values())
+    missed = sum(verdict == "**missed**" for _, _, verdict in found[0].values())
+    rows = [[name, limit, *[" ".join(other[name][1:]) if name in other else "-" for other in found]]
+            for name, (limit, _, _) in found[0].items()]
+    return ["## Bars", paragraph(f"{met} met, {missed} missed, {len(rows) - met - missed} not judged here. A ratio is that of two "
+                                 "times: smaller is better."), table(headers, rows)]
 
 
 # The plot ----------------------------------------------------------------------------------------------------------------
@@ -212,38 +198,34 @@ def plot(measured: dict, path: Path) -> None:
 
 
 def picture(measured: dict) -> Any:
-    """One panel for each work and method: milliseconds of every contender, float64 filled and float32 open."""
+    """One panel for each work and method: its contenders, the quickest on top; float64 filled and float32 open."""
     from matplotlib.figure import Figure
-    works = list(dict.fromkeys(t["work"]["name"] for t in measured["times"]))
-    methods = list(dict.fromkeys(t["method"] for t in measured["times"]))
-    keys = list(dict.fromkeys(row["key"] for t in measured["times"] for row in t["rows"]))[::-1]
-    figure = Figure(figsize=(4.8 + 3.4 * len(works), 1.0 + 0.3 * len(keys) * len(methods) + 0.8 * len(methods)), dpi=100,
-                    layout="constrained")
-    axes = figure.subplots(len(methods), len(works), squeeze=False, sharey=True)
-    for i, method in enumerate(methods):
-        for j, name in enumerate(works):
-            ax = axes[i][j]
-            for found in measured["times"]:
-                if (found["work"]["name"], found["method"]) != (name, method):
-                    continue
-                double = found["dtype"] == "float64"
-                for row in found["rows"]:
-                    times = [1e3 * s for s in row["seconds"]]
-                    colour = plotting.COLOURS[CONTENDERS[row["key"]].ours]
-                    at = keys.index(row["key"]) + (0.12 if double else -0.12)
-                    ax.plot([min(times), max(times)], [at, at], color=colour, lw=1)
-                    ax.plot(median(times), at, "o", color=colour, ms=5, mfc=colour if double else "white")
-            if not ax.lines:
-                ax.set_axis_off()
-                ax.text(0.5, 0.5, f"{name.upper()}, {NAMES[method]}:\nnot measured", ha="center", va="center", color=plotting.GREY,
-                        transform=ax.transAxes)
-                continue
-            ax.set(xscale="log", title=f"{name.upper()}, {NAMES[method]}")
+    panels: dict[tuple[str, str], dict[str, dict[str, list[float]]]] = {}
+    for found in measured["times"]:
+        panel = panels.setdefault((found["work"]["name"], found["method"]), {})
+        for row in found["rows"]:
+            panel.setdefault(row["key"], {})[found["dtype"]] = [1e3 * s for s in row["seconds"]]
+    pairs = [list(panels.items())[k:k + 2] for k in range(0, len(panels), 2)]
+    heights = [1.1 + 0.3 * max(len(panel) for _, panel in pair) for pair in pairs]
+    figure = Figure(figsize=(18, 0.8 + sum(heights)), dpi=100, layout="constrained")
+    axes = figure.subplots(len(pairs), 2, squeeze=False, gridspec_kw={"height_ratios": heights})
+    for pair, line in zip(pairs, axes, strict=True):
+        for ax in line[len(pair):]:
+            ax.set_axis_off()
+        for ((name, method), panel), ax in zip(pair, line, strict=False):
+            keys = sorted(panel, key=lambda key: -median(next(iter(panel[key].values()))))
+            for at, key in enumerate(keys):
+                colour = plotting.COLOURS[CONTENDERS[key].ours]
+                for dtype, times in panel[key].items():
+                    double = dtype == "float64"
+                    y = at + (0.15 if double else -0.15)
+                    ax.plot([min(times), max(times)], [y, y], color=colour, lw=1)
+                    ax.plot(median(times), y, "o", color=colour, ms=5, mfc=colour if double else "white")
+            ax.set(xscale="log", ylim=(-0.7, len(keys) - 0.3), title=f"{name.upper()}, {NAMES[method]}: ms for loss and gradient")
             plotting.plain_ticks(ax.xaxis)
-            if i == len(methods) - 1:
-                ax.set_xlabel("ms for loss and gradient")
             ax.set_yticks(range(len(keys)), [CONTENDERS[key].title for key in keys])
             ax.grid(color="#dddddd", lw=0.6)
             ax.set_axisbelow(True)
-    figure.suptitle("Loss and gradient on one core: float64 filled, float32 open; revode orange. Lines: least to greatest.")
+    figure.suptitle(f"Loss and gradient on one core, {described(measured['machine'])}: float64 filled, float32 open; revode orange. "
+                    "Lines: least to greatest.")
     return figure

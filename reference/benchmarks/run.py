@@ -1,7 +1,9 @@
 """Start the contenders, see that they agree, let them take turns, write the report.
 
-    python -m reference.benchmarks.run --work w1,w2,w3,w4 --repeats 5 --python PYTHON_OF_AN_ENVIRONMENT_WITH_PEERS \\
-        --out docs/measurements/benchmarks.md --json docs/measurements/benchmarks.json --plot docs/measurements/benchmarks.png
+    python -m reference.benchmarks.run --python PYTHON_OF_AN_ENVIRONMENT_WITH_PEERS --out docs/measurements/benchmarks.md \\
+        --json docs/measurements/benchmarks.json --plot docs/measurements/benchmarks.png [--beside ANOTHER_MACHINE.json]
+
+Under 15 minutes on two cores: W3 is run with one method in float64, and what needs seconds for a gradient takes part in W1 alone.
 
 Every contender runs in a process of its own, on one core, with one BLAS thread. Repetitions are interleaved: each round
 asks every contender once, so that what slows the machine for a while slows all of them. A contender whose packages no
@@ -27,7 +29,7 @@ import numpy as np
 
 from . import report
 from .contenders import CONTENDERS, Contender
-from .works import PLAIN, WORKS, Work, problem
+from .works import LAM, PLAIN, WORKS, Work, problem
 
 ROOT = Path(__file__).resolve().parents[2]
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu",
@@ -36,7 +38,14 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 AGREE = {"float64": lambda N: 1e-8, "float32": lambda N: max(1e-5, N * 2.0 ** -23)}
 ENOUGH = 30.0          # seconds after which a slow contender takes no further turn, if it has had three
 MEMORY_STEPS = (100, 1000, 10000)
-SCHEMA = 1
+SLOW = 1.0             # seconds of a gradient of W1, above which a contender's memory is not asked for
+FIRST_OF = {"w3": (["reversible-heun"], ["float64"])}         # what is run of a work, where that was not chosen
+# Who is asked how it grows, and along what: the work, what it is changed in, and its two sizes.
+GROWING = ("revode-native", "revode-replay", "revode-reversible", "numpy", "c", "jax", "diffrax-heun", "torchdiffeq")
+AXES = {"steps": ("w1", {}, "steps", 1000, 4000), "batch": ("w2", {"N": 20}, "batch", 64, 256),
+        "width": ("w2", {"N": 20, "batch": 64}, "width", 64, 256)}
+FEATURES = {"AVX512F": "AVX-512", "AVX2": "AVX2", "AVX": "AVX", "SVE": "SVE", "ASIMD": "NEON", "SSE2": "SSE2"}
+SCHEMA = 2
 
 
 class Disagreement(Exception):
@@ -51,23 +60,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured: dict[str, Any] = {
         "schema": SCHEMA, "date": time.strftime("%Y-%m-%d"), "command": command(args), "machine": machine(),
         "load_before": load(), "repeats": args.repeats, "absent": absent, "versions": {}, "times": [], "first": [],
-        "memory": [], "errors": []}
+        "memory": [], "errors": [], "growth": [], "short": {}}
     try:
         for name in args.work:
             work = WORKS[name]._replace(**{k: v for k, v in (("N", args.steps), ("batch", args.batch)) if v})
-            for dtype in args.dtype:
-                for method in args.methods if not work.sde else ["reversible-heun"]:
+            methods, dtypes = FIRST_OF.get(name, (list(PLAIN), list(AGREE)))
+            for dtype in args.dtype or dtypes:
+                for method in (args.methods or methods) if not work.sde else ["reversible-heun"]:
                     measured["times"].append(side_by_side(work, method, dtype, found, args, measured["versions"]))
             if not work.sde:
                 measured["errors"].append({"work": name, **errors(work)})
         if "w1" in args.work and not args.quick:
             measured["first"] = first_gradients(found, args)
-            measured["memory"] = memories(found, args)
+            measured["memory"] = memories(found, args, measured["times"])
+        if not args.quick:
+            measured["growth"] = growth(found, args)
+            measured["short"] = alone("few_steps") if "revode-native" in found else {}
     except Disagreement as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
     measured["load_after"] = load()
-    text = report.markdown(measured)
+    text = report.markdown(measured, [json.loads(path.read_text()) for path in args.beside])
     print(text)
     for path, write in ((args.out, lambda path: path.write_text(text)),
                         (args.json, lambda path: path.write_text(json.dumps(measured, indent=1) + "\n")),
@@ -94,8 +107,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         return convert
 
     parser.add_argument("--work", type=one_of(WORKS), default=list(WORKS), metavar="w1,w2,w3,w4")
-    parser.add_argument("--methods", type=one_of(PLAIN), default=list(PLAIN), metavar=",".join(PLAIN))
-    parser.add_argument("--dtype", type=one_of(AGREE), default=list(AGREE), metavar=",".join(AGREE))
+    parser.add_argument("--methods", type=one_of(PLAIN), metavar=",".join(PLAIN), help="default: both, and one for w3")
+    parser.add_argument("--dtype", type=one_of(AGREE), metavar=",".join(AGREE), help="default: both, and float64 for w3")
     parser.add_argument("--contenders", type=one_of(CONTENDERS), default=list(CONTENDERS), metavar="A,B",
                         help=f"of {', '.join(CONTENDERS)}; default: all")
     parser.add_argument("--repeats", type=int, default=5, metavar="R", help="turns of each contender; default 5")
@@ -103,7 +116,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
                         help="another interpreter to look for packages in; may be given several times")
     parser.add_argument("--steps", type=int, metavar="N", help="instead of each work's own number, for a trial")
     parser.add_argument("--batch", type=int, metavar="B", help="instead of each work's own size, for a trial")
-    parser.add_argument("--quick", action="store_true", help="leave out memory and first gradients")
+    parser.add_argument("--quick", action="store_true", help="leave out memory, growth and first gradients")
+    parser.add_argument("--beside", type=Path, action="append", default=[], metavar="OTHER.json",
+                        help="what another machine has measured: it gets a column beside this one's, bar by bar")
     parser.add_argument("--core", type=int, default=last_core(), help="processor to run on; default: the last one")
     parser.add_argument("--out", type=Path, metavar="OUT.md")
     parser.add_argument("--json", type=Path, metavar="OUT.json")
@@ -122,11 +137,11 @@ def last_core() -> int | None:
 
 def command(args: argparse.Namespace) -> str:
     """What was run, without the places that only this machine has."""
-    words = ["python -m reference.benchmarks.run", f"--work {','.join(args.work)}", f"--methods {','.join(args.methods)}",
-             f"--dtype {','.join(args.dtype)}", f"--repeats {args.repeats}"]
+    words = ["python -m reference.benchmarks.run", f"--work {','.join(args.work)}", f"--repeats {args.repeats}"]
+    words += [f"--{name} {','.join(value)}" for name in ("methods", "dtype") if (value := getattr(args, name))]
     words += [f"--{name} {value}" for name in ("steps", "batch") if (value := getattr(args, name))]
     words += [f"--contenders {','.join(args.contenders)}"] if args.contenders != list(CONTENDERS) else []
-    words += ["--quick"] * args.quick + ["--python PYTHON"] * len(args.python)
+    words += ["--quick"] * args.quick + ["--python PYTHON"] * len(args.python) + ["--beside OTHER.json"] * len(args.beside)
     words += [f"--{name} {place(path)}" for name in ("out", "json", "plot") if (path := getattr(args, name)) is not None]
     return " ".join(words)
 
@@ -143,8 +158,15 @@ def machine() -> dict:
         model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), model)
     except OSError:
         pass
-    return {"cpu": model, "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}",
+    return {"cpu": model, "simd": simd(), "cores": os.cpu_count(), "system": f"{platform.system()} {platform.machine()}",
             "python": platform.python_version(), "numpy": np.__version__}
+
+
+def simd() -> str:
+    """The widest vectors of the processor, as NumPy sees them."""
+    core = getattr(np, "_core", None) or np.core
+    has = getattr(core._multiarray_umath, "__cpu_features__", {})
+    return next((name for feature, name in FEATURES.items() if has.get(feature)), "unknown")
 
 
 def load() -> float | None:
@@ -242,16 +264,17 @@ def side_by_side(work: Work, method: str, dtype: str, found: dict[str, str], arg
     """One table: every contender on one work; agreement first, then the times, in turns."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        workers, losses, grads = {}, {}, {}
+        workers, losses, firsts, grads = {}, {}, {}, {}
         for key, python in found.items():
             contender = CONTENDERS[key]
-            if not contender.takes(work):
+            if not contender.takes(work, method, dtype):
                 continue
             path = folder / f"{key}.npz"
             worker = workers[key] = stack.enter_context(working(
-                python, contender, work, scheme_of(contender, method), dtype, args.core, ["--gradient", str(path)]))
+                python, contender, work, scheme_of(contender, method), dtype, args.core,
+                ["--gradient", str(path), *cache_of(contender, folder / key)]))
             said = worker.hear()
-            losses[key] = said["loss"]
+            losses[key], firsts[key] = said["loss"], said["first"]
             versions.update(said["version"])
             worker.hear()
             with np.load(path) as file:
@@ -266,7 +289,7 @@ def side_by_side(work: Work, method: str, dtype: str, found: dict[str, str], arg
             print(f"\r{work.name} {method} {dtype}: round {r + 1} of {args.repeats}", end="", file=sys.stderr, flush=True)
         print(file=sys.stderr)
     return {"work": work._asdict(), "method": method, "dtype": dtype, "load": load(), "rows": [
-        {"key": key, "scheme": scheme_of(CONTENDERS[key], method), "loss": losses[key], **differences[key],
+        {"key": key, "scheme": scheme_of(CONTENDERS[key], method), "loss": losses[key], "first": firsts[key], **differences[key],
          "seconds": [turn["seconds"] for turn in turns[key]], "calls": turns[key][0]["calls"],
          "share": median(turn["share"] for turn in turns[key])} for key in workers]}
 
@@ -295,38 +318,84 @@ def agreement(work: Work, method: str, dtype: str, losses: dict[str, float], gra
     return found
 
 
+def cache_of(contender: Contender, folder: Path) -> list[str]:
+    """Libraries of a folder of their own, so that what compiles does so here."""
+    return ["--cache", str(folder)] if contender.ours else []
+
+
 def first_gradients(found: dict[str, str], args: argparse.Namespace) -> list[dict]:
     """Seconds from starting the interpreter to the first gradient of W1, in fresh processes, in turns."""
-    work, method = WORKS["w1"], args.methods[0]
-    found = {key: python for key, python in found.items() if CONTENDERS[key].takes(work)}
-    taken: dict[str, list[float]] = {key: [] for key in found}
-    for r in range(3):
-        for key, python in found.items():
-            start = time.perf_counter()
-            with working(python, CONTENDERS[key], work, scheme_of(CONTENDERS[key], method), "float64", args.core) as worker:
-                worker.hear()
-                taken[key].append(time.perf_counter() - start)
-        print(f"\rfirst gradient: round {r + 1} of 3", end="", file=sys.stderr, flush=True)
+    work, method = WORKS["w1"], "coupled-midpoint"
+    found = {key: python for key, python in found.items() if CONTENDERS[key].takes(work, method, "float32")}
+    taken: dict[tuple[str, bool], list[float]] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for r in range(3):
+            for key, python in found.items():
+                contender = CONTENDERS[key]
+                for cached in (False, True) if contender.ours and contender.compiled else (False,):
+                    start = time.perf_counter()
+                    with working(python, contender, work, scheme_of(contender, method), "float64", args.core,
+                                 cache_of(contender, Path(name, f"{key}-{r}"))) as worker:
+                        worker.hear()
+                        taken.setdefault((key, cached), []).append(time.perf_counter() - start)
+            print(f"\rfirst gradient: round {r + 1} of 3", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    return [{"key": key, "method": method, "seconds": seconds} for key, seconds in taken.items()]
+    return [{"key": key, "cached": cached, "method": method, "seconds": seconds} for (key, cached), seconds in taken.items()]
 
 
-def memories(found: dict[str, str], args: argparse.Namespace) -> list[dict]:
+def memories(found: dict[str, str], args: argparse.Namespace, times: list[dict]) -> list[dict]:
     """Bytes of one gradient of W1 at its peak, for more and more steps, each in a fresh process."""
-    rows = []
-    found = {key: python for key, python in found.items() if CONTENDERS[key].takes(WORKS["w1"])}
-    for method in args.methods:
-        for key, python in found.items():
-            contender = CONTENDERS[key]
-            taken = {}
-            for N in MEMORY_STEPS:
-                work = WORKS["w1"]._replace(N=N)
-                with working(python, contender, work, scheme_of(contender, method), "float64", args.core,
-                             ["--memory"]) as worker:
-                    taken[str(N)] = worker.hear()["bytes"]
-            rows.append({"key": key, "method": method, "how": contender.memory, "bytes": taken})
-            print(f"memory: {method}, {contender.title}", file=sys.stderr)
+    rows, method = [], "coupled-midpoint"
+    slow = {row["key"] for table in times for row in table["rows"] if table["work"]["name"] == "w1" and min(row["seconds"]) > SLOW}
+    for key, python in found.items():
+        contender = CONTENDERS[key]
+        if not contender.takes(WORKS["w1"], method) or key in slow:
+            continue
+        taken = {}
+        for N in MEMORY_STEPS:
+            work = WORKS["w1"]._replace(N=N)
+            with working(python, contender, work, scheme_of(contender, method), "float64", args.core, ["--memory"]) as worker:
+                taken[str(N)] = worker.hear()["bytes"]
+        rows.append({"key": key, "method": method, "how": contender.memory, "bytes": taken})
+        print(f"memory: {contender.title}", file=sys.stderr)
     return rows
+
+
+def growth(found: dict[str, str], args: argparse.Namespace) -> list[dict]:
+    """Seconds of a gradient of reversible Heun at two sizes, along each axis, and the exponent between them."""
+    rows = []
+    for axis, (name, change, option, small, large) in AXES.items():
+        work = WORKS[name]._replace(**change)
+        for key in (key for key in GROWING if key in found and CONTENDERS[key].takes(work, "reversible-heun", "float64")):
+            contender = CONTENDERS[key]
+            with ExitStack() as stack:
+                pair = [stack.enter_context(working(found[key], contender, work, scheme_of(contender, "reversible-heun"), "float64",
+                                                    args.core, [f"--{option}", str(size)])) for size in (small, large)]
+                for worker in pair:
+                    worker.hear()
+                turns = [[worker.ask("time")["seconds"] for worker in pair] for _ in range(3)]
+            low, high = (min(times) for times in zip(*turns, strict=True))
+            rows.append({"key": key, "axis": axis, "work": name, "sizes": [small, large], "seconds": [low, high],
+                         "exponent": float(np.log(high / low) / np.log(large / small))})
+        print(f"growth: {axis}", file=sys.stderr)
+    return rows
+
+
+def alone(name: str) -> dict:
+    """What a function of this file returns in a process with one BLAS thread."""
+    code = f"import json, {__package__}.run as run; print(json.dumps(run.{name}()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT,
+                          env={**os.environ, **ONE_THREAD})
+    return json.loads(done.stdout)
+
+
+def few_steps() -> dict:
+    """Native code beside replay on six steps of W2, where nothing but the products is left (ratio.py)."""
+    import revode as rv
+
+    from .ratio import best, gradient
+    work, method = WORKS["w2"]._replace(N=6), rv.Coupled("midpoint", LAM)
+    return best({how: gradient(work, "float64", method, how) for how in ("replay", "native")})
 
 
 def errors(work: Work) -> dict:

@@ -2,7 +2,8 @@
 
     python -m reference.benchmarks.worker revode-reversible w1 coupled-midpoint float64
 
-It computes one gradient, says so in a line of JSON, and then obeys one word a line:
+It computes one gradient, says so and how long that took (with all that is traced and compiled for it, and without imports) in a
+line of JSON, and then obeys one word a line:
 
     time     -> {"seconds": of one loss and gradient, "share": processor time / wall time}
     memory   -> {"bytes": what one more loss and gradient needs at its peak}
@@ -20,6 +21,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 REPETITION = 0.1       # seconds that one repetition lasts at least: quick contenders are called several times in it
@@ -39,23 +41,34 @@ def main() -> int:
     from .works import WORKS
     contender = CONTENDERS[args.contender]
     work = WORKS[args.work]
-    work = work._replace(N=args.steps or work.N, batch=args.batch or work.batch)
+    d, width = work.sizes[0], args.width
+    work = work._replace(N=args.steps or work.N, batch=args.batch or work.batch, sizes=(d, width, width, d) if width else work.sizes)
+    if args.cache:
+        from revode.compiled import native
+        native.cache_folder = lambda: Path(args.cache)
     make = importlib.import_module(f"{__package__}.contenders.{contender.module}").make
     before = memory_mark(contender.memory, make, work, args, contender.mode)
+    start = time.perf_counter()
     run = make(work, args.method, args.dtype, contender.mode)
     if args.memory:
         say(bytes=memory(contender.memory, run, before))
         return 0
-    loss, grads = getattr(run, "agree", run)()
-    say(loss=float(loss), version=versions(contender.needs))
+    loss, grads = run()
+    first = time.perf_counter() - start
+    if hasattr(run, "agree"):
+        loss, grads = run.agree()
+    say(loss=float(loss), version=versions(contender.needs), first=first)
     if args.gradient:
         import numpy as np
         np.savez(args.gradient, *[np.asarray(g) for g in grads])
         say(saved=True)
     del grads
-    calls = calls_for(run)
+    calls = 0
     for line in sys.stdin:
         if line.strip() == "time":
+            if not calls:
+                run = run.warm() if hasattr(run, "warm") else run
+                calls = calls_for(run)
             say(**timed(run, calls), calls=calls)
     return 0
 
@@ -68,6 +81,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("dtype")
     parser.add_argument("--steps", type=int, help="instead of the work's own number")
     parser.add_argument("--batch", type=int, help="instead of the work's own size")
+    parser.add_argument("--width", type=int, help="two hidden layers of this many features instead of the work's own")
+    parser.add_argument("--cache", metavar="FOLDER", help="where revode keeps its libraries, instead of the user's cache")
     parser.add_argument("--core", type=int, help="processor to stay on")
     parser.add_argument("--gradient", metavar="OUT.npz", help="write the gradient of the first run")
     parser.add_argument("--memory", action="store_true", help="say what one gradient needs, and end")
@@ -108,6 +123,7 @@ def memory(how: str, run: Callable, before: int) -> int:
     if how == "rss":
         run()
         return high_water() - before
+    run()                                            # what is traced and compiled for the first one is no part of the others
     gc.collect()
     tracemalloc.start()
     start = tracemalloc.get_traced_memory()[0]

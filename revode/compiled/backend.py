@@ -77,6 +77,8 @@ class Backend:
         """
         if direction == "forward" and problem.adaptive is not None and not problem.adaptive.arrived(problem):
             direction = "search"
+        elif not problem.N:                           # nothing to do
+            return None
         return self.runner(direction, _steps().DIRECTIONS[direction], problem, parts, params)
 
     @property

@@ -29,7 +29,6 @@ COUNTS = ("found", "outcome", "tried", "rejected", "at_stop", "begun", "attempts
           "most_tries")                                                   # I
 OPTIONS = ("direction", "end", "safety", "shrink", "grow", "max_step", "min_step", "power_1", "power_2", "power_3")        # O
 TOO_MANY, TOO_SMALL = 1, 2
-FOUND, OUTCOME, TRIED, REJECTED, AT_STOP, BEGUN, ATTEMPTS, PARTING = range(8)
 ATTEMPT: list[Any] = [*[c_longlong] * 2, *[c_double] * 4, *[c_void_p] * 3, c_longlong, c_void_p]
 SEARCH: list[Any] = [*[c_longlong] * 2, *[c_void_p] * 9, c_longlong, c_void_p]
 
@@ -75,10 +74,10 @@ class SearchTiles(Tiles):
     def __init__(self, steps: Any, parts: dict, outputs: tuple[str, ...], flows: bool, strict: bool, make: Callable | None) -> None:
         self.flows = flows
         super().__init__(steps, parts, outputs, "flow" if flows else "search", False, strict, make=make)
-        if self.driven is not None:
-            raise NotFusable("noise or a control, whose increments are made while the steps are searched for")
 
     def settle(self, T: int, make: Callable | None) -> None:
+        if any(role[0] == "drive" for x in self.lowered.values() for role in x.inputs):
+            raise NotFusable("noise or a control, whose increments are made while the steps are searched for")
         self.T, self.tiles = T, self.members * -(-self.rows // (self.members * T))
         self.source = SearchSource(self.lowered, T, self.dtype, self.direction, self.outputs, False)
         self.chunk = int(min(WORK, max(1, WORK / max(1.0, self.work() * self.tiles))))        # attempts of one call
@@ -148,16 +147,15 @@ class SearchTiles(Tiles):
         seen = np.empty((most, self.tiles, self.source.seen), self.dtype)
         given = [most, self.chunk, C, I, np.asarray(A.options(problem.method.error_order)), stops, ts, hs, self.P, self.memory,
                  self.aside, self.rows, seen]
-        while True:
+        while not I[:2].any():                           # found, outcome; between calls Python is asked whether to stop
             self.whole(*map(as_given, given))                                                      # type: ignore[misc]
-            if I[FOUND] or I[OUTCOME]:                          # else Python has been asked whether to stop
-                break
-        n, self.ends = int(I[FOUND]), int(I[OUTCOME])
-        self.begins, self.stays = bool(I[8]), bool(I[9])
-        self.count(int(I[BEGUN]), int(I[ATTEMPTS]))
-        problem.stats.rejected += int(I[REJECTED])
-        A.tries, A.h, A.norms, A.parting = int(I[TRIED]), float(C[1]), [float(C[2]), float(C[3])], bool(I[PARTING])
-        del A.stops[:int(I[AT_STOP])]
+        at = dict(zip(COUNTS, I.tolist(), strict=True))
+        n, self.ends = at["found"], at["outcome"]
+        self.begins, self.stays = bool(at["fresh_begin"]), bool(at["stays"])
+        self.count(at["begun"], at["attempts"])
+        problem.stats.rejected += at["rejected"]
+        A.tries, A.h, A.norms, A.parting = at["tried"], float(C[1]), C[2:4].tolist(), bool(at["parting"])
+        del A.stops[:at["at_stop"]]
         problem.ts.extend(ts[:n])
         problem.hs.extend(as_steps(hs[:n].astype(self.dtype), problem))
         return self.seen("part", range(n), seen[:n]) if n else self.many()

@@ -19,13 +19,13 @@ import numpy as np
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import is_float, number, value_of
-from ..engines import engine_of
+from ..engines import Eager, engine_of
 from ..march import march
 from ..methods.increment import System
 from ..methods.runge_kutta import RungeKutta
 from ..stepping import Problem
 from ..watch import AdjointWarning, Complaint, complain, size
-from .cotangents import spread
+from .cotangents import at_the_end, at_the_start, spread
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,10 @@ class Backsolve:
         if problem.resumed or any(np.any(a) for name, a in a_parts.items() if name not in method.outputs):
             raise TypeError("Backsolve: the continuous adjoint knows y alone, so it cannot carry the gradient through the state "
                             "of a method (state0= or sol.state); use Reversible, Checkpointed(n) or Direct")
+        if not N:                                          # the solution is y0
+            start = Eager()
+            start.load(problem, params, parts, at_the_end(problem, cotangent)[1])
+            return at_the_start(problem, initial, params, start)
         y = problem.output(parts)
         g = [0 * x for x in tree.flatten(params)[0] if is_float(x)]
         u, unravel = tree.ravel([*y, *(a_parts[name] for name in method.outputs), *g])

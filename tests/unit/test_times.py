@@ -207,6 +207,37 @@ def test_no_steps_move_nothing():
         np.testing.assert_array_equal(found, [0.0])
 
 
+@pytest.mark.parametrize("ts, how", [(np.array([0.5]), {}), ([0.5], {"backend": "replay"}), (np.array([0.5, 0.5]), {}),
+                                     ((0.5, 0.5), {"controller": rv.PID()}),
+                                     ((0.5, 0.5), {"controller": rv.PID(), "save_at": [0.5], "backend": "replay"})])
+@pytest.mark.parametrize("mode", [None, rv.Direct(), rv.Checkpointed(2), rv.Backsolve()])
+def test_ends_that_are_one_time_give_y0_in_every_mode(ts, how, mode, caplog):
+    """The gradient is the identity, nothing flows to the parameters, and there are no steps; nor anything to say."""
+    for method in (None, rv.ReversibleHeun(), rv.Coupled("bosh3")):
+        def loss(y0: Any, p: Any, method: Any = method) -> Any:
+            sol = rv.solve(lambda t, y, p: -p * y, y0, ts, p, method=method, gradient=mode, **how)
+            return np.sum(C * sol.y1), sol
+
+        (value, sol), (ay, ap) = rv.value_and_grad(loss, argnums=(0, 1), has_aux=True)(Y0, 0.7)
+        assert value == np.sum(C * Y0) and sol.stats.steps == 0 and ap == 0.0 and sol.ts.tolist() == [0.5]
+        np.testing.assert_array_equal(ay, C)
+    assert not caplog.records
+
+
+def test_a_solve_that_goes_on_keeps_the_gradient_or_says_so():
+    """Two pieces, the second from the state of the first, are the whole; where a step needs the length of the last one, an error."""
+    def pieces(ts: Any, method: Any) -> Any:
+        first = rv.solve(field, Y0, ts[:5], PARAMS, method=method)
+        return np.sum(C * rv.solve(field, None, ts[4:], PARAMS, state0=first.state, method=method).y1)
+
+    for method in (rv.ReversibleHeun(), rv.AsynchronousLeapfrog(), rv.Coupled("rk4")):
+        whole = rv.grad(lambda ts, method=method: np.sum(C * rv.solve(field, Y0, ts, PARAMS, method=method).y1))(TS)
+        found = rv.grad(pieces)(TS, method)
+        assert abs(found - whole).max() < 20 * 100 * ALLOWED * abs(whole).max()
+    with pytest.raises(TypeError, match="whose gradient would be lost; solve on one grid"):
+        rv.grad(pieces)(TS, rv.LeapfrogMidpoint())
+
+
 def test_gradients_in_y0_and_params_are_the_same_with_plain_times():
     """To the bit where each step stands by itself either way."""
     def loss(y0: Any, p: Any, ts: Any = TS) -> Any:
