@@ -12,6 +12,7 @@ Memory is the high-water mark of a fresh process, above what it was before one g
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import resource
 import runpy
@@ -174,7 +175,9 @@ def main() -> None:
         return one(*args.one)
     versions = (f"Python {sys.version.split()[0]}, NumPy {np.__version__}, PyTorch {torch.__version__}, "
                 f"torchdiffeq {torchdiffeq.__version__}")
-    text = "\n".join([f"{versions}; one thread, processor time, best of {args.rounds} in turns.", "", *works_table(args.rounds), "",
+    load = f" Load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores." if hasattr(os, "getloadavg") else ""
+    text = "\n".join([f"{versions}; one thread, processor time, best of {args.rounds} in turns.{load}", "",
+                      *works_table(args.rounds), "",
                       f"The classifier above, {args.epochs} epochs; torchdiffeq by heun3 on the same grid (the block: EES25; "
                       "both three evaluations a step).", "", *digits_table(args.epochs)])
     if args.write:

@@ -160,7 +160,8 @@ def book(folder: Path) -> str:
 
 def long_tests(folder: Path) -> str:
     """The tests that are not for every day: long ones, and all cases of those of which a sample is."""
-    return python("-m", "pytest", "-n", "auto", "-m", "long", "-p", "no:cacheprovider").strip().splitlines()[-1].strip("= ")
+    done = python("-m", "pytest", "-n", "auto", "--dist", "worksteal", "-m", "long", "-p", "no:cacheprovider")
+    return done.strip().splitlines()[-1].strip("= ")
 
 
 def quick_notebooks(folder: Path) -> str:

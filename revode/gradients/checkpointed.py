@@ -181,11 +181,13 @@ class Online(Kept):
         self.newest: tuple | None = None
 
     def put(self, ns: list[int], states: Rows) -> None:
-        """A state is offered once the next one is there: the last one of all needs no place."""
+        """A state is offered once the next one is there: the last one of all needs no place, unless it is the first."""
         for k, n in enumerate(ns):
             if self.newest is not None:
                 self.offer(*self.newest)
             self.newest = n, {name: x[k] if isinstance(x, list) else x[k].copy() for name, x in states.items()}
+            if n == 0:
+                self.offer(*self.newest)
 
     def offer(self, i: int, parts: Parts) -> None:
         if i == 0:

@@ -6,7 +6,7 @@ queued in PyTorch's current stream. Inside torch.compile an operation is an expl
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import numpy as np
@@ -70,7 +70,7 @@ def to_tensor(x: Any) -> torch.Tensor:
     if isinstance(x, (np.ndarray, np.generic)):
         x = np.asarray(x)
         return torch.from_dlpack(x if x.flags.writeable and x.flags.owndata else x.copy())
-    return torch.from_dlpack(x)
+    return torch.from_dlpack(x if x.flags.owndata else x.copy())
 
 
 def stream_of(tensors: Any) -> AbstractContextManager:
@@ -79,7 +79,10 @@ def stream_of(tensors: Any) -> AbstractContextManager:
     if device is None:
         return nullcontext()
     import cupy
-    return cupy.cuda.ExternalStream(torch.cuda.current_stream(device).cuda_stream, device.index)
+    stack = ExitStack()
+    stack.enter_context(cupy.cuda.Device(device.index))
+    stack.enter_context(cupy.cuda.ExternalStream(torch.cuda.current_stream(device).cuda_stream, device.index))
+    return stack
 
 
 def opened(x: Any) -> Any:

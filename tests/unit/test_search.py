@@ -196,3 +196,14 @@ def test_auto_goes_native_also_where_steps_are_searched_for(monkeypatch: pytest.
 
     assert [backends() for _ in range(3)][-1] == ("native", "native")
     assert [backends(**DRIVEN["smooth"]) for _ in range(3)][-1] == ("replay", "native")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("ts", [(1.0, 1.0), [1.0]])
+def test_a_solve_without_steps(engine: str, ts: Any) -> None:
+    """With and without a controller, and its gradient: that of the identity."""
+    more = {"controller": rv.PID()} if len(ts) == 2 else {}
+    for mode in (rv.Reversible(), rv.Direct(), rv.Checkpointed(2)):
+        slope = rv.grad(lambda y0, mode=mode: np.sum(rv.solve(field, y0, ts, W[y0.dtype], method=METHODS["heun"], gradient=mode,
+                                                              backend=engine, **more).y1))(start((4, 3)))
+        np.testing.assert_array_equal(slope, np.ones((4, 3)))

@@ -50,7 +50,7 @@ BUDGET = {
     "methods": 900,                  # protocol, words of iterations
     "gradients": 580,                # a file each; the symplectic adjoint, and the gradient in the times, are the newest
     "stepping": 200,                 # grids that are kept from solve to solve
-    "exact": 280,
+    "exact": 290,                    # attempts at adaptive steps of what is undone only nearly
     "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
     "engines": 180,
