@@ -89,7 +89,8 @@ def difference(found: Sequence, desired: Sequence, scaled: bool = True) -> float
     for a, b in zip(found, desired, strict=True):
         np.testing.assert_array_equal(np.isnan(a), np.isnan(b))
         gap = np.max(np.abs(np.nan_to_num(a.astype(float)) - np.nan_to_num(b.astype(float))), initial=0.0)
-        worst = max(worst, float(gap / (np.max(np.abs(b), initial=1e-300) if scaled else 1.0)))
+        size = max(float(np.max(np.abs(np.nan_to_num(b)), initial=0.0)), 1e-300) if scaled else 1.0
+        worst = float(np.maximum(worst, gap / size))                   # and not max, which would lose a NaN
     return worst
 
 

@@ -189,3 +189,11 @@ def test_a_compiler_that_makes_another_kernel_would_be_seen(monkeypatch):
         ptx.mirrored("total", np.float64, "strict", races=True)
     ptx.text.cache_clear()
     assert made
+
+
+def test_a_difference_is_seen_whatever_it_is():
+    zero, one, nan = np.zeros(2, np.float32), np.ones(2), np.array([1.0, np.nan])
+    assert ptx.difference([zero, one], [zero, one]) == 0.0 and ptx.difference([one], [2 * one]) == 0.5
+    assert ptx.difference([zero + 1], [zero]) > 1e100 and ptx.difference([nan], [nan]) == 0.0
+    with pytest.raises(AssertionError):
+        ptx.difference([nan], [one])
