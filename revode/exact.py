@@ -153,10 +153,11 @@ class Undone(NamedTuple):
         t0, t1, dx, _ = self.step
         return rounded(self.method.flow(F, t1, t0, y, -dx), self.unit)
 
-    def forward(self, parts: Parts, F: Increment) -> None:
+    def forward(self, parts: Parts, F: Increment, *errors: list) -> None:
+        """A step; to `errors` goes an estimate of its error."""
         y, = F.read(("y",), parts)
         t0, t1, dx, _ = self.step
-        parts["y"] = rounded(self.method.flow(F, t0, t1, y, dx), self.unit)
+        parts["y"] = rounded(self.method.flow(F, t0, t1, y, dx, *errors), self.unit)
         F.memo.clear()
         r = (y - self.back(parts, F.system, F.params)) * (1.0 / self.unit)
         if type(r) is np.ndarray and not (abs(r) < self.q // 2).all():
@@ -231,7 +232,16 @@ class Exact:
     @property
     def attempt(self) -> Callable:
         """The method's own attempt at an adaptive step, over this word."""
-        return MethodType(type(self.inner).attempt, self)
+        return MethodType(type(self.inner).attempt, self) if self.inner.exactly_reversible else self.recorded
+
+    def recorded(self, step: Step, parts: Parts, F: Increment) -> tuple[Parts, Any]:
+        """An attempt of a method that is undone only nearly; one whose way back misses by more than is kept will not do."""
+        after, errors = dict(parts), list[Any]()
+        try:
+            Undone(self.inner, step, self.unit, 2 ** self.digits).forward(after, F, errors)
+        except OverflowError:
+            return dict(parts), errors[0] + math.inf
+        return after, errors[0]
 
     def round(self, x: Any) -> Any:
         return rounded(x, self.unit)

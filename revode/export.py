@@ -95,6 +95,7 @@ def laid_out(params: Any) -> tuple[list, list[int | None], int]:
     return named, places, next(ends)
 
 
+CPLUSPLUS = '#ifdef __cplusplus\nextern "C" {\n#endif'
 GRADIENT = "; and the gradient of a loss of these, in constant memory: the reverse sweep rebuilds the states."
 RULES = ("C99 and <math.h>; arrays are dense, the last axis fastest. Nothing is allocated, and nothing is kept between calls: threads "
          "may call at once, each with a work of its own. Compiled so that every operation rounds by itself (-std=c99 or "
@@ -330,13 +331,14 @@ class File:
         rows = [f"  {self.places_of(k):12} {where} {np.shape(x)}" for k, (where, x) in enumerate(self.leaves)]
         lines = [f"/* {self.name}.h", "", *(x for text in about for x in [*wrap(text, WIDTH - 4), ""]), *rows, "*/"]
         texts = ["\n".join(x if n == 0 or x == "*/" else f"   {x}".rstrip() for n, x in enumerate(lines)),
-                 f"#ifndef {guard}\n#define {guard}", f"enum {{ {upper}_WORK = {sum(self.room().values())} }};"]
+                 f"#ifndef {guard}\n#define {guard}", CPLUSPLUS,
+                 f"enum {{ {upper}_WORK = {sum(self.room().values())} }};"]
         for kind in kinds:
             what = {"solve": "The solution at the saved grid points.",
                     "gradient": "The same, and the gradient of a loss, from its derivatives at the saved states."}[kind]
             rows = [f"   {x.split('*')[-1]:10} {meant}" for x, meant in self.arguments(kind).items()]
             texts.append("\n".join([f"/* {what}", *rows, "*/", self.prototype(kind) + ";"]))
-        return self.plain("\n\n".join([*texts, "#endif"]) + "\n")
+        return self.plain("\n\n".join([*texts, "#ifdef __cplusplus\n}\n#endif", "#endif"]) + "\n")
 
     def places_of(self, k: int) -> str:
         at = list(self.places.values())[k]

@@ -1,6 +1,7 @@
 """What all tests share: hypothesis without a clock and without chance, so that a run can be repeated; a cache of its own."""
 import os
 
+import numpy as np
 import pytest
 from everyday import mark_long
 from hypothesis import settings
@@ -22,6 +23,17 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.stem not in WATCHED:
             item.add_marker(pytest.mark.filterwarnings("ignore::revode.ParasiteWarning", "ignore::revode.AdjointWarning"))
+
+
+STATES = {}          # of the random generators of the tests' files, as they were before the first test
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """A test draws the numbers that it draws alone, whatever has run before it in this process."""
+    for x in vars(getattr(item, "module", pytest)).values():
+        if isinstance(x, np.random.Generator):
+            x.bit_generator.state = STATES.setdefault(id(x), x.bit_generator.state)
 
 
 @pytest.fixture(scope="session", autouse=True)

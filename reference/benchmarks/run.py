@@ -41,7 +41,7 @@ MEMORY_STEPS = (100, 1000, 10000)
 SLOW = 1.0             # seconds of a gradient of W1, above which a contender's memory is not asked for
 FIRST_OF = {"w3": (["reversible-heun"], ["float64"])}         # what is run of a work, where that was not chosen
 # Who is asked how it grows, and along what: the work, what it is changed in, and its two sizes.
-GROWING = ("revode-native", "revode-replay", "numpy", "c", "jax", "diffrax-heun", "torchdiffeq")
+GROWING = ("revode-native", "revode-replay", "revode-reversible", "numpy", "c", "jax", "diffrax-heun", "torchdiffeq")
 AXES = {"steps": ("w1", {}, "steps", 1000, 4000), "batch": ("w2", {"N": 20}, "batch", 64, 256),
         "width": ("w2", {"N": 20, "batch": 64}, "width", 64, 256)}
 FEATURES = {"AVX512F": "AVX-512", "AVX2": "AVX2", "AVX": "AVX", "SVE": "SVE", "ASIMD": "NEON", "SSE2": "SSE2"}

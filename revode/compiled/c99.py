@@ -28,12 +28,13 @@ WIDTH = 100
 HOST = """\
 typedef {integer} rv_integer;
 /* The bits of a number as an integer, and back. */
-static inline rv_integer rv_bits(real x) {{ union {{ real x; rv_integer i; }} u; u.x = x; return u.i; }}
-static inline real rv_real(rv_integer i) {{ union {{ real x; rv_integer i; }} u; u.i = i; return u.x; }}
+typedef union {{ real x; rv_integer i; }} rv_both;
+static inline rv_integer rv_bits(real x) {{ rv_both u; u.x = x; return u.i; }}
+static inline real rv_real(rv_integer i) {{ rv_both u; u.i = i; return u.x; }}
 #define RV_BITS(x) rv_bits(x)
 #define RV_REAL(i) rv_real(i)
 """
-ABOUT = "/* Elementary functions, of operations that round in one way only: the same bits on every machine. */\n"
+ABOUT = "/* Elementary functions whose bits are the same on every machine. */\n"
 # What generate.py calls by name, where the sizes are arguments instead of parameters of a template.
 SUMS = {
     "rv_linear": """\
@@ -49,7 +50,8 @@ static void rv_linear(int p, int n, int m, real *out, const real *x, const real 
 """,
     "rv_outer": """\
 /* out[i, j] = total[i, j] + sum over the lanes r < R of x[i, r] g[j, r] */
-static void rv_outer(int n, int m, real *out, const real *x, const real *g, const real *total, int R)
+static void rv_outer(int n, int m, real *out, const real *x, const real *g, const real *total,
+                     int R)
 {
   for (int i = 0; i < n; i++) for (int j = 0; j < m; j++) {
     real sum = x[i * T] * g[j * T];
@@ -212,7 +214,7 @@ MEANT = {
     "forward": {"step_begin": "What a step finds that the one before it left.",
                 "step_step": "Step n, from time_at(n) to time_at(n + 1)."},
     "backward": {"step_begin": "What a step back finds that the one after it left.",
-                 "step_step": "Step n undone: the state at time_at(n) and the derivatives there, from those at time_at(n + 1).",
+                 "step_step": "Step n undone: state and derivatives at time_at(n), from those at time_at(n + 1).",
                  "step_land": "The same for the step that ends at the known state.", "step_end": "What the last step back left."},
     "prepare": {"step_step": "What comes of the parameters alone."}}
 NAMES = {"part": "{}", "cotangent": "dL/d{}", "aparam": "dL/dparams of leaf {}", "carry": "f and its tape at {}", "known": "known {}"}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -271,7 +272,7 @@ class Source:
         land = f"if (lands && n == first) {self.call('land', 'GL')} else " if "land" in self.lowered else ""
         return f"    {land}{step}"
 
-    @property
+    @cached_property
     def clocks(self) -> list[tuple[str, int]]:
         """The names of those of the clock's cotangents that a step has, and where they lie: one number each."""
         return [(role[1], offset) for role, (offset, _, _) in self.places.items() if role[0] == "atime"]

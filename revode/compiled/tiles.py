@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from ctypes import c_longlong, c_void_p
 from functools import lru_cache
+from operator import is_
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ WORK = 2e8                 # about so many operations in one call: .2 s on a slo
 ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
 ROOM = 1 << 19             # bytes of the widest value of a tile
 PIECE = 1 << 20            # bytes of states that change their layout at a time
-HEAD = [name for _, name in ARGUMENTS].index("saved")          # arguments of a call that are mostly those of the last one
+TABLES, HEAD = ([name for _, name in ARGUMENTS].index(name) for name in ("GB", "saved"))    # between: mostly those of the last call
 LOOKS = [name for _, name in ARGUMENTS].index("look") - len(ARGUMENTS)             # so are the places where it looks: from the end
 NOWHERE = np.asarray([-1], np.int64)
 WIDEST = 256               # matrices from this size on are better left to the BLAS: see `worth`
@@ -68,7 +69,7 @@ class Tiles:
         self.outputs, self.brownian = outputs, brownian
         self.arguments = arguments(len(outputs))
         self.memory: Any = None                           # of all tiles; P: what depends on the parameters alone
-        self.passed: list[tuple] = []                     # the first arguments of the last call, and as C takes them
+        self.passed: tuple = ((None,) * (HEAD - TABLES), [None] * (HEAD - TABLES))       # tables and memory of the last call; for C
         self.looked: tuple = (None, None)                 # where it looked, likewise
         self.roles: dict[tuple, list] = {}
         self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
@@ -266,7 +267,7 @@ class Tiles:
     def table(self, name: str, first: int, last: int) -> np.ndarray:
         columns, own = self.source.layout.columns.get(name, []), self.source.layout.own_columns.get(name, [])
         if not columns and not own:
-            return np.zeros((last - first, 0))
+            return nothing(last - first)
         at = self.grids[name].tables(self.problem, first, last)
         if name in self.built and self.built[name][0] is at:          # the same grid again
             return self.built[name][1]
@@ -303,14 +304,13 @@ class Tiles:
 
     def run(self, *values: Any) -> None:
         """Call the generated code for every tile. Tables, memory and parameters are mostly those of the last call."""
-        head = values[:HEAD]
-        if len(self.passed) < HEAD:
-            self.passed = [(x, as_given(x)) for x in head]
-        self.passed = [(x, c if x is before else as_given(x)) for x, (before, c) in zip(head, self.passed, strict=True)]
+        tables = values[TABLES:HEAD]
+        if not all(map(is_, tables, self.passed[0])):
+            self.passed = tables, [c if x is before else as_given(x) for x, before, c in zip(tables, *self.passed, strict=True)]
         looks = values[LOOKS]
         if looks is not self.looked[0]:
             self.looked = looks, as_given(looks)
-        run_tiles(self.function, self.tiles, self.threads, (*[c for _, c in self.passed], *map(as_given, values[HEAD:LOOKS]),
+        run_tiles(self.function, self.tiles, self.threads, (*values[:TABLES], *self.passed[1], *map(as_given, values[HEAD:LOOKS]),
                                                             self.looked[1], *map(as_given, values[LOOKS + 1:])))
 
     def counters(self) -> tuple[int, int, int]:
@@ -435,6 +435,12 @@ def ended(ns: tuple[int, ...]) -> np.ndarray:
     found = np.asarray([*ns, -1], np.int64)
     found.flags.writeable = False
     return found
+
+
+@lru_cache(64)
+def nothing(rows: int) -> np.ndarray:
+    """The grid values of a program that reads none."""
+    return np.zeros((rows, 0))
 
 
 def turned(x: Any) -> bool:

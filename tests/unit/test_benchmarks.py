@@ -310,8 +310,8 @@ def test_bars_of_every_kind_are_judged_and_another_machine_gets_a_column():
         found["errors"] = [{"work": "w3", "reversible-heun": 4e-6, "heun": 1e-6, "midpoint": 1e-6}]
         found["first"] = [{"key": "revode-native", "cached": cached, "method": "coupled-midpoint", "seconds": [0.5]}
                           for cached in (False, True)]
-        found["growth"] = [{"key": "revode-native", "axis": "steps", "work": "w1", "sizes": [1000, 4000], "seconds": [1, 4.3],
-                            "exponent": 1.052}]
+        found["growth"] = [{"key": key, "axis": "steps", "work": "w1", "sizes": [1000, 4000], "seconds": [1, 4.3], "exponent": 1.052}
+                           for key in ("revode-native", "revode-reversible")]
         found["short"] = {"native": 0.5, "replay": 1.0}
         return found
 

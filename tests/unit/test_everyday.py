@@ -2,6 +2,8 @@
 from itertools import product
 from types import SimpleNamespace
 
+import numpy as np
+import pytest
 from everyday import sample
 
 
@@ -31,3 +33,11 @@ def test_a_marked_test_leaves_out_what_is_long(pytestconfig, request):
     """These very tests are collected by the rule: nothing that runs here is marked long, unless it was asked for."""
     asked = pytestconfig.getoption("markexpr")
     assert asked != "not long" or not any(item.get_closest_marker("long") for item in request.session.items)
+
+
+DRAWN = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize("again", range(2))
+def test_a_test_draws_what_it_draws_alone(again):
+    assert DRAWN.integers(1 << 60) == np.random.default_rng(0).integers(1 << 60)

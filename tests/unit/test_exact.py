@@ -7,6 +7,7 @@ states (bit for bit), and full backpropagation (to the noise of the lattice).
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from fractions import Fraction
 from itertools import pairwise
 from types import SimpleNamespace
@@ -99,14 +100,15 @@ def same(a: Any, b: Any) -> bool:
 
 
 def fed(asked: Asked, slopes: dict) -> Any:
-    """The gradients of a sweep that is fed with stored states, for a loss with these slopes at its outputs at grid points; on its way
-    every state, and every buffer, is held against the one that had been there."""
+    """The gradients of a sweep that is fed with stored states, for a loss with these slopes at its outputs at grid points (-1: the
+    last); on its way every state, and every buffer, is held against the one that had been there."""
     problem, initial, params, layout = prepare(asked)
     stored, R = [parts for _, parts in states(problem, initial, params)], Recorder(problem.system, params, zeros(params))
     outputs, a = problem.method.outputs, {name: 0 * x for name, x in stored[-1].items()}
-    seeds = {n: tuple(layout.pack(slope(layout.open(stored[n][name])))[None] for name in outputs) for n, slope in slopes.items()}
-    problem.flushed.turn()
     N = problem.N
+    seeds = {n % (N + 1): tuple(layout.pack(slope(layout.open(stored[n][name])))[None] for name in outputs)
+             for n, slope in slopes.items()}
+    problem.flushed.turn()
     a = enter(a, outputs, seeds[N], 0) if N in seeds else a
     for n in range(N - 1, -1, -1):
         back, a = step_back(problem, n, stored[n + 1], a, R)
@@ -352,6 +354,23 @@ class TestAround:
         assert found[0].exact
         assert found[0].rejected > 3
 
+    @pytest.mark.parametrize("method, noise", [
+        (rv.Coupled("bosh3", lam=0.95), "none"), (rv.Coupled("tsit5", lam=1 / 3), "none"), (rv.NearReversible("tsit5"), "none"),
+        (rv.NearReversible("bosh3"), "none"), (rv.ReversibleHeun(), "tree")], ids=repr)
+    def test_every_state_of_adaptive_steps(self, method: Any, noise: str) -> None:
+        how = {"method": method, "controller": rv.PID(1e-4, 1e-6), "exact": rv.Lattice(44, digits=12), **NOISE[noise]}
+        steep = lambda t, y, p: p["c"] * np.cos(40 * t * t) * y + np.tanh(y @ p["A"])
+        found: list = []
+
+        def loss(y0: Any, params: Any) -> Any:
+            found.append(rv.solve(steep, y0, (0.0, 2.0), params, backend="eager", **how))
+            return np.sum(np.sin(found[-1].y1))
+
+        gradients = rv.grad(loss, argnums=(0, 1))(Y0, PARAMS)
+        assert found[0].stats.exact
+        assert found[0].stats.rejected > 1
+        assert same(gradients, fed(Asked(steep, Y0, (0.0, 2.0), PARAMS, **how), {-1: np.cos}))
+
     def test_an_empty_buffer_where_a_solve_goes_on(self) -> None:
         method, ts = rv.Coupled("midpoint", lam=0.98), grid(100)
         first = rv.solve(network, Y0, ts[:51], PARAMS, method=method, exact=rv.Lattice(46))
@@ -447,6 +466,13 @@ class TestRefusals:
 
         with pytest.raises(rv.ReconstructionError, match="did not come back"):
             rv.grad(lambda y0: np.sum(rv.solve(field, y0, grid(50), method=rv.Coupled(), exact=True, backend="eager").y1))(Y0)
+
+    def test_a_field_that_has_other_bits_for_tensors(self) -> None:
+        """One bit, which a solve in floating point does not mind, at the first value."""
+        for options in ({}, {"exact": True}):
+            field = lambda t, y, p: -y * (1.0 + 2.0 ** -52 * (type(y) is np.ndarray))
+            with pytest.raises(TypeError, match="one value for an array y and another one for a tensor") if options else nullcontext():
+                rv.solve(field, Y0, grid(20), method=rv.Coupled(), **options)                                   # type: ignore[arg-type]
 
     def test_a_way_back_that_misses_by_more_than_is_kept(self) -> None:
         self.refuse(OverflowError, "keeps 8 bits .*digits=12", method=rv.EES25(), exact=True)

@@ -166,7 +166,7 @@ def test_a_c_program_trains_the_white_dwarf(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.array(done.stdout.split(), float), [*ay0, *ap])
     for name in ("star.c", "star.h"):
         lines = (tmp_path / name).read_text().splitlines()
-        assert max(map(len, lines)) <= 110, name
+        assert max(map(len, lines)) <= 100, name
         assert len(lines) < 600, name
 
 
