@@ -614,7 +614,7 @@ def check_adaptive(asked: Asked, method: Any, ts: np.ndarray, y: Any, alone: boo
         raise TypeError(f"solve: controller={controller!r}; pass PID(rtol, atol)")
     if method.error_order is None:
         raise TypeError(f"solve: {method!r} has no error estimate to control steps with; use Coupled or RungeKutta over "
-                        "midpoint, heun2, bosh3, dopri5 or tsit5, ReversibleHeun(), or EES25(x=0.1), or give a fixed grid")
+                        "midpoint, heun2, bosh3, dopri5 or tsit5, ReversibleHeun(), EES25() or EES(stages=s), or give a fixed grid")
     if len(ts) != 2:
         raise ValueError(f"solve: with a controller, ts holds the two ends (t0, t1), but {len(ts)} times were given; times to "
                          "return go to save_at")

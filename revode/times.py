@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .engine.tensor import Tensor, joined, value_of
+from .engine.tensor import Tensor, beside, joined, value_of
 
 
 def as_times(ts: Any) -> Any:
@@ -81,8 +81,12 @@ class Dense(NamedTuple):
         s = (np.reshape(t, (-1,)) - self.ts[k]) / h
         found = []
         for y, f in zip(self.ys, self.slopes, strict=True):
+            place = beside(value_of(y))
             u, d = (np.reshape(z, (-1, *(1,) * (y.ndim - 1))).astype(y.dtype) for z in (s, h))
-            z = (1 + 2 * u) * (1 - u) ** 2 * y[k] + u ** 2 * (3 - 2 * u) * y[k1] + d * u * (1 - u) * ((1 - u) * f[k] - u * f[k1])
+            u, d = (z if type(z) is Tensor else place(z) for z in (u, d))
+            at, at1 = place(k), place(k1)
+            z = (1 + 2 * u) * (1 - u) ** 2 * y[at] + u ** 2 * (3 - 2 * u) * y[at1] + d * u * (1 - u) * (
+                (1 - u) * f[at] - u * f[at1])
             found.append(z if np.ndim(value_of(t)) else z[0])
         return tuple(found)
 

@@ -1,7 +1,7 @@
 """Checkpointing: advances against places, and time against memory.   python docs/figures/checkpoints.py
 
 Left: the formula, and what was counted. Right: seconds for one gradient of 1000 pendulums over 1000 steps of the
-midpoint rule (least of three), against the number of states held; they depend on the machine.
+midpoint rule (of the processor, least of three), against the number of states held; they depend on the machine.
 """
 import time
 from math import comb
@@ -30,9 +30,9 @@ def gradient(mode, method, N: int, batch: int = 1) -> tuple[float, rv.Stats]:
                        gradient=mode, save=[-1], backend="eager")          # every mode on one engine
         return np.sum(sol.y1**2), sol
 
-    began = time.perf_counter()
+    began = time.process_time()
     (_, sol), _ = rv.value_and_grad(loss, has_aux=True)({"k": 2.0})
-    return time.perf_counter() - began, sol.stats
+    return time.process_time() - began, sol.stats
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def main() -> None:
                          for mode in modes]
         cost.semilogx([s.peak_states for _, s in points[label]], [t for t, _ in points[label]], line, label=label)
         print(label, [(s.peak_states, round(t, 3)) for t, s in points[label]])
-    cost.set(xlabel="states held", ylabel="s a gradient, N = 1000", ylim=(0, None))
+    cost.set(xlabel="states held", ylabel="processor s a gradient", ylim=(0, None))
     cost.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=1)
     for ax in (count, cost):
         ax.grid(alpha=0.3)

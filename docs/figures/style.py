@@ -18,9 +18,9 @@ def subplots(columns: int, width: float, height: float, **how: Any) -> tuple[Any
 
 
 def save(figure: Any, path: str) -> None:
-    """As PNG beside a script, with its name (or where path says), in 64 colours, which makes it a third as large."""
+    """As PNG beside a script, with its name (or where path says), in 200 colours, which makes it half as large."""
     from PIL import Image
 
     drawn = io.BytesIO()
     figure.savefig(drawn, dpi=100)
-    Image.open(drawn).convert("RGB").quantize(64).save(Path(path).with_suffix(".png"), optimize=True)
+    Image.open(drawn).convert("RGB").quantize(200).save(Path(path).with_suffix(".png"), optimize=True)

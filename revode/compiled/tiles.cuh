@@ -1,13 +1,17 @@
 // tiles.hpp on a GPU: a block of threads for each tile, every element and every sum of one thread.
+//
+// Every instruction of a step is run a few times only before the next step, so the code has to be short, or it does not stay in the
+// instruction cache: sums are functions (OUTLINE; the compiler sees whether their pointers are of shared memory), and loops over
+// elements, of which a thread has few, are not unrolled.
 #define INDEX long long
 #define TILE_ARGUMENT
 #define TABLE alignas(16) __device__ const
 #define RESTRICT __restrict__
 #define STEP static __device__ __forceinline__
 #define APART static __device__ __noinline__
-#define OUTLINE FUNCTION
+#define OUTLINE APART
 #define WHOLE(n) (n)
-#define EACH(F) for (int i_ = TID; i_ < (F) * T; i_ += NT) for (int k = i_ / T, r = i_ % T, once_ = 1; once_; once_ = 0)
+#define EACH(F) _Pragma("unroll 1") for (int i_ = TID; i_ < (F) * T; i_ += NT) for (int k = i_ / T, r = i_ % T, once_ = 1; once_; once_ = 0)
 #define ONCE(F) for (int k = TID; k < (F); k += NT)
 #ifndef SYNC
 #define TID ((int)threadIdx.x)
@@ -47,7 +51,7 @@
 #define RV_BLOCK(n, most) ((n) % 4 == 0 && (most) >= 4 ? 4 : (n) % 2 == 0 && (most) >= 2 ? 2 : 1)
 template <int n> struct alignas(n * sizeof(real) < 16 ? n * sizeof(real) : 16) rv_pack { real v[n]; };
 template <int n> FUNCTION rv_pack<n> rv_load(const real* x) { return *(const rv_pack<n>*)x; }
-template <int p, int n, int m> FUNCTION void rv_linear(real* out, const real* x, const real* w) {
+template <int p, int n, int m> OUTLINE void rv_linear(real* out, const real* x, const real* w) {
   constexpr int most = p * m * T / TILE_THREADS, br = RV_BLOCK(T, most), bj = RV_BLOCK(m, most / br), across = T / br;
   for (int i = TID; i < p * m / bj * across; i += NT) {
     const int r = i % across * br, k = i / across * bj, q = k / m, j = k % m;
@@ -71,7 +75,7 @@ template <int p, int n, int m> FUNCTION void rv_linear(real* out, const real* x,
   }
 }
 // Rows a, a + n/bi, ... and columns b, b + m/bj, ... are one thread's: neighbours write next to one another.
-template <int n, int m> FUNCTION void rv_outer(real* out, const real* x, const real* g, const real* total, int R) {
+template <int n, int m> OUTLINE void rv_outer(real* out, const real* x, const real* g, const real* total, int R) {
   constexpr int most = n * m / TILE_THREADS, bj = RV_BLOCK(m, most), bi = RV_BLOCK(n, most / bj), I = n / bi, J = m / bj;
   constexpr int V = T % 4 ? T % 2 ? 1 : 2 : 4;
   for (int i = TID; i < I * J; i += NT) {

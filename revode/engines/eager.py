@@ -8,7 +8,7 @@ import numpy as np
 
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
-from ..engine.tensor import Tensor, is_float, value_of
+from ..engine.tensor import Tensor, is_float, number, value_of
 from ..memory import within_memory
 from ..methods.increment import Increment, Recorder, accumulate
 from ..methods.shears import Parts, near_pullback, pullback, undone
@@ -120,7 +120,7 @@ class Eager:
         """Keep the cotangents of the clock of step n."""
         if self.problem.timed:
             for name, a in zip(CLOCK, a_clock, strict=True):
-                self.atimes[name][n] = 0.0 if a is None else a
+                self.atimes[name][n] = 0.0 if a is None else number(a)
 
     def enter(self, n: int, a_ys: tuple) -> None:
         if n in self.at:

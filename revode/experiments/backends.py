@@ -86,6 +86,8 @@ class Solver:
             return (f"native ({native.compiler().version_text}, {self.arithmetic} arithmetic, at "
                     "most "
                     f"{threads} thread{'s' if threads > 1 else ''})")
+        if self.backend == "auto" and not has_compiler():
+            return "auto (no C++ compiler here: g++ or clang++ would be faster)"
         return self.backend + (f" ({self.arithmetic} arithmetic)"
                                if self.backend in ("replay", "cuda") else "")
 

@@ -151,12 +151,12 @@ def as_expected(row: dict) -> str:
 def rendered(rows: list[dict]) -> list[str]:
     strong = lambda row: (row["strong"]["errors"], row["strong"]["bands"])
     at = lambda i: lambda row: "{:.1e} +- {:.0e}".format(*(values[i] for values in strong(row)))
-    return [tables.columns(rows, (
-        ("noise", lambda row: row["noise"]), ("method", lambda row: row["method"]),
-        ("strong\norder", lambda row: told(row, "strong")),
-        ("\nexpected", lambda row: f"{row['expected']:g}"),
-        ("as ex-\npected", as_expected), ("weak\norder", lambda row: told(row, "weak")),
-        (f"strong error\nh = 1/{STEPS[0]}", at(0)), (f"\nh = 1/{STEPS[-1]}", at(-1))))]
+    name = ("noise, method", lambda row: f"{row['noise']}, {row['method']}")
+    orders = (("strong\norder", lambda row: told(row, "strong")),
+              ("\nexpected", lambda row: f"{row['expected']:g}"), ("as ex-\npected", as_expected),
+              ("weak\norder", lambda row: told(row, "weak")))
+    errors = ((f"strong error\nh = 1/{STEPS[0]}", at(0)), (f"\nh = 1/{STEPS[-1]}", at(-1)))
+    return [tables.columns(rows, (name, *said)) for said in (orders, errors)]
 
 
 def plan() -> Plan:

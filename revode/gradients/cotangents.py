@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import tree
-from ..engine.tensor import Tensor, is_float
+from ..engine.tensor import Tensor, is_float, number
 from ..engines import Engine
 from ..engines.eager import enter
 from ..methods.increment import Recorder, accumulate
@@ -70,5 +70,5 @@ def pull_start(problem: Problem, initial: Any, params: Any, cotangent: Parts) ->
     found = R.tape.pull(seeds, [*(x.slot for x in (*inputs, *clock)), *R.slots])
     a_initial = [np.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=False)]
     a_clock, a_params = found[len(leaves):len(leaves) + len(clock)], found[len(leaves) + len(clock):] or [None] * len(R.floats)
-    named = [dict(zip(CLOCK, (a or 0.0 for a in a_clock), strict=True))] if clock else []
+    named = [dict(zip(CLOCK, (0.0 if a is None else number(a) for a in a_clock), strict=True))] if clock else []
     return tree.unflatten(structure, a_initial), a_params, *named

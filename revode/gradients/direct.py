@@ -12,7 +12,7 @@ from typing import Any
 
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
-from ..engine.tensor import Tensor
+from ..engine.tensor import Tensor, to_host
 from ..engines import Eager, engine_of
 from ..march import Block, Kept, begin, march, onward
 from ..memory import check_room
@@ -56,7 +56,8 @@ class Direct:
 
         def counted(cotangent: Any) -> tuple:
             problem.stats.nvjp = problem.stats.nfe
-            return pull(cotangent)
+            a_initial, a_params, *a_ts = pull(cotangent)
+            return (a_initial, a_params, *(a if type(a) is Tensor else to_host(a) for a in a_ts))        # times are on the host
 
         return result, counted
 

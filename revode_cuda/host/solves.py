@@ -93,7 +93,7 @@ CASES: dict[str, Case] = {name: Case(*x) for name, x in {        # type: ignore[
     "diagonal": (mixed, 3, 20, C, rv.ReversibleHeun(), {"diffusion": gusts, "noise": rv.Brownian(3, offset=5)}, np.float32),
     "general": (gusts, 3, 11, C, rv.Coupled("heun2"), {"diffusion": general, "noise": rv.Brownian(2**63 + 3)}, np.float64),
     "exact": (shallow, 2, 37, weights(2, 8), rv.Coupled("midpoint", lam=0.9), {"exact": True}, np.float64, True),
-    "control": (driven, 3, 11, C, rv.ReversibleHeun(), {"control": rv.LinearPath(np.linspace(0.0, 0.5, 5), SERIES)}, np.float64),
+    "control": (driven, 3, 11, C, rv.ReversibleHeun(), {"control": rv.LinearPath(np.linspace(0.0, 0.5, 5), SERIES)}, np.float64, True),
 }.items()}
 
 

@@ -162,10 +162,10 @@ def once(path: Path) -> tuple[list[str], list[tuple[Block, str]], dict]:
 
 
 def keep(picture: Path, path: Path) -> None:
-    """A picture in 64 colours, which makes it a third as large."""
+    """A picture in 200 colours, which makes it half as large."""
     from PIL import Image
 
-    Image.open(picture).convert("RGB").quantize(64).save(path, optimize=True)
+    Image.open(picture).convert("RGB").quantize(200).save(path, optimize=True)
 
 
 def comparable(text: str) -> str:

@@ -241,6 +241,8 @@ def test_compiles_for_every_architecture(name, arch):
         took = binary.resources["run"]
         recorded = RECORDED["programs"][name][arch][direction]
         assert took.spills == took.stack == recorded[1] == 0
+        unknown = re.findall(r"\b(?:ld|st)(?:\.v\d)?\.[fub]\d", binary.ptx)        # the compiler has not seen of which memory
+        assert len(unknown) <= 1                                                     # a total, which is null elsewhere
         assert f".target {arch}" in binary.ptx and ("strict" not in name or not compile.lint(binary.ptx))
         assert took.registers <= recorded[0] + SLACK, "when that is meant, run tests/kernels/record_generated.py"
 

@@ -441,9 +441,26 @@ def test_a_batch_over_ranks(caplog: Any) -> None:
     y0, params = typed(np.float64)
     y0 = np.concatenate([y0, 0.5 * y0, 2.0 * y0])
     on = lambda y0, params: parallel.threads(2, lambda comm: parallel.value_and_grad(loss(y0), comm, tile=2)(params, len(y0)))
+    parallel.say_host.cache_clear()                    # it is said once for each process
     with caplog.at_level("INFO", logger="revode"):
         fake = on(to_fake(y0), to_fake(params))[1]
     assert "parallel: device arrays are summed over ranks on the host" in caplog.messages
     host = on(y0, params)[1]
     assert fake[0] == host[0]
     assert_same(fake[1], host[1])
+
+
+@pytest.mark.parametrize("gradient", [rv.Direct(), rv.Checkpointed(3), rv.Reversible(), rv.Backsolve(tol=9.0)], ids=repr)
+def test_times_stay_on_the_host_and_so_does_their_gradient(gradient):
+    """And what lies between the saved times is on the device."""
+    def loss(ts, y0, params):
+        sol = rv.solve(field, y0, ts, params, method=rv.ReversibleHeun(), gradient=gradient, backend="eager")
+        return np.sum(sol.y1 ** 2)
+
+    y0, params = typed(np.float64)
+    host, fake = rv.grad(loss)(TS, y0, params), rv.grad(loss)(TS, to_fake(y0), to_fake(params))
+    assert type(fake) is np.ndarray
+    np.testing.assert_array_equal(fake, host)
+    between = [rv.solve(field, side(y0), TS, side(params), interpolate=True, backend="eager").at([0.1, 0.33])
+               for side in (to_fake, lambda x: x)]
+    assert_same(*between)

@@ -86,7 +86,7 @@ def test_compare_without_a_compiler(capsys: Any, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(shutil, "which", lambda name: None)
     path = tmp_path / "out.json"
     assert main(["compare", "white-dwarf", "--steps", "5", "--iterations", "1", "--json", str(path)]) == 0
-    assert "backend: auto" in capsys.readouterr().out
+    assert "backend: auto (no C++ compiler here: g++ or clang++ would be faster)" in capsys.readouterr().out
     assert not any(row["backend"] == "native" for row in rows_of(path).values())
 
 

@@ -12,7 +12,6 @@ from reference.oracles import ees as E
 from reference.oracles import gradients as G
 from reference.oracles import loops as L
 from reference.oracles import tableaux as T
-from revode_cuda.fused import rehearse
 
 EPS = 2.0**-53
 rng = np.random.default_rng(4)
@@ -100,12 +99,13 @@ def test_every_mode_on_the_tape_and_on_replay_against_complex_step(name):
 
 @pytest.mark.parametrize(("name", "mode", "how"), [
     ("heun", rv.Reversible(), {"backend": "native"}),
-    ("leapfrog", rv.Reversible(), {"backend": "replay", "arithmetic": "strict"}), ("alf", rv.Direct(), {"backend": "shim"})])
+    ("leapfrog", rv.Reversible(), {"backend": "replay", "arithmetic": "strict"})])
 def test_compiled_engines_against_complex_step(name, mode, how):
-    if how["backend"] in ("native", "shim") and not compiler_here():
+    """(That of the GPU's text is among the pairs of tests/grid.py.)"""
+    if how["backend"] == "native" and not compiler_here():
         pytest.skip("no C++ compiler")
-    found, sol = gradients(name, mode, **({"backend": rehearse()} if how["backend"] == "shim" else how))
-    assert sol.stats.backend == ("fused" if how["backend"] == "shim" else how["backend"])
+    found, sol = gradients(name, mode, **how)
+    assert sol.stats.backend == how["backend"]
     assert off(found, wanted(name)) < 20 * ALLOWED * GROWN.get(name, 1.0)
 
 

@@ -1,0 +1,143 @@
+"""What a GPU would run, counted without one: code, registers, barriers, seconds to compile, operations of a training step.
+
+    python -m reference.benchmarks.gpu_static            # docs/measurements/gpu-static.md; needs NVRTC and a C++ compiler
+"""
+from __future__ import annotations
+
+import argparse
+import re
+import struct
+import sys
+import time
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import revode as rv
+from reference.benchmarks import works
+from reference.benchmarks.gpu import GPU_WORKS, Case, asked
+from revode_cuda import fused, nvrtc
+from revode_cuda.compile import _resources, cuda_prelude
+from revode_cuda.plan import CannotBeFused
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "measurements" / "gpu-static.md"
+ARCH = "sm_90"
+CASES = [Case(work, "reversible-heun" if work == "w4" else "coupled-midpoint", dtype)
+         for work in ("w1", "small", "w2", "medium", "w4") for dtype in ("float32", "float64")]
+BEYOND = 68_000           # bytes of y0: larger ones take the same operations, but longer where the machine is pretended
+INSTRUCTION = 16          # bytes, on every architecture since Volta
+HEAD = """# GPU kernels, counted
+
+`python -m reference.benchmarks.gpu_static`, NVRTC {version}, {arch}, fast arithmetic. No GPU has run these: every number is
+read from the machine code, or counted on the pretended CuPy of the tests.
+
+Code is that of a whole kernel, in instructions of 16 bytes, and what it loses where the step is taken out. Barriers are
+those of one step. Compiling is processor time, without a cache. Operations are the kernels and copies that a warm solve
+and its gradient ask of the device, without those of the loss; waits are how often the host waits for it. They were
+counted in 40 steps, with the batch of the work, but y0 of 68 kB at most. Of states above 64 kB (medium) the watch of the
+gradient looks on the device, which is many small operations.
+
+"""
+
+
+class Row(NamedTuple):
+    """Of one kernel."""
+    instructions: int
+    step: int                 # those of the step alone
+    registers: int
+    spills: int
+    barriers: int
+    seconds: float
+    plan: Any
+
+
+def code_bytes(cubin: bytes) -> int:
+    """The size of all sections of code of an ELF file."""
+    at, = struct.unpack_from("<Q", cubin, 40)
+    size, count, names = struct.unpack_from("<HHH", cubin, 58)
+    sections = [struct.unpack_from("<IIQQQQ", cubin, at + i * size) for i in range(count)]
+    text = sections[names][4]
+    return sum(length for name, _, _, _, _, length in sections if cubin[text + name:].startswith(b".text"))
+
+
+def rows(case: Case) -> dict[str, Row]:
+    """What NVRTC makes of both directions."""
+    work, texts = GPU_WORKS[case.work], []
+    problem, (field, ts, options) = works.problem(work, case.dtype), asked(rv, work, case)
+    device = fused.Device("none", np, ARCH, lambda *how: texts.append(how), None)
+    plans = fused.planned(field, problem.y0, ts, problem.params, device, "fast", None, False, options)
+    found = {}
+    for (text, _, real, _), plan in zip(texts, plans, strict=True):
+        begin = time.process_time()
+        cubin, log = compiled(text, real)
+        seconds, took = time.process_time() - begin, _resources(log)["run"]
+        rest, _ = compiled(re.sub(r"\n[^\n]*\bstep_step\(S[^\n]*", "\n", text), real)
+        step = text[text.index("step_step("):text.index('extern "C"')]
+        size, without = (code_bytes(x) // INSTRUCTION for x in (cubin, rest))
+        barriers = len(re.findall(r"\bSYNC;", step))
+        found[plan.direction] = Row(size, size - without, took.registers, took.spills, barriers, seconds, plan)
+    return found
+
+
+def compiled(text: str, real: str) -> tuple[bytes, str]:
+    """The machine code, and what the assembler says of it."""
+    cubin, _, log = nvrtc.library().compile(cuda_prelude(real) + text, (f"--gpu-architecture={ARCH}", "--ptxas-options=-v"))
+    return cubin, log
+
+
+def operations(case: Case) -> tuple[int, int]:
+    """Operations and waits of a warm solve and its gradient."""
+    from tests.pretended_cupy import DONE, pretended
+    work = GPU_WORKS[case.work]
+    rows = BEYOND // (work.sizes[0] * np.dtype(case.dtype).itemsize)
+    work = work._replace(N=40, batch=min(work.batch, rows))
+    problem = works.problem(work, case.dtype)
+    import revode_cuda
+    with pretended() as cupy, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        y0, params = revode_cuda.to_device((problem.y0, problem.params))
+        a = cupy.asarray(problem.y0[None] / work.batch)
+        field, ts, options = asked(revode_cuda, work, case)
+        for _ in range(2):
+            del DONE[:]
+            _, pull = revode_cuda.vjp(lambda y0, p: revode_cuda.solve(field, y0, ts, p, save=[-1], backend="fused", **options).ys,
+                                      y0, params)
+            pull(a)
+    return len(DONE) - DONE.count("wait"), DONE.count("wait")
+
+
+def table(cases: list[Case]) -> list[str]:
+    head = ["work", "dtype", "direction", "T", "threads", "instructions", "code, kB", "of a step", "registers", "spills", "barriers",
+            "compile, s", "operations", "waits"]
+    lines = [head, ["---"] * len(head)]
+    for case in cases:
+        try:
+            found = rows(case)
+        except CannotBeFused as error:
+            lines.append([case.work, case.dtype, str(error)])
+            continue
+        for direction, row in found.items():
+            counted = map(str, operations(case)) if direction == "backward" else ("", "")
+            lines.append([f"{case.work}, {case.method}", case.dtype, direction, str(row.plan.T), str(row.plan.threads),
+                          str(row.instructions), *(f"{n * INSTRUCTION / 1000:.0f}" for n in (row.instructions, row.step)),
+                          str(row.registers), str(row.spills), str(row.barriers), f"{row.seconds:.1f}", *counted])
+            print(" ".join(lines[-1]), flush=True)
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m reference.benchmarks.gpu_static", description="Count what a GPU would run.")
+    parser.add_argument("--only", nargs="+", metavar="WORK", help="print the rows of these works, and write nothing")
+    args = parser.parse_args()
+    lines = table([case for case in CASES if not args.only or case.work in args.only])
+    if not args.only:
+        version = ".".join(map(str, nvrtc.library().version))
+        PAGE.write_text(HEAD.format(version=version, arch=ARCH) + "\n".join(lines) + "\n", encoding="utf-8")
+        print(f"written: {PAGE.name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
