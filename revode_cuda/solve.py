@@ -60,7 +60,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     Cost: fused, a launch for the solve and one for its reverse sweep (more for more than 65536 steps, or for large states, which are
     looked at in stretches), besides some seconds of compilation the first time on this machine. Up to 64 kB of y0 a solve and its
     gradient make a dozen operations of the device and four waits for it: y0, params, saved states and gradients go to the host and
-    back once. Above that some 350 operations and 35 waits, whatever the number of steps. Op by op, one kernel launch for each array
+    back once. Above that some 400 operations and 60 waits, whatever the number of steps. Op by op, one kernel launch for each array
     operation, and one wait for the device every 16 steps (is the state finite?).
 
     Example

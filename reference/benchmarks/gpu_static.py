@@ -33,10 +33,11 @@ HEAD = """# GPU kernels, counted
 `python -m reference.benchmarks.gpu_static`, NVRTC {version}, {arch}, fast arithmetic. No GPU has run these: every number is
 read from the machine code, or counted on the pretended CuPy of the tests.
 
-Code is that of a whole kernel, in instructions of 16 bytes, and what it loses where the step is taken out: the field's evaluations,
-pullbacks, sums. Barriers are those of one step.
-Compiling is processor time, without a cache. Operations are the kernels and copies that a warm solve and its gradient ask of
-the device, without those of the loss, and how often the host waits for it: 40 steps, the batch of the work, but y0 of 68 kB at most.
+Code is that of a whole kernel, in instructions of 16 bytes, and what it loses where the step is taken out. Barriers are
+those of one step. Compiling is processor time, without a cache. Operations are the kernels and copies that a warm solve
+and its gradient ask of the device, without those of the loss; waits are how often the host waits for it. They were
+counted in 40 steps, with the batch of the work, but y0 of 68 kB at most. Of states above 64 kB (medium) the watch of the
+gradient looks on the device, which is many small operations.
 
 """
 

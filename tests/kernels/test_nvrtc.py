@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from record_resources import ARCHES, REALS, TABLE
 
+from reference.benchmarks import gpu_static
 from revode_cuda import compile, nvrtc
 
 try:
@@ -158,3 +159,10 @@ def test_a_launch_loads_our_own_binary_and_allows_large_shared_memory(monkeypatc
         compile.arch()
     compile._module.cache_clear()
     compile._function.cache_clear()
+
+
+def test_fused_kernels_are_short_and_quickly_compiled():
+    """The largest of the benchmarks: at most 64 kB of code for a step, no spills, 2.5 s of processor time (seen: 25 kB, .6 s)."""
+    for row in gpu_static.rows(gpu_static.Case("w2", "coupled-midpoint", "float64")).values():
+        assert 0 < row.step * gpu_static.INSTRUCTION <= 64_000 and row.step < row.instructions
+        assert row.spills == 0 and row.seconds <= 2.5 and row.registers * row.plan.threads <= 65536
