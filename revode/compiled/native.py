@@ -52,6 +52,7 @@ _loaded: dict[str, ctypes.CDLL] = {}
 _refused: dict[str, str] = {}        # sources that the compiler did not take, and what it said: asked once
 _building: dict[str, threading.Lock] = {}        # by key: one thread compiles, the others wait
 _compilers: set[subprocess.Popen] = set()        # at work
+_over = False                                    # whether the process ends
 
 
 class NoCompiler(RuntimeError):
@@ -100,6 +101,8 @@ def _compile(source: str, flags: Iterable[str], out: Path, found: Compiler) -> N
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           env={**os.environ, "LC_ALL": "C"}, start_new_session=True) as child:
         _compilers.add(child)
+        if _over:                                    # a thread that has come here while the process ends
+            _kill(child)
         try:
             _, said = child.communicate(source)
         except BaseException:
@@ -119,7 +122,9 @@ def _kill(child: subprocess.Popen) -> None:
 
 
 def stop() -> None:
-    """End all compilers of this process."""
+    """End all compilers of this process, for good."""
+    global _over
+    _over = True
     for child in list(_compilers):
         _kill(child)
 

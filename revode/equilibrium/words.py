@@ -11,6 +11,7 @@ import numpy as np
 from ..stepping import Problem
 from ..watch import Complaint, RevodeWarning, complain
 from .implicit import Implicit, Phantom
+from .relaxation import RevDEQ
 
 WORDS = (
     (r"^solve: ", "fixed_point: "), (r"\bparams\['params'\]", "params"), (r"\bparams\['x'\]", "x"),
@@ -101,7 +102,7 @@ def lost(problem: Problem, complaint: Complaint) -> Complaint:
     else:
         what = ("dL/dz0 is wrong; dL/dparams and dL/dx are not, because their cotangents have died out where the iterations could "
                 "not be rebuilt")
-    calmer = "" if getattr(problem.method, "beta", 0.5) == 0.5 else "beta=0.5, "
+    calmer = "beta=0.5, " if isinstance(problem.method, RevDEQ) and problem.method.beta != 0.5 else ""
     return complaint._replace(details=details, text=(
         f"Reversible: the reverse sweep did not find its way back through the iterations, so {what}. Likely cause: each iteration "
         f"back of {problem.method!r} divides by (1 - beta)^2 and multiplies rounding by at least as much. Remedies: {calmer}fewer "

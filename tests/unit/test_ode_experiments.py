@@ -84,7 +84,7 @@ def test_a_recorded_file_is_what_is_learnt(capsys, tmp_path, name):
     ("% x1 x2 v1 v2\n0 0 1 2 3 4\n0 0 1 2 3 4\n", "do not increase; expected"),
     ("% x1 x2 v1 v2\n0 0 1 2 3 4\n0 2.9 1 2 3 4\n1 3.1 1 2 3 4\n", "ends 2.9 after its start, but the experiment needs 3"),
     (b"\xff\xfe\x00\x81", "is not a text file; expected"),
-    (None, "No such file"),
+    (None, "there is no such file"),
 ])
 def test_a_wrong_file_is_refused_in_one_sentence(capsys, tmp_path, text, message):
     path = tmp_path / "file.txt"

@@ -208,6 +208,18 @@ def test_two_processes_build_a_library_once(monkeypatch, tmp_path):
     assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [native.ENDING]
 
 
+@needs_compiler
+def test_no_compiler_begins_while_the_process_ends(monkeypatch, tmp_path):
+    """A thread may come to it between the end of the others and its own."""
+    monkeypatch.setattr(native, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(native, "_refused", {})
+    monkeypatch.setattr(native, "_over", False)
+    native.stop()
+    with pytest.raises(native.CompileError):
+        native.build('extern "C" int three() { return 3; }', True)
+    assert not list(tmp_path.iterdir())
+
+
 SCRIPT = """
 import signal, sys, time
 import numpy as np

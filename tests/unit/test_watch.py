@@ -353,8 +353,9 @@ def test_the_gap_is_multiplied_by_k_where_there_is_no_field(method: Any, k: floa
 
 
 def test_the_error_weights_of_ees_are_those_of_its_definition() -> None:
-    """sum e = 0, e . c = 0, and on y' = y the estimate is the local error to leading order, e . A c = b . A c - 1/6: by the literal
-    scheme on indicator values of each stage."""
+    """sum e = 0, e . c = 0, and both terms of third order are those of the local error, e . A c = b . A c - 1/6 (the estimate on
+    y' = y) and e . c^2 = b . c^2 - 1/3 (on y' = t^2): by the literal scheme on indicator values of each stage. The last weight is of
+    one evaluation more, at t + h and y + K_1."""
     for stages in range(3, 9):
         method = rv.EES(stages)
         A, d, y = np.zeros((stages, stages)), np.zeros(stages), np.zeros(stages)
@@ -362,7 +363,10 @@ def test_the_error_weights_of_ees_are_those_of_its_definition() -> None:
             A[i] = y
             d = method.A[i] * d + np.eye(stages)[i]
             y = y + method.B[i] * d
-        e, c = np.array(method.error_weights), A.sum(1)
-        assert abs(e.sum()) < 1e-14 and abs(e @ c) < 1e-14 and e @ A @ c == pytest.approx(y @ A @ c - 1 / 6, abs=1e-14)
+        e, b, A = np.array(method.error_weights), np.append(y, 0.0), np.pad(A, ((0, 1), (0, 1)))
+        A[-1, 0] = 1.0
+        c = A.sum(1)
+        assert abs(e.sum()) < 1e-14 and abs(e @ c) < 1e-14
+        assert e @ A @ c == pytest.approx(b @ A @ c - 1 / 6, abs=1e-14)
+        assert e @ c ** 2 == pytest.approx(b @ c ** 2 - 1 / 3, abs=1e-14)
     assert rv.EES(2).error_weights is None and rv.EES(2).error_order is None
-    assert np.allclose(rv.EES(4).error_weights, (2 ** 0.5 - 1) / 6 * np.array([-1, 1, 1, -1]), atol=1e-15)
