@@ -21,6 +21,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def memory(how: str, run: Callable, before: int) -> int:
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:
-    return {name: getattr(importlib.import_module(name), "__version__", "?") for name in packages}
+    return {name: getattr(importlib.import_module(name), "__version__", None) or metadata.version(name) for name in packages}
 
 
 if __name__ == "__main__":
