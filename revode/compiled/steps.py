@@ -10,7 +10,7 @@ method: the methods run as they are, on tensors of a trace.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -25,7 +25,7 @@ from ..methods.increment import Increment, Recorded, Recorder, System
 from ..methods.shears import Shear, Step, near_pullback, pullback, undone
 from ..stepping import CLOCK, Problem, Stats, one_step
 from .fields import Following, seen_in
-from .program import Program, Role, V, frozen, kinds, trace
+from .program import Program, Role, V, Value, frozen, kinds, trace
 from .rules import simplify, without_dead
 
 
@@ -478,29 +478,46 @@ def finished(steps: Steps, merge: bool) -> Steps:
 
 def recompute(steps: Steps) -> None:
     """Values of the parameters alone are not carried but computed where they are read: that is, once a solve."""
-    source, found = steps.step.values, kinds(steps.step)
-    fixed = {role: v for role in steps.carried if isinstance(v := steps.step.outputs.get(role), V) and found[v] == "param"}
-    needed = {int(v) for v in fixed.values()}
-    read = without_dead(without(steps.step, [])).inputs
+    source, found = steps.step, kinds(steps.step)
+    fixed = {role: v for role in steps.carried if isinstance(v := source.outputs.get(role), V) and found[v] == "param"}
+    read = without_dead(without(source, [])).inputs
     steps.begins = any(role in read for role in fixed)
-    for i in range(len(source) - 1, -1, -1):
-        if i in needed:
-            needed.update(int(a) for a in source[i].args if isinstance(a, V))
     for name in ("step", "land", "end"):
         program = getattr(steps, name)
-        if program is None or not any(role in fixed for role in program.inputs):
-            continue
-        first: dict[int, V] = {i: V(k) for k, i in enumerate(sorted(needed))}
-        values = [source[i]._replace(args=tuple(first[a] if isinstance(a, V) else a for a in source[i].args)) for i in first]
-        inputs = {x.role: V(k) for k, x in enumerate(values) if x.role is not None}
-        inputs |= {role: first[int(v)] for role, v in fixed.items()}
-        at: list[V] = []
-        for x in program.values:
-            if x.role not in inputs:
-                values.append(x._replace(args=tuple(at[a] if isinstance(a, V) else a for a in x.args)))
-            at.append(inputs.get(x.role, V(len(values) - 1)))
-        setattr(steps, name, Program(values, {role: at[v] if isinstance(v, V) else v for role, v in program.outputs.items()}))
+        if program is not None and any(role in fixed for role in program.inputs):
+            setattr(steps, name, behind(source, fixed, program))
     steps.carried = [role for role in steps.carried if role not in fixed]
+
+
+def behind(source: Program, fixed: dict[Role, V], program: Program) -> Program:
+    """The program, with what the fixed values of `source` are computed from before its own, and reading these there."""
+    needed = ancestors(source, fixed.values())
+    first = {i: V(k) for k, i in enumerate(needed)}
+    values = [on(source.values[i], first) for i in needed]
+    inputs = {x.role: V(k) for k, x in enumerate(values) if x.role is not None}
+    inputs |= {role: first[int(v)] for role, v in fixed.items()}
+    at: dict[int, V] = {}
+    for i, x in enumerate(program.values):
+        if x.role is None or x.role not in inputs:
+            values.append(on(x, at))
+            at[i] = V(len(values) - 1)
+        else:
+            at[i] = inputs[x.role]
+    return Program(values, {role: at[v] if isinstance(v, V) else v for role, v in program.outputs.items()})
+
+
+def ancestors(program: Program, ends: Iterable[V]) -> list[int]:
+    """Which values these are computed from, and they themselves, in order."""
+    needed = {int(v) for v in ends}
+    for i in range(len(program.values) - 1, -1, -1):
+        if i in needed:
+            needed.update(int(a) for a in program.values[i].args if isinstance(a, V))
+    return sorted(needed)
+
+
+def on(x: Value, at: Mapping[int, V]) -> Value:
+    """The value, of arguments that have come to other places."""
+    return x._replace(args=tuple(at[a] if isinstance(a, V) else a for a in x.args))
 
 
 def without(program: Program, carried: list[Role]) -> Program:
