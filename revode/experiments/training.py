@@ -481,15 +481,15 @@ def total_of(row: dict) -> str:
 
 def all_tables(rows: Sequence[dict], iterations: int) -> list[str]:
     """What was found and how long it took; what it cost and how right it was; what was learnt."""
-    found = tables.columns(rows, [*FOUND, (f"{iterations:,}\niterations", total_of), *COMPILED])
+    found = tables.columns(rows, [*FOUND, (f"{iterations:,}\niterations", total_of)])
     if any(row["extrapolated"] for row in rows):
         found += "\n~ extrapolated, from fewer iterations; those of 'compare' were taken in turns."
     measured_rows = [row for row in rows if "nfe" in row]
     return [found, *([tables.columns(measured_rows, COST)] if measured_rows else []), *learnt(rows)]
 
 
-def round_trip(field: str) -> Callable[[dict], str]:
-    return lambda row: small(row["roundtrip"] and getattr(row["roundtrip"], field))
+def round_trip(field: str, say: Callable[[Any], str] = small) -> Callable[[dict], str]:
+    return lambda row: "-" if row["roundtrip"] is None else say(getattr(row["roundtrip"], field))
 
 
 FOUND: tuple[tables.Column, ...] = (
@@ -501,20 +501,19 @@ FOUND: tuple[tables.Column, ...] = (
     ("time per\niteration", lambda row: tables.seconds(row["seconds_per_iteration"])),
     ("over re-\nversible",
      lambda row: "-" if row["relative"] is None else f"{row['relative']:.2f}"))
-COMPILED = [("\ncompiling", lambda row: tables.seconds(row["compile_seconds"]))]
 COST: tuple[tables.Column, ...] = (
     ("", lambda row: row["name"]),
-    ("steps,\nrejected",
-     lambda row: "-" if row["rejected"] is None else f"{row['steps']:,}, {row['rejected']}"),
+    ("steps,\nrejected", lambda row: "-" if row["rejected"] is None else f"{row['steps']:,}, {row['rejected']}"),
     ("peak\nmemory", lambda row: tables.size(row["peak_bytes"])),
     ("states\nheld", lambda row: f"{row['states']:,}"),
-    ("field\nevaluations", lambda row: f"{row['nfe']:,}"),
+    ("evalua-\ntions", lambda row: f"{row['nfe']:,}"),
     ("\nvjps", lambda row: f"{row['nvjp']:,}"),
-    ("gradient error\nagainst direct", lambda row: small(row["gradient_error"])),
-    ("certified\nbelow", lambda row: small(tables.certified(row["certificate"]))),
-    ("round trip\nabsolute", round_trip("absolute")),
-    ("\nin ulps", round_trip("ulps")),
-    ("solves\nwarned", lambda row: f"{sum(row['warned'].values()):,}" if row["warned"] else "-"))
+    ("error to\ndirect", lambda row: small(row["gradient_error"])),
+    ("certi-\nfied", lambda row: small(tables.certified(row["certificate"]))),
+    ("round\ntrip", round_trip("absolute")),
+    ("\nulps", round_trip("ulps", lambda ulps: f"{ulps:.2g}")),
+    ("com-\npiling", lambda row: tables.seconds(row["compile_seconds"])),
+    ("warn-\nings", lambda row: f"{sum(row['warned'].values()):,}" if row["warned"] else "-"))
 
 
 def learnt(rows: Sequence[dict]) -> list[str]:

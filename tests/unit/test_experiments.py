@@ -665,6 +665,21 @@ def test_a_wide_table_goes_on_below():
     assert tables.table(["x" * 90, "y" * 90], [["a", "b"]]).count("\n\n") == 0          # two have nowhere to go
 
 
+def test_the_tables_of_compare_are_as_wide_as_a_terminal():
+    """With a certificate, warnings and programs that were compiled: neither of the two tables goes on below."""
+    names_found = ["reversible", "direct", "checkpointed:44", "checkpointed:2", "backsolve", "reversible, replay", "reversible, eager"]
+    rows = [{"name": name, "backend": "native", "loss_before": 1.21, "loss": 3.2e-4, "loss_finer": 3.2e-4, "extrapolated": True,
+             "seconds_per_iteration": 0.25, "seconds_total": 280.0, "relative": 16.4, "rejected": None, "steps": 1000,
+             "peak_bytes": 521 * 2 ** 10, "states": 1001, "nfe": 119_284, "nvjp": 4000, "gradient_error": 2.7e-16,
+             "certificate": SimpleNamespace(below=1e-13, floor=0.0, size=1.0), "warned": {"ReconstructionWarning": 1000},
+             "roundtrip": SimpleNamespace(absolute=2.2e-16, ulps=4.0), "compile_seconds": 2.6} for name in names_found]
+    found, cost = training.all_tables(rows, 1000)
+    assert "piling" in cost and "2.6 s" in cost and "piling" not in found
+    for text in (found.partition("\n~")[0], cost):
+        lines = text.splitlines()
+        assert len(lines) == 3 + len(rows) and max(map(len, lines)) <= tables.WIDTH
+
+
 def test_columns_leave_out_what_no_row_has():
     rows = [{"a": "-", "b": 1.0}, {"a": "-", "b": 2.0}]
     text = tables.columns(rows, (("name", lambda row: "-"), ("a", lambda row: row["a"]), ("b", lambda row: f"{row['b']:g}")))
@@ -674,7 +689,7 @@ def test_columns_leave_out_what_no_row_has():
 
 @pytest.mark.parametrize("value, text", [
     (2.34e-6, "2.3 us"), (0.0123, "12 ms"), (0.999, "999 ms"), (1.0, "1.0 s"), (75.0, "75 s"), (119.4, "119 s"),
-    (120.0, "2.0 minutes"), (200.0, "3.3 minutes"), (3600.0, "60 minutes"), (16800.0, "4.7 hours"), (None, "-")])
+    (120.0, "2.0 minutes"), (200.0, "3.3 minutes"), (3600.0, "60 minutes"), (16800.0, "4.7 hours"), (None, "-"), (0.0, "0 s")])
 def test_seconds(value, text):
     assert tables.seconds(value) == text
 

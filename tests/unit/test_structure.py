@@ -66,7 +66,7 @@ BUDGET = {
     "export": 290,
     "interop": 260,
     "problem": 70,
-    "checks": 700,
+    "checks": 760,                   # a file for each kind of thing that is given, with its imports
     "solve": 165,                                       # a Solution says what it is in one line, and as a table
     "adaptive": 260,                 # the search for a grid, apart from who attempts a step
     "driving": 100,
