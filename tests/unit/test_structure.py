@@ -51,10 +51,10 @@ BUDGET = {
     "methods": 900,                  # protocol, words of iterations
     "gradients": 580,                # a file each; the symplectic adjoint, and the gradient in the times, are the newest
     "stepping": 200,                 # grids that are kept from solve to solve
-    "exact": 290,                    # attempts at adaptive steps of what is undone only nearly
+    "exact": 340,                    # how large numbers have been, and what is said where they are too large
     "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
-    "engines": 180,
+    "engines": 185,
     "march": 150,                    # what is kept, and one window of neighbours at a time
     "stiffness": 60,
     "events": 110,
