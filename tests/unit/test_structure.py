@@ -20,7 +20,7 @@ ROOT = Path(rv.__file__).parent
 HOUSE = ROOT.parent
 # From the ground up; a room may import rooms below it and itself. Files of one name stand for rooms.
 ORDER = """
-engine jacobians archive conditions methods stiffness
+engine jacobians archive conditions beside methods stiffness
 watch
 stepping
 memory times exact engines march paths adaptive driving tangent certify
@@ -44,6 +44,7 @@ __init__ __main__
 # least squares, insert, gradients along axes, quantiles beside NaN, what is applied along an axis came last.
 BUDGET = {
     "engine": 2600,
+    "beside": 125,                   # which operation has other bits on the tape, and in which line
     "jacobians": 65,
     "archive": 100,
     "conditions": 65,
