@@ -20,7 +20,7 @@ ROOT = Path(rv.__file__).parent
 HOUSE = ROOT.parent
 # From the ground up; a room may import rooms below it and itself. Files of one name stand for rooms.
 ORDER = """
-engine jacobians archive conditions methods stiffness
+engine jacobians archive conditions beside methods stiffness
 watch
 stepping
 memory times exact engines march paths adaptive driving tangent certify
@@ -44,12 +44,13 @@ __init__ __main__
 # least squares, insert, gradients along axes, quantiles beside NaN, what is applied along an axis came last.
 BUDGET = {
     "engine": 2600,
+    "beside": 125,                   # which operation has other bits on the tape, and in which line
     "jacobians": 65,
     "archive": 100,
     "conditions": 65,
     "methods": 900,                  # protocol, words of iterations
     "gradients": 580,                # a file each; the symplectic adjoint, and the gradient in the times, are the newest
-    "stepping": 200,                 # grids that are kept from solve to solve
+    "stepping": 210,                 # grids that are kept from solve to solve; what a march has shown, kept for its sweep
     "exact": 290,                    # attempts at adaptive steps of what is undone only nearly
     "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
@@ -57,7 +58,8 @@ BUDGET = {
     "march": 150,                    # what is kept, and one window of neighbours at a time
     "stiffness": 60,
     "events": 110,
-    "watch": 690,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
+    "watch": 860,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200; what is
+                                     # enough to tell that all is quiet, for a gradient that takes less than a millisecond: 140
     "times": 70,                     # tensors among them, stops, what lies between, on any device
     "finite": 85,
     "memory": 55,
