@@ -24,7 +24,7 @@ from revode.experiments import language
 from revode.plotting import COLOURS, legend
 
 FOLDER = Path(__file__).parents[1] / "docs" / "measurements"
-KEPT = ("model", "seed", "parameters", "evaluations", "steps", "seconds", "states", "bits", "residual", "roundtrip",
+KEPT = ("model", "seed", "parameters", "evaluations", "steps", "seconds", "states", "bits", "along", "residual", "roundtrip",
         "bytes_per_second", "sample")
 POINTS = 150                    # of a loss curve: means of as many stretches of a training
 MODELS = [name for name in language.models() if name != "unrolled"]          # unrolled is revdeq to rounding, by a test
