@@ -26,6 +26,7 @@ stepping
 memory times exact engines march paths adaptive driving tangent certify
 gradients finite
 compiled
+ranks
 problem checks advise
 solve export events
 layers nn optim parallel analysis equilibrium plotting
@@ -76,7 +77,8 @@ BUDGET = {
     "layers": 380,                  # attention, layer norm, gelu, cross entropy, each with a pullback that is a row
     "equilibrium": 760,             # fixed points: their own checks and words, three methods, two gradients
     "optim": 125,
-    "parallel": 300,                # the tree, gradients, gathered solves, map, and ranks that are threads, for tests
+    "ranks": 130,                    # messages, of device arrays too, and one answer of all ranks, or one error
+    "parallel": 180,                 # the tree of sums, gradients, gathered solves, map
     "plotting": 120,                 # one style for slides; grids of methods and steps; a description in every file
     "conformance": 1250,             # two thirds of it tables: every method as text, and its faults
     # seventeen commands, one file each with its data and its loop, on any backend, in lines of 100 columns instead of 135;
