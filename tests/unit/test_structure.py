@@ -56,7 +56,7 @@ BUDGET = {
     "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
     "engines": 180,
-    "march": 150,                    # what is kept, and one window of neighbours at a time
+    "march": 155,                    # what is kept, one window of neighbours at a time, who hears of steps that it chose
     "stiffness": 60,
     "events": 110,
     "watch": 860,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200; what is
