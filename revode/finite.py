@@ -83,7 +83,7 @@ class Found(Exception):
 def first_step(problem: Problem, initial: Any, params: Any, cotangent: Any) -> tuple[int | None, bool]:
     """The first step of the sweep whose pullback makes finite cotangents infinite, and whether a state beside it would not."""
     own = replace(problem, stats=Stats(), system=copy(problem.system), backend=None, adaptive=None, scales={}, parted=True,
-                  unstable=True, later=None, progress=False)
+                  unstable=True, later=None, marched=None, progress=False)
     own.system.stats = own.stats
 
     def look(n: int, before: dict, after: dict, a_params: Any) -> None:

@@ -189,6 +189,7 @@ class Problem:
     suspicion: Any = None        # what the march would say of that
     parted: bool = False         # whether it has been said
     unstable: bool = False       # or that its steps are too large
+    marched: Any = None          # what a march has shown, until somebody has reason to look at it (watch/quiet.py)
     later: Any = None            # looks whether they are, where a reverse sweep has reason to ask
     lost: bool = False           # or that the reverse sweep did not find its way back
     flushed: Any = None          # what has left the buffers of an exact solve (exact.py)
