@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim, plotting
+from ..engine import value_and_grad
 from ..methods import EES
 from ..paths import HermiteCubic, LinearPath
-from .training import Experiment
+from .training import Experiment, Run
 
 # times of the data, and steps of the solve from one to the next
 LENGTH, INNER = 20, 2
@@ -54,6 +55,15 @@ def spirals(rng: np.random.Generator, count: int,
 def field(t: Any, z: Any, params: Any) -> Any:
     """(..., HIDDEN, CHANNELS)."""
     return np.reshape(np.tanh(nn.mlp(params["f"], z)), (*z.shape, CHANNELS))
+
+
+def train(run: Run) -> None:
+    """The training loop."""
+    optimiser = optim.adam(LEARNING_RATE)
+    for params, state in run.steps(optimiser.init):
+        (value, sol), grads = value_and_grad(run.loss, has_aux=True)(params, run.solve)
+        params, state = optimiser.update(params, grads, state)
+        run.record(value, sol, params, state)
 
 
 def experiment(series: int = 64, dropped: Any = (0.3, 0.8), control: Any = tuple(CONTROLS),
@@ -113,7 +123,7 @@ def of_control(kind: str, dropped: float, series: int, seed: int) -> Experiment:
         words=(f"{LENGTH} uneven times, {INNER} steps from one to the next; dz = f(z) dX, MLP "
                f"{HIDDEN}-{WIDTH}-{HIDDEN * CHANNELS} "
                f"(tanh)", f"Adam, learning rate {LEARNING_RATE}; loss: cross-entropy, nats"),
-        loss=loss, optimiser=optim.adam(LEARNING_RATE), start=start, method=EES(6), iterations=30, findings=findings,
+        loss=loss, train=train, start=start, method=EES(6), iterations=30, findings=findings,
         draw=draw, panels=2,
         shows="An anticlockwise and a clockwise spiral: observations of x and y against time, and "
               "the control through them.")

@@ -30,9 +30,10 @@ from . import (
 )
 from .backends import UserError, cannot_read, whole
 from .checkpoints import EVERY, Checkpoint
+from .plans import SLOW_ITERATIONS, compare_plan, train_plan
 from .ranks import joined
 from .runner import Plan
-from .training import SLOW_ITERATIONS, Fit, compare_plan, train_plan
+from .training import Run
 
 EXAMPLES = {"train": """examples:
   revode train white-dwarf                                the published experiment, in seconds where
@@ -206,7 +207,7 @@ def add_experiment(subparsers: Any, command: str, name: str, module: Any) -> Non
 
 
 # From arguments to plans --------------------------------------------------------------------------
-def jobs_of(args: Namespace, gradient: Any) -> list[Fit]:
+def jobs_of(args: Namespace, gradient: Any) -> list[Run]:
     """The rows: experiments times seeds. UserError for what is known to fail before anything has
     run."""
     module, solver, jobs = EXPERIMENTS[args.experiment], backends.chosen(args), []
@@ -228,8 +229,8 @@ def jobs_of(args: Namespace, gradient: Any) -> list[Fit]:
                                 "coupled:bosh3:0.999 or reversible-heun")
             mode = checked_mode(gradient, method)
             name = e.name if isinstance(made, list) else names.spell(mode)
-            jobs.append(Fit(f"{name}, seed {seed}" if args.seeds else name, e,
-                            replace(solver, method=method, gradient=mode), seed, args.certify))
+            jobs.append(Run(f"{name}, seed {seed}" if args.seeds else name, e, replace(solver, method=method, gradient=mode), seed,
+                            args.certify, args.iterations or e.iterations))
     return jobs
 
 
@@ -251,10 +252,10 @@ def plan_train(args: Namespace) -> Plan:
         kept = Checkpoint(args.checkpoint, {"experiment": args.experiment,
                                             "gradient": names.spell(jobs[0].solve.gradient)}
                           | {name: str(getattr(args, name)) for name in dict.fromkeys([*options, "seed", "seeds"])})
-    return train_plan(args, jobs, args.iterations or jobs[0].experiment.iterations, kept)
+    return train_plan(args, jobs, kept)
 
 
-def shared_out(args: Namespace, jobs: list[Fit]) -> list[Fit]:
+def shared_out(args: Namespace, jobs: list[Run]) -> list[Run]:
     """The rows on all ranks of mpiexec, if there are any; UserError for what does not go there."""
     if (ranks := joined()) is None:
         return jobs
@@ -264,15 +265,14 @@ def shared_out(args: Namespace, jobs: list[Fit]) -> list[Fit]:
     for given, option in ((args.backend == "cuda", "--backend cuda"), (args.certify, "--certify")):
         if given:
             raise UserError(f"{option} does not go with mpiexec; start it without")
-    return [job._replace(solve=replace(job.solve, ranks=ranks)) for job in jobs]
+    return [replace(job, solve=replace(job.solve, ranks=ranks)) for job in jobs]
 
 
 def plan_compare(args: Namespace) -> Plan:
     jobs = jobs_of(args, Reversible())
     if args.seeds:
         raise UserError("--seeds goes with `revode train`; compare measures one training")
-    job = jobs[0]._replace(name="reversible")
-    usual = job.experiment.iterations
-    if job.solve.backend != "native":
-        usual = min(usual, SLOW_ITERATIONS)
-    return compare_plan(args, job, args.iterations or usual)
+    job = replace(jobs[0], name="reversible")
+    if args.iterations is None and job.solve.backend != "native":
+        job = replace(job, iterations=min(job.iterations, SLOW_ITERATIONS))
+    return compare_plan(args, job)

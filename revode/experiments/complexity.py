@@ -28,9 +28,9 @@ from ..gradients.checkpointed import minimal_advances
 from ..methods import Coupled, RungeKutta
 from . import backends, names, tables
 from .backends import Solver, UserError, whole
+from .measuring import peak_memory, relative_error
 from .runner import Plan, Report, shown
 from .tables import Published
-from .training import peak_memory, relative_error
 
 H = 0.01
 NS = (100, 200, 300, 400, 500, 600, 700, 800, 900, 1000, 1500, 2000, 3000)

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim
-from ..engine.derivatives import vjp
+from ..engine.derivatives import value_and_grad, vjp
 from ..methods import Coupled
-from .training import Experiment
+from .training import Experiment, Run
 
 LEARNING_RATE, WIDTH = 0.02, 32
 OPTIONS = {"points": 256, "steps": 10, "method": None, "seed": 0}
@@ -48,6 +48,15 @@ def log_density(x: np.ndarray, params: Any, ts: np.ndarray, solve: Any) -> tuple
     """log p of points (..., 2), and the Solution."""
     sol = solve(field, {"x": x, "l": np.zeros(x.shape[:-1])}, ts, params, save=[-1])
     return -0.5 * np.sum(sol.y1["x"] ** 2, -1) - np.log(2.0 * np.pi) - sol.y1["l"], sol
+
+
+def train(run: Run) -> None:
+    """The training loop."""
+    optimiser = optim.adam(LEARNING_RATE)
+    for params, state in run.steps(optimiser.init):
+        (value, sol), grads = value_and_grad(run.loss, has_aux=True)(params, run.solve)
+        params, state = optimiser.update(params, grads, state)
+        run.record(value, sol, params, state)
 
 
 def experiment(points: int = 256, steps: int = 10, seed: int = 0) -> Experiment:
@@ -88,7 +97,7 @@ def experiment(points: int = 256, steps: int = 10, seed: int = 0) -> Experiment:
         words=(f"{steps} steps, float64; Adam, learning rate {LEARNING_RATE}, full batch",
                "loss: negative log-likelihood, nats a point; 'fresh': points that were not trained "
                "on"),
-        loss=loss, optimiser=optim.adam(LEARNING_RATE),
+        loss=loss, train=train,
         start=lambda seed: nn.mlp_init(np.random.default_rng(seed), (3, WIDTH, 2)),
         method=Coupled("midpoint", lam=0.99), iterations=300, findings=findings, draw=draw,
         panels=2,

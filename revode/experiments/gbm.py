@@ -29,8 +29,8 @@ from ..methods import EES, EES25, EES27, Coupled, NearReversible, ReversibleHeun
 from ..paths import BrownianTree
 from . import backends, tables
 from .backends import Solver, whole
+from .measuring import against_direct
 from .runner import Plan, Report, counting, shown
-from .training import against_direct
 
 D, FASTEST, SIGMA, FINEST = 25, 20.0, 0.1, 960
 STEPS = (4, 6, 8, 12, 24, 48, 96)            # to T = 1

@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim, plotting
+from ..engine import value_and_grad
 from ..methods import Coupled
 from . import data as sources
 from .tables import Published
-from .training import Experiment
+from .training import Experiment, Run
 
 NAMES = ("x1", "x2", "v1", "v2")
 STEPS = 499                # 500 points
@@ -56,6 +57,15 @@ def network(t: Any, y: Any, params: Any) -> Any:
     return nn.mlp(params, y)
 
 
+def train(run: Run) -> None:
+    """The training loop."""
+    optimiser = optim.adamw(1e-2, weight_decay=1e-5)
+    for params, state in run.steps(optimiser.init):
+        (value, sol), grads = value_and_grad(run.loss, has_aux=True)(params, run.solve)
+        params, state = optimiser.update(params, grads, state)
+        run.record(value, sol, params, state)
+
+
 def experiment(steps: int = STEPS, dtype: str = "float64", data: str | None = None) -> Experiment:
     """The experiment on a grid of this many equal steps. data: the path of a recorded file; None
     simulates."""
@@ -76,7 +86,7 @@ def experiment(steps: int = STEPS, dtype: str = "float64", data: str | None = No
         words=("MLP 4-10-4 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid "
                "points",
                f"{words}, divided by {SCALE:g}", sources.grid_words(ts, dtype)),
-        loss=loss, optimiser=optim.adamw(1e-2, weight_decay=1e-5), start=start, method=Coupled("midpoint", lam=LAM),
+        loss=loss, train=train, start=start, method=Coupled("midpoint", lam=LAM),
         iterations=10_000,
         draw=plotting.components(ts, target, NAMES, lambda *at: loss(*at)[1].ys, "t, s",
                                  ylabel="x; v a second (recorded units / 100)"),

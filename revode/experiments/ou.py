@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim, plotting
+from ..engine import value_and_grad
 from ..methods import EES25, EES27, Coupled, ReversibleHeun
 from ..paths import BrownianTree
 from .mmd import median_widths, mmd2
-from .training import Experiment
+from .training import Experiment, Run
 
 THETA, MU, SIGMA, T = 0.2, 0.1, 2.0, 10
 METHODS = {"reversible Heun": (ReversibleHeun(), 12), "EES(2,5)": (EES25(), 4),
@@ -66,6 +67,15 @@ def distances(ys: Any, data: np.ndarray) -> tuple[Any, Any]:
     return np.mean(error) / SIGMA ** 2, mmd2(features(ys), scaled, median_widths(scaled))
 
 
+def train(run: Run) -> None:
+    """The training loop."""
+    optimiser = optim.adam(LEARNING_RATE)
+    for params, state in run.steps(optimiser.init):
+        (value, sol), grads = value_and_grad(run.loss, has_aux=True)(params, run.solve)
+        params, state = optimiser.update(params, grads, state)
+        run.record(value, sol, params, state)
+
+
 def experiment(paths: int = 64, data_paths: int = 256, diffusion: str = "time",
                seed: int = 0) -> list[Experiment]:
     """One experiment for each method. paths: of the model in each loss; diffusion: what g reads,
@@ -108,7 +118,7 @@ def experiment(paths: int = 64, data_paths: int = 256, diffusion: str = "time",
                    f"{LEARNING_RATE}",
                    f"{paths} model paths on one fixed noise; 'fresh': other noise and other data "
                    "than in training"),
-            loss=loss, shared=True, optimiser=optim.adam(LEARNING_RATE), start=start, method=method, iterations=120,
+            loss=loss, shared=True, train=train, start=start, method=method, iterations=120,
             findings=findings, draw=draw,
             panels=2,
             shows="Mean and standard deviation of the paths against time, and their density at the "

@@ -17,10 +17,11 @@ import numpy as np
 
 from .. import nn, optim, plotting
 from ..adaptive import PID
+from ..engine import value_and_grad
 from ..methods import Coupled
 from . import data as sources
 from .tables import Published
-from .training import Experiment
+from .training import Experiment, Run
 
 NAMES = ("o1", "o2", "w1", "w2")
 STEPS = 200                # intervals between data: the recording has 100 a second
@@ -60,6 +61,15 @@ def network(t: Any, y: Any, params: Any) -> Any:
     return nn.mlp(params, y)
 
 
+def train(run: Run) -> None:
+    """The training loop."""
+    optimiser = optim.adamw(1e-2, weight_decay=1e-5)
+    for params, state in run.steps(optimiser.init):
+        (value, sol), grads = value_and_grad(run.loss, has_aux=True)(params, run.solve)
+        params, state = optimiser.update(params, grads, state)
+        run.record(value, sol, params, state)
+
+
 def experiment(steps: int | None = None, dtype: str = "float64",
                data: str | None = None) -> Experiment:
     """The experiment with this many equal intervals between data (None: as many as published).
@@ -87,7 +97,7 @@ def experiment(steps: int | None = None, dtype: str = "float64",
                f"{words}, divided by {SCALE:g}",
                f"adaptive steps (rtol {TOLERANCE:g}, atol {TOLERANCE:g}), {len(ts):,} saved times, "
                f"{dtype}"),
-        loss=loss, optimiser=optim.adamw(1e-2, weight_decay=1e-5), start=start, method=Coupled("bosh3", lam=0.999),
+        loss=loss, train=train, start=start, method=Coupled("bosh3", lam=0.999),
         iterations=2000,
         draw=plotting.components(ts, target, NAMES, lambda *at: loss(*at)[1].ys, "t, s",
                                  ylabel="angles, rad / 10; velocities, rad/s / 10"),

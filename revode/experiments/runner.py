@@ -49,7 +49,7 @@ class Report:
     warned: dict[str,
                  list] = field(default_factory=dict)      # class -> [how often, the first message]
     more: dict[str, Any] = field(default_factory=dict)         # further entries of the JSON file
-    best: Any = None                                           # parameters to save
+    runs: list[Any] = field(default_factory=list)              # of training: the best parameters of the first are saved
     stopped: str | None = None                                 # why the work ended early
 
 
@@ -157,20 +157,29 @@ def machine() -> dict:
 
 
 # Progress, and what would interrupt it ------------------------------------------------------------
-def progress_bar(iterations: int, name: str | None) -> Any:
-    """A range that draws itself with tqdm; a plain range without a name or without tqdm."""
-    if name is None:
-        return range(iterations)
+@contextmanager
+def progress_bar(total: float, unit: str, name: str | None) -> Iterator[Callable]:
+    """A function of (how much more was done, what to say of it) that draws itself with tqdm; it does nothing without a name or
+    without tqdm."""
+    bar = None
+    if name is not None:
+        try:
+            from tqdm import tqdm
+            # In a log file every redraw is a new line, so they are kept few.
+            bar = tqdm(total=total, desc=name, unit=unit, unit_scale=unit == "s", mininterval=0.2 if sys.stderr.isatty() else 10.0)
+        except ImportError:
+            print("No progress bar, because tqdm is not installed; it comes with pip install 'revode[plot]'.", file=sys.stderr)
+
+    def tell(more: float, words: str = "") -> None:
+        if bar is not None:
+            bar.set_postfix_str(words, refresh=False)
+            bar.update(more)
+
     try:
-        from tqdm import tqdm
-    except ImportError:
-        print("No progress bar, because tqdm is not installed; it comes with pip install "
-              "'revode[plot]'.",
-              file=sys.stderr)
-        return range(iterations)
-    # In a log file every redraw is a new line, so they are kept few.
-    return tqdm(range(iterations), desc=name, unit="it",
-                mininterval=0.2 if sys.stderr.isatty() else 10.0)
+        yield tell
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 class Ended(KeyboardInterrupt):
@@ -219,8 +228,10 @@ def ended_by_signals() -> Iterator[list[Ended]]:
 
 def shown(jobs: Sequence, name: str) -> Iterator[Any]:
     """The jobs, with a progress bar."""
-    for i in progress_bar(len(jobs), name):
-        yield jobs[i]
+    with progress_bar(len(jobs), "it", name) as tell:
+        for job in jobs:
+            yield job
+            tell(1)
 
 
 @contextmanager
@@ -303,7 +314,7 @@ def write_json(path: str, args: Namespace, plan: Plan, report: Report, this: dic
 
 
 def write_best(path: str, args: Namespace, plan: Plan, report: Report, this: dict) -> None:
-    save(path, report.best)
+    save(path, report.runs[0].best)
 
 
 def write_picture(path: str, args: Namespace, plan: Plan, report: Report, this: dict) -> None:

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim, plotting
+from ..engine import value_and_grad
 from ..methods import Coupled
 from .data import grid_words, simulated, trajectory
-from .training import Experiment
+from .training import Experiment, Run
 
 STEPS = 56                 # of a quarter of a day
 OPTIONS = {"steps": STEPS, "dtype": "float64", "method": None}
@@ -33,6 +34,15 @@ def epidemic(t: Any, y: Any, params: Any) -> Any:
     """y (..., 3) holds s, i, r."""
     caught, healed = params["b"] * y[..., 0] * y[..., 1], params["k"] * y[..., 1]
     return np.stack([-caught, caught - healed, healed], axis=-1)
+
+
+def train(run: Run) -> None:
+    """The training loop."""
+    optimiser = optim.adam(3e-2)
+    for params, state in run.steps(optimiser.init):
+        (value, sol), grads = value_and_grad(run.loss, has_aux=True)(params, run.solve)
+        params, state = optimiser.update(params, grads, state)
+        run.record(value, sol, params, state)
 
 
 def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
@@ -84,7 +94,7 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
                "normal noise (standard "
                f"deviation {NOISE:g}; data seed 0)", grid_words(ts, dtype)),
         # lam = exp(-c h) with c just above k: the infected vanish at a rate of nearly k.
-        loss=loss, optimiser=optim.adam(3e-2), start=start,
+        loss=loss, train=train, start=start,
         method=Coupled("rk4", round(float(np.exp(-7 / steps)), 6)),
         iterations=120, findings=findings, draw=draw,
         shows="Susceptible, infected and recovered against days, fit and truth, with the noisy "

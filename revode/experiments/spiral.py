@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim, plotting
+from ..engine import value_and_grad
 from ..methods import Coupled
 from .data import grid_words, trajectory
-from .training import Experiment
+from .training import Experiment, Run
 
 STEPS = 90                 # observations, of all spirals together: as many grid intervals
 END, BEYOND = 3.0, 6.0
@@ -37,6 +38,15 @@ def rotation(t: Any, y: Any, params: Any = None) -> Any:
 def network(t: Any, y: Any, params: Any) -> Any:
     """The learnt field: y -> 32 -> 2."""
     return nn.mlp(params, y)
+
+
+def train(run: Run) -> None:
+    """The training loop."""
+    optimiser = optim.adam(2e-2)
+    for params, state in run.steps(optimiser.init):
+        (value, sol), grads = value_and_grad(run.loss, has_aux=True)(params, run.solve)
+        params, state = optimiser.update(params, grads, state)
+        run.record(value, sol, params, state)
 
 
 def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
@@ -94,7 +104,7 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
                grid_words(ts, dtype)),
         # lam = exp(-c h) follows contraction slower than c: 0.2 in the truth, but more in networks
         # on the way there.
-        loss=loss, optimiser=optim.adam(2e-2), start=start,
+        loss=loss, train=train, start=start,
         method=Coupled("midpoint", lam=round(float(np.exp(-2 * END / steps)), 6)),
         iterations=600, findings=findings, draw=draw,
         shows="Five spirals in the plane: observations, the fit through them, and its continuation "

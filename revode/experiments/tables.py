@@ -63,8 +63,8 @@ def fill(text: str, indent: str = "  ") -> str:
 def seconds(x: float | None) -> str:
     """0.0123 -> '12 ms'; 75 -> '75 s'; 200 -> '3.3 minutes': two digits, as clocks on a busy
     machine repeat no more."""
-    if x is None:
-        return "-"
+    if not x:
+        return "-" if x is None else "0 s"
     for size, unit in ((3600.0, "hours"), (60.0, "minutes"), (1.0, "s"), (1e-3, "ms")):
         if x >= (2 * size if size > 1 else size):
             return f"{two_digits(x / size)} {unit}"

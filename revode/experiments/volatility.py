@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from .. import nn, optim, plotting
+from ..engine import value_and_grad
 from ..methods import EES
 from ..paths import BrownianTree
 from .mmd import median_widths, mmd2
-from .training import Experiment
+from .training import Experiment, Run
 
 SEEN, INNER = 16, 2                      # observations, and steps of the model for each
 KAPPA, MEAN, XI = 4.0, -0.3, 1.5
@@ -73,6 +74,15 @@ def traits(xs: np.ndarray) -> dict[str, float]:
     return {"sd, of X(1)": float(np.std(xs[-1])),
             "kurtosis, of increments": float(np.mean(steps ** 4) / np.mean(steps ** 2) ** 2),
             "persistence, of volatility": float(np.mean(logs[1:] * logs[:-1]) / np.mean(logs ** 2))}
+
+
+def train(run: Run) -> None:
+    """The training loop."""
+    optimiser = optim.adam(LEARNING_RATE)
+    for params, state in run.steps(optimiser.init):
+        (value, sol), grads = value_and_grad(run.loss, has_aux=True)(params, run.solve)
+        params, state = optimiser.update(params, grads, state)
+        run.record(value, sol, params, state)
 
 
 def experiment(paths: int = 256, seed: int = 0) -> Experiment:
@@ -127,7 +137,7 @@ def experiment(paths: int = 256, seed: int = 0) -> Experiment:
                f"{LEARNING_RATE}",
                f"{paths} model paths on one fixed noise, {paths} of the data; 'fresh': others than "
                "in training"),
-        loss=loss, shared=True, optimiser=optim.adam(LEARNING_RATE), start=start, method=METHOD, iterations=150, findings=findings,
+        loss=loss, shared=True, train=train, start=start, method=METHOD, iterations=150, findings=findings,
         draw=draw,
         panels=3, shows="Twenty paths of the data, of the model before training, and after it.",
         notes=("Persistence: correlation of neighbouring log squared increments. Kurtosis 3 and "
