@@ -26,7 +26,7 @@ def readable(text: str) -> str:
             out.append(f"**Example**\n\n```pycon\n{body}\n```")
         else:
             words = escaped(body).lstrip()
-            begins = words[:1].upper() if re.match(r"[a-z]{2}|a ", words) else words[:1]         # a symbol keeps its case: s evaluations
+            begins = words[:1].upper() if re.match(r"[a-z]{2}|a ", words) else words[:1]     # symbols keep their case
             out.append(f"**{name}.** {begins}{words[1:]}")
     return "\n\n".join(out)
 

@@ -85,7 +85,8 @@ def test_faults_of_a_site_are_seen(tmp_path: Path) -> None:
     head = '<title>{}</title><meta name="description" content="about">'
     (tmp_path / "index.html").write_text(head.format("one") + '<h1 id="here">1</h1><a href="two.html#there">2</a>'
                                          '<a href="no.html">3</a><img src="p.png"><script src="https://example.org/x.js"></script>')
-    (tmp_path / "two.html").write_text(f'{head.format("one")}<h1>2</h1><h1>3</h1><pre><code>`a`</code></pre><p>`b` c</p><a href="index.html#here">1</a>')
+    (tmp_path / "two.html").write_text(f'{head.format("one")}<h1>2</h1><h1>3</h1><pre><code>`a`</code></pre><p>`b` c</p>'
+                                       '<a href="index.html#here">1</a>')
     (tmp_path / "p.png").write_bytes(b"")
     assert check.faults(tmp_path) == [
         "index.html: the picture p.png has no alternative text",
