@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +19,8 @@ from .methods.increment import Increment
 from .methods.shears import Parts
 from .stepping import Problem
 from .watch import ROOM, Ahead, deferred, places
+
+chose: ContextVar[Callable] = ContextVar("chose", default=lambda N: None)     # hears of each march that chose its own N steps
 
 
 class Kept(dict[int, Parts]):
@@ -80,6 +83,7 @@ def onward(problem: Problem, params: Any, parts: Parts, engine: Engine, keep: Ke
         problem.flushed.account(problem.N, parts, problem.stats)
     if problem.adaptive is not None:
         problem.save = tuple(n for n in range(problem.N + 1) if problem.saves(n))
+        chose.get()(problem.N)
     if lists:                                                # save=[]: arrays without rows
         return tuple(np.stack(y) if y else np.stack([x])[:0] for x, y in zip(problem.output(parts), ys, strict=True)), parts
     return ys, parts

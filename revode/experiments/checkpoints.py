@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..archive import load, save
-from ..parallel import together
+from ..ranks import together
 from .backends import UserError
 from .ranks import joined
 

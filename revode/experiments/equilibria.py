@@ -5,7 +5,7 @@ A model is named by how its hidden state is found; it stands in a Run where othe
 from __future__ import annotations
 
 import math
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import process_time
@@ -15,9 +15,9 @@ import numpy as np
 
 from .. import plotting
 from ..engine import tree
-from . import tables
-from .backends import add_certify, whole
+from . import options, tables
 from .measuring import certificate
+from .options import whole
 from .runner import Plan, Report
 from .training import Experiment, Run, spread, train_all
 
@@ -44,22 +44,12 @@ def size(params: Any) -> int:
 
 
 # the command ----------------------------------------------------------------------------------------------------------------------
-def duration(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
-    if not 0.0 < minutes < math.inf:
-        raise ArgumentTypeError(f"{text!r} is no number of minutes")
-    return minutes
-
-
 def add_options(parser: Any, names: Sequence[str], iterations: int) -> None:
     parser.add_argument("--models", nargs="+", choices=names, metavar="M", help=f"of {', '.join(names)}")
     parser.add_argument("--seeds", type=whole(0), nargs="+", default=[0], metavar="S", help="train once for each; default 0")
     parser.add_argument("--iterations", type=whole(1), default=iterations, metavar="N", help=f"of each model; default {iterations}")
-    parser.add_argument("--minutes", type=duration, metavar="M", help="of processor time for each model, instead of iterations")
-    add_certify(parser)
+    parser.add_argument("--minutes", type=options.minutes, metavar="M", help="of processor time for each model, instead of iterations")
+    options.certify(parser)
 
 
 def plan(args: Namespace, runs: dict[str, Run], score: Callable[[Run], dict], shown: Sequence[tables.Column], mean: tuple[str, str],

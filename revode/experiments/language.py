@@ -32,8 +32,9 @@ from ..engine import value_and_grad
 from ..equilibrium import Implicit, Phantom, Picard, RevDEQ, fixed_point
 from ..gradients import Direct, Reversible
 from . import equilibria
-from .backends import UserError, cannot_read, whole
+from .backends import UserError, cannot_read
 from .equilibria import Model, rate
+from .options import whole
 from .runner import Plan, Report
 from .tables import Published
 from .training import Experiment, Run

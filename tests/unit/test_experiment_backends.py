@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 
 import revode as rv
-from revode import parallel
 from revode.__main__ import main
 from revode.compiled import native
-from revode.experiments import EXPERIMENTS, backends, cli, complexity, oscillator, ou, training, white_dwarf
+from revode.experiments import EXPERIMENTS, backends, cli, complexity, oscillator, ou, train, training, white_dwarf
 from revode.experiments.backends import Solver
 from revode.experiments.ranks import Ranks
 from revode.experiments.training import Run
 from revode.methods import EES27
+from revode.ranks import Alone
+from tests.thread_ranks import threads
 
 try:
     native.compiler()
@@ -217,7 +218,7 @@ def test_paths_are_shared_out_over_ranks():
         assert sol.stats.steps == 32
         return [float(loss), *(g.tobytes() for g in rv.tree.flatten(grads)[0])], grads
 
-    found = [one for ranks in (1, 3) for one in parallel.threads(ranks, on)]
+    found = [one for ranks in (1, 3) for one in threads(ranks, on)]
     assert all(bits == found[0][0] for bits, _ in found)
     assert found[0][0][0] == pytest.approx(float(whole[0][0]), rel=1e-12)
     for ours, theirs in zip(rv.tree.flatten(found[0][1])[0], rv.tree.flatten(whole[1])[0], strict=True):
@@ -230,7 +231,7 @@ def test_paths_are_shared_out_over_ranks():
     (("ou", "--backend", "cuda"), "--backend cuda does not go with mpiexec"),
 ], ids=["white-dwarf", "certify", "cuda"])
 def test_what_does_not_go_on_ranks_is_refused(monkeypatch, words, said):
-    monkeypatch.setattr(cli, "joined", lambda: Ranks(parallel.Alone()))
+    monkeypatch.setattr(train, "joined", lambda: Ranks(Alone()))
     monkeypatch.setattr(backends, "chosen", lambda args: Solver(backend=args.backend))            # whatever this machine has
     args = cli.parser().parse_args(["train", *words])
     with pytest.raises(backends.UserError, match=said):
