@@ -242,12 +242,13 @@ def plan(args: Namespace) -> Plan:
         beside = report.more["lines"] = lines_beside(text)
         report.notes += [
             "Bits per byte of the text held out. Beside them: " + ", ".join(f"{name} {x:.3f}" for name, x in beside.items()) + ".",
-            f"least on the way: the least of {LOOKS} looks at the held-out text; where it is less than at the end, the model has learnt its "
-            "text by heart.",
+            f"least on the way: the least of {LOOKS} looks at the held-out text; where it is less than at the end, the model "
+            "has learnt its text by heart.",
             "calls of a layer, or of the cell: forward, for each byte; residual: |z - f(z)| / |f(z)|, which is 0 at an equilibrium.",
             f"A sample of {report.rows[-1]['name']}: {report.rows[-1]['sample']!r}"]
 
     title = f"language: the next byte of {'Genesis (King James Version)' if args.text is None else args.text}"
-    shown = (("bits per\nbyte", lambda row: f"{row['bits']:.3f}"), ("least on\nthe way", lambda row: f"{min(row['along']):.3f}"), ("bytes/s", lambda row: f"{row['bytes_per_second']:,.0f}"))
+    shown = (("bits per\nbyte", lambda row: f"{row['bits']:.3f}"),
+             ("least on\nthe way", lambda row: f"{min(row['along']):.3f}"), ("bytes/s", lambda row: f"{row['bytes_per_second']:,.0f}"))
     return equilibria.plan(args, runs(text, args.width, T, args.batch, args.cell, title), score, shown, ("bits", "bits per byte"),
                            "bits per byte", after)

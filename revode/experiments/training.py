@@ -129,8 +129,8 @@ class Run:
         least = min(self.least, self.losses[-1])
         best = self.params if self.losses[-1] == least else self.best
         # in one call, so that Ctrl-C finds all of an iteration or nothing of it
-        vars(self).update(params=params, state=state, best=best, done=len(self.losses), least=least, spent=self.spent + self.seconds[-1],
-                          stats=getattr(found, "stats", self.stats))
+        vars(self).update(params=params, state=state, best=best, done=len(self.losses), least=least,
+                          spent=self.spent + self.seconds[-1], stats=getattr(found, "stats", self.stats))
         self.heard()
 
 
