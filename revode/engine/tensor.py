@@ -95,8 +95,11 @@ class Tape:
         """An array that is differentiated, as it is now; its layout too, so that the value has the bits of a plain call."""
         if type(x) is not ndarray or unchanging(x):
             return x
+        whole = x.flags.forc
+        if whole and x.nbytes <= SHARED:
+            return copied(x)
         self.held = self.held or Held()
-        return self.held.keep(x, False, x.flags.forc)
+        return self.held.keep(x, False, whole)
 
     def keep_output(self, y: Any) -> Any:
         """A value for the caller, who may write to it before the cotangent is pulled back."""
