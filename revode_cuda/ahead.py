@@ -501,7 +501,8 @@ def known_course(hint: Hint, backend: Fusing, field: Callable, leaves: list, str
     of_part = {name: k for name, x in parts.items() for k, y in enumerate(starts) if x is y}
     if before or len(of_part) < len(parts):
         raise NotAhead("its method begins with more than copies of y0")
-    runners: list[Any] = [getattr(family.made[way].here, "runner", None) if family.made.get(way) else None for way in ("forward", "backward")]
+    runners: list[Any] = [getattr(family.made[way].here, "runner", None) if family.made.get(way) else None
+                          for way in ("forward", "backward")]
     if any(r is None for r in runners[:1 + wanted]):
         return None
     ahead: Any = runners[0]
