@@ -195,8 +195,7 @@ def known_course(hint: Hint, backend: Fusing, field: Callable, leaves: list, str
     there = [value_of(x) for x in leaves]
     floats = [x for x in there if is_float(x)]
     y0, params = tree.unflatten(structure, [old if is_float(x) else x for old, x in zip(hint.values, there, strict=True)])
-    if not all(map(on_device, floats)) or len({x.dtype for x in floats}) > 1:
-        raise NotAhead("not all of it is on the device, in one dtype")
+    refuse((not all(map(on_device, floats)) or len({x.dtype for x in floats}) > 1, "not all of it is on the device, in one dtype"))
     rest = {name: x for name, x in options.items() if name != "gradient"}
     try:
         problem, initial, params, layout = prepare(Asked(field, y0, ts, params, backend=backend, **rest))
@@ -207,13 +206,17 @@ def known_course(hint: Hint, backend: Fusing, field: Callable, leaves: list, str
     gradient, wanted = checked_gradient(options["gradient"], problem.method), any(type(x) is Tensor for x in leaves)
     starts = initial if isinstance(initial, tuple) else (initial,)
     of_part = {name: k for name, x in parts.items() for k, y in enumerate(starts) if x is y}
-    for stands, why in ((not problem.N, "it takes no step"), (not layout.alone or layout.promoted, "its state is a tree"),
-                        (wanted and not isinstance(gradient, (Automatic, Reversible)), "its gradient keeps states"),
-                        (before or len(of_part) < len(parts), "its method begins with more than copies of y0")):
-        if stands:
-            raise NotAhead(why)
+    refuse((not problem.N, "it takes no step"), (not layout.alone or layout.promoted, "its state is a tree"),
+           (wanted and not isinstance(gradient, (Automatic, Reversible)), "its gradient keeps states"),
+           (bool(before) or len(of_part) < len(parts), "its method begins with more than copies of y0"))
     course = course_of(problem, family, wanted, backend.device.xp, y0, params, parts, of_part)
     return None if course is None else (problem, layout, gradient, course)
+
+
+def refuse(*cases: tuple[bool, str]) -> None:
+    for stands, why in cases:
+        if stands:
+            raise NotAhead(why)
 
 
 def course_of(problem: Any, family: Any, wanted: bool, xp: Any, y0: Any, params: Any, parts: dict, of_part: dict) -> Course | None:
