@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import arrays, functions, linalg, primitives, spectrum, tree  # noqa: F401 (they fill the tables)
+from .refusals import explain
 from .tensor import Tape, Tensor, beside, completed, is_float, joined, joined_in, number, record_many, value_of
 
 
@@ -83,23 +84,6 @@ def vjp_of_own(fn: Callable, *args: Any, own: bool = True) -> tuple[Any, Callabl
         return tree.unflatten(structure, [like(next(found), x, seen) if is_float(x) else None for x in leaves])
 
     return tree.unflatten(out_structure, values), pull
-
-
-NOTES = {
-    "read-only": "revode: an array that a field is given, or that a gradient still needs, is read-only meanwhile; make a new array "
-                 "(y = 2 * y, not y *= 2), or write into a copy (y = y.copy()).",
-    "setting an array element with a sequence": "revode: writing a tensor into an entry of a plain array would drop its gradient; "
-                 "build the array from its parts, as in np.stack([y[1], -y[0]]), np.concatenate or np.where.",
-    "argument 0 of type Tensor": "revode: np.array([...]) of tensors is an array of objects until it meets a tensor or is returned; "
-                 "np.stack([...]) makes a tensor at once, which every function takes.",
-}
-
-
-def explain(error: Exception) -> None:
-    """A note on an error of NumPy's that says what to do, where its sentence alone does not."""
-    for words, note in NOTES.items():
-        if isinstance(error, (ValueError, TypeError)) and words in str(error) and note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
 
 
 def checked(x: Any) -> Any:
