@@ -52,7 +52,7 @@ class Tape(Keeping):
     """A list of entries; a slot is an index into it.
 
     None for an input;  (op, slot, value, y) and (op, slot, slot, value, value, y) for one and two inputs, which is most
-    of them, and where the time goes;  (op, slots, values, options, y) for all others (`whole` makes this of any). A slot is -1 for
+    of them, and where the time goes;  (op, slots, values, options, y) for all others (`entry` makes this of any). A slot is -1 for
     a plain value.
     """
     __slots__ = ("level", "nodes")
@@ -124,7 +124,7 @@ class Tape(Keeping):
         return [cotangents[slot] for slot in inputs]
 
 
-def whole(node: tuple) -> tuple:
+def entry(node: tuple) -> tuple:
     """An entry of a tape in its long form: (op, slots, values, options, y)."""
     if len(node) == 4:
         op, i, x, y = node

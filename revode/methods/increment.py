@@ -80,6 +80,13 @@ class System:
         return coefficients[0]
 
 
+class Driver:
+    """What gives each step its increments: given(n, t0, t1, h, problem) makes them, join(h, given) makes dx of them."""
+    path: Any = None                     # of noise
+    shape: Any = None                    # of an increment of the path
+    control: Any = None
+
+
 def fits(f: Any, y: Any, tail: tuple[int, ...] = ()) -> bool:
     """Whether f is an array of y's dtype and of shape (*y.shape, *tail), and no tensor where y is none. Asked at every value."""
     a, b = value_of(f), value_of(y)

@@ -10,12 +10,12 @@ import numpy as np
 
 from ..engine import tree
 from ..engine.tensor import beside, number, to_host, value_of
-from ..methods.companion import parted
 from ..methods.increment import Increment
 from ..methods.shears import Parts
 from ..stiffness import FOLLOWS, Unstable, astray, largest, rows, unstable
 from .alarms import complain
 from .causes import OF_TOLERANCE, Pairs, parted_copies, too_large
+from .gaps import parted
 from .places import ROOM, groups_between, stops_of, threes, windows
 from .sizes import column, floor, highest, largest_of_each, precision, size, size_of_each, so_far, stacked
 

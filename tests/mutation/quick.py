@@ -372,10 +372,11 @@ def error_weights(s: int) -> Any:
 
 def check_monitors(rv: Any) -> None:
     """What the methods say about themselves: limits, growth, the gap that is watched, the error that a controller sees."""
-    from revode.methods.companion import injected, neutral, parted, weighted
+    from revode.methods.companion import neutral
     from revode.methods.increment import Increment, System
     from revode.methods.shears import Step
     from revode.stepping import Stats
+    from revode.watch.gaps import injected, parted, weighted
     h, z = 0.1, 0.7 * Y0
     step, F = Step(0.3, 0.4, np.asarray(h), np.asarray(h)), Increment(System(field, Stats()), PARAMS)
     coupled, damped = rv.Coupled("heun2", lam=0.8), rv.AsynchronousLeapfrog(eta=0.9)

@@ -10,9 +10,10 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import revode as rv
-from revode.methods.companion import Companion, injected, neutral, parted
+from revode.methods.companion import Companion, neutral
 from revode.methods.shears import Step
 from revode.watch import LOOKS, grouped, looks, places, runs
+from revode.watch.gaps import injected, parted
 
 ENGINES = ("eager", "replay", "native")
 
