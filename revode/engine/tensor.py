@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import tree
+from .arraylike import Arraylike
 from .kept import FLOATS, STILL, Keeping
 from .refusals import NotTraceable, Refusing, name_of, not_differentiated, of_options, of_ufunc
 
@@ -381,7 +382,7 @@ def _comparison(ufunc: np.ufunc) -> Callable:
     return lambda self, other: constant(ufunc, self, other)
 
 
-class Tensor(Refusing):
+class Tensor(Refusing, Arraylike):
     """A value on a tape. Use it like the NumPy array in it: `np.tanh(y @ W + b)` just works, and `.value` is that array.
 
     Tensors are made by vjp, grad and value_and_grad. They are immutable, so `x += y` makes a new one, and `x[i] = y` raises.
@@ -468,53 +469,12 @@ class Tensor(Refusing):
     @property
     def shape(self) -> tuple[int, ...]: return np.shape(value_of(self))
     @property
-    def ndim(self) -> int: return len(self.shape)
-    @property
-    def size(self) -> int: return int(np.prod(self.shape))
-    @property
     def dtype(self) -> Any: return getattr(value_of(self), "dtype", np.dtype(float))
-    @property
-    def T(self) -> Any: return np.transpose(self)
-
-    def __len__(self) -> int:
-        if not self.shape:
-            raise TypeError("len() of a tensor without axes")
-        return self.shape[0]
-
-    def __iter__(self) -> Any: return (self[i] for i in range(len(self)))
-
     def __getitem__(self, index: Any) -> Any:
         if any(type(i) is Tensor for i in (index if type(index) is tuple else (index,))):
             raise TypeError("a tensor cannot be an index: positions carry no gradient; index with integers, slices "
                             "or a plain array")
         return apply(RULES[np.ndarray.__getitem__], self, index=index)
-
-    @property
-    def mT(self) -> Any: return np.matrix_transpose(self)
-    @property
-    def real(self) -> Any: return self
-    @property
-    def imag(self) -> Any: return np.imag(self)
-    @property
-    def nbytes(self) -> int: return self.size * self.itemsize
-    @property
-    def itemsize(self) -> int: return int(self.dtype.itemsize)
-    @property
-    def flat(self) -> Any: return iter(np.reshape(self, (-1,)))
-
-    # NumPy's methods, through NumPy's functions
-    def compress(self, condition: Any, axis: Any = None) -> Any: return np.compress(condition, self, axis)
-    def flatten(self, order: Any = "C") -> Any: return np.ravel(self, order)    # type: ignore[call-overload]
-    def copy(self, order: str = "C") -> Any: return self
-    def view(self) -> Any: return self
-    def conj(self) -> Any: return self
-    def conjugate(self) -> Any: return self
-
-    def reshape(self, *shape: Any, order: Any = "C") -> Any:
-        return np.reshape(self, shape[0] if len(shape) == 1 else shape, order=order)
-
-    def transpose(self, *axes: Any) -> Any:
-        return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
 
     def astype(self, dtype: Any) -> Any:
         dtype = np.dtype(dtype)
@@ -527,18 +487,6 @@ class Tensor(Refusing):
             raise TypeError(f"x.astype({dtype}) would drop the gradient of a tensor: it flows in float64 and float32; stay with "
                             "these, or convert x.value if no gradient is wanted")
         return value_of(self).astype(dtype)
-
-    def item(self) -> Any:
-        """The one entry as a number, on the tape; ValueError where there are more."""
-        if self.dtype != np.float64:
-            raise TypeError(f"x.item() of {self.dtype} would go on in float64, as a Python float; x[0] keeps its dtype")
-        if self.size != 1:
-            raise ValueError("can only convert an array of size 1 to a Python scalar")
-        return self[(0,) * self.ndim]
-
-    def tolist(self) -> Any:
-        """The entries in nested lists, as numbers on the tape."""
-        return [x.tolist() for x in self] if self.shape else self.item()
 
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         op = RULES.get(ufunc)
@@ -592,19 +540,6 @@ def joined(x: Any) -> Any:
 def joined_in(x: Any) -> Any:
     """A tree with its arrays of tensors joined; itself where it has none."""
     return tree.map(joined, x) if any(type(y) is ndarray and y.dtype == object for y in tree.flatten(x)[0]) else x
-
-
-def _method(name: str) -> Callable:
-    """NumPy's method of this name, through the function of the same name."""
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return getattr(np, name)(self, *args, **kwargs)
-    return method
-
-
-for _name in ("clip", "dot", "ravel", "sum", "prod", "mean", "var", "std", "max", "min", "cumsum", "cumprod", "squeeze", "swapaxes",
-              "repeat", "take", "trace", "diagonal", "round", "argmax", "argmin", "argsort", "argpartition", "any", "all", "nonzero",
-              "searchsorted"):
-    setattr(Tensor, _name, _method(_name))
 
 
 tree.PLAIN.add(Tensor)
