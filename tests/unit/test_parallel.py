@@ -14,7 +14,7 @@ import pytest
 import revode as rv
 from revode import nn, parallel
 from tests import parallel_cases as cases
-from tests.strict_cases import needs_compiler
+from tests.compiler import needs_compiler
 
 RANKS = (1, 2, 3, 8)
 
