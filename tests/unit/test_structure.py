@@ -46,7 +46,7 @@ BUDGET = {
     "engine": 2600,
     "jacobians": 65,
     "archive": 100,
-    "conditions": 65,
+    "conditions": 95,                # the weights of an error estimate solve some of them
     "methods": 900,                  # protocol, words of iterations
     "gradients": 580,                # a file each; the symplectic adjoint, and the gradient in the times, are the newest
     "stepping": 200,                 # grids that are kept from solve to solve
@@ -57,8 +57,8 @@ BUDGET = {
     "march": 150,                    # what is kept, and one window of neighbours at a time
     "stiffness": 60,
     "events": 110,
-    "watch": 690,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
-    "times": 70,                     # tensors among them, stops, what lies between, on any device
+    "watch": 720,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200 lines
+    "times": 90,                     # tensors among them, stops, what lies between, on any device
     "finite": 85,
     "memory": 55,
     "compiled": 5350,                # with the search for an adaptive grid; C99 in words of its own, for files that are read; auto
@@ -88,7 +88,8 @@ BUDGET = {
 # Then the arrays that np.array makes of tensors: some 20; a schedule of engines for each gradient mode, which runs everywhere, and
 # exact mode, tangents and certificates where they are asked for in solve and Reversible: some 130. Gradients in the times: 50.
 CORE, CORE_BUDGET = ("engine", "methods", "gradients", "solve"), 2780
-LOOKED_UP = ("functions.py", "arrays.py", "linalg.py", "spectrum.py", "tangents.py")     # of the engine; nobody reads them through
+LOOKED_UP = ("functions.py", "arrays.py", "linalg.py", "spectrum.py", "tangents.py", "arraylike.py", "refusals.py", "kept.py",
+             "checking.py")      # of the engine; nobody reads them through
 
 
 def room_of(path: Path) -> str:
