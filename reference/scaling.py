@@ -23,6 +23,7 @@ import revode as rv
 from reference.benchmarks.works import LAM, WORKS, field, problem
 from revode import parallel
 from revode.compiled import native
+from revode.ranks import exchanged, together
 
 OUT = Path(__file__).parents[1] / "docs" / "measurements" / "scaling.md"
 TILE, STRONG, WEAK, ROUNDS = 64, 512, 256, 5                 # trajectories: of a tile, of all ranks, of each rank
@@ -74,10 +75,10 @@ def on_rank() -> None:
     if ranks == 1:
         plain = rv.value_and_grad(lambda p: np.mean(loss(p, np.arange(WEAK))))
         runs |= {"plain": lambda: plain(params), "whole": lambda: whole(params, WEAK)}
-    found = least(runs) | least({"tree": lambda: parallel.exchanged(comm, vector, lambda a, b: a + b)}, 200)
+    found = least(runs) | least({"tree": lambda: exchanged(comm, vector, lambda a, b: a + b)}, 200)
     comm.sent = 0
     step(params, STRONG)
-    sent = parallel.together(comm, lambda: comm.sent, lambda a, b: a + b)
+    sent = together(comm, lambda: comm.sent, lambda a, b: a + b)
     if comm.Get_rank() == 0:
         print(json.dumps({"ranks": ranks, "sent": sent, "bytes": vector.nbytes, **found}))
 

@@ -47,12 +47,15 @@ def guarded(problem: Problem, initial: Any, params: Any, solved: tuple[Any, Call
 
 def finite(gradients: Any) -> bool:
     """Whether all leaves are finite; those of a derivative that is itself being differentiated are not looked at."""
+    leaves = tree.flatten(gradients)[0]
+    if all(type(x) is np.ndarray and isfinite(np.vdot(x, x)) for x in leaves):
+        return True
     total: Any = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
-        for x in tree.flatten(gradients)[0]:
+        for x in leaves:
             if x is not None and type(x) is not Tensor:
                 total = total + (x.sum() if hasattr(x, "sum") else x)
-    return type(total) is Tensor or isfinite(number(total)) or all(map(whole, tree.flatten(gradients)[0]))
+    return type(total) is Tensor or isfinite(number(total)) or all(map(whole, leaves))
 
 
 def whole(x: Any) -> bool:
@@ -83,7 +86,7 @@ class Found(Exception):
 def first_step(problem: Problem, initial: Any, params: Any, cotangent: Any) -> tuple[int | None, bool]:
     """The first step of the sweep whose pullback makes finite cotangents infinite, and whether a state beside it would not."""
     own = replace(problem, stats=Stats(), system=copy(problem.system), backend=None, adaptive=None, scales={}, parted=True,
-                  unstable=True, later=None, progress=False)
+                  unstable=True, later=None, marched=None, progress=False)
     own.system.stats = own.stats
 
     def look(n: int, before: dict, after: dict, a_params: Any) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,9 @@ from .engines.protocol import Rows
 from .methods.increment import Increment
 from .methods.shears import Parts
 from .stepping import Problem
-from .watch import Ahead, places
+from .watch import Ahead, deferred, places
+
+chose: ContextVar[Callable] = ContextVar("chose", default=lambda N: None)     # hears of each march that chose its own N steps
 
 
 class Kept(dict[int, Parts]):
@@ -80,6 +83,7 @@ def onward(problem: Problem, params: Any, parts: Parts, engine: Engine, keep: Ke
         problem.flushed.account(problem.N, parts, problem.stats)
     if problem.adaptive is not None:
         problem.save = tuple(n for n in range(problem.N + 1) if problem.saves(n))
+        chose.get()(problem.N)
     if lists:                                                # save=[]: arrays without rows
         return tuple(np.stack(y) if y else np.stack([x])[:0] for x, y in zip(problem.output(parts), ys, strict=True)), parts
     return ys, parts
@@ -99,14 +103,18 @@ def along_grid(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys:
     together = max(engine.shows, size * len(keep.places) // 16)      # bytes that are seen in one call
     most = 1 if engine.looks_often or problem.progress else max(1, together // max(1, size))
     before = Neighbours([], {})
-    for group in pieces(ns, N, watch.width, most):
+    groups = pieces(ns, N, watch.width, most)
+    for group in groups:
         seen = engine.ahead(first, group[-1], ys, group)
         bar(group[-1] - first)
         first = group[-1]
         if seen_too:
             keep.put(*chosen(group, seen, keep.places))
             group, seen = chosen(group, seen, set(stops))
-        before = watched(watch, before, group, stacked_rows(seen))
+        rows = stacked_rows(seen)
+        if len(groups) > 1 or not deferred(watch, group, rows):
+            before = watched(watch, before, group, rows)
+        del rows
         del seen                                             # before the engine sees more
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 import revode as rv
 from revode import nn, parallel
+from tests.thread_ranks import threads
 
 B, TILE = 21, 4                              # six tiles, the last of one row
 RNG = np.random.default_rng(0)
@@ -57,7 +58,7 @@ def bits(tree: Any) -> str:
 
 def on_ranks(ranks: int, name: str) -> list[str]:
     """The bits of loss and gradient on every rank."""
-    return parallel.threads(ranks, lambda comm: bits(parallel.value_and_grad(LOSSES[name], comm, tile=TILE)(PARAMS, B)))
+    return threads(ranks, lambda comm: bits(parallel.value_and_grad(LOSSES[name], comm, tile=TILE)(PARAMS, B)))
 
 
 if __name__ == "__main__":

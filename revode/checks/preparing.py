@@ -18,6 +18,7 @@ from .choices import check_backend, check_exact, check_method, of_one_arithmetic
 from .controls import controlled
 from .fields import check_field, check_not_split, misfit
 from .grids import check_adaptive, check_far_times, check_steps, check_stops, check_times, saved_of, steps_of
+from .kinds import known, remember
 from .leaves import check_params
 from .noise import noisy
 from .states import begin, check_resumed, output_of
@@ -25,6 +26,9 @@ from .states import begin, check_resumed, output_of
 
 def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     """The problem, the initial value as the method takes it, the parameters, and how y is laid out."""
+    found = known(asked)
+    if found is not None:
+        return found
     chosen = check_backend(asked)
     method = check_method(asked)
     lattice, method = check_exact(asked, method)
@@ -48,6 +52,7 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     problem.widths = () if layout.alone else tuple(map(prod, layout.shapes))
     problem.asked = {name: innermost(tree.flatten(part)[0]) is not None
                      for name, part in (("y0", initial), ("params", (params, asked.ts, asked.stops)), ("ts", (asked.ts, asked.stops)))}
+    remember(asked, problem, layout)
     return problem, initial, params, layout
 
 

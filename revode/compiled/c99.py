@@ -277,6 +277,7 @@ TAKES = {"S": "real *S", "params": "const real *params", "derived": "const real 
 class Function(Body):
     """The C functions of one program."""
     source: Listing
+    pairs = False
 
     def columns(self) -> list[tuple[V, int, int]]:
         return []                                    # nothing is read from a row of the grid: see of_grid

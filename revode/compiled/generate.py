@@ -317,6 +317,7 @@ def number(x: float) -> str:
 
 class Body:
     """The C function of one program."""
+    pairs = True                                     # whether sums that read the same values may be one call
 
     def __init__(self, source: Source, name: str, lowered: Lowered, base: int) -> None:
         self.source, self.name, self.lowered, self.T = source, name, lowered, source.T
@@ -335,6 +336,8 @@ class Body:
             self.barrier(group)
             if n % PART == 0:
                 starts.append(len(self.lines))
+            elif self.pair(groups[n - 1], group):
+                continue
             self.print(group)
         self.finish()
         self.text = self.functions(starts)
@@ -373,6 +376,16 @@ class Body:
         if self.lines:
             self.lines[-1] = self.lines[-1].removesuffix("\n  SYNC;")
         self.busy = (busy_reads + reads, busy_writes + writes)
+
+    def pair(self, before: list[Loop], group: list[Loop]) -> bool:
+        """Print the gradient of a matrix and that of the bias beside it as one call, where no barrier stands between them: the host
+        turns what both of them sum over the lanes once."""
+        a, b = sorted((before[0], group[0]), key=lambda loop: loop.kind)
+        alike = (a.kind, b.kind, b.op) == ("outer", "rows", None) and a.reads[1].slot is b.reads[0].slot
+        if not self.pairs or not alike or self.lines[-1].endswith("SYNC;"):
+            return False
+        self.lines[-2:] = [f"  // op: {a.source}, {b.source}", f"  {self.product(a, b)}\n  SYNC;"]
+        return True
 
     def touched(self, group: list[Loop]) -> tuple[list[tuple], list[tuple]]:
         """What loops read and write of S: (start, end, how the elements are dealt out to the threads, or None)."""
@@ -526,15 +539,19 @@ class Body:
         return (f"c = 0;\n    real {name} = {entry};\n    for (c = 1; c < {table.shape[1]}; c++) "
                 f"{{ const real x = {entry}; {name} = {combine}; }}")
 
-    def product(self, loop: Loop) -> str:
-        """A product with a shared matrix, or a sum over the lanes: linear, outer or rows."""
+    def product(self, loop: Loop, rows: Loop | None = None) -> str:
+        """A product with a shared matrix, or a sum over the lanes: linear, outer or rows; outer and rows (see pair)."""
         out, x, *more = (self.pointer(slot) for slot in (loop.out, *(read.slot for read in loop.reads)) if slot is not None)
         if loop.kind == "linear":
             return f"rv_linear<{', '.join(map(str, loop.shape))}>({out}, {x}, {more[0]});"
         g, total = (f"{more[0]}, ", more[1:]) if loop.kind == "outer" else ("", more)
         name = "rv_rows_max" if loop.op is not None else f"rv_{loop.kind}"
         sizes = ", ".join(map(str, loop.shape or (loop.out.F,)))
-        return f"{name}<{sizes}>({out}, {x}, {g}{total[0] if total else '(const real*)0'}, R);"
+        total = total or ["(const real*)0"]
+        if rows is not None:
+            before = [self.pointer(read.slot) for read in rows.reads[1:] if read.slot is not None]
+            name, total = "rv_outer_rows", [*total, self.pointer(rows.out), *(before or ["(const real*)0"])]
+        return f"{name}<{sizes}>({out}, {x}, {g}{', '.join(total)}, R);"
 
     def entry(self, table: np.ndarray) -> str:
         """An expression in k and c for a table of features."""

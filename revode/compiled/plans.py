@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..adaptive import OnTape, as_step, weight
+from ..beside import parted
 from ..engine import tree
 from ..engine.tensor import Tape, is_float, value_of
 from ..methods.increment import Increment
@@ -197,7 +198,7 @@ def look_again(problem: Problem, system: Any, t: Any, y: Any, params: Any, f: An
         if again is not None and not alike(f, again):
             other = raw.coefficients(t, y, params)[0]
             if alike(f, other):
-                raise unlike(t)
+                raise unlike(t, *parted(system.field, system.time(t), y if system.unpack is None else system.unpack(y), params))
             return other                           # another value each time
         if again is None:
             return raw.coefficients(t, y, params)[0]
@@ -223,10 +224,14 @@ def on_tape(system: Any, t: Any, y: Any, params: Any) -> Any:
     return value_of(found)
 
 
-def unlike(t: Any) -> TypeError:
-    return TypeError(f"solve: the field has one value for an array y and another one for a tensor (at t={t:.6g}), so that its "
-                     "gradient would be that of another field; write it for whatever behaves like an array, without "
-                     "isinstance(y, np.ndarray) or type(y): y.shape, np.shape(y) and NumPy's functions do")
+def unlike(t: Any, operation: str = "", line: str = "") -> TypeError:
+    at = f" from {operation}{line}" if operation else line
+    return TypeError(f"solve: the field has one value for an array y and another one for a tensor (at t={t:.6g}{at and ','}{at}), so "
+                     "that its gradient would be that of another field; " + (
+        "with exact=True they may not differ in one bit. A power of a number is rounded otherwise than that of an array: write "
+        "products, k * k * k, or give numbers as arrays of shape (1,)" if operation else
+        "write it for whatever behaves like an array, without isinstance(y, np.ndarray) or type(y): y.shape, np.shape(y) and NumPy's "
+        "functions do"))
 
 
 def in_bits(f: Any, g: Any) -> bool:

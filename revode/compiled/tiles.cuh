@@ -114,3 +114,8 @@ template <int n> OUTLINE void rv_rows(real* out, const real* x, const real* tota
     out[k] = total ? total[k] + sum : sum;
   }
 }
+template <int n, int m> FUNCTION void rv_outer_rows(real* out, const real* x, const real* g, const real* total, real* sums,
+                                                    const real* before, int R) {
+  rv_outer<n, m>(out, x, g, total, R);
+  rv_rows<m>(sums, g, before, R);
+}

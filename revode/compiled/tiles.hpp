@@ -7,6 +7,7 @@
 //     rv_linear<p, n, m>   out[q, j] = sum over c of x[q, c] w[c, j]; w is the same for all lanes
 //     rv_outer<n, m>       out[i, j] = total[i, j] + sum over r of x[i, r] g[j, r]
 //     rv_rows<n>           out[k]    = total[k] + sum over r of x[k, r];     rv_rows_max<n>: the largest of them
+//     rv_outer_rows<n, m>  rv_outer, and rv_rows of the same g
 #define rv_abs RV_ABS
 #define rv_sqrt RV_SQRT
 #define rv_floor RV_FLOOR
@@ -95,38 +96,82 @@ template <int p, int n, int m> static inline void rv_linear(real* out, const rea
       rv_linear_blocks<SUMS / u, u, n, m>((lanes*)(out + q * m * T) + v, (const lanes*)(x + q * n * T) + v, w, 0);
   }
 }
-template <int b, int u, int m, int full> INSIDE
-void rv_outer_block(real* out, const real* x, const real* g, const real* total, int R, int columns) {
-  typedef typename rv_vec<WIDE>::type vec;
+// w features of w lanes change places with them: out[l * to + i] = x[i * T + l], and 0 for features from `have` on.
+#if defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define TURNS
+#endif
+#endif
+#ifdef TURNS
+template <int... l> struct rv_each {};
+template <int n, int... l> struct rv_below { typedef typename rv_below<n - 1, n - 1, l...>::type type; };
+template <int... l> struct rv_below<0, l...> { typedef rv_each<l...> type; };
+template <int w, int s, int... l> INSIDE void rv_trade(lanes& a, lanes& b, rv_each<l...>) {
+  const lanes x = a, y = b;
+  a = __builtin_shufflevector(x, y, (l & s ? w + l - s : l)...);
+  b = __builtin_shufflevector(x, y, (l & s ? w + l : l + s)...);
+}
+template <int w, int s> INSIDE void rv_trades(lanes* v) {
+  for (int i = 0; i < w; i++) if (!(i & s)) rv_trade<w, s>(v[i], v[i + s], typename rv_below<w>::type());
+  if constexpr (s > 1) rv_trades<w, s / 2>(v);
+}
+APART void rv_turn(real* out, int to, const real* x, int have) {
+  lanes v[LANES];
+  for (int i = 0; i < LANES; i++) v[i] = i < have ? *(const lanes*)(x + i * T) : lanes{};
+  rv_trades<LANES, LANES / 2>(v);
+  for (int i = 0; i < LANES; i++) *(lanes*)(out + i * to) = v[i];
+}
+#else
+APART void rv_turn(real* out, int to, const real* x, int have) {
+  for (int i = 0; i < LANES; i++) for (int l = 0; l < LANES; l++) out[l * to + i] = i < have ? x[i * T + l] : 0;
+}
+#endif
+typedef rv_vec<WIDE>::type vec;
+template <int columns> INSIDE void rv_store(real* out, const real* total, vec sum) {
+  if constexpr (columns >= WIDE) *(vec*)out = total ? *(const vec*)total + sum : sum;
+  else for (int l = 0; l < columns; l++) out[l] = total ? total[l] + sum[l] : sum[l];
+}
+// u vectors of columns: gt is g turned, gt[r * u + v]; x[i, r] of the block's first row is at x, and without x all are 1.
+template <int b, int u, int m, int columns, bool ones> INSIDE
+void rv_outer_block(real* out, const real* x, const vec* gt, const real* total, int R) {
   vec sum[b][u];
-  for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) sum[i][v] = x[i * T] * ((const vec*)g)[v];
-  for (int r = 1; r < R; r++)
-    for (int i = 0; i < b; i++) for (int v = 0; v < u; v++)
-      sum[i][v] = sum[i][v] + x[i * T + r] * ((const vec*)(g + r * full))[v];
+  for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) sum[i][v] = ones ? gt[v] : x[i * T] * gt[v];
+  for (int r = 1; r < R; r++) for (int i = 0; i < b; i++) for (int v = 0; v < u; v++)
+    sum[i][v] = ones ? sum[i][v] + gt[r * u + v] : sum[i][v] + x[i * T + r] * gt[r * u + v];
   for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) {
     const int at = i * m + v * WIDE;
-    if ((v + 1) * WIDE <= columns)
-      *(vec*)(out + at) = total ? *(const vec*)(total + at) + sum[i][v] : sum[i][v];
-    else
-      for (int l = 0; v * WIDE + l < columns; l++) out[at + l] = total ? total[at + l] + sum[i][v][l] : sum[i][v][l];
+    rv_store<columns - (u - 1) * WIDE>(out + at, total ? total + at : total, sum[i][v]);
   }
 }
-template <int b, int u, int m, int full> INSIDE
-void rv_outer_columns(real* out, const real* x, const real* gt, const real* total, int R, int j) {
-  for (; j + u * WIDE <= full; j += u * WIDE)
-    rv_outer_block<b, u, m, full>(out + j, x, gt + j, total ? total + j : total, R, m - j);
-  if constexpr (u > 1) rv_outer_columns<b, u / 2, m, full>(out, x, gt, total, R, j);
+template <int b, int u, int n, int m, int columns> INSIDE
+void rv_outer_blocks(real* out, const real* x, const vec* gt, const real* total, int R, int i) {
+  for (; i + b <= n; i += b)
+    rv_outer_block<b, u, m, columns, false>(out + i * m, x + i * T, gt, total ? total + i * m : total, R);
+  if constexpr (b > 1) rv_outer_blocks<b / 2, u, n, m, columns>(out, x, gt, total, R, i);
 }
-template <int b, int n, int m, int full> INSIDE
-void rv_outer_rows(real* out, const real* x, const real* gt, const real* total, int R, int i) {
-  for (; i + b <= n; i += b) rv_outer_columns<b, 2, m, full>(out + i * m, x + i * T, gt, total ? total + i * m : total, R, 0);
-  if constexpr (b > 1) rv_outer_rows<b / 2, n, m, full>(out, x, gt, total, R, i);
+template <int u, int n, int m, int columns> INSIDE
+void rv_outer_panel(real* out, const real* x, const real* g, const real* total, real* sums, const real* before, int R) {
+  vec gt[T * u];
+  for (int f = 0; f < u * WIDE; f += LANES) for (int r = 0; r < T; r += LANES)
+    rv_turn((real*)gt + r * u * WIDE + f, u * WIDE, g + f * T + r, columns - f);
+  rv_outer_blocks<SUMS / 2, u, n, m, columns>(out, x, gt, total, R, 0);
+  if (sums) rv_outer_block<1, u, m, columns, true>(sums, x, gt, before, R);
+}
+template <int n, int m> static inline void rv_outer_rows(real* out, const real* x, const real* g, const real* total,
+                                                         real* sums, const real* before, int R) {
+  int j = 0;
+  for (; j + 2 * WIDE <= m; j += 2 * WIDE) rv_outer_panel<2, n, m, 2 * WIDE>(
+    out + j, x, g + j * T, total ? total + j : total, sums ? sums + j : sums, before ? before + j : before, R);
+  if constexpr (m / WIDE % 2) {
+    rv_outer_panel<1, n, m, WIDE>(
+      out + j, x, g + j * T, total ? total + j : total, sums ? sums + j : sums, before ? before + j : before, R);
+    j += WIDE;
+  }
+  if constexpr (m % WIDE != 0) rv_outer_panel<1, n, m, m % WIDE>(
+    out + j, x, g + j * T, total ? total + j : total, sums ? sums + j : sums, before ? before + j : before, R);
 }
 template <int n, int m> static inline void rv_outer(real* out, const real* x, const real* g, const real* total, int R) {
-  const int full = (m + WIDE - 1) / WIDE * WIDE;
-  real gt[T * full] __attribute__((aligned(VECTOR)));
-  for (int r = 0; r < T; r++) for (int j = 0; j < full; j++) gt[r * full + j] = j < m ? g[j * T + r] : 0;
-  rv_outer_rows<SUMS / 2, n, m, full>(out, x, gt, total, R, 0);
+  rv_outer_rows<n, m>(out, x, g, total, 0, 0, R);
 }
 #else
 template <int u, int w, int n, int m> INSIDE void rv_linear_block(real* out, const real* x, const real* a) {
@@ -147,6 +192,11 @@ template <int p, int n, int m> static inline void rv_linear(real* out, const rea
 template <int n, int m> static inline void rv_outer(real* out, const real* x, const real* g, const real* total, int) {
   for (int i = 0; i < n; i++) for (int j = 0; j < m; j++)
     out[i * m + j] = total ? total[i * m + j] + x[i] * g[j] : x[i] * g[j];
+}
+template <int n, int m> static inline void rv_outer_rows(real* out, const real* x, const real* g, const real* total,
+                                                         real* sums, const real* before, int R) {
+  rv_outer<n, m>(out, x, g, total, R);
+  for (int j = 0; j < m; j++) sums[j] = before ? before[j] + g[j] : g[j];
 }
 #endif
 template <int n> OUTLINE void rv_rows(real* out, const real* x, const real* total, int R) {

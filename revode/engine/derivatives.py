@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import arrays, functions, linalg, primitives, spectrum, tree  # noqa: F401 (they fill the tables)
+from .kept import FLOATS
 from .refusals import explain
 from .tensor import Tape, Tensor, completed, is_float, joined, joined_in, record_many, value_of
 
@@ -52,8 +53,9 @@ def vjp_of_own(fn: Callable, *args: Any, own: bool = True) -> tuple[Any, Callabl
     def kept(x: Any) -> Any:
         return x if own else tape.keep_input(x)
 
-    inputs = [tape.input(kept(checked(x))) if is_float(x) else checked(x) for x in leaves]
-    slots = [x.slot for x in inputs if type(x) is Tensor and x.tape is tape]
+    floats = [is_float(x) for x in leaves]
+    inputs = [tape.input(kept(x)) if float else checked(x) for x, float in zip(leaves, floats, strict=True)]
+    slots = [x.slot for x, float in zip(inputs, floats, strict=True) if float]
     try:
         outputs, out_structure = tree.flatten(joined_in(fn(*tree.unflatten(structure, inputs))))
         tape.close()
@@ -81,7 +83,8 @@ def vjp_of_own(fn: Callable, *args: Any, own: bool = True) -> tuple[Any, Callabl
                  if type(y) is Tensor and y.tape is tape and g is not None]
         found = iter(tape.pull(pairs, slots))
         seen = {id(g) for _, g in pairs} | {id(g) for g in seeds}
-        return tree.unflatten(structure, [like(next(found), x, seen) if is_float(x) else None for x in leaves])
+        return tree.unflatten(structure, [like(next(found), x, seen) if float else None
+                                          for x, float in zip(leaves, floats, strict=True)])
 
     return tree.unflatten(out_structure, values), pull
 
@@ -161,7 +164,7 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
                                 "number, so reduce with np.sum or np.mean (or use vjp for several outputs)")
             return out
 
-        value, pull = vjp(call, *chosen)
+        value, pull = vjp_of_own(call, *chosen, own=False)
         grads = pull(np.ones_like(value))
         grads = grads if isinstance(argnums, (tuple, list)) else grads[0]
         if not has_aux:
@@ -183,13 +186,15 @@ def of_chosen(name: str, fn: Callable, argnums: Any, args: tuple, kwargs: dict) 
         raise ValueError(f"{name}: argnums={argnums} with {len(args)} positional argument(s); name each argument to "
                          "differentiate once, counting from 0")
     chosen = [args[i] for i in numbers]
-    for i, x in zip(numbers, chosen, strict=True):
-        tree.check_leaves(x, f"{name}: argument {i}")
-    for x in tree.flatten(chosen)[0]:
-        checked(x)
-    if not any(is_float(x) for x in tree.flatten(chosen)[0]):
-        raise TypeError(f"{name}: argument {argnums} is {tree.describe(chosen)}, which holds no float array; "
-                        "integers have no gradient, so convert with x.astype(np.float64)")
+    leaves = tree.flatten(chosen)[0]
+    if not leaves or not all(type(x) is np.ndarray and x.dtype in FLOATS for x in leaves):
+        for i, x in zip(numbers, chosen, strict=True):
+            tree.check_leaves(x, f"{name}: argument {i}")
+        for x in leaves:
+            checked(x)
+        if not any(map(is_float, leaves)):
+            raise TypeError(f"{name}: argument {argnums} is {tree.describe(chosen)}, which holds no float array; "
+                            "integers have no gradient, so convert with x.astype(np.float64)")
 
     def call(*chosen: Any) -> Any:
         full = list(args)

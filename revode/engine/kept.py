@@ -125,7 +125,10 @@ class Keeping:
 
     def keep_input(self, x: Any) -> Any:
         """An array that is differentiated, as it is now; its layout too, so that the value has the bits of a plain call."""
-        return x if type(x) is not np.ndarray or constant(x) else self.hold(x, copying=x.flags.forc)
+        if type(x) is not np.ndarray or constant(x):
+            return x
+        whole = x.flags.forc
+        return copied(x) if whole and x.nbytes <= SHARED else self.hold(x, copying=whole)
 
     def keep_output(self, y: Any) -> Any:
         """A value for the caller, who may write to it before the cotangent is pulled back."""

@@ -20,9 +20,9 @@ import math
 import zlib
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from time import process_time
 from typing import Any
 
 import numpy as np
@@ -32,31 +32,22 @@ from ..engine import value_and_grad
 from ..equilibrium import Implicit, Phantom, Picard, RevDEQ, fixed_point
 from ..gradients import Direct, Reversible
 from . import equilibria
-from .backends import UserError, cannot_read, whole
-from .equilibria import Model, Run, rate, share_of
+from .backends import UserError, cannot_read
+from .equilibria import Model, rate
+from .options import whole
 from .runner import Plan, Report
-from .tables import Published, fill
+from .tables import Published
+from .training import Experiment, Run
 
 GENESIS = Path(__file__).with_name("genesis.txt")
 HELD_OUT = 0.1  # of the text, its end
-HEADS, ITERATIONS, BETA = (
-    4,
-    4,
-    0.5,
-)  # the published iteration: 4, which are 8 evaluations of the cell
-RATE, CLIP = 3e-3, 1.0  # the learning rate at its highest, the largest norm of a gradient
+HEADS, ITERATIONS, BETA = 4, 4, 0.5       # the published iteration: 4, which are 8 evaluations of the cell
+RATE, CLIP = 3e-3, 1.0                    # the learning rate at its highest, the largest norm of a gradient
 PUBLISHED = Published(
-    "McCallum, Arora & Foster 2025, WikiText-103; perplexity of word pieces, not to be compared "
-    "with bits here",
+    "McCallum, Arora & Foster 2025, WikiText-103; perplexity of word pieces, not to be compared with bits here",
     ("model", "parameters", "perplexity"),
-    (
-        ("RevDEQ", "110 M", "23.4"),
-        ("RevDEQ", "169 M", "20.7"),
-        ("Transformer-XL", "139 M", "35.8"),
-        ("Transformer-XL", "165 M", "24.3"),
-        ("DEQ", "98 M to 172 M", "32.4, 29.0, 24.2"),
-    ),
-)
+    (("RevDEQ", "110 M", "23.4"), ("RevDEQ", "169 M", "20.7"), ("Transformer-XL", "139 M", "35.8"),
+     ("Transformer-XL", "165 M", "24.3"), ("DEQ", "98 M to 172 M", "32.4, 29.0, 24.2")))
 CELLS = {"residual": layers.block, "published": layers.bare_block}
 
 
@@ -67,9 +58,7 @@ class Text:
     def __init__(self, path: Path | str = GENESIS) -> None:
         data = np.frombuffer(Path(path).read_bytes(), np.uint8)
         if len(data) < 10_000:
-            raise ValueError(
-                f"{path} holds {len(data)} bytes; a text to learn from has 10 000 or more"
-            )
+            raise ValueError(f"{path} holds {len(data)} bytes; a text to learn from has 10 000 or more")
         self.bytes, tokens = np.unique(data, return_inverse=True)
         cut = round(len(data) * (1 - HELD_OUT))
         self.train, self.held_out = tokens[:cut], tokens[cut:]
@@ -92,8 +81,7 @@ class Text:
 
 
 def lines_beside(text: Text) -> dict[str, float]:
-    """Bits per byte of the second part, knowing the first: n-grams that fall back to shorter ones,
-    and two programs.
+    """Bits per byte of the second part, knowing the first: n-grams that fall back to shorter ones, and two programs.
 
     p_k(c | context) = (count(context c) + 2 p_{k-1}(c)) / (count(context) + 2)
     """
@@ -101,15 +89,10 @@ def lines_beside(text: Text) -> dict[str, float]:
     found, p = {}, np.full(len(second), 1.0 / text.V)
     whole = first + second
     for k in range(5):
-        pairs = Counter(first[i : i + k + 1] for i in range(len(first) - k))
-        contexts = Counter(first[i : i + k] for i in range(len(first) - k))
+        pairs = Counter(first[i:i + k + 1] for i in range(len(first) - k))
+        contexts = Counter(first[i:i + k] for i in range(len(first) - k))
         at = range(len(first), len(whole))
-        p = np.array(
-            [
-                (pairs[whole[i - k : i + 1]] + 2 * q) / (contexts[whole[i - k : i]] + 2)
-                for i, q in zip(at, p, strict=True)
-            ]
-        )
+        p = np.array([(pairs[whole[i - k:i + 1]] + 2 * q) / (contexts[whole[i - k:i]] + 2) for i, q in zip(at, p, strict=True)])
         found[f"{k + 1}-gram"] = float(-np.log2(p).mean())
     original = [text.bytes[part].tobytes() for part in (text.train, text.held_out)]
     for name, compress in (("zlib", lambda s: zlib.compress(s, 9)), ("bz2", bz2.compress)):
@@ -118,7 +101,7 @@ def lines_beside(text: Text) -> dict[str, float]:
     return found
 
 
-# the models ---------------------------------------------------------------------------------------
+# the models -----------------------------------------------------------------------------------------------------------------------
 def explicit(cells: Sequence, x: Any) -> tuple[Any, Any]:
     """One layer after the other, each with weights of its own."""
     for cell in cells:
@@ -126,61 +109,38 @@ def explicit(cells: Sequence, x: Any) -> tuple[Any, Any]:
     return x, None
 
 
-def implicit_depth(
-    method: Any, gradient: Any, cell: Callable = layers.block, steps: int = ITERATIONS
-) -> Callable:
-    """z = cell(z + x), from zero, by so many iterations; the state in float64, the cell in float32,
-    so that with beta = 1/2 every iteration is rebuilt to the last bit."""
-
+def implicit_depth(method: Any, gradient: Any, cell: Callable = layers.block, steps: int = ITERATIONS) -> Callable:
+    """z = cell(z + x), from zero, by so many iterations; the state in float64, the cell in float32, so that with beta = 1/2 every
+    iteration is rebuilt to the last bit."""
     def f(z: Any, params: Any, x: Any) -> Any:
         return cell(params, z + x, HEADS)
 
     def hidden(cells: Sequence, x: Any) -> tuple[Any, Any]:
-        z0 = np.zeros(x.shape)
-        found = fixed_point(
-            f,
-            z0,
-            cells[0],
-            x,
-            method=method,
-            gradient=gradient,
-            tol=None,
-            max_steps=steps,
-            compute=x.dtype,
-            backend="eager",
-        )
+        found = fixed_point(f, np.zeros(x.shape), cells[0], x, method=method, gradient=gradient, tol=None, max_steps=steps,
+                            compute=x.dtype, backend="eager")
         return found.z.astype(x.dtype), found
 
     return hidden
 
 
 def models(cell: str = "residual") -> dict[str, Model]:
-    f, n = CELLS[cell], 2 * ITERATIONS
-    deep = lambda name, method, gradient, steps=ITERATIONS: Model(
-        name, implicit_depth(method, gradient, f, steps), 1, n
-    )
-    solver = Implicit("anderson", tol=1e-2, max_steps=n)
-    found = [Model(f"explicit-{k}", explicit, k, k) for k in (1, 2, 4)] + [
-        deep("revdeq", RevDEQ(BETA), Reversible()),
-        deep("unrolled", RevDEQ(BETA), Direct()),
-        deep("loop", Picard(), Direct(), n),
-        deep("implicit", RevDEQ(BETA), solver),
-        deep("phantom", RevDEQ(BETA), Phantom(2, 0.5)),
-    ]
+    n = 2 * ITERATIONS
+    deep = lambda name, method, gradient, steps=ITERATIONS: Model(name, implicit_depth(method, gradient, CELLS[cell], steps), 1, n)
+    found = [*(Model(f"explicit-{k}", explicit, k, k) for k in (1, 2, 4)),
+             deep("revdeq", RevDEQ(BETA), Reversible()),
+             deep("unrolled", RevDEQ(BETA), Direct()),
+             deep("loop", Picard(), Direct(), n),
+             deep("implicit", RevDEQ(BETA), Implicit("anderson", tol=1e-2, max_steps=n)),
+             deep("phantom", RevDEQ(BETA), Phantom(2, 0.5))]
     return {model.name: model for model in found}
 
 
-def parameters(rng: np.random.Generator, V: int, T: int, d: int, count: int) -> dict:
-    """float32: embeddings N(0, .5^2), places N(0, .1^2), cells N(0, 1 / fan in), head N(0,
-    .02^2).
-    """
+def parameters(seed: Any, V: int, T: int, d: int, count: int) -> dict:
+    """float32: embeddings N(0, .5^2), places N(0, .1^2), cells N(0, 1 / fan in), head N(0, .02^2)."""
+    rng = np.random.default_rng(seed)
     drawn = lambda shape, size: (size * rng.standard_normal(shape)).astype(np.float32)
-    return {
-        "embed": drawn((V, d), 0.5),
-        "place": drawn((T, d), 0.1),
-        "head": drawn((d, V), 0.02),
-        "cells": [layers.block_init(rng, d) for _ in range(count)],
-    }
+    return {"embed": drawn((V, d), 0.5), "place": drawn((T, d), 0.1), "head": drawn((d, V), 0.02),
+            "cells": [layers.block_init(rng, d) for _ in range(count)]}
 
 
 def width(count: int, V: int, T: int, d: int) -> int:
@@ -190,7 +150,7 @@ def width(count: int, V: int, T: int, d: int) -> int:
 
 
 def logits(model: Model, params: Any, tokens: np.ndarray) -> tuple[Any, Any]:
-    x = layers.embedding(params["embed"], tokens) + params["place"][: tokens.shape[1]]
+    x = layers.embedding(params["embed"], tokens) + params["place"][:tokens.shape[1]]
     z, found = model.hidden(params["cells"], x)
     return layers.linear(z, params["head"]), found
 
@@ -201,48 +161,28 @@ def loss(params: Any, model: Model, tokens: np.ndarray) -> tuple[Any, Any]:
     return layers.cross_entropy(guesses, tokens[:, 1:]) * (1 / math.log(2)), found
 
 
-# training -----------------------------------------------------------------------------------------
-def train(
-    model: Model,
-    text: Text,
-    seed: int = 0,
-    d: int = 64,
-    T: int = 64,
-    B: int = 16,
-    iterations: int | None = 400,
-    minutes: float | None = None,
-) -> Iterator[Run]:
-    """The training loop; yields the run after each step."""
-    rng, run = np.random.default_rng(seed), Run(model, seed)
-    params = parameters(rng, text.V, T, width(model.layers, text.V, T, d), model.layers)
-    optimiser = optim.adam(lambda n: rate(share, RATE), b1=0.9, b2=0.98)
-    state = optimiser.init(params)
-    while (share := share_of(run, iterations, minutes)) < 1:
-        start, tokens = process_time(), text.batch(rng, B, T)
-        (bits, run.found), grads = value_and_grad(loss, has_aux=True)(params, model, tokens)
+def train(run: Run, text: Text, B: int, T: int) -> None:
+    """The training loop."""
+    optimiser = optim.adam(lambda n: rate(run.share, RATE), b1=0.9, b2=0.98)
+    for params, state in run.steps(optimiser.init):
+        tokens = text.batch(run.rng, B, T)
+        (bits, found), grads = value_and_grad(loss, has_aux=True)(params, run.solve, tokens)
         params, state = optimiser.update(params, optim.clip_by_global_norm(grads, CLIP), state)
-        run.params = params
-        run.seconds += process_time() - start
-        run.losses.append(float(bits))
-        yield run
+        run.record(bits, found, params, state)
 
 
-def held_out(
-    run: Run, text: Text, T: int, most: int = 1 << 16, cell: Callable = layers.block
-) -> tuple[float, float]:
-    """Bits per byte of the second part (its first `most` bytes), and the relative residual |z -
-    f(z)| / |f(z)| there.
-    """
-    windows, bits, residual = text.windows(T)[: max(1, most // T)], [], math.nan
+def held_out(run: Run, text: Text, T: int, most: int = 1 << 16, cell: Callable = layers.block) -> tuple[float, float]:
+    """Bits per byte of the second part (its first `most` bytes), and the relative residual |z - f(z)| / |f(z)| there."""
+    params, windows, bits = run.params, text.windows(T)[:max(1, most // T)], 0.0
     for i in range(0, len(windows), 64):
-        value, found = loss(run.params, run.model, windows[i : i + 64])
-        bits.append(float(value) * len(windows[i : i + 64]))
-    if found is not None:
-        x = layers.embedding(run.params["embed"], windows[i : i + 64, :-1]) + run.params["place"]
-        z = found.z.astype(x.dtype)
-        after = cell(run.params["cells"][0], z + x, HEADS)
-        residual = float(np.linalg.norm(after - z) / np.linalg.norm(after))
-    return sum(bits) / len(windows), residual
+        value, found = loss(params, run.solve, windows[i:i + 64])
+        bits += float(value) * len(windows[i:i + 64]) / len(windows)
+    if found is None:
+        return bits, math.nan
+    x = layers.embedding(params["embed"], windows[i:i + 64, :-1]) + params["place"]
+    z = found.z.astype(x.dtype)
+    after = cell(params["cells"][0], z + x, HEADS)
+    return bits, float(np.linalg.norm(after - z) / np.linalg.norm(after))
 
 
 def sample(run: Run, text: Text, length: int = 200, seed: int = 0, temperature: float = 0.7) -> str:
@@ -250,37 +190,33 @@ def sample(run: Run, text: Text, length: int = 200, seed: int = 0, temperature: 
     rng, T = np.random.default_rng(seed), len(run.params["place"])
     tokens = [int(np.searchsorted(text.bytes, 10)) % text.V]
     for _ in range(length):
-        seen = np.asarray(tokens[-T:])[None]
-        last = logits(run.model, run.params, seen)[0][0, -1] / temperature
+        last = logits(run.solve, run.params, np.asarray(tokens[-T:])[None])[0][0, -1] / temperature
         p = np.exp(last.astype(np.float64) - last.max())
         tokens.append(int(rng.choice(text.V, p=p / p.sum())))
     return text.written(tokens[1:])
 
 
-# the command --------------------------------------------------------------------------------------
+def runs(text: Text, d: int = 64, T: int = 64, B: int = 16, cell: str = "residual", title: str = "") -> dict[str, Run]:
+    """A training of each model, all of about as many parameters as one layer of width d; contexts of T bytes, B a step."""
+    first = text.batch(np.random.default_rng(0), B, T)
+    words = (f"{len(text.train):,} bytes to learn from, {len(text.held_out):,} held out, {text.V} different ones",
+             f"one layer of width {d} with {HEADS} heads; contexts of {T}, {B} a step; Adam (.9, .98), rate {RATE} with a warm-up and "
+             f"half a cosine, gradients clipped to {CLIP:g}; cell: {cell}")
+    return {name: model.run(Experiment(
+        name=name, title=title, words=words, loss=lambda params, model: loss(params, model, first),
+        train=partial(train, text=text, B=B, T=T), iterations=600, published=PUBLISHED,
+        start=partial(parameters, V=text.V, T=T, d=width(model.layers, text.V, T, d), count=model.layers)))
+        for name, model in models(cell).items()}
+
+
+# the command ----------------------------------------------------------------------------------------------------------------------
 def add_options(parser: Any) -> None:
     equilibria.add_options(parser, list(models()), iterations=600)
-    parser.add_argument(
-        "--text",
-        metavar="FILE",
-        default=None,
-        help="any text; default Genesis (King James Version)",
-    )
-    parser.add_argument(
-        "--cell", choices=sorted(CELLS), default="residual", help="default residual"
-    )
-    for name, default, what in (
-        ("width", 64, "features of one layer; deeper models are narrower"),
-        ("context", 64, "bytes seen"),
-        ("batch", 16, "windows a step"),
-    ):
-        parser.add_argument(
-            f"--{name}",
-            type=whole(HEADS),
-            default=default,
-            metavar="N",
-            help=f"{what}; default {default}",
-        )
+    parser.add_argument("--text", metavar="FILE", help="any text; default Genesis (King James Version)")
+    parser.add_argument("--cell", choices=sorted(CELLS), default="residual", help="default residual")
+    for name, default, what in (("width", 64, "features of one layer; deeper models are narrower"), ("context", 64, "bytes seen"),
+                                ("batch", 16, "windows a step")):
+        parser.add_argument(f"--{name}", type=whole(HEADS), default=default, metavar="N", help=f"{what}; default {default}")
 
 
 def plan(args: Namespace) -> Plan:
@@ -295,49 +231,17 @@ def plan(args: Namespace) -> Plan:
 
     def score(run: Run) -> dict:
         bits, residual = held_out(run, text, T, cell=CELLS[args.cell])
-        return {
-            "bits": bits,
-            "residual": residual,
-            "bytes_per_second": args.batch * T * run.steps / run.seconds,
-            "sample": sample(run, text),
-        }
+        return {"bits": bits, "residual": residual, "bytes_per_second": args.batch * T * run.done / sum(run.seconds),
+                "sample": sample(run, text)}
 
     def after(report: Report) -> None:
-        beside = lines_beside(text)
-        report.more["lines"] = beside
+        beside = report.more["lines"] = lines_beside(text)
         report.notes += [
-            "Bits per byte of the text held out. Beside them: "
-            + ", ".join(f"{name} {bits:.3f}" for name, bits in beside.items())
-            + ".",
-            "evaluations: of a layer or cell, forward, for each byte; residual: |z - f(z)| / "
-            "|f(z)|, which is 0 at an equilibrium.",
-            f"A sample of {report.rows[-1]['name']}: {report.rows[-1]['sample']!r}",
-        ]
+            "Bits per byte of the text held out. Beside them: " + ", ".join(f"{name} {x:.3f}" for name, x in beside.items()) + ".",
+            "evaluations: of a layer or cell, forward, for each byte; residual: |z - f(z)| / |f(z)|, which is 0 at an equilibrium.",
+            f"A sample of {report.rows[-1]['name']}: {report.rows[-1]['sample']!r}"]
 
-    return equilibria.plan(
-        args,
-        [
-            f"language: the next byte of "
-            f"{'Genesis (King James Version)' if args.text is None else args.text}",
-            f"{len(text.train):,} bytes to learn from, {len(text.held_out):,} held out, {text.V} "
-            f"different ones",
-            fill(
-                f"one layer of width {args.width} with {HEADS} heads; contexts of {T}, "
-                f"{args.batch} a step; Adam (.9, .98), rate "
-                f"{RATE} with a warm-up and half a cosine, gradients clipped to {CLIP:g}; cell: "
-                f"{args.cell}"
-            ),
-        ],
-        models(args.cell),
-        ["revdeq"] if args.command == "train" else list(models()),
-        lambda model, seed, **budget: train(model, text, seed, args.width, T, args.batch, **budget),
-        score,
-        [
-            ("bits per\nbyte", lambda row: f"{row['bits']:.3f}"),
-            ("bytes/s", lambda row: f"{row['bytes_per_second']:,.0f}"),
-        ],
-        {"bits": "bits per byte"},
-        "bits per byte",
-        after,
-        lambda params, model: loss(params, model, text.batch(np.random.default_rng(0), args.batch, T))[0],
-    )._replace(published=PUBLISHED)
+    title = f"language: the next byte of {'Genesis (King James Version)' if args.text is None else args.text}"
+    shown = (("bits per\nbyte", lambda row: f"{row['bits']:.3f}"), ("bytes/s", lambda row: f"{row['bytes_per_second']:,.0f}"))
+    return equilibria.plan(args, runs(text, args.width, T, args.batch, args.cell, title), score, shown, ("bits", "bits per byte"),
+                           "bits per byte", after)

@@ -16,8 +16,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from .. import parallel
 from ..compiled.native import cores
+from ..ranks import Alone, together, world
 from .backends import UserError
 from .runner import FILES, said_of
 
@@ -64,10 +64,10 @@ class Ranks:
 def joined() -> Ranks | None:
     """The ranks that mpiexec started, if it did. All but rank 0 are silent from here on."""
     try:
-        comm = parallel.world()
+        comm = world()
     except ImportError as error:
         raise UserError(str(error)) from None
-    if isinstance(comm, parallel.Alone):
+    if isinstance(comm, Alone):
         return None
     ranks = Ranks(comm)
     if comm.Get_rank():
@@ -88,7 +88,7 @@ def as_one(args: Namespace, work: Callable[[], int]) -> int:
     if ranks.Get_rank():
         vars(args).update({name: None for name in FILES if name in args})
     try:
-        return parallel.together(ranks, work, max)
+        return together(ranks, work, max)
     except Exception as reason:
         if ranks.Get_rank() == 0:
             raise

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from math import isqrt
 from typing import Any
 
+from ..engine import tree
+from ..engine.tensor import value_of
 from ..march import Kept
 from ..stepping import Problem
 from ..watch import CLOSE, ReconstructionWarning, report
@@ -64,9 +66,9 @@ class Automatic:
         return Direct()
 
     def solve(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable]:
-        result, judged, kept = Reversible().begin(problem, initial, params)
+        tol = self.tol or CLOSE[value_of(tree.flatten(initial)[0][0]).dtype.itemsize]
+        result, judged, kept = Reversible().begin(problem, initial, params, tol)
         start = kept[0]
-        tol = self.tol or CLOSE[next(iter(start.values())).dtype.itemsize]
 
         def pull(cotangent: Any) -> tuple:
             gradients, verdict = judged(cotangent)

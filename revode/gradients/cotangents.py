@@ -1,6 +1,8 @@
 """What the gradient modes have in common: where cotangents enter a sweep, and how they leave it."""
 from __future__ import annotations
 
+import operator
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -26,7 +28,8 @@ def at_the_start(problem: Problem, initial: Any, params: Any, engine: Engine) ->
     """The gradients, from the cotangents of the initial parts and the sums that an engine has come back with."""
     a_initial, a_params, *a_clock = pull_start(problem, initial, params, engine.read("cotangent"))
     sums = list(engine.read("aparam").values())
-    accumulate(sums, a_params)
+    if a_params is not None:
+        accumulate(sums, a_params)
     return (a_initial, spread(params, sums), *(of_grid(problem, engine.read("atime"), a) for a in a_clock))
 
 
@@ -38,13 +41,16 @@ def spread(params: Any, cotangents: list) -> Any:
 
 
 def pull_start(problem: Problem, initial: Any, params: Any, cotangent: Parts) -> tuple:
-    """Pull the cotangents of the initial parts back to y0, and to the float leaves of params: None where nothing flows.
+    """Pull the cotangents of the initial parts back to y0, and to the float leaves of params: None where nothing flows, or no list.
 
     Where the times are asked for, also to the clock of step 0, by name.
     """
-    R = Recorder(problem.system, params, [])
     if problem.resumed:
-        return cotangent, [None] * len(R.floats), *([{}] if problem.timed else [])
+        return cotangent, None, *([{}] if problem.timed else [])
+    if problem.copies and not problem.timed:
+        first, *others = cotangent.values()
+        return reduce(operator.add, others, 1 * first), None
+    R = Recorder(problem.system, params, [])
     leaves, structure = tree.flatten(initial)
     inputs, before = [R.tape.input(x) for x in leaves], problem.stats.nfe
     clock = tuple(R.tape.input(x) for x in problem.clock(0)) if problem.timed else ()

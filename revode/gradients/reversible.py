@@ -7,6 +7,7 @@ always measured against some of the saved states and the initial one, and a warn
 """
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from ..engine.tensor import value_of
 from ..engines import engine_of
 from ..march import Kept, march
 from ..stepping import Problem
-from ..watch import STORED, TOL, Back, Complaint, ReconstructionWarning, Verdict, complain, report
+from ..watch import STORED, TOL, Complaint, Quiet, ReconstructionWarning, Verdict, complain, report
 from .cotangents import at_the_end, at_the_start
 
 COMPARED = 16      # at most so many saved states are compared on the way back
@@ -97,8 +98,11 @@ class Reversible:
                 f"{STORED}.", {"error": found.error, "below": found.below, "size": found.size}))
             problem.lost = True
 
-    def begin(self, problem: Problem, initial: Any, params: Any) -> tuple[tuple, Callable, dict]:
-        """The march, the sweep as a function from the cotangent to (gradients, verdict), and the states kept, that at 0 among them."""
+    def begin(self, problem: Problem, initial: Any, params: Any, acts: float = math.inf) -> tuple[tuple, Callable, dict]:
+        """The march, the sweep as a function from the cotangent to (gradients, verdict), and the states kept, that at 0 among them.
+
+        acts: the estimated error from which the caller does something; below it an estimate may be a bound.
+        """
         kept = Kept(range(0, sys.maxsize if problem.adaptive else problem.N + 1, self.resync or sys.maxsize))
         problem.resync, problem.swept = self.resync, True
         ys, final = march(problem, initial, params, kept)
@@ -106,12 +110,12 @@ class Reversible:
 
         def judged(cotangent: Any) -> tuple[tuple, Verdict]:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):        # the round trip says it better
-                return self.sweep(problem, initial, params, ys, final, kept, cotangent)
+                return self.sweep(problem, initial, params, ys, final, kept, cotangent, acts)
 
         return (ys, final), judged, kept
 
     def sweep(self, problem: Problem, initial: Any, params: Any, ys: tuple, final: dict, kept: dict,
-              cotangent: Any) -> tuple[tuple, Verdict]:
+              cotangent: Any, acts: float = math.inf) -> tuple[tuple, Verdict]:
         """From the end to the start, from one stop to the next: where a state is kept, compared or looked at.
 
         Returns the gradients and what there is to say about them; nothing has been said yet.
@@ -123,22 +127,24 @@ class Reversible:
             problem.flushed.turn()
         compared = set(problem.save[::-(-len(problem.save) // COMPARED) or 1]) - {N}
         back.load(problem, params, final, a)
-        watch = Back(problem, self.tol, compared - set(kept), ys, *tree.map(value_of, (a_ys, cotangent[1])))
+        plain_ys, plain = tree.map(value_of, (a_ys, cotangent[1]))
+        watch = Quiet(problem, self.tol, compared - set(kept), ys, plain_ys, plain, acts)
         n = N
         for stop in sorted(set(kept) - {N}, reverse=True):
             *groups, looks = watch.groups(n, stop, final, back.shows)
             for group in groups:
-                watch.see(group, *back.back(n, group[-1], a_ys, looks=group))
-                watch.flow(back.read("flowed"))
+                watch.show("see", group, *back.back(n, group[-1], a_ys, looks=group))
+                watch.show("flow", back.read("flowed"))
                 n = group[-1]
             # at a state that is kept the sweep starts anew, so what is pending has to come in (nearly reversible methods
             # have landed on the state itself, and the field values at hand are those there)
             flushes = problem.method.exactly_reversible or stop == 0
-            watch.see(looks, *back.back(n, stop, a_ys, kept[stop], flushes, looks))
-            watch.flow(back.read("flowed"))
+            watch.show("see", looks, *back.back(n, stop, a_ys, kept[stop], flushes, looks))
+            watch.show("flow", back.read("flowed"))
             n = stop
             a = back.read("cotangent")
-            watch.compare([n], *({name: value_of(x)[None] for name, x in parts.items()} for parts in (back.read("part"), kept[n], a)))
+            came, truth, a = ({name: value_of(x)[None] for name, x in parts.items()} for parts in (back.read("part"), kept[n], a))
+            watch.show("compare", [n], came, truth, a)
             if n:
                 back.restart(kept[n])
         if problem.flushed is not None:

@@ -14,7 +14,7 @@ Weights are multiplied entry by entry and judged by batch member: norms over a b
 places.py    where it is looked            ahead.py    the watch over a march
 sizes.py     sizes of states               back.py     the watch over a reverse sweep
 alarms.py    warnings, and how they are raised
-causes.py    limits, causes and remedies
+causes.py    limits, causes and remedies          quiet.py   what mostly tells that there is nothing to say
 """
 from .ahead import Ahead
 from .alarms import (
@@ -37,11 +37,12 @@ from .alarms import (
 from .back import Back, RoundTrip
 from .causes import CLOSE, LIMITS, MANY, STORED, TOL, Limits
 from .places import LOOKS, ROOM, grouped, looks, places, runs
+from .quiet import Quiet, deferred
 from .sizes import begins, flat, size, stacked
 
 __all__ = [
     "CLOSE", "LIMITS", "LOOKS", "MANY", "ROOM", "STORED", "TOL", "AdjointError", "AdjointWarning", "Ahead", "Back", "Complaint",
-    "Limits", "NonFiniteError", "NonFiniteWarning", "ParasiteError", "ParasiteWarning", "ReconstructionError", "ReconstructionWarning",
-    "RevodeWarning", "RoundTrip", "StabilityError", "StabilityWarning", "Verdict", "begins", "complain", "flat", "grouped", "looks",
-    "places", "report", "runs", "size", "stacked",
+    "Limits", "NonFiniteError", "NonFiniteWarning", "ParasiteError", "ParasiteWarning", "Quiet", "ReconstructionError",
+    "ReconstructionWarning", "RevodeWarning", "RoundTrip", "StabilityError", "StabilityWarning", "Verdict", "begins", "complain",
+    "deferred", "flat", "grouped", "looks", "places", "report", "runs", "size", "stacked",
 ]

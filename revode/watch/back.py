@@ -9,9 +9,9 @@ import numpy as np
 from ..engine.tensor import beside, number
 from ..methods.shears import Parts
 from .alarms import Verdict
-from .causes import CAUTION, CLOSE, FADE, NEARLY, OF_LEAF, TOL, Pairs, lost, parted_copies
+from .causes import CAUTION, CLOSE, FADE, NEARLY, OF_LEAF, OFF, TOL, Pairs, lost, parted_copies
 from .gaps import injected, weighted
-from .places import ROOM, back_from, groups_between, windows
+from .places import ROOM, windows
 from .sizes import by_chance, column, finite, highest, largest_of_each, largest_seen, members, precision, size, sums_of
 
 
@@ -53,9 +53,7 @@ class Back:
         self.problem, self.tol = problem, TOL if tol is None else tol
         self.pairs, self.compared = Pairs(problem), compared
         outputs = problem.method.outputs
-        self.width = 1 if self.pairs.data is None else 4 if self.pairs.smooth else 2
-        # where a state is kept nearly reversible methods land on it: there is nothing to look at
-        self.looks = back_from(problem.N, self.width, problem.resync, not problem.method.exactly_reversible, frozenset(compared))
+        self.width = neighbours(self.pairs)
         self.at = {n: k for k, n in enumerate(problem.save)}
         self.ys = dict(zip(outputs, ys, strict=True))
         self.trips: list[tuple[int, float, float]] = []
@@ -73,10 +71,6 @@ class Back:
         self.start: tuple[Parts, Parts, Parts] | None = None        # what came back at the start, what had been there, and a
         # a loss that looks at the companion itself has a cotangent there which is no parasite
         self.aside = any(bool(a.any()) for name, a in a_parts.items() if name not in outputs)
-
-    def groups(self, last: int, first: int, parts: Parts, room: int = ROOM) -> list[list[int]]:
-        """The looks at last - 1 .. first, last first, as many together as there is room for, in bytes."""
-        return groups_between(self.looks, first, last, self.width, 2 * sum(x.nbytes for x in parts.values()), room)
 
     def see(self, ns: list[int], parts: Parts, cotangents: Parts) -> None:
         """States and cotangents on the way back, in arrays with an axis of grid points first."""
@@ -131,21 +125,7 @@ class Back:
     def flow(self, flowed: tuple | None) -> None:
         """What has flowed to the parameters so far, as rows: at the stop before, at looks, and now; and where in a row each leaf
         begins. None where that is too much to look at."""
-        if flowed is not None:
-            rows, begins = flowed
-            steps = rows[1:] - rows[:-1]
-            amount = np.abs(steps, out=steps).sum(axis=0) if type(steps) is np.ndarray else abs(steps).sum(axis=0)
-            self.flows = rows[-1], amount if self.flows is None else self.flows[1] + amount, begins
-
-    def cancelled(self, most: float) -> float:
-        """C of the leaf of the parameters of which the least is left; 1 where it is below `most`."""
-        if self.flows is None:
-            return 1.0
-        left, amount, begins = self.flows
-        left, amount = sums_of(left * left, begins), sums_of(amount * amount, begins)
-        if (amount <= most * most * left).all():
-            return 1.0
-        return max((a / b for a, b in zip(amount.tolist(), left.tolist(), strict=True) if b > 0), default=1.0) ** 0.5
+        self.flows = flowing(self.flows, flowed)
 
     def fade(self) -> None:
         """The sizes near the start, from what has been seen."""
@@ -194,10 +174,7 @@ class Back:
         if self.sums and not self.aside:
             whole = [np.concatenate(column) for column in zip(*self.sums, strict=True)] if len(self.sums) > 1 else self.sums[0]
             be, moved, ay, changes = whole
-            moved = moved + 1024 * self.eps * ay     # what rounding does to a state at rest is no parasite
-            found |= {"S_p": finite(size(be.sum(axis=0) / (moved.sum(axis=0) + tiny))),
-                      "S_y": finite(size((be / (ay + tiny)).sum(axis=0))) * self.problem.N / len(be),
-                      "S_d": finite(size((be * changes / (moved + tiny)).sum(axis=0))) * self.problem.N / len(be)}
+            found |= of_pairs(be, moved, ay, changes, self.eps, tiny, self.problem.N)
         return found
 
     def verdict(self, largest: Any = None, weighed: Any = None) -> Verdict:
@@ -205,15 +182,15 @@ class Back:
         problem = self.problem
         if largest is not None:
             problem.stats.defect = size(largest)
-        problem.stats.roundtrip = trip = self.roundtrip()
+        problem.stats.roundtrip = trip = roundtrip(self.trips, self.eps, self.tiny)
         found = self.numbers(weighed)
         of_params = max(found["W_p"], found.get("E", 0.0))
         # what rounding makes of the contributions of as many steps no mode does better
         over, close = max(0.0, of_params - self.eps * problem.N ** 0.5), CLOSE[next(iter(self.ys.values())).dtype.itemsize]
-        of_leaf = over and over * self.cancelled(0.1 * close / over)
+        of_leaf = over and over * cancelled(self.flows, OFF * close / over)
         estimate = {"y0": max(found["W_y"], of_params, CAUTION * self.at_start(of_params)), "params": max(of_params, of_leaf)}
         later, problem.later = problem.later, None           # (it holds the problem)
-        if later is not None and max(estimate.values()) > 0.1 * close:
+        if later is not None and max(estimate.values()) > OFF * close:
             later()
         telling = self.tol if problem.method.exactly_reversible else NEARLY * self.tol
         off = {"y0": of_params > self.tol or found["W_y"] > telling,
@@ -241,10 +218,45 @@ class Back:
         return (any(found.get(name, 0.0) > chance * getattr(limits, name) for name in ("S_p", "S_y", "S_d"))
                 or (seen is not None and seen.details["G"] > limits.G * seen.details["allowed"]))
 
-    def roundtrip(self) -> RoundTrip:
-        if not self.trips:
-            return RoundTrip(0.0, 0.0, 0)
-        ulps = [off / (self.eps * 2.0 ** math.floor(math.log2(max(largest, self.tiny))))
-                for _, off, largest in self.trips]
-        n, off, _ = max(self.trips, key=lambda trip: trip[1])
-        return RoundTrip(off, max(ulps), n)
+
+def neighbours(pairs: Pairs) -> int:
+    """The neighbouring grid points of one look."""
+    return 1 if pairs.data is None else 4 if pairs.smooth else 2
+
+
+def flowing(before: Any, flowed: tuple | None) -> Any:
+    """What is left of what has flowed to the parameters, how much that was in size, and where each leaf begins."""
+    if flowed is None:
+        return before
+    rows, begins = flowed
+    steps = rows[1:] - rows[:-1]
+    amount = np.abs(steps, out=steps).sum(axis=0) if type(steps) is np.ndarray else abs(steps).sum(axis=0)
+    return rows[-1], amount if before is None else before[1] + amount, begins
+
+
+def cancelled(flows: Any, most: float) -> float:
+    """C of the leaf of the parameters of which the least is left; 1 where it is below `most`."""
+    if flows is None:
+        return 1.0
+    left, amount, begins = flows
+    left, amount = sums_of(left * left, begins), sums_of(amount * amount, begins)
+    if (amount <= most * most * left).all():
+        return 1.0
+    return max((a / b for a, b in zip(amount.tolist(), left.tolist(), strict=True) if b > 0), default=1.0) ** 0.5
+
+
+def of_pairs(be: Any, moved: Any, ay: Any, changes: Any, eps: float, tiny: float, N: int) -> dict[str, float]:
+    """The S, from what was seen by window and member."""
+    moved = moved + 1024 * eps * ay              # what rounding does to a state at rest is no parasite
+    return {"S_p": finite(size(be.sum(axis=0) / (moved.sum(axis=0) + tiny))),
+            "S_y": finite(size((be / (ay + tiny)).sum(axis=0))) * N / len(be),
+            "S_d": finite(size((be * changes / (moved + tiny)).sum(axis=0))) * N / len(be)}
+
+
+def roundtrip(trips: list[tuple[int, float, float]], eps: float, tiny: float) -> RoundTrip:
+    """The worst of these: (grid point, largest difference, largest entry of the state)."""
+    if not trips:
+        return RoundTrip(0.0, 0.0, 0)
+    ulps = [off / (eps * 2.0 ** math.floor(math.log2(max(largest, tiny)))) for _, off, largest in trips]
+    n, off, _ = max(trips, key=lambda trip: trip[1])
+    return RoundTrip(off, max(ulps), n)

@@ -32,6 +32,7 @@ CAUTION = 3.0         # times W_0: dL/dy0 has collected the errors of all states
 OF_LEAF = 3.0         # times tol, from which on a gradient that is named speaks of a leaf of which little is left
 MANY = 4096           # parameters up to which it is looked at what has flowed to them
 NEARLY = 3.0          # times tol, from which on W_y alone speaks against dL/dy0 of a nearly reversible method: it overestimates
+OFF = 0.1             # of that: a smaller estimate is no reason to look at the steps, nor at leaves
 OF_TOLERANCE = 30.0   # times what the tolerances of a controller allow an error to be, for the gap of an adaptive solve
 SMALLER, OTHER = "smaller steps", "the default method (method=None), which has no second copy"
 STORED = "Reversible(resync=K), which stores a state every K steps; Checkpointed(n) or Direct()"

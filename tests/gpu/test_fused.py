@@ -18,8 +18,10 @@ import pytest
 import revode
 import revode_cuda as rv
 from revode import parallel
+from revode.ranks import Alone
 from revode_cuda.plan import CannotBeFused, plan_of
 from tests.method_cases import CASES, GRIDS, REVERSIBLE, distance, field, make_params, make_y0
+from tests.thread_ranks import threads
 
 F, TS = field(np), GRIDS["varying"]
 NAMES = [name for name in REVERSIBLE if name not in ("verlet-8", "coupled-tsit5", "coupled-bosh3", "coupled-ralston3")]
@@ -158,9 +160,9 @@ def test_a_batch_over_ranks_has_the_bits_of_the_host(cupy: Any) -> None:
         return [value, *(rv.to_host(g) for g in rv.tree.flatten(grads)[0])]
 
     y0, params = make_y0(CASES["alf"], (10, 3)), make_params()
-    desired = gradient(parallel.Alone(), revode.solve, y0, params, backend="native", method=rv.AsynchronousLeapfrog())
+    desired = gradient(Alone(), revode.solve, y0, params, backend="native", method=rv.AsynchronousLeapfrog())
     for ranks in (1, 2):
-        found = parallel.threads(ranks, lambda comm: gradient(
+        found = threads(ranks, lambda comm: gradient(
             comm, rv.solve, *rv.to_device((y0, params)), backend="fused", method=rv.AsynchronousLeapfrog()))
         for one in found:
             assert_same(one, desired)

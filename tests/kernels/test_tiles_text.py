@@ -20,7 +20,8 @@ def whole(T: int, dtype: type, noisy: bool = True) -> str:
     """All of it, and a function that calls every template for each of SIZES."""
     sizes = "".join(f"#define {name} {n}\n" for name, n in {"T": T, "MEMORY": 64, "PERSISTENT": 16, "PARAMS": 16}.items())
     calls = "\n  ".join(f"rv_linear<{p}, {n}, {m}>(out, x, w); rv_outer<{n}, {m}>(out, x, w, (const real*)0, R); "
-                        f"rv_rows<{n}>(out, x, out, R); rv_rows_max<{m}>(out, x, out, R);" for p, n, m in SIZES)
+                        f"rv_rows<{n}>(out, x, out, R); rv_rows_max<{m}>(out, x, out, R); "
+                        f"rv_outer_rows<{n}, {m}>(out, x, w, w, out, w, R);" for p, n, m in SIZES)
     brownian = "rv_brownian_tile(S, T, 3, TID, NT, 1ull, 2u, 3u, 0.1); SYNC;" if noisy else ""
     return "\n".join([
         elementary.c_source(elementary.NAMES, dtype), sizes, generate.TILE_FUNCTIONS, noise.SOURCE if noisy else "",
@@ -71,3 +72,40 @@ def test_nothing_is_included():
     for name in ("tiles.hpp", "tiles.cuh"):
         assert "#include" not in generate.text(name) and "atomic" not in generate.text(name)
     assert '#include "tiles.cuh"' in (generate.Path(generate.__file__).with_name("tiles.hpp")).read_text(encoding="utf-8")
+
+
+# ------------------------------------------------------------------ sums over the lanes
+
+SUMMED = [(1, 1), (3, 5), (8, 8), (4, 32), (32, 4), (17, 11), (20, 50)]            # n, m: rests of blocks, of panels, of vectors
+
+
+@needs_compiler
+@pytest.mark.parametrize("level", ["native", "SSE2", "AVX2"])
+@pytest.mark.parametrize("T", [1, 2, 4, 16, 32])
+def test_sums_over_the_lanes_have_the_bits_of_plain_loops(T, level, monkeypatch):
+    """Every lane, and fewer of them; with and without a sum to add to. The plain loops are NumPy's, one lane after the other."""
+    found = native.compiler()
+    monkeypatch.setattr(native, "compiler", lambda: found._replace(target=WIDTHS[level]))
+    rng = np.random.default_rng(T)
+    for dtype in (np.float64, np.float32):
+        sizes = "".join(f"#define {name} {n}\n" for name, n in {"T": T, "MEMORY": 1, "PERSISTENT": 1, "PARAMS": 1}.items())
+        calls = "\n".join(f"if (which == {i}) {{ rv_outer<{n}, {m}>(out, x, g, total, R); "
+                          f"rv_outer_rows<{n}, {m}>(both, x, g, total, sums, before, R); }}" for i, (n, m) in enumerate(SUMMED))
+        entry = ("long long which, real* out, real* both, real* sums, const real* x, const real* g, const real* total, "
+                 "const real* before, long long R")
+        run = native.build(f'{elementary.c_source([], dtype)}{sizes}{generate.TILE_FUNCTIONS}\nextern "C" void run({entry}) '
+                           f'{{\n{calls}\n}}', strict=True).run
+        for which, (n, m) in enumerate(SUMMED):
+            for R in sorted({1, T - T // 3, T}):
+                x, g = rng.standard_normal((n, T)).astype(dtype), rng.standard_normal((m, T)).astype(dtype)
+                total, before = rng.standard_normal((n, m)).astype(dtype), rng.standard_normal(m).astype(dtype)
+                outer, rows = x[:, :1] * g[:, 0], g[:, 0]
+                for r in range(1, R):
+                    outer, rows = outer + x[:, r:r + 1] * g[:, r], rows + g[:, r]
+                for adds in (True, False):
+                    out, both, sums = (np.full(n + 1, np.nan, dtype) for n in (n * m, n * m, m))          # one more: is it left alone?
+                    run(*native.arguments(which, out, both, sums, x, g, total if adds else None, before if adds else None, R))
+                    for made, wanted in ((out, total + outer if adds else outer), (both, total + outer if adds else outer),
+                                         (sums, before + rows if adds else rows)):
+                        np.testing.assert_array_equal(made[:-1], wanted.ravel())
+                        assert np.isnan(made[-1])

@@ -157,6 +157,8 @@ class FakeArray:
     dtype = property(lambda self: self._host.dtype)
     nbytes = property(lambda self: self._host.nbytes)
     strides = property(lambda self: self._host.strides)
+    __cuda_array_interface__ = property(lambda self: {"version": 3, "data": (id(self._host), False), "shape": self.shape,
+                                                      "typestr": self.dtype.str})
     T = property(lambda self: wrap(self._host.T))
     base = property(lambda self: None if self._base is None else FakeArray(self._base))
     data = property(lambda self: Pointer(self._host.data, 0))
@@ -174,6 +176,7 @@ class FakeArray:
     def min(self, axis: Any = None) -> Any: return self._made("min", self._host.min(axis))
     def sum(self, axis: Any = None) -> Any: return self._made("sum", self._host.sum(axis))
     def take(self, index: Any, axis: Any = None) -> Any: return self._made("take", self._host.take(unwrap(index), axis))
+    def __reduce__(self) -> Any: return put, (self.get(),)
     def copy(self) -> Any: return self._made("copy", self._host.copy())
     def view(self) -> Any: return self._made("view", self._host.view())
     def astype(self, dtype: Any, copy: bool = True) -> Any: return self._made("astype", self._host.astype(dtype, copy=copy))

@@ -4,9 +4,11 @@ The stand-in does the same NumPy operations on the arrays inside, so results are
 arrays mixed in, silent waits, NumPy functions that CuPy lacks) is the test. What is computed on the host by nature (times,
 noise, paths through data) has to arrive on the device.
 """
+import pickle
 import sys
 from collections.abc import Callable, Iterator
-from types import ModuleType
+from threading import get_ident
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,13 @@ from fake_array import FakeArray, put
 from test_fake_array import assert_same, to_fake
 
 import revode as rv
-from revode import nn, optim, parallel, tree
+from revode import nn, optim, parallel, ranks, tree
 from revode.analysis import gulp, rulp, scaled_ulps
 from revode.engine.tensor import value_of
+from revode.ranks import say_host
 from revode.watch import LOOKS
+from tests.pretended_cupy import pretended
+from tests.thread_ranks import Thread, threads
 
 rng = np.random.default_rng(3)
 BATCH, D, M, CHANNELS = 2, 3, 2, 2
@@ -434,20 +439,80 @@ def test_stepping_by_hand_and_the_reverse_sweep() -> None:
 
 
 def test_a_batch_over_ranks(caplog: Any) -> None:
-    """Sums over ranks are made on the host, which is said, and come back to the device: the bits of host arrays."""
+    """Sums are made on the device, and go from rank to rank through the host, which is said: the bits of host arrays."""
     def loss(y0: Any) -> Callable:
         return lambda p, rows: np.sum(solve(field, y0[rows], TS, p, save=[-1]).y1 ** 2, -1)
 
     y0, params = typed(np.float64)
     y0 = np.concatenate([y0, 0.5 * y0, 2.0 * y0])
-    on = lambda y0, params: parallel.threads(2, lambda comm: parallel.value_and_grad(loss(y0), comm, tile=2)(params, len(y0)))
-    parallel.say_host.cache_clear()                    # it is said once for each process
+    on = lambda y0, params: threads(2, lambda comm: parallel.value_and_grad(loss(y0), comm, tile=2)(params, len(y0)))
+    say_host.cache_clear()                    # it is said once for each process
     with caplog.at_level("INFO", logger="revode"):
         fake = on(to_fake(y0), to_fake(params))[1]
-    assert "parallel: device arrays are summed over ranks on the host" in caplog.messages
+    assert sum("device arrays go from rank to rank through the host" in x for x in caplog.messages) == 1
     host = on(y0, params)[1]
     assert fake[0] == host[0]
     assert_same(fake[1], host[1])
+
+
+class Pickled(Thread):
+    """A communicator as mpi4py's: what is sent is pickled, which takes device arrays through the host."""
+
+    def send(self, obj: Any, dest: int) -> None:
+        super().send(pickle.dumps(obj), dest)
+
+    def recv(self, *, source: int) -> Any:
+        return pickle.loads(super().recv(source=source))
+
+
+class Aware(Pickled):
+    """One whose MPI is GPU-aware: the bytes of device arrays, without a word of where they go, once they are computed."""
+    gpu_aware, straight = True, 0
+    waited: set = set()              # threads that have waited for their stream
+
+    def Send(self, x: FakeArray, dest: int) -> None:
+        assert isinstance(x, FakeArray) and x.flags.c_contiguous and get_ident() in self.waited
+        self.straight += 1
+        super(Pickled, self).send(x._host.tobytes(), dest)
+
+    def Recv(self, x: FakeArray, source: int) -> None:
+        sent = super(Pickled, self).recv(source=source)
+        assert len(sent) == x.nbytes
+        x._host[...] = np.frombuffer(sent, x.dtype).reshape(x.shape)
+
+
+@pytest.mark.parametrize("ranks", (2, 3, 5))
+@pytest.mark.parametrize("kind", (Pickled, Aware))
+def test_device_arrays_go_straight_where_the_mpi_is_gpu_aware(kind: type, ranks: int, caplog: Any) -> None:
+    """Gradients, gathered solves and what `map` gives: the same bits on each rank; no copy to the host on the way, or it is said."""
+    y0, params = typed(np.float64)
+    y0, say = np.concatenate([y0, 0.5 * y0, 2.0 * y0]), "device arrays go from rank to rank through the host"
+
+    def on(comm: Any, y0: Any, params: Any) -> tuple:
+        spread = lambda y0, p: np.sum(np.mean(parallel.solve(field, y0, TS, p, save=[2, -1], comm=comm, tile=2).ys, 1) ** 2)
+        loss = lambda p, rows: np.sum(solve(field, y0[rows], TS, p, save=[-1]).y1 ** 2, -1)
+        found = (*parallel.value_and_grad(loss, comm, tile=2)(params, len(y0)), rv.value_and_grad(spread, (0, 1))(y0, params),
+                 parallel.map(lambda k: {"a": y0[k:k + 2].T, "k": k}, range(3), comm))
+        if comm.Get_rank() == 0:                              # others may have no tile
+            assert (comm.Get_size() > 1 and type(comm) is Aware) == (getattr(comm, "straight", 0) > 0)
+        return found
+
+    expected = threads(1, lambda comm: on(comm, y0, params))[0]
+    say_host.cache_clear()
+    with pretended() as cupy, caplog.at_level("INFO", logger="revode"):
+        cupy.cuda.get_current_stream = lambda: SimpleNamespace(synchronize=lambda: Aware.waited.add(get_ident()))
+        found = threads(ranks, lambda comm: on(comm, to_fake(y0), to_fake(params)), kind)
+        assert sum(say in x for x in caplog.messages) == (kind is Pickled)
+        for one in found:
+            assert one[0] == expected[0]
+            assert_same(one[1:], expected[1:])
+
+
+def test_what_mpi_says_of_itself_and_what_is_said_of_it(monkeypatch: Any) -> None:
+    assert not ranks.aware(Pickled(0, [[]], None)) and ranks.aware(Aware(0, [[]], None))
+    monkeypatch.setattr(ranks, "mpi_is_aware", lambda: True)
+    assert not ranks.aware(Pickled(0, [[]], None)) and ranks.aware(type("Intracomm", (), {"__module__": "mpi4py.MPI"})())
+    assert not ranks.aware(type("Intracomm", (), {"__module__": "mpi4py.MPI", "gpu_aware": False})())
 
 
 @pytest.mark.parametrize("gradient", [rv.Direct(), rv.Checkpointed(3), rv.Reversible(), rv.Backsolve(tol=9.0)], ids=repr)

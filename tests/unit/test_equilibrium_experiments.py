@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ import pytest
 
 import revode as rv
 from revode.__main__ import main
-from revode.experiments import digits, equilibria, language
+from revode.experiments import digits, equilibria, language, measuring
+from revode.experiments.training import Run, fit
 
 SMALL = dict(d=8, T=16, B=4)
 
@@ -26,9 +27,9 @@ def text() -> language.Text:
     return language.Text()
 
 
-def after(run: Any, steps: int) -> Any:
-    """The run after so many steps."""
-    return next(islice(run, steps - 1, None))
+def after(text: language.Text, name: str, steps: int) -> Run:
+    """A small model after so many steps."""
+    return fit(language.runs(text, **SMALL)[name], steps)
 
 
 def leaves(tree: Any) -> list:
@@ -95,16 +96,12 @@ def test_reversible_and_the_whole_tape_train_alike(text: language.Text) -> None:
     """Every iteration is rebuilt to the last bit, so gradients differ by the order of sums in
     float32 alone.
     """
-    models = language.models()
-    a, b = (
-        after(language.train(models[name], text, 0, iterations=6, **SMALL), 6)
-        for name in ("revdeq", "unrolled")
-    )
-    assert a.found.stats.roundtrip.absolute == 0.0
+    a, b = (after(text, name, 6) for name in ("revdeq", "unrolled"))
+    assert a.stats.roundtrip.absolute == 0.0
     # Adam divides by the size of the gradient, which where that is near zero makes 1 of a rounding:
     # 6 steps of 3e-3 at most
     np.testing.assert_allclose(a.losses, b.losses, rtol=1e-5)
-    assert (a.found.stats.peak_states, b.found.stats.peak_states) == (2, language.ITERATIONS + 1)
+    assert (a.stats.peak_states, b.stats.peak_states) == (2, language.ITERATIONS + 1)
 
 
 def test_one_call_of_the_cell_is_one_layer(text: language.Text) -> None:
@@ -122,8 +119,7 @@ def test_one_call_of_the_cell_is_one_layer(text: language.Text) -> None:
 @pytest.mark.parametrize("name", list(language.models()))
 @pytest.mark.filterwarnings("ignore::revode.ConvergenceWarning")
 def test_every_language_model_learns(name: str, text: language.Text) -> None:
-    run = after(language.train(language.models()[name], text, 0, iterations=40, **SMALL), 40)
-    before = after(language.train(language.models()[name], text, 0, iterations=40, **SMALL), 1)
+    run, before = after(text, name, 40), after(text, name, 1)
     bits, residual = language.held_out(run, text, 16, most=2000)
     assert bits < language.held_out(before, text, 16, most=2000)[0] < 7
     assert math.isnan(residual) == name.startswith("explicit")
@@ -137,12 +133,8 @@ def test_the_rate_rises_and_falls() -> None:
 
 
 def test_a_training_ends_by_its_time(text: language.Text) -> None:
-    runs = list(
-        language.train(
-            language.models()["explicit-1"], text, minutes=0.005, iterations=None, **SMALL
-        )
-    )
-    assert runs[-1].seconds >= 0.3 and len(runs) > 3
+    run = fit(replace(language.runs(text, **SMALL)["explicit-1"], minutes=0.005))
+    assert sum(run.seconds) >= 0.3 > sum(run.seconds[:-1]) and run.done > 3
 
 
 # digits -------------------------------------------------------------------------------------------
@@ -155,22 +147,18 @@ def test_the_digits() -> None:
     assert "CC BY 4.0" in digits.__doc__
 
 
-@pytest.mark.parametrize("name", list(digits.models()))
+@pytest.mark.parametrize("name", [model.name for model in digits.MODELS])
 @pytest.mark.filterwarnings("ignore::revode.ConvergenceWarning")
 def test_every_classifier_learns(name: str) -> None:
     seen, held = digits.data()
-    run = after(digits.train(digits.models()[name], seen, 0, d=16, iterations=60), 60)
+    run = fit(digits.runs(seen, held, 16)[name], 60)
     right, residual = digits.accuracy(run, held)
     assert right > 50.0  # one in ten by chance
     assert name == "explicit" or residual < 1.0
 
 
 def test_classifiers_that_are_the_same_iteration() -> None:
-    seen, _ = digits.data()
-    a, b = (
-        after(digits.train(digits.models()[name], seen, 0, iterations=20), 20)
-        for name in ("revdeq", "unrolled")
-    )
+    a, b = (fit(digits.runs(*digits.data())[name], 20) for name in ("revdeq", "unrolled"))
     np.testing.assert_allclose(a.losses, b.losses, rtol=1e-9)  # float64, and 2e-14 a gradient
 
 
@@ -290,7 +278,7 @@ def test_a_model_without_a_tangent_says_so(monkeypatch: pytest.MonkeyPatch) -> N
         raise FloatingPointError("the change of the fixed point did not settle")
 
     notes: list[str] = []
-    monkeypatch.setattr(equilibria, "certify", certify)
-    run = equilibria.Run(equilibria.Model("implicit", lambda *given: None), 0)
-    assert equilibria.certified(lambda *given: 0.0, run, 3, notes) is None
+    monkeypatch.setattr(measuring, "certify", certify)
+    run = replace(digits.runs(*digits.data())["implicit"], probes=3)
+    assert measuring.certificate(run, None, notes) is None
     assert notes == ["implicit has no certificate: the change of the fixed point did not settle."]

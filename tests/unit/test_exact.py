@@ -471,8 +471,26 @@ class TestRefusals:
         """One bit, which a solve in floating point does not mind, at the first value."""
         for options in ({}, {"exact": True}):
             field = lambda t, y, p: -y * (1.0 + 2.0 ** -52 * (type(y) is np.ndarray))
-            with pytest.raises(TypeError, match="one value for an array y and another one for a tensor") if options else nullcontext():
+            line = r"another one for a tensor \(at t=0, in line \d+ of test_exact.py \(field = lambda t, y, p: -y"
+            with pytest.raises(TypeError, match=line) if options else nullcontext():
                 rv.solve(field, Y0, grid(20), method=rv.Coupled(), **options)                                   # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("y0", [Y0, {"a": Y0, "b": Y0[0]}], ids=["array", "tree"])
+    def test_the_operation_that_has_other_bits_is_named(self, y0: Any) -> None:
+        """A number to a power is taken by the C library, an array by NumPy's loops, which round otherwise one time in twenty."""
+        numbers = np.random.default_rng(1).uniform(0.5, 1.5, 1000)
+        k = next(k for k in numbers if k ** 3 != (np.array([k]) ** 3)[0])
+
+        def field(t: Any, y: Any, params: Any) -> Any:
+            slow = np.tanh(params["k"])
+            fast = params["k"] ** 3
+            return rv.tree.map(lambda x: -x * fast * slow, y)
+
+        named = r"\(at t=0, from \*\* in line \d+ of test_exact.py \(fast = params\[.k.\] \*\* 3\)\).*k \* k \* k"
+        with pytest.raises(TypeError, match=named):
+            rv.solve(field, y0, grid(20), {"k": k}, method=rv.Coupled(), exact=True)
+        for other in (np.array([k]), 1.0):
+            rv.solve(field, y0, grid(20), {"k": other}, method=rv.Coupled(), exact=True)
 
     def test_a_way_back_that_misses_by_more_than_is_kept(self) -> None:
         self.refuse(OverflowError, "keeps 8 bits .*digits=12", method=rv.EES25(), exact=True)

@@ -9,19 +9,20 @@ import numpy as np
 import pytest
 
 import revode as rv
-from revode import parallel
 from revode.__main__ import main
 from revode.compiled import native
-from revode.experiments import EXPERIMENTS, backends, cli, complexity, oscillator, ou, training, white_dwarf
+from revode.experiments import EXPERIMENTS, backends, cli, complexity, oscillator, ou, train, training, white_dwarf
 from revode.experiments.backends import Solver
 from revode.experiments.ranks import Ranks
-from revode.experiments.training import Fit
+from revode.experiments.training import Run
 from revode.methods import EES27
+from revode.ranks import Alone
 from tests.compiler import HERE
+from tests.thread_ranks import threads
 
 
-def trained(e: Any, backend: str, iterations: int = 6) -> training.Trained:
-    return training.fit(Fit("row", e, Solver(e.method, rv.Reversible(), backend)), iterations)
+def trained(e: Any, backend: str, iterations: int = 6) -> Run:
+    return training.fit(Run("row", e, Solver(e.method, rv.Reversible(), backend)), iterations)
 
 
 def of_ou(name: str) -> Any:
@@ -178,9 +179,9 @@ def test_a_gpu_in_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
     found, tape = (trained(e, backend, 3) for backend in ("cuda", "eager"))
     assert (found.stats.backend, tape.stats.backend) == ("fused", "eager")
     np.testing.assert_allclose(found.losses, tape.losses, rtol=1e-10)
-    assert isinstance(rv.tree.flatten(found.params)[0][0], np.ndarray)
+    assert isinstance(rv.tree.flatten(found.best)[0][0], np.ndarray)
     for gradient in (rv.Direct(), rv.Checkpointed(2)):                             # other modes: the tape, on the host
-        job = Fit("row", e, Solver(e.method, gradient, "cuda"))
+        job = Run("row", e, Solver(e.method, gradient, "cuda"))
         assert training.fit(job, 1).stats.backend == "eager"
 
 
@@ -205,14 +206,14 @@ def test_paths_are_shared_out_over_ranks():
     """An experiment whose loss compares all paths with one another: the same bits on any number of ranks, and those of one process
     up to rounding (33 paths, 32 steps of 6 stages, growth of some 10: 1e-11 of the largest entry)."""
     e = EXPERIMENTS["stochastic-volatility"].experiment(paths=33)
-    whole = Fit("", e, Solver(e.method, rv.Reversible())).gradient(e.start(0))
+    whole = Run("", e, Solver(e.method, rv.Reversible())).gradient(e.start(0))
 
     def on(comm):
-        (loss, sol), grads = Fit("", e, Solver(e.method, rv.Reversible(), ranks=Ranks(comm))).gradient(e.start(0))
+        (loss, sol), grads = Run("", e, Solver(e.method, rv.Reversible(), ranks=Ranks(comm))).gradient(e.start(0))
         assert sol.stats.steps == 32
         return [float(loss), *(g.tobytes() for g in rv.tree.flatten(grads)[0])], grads
 
-    found = [one for ranks in (1, 3) for one in parallel.threads(ranks, on)]
+    found = [one for ranks in (1, 3) for one in threads(ranks, on)]
     assert all(bits == found[0][0] for bits, _ in found)
     assert found[0][0][0] == pytest.approx(float(whole[0][0]), rel=1e-12)
     for ours, theirs in zip(rv.tree.flatten(found[0][1])[0], rv.tree.flatten(whole[1])[0], strict=True):
@@ -225,7 +226,7 @@ def test_paths_are_shared_out_over_ranks():
     (("ou", "--backend", "cuda"), "--backend cuda does not go with mpiexec"),
 ], ids=["white-dwarf", "certify", "cuda"])
 def test_what_does_not_go_on_ranks_is_refused(monkeypatch, words, said):
-    monkeypatch.setattr(cli, "joined", lambda: Ranks(parallel.Alone()))
+    monkeypatch.setattr(train, "joined", lambda: Ranks(Alone()))
     monkeypatch.setattr(backends, "chosen", lambda args: Solver(backend=args.backend))            # whatever this machine has
     args = cli.parser().parse_args(["train", *words])
     with pytest.raises(backends.UserError, match=said):

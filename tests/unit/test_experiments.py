@@ -17,9 +17,22 @@ from scipy.integrate import solve_ivp
 import revode as rv
 from revode import optim, plotting
 from revode.__main__ import main
-from revode.experiments import EXPERIMENTS, cli, data, names, runner, tables, training, white_dwarf
+from revode.experiments import (
+    EXPERIMENTS,
+    cli,
+    compare,
+    data,
+    measuring,
+    names,
+    reporting,
+    runner,
+    tables,
+    train,
+    training,
+    white_dwarf,
+)
 from revode.experiments.backends import Solver
-from revode.experiments.training import Fit
+from revode.experiments.training import Run
 from revode.gradients.checkpointed import minimal_advances
 
 N = 20
@@ -51,7 +64,7 @@ def tables_of(text):
 
 def job(e, gradient=None, **options):
     """A row of this experiment on the tape."""
-    return Fit("row", e, Solver(e.method, gradient or rv.Reversible(), "eager"), **options)
+    return Run("row", e, Solver(e.method, gradient or rv.Reversible(), "eager"), **options)
 
 
 # The problem -------------------------------------------------------------------------------------------------------
@@ -95,7 +108,13 @@ def test_network_takes_time_first_and_batches():
 
 # Training ----------------------------------------------------------------------------------------------------------
 def with_optimiser(e, optimiser):
-    return dataclasses.replace(e, optimiser=optimiser)
+    """The experiment with another loop."""
+    def train(run):
+        for params, state in run.steps(optimiser.init):
+            (value, sol), grads = rv.value_and_grad(run.loss, has_aux=True)(params, run.solve)
+            run.record(value, sol, *optimiser.update(params, grads, state))
+
+    return dataclasses.replace(e, train=train)
 
 
 def test_training_keeps_the_best_parameters_and_not_the_last():
@@ -104,9 +123,9 @@ def test_training_keeps_the_best_parameters_and_not_the_last():
     result = training.fit(job(wild, rv.Direct()), 10)
     best = int(np.argmin(result.losses))
     assert 0 < best < 9                                  # the case that this test is about
-    assert result.loss == result.losses[best]
+    assert result.least == result.losses[best]
     # The tape takes the mean as sum * (1/n), NumPy as sum / n: one rounding apart.
-    assert_allclose(float(wild.loss(result.params, Solver(wild.method))[0]), result.loss, rtol=4e-16)
+    assert_allclose(float(wild.loss(result.best, Solver(wild.method))[0]), result.least, rtol=4e-16)
 
 
 def test_the_loop_of_an_experiment_is_adamw():
@@ -123,7 +142,7 @@ def test_the_loop_of_an_experiment_is_adamw():
 
 def test_training_lowers_the_loss():
     result = training.fit(job(white_dwarf.experiment(N), seed=1), 40)
-    assert result.losses[0] > 0.1 and result.loss < 0.25 * result.losses[0]
+    assert result.losses[0] > 0.1 and result.least < 0.25 * result.losses[0]
     assert len(result.losses) == len(result.seconds) == 40 and result.stopped is None
 
 
@@ -144,7 +163,7 @@ def test_half_the_steps_is_a_solve_of_its_own():
     """A coarse midpoint solve is off by O(h^2), so that half the steps bring its loss nearer to that of a fine one; the
     same times are compared, whatever is saved."""
     e = white_dwarf.experiment(10)
-    params = training.fit(job(e), 20).params
+    params = training.fit(job(e), 20).best
     coarse, fine = (Solver(rv.RungeKutta("midpoint"), finer=finer) for finer in (False, True))
     truth = [solve_ivp(lambda t, y: white_dwarf.network(t, y, params), (0, 5), [1.0, 0.0], "DOP853", rtol=1e-12, atol=1e-12,
                        t_eval=np.linspace(0, 5, 11)).y.T][0]
@@ -211,12 +230,12 @@ def test_peak_memory_sees_what_was_freed():
 
     # 8 MB, and a few hundred bytes of Python objects.
     assert not tracemalloc.is_tracing()
-    peak, result = training.peak_memory(allocate)
+    peak, result = measuring.peak_memory(allocate)
     assert 8e6 <= peak < 8.1e6 and result.shape == (1000,) and not tracemalloc.is_tracing()
     tracemalloc.start()
     try:
         x = np.ones(2_000_000)                           # was there before
-        assert 8e6 <= training.peak_memory(allocate)[0] < 8.1e6
+        assert 8e6 <= measuring.peak_memory(allocate)[0] < 8.1e6
         assert tracemalloc.is_tracing() and x.size
     finally:
         tracemalloc.stop()
@@ -225,8 +244,8 @@ def test_peak_memory_sees_what_was_freed():
 def test_relative_error_is_over_the_whole_tree():
     truth = {"a": np.array([3.0, 0.0]), "b": [np.array([4.0]), None]}
     grads = {"a": np.array([3.0, 0.3]), "b": [np.array([4.4]), None]}
-    assert training.relative_error(grads, truth) == pytest.approx(0.5 / 5.0)
-    assert training.relative_error(truth, truth) == 0.0
+    assert measuring.relative_error(grads, truth) == pytest.approx(0.5 / 5.0)
+    assert measuring.relative_error(truth, truth) == 0.0
 
 
 # The commands ------------------------------------------------------------------------------------------------------
@@ -280,7 +299,7 @@ def test_seeds_are_trained_one_by_one(capsys, tmp_path):
     assert status == 0 and [row["name"] for row in rows] == ["reversible, seed 0", "reversible, seed 4", "reversible, seed 5"]
     losses = [row["loss"] for row in rows]
     alone = training.fit(job(white_dwarf.experiment(N), seed=4), 3)
-    assert losses[1] == alone.loss and len(set(losses)) == 3
+    assert losses[1] == alone.least and len(set(losses)) == 3
     assert f"loss {np.mean(losses):.1e} +- {np.std(losses, ddof=1):.1e} (mean and standard deviation over 3 seeds)" in out
     assert "reversible, seed 4, gradient: error below" in out and [row["certificate"]["probes"] for row in rows] == [4, 4, 4]
 
@@ -327,14 +346,14 @@ def test_modes_are_timed_in_turns_with_reversible(monkeypatch):
     jobs = [job(e), job(e, rv.Direct())]
     asked, once = [], training.fit
     monkeypatch.setattr(training, "fit", lambda job, *rest: asked.append(job.solve.gradient) or once(job, *rest))
-    monkeypatch.setattr(training, "TURNS", 0.0)
+    monkeypatch.setattr(compare, "TURNS", 0.0)
     first = once(jobs[0], 4)
-    found = training.in_turns(jobs, first.params, [once(job, 1, first.params) for job in jobs])
-    assert asked == [rv.Reversible(), rv.Direct()] * (training.ROUNDS[0] - 1)
+    found = compare.in_turns(jobs, first.best, [once(job, 1, first.best) for job in jobs])
+    assert asked == [rv.Reversible(), rv.Direct()] * (compare.ROUNDS[0] - 1)
     for trained in found:
         # from the same parameters every time, and one rounding of the mean apart from the best loss
-        assert len(set(trained.losses)) == 1 and len(trained.seconds) == len(trained.losses) == training.ROUNDS[0]
-        assert_allclose(trained.losses[0], first.loss, rtol=4e-16)
+        assert len(set(trained.losses)) == 1 and len(trained.seconds) == len(trained.losses) == compare.ROUNDS[0]
+        assert_allclose(trained.losses[0], first.least, rtol=4e-16)
 
 
 def test_rows_are_compared_with_reversible_on_their_own_backend():
@@ -342,9 +361,9 @@ def test_rows_are_compared_with_reversible_on_their_own_backend():
         ("reversible", "native", 1.0), ("direct", "native", 3.0), ("backsolve", "eager", 40.0), ("reversible", "eager", 20.0),
         ("direct", "replay", 7.0))]
     notes = []
-    training.compare_like_with_like(rows, notes)
+    compare.compare_like_with_like(rows, notes)
     assert [row["relative"] for row in rows] == [1.0, 3.0, 2.0, 1.0, None] and len(notes) == 1
-    training.compare_like_with_like(rows[:2], notes)
+    compare.compare_like_with_like(rows[:2], notes)
     assert len(notes) == 1                                   # nothing to say where all ran on one
 
 
@@ -362,7 +381,7 @@ def test_compare_in_full_trains_every_mode(capsys, tmp_path):
 
 
 def test_compare_leaves_out_what_would_take_too_long(capsys, monkeypatch):
-    monkeypatch.setattr(training, "SKIP_AFTER", 0.0)
+    monkeypatch.setattr(compare, "SKIP_AFTER", 0.0)
     status, out, _ = run(capsys, "compare", "white-dwarf", *TINY)
     assert status == 0 and "checkpointed:2 was left out" in out and "--full runs it" in " ".join(out.split())
     assert [line.split()[0] for line in tables_of(out)[0][3:]] == ["reversible"]
@@ -387,23 +406,22 @@ def test_what_a_checkpointed_row_takes_tells_of_the_next(monkeypatch):
     """A plain solve on the tape takes long, the rows by a quicker backend do not: all of them are measured. And the other
     way round, where each takes ten times what was expected."""
     e = white_dwarf.experiment(100)
-    first = job(e)
-    run = training.fit(first, 1)
-    jobs = training.rows_beside(first, run.stats, "eager")[1:-1]
+    run = training.fit(job(e), 1)
+    jobs = compare.rows_beside(run, "eager")[1:-1]
     clock = iter(np.arange(1000.0))
-    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))          # a plain solve takes 1 s
+    monkeypatch.setattr(compare.time, "perf_counter", lambda: next(clock))          # a plain solve takes 1 s
     taken = {"quick": 0.01, "slow": 70.0}
     for speed, names_kept in (("quick", [job.name for job in jobs]), ("slow", ["checkpointed:44"])):
-        monkeypatch.setattr(training, "fit", lambda job, *rest, speed=speed: run._replace(seconds=[taken[speed]]))
-        kept, begun = training.affordable(first, jobs, run, False, [])
+        monkeypatch.setattr(training, "fit", lambda job, *rest, speed=speed: SimpleNamespace(seconds=[taken[speed]]))
+        kept, begun = compare.affordable(run, jobs, False, [])
         assert [job.name for job in kept] == names_kept and len(begun) == len(kept)
 
 
 def test_estimates_grow_with_the_recomputed_steps():
-    guess = [training.estimated_seconds(rv.Checkpointed(n), 1000, 0.01) for n in (44, 8, 2)]
+    guess = [compare.estimated_seconds(rv.Checkpointed(n), 1000, 0.01) for n in (44, 8, 2)]
     # 5 times .01 s for the taped steps, and .01 s for every 1000 of r N - C(n + r, n + 1) advances.
     assert_allclose(guess, [0.05 + 0.01 * a / 1000 for a in (1954, 4285, 28820)], rtol=1e-12)
-    assert training.estimated_seconds(rv.Direct(), 1000, 0.01) == pytest.approx(0.05)
+    assert compare.estimated_seconds(rv.Direct(), 1000, 0.01) == pytest.approx(0.05)
 
 
 # What was done is never lost --------------------------------------------------------------------------------------
@@ -423,14 +441,14 @@ def test_ctrl_c_publishes_what_was_reached(capsys, monkeypatch, tmp_path, comman
 
 @pytest.mark.parametrize("reason, status", [(KeyboardInterrupt(), 130), (FloatingPointError("boom"), 1)])
 def test_a_stop_while_measuring_publishes_the_rows_so_far(capsys, monkeypatch, tmp_path, reason, status):
-    path, measured = tmp_path / "a.json", training.measured
+    path, measured = tmp_path / "a.json", measuring.measured
 
     def measure(job, *rest):
         if job.name == "checkpointed:16":
             raise reason
         return measured(job, *rest)
 
-    monkeypatch.setattr(training, "measured", measure)
+    monkeypatch.setattr(measuring, "measured", measure)
     assert run(capsys, "compare", "white-dwarf", *TINY, "--json", path)[0] == status
     rows = json.loads(path.read_text())["rows"]
     assert [row["name"] for row in rows] == ["reversible", "direct", "checkpointed:16"]
@@ -443,7 +461,7 @@ def test_a_mistake_of_ours_loses_nothing_either(capsys, monkeypatch, tmp_path):
     def fail(*args):
         raise ZeroDivisionError("a mistake")
 
-    monkeypatch.setattr(training, "in_turns", fail)
+    monkeypatch.setattr(compare, "in_turns", fail)
     with pytest.raises(ZeroDivisionError):
         run(capsys, "compare", "white-dwarf", *TINY, "--json", path)
     assert [row["name"] for row in json.loads(path.read_text())["rows"]] == ["reversible"]
@@ -604,7 +622,7 @@ def test_help(capsys, words):
 
 
 def test_examples_of_the_help_are_accepted():
-    found = re.findall(r"^  revode (.*?)(?:   .*)?$", "".join(cli.EXAMPLES.values()), re.M)
+    found = re.findall(r"^  revode (.*?)(?:   .*)?$", train.__doc__ + compare.__doc__, re.M)
     assert len(found) >= 12
     for line in found:
         assert cli.parser().parse_args(line.split()).plan
@@ -665,6 +683,21 @@ def test_a_wide_table_goes_on_below():
     assert tables.table(["x" * 90, "y" * 90], [["a", "b"]]).count("\n\n") == 0          # two have nowhere to go
 
 
+def test_the_tables_of_compare_are_as_wide_as_a_terminal():
+    """With a certificate, warnings and programs that were compiled: neither of the two tables goes on below."""
+    names_found = ["reversible", "direct", "checkpointed:44", "checkpointed:2", "backsolve", "reversible, replay", "reversible, eager"]
+    rows = [{"name": name, "backend": "native", "loss_before": 1.21, "loss": 3.2e-4, "loss_finer": 3.2e-4, "extrapolated": True,
+             "seconds_per_iteration": 0.25, "seconds_total": 280.0, "relative": 16.4, "rejected": None, "steps": 1000,
+             "peak_bytes": 521 * 2 ** 10, "states": 1001, "nfe": 119_284, "nvjp": 4000, "gradient_error": 2.7e-16,
+             "certificate": SimpleNamespace(below=1e-13, floor=0.0, size=1.0), "warned": {"ReconstructionWarning": 1000},
+             "roundtrip": SimpleNamespace(absolute=2.2e-16, ulps=4.0), "compile_seconds": 2.6} for name in names_found]
+    found, cost = reporting.all_tables(rows, 1000)
+    assert "piling" in cost and "2.6 s" in cost and "piling" not in found
+    for text in (found.partition("\n~")[0], cost):
+        lines = text.splitlines()
+        assert len(lines) == 3 + len(rows) and max(map(len, lines)) <= tables.WIDTH
+
+
 def test_columns_leave_out_what_no_row_has():
     rows = [{"a": "-", "b": 1.0}, {"a": "-", "b": 2.0}]
     text = tables.columns(rows, (("name", lambda row: "-"), ("a", lambda row: row["a"]), ("b", lambda row: f"{row['b']:g}")))
@@ -674,7 +707,7 @@ def test_columns_leave_out_what_no_row_has():
 
 @pytest.mark.parametrize("value, text", [
     (2.34e-6, "2.3 us"), (0.0123, "12 ms"), (0.999, "999 ms"), (1.0, "1.0 s"), (75.0, "75 s"), (119.4, "119 s"),
-    (120.0, "2.0 minutes"), (200.0, "3.3 minutes"), (3600.0, "60 minutes"), (16800.0, "4.7 hours"), (None, "-")])
+    (120.0, "2.0 minutes"), (200.0, "3.3 minutes"), (3600.0, "60 minutes"), (16800.0, "4.7 hours"), (None, "-"), (0.0, "0 s")])
 def test_seconds(value, text):
     assert tables.seconds(value) == text
 

@@ -13,7 +13,7 @@ import revode as rv
 from revode.__main__ import main
 from revode.experiments import EXPERIMENTS, data, oscillator, pendulum, sir, spiral, tables, training
 from revode.experiments.backends import Solver
-from revode.experiments.training import Fit
+from revode.experiments.training import Run
 
 NEW = ("oscillator", "pendulum", "sir", "spiral")
 MODULES = {"oscillator": oscillator, "pendulum": pendulum}
@@ -34,7 +34,7 @@ def run(capsys, *words):
 
 def job(e, gradient=None, seed=0):
     """A row of this experiment on the tape."""
-    return Fit("row", e, Solver(e.method, gradient or rv.Reversible(), "eager"), seed)
+    return Run("row", e, Solver(e.method, gradient or rv.Reversible(), "eager"), seed)
 
 
 def target_of(e):
@@ -250,7 +250,7 @@ def test_gradient_against_differences(name):
 def test_sir_recovers_its_constants():
     e = sir.experiment(28)           # of half a day: RK4 is then off by 4e-4, sqrt(28) of which is a tenth of the noise
     result = training.fit(job(e), 60)
-    found = e.findings(result.params, e.start(0), Solver(e.method))
+    found = e.findings(result.best, e.start(0), Solver(e.method))
     assert list(found) == ["b, 1/day", "k, 1/day"]
     found = {name[0]: numbers for name, numbers in found.items()}
 
@@ -262,7 +262,7 @@ def test_sir_recovers_its_constants():
                   (infected(1.66, 0.44 + 1e-4) - infected(1.66, 0.44 - 1e-4)) / 2e-4], axis=-1)
     bound = np.sqrt(np.diag(np.linalg.inv(J.T @ J))) * sir.NOISE         # Cramer and Rao, for the stated noise
     for (name, numbers), sd in zip(found.items(), bound, strict=True):
-        assert numbers["truth"] == sir.TRUTH[name] and numbers["found"] == float(result.params[name])
+        assert numbers["truth"] == sir.TRUTH[name] and numbers["found"] == float(result.best[name])
         assert abs(numbers["found"] - numbers["truth"]) < 4 * sd, name
         # The estimate scales with the residuals' size, which 28 counts give to 1 / sqrt(2 * 26) = 14 %: four of that.
         assert numbers["standard error"] == pytest.approx(sd, rel=0.55), name
@@ -274,7 +274,7 @@ def test_spiral_is_rebuilt_and_continued():
     e = spiral.experiment()
     before = e.findings(e.start(1), None, Solver(e.method))
     result = training.fit(job(e, seed=1), 120)
-    found = e.findings(result.params, None, Solver(e.method))
+    found = e.findings(result.best, None, Solver(e.method))
     assert list(found) == ["seen, t < 3", "beyond, t < 6"]
     # No theory here: an untrained network is off by about the radius, this one by a tenth of that, also beyond the data.
     assert before["seen, t < 3"]["rms error"] > 0.5

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 import revode as rv
-from revode import parallel
 from revode.experiments import EXPERIMENTS
 from revode.experiments.backends import Solver
 from revode.experiments.ranks import Ranks
-from revode.experiments.training import Fit, fit
+from revode.experiments.training import Run, fit
+from revode.ranks import Alone
 from tests import parallel_cases as cases
 
 pytest.importorskip("mpi4py", reason="mpi4py is not installed")
@@ -86,8 +86,8 @@ def test_a_lost_rank_ends_all_and_what_was_written_goes_on(tmp_path: Path) -> No
     assert again.returncode == 0 and f"goes on after {reached} iterations" in again.stdout, again.stdout + again.stderr
     assert again.stdout.count("wrote") == 1                                        # one rank speaks
     e = EXPERIMENTS["stochastic-volatility"].experiment(paths=17)
-    alone = fit(Fit("", e, Solver(rv.ReversibleHeun(), rv.Reversible(), "replay", ranks=Ranks(parallel.Alone()))), reached + 2)
-    assert cases.bits(rv.load(ours)) == cases.bits(alone.params)
+    alone = fit(Run("", e, Solver(rv.ReversibleHeun(), rv.Reversible(), "replay", ranks=Ranks(Alone()))), reached + 2)
+    assert cases.bits(rv.load(ours)) == cases.bits(alone.best)
 
 
 def test_ctrl_c_ends_all_and_keeps_what_there_is(tmp_path: Path) -> None:

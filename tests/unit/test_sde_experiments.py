@@ -11,10 +11,10 @@ import pytest
 
 import revode as rv
 from revode.__main__ import main
-from revode.experiments import cde, flow, gbm, ou, tables, training, volatility
+from revode.experiments import cde, flow, gbm, measuring, ou, tables, training, volatility
 from revode.experiments.backends import Solver
 from revode.experiments.mmd import mmd2
-from revode.experiments.training import Fit, relative_error
+from revode.experiments.training import Run
 
 SMALL = {
     ("train", "ou"): ["--iterations", "1", "--paths", "4", "--data-paths", "8"],
@@ -134,10 +134,10 @@ def test_reversible_gradients_are_direct_ones(name: str) -> None:
     0.9^-n <= 24 for n <= 30 steps (38 for the controls), times a conditioning of 1e3 allowed; gbm expands by
     (exp(25/24))^24 = 7e10 backwards where only what is far below the largest entry has shrunk, so 1e-5 there."""
     loss, params, method = small_problems()[name]
-    check = training.against_direct(loss, params, Solver(method, rv.Reversible(), "eager"))
+    check = measuring.against_direct(loss, params, Solver(method, rv.Reversible(), "eager"))
     assert check["gradient_error"] < (1e-5 if name == "gbm" else 1e-11), name
     assert check["roundtrip"] is not None
-    checkpointed = training.against_direct(loss, params, Solver(method, rv.Checkpointed(3), "eager"))
+    checkpointed = measuring.against_direct(loss, params, Solver(method, rv.Checkpointed(3), "eager"))
     assert checkpointed["gradient_error"] < 1e-14
 
 
@@ -184,9 +184,9 @@ def test_half_the_steps_see_the_same_noise() -> None:
 
 def test_fits_learn() -> None:
     e = next(e for e in ou.experiment(16, 32) if e.name == "EES(2,7)")
-    run = training.fit(Fit("row", e, Solver(e.method, rv.Reversible(), "eager")), 8)
-    assert run.loss < 0.5 * run.losses[0]
-    assert relative_error(run.params, e.start(0)) > 0
+    run = training.fit(Run("row", e, Solver(e.method, rv.Reversible(), "eager")), 8)
+    assert run.least < 0.5 * run.losses[0]
+    assert measuring.relative_error(run.best, e.start(0)) > 0
     e = flow.experiment(32, 4)
-    run = training.fit(Fit("row", e, Solver(e.method, rv.Reversible(), "eager")), 8)
-    assert run.loss < run.losses[0] - 0.3
+    run = training.fit(Run("row", e, Solver(e.method, rv.Reversible(), "eager")), 8)
+    assert run.least < run.losses[0] - 0.3

@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from scipy.integrate import solve_ivp
 import revode as rv
 from revode.methods.companion import Companion, neutral
 from revode.methods.shears import Step
-from revode.watch import LOOKS, grouped, looks, places, runs
+from revode.watch import LOOKS, Quiet, grouped, looks, places, runs
 from revode.watch.gaps import injected, parted
 
 ENGINES = ("eager", "replay", "native")
@@ -146,6 +147,50 @@ def test_what_is_sound_is_not_told(name: str, save: Any) -> None:
         y1, _, messages = said(case, engine, save)
         assert not messages, [(str(m), m.details) for m in messages]
         assert np.max(abs(y1 - truth(case)) / abs(truth(case))) < 1e-2          # second order: (h rate)^2 T and less
+
+
+# what is quiet
+
+FIELDS = {"swing": (swing, 1), "pendulum": (pendulum, 2), "decay": (decay, 1), "cubic": (cubic, 1), "logistic": (logistic, 1),
+          "rows": (lambda t, y, p: np.tanh(y @ p) - 0.1 * y, (3, 2))}
+METHODS = (rv.Coupled("midpoint"), rv.Coupled("rk4", 0.9), rv.ReversibleHeun(), rv.AsynchronousLeapfrog(0.9), rv.LeapfrogMidpoint(),
+           rv.EES25(), rv.NearReversible("rk4"))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_where_all_is_quiet_a_full_look_finds_nothing(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 60 solves that begin near and far from zero, with few and many steps, many of them are lost. A quiet one has bounds of all
+    numbers of the full look (up to rounding: a step is N times smaller than y, its change is one more difference), which has nothing
+    to say, nor finds an estimate from which the default acts. Most sound ones are quiet."""
+    found = []
+
+    def both(self: Quiet, *missed: Any, **more: Any) -> Any:
+        verdict = plain(self, *missed, **more)
+        quiet, trip = self.full is None, self.problem.stats.roundtrip
+        found.append((quiet, verdict, self.back.verdict(*missed, **more), trip, self.problem.stats.roundtrip,
+                      self.problem.suspicion, self.problem.N * np.finfo(self.given[3][0].dtype).eps))
+        return verdict
+
+    plain = Quiet.verdict
+    monkeypatch.setattr(Quiet, "verdict", both)
+    rng = np.random.default_rng(5)
+    for k in range(60):
+        field, shape = FIELDS[list(FIELDS)[k % len(FIELDS)]]
+        dtype = (np.float64, np.float32)[k % 7 == 3]
+        y0 = np.asarray(rng.uniform(0.1, 1.5, shape), dtype)
+        p = np.asarray(rng.normal(size=(2, 2)) if shape == (3, 2) else rng.uniform(0.05, 3.0), dtype)
+        case = Case(field, y0, np.linspace(0.0, rng.uniform(0.5, 6.0), int(rng.integers(40, 400))), p, method)
+        with np.errstate(all="ignore"), suppress(FloatingPointError):
+            said(case, "replay", ((-1,), None)[k % 2], (rv.Reversible(), rv.Automatic())[k % 5 == 4])
+    assert len(found) >= 50 and sum(quiet for quiet, *_ in found) >= 8
+    for quiet, verdict, full, trip, again, suspicion, rounding in found:
+        if quiet:
+            assert not full.complaints and suspicion is None
+            assert all(full.estimate[name] <= x * (1 + 1e-6) for name, x in verdict.estimate.items())
+            assert all(full.numbers[name] <= x * (1 + 1e-6) + 100 * rounding for name, x in verdict.numbers.items())
+            assert trip == again
+    sound = [quiet for quiet, _, full, *_ in found if not full.complaints and max(full.estimate.values()) < 1e-7]
+    assert np.mean(sound) > 0.5
 
 
 # the reconstruction
