@@ -75,7 +75,7 @@ def plan(args: Namespace, runs: dict[str, Run], score: Callable[[Run], dict], sh
 def row_of(run: Run, notes: list[str]) -> dict:
     model, trip = run.solve, run.stats.roundtrip
     return {"name": run.name, "model": model.name, "seed": run.seed, "parameters": size(run.params), "layers": model.layers,
-            "evaluations": model.evaluations, "steps": run.done, "seconds": sum(run.seconds),
+            "evaluations": model.evaluations, "steps": run.done, "seconds": run.spent,
             "states": run.stats.peak_states or None, "roundtrip": trip and trip.absolute,
             "certificate": certificate(run, run.params, notes, "gradient of a batch")}
 
@@ -83,8 +83,8 @@ def row_of(run: Run, notes: list[str]) -> dict:
 def columns(*scores: tables.Column) -> list[tables.Column]:
     number = lambda key, form: lambda row: "-" if row[key] is None or row[key] != row[key] else format(row[key], form)
     return [("model", lambda row: row["name"]),
-            ("parameters", number("parameters", ",")),
-            ("evaluations\nof a layer", number("evaluations", "d")),
+            ("param-\neters", number("parameters", ",")),
+            ("calls of\na layer", number("evaluations", "d")),
             ("steps", number("steps", ",")),
             ("time", lambda row: tables.seconds(row["seconds"])),
             ("states\nheld", number("states", "d")),
@@ -103,7 +103,7 @@ def curves(report: Report, ylabel: str) -> tuple[Any, str]:
         at = np.arange(len(smooth)) + window
         style = {"color": plotting.COLOURS[i % len(plotting.COLOURS)], "lw": 1.5, "ls": "-" if i < len(plotting.COLOURS) else "--"}
         axes[0].plot(at, smooth, label=run.name, **style)
-        axes[1].plot(at * sum(run.seconds) / run.done, smooth, **style)
+        axes[1].plot(at * run.spent / run.done, smooth, **style)
     axes[0].set(xlabel="step", ylabel=ylabel, title="training", xscale="log")
     axes[1].set(xlabel="processor time, s", title="the same against time", xscale="log")
     for ax in axes:

@@ -32,6 +32,7 @@ from revode.experiments import (
     white_dwarf,
 )
 from revode.experiments.backends import Solver
+from revode.experiments.checkpoints import Checkpoint
 from revode.experiments.training import Run
 from revode.gradients.checkpointed import minimal_advances
 
@@ -203,6 +204,35 @@ def test_a_stop_keeps_what_was_reached(reason, said):
     assert result.stopped == said and result.losses == whole.losses[:2] and len(result.seconds) == 2
     with pytest.raises(type(reason)):
         training.fit(job(interrupting(e, 1, reason), rv.Direct()), 9)
+
+
+def test_a_stop_within_a_record_keeps_whole_iterations(tmp_path):
+    """Ctrl-C between the loss of the fourth iteration and its time; gone on with, six have the bits of six."""
+    e, path = white_dwarf.experiment(N), str(tmp_path / "run.npz")
+    ticks = iter(range(100))
+
+    def clock():                                         # asked at the beginning of an iteration and at its end
+        if (tick := next(ticks)) == 7:
+            raise KeyboardInterrupt
+        return float(tick)
+
+    whole = training.fit(job(e, rv.Direct()), 6)
+    first = training.fit(dataclasses.replace(job(e, rv.Direct()), clock=clock), 6, kept=Checkpoint(path, {}))
+    assert first.stopped == "interrupted" and first.losses == whole.losses[:3] and first.seconds == [1.0] * 3
+    again = training.fit(job(e, rv.Direct()), 6, kept=Checkpoint(path, {}))
+    assert again.losses == whole.losses and again.done == 6
+    for name in ("params", "best", "state"):
+        for ours, theirs in zip(*(rv.tree.flatten(getattr(run, name))[0] for run in (again, whole)), strict=True):
+            assert_array_equal(ours, theirs)
+
+
+def test_a_loop_that_records_nothing_is_told():
+    def train(run):
+        for _ in run.steps(optim.sgd(0.1).init):
+            pass
+
+    with pytest.raises(RuntimeError, match=r"row: an iteration of train\(run\) ends with run.record"):
+        training.fit(job(dataclasses.replace(white_dwarf.experiment(N), train=train)), 3)
 
 
 @pytest.mark.parametrize("spoil, message", [
