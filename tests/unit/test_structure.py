@@ -55,7 +55,7 @@ BUDGET = {
     "exact": 290,                    # attempts at adaptive steps of what is undone only nearly
     "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
-    "engines": 180,
+    "engines": 181,
     "march": 155,                    # what is kept, one window of neighbours at a time, who hears of steps that it chose
     "stiffness": 60,
     "events": 110,
