@@ -109,20 +109,25 @@ class Tape(Keeping):
                 continue
             if kind == 4:
                 op, slot, x, y = node
-                a, before = op.vjps[0](g, y, x), cotangents[slot]
-                shape = x.shape if type(x) is not float else ()
-                if a.shape != shape:
-                    a = sum_to(a, shape)
-                cotangents[slot] = a if before is None else before + a
+                _add(cotangents, slot, op.vjps[0](g, y, x), x)
                 continue
-            op, slots, values, options, y = node
-            for slot, x, vjp in zip(slots, values, op.vjps):  # noqa: B905 (Each never ends)
-                a = vjp(g, y, *values, **options) if slot >= 0 else None
-                if a is not None:
-                    shape = x.shape if type(x) is not float else ()
-                    a, before = a if a.shape == shape else sum_to(a, shape), cotangents[slot]
-                    cotangents[slot] = a if before is None else before + a
+            _pull_any(cotangents, g, *node)
         return [cotangents[slot] for slot in inputs]
+
+
+def _add(cotangents: list, slot: int, a: Any, x: Any) -> None:
+    """Add a cotangent to those that have come in for the value x."""
+    shape = x.shape if type(x) is not float else ()
+    a, before = a if a.shape == shape else sum_to(a, shape), cotangents[slot]
+    cotangents[slot] = a if before is None else before + a
+
+
+def _pull_any(cotangents: list, g: Any, op: Op, slots: list[int], values: list, options: dict, y: Any) -> None:
+    """Pull g back through an entry of the long form."""
+    for slot, x, vjp in zip(slots, values, op.vjps):  # noqa: B905 (Each never ends)
+        a = vjp(g, y, *values, **options) if slot >= 0 else None
+        if a is not None:
+            _add(cotangents, slot, a, x)
 
 
 def entry(node: tuple) -> tuple:
