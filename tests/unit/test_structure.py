@@ -66,7 +66,7 @@ BUDGET = {
     "memory": 55,
     "compiled": 5400,                # the search for an adaptive grid; C99 in words of its own; auto; sums that share a call
     "export": 290,
-    "interop": 260,
+    "interop": 280,                  # a batch under vmap, once it has been seen that it may be one; times
     "problem": 70,
     "checks": 850,                   # a file for each kind of thing that is given, with its imports; kinds that have passed
     "solve": 190,                    # what a Solution says of itself; a solve as one node of the tape
