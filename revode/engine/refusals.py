@@ -16,6 +16,13 @@ class NotTraceable(TypeError):
     """This cannot become part of a program: what happens depends on the values."""
 
 
+def traced(x: Any) -> Any:
+    """The tensor of a program that is being traced behind a tensor; the plain array behind it if there is none."""
+    while issubclass(type(x), Refusing) and not x.tape.tracing:
+        x = x._value
+    return x
+
+
 class Refusing:
     """The methods of a tensor that drop gradients."""
     __slots__ = ()
@@ -24,26 +31,18 @@ class Refusing:
     tape: Any
     _value: Any
 
-    @property
-    def _traced(self) -> Any:
-        """This tensor, or the one behind it, that is a value of a program which is being traced; the plain array if there is none."""
-        x: Any = self
-        while type(x) is type(self) and not x.tape.tracing:
-            x = x._value
-        return x
-
     def _asked(self) -> Any:
         """The whole number (or bool) behind a value of a program that is being traced; None of any other."""
-        root = self._traced
+        root = traced(self)
         return root.tape.ask(root) if type(root) is type(self) and root.dtype.kind in "biu" else None
 
     def _drop(self, what: str, instead: str) -> Any:
-        raise (NotTraceable if type(self._traced) is type(self) else TypeError)(
+        raise (NotTraceable if type(traced(self)) is type(self) else TypeError)(
             f"{what} on a tensor would drop its gradient in silence; {instead}, or read the plain value with x.value if no "
             "gradient is wanted")
 
     def _seen(self) -> Any:
-        if type(self._traced) is type(self):
+        if type(traced(self)) is type(self):
             raise NotTraceable("the text of a value (str, repr, format)")
         return self._value
 
@@ -65,7 +64,7 @@ class Refusing:
     @property
     def __array__(self) -> Any:
         """np.array([...]) makes an array of objects of tensors without axes (see `joined`); others are refused."""
-        if self.shape or (type(self._traced) is type(self) and self.dtype.kind != "f"):
+        if self.shape or (type(traced(self)) is type(self) and self.dtype.kind != "f"):
             return partial(_to_array, self)
         raise AttributeError("__array__")
 

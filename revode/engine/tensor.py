@@ -24,7 +24,7 @@ import numpy as np
 from . import tree
 from .arraylike import Arraylike
 from .kept import FLOATS, STILL, Keeping
-from .refusals import NotTraceable, Refusing, name_of, not_differentiated, of_options, of_ufunc
+from .refusals import NotTraceable, Refusing, name_of, not_differentiated, of_options, of_ufunc, traced
 
 
 class Op(NamedTuple):
@@ -345,17 +345,10 @@ def value_of(x: Any) -> Any:
 
 def constant(function: Callable, *args: Any, **options: Any) -> Any:
     """A function without gradient: of the plain values, or recorded where they are those of a traced program."""
-    args = tree.map(_traced, args)
+    args = tree.map(traced, args)
     if innermost(tree.flatten(args)[0]) is None:
         return function(*args, **tree.map(value_of, options))
     return apply(CONSTANT.get(function) or Op(function.__name__, function, ()), *args, **options)
-
-
-def _traced(x: Any) -> Any:
-    """The plain array behind a tensor, or the tensor of a traced program behind it."""
-    while type(x) is Tensor and not x.tape.tracing:
-        x = x._value
-    return x
 
 
 def _whole(x: Tensor, dtype: np.dtype) -> Any:
@@ -456,7 +449,7 @@ class Tensor(Refusing, Arraylike):
             RULES[np.power], self, other)
 
     def __bool__(self) -> bool:
-        if type(_traced(self)) is Tensor:
+        if type(traced(self)) is Tensor:
             raise NotTraceable("a branch on a value (if, while, and, or, max, min), which a program cannot follow; use np.where")
         return bool(value_of(self))
 
@@ -485,9 +478,9 @@ class Tensor(Refusing, Arraylike):
         dtype = np.dtype(dtype)
         if dtype in FLOATS:
             return apply(RULES[np.ndarray.astype], self, dtype=dtype)
-        traced = _traced(self)
-        if type(traced) is Tensor:
-            return _whole(traced, dtype)
+        root = traced(self)
+        if type(root) is Tensor:
+            return _whole(root, dtype)
         if dtype.kind not in "biuSU":                      # whole numbers, bools and text carry no gradient
             raise TypeError(f"x.astype({dtype}) would drop the gradient of a tensor: it flows in float64 and float32; stay with "
                             "these, or convert x.value if no gradient is wanted")
