@@ -135,22 +135,22 @@ class Quiet:
         """Whether the copies kept together on the way ahead."""
         problem, (watch, ns, states) = self.problem, self.problem.marched
         at, middle, _ = windows(tuple(ns), watch.width)
-        gap, y = pairs.gap(states).take(at, 0), states[problem.method.outputs[0]].take(at[len(at) // 2], 0)
-        gap = abs(parted(gap, pairs.k))
+        X = np.array([states[part] for part in problem.method.parts])                      # (parts, looks, *y.shape)
+        L = gaps(problem.method.parts, items(pairs)[0], problem.method.outputs[0], pairs.k, len(at), X.dtype)
+        gap, y = abs(L.dot(X.take(at, 1).reshape(L.shape[1], -1))).reshape(2, at.shape[1], *X.shape[2:])
         if pairs.data.velocity:
             gap = gap * column([abs(float(problem.hs[ns[i]])) for i in middle], gap)
         allowed = pairs.data.allowed if problem.driver is None else pairs.data.driven
-        return bool(middle) and bool((gap <= allowed * abs(y)).all())
+        return bool(middle) and bool((gap <= allowed * y).all())
 
     def returned(self, name: str, A: Any) -> tuple[list[tuple[int, float, float]], float]:
         """What came back, (grid point, largest difference, largest entry), and W_p."""
         problem, _, compared, (ys,), _, _ = self.given
         (ns, parts, cotangents), (_, came, truth, a) = self.held["see"], self.held["compare"]
-        off = {part: abs(came[part] - x) for part, x in truth.items()}
-        W_p = max(float((abs(a[part]) * x / A).max()) for part, x in off.items())
-        trip = (0, max(float(x.max()) for x in off.values()), max(float(abs(x).max()) for x in truth.values()))
-        trips = []
-        chosen = [i for i, n in enumerate(ns) if n in compared] if compared else []
+        X = np.array([kind[part] for kind in (came, truth, a) for part in truth]).reshape(3, len(truth), *ys.shape[1:])
+        off, size_of = abs(X[0] - X[1]), abs(X[1:])
+        trip, W_p = (0, float(off.max()), float(size_of[0].max())), float((size_of[1] * off / A).max())
+        chosen, trips = [i for i, n in enumerate(ns) if n in compared] if compared else [], []
         if chosen:
             saved = ys[[problem.rows[ns[i]] for i in chosen]]
             missed = abs(parts[name][chosen] - saved)
@@ -184,19 +184,25 @@ def items(pairs: Pairs) -> tuple:
     return tuple(tuple(weights.items()) for weights in (pairs.data.D, pairs.data.a, pairs.data.b))
 
 
+def rows(parts: tuple[str, ...], of: list[tuple[dict, np.ndarray]]) -> np.ndarray:
+    """(combinations, parts width): of weights by part, and along a window."""
+    return np.array([np.outer([weights.get(part, 0.0) for part in parts], along).ravel() for weights, along in of])
+
+
+@lru_cache(64)
+def gaps(parts: tuple[str, ...], D: tuple, output: str, k: float, width: int, dtype: Any) -> np.ndarray:
+    """(2, parts width): the gap without its smooth part, and y, in the middle of a window."""
+    at = np.eye(width)
+    return rows(parts, [(dict(D), parted(list(at), k)), ({output: 1.0}, at[width // 2])]).astype(dtype)
+
+
 @lru_cache(64)
 def combinations(parts: tuple[str, ...], weights: tuple, output: str, k: float, width: int, apart: int, dtype: Any) -> np.ndarray:
     """(7, 2 parts width): e, y_{n+1} - y_n, y, b, a, a, and the change of a, of the states and cotangents in a window."""
     D, a, b = map(dict, weights)
     at = np.eye(width)
     middle, before, far = at[width // 2], at[width // 2 - 1], at[width // 2 - apart]
-    e = injected(list(at), k)
-    states = [(D, e), ({output: 1.0}, middle - before), ({output: 1.0}, middle)]
-    cotangents = [(b, middle), (a, middle), (a, middle), (a, middle - far)]
-
-    def rows(of: list) -> np.ndarray:
-        return np.array([np.outer([chosen.get(part, 0.0) for part in parts], along).ravel() for chosen, along in of])
-
     found = np.zeros((7, 2 * len(parts) * width), dtype)
-    found[:3, :len(parts) * width], found[3:, len(parts) * width:] = rows(states), rows(cotangents)
+    found[:3, :len(parts) * width] = rows(parts, [(D, injected(list(at), k)), ({output: 1.0}, middle - before), ({output: 1.0}, middle)])
+    found[3:, len(parts) * width:] = rows(parts, [(b, middle), (a, middle), (a, middle), (a, middle - far)])
     return found
