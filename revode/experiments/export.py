@@ -23,17 +23,17 @@ from ..export import export_c
 from . import EXPERIMENTS
 from .backends import UserError
 
+plan = None          # there is no report; main does it all
+
 
 class Asked(Exception):
     """What the loss of an experiment asked of solve."""
 
 
 def add_options(sub: Any) -> None:
-    sub.add_argument("--params", metavar="IN.npz", required=True,
-                     help="what `revode train --save` wrote")
+    sub.add_argument("--params", metavar="IN.npz", required=True, help="what `revode train --save` wrote")
     sub.add_argument("--output", metavar="OUT.c", required=True, help="the file to write")
-    sub.add_argument("--arguments", action="store_true",
-                     help="parameters as an argument of the functions")
+    sub.add_argument("--arguments", action="store_true", help="parameters as an argument of the functions")
     sub.add_argument("--no-gradient", action="store_true", help="the forward solve alone")
 
 
@@ -56,9 +56,8 @@ def main(args: Namespace) -> int:
         raise UserError(f"{args.experiment} has noise, a control or adaptive steps; what is "
                         "exported is an ordinary equation on a given grid")
     try:
-        export_c(field, y0, ts, params, method=vars(args).get("method") or e.method,
-                 path=args.output, save=more.get("save"), gradient=not args.no_gradient,
-                 constants=not args.arguments)
+        export_c(field, y0, ts, params, method=vars(args).get("method") or e.method, path=args.output, save=more.get("save"),
+                 gradient=not args.no_gradient, constants=not args.arguments)
     except (ValueError, TypeError, OSError) as error:
         raise UserError(str(error)) from None
     print(f"wrote {args.output} and {Path(args.output).with_suffix('.h')}")

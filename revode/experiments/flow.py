@@ -39,8 +39,7 @@ def velocity(t: Any, x: Any, params: Any) -> Any:
 def field(t: Any, state: Any, params: Any) -> Any:
     """(f, -trace of df/dx) at {"x", "l"}."""
     value, pull = vjp(lambda x: velocity(t, x, params), state["x"])
-    trace = sum(pull(np.broadcast_to(unit, value.shape))[0][..., i] for i,
-                unit in enumerate(np.eye(2)))
+    trace = sum(pull(np.broadcast_to(unit, value.shape))[0][..., i] for i, unit in enumerate(np.eye(2)))
     return {"x": value, "l": -trace}
 
 
@@ -64,6 +63,9 @@ def experiment(points: int = 256, steps: int = 10, seed: int = 0) -> Experiment:
     data, fresh = (moons(np.random.default_rng([seed, i]), points) for i in (1, 2))
     ts = np.linspace(0.0, 1.0, steps + 1)
 
+    def start(seed: int) -> Any:
+        return nn.mlp_init(np.random.default_rng(seed), (3, WIDTH, 2))
+
     def loss(params: Any, solve: Any, x: np.ndarray = data) -> tuple:
         logs, sol = log_density(x, params, ts, solve)
         return -np.mean(logs), sol                        # nats a point
@@ -76,29 +78,22 @@ def experiment(points: int = 256, steps: int = 10, seed: int = 0) -> Experiment:
 
     def findings(params: Any, start: Any, solve: Any) -> dict:
         area = (BOX[1] - BOX[0]) ** 2
-        return {name: {"nats a point, training": float(loss(at, solve)[0]),
-                       "nats a point, fresh": float(loss(at, solve, fresh)[0]),
-                       "sum of the density, over the box":
-                           area * float(density(at, solve, 64).mean())}
+        return {name: {"nats a point, training": float(loss(at, solve)[0]), "nats a point, fresh": float(loss(at, solve, fresh)[0]),
+                       "sum of the density, over the box": area * float(density(at, solve, 64).mean())}
                 for name, at in (("before", start), ("after", params))}
 
     def draw(axes: Any, params: Any, start: Any, solve: Any, n: int, label: str) -> None:
         axes[0].plot(*data.T, ".", ms=4, color="#333333")
         axes[0].set(title="data", xlabel="x", ylabel="y", xlim=BOX, ylim=BOX, aspect="equal")
-        shown = axes[1].imshow(density(params, solve, 120), origin="lower", extent=(*BOX, *BOX),
-                               cmap="magma")
+        shown = axes[1].imshow(density(params, solve, 120), origin="lower", extent=(*BOX, *BOX), cmap="magma")
         axes[1].set(title="learnt density", xlabel="x")
-        axes[1].get_figure().colorbar(shown, ax=axes[1], shrink=0.75,
-                                      label="probability a unit of area")
+        axes[1].get_figure().colorbar(shown, ax=axes[1], shrink=0.75, label="probability a unit of area")
 
     return Experiment(
         name="flow",
         title=f"two moons, {points} points; x' = f(t, x), MLP 3-{WIDTH}-2 (tanh), exact trace",
         words=(f"{steps} steps, float64; Adam, learning rate {LEARNING_RATE}, full batch",
-               "loss: negative log-likelihood, nats a point; 'fresh': points that were not trained "
-               "on"),
-        loss=loss, train=train,
-        start=lambda seed: nn.mlp_init(np.random.default_rng(seed), (3, WIDTH, 2)),
-        method=Coupled("midpoint", lam=0.99), iterations=300, findings=findings, draw=draw,
-        panels=2,
+               "loss: negative log-likelihood, nats a point; 'fresh': points that were not trained on"),
+        loss=loss, train=train, start=start, method=Coupled("midpoint", lam=0.99), iterations=300,
+        findings=findings, draw=draw, panels=2,
         shows="Points of two moons, and the learnt density over the same square.")

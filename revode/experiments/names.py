@@ -74,7 +74,5 @@ def build(what: str, table: Table, text: str) -> Any:
         try:
             values.append(convert(field))
         except ValueError:
-            raise ValueError(f"{text!r}: {field!r} is not a number of the right kind; write it "
-                             "like "
-                             f"{example!r}") from None
+            raise ValueError(f"{text!r}: {field!r} is not a number of the right kind; write it like {example!r}") from None
     return make(*values)

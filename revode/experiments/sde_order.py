@@ -81,9 +81,8 @@ def end(diffusion: Any, method: Any, steps: int, paths: int, seed: int) -> Any:
         # The largest steps are coarse on purpose, and the copies of some path out of hundreds then
         # part for a while.
         warnings.simplefilter("ignore", RevodeWarning)
-        return solve(drift, np.tile(START, (paths, 1)), np.linspace(0.0, 1.0, steps + 1),
-                     method=method,
-                     diffusion=diffusion, noise=noise, save=[-1]).y1
+        return solve(drift, np.tile(START, (paths, 1)), np.linspace(0.0, 1.0, steps + 1), method=method, diffusion=diffusion,
+                     noise=noise, save=[-1]).y1
 
 
 def fitted(errors: Any, steps: Any) -> float:
@@ -111,15 +110,12 @@ def weak(ends: list, truth: Any, steps: tuple[int, ...]) -> dict:
     if counts.sum() < 3 or len(signs) > 1:
         return {"errors": errors, "bands": bands, "order": None, "width": None, "resolved": False}
     used = np.array(steps)[counts]
-    slopes = [fitted(abs(np.delete(shifts, group, 1).mean(-1))[counts], used)
-              for group in np.split(np.arange(len(truth)), GROUPS)]
+    slopes = [fitted(abs(np.delete(shifts, group, 1).mean(-1))[counts], used) for group in np.split(np.arange(len(truth)), GROUPS)]
     width = STUDENT * float(np.std(slopes)) * (GROUPS - 1) ** 0.5
-    return {"errors": errors, "bands": bands, "order": fitted(errors[counts], used), "width": width,
-            "resolved": width < RESOLVED}
+    return {"errors": errors, "bands": bands, "order": fitted(errors[counts], used), "width": width, "resolved": width < RESOLVED}
 
 
-def rows_of(kind: str, names: Any = tuple(METHODS), seed: int = 0,
-            weak_paths: int = WEAK_PATHS) -> Any:
+def rows_of(kind: str, names: Any = tuple(METHODS), seed: int = 0, weak_paths: int = WEAK_PATHS) -> Any:
     """A row for each method with this kind of noise; weak_paths=0 leaves the weak order out."""
     g, fine = NOISES[kind], RungeKutta("rk4")
     truth = end(g, fine, 4 * STEPS[-1], PATHS, seed)
@@ -129,8 +125,7 @@ def rows_of(kind: str, names: Any = tuple(METHODS), seed: int = 0,
         row = {"noise": kind, "method": name, "expected": EXPECTED[kind],
                "strong": strong([end(g, method, n, PATHS, seed) for n in STEPS], truth, STEPS)}
         if weak_paths:
-            row["weak"] = weak([end(g, method, n, weak_paths, seed) for n in WEAK_STEPS], mean,
-                               WEAK_STEPS)
+            row["weak"] = weak([end(g, method, n, weak_paths, seed) for n in WEAK_STEPS], mean, WEAK_STEPS)
         yield row
 
 
@@ -152,9 +147,8 @@ def rendered(rows: list[dict]) -> list[str]:
     strong = lambda row: (row["strong"]["errors"], row["strong"]["bands"])
     at = lambda i: lambda row: "{:.1e} +- {:.0e}".format(*(values[i] for values in strong(row)))
     name = ("noise, method", lambda row: f"{row['noise']}, {row['method']}")
-    orders = (("strong\norder", lambda row: told(row, "strong")),
-              ("\nexpected", lambda row: f"{row['expected']:g}"), ("as ex-\npected", as_expected),
-              ("weak\norder", lambda row: told(row, "weak")))
+    orders = (("strong\norder", lambda row: told(row, "strong")), ("\nexpected", lambda row: f"{row['expected']:g}"),
+              ("as ex-\npected", as_expected), ("weak\norder", lambda row: told(row, "weak")))
     errors = ((f"strong error\nh = 1/{STEPS[0]}", at(0)), (f"\nh = 1/{STEPS[-1]}", at(-1)))
     return [tables.columns(rows, (name, *said)) for said in (orders, errors)]
 
@@ -163,20 +157,13 @@ def plan() -> Plan:
     def work(report: Report) -> None:
         for kind in shown(list(NOISES), "kinds of noise"):
             report.rows += rows_of(kind)
-        report.notes += [
-            "Intervals are of 95 %. 'as expected': the expected strong order is in the interval, a "
-            "bias of the reference "
-            f"of {BIAS:g} allowed for.",
-            "A weak order is told where at least three weak errors are larger than their own "
-            "intervals and of one sign, "
-            f"and its interval is narrower than +- {RESOLVED:g}."]
+        report.notes += ["Intervals are of 95 %. 'as expected': the expected strong order is in the interval, a bias of the "
+                         f"reference of {BIAS:g} allowed for.", "A weak order is told where at least three weak errors are larger "
+                         f"than their own intervals and of one sign, and its interval is narrower than +- {RESOLVED:g}."]
 
-    return Plan([f"convergence --sde: dy = sin(y A) dt + g(y) o dW on [0, 1]; {PATHS} paths for "
-                 "the strong order, "
-                 f"{WEAK_PATHS:,} for the weak one"], work, lambda report: rendered(report.rows),
-                lambda report: picture(report.rows),
-                {"problem": __doc__, "steps": STEPS, "paths": PATHS, "weak steps": WEAK_STEPS,
-                 "weak paths": WEAK_PATHS})
+    return Plan([f"convergence --sde: dy = sin(y A) dt + g(y) o dW on [0, 1]; {PATHS} paths for the strong order, {WEAK_PATHS:,} for "
+                 "the weak one"], work, lambda report: rendered(report.rows), lambda report: picture(report.rows),
+                {"problem": __doc__, "steps": STEPS, "paths": PATHS, "weak steps": WEAK_STEPS, "weak paths": WEAK_PATHS})
 
 
 def picture(rows: list[dict]) -> tuple[Any, str]:
@@ -184,25 +171,19 @@ def picture(rows: list[dict]) -> tuple[Any, str]:
     kind of noise."""
     from matplotlib.lines import Line2D
     figure, axes = plotting.canvas(6, width=4.8, height=3.7)
-    for ax, (which, kind) in zip(axes, [(which, kind) for which in ("strong", "weak")
-                                        for kind in NOISES], strict=True):
+    for ax, (which, kind) in zip(axes, [(which, kind) for which in ("strong", "weak") for kind in NOISES], strict=True):
         expected = EXPECTED[kind] if which == "strong" else 1.0
-        panel(ax, [row[which] for row in rows if row["noise"] == kind],
-              STEPS if which == "strong" else WEAK_STEPS, expected)
-        ax.set(title=f"{which}, {kind} noise: slope {expected:g}",
-               ylim=(8e-4, 0.15) if which == "strong" else (1e-5, 0.15))
+        panel(ax, [row[which] for row in rows if row["noise"] == kind], STEPS if which == "strong" else WEAK_STEPS, expected)
+        ax.set(title=f"{which}, {kind} noise: slope {expected:g}", ylim=(8e-4, 0.15) if which == "strong" else (1e-5, 0.15))
     for ax in axes[[0, 3]]:
         ax.set_ylabel("error")
     names = dict.fromkeys(row["method"] for row in rows)
-    handles = [Line2D([], [], color=colour, marker="o", label=name) for name,
-               colour in zip(names, plotting.COLOURS, strict=False)]
+    handles = [Line2D([], [], color=colour, marker="o", label=name) for name, colour in zip(names, plotting.COLOURS, strict=False)]
     handles += [Line2D([], [], color="#444444", ls=":", label="expected slope"),
-                Line2D([], [], color="#444444", ls="", marker="o", mfc="white",
-                       label="within its 95 % band")]
+                Line2D([], [], color="#444444", ls="", marker="o", mfc="white", label="within its 95 % band")]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
-    return figure, ("Strong and weak errors against the step, with bands of 95 %, for three kinds "
-                    "of noise and six methods. "
-                    "Hollow points: errors that are no larger than their band.")
+    return figure, ("Strong and weak errors against the step, with bands of 95 %, for three kinds of noise and six methods. Hollow "
+                    "points: errors that are no larger than their band.")
 
 
 def panel(ax: Any, found: list[dict], steps: tuple[int, ...], expected: float) -> None:
@@ -211,14 +192,12 @@ def panel(ax: Any, found: list[dict], steps: tuple[int, ...], expected: float) -
         # Shifted a little for each method, or the intervals of several would cover one another.
         errors, bands, colour = row["errors"], row["bands"], plotting.COLOURS[i]
         at = h * 1.035 ** (i - 2.5)
-        ax.fill_between(at, np.maximum(errors - bands, 1e-9), errors + bands, color=colour,
-                        alpha=0.15, lw=0)
+        ax.fill_between(at, np.maximum(errors - bands, 1e-9), errors + bands, color=colour, alpha=0.15, lw=0)
         ax.plot(at, errors, "-", color=colour, lw=1.2)
         for counts, fill in ((errors > bands, colour), (errors <= bands, "white")):
             ax.plot(at[counts], errors[counts], "o", ms=6, color=colour, mfc=fill)
     if found:
-        ax.plot(h, 0.4 * min(row["errors"][0] for row in found) * (h / h[0]) ** expected, ":",
-                color="#444444")
+        ax.plot(h, 0.4 * min(row["errors"][0] for row in found) * (h / h[0]) ** expected, ":", color="#444444")
     ax.set(xscale="log", yscale="log", xlabel="step h")
     ax.set_xticks(h, [f"1/{n}" for n in steps])
     ax.xaxis.minorticks_off()

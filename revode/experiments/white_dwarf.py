@@ -60,23 +60,18 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
     target = data.trajectory(star, np.array([1.0, 0.0]), ts, FINE).astype(dtype)
 
     def start(seed: int) -> Any:
-        return nn.mlp_init(np.random.default_rng(seed), (3, 10, 2), nn.uniform, random_biases=True,
-                           dtype=np.dtype(dtype))
+        return nn.mlp_init(np.random.default_rng(seed), (3, 10, 2), nn.uniform, random_biases=True, dtype=np.dtype(dtype))
 
     def loss(params: Any, solve: Any) -> tuple:
         sol = solve(network, target[0], ts, params)
         return nn.mse(sol.ys, target), sol
 
     return Experiment(
-        name="white-dwarf", title="the white-dwarf equation from one trajectory, t in [0, 5]",
-        words=("MLP 3-10-2 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid "
-               "points",
-               "data: exact, a solution of the same equation by dopri5, without noise",
-               data.grid_words(ts, dtype)),
-        loss=loss, train=train, start=start, method=Coupled("midpoint", lam=0.999),
-        iterations=1000,
-        draw=plotting.components(ts, target, ("x", "v"), lambda *at: loss(*at)[1].ys,
-                                 "radius t (no unit)",
-                                 ylabel="x, v (no unit)"),
+        name="white-dwarf",
+        title="the white-dwarf equation from one trajectory, t in [0, 5]",
+        words=("MLP 3-10-2 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid points",
+               "data: exact, a solution of the same equation by dopri5, without noise", data.grid_words(ts, dtype)),
+        loss=loss, train=train, start=start, method=Coupled("midpoint", lam=0.999), iterations=1000,
+        draw=plotting.components(ts, target, ("x", "v"), lambda *at: loss(*at)[1].ys, "radius t (no unit)", ylabel="x, v (no unit)"),
         shows="The density parameter x and its slope v against the radius t, data and fit.",
         published=PUBLISHED, published_iterations=1000)

@@ -11,7 +11,7 @@ import pytest
 import revode as rv
 from revode.__main__ import main
 from revode.compiled import native
-from revode.experiments import EXPERIMENTS, backends, cli, complexity, oscillator, ou, training, white_dwarf
+from revode.experiments import EXPERIMENTS, backends, cli, complexity, oscillator, ou, train, training, white_dwarf
 from revode.experiments.backends import Solver
 from revode.experiments.ranks import Ranks
 from revode.experiments.training import Run
@@ -231,7 +231,7 @@ def test_paths_are_shared_out_over_ranks():
     (("ou", "--backend", "cuda"), "--backend cuda does not go with mpiexec"),
 ], ids=["white-dwarf", "certify", "cuda"])
 def test_what_does_not_go_on_ranks_is_refused(monkeypatch, words, said):
-    monkeypatch.setattr(cli, "joined", lambda: Ranks(Alone()))
+    monkeypatch.setattr(train, "joined", lambda: Ranks(Alone()))
     monkeypatch.setattr(backends, "chosen", lambda args: Solver(backend=args.backend))            # whatever this machine has
     args = cli.parser().parse_args(["train", *words])
     with pytest.raises(backends.UserError, match=said):

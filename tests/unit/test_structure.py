@@ -84,7 +84,7 @@ BUDGET = {
     "plotting": 120,                 # one style for slides; grids of methods and steps; a description in every file
     "conformance": 1250,             # two thirds of it tables: every method as text, and its faults
     # seventeen commands, one file each with its data and its training loop, on any backend; seeds, checkpoints, ranks of mpiexec
-    "experiments": 3250,
+    "experiments": 2900,
 }
 # DESIGN section 2 names these four. What keeps gradients from being lost in silence has come in since: kept.py (arrays that change
 # behind a tape), trees of any container, what a tensor refuses and says, companions, the fallback of Automatic: some 400 lines.
