@@ -89,7 +89,8 @@ class Backend:
     def stands_back(self, direction: str, problem: Problem, parts: dict, params: Any) -> bool:
         """Whether this is a solve for the tape."""
         leaves = tree.flatten((parts, params))[0]
-        return any(type(x) is not np.ndarray for x in leaves) and any(type(x) is Tensor or (is_float(x) and not isinstance(x, (np.ndarray, np.generic, float))) for x in leaves)
+        unusual = [x for x in leaves if type(x) is not np.ndarray]
+        return any(type(x) is Tensor or (is_float(x) and not isinstance(x, (np.ndarray, np.generic, float))) for x in unusual)
 
     def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """A runner for the steps of this problem; None where the tape has to do it."""

@@ -127,7 +127,7 @@ class Reversible:
         compared = set(problem.save[::-(-len(problem.save) // COMPARED) or 1]) - {N}
         back.load(problem, params, final, a)
         plain_ys, plain = tuple(map(value_of, a_ys)), {name: value_of(x) for name, x in cotangent[1].items()}
-        watch = Quiet(problem, self.tol, compared - set(kept), ys, plain_ys, plain, acts)
+        watch = Quiet(problem, self.tol, compared - set(kept), ys, plain_ys, plain, acts, getattr(back, "measure", None))
         n = N
         for stop in sorted(set(kept) - {N}, reverse=True):
             *groups, looks = watch.groups(n, stop, final, getattr(back, "shows", ROOM))
