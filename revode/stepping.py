@@ -315,11 +315,11 @@ def one_step(method: Any, step: Step, parts: Parts, F: Increment) -> Parts:
 
 def states(problem: Problem, initial: Any, params: Any) -> Iterator[tuple[int, Parts]]:
     """(n, parts) for every grid point, step by step."""
-    F = Increment(problem.system, params)
+    F = Increment(problem.system, params, {})
     parts, n = problem.start(F, initial), 0
     while True:
         yield n, parts
         if problem.done(n):
             return
-        parts = problem.advance(n, parts if problem.flushed is None else problem.flushed.before(n, parts), F)
+        parts = problem.advance(n, parts if problem.flushed is None else problem.flushed.before(n, parts, F.most), F)
         n += 1

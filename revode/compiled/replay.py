@@ -285,7 +285,8 @@ def given(problem: Problem, params: Any) -> list:
 def in_order(roles: Iterable[Role], kind: str, problem: Problem) -> list[Role]:
     """The roles of a kind: parameters by their number, parts in the order of the method."""
     names = [*problem.method.parts, "largest", "weighed"]
-    return sorted((role for role in roles if role[0] == kind), key=lambda role: names.index(role[1]) if role[1] in names else role[1])
+    return sorted((role for role in roles if role[0] == kind),
+                  key=lambda role: (names.index(role[1]), 0) if role[1] in names else (len(names), role[1]))
 
 
 def prelude(code: Code, leaves: list, contiguous: bool = False) -> list:

@@ -194,13 +194,15 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
     S = Symbols(problem, parts, params)
     carried: dict[Role, Any] = {}           # role -> example
     memo: dict = {}
+    most: dict = {}                         # how large numbers have been, where exact mode asks
     again = searches and not S.method.exactly_reversible       # a flow leaves the field value at its start, for the next attempt
     tolerances = [("param", len(S.leaves) + len(S.brought.examples) + j) for j in range(2)]
     if searches:
         S.examples |= dict(zip(tolerances, problem.tolerances, strict=True))
 
     def step(T: dict) -> dict:
-        F = Increment(S.system, S.params(T))
+        asked = None if problem.flushed is None else {role[1]: x for role, x in T.items() if role[0] == "most"}
+        F = Increment(S.system, S.params(T), asked)
         at = S.step(T)
         for _, name, j in carried:
             values = F.memo.setdefault(name, {}).setdefault(at.t0, [])
@@ -213,9 +215,10 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
         else:
             after = one_step(S.method, at, before, F)
         memo.clear()
+        most.update({("most", name): x for name, x in (asked or {}).items()})
         t = at.t0 if again else at.t1
         memo.update({name: values[t] for name, values in F.memo.items() if t in values})
-        return {**{("part", name): x for name, x in after.items()}, **found, **{
+        return {**{("part", name): x for name, x in after.items()}, **found, **most, **{
             ("carry", name, j): f for name, values in memo.items() for j, f in enumerate(values) if not again}}
 
     def begin(T: dict) -> dict:
@@ -228,8 +231,9 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
 
     S.trace(step, S.examples)
     carried = {("carry", name, j): np.asarray(value_of(f)) for name, values in memo.items() for j, f in enumerate(values)}
+    zeros = {role: np.zeros_like(S.examples["part", role[1].lstrip("+")]) for role in most}
     counts = {"step": S.counted()}
-    traced = S.trace(step, {**S.examples, **carried})
+    traced = S.trace(step, {**S.examples, **carried, **zeros})
     counts["begin"] = S.counted()
     first = S.trace(begin, S.examples)
     return finished(Steps(first, traced, list(carried), counts=counts, asked=S.asked), merge)

@@ -28,10 +28,18 @@ _lock = threading.RLock()           # a tape may die, and thaw, while this threa
 
 
 def chain(x: np.ndarray) -> list[np.ndarray]:
-    """The array and the arrays whose memory it looks at."""
+    """The array and the arrays whose memory it looks at; none over memory of another library, without a buffer (DLPack).
+
+    NumPy would not make such an array writeable again.
+    """
     found = [x]
     while isinstance(found[-1].base, np.ndarray):
         found.append(found[-1].base)
+    if found[-1].base is not None:
+        try:
+            memoryview(found[-1].base)
+        except TypeError:
+            return []
     return found
 
 

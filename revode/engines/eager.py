@@ -33,7 +33,7 @@ class Eager:
     def load(self, problem: Problem, params: Any, parts: Parts, cotangents: Parts | None = None) -> None:
         self.problem, self.params, self.parts = problem, params, parts
         problem.stats.backend = self.name
-        self.F = Increment(problem.system, params)
+        self.F = Increment(problem.system, params, None if problem.flushed is None else {})
         if cotangents is None:
             on_tape = any(type(x) is Tensor for x in parts.values())
             self.room = within_memory(problem) if on_tape else None
@@ -141,6 +141,8 @@ class Eager:
             return dict(enumerate(self.R.aparams))
         if kind == "atime":
             return self.atimes
+        if kind == "most":
+            return self.F.most or {}
         return self.parts if kind == "part" else self.cotangents if kind == "cotangent" else self.missed
 
 

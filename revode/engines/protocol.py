@@ -63,7 +63,8 @@ class Engine(Protocol):
         """Give some parts other values, of which nothing that is at hand was computed (the buffers of exact.py)."""
 
     def read(self, kind: str) -> Any:
-        """The "part"s, the "cotangent"s, the sums for the parameters ("aparam", by number), what was "missed" on the way back, or
+        """The "part"s, the "cotangent"s, the sums for the parameters ("aparam", by number), what was "missed" on the way back, how
+        large numbers have been ("most", of exact mode ahead), or
         the cotangents of the clock of each step ("atime", (N,) by name, where the problem is timed); or
         "flowed", rows of these sums when it was asked before, at the last looks, and now, and where each leaf begins (None: too many).
 

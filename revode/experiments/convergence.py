@@ -23,14 +23,11 @@ from .options import coupling
 from .runner import Plan, Report
 
 BASES = ("euler", "midpoint", "ralston3", "rk4", "dopri5")
-NAMES = {"euler": "Euler", "midpoint": "midpoint", "ralston3": "Ralston 3", "rk4": "RK4",
-         "dopri5": "Dopri5"}
+NAMES = {"euler": "Euler", "midpoint": "midpoint", "ralston3": "Ralston 3", "rk4": "RK4", "dopri5": "Dopri5"}
 RATE, END = 0.5, 5.0
 STEPS = (10, 20, 40, 80, 160, 320, 640)
 EXACT = math.exp(RATE * END)
-# Half an ulp of the solution in each of up to 640 steps, all of one sign; below it an error says
-# nothing
-# about the order.
+# Half an ulp of the solution in each of up to 640 steps, all of one sign; below it an error says nothing about the order.
 FLOOR = 320 * np.finfo(float).eps * EXACT
 
 
@@ -44,18 +41,16 @@ def plan(args: Namespace) -> Plan:
         return sde_order.plan()
 
     def work(report: Report) -> None:
-        for base in BASES:
-            report.rows.append(row(base, args.lam))
+        report.rows += [row(base, args.lam) for base in BASES]
 
-    return Plan([f"convergence: y' = y/2, y(0) = 1, T = {END:g}; error at the end of each base alone, and coupled with lam = "
-                 f"{args.lam:g}"], work, lambda report: rendered(report.rows), lambda report: picture(report.rows, args.lam))
+    head = f"convergence: y' = y/2, y(0) = 1, T = {END:g}; error at the end of each base alone, and coupled with lam = {args.lam:g}"
+    return Plan([head], work, lambda report: rendered(report.rows), lambda report: picture(report.rows, args.lam))
 
 
 def error(method: Any, steps: int) -> float:
     """|y(T) - exact| after so many steps."""
     with warnings.catch_warnings():
-        # The copies differ by the error of a step, which for Euler's largest steps is a tenth of
-        # the solution.
+        # The copies differ by the error of a step, which for Euler's largest steps is a tenth of the solution.
         warnings.simplefilter("ignore", RevodeWarning)
         sol = solve(lambda t, y, params: RATE * y, np.array([1.0]), np.linspace(0.0, END, steps + 1), method=method, save=[-1])
     return abs(float(sol.y1[0]) - EXACT)

@@ -77,8 +77,7 @@ def problem(seed: int, batch: int) -> tuple[dict, np.ndarray]:
 
 
 def at_end(n: int, seed: int) -> Callable:
-    """(params, solve) -> (mean(Y(T)^2), Solution), with the Brownian path of this seed and n
-    steps."""
+    """(params, solve) -> (mean(Y(T)^2), Solution), with the Brownian path of this seed and n steps."""
     ts, noise = np.linspace(0.0, 1.0, n + 1), BrownianTree(seed, 0.0, 1.0, tol=1.0 / FINEST)
 
     def loss(params: Any, solve: Any) -> tuple:
@@ -102,12 +101,10 @@ def cell(name: str, n: int, params: dict, reference: np.ndarray, seed: int, thre
                 row["backend"] = sol.stats.backend
         except FloatingPointError:
             pass
-    # the two copies of the solution, a warning of the forward solve
-    row["parted"] = bool(warned)
-    error = row["error"]
-    row["survives"] = error is not None and error <= threshold
-    lost = error is None or not error < 1e6
-    row["verdict"] = "survives" if row["survives"] else "overflow" if lost else "wrong"
+    row["parted"] = bool(warned)             # the two copies of the solution, a warning of the forward solve
+    error = np.inf if row["error"] is None else row["error"]
+    row["survives"] = error <= threshold
+    row["verdict"] = "survives" if row["survives"] else "wrong" if error < 1e6 else "overflow"
     if row["survives"] and type(solve.method) is not RungeKutta:
         for key, mode in (("", Reversible()), ("_resync", Reversible(resync=RESYNC))):
             check = against_direct(loss, params, replace(solve, gradient=mode))
@@ -125,17 +122,20 @@ def plan(args: Namespace) -> Plan:
         for name, n in shown([(name, n) for name in METHODS for n in args.steps], "gbm"):
             report.rows.append(cell(name, n, params, reference, args.seed, args.threshold, solver))
         ran = sorted({row["backend"] for row in report.rows if "backend" in row})
-        report.notes += ["'wrong', 'parted', 'overflow': no survivor. overflow: not finite, or more than 1e6 times too large; parted: "
-                         "the solve warned that the two copies of the solution differ.", "Gradient errors are of survivors, against "
-                         f"Direct with the same steps and noise; resync={RESYNC} keeps every {RESYNC}nd state. !: the reverse sweep "
-                         "warned that it did not find its way back.", "Linear theory: y' = -20 y without noise (at the step shown). "
-                         "Evaluations: of the forward solve at that step.", f"Solves ran on {' and '.join(ran)}."]
+        report.notes += [
+            "'wrong', 'parted', 'overflow': no survivor. overflow: not finite, or more than 1e6 times too large; parted: the solve "
+            "warned that the two copies of the solution differ.",
+            f"Gradient errors are of survivors, against Direct with the same steps and noise; resync={RESYNC} keeps every {RESYNC}nd "
+            "state. !: the reverse sweep warned that it did not find its way back.",
+            "Linear theory: y' = -20 y without noise (at the step shown). Evaluations: of the forward solve at that step.",
+            f"Solves ran on {' and '.join(ran)}."]
 
     return Plan([f"gbm: dY = A Y dt + {SIGMA} Y o dW in {D} dimensions, spectrum [-{FASTEST:g}, 0], T = 1",
-                 f"{args.batch} paths, seed {args.seed}; loss mean(Y(T)^2)", f"survivors: finite, and within {args.threshold:g} of "
-                 f"the reference (Heun, {FINEST} steps, the same noise)", f"backend: {solver}; --backend changes it"], work,
-                lambda report: rendered(by_name(report.rows), args.steps), lambda report: picture(by_name(report.rows), args.steps,
-                                                                                                  args.threshold))
+                 f"{args.batch} paths, seed {args.seed}; loss mean(Y(T)^2)",
+                 f"survivors: finite, and within {args.threshold:g} of the reference (Heun, {FINEST} steps, the same noise)",
+                 f"backend: {solver}; --backend changes it"],
+                work, lambda report: rendered(by_name(report.rows), args.steps),
+                lambda report: picture(by_name(report.rows), args.steps, args.threshold))
 
 
 def by_name(rows: list[dict]) -> dict[str, list[dict]]:
@@ -163,8 +163,9 @@ def rendered(found: dict[str, list[dict]], steps: list[int]) -> list[str]:
     for key, title in ("", "gradient error"), ("_resync", f"gradient error, resync={RESYNC}"):
         if checked:
             made.append(tables.table((title, *heads), [line(*item, lambda row, key=key: gradient(row, key)) for item in checked]))
-    return [*made, tables.table(("method", "largest h\nthat survives", "largest h by\nlinear theory", "evaluations\nto T", "way back",
-                                 f"way back\nresync={RESYNC}"), [largest(*item) for item in found.items()])]
+    heads = ["method", "largest h\nthat survives", "largest h by\nlinear theory", "evaluations\nto T", "way back",
+             f"way back\nresync={RESYNC}"]
+    return [*made, tables.table(heads, [largest(*item) for item in found.items()])]
 
 
 def largest(name: str, mine: list[dict]) -> list[str]:
@@ -178,8 +179,7 @@ def largest(name: str, mine: list[dict]) -> list[str]:
 
 
 def picture(found: dict[str, list[dict]], steps: list[int], threshold: float) -> tuple[Any, str]:
-    """Three grids, methods by steps: the error at T, and the gradient error of survivors without
-    and with resync."""
+    """Three grids, methods by steps: the error at T, and the gradient error of survivors without and with resync."""
     figure, axes = plotting.canvas(3, width=6.2, height=5.2)
     for ax, key, title in ((axes[0], "error", f"error at T (survives: below {threshold:g})"),
                            (axes[1], "gradient_error", "gradient error of survivors"),

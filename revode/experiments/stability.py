@@ -12,31 +12,19 @@ import numpy as np
 
 from .. import plotting
 from ..analysis.stability import intervals, limit, region
-from ..methods import (
-    EES,
-    EES25,
-    EES27,
-    AsynchronousLeapfrog,
-    Coupled,
-    LeapfrogMidpoint,
-    ReversibleHeun,
-    RungeKutta,
-)
+from ..methods import EES, EES25, EES27, AsynchronousLeapfrog, Coupled, LeapfrogMidpoint, ReversibleHeun, RungeKutta
 from . import tables
 from .options import coupling, whole
 from .runner import Plan, Report
 
-NAMES = {"euler": "Euler", "midpoint": "midpoint", "bosh3": "Bogacki-Shampine 3", "rk4": "RK4",
-         "dopri5": "Dopri5",
+NAMES = {"euler": "Euler", "midpoint": "midpoint", "bosh3": "Bogacki-Shampine 3", "rk4": "RK4", "dopri5": "Dopri5",
          "tsit5": "Tsit5"}
 LAMS = (0.8, 0.99, 0.999)
-OTHERS = {"ALF": AsynchronousLeapfrog(), "reversible Heun": ReversibleHeun(),
-          "leapfrog-midpoint": LeapfrogMidpoint(),
+OTHERS = {"ALF": AsynchronousLeapfrog(), "reversible Heun": ReversibleHeun(), "leapfrog-midpoint": LeapfrogMidpoint(),
           "EES(2,5)": EES25(), "EES(2,7)": EES27(), "EES(2,11), 6 stages": EES(6)}
 NOTES = ("0: no interval touches the origin. Growth by less than 1e-13 a step counts as none.",
-         "ALF, reversible Heun and leapfrog are marginal on the imaginary axis: nothing grows, "
-         "nothing decays, and "
-         "nowhere does anything decay.")
+         "ALF, reversible Heun and leapfrog are marginal on the imaginary axis: nothing grows, nothing decays, and nowhere does "
+         "anything decay.")
 
 
 def add_options(parser: Any) -> None:
@@ -47,8 +35,7 @@ def add_options(parser: Any) -> None:
 def plan(args: Namespace) -> Plan:
     def work(report: Report) -> None:
         report.notes += NOTES
-        for name, lam, method in methods():
-            report.rows.append(row(name, lam, method))
+        report.rows += [row(*given) for given in methods()]
 
     return Plan(["stability on y' = a y: |h a| along the negative real axis and along the imaginary axis"], work,
                 lambda report: rendered(report.rows), lambda report: picture(args.lam, args.points))
@@ -56,8 +43,8 @@ def plan(args: Namespace) -> Plan:
 
 def methods() -> list[tuple[str, float | None, Any]]:
     """(name, lam, method): the bases, the bases coupled, the others."""
-    return [*((NAMES[base], None, RungeKutta(base)) for base in NAMES), *((f"Coupled({NAMES[base]})", lam, Coupled(base, lam))
-                                                                          for base in NAMES for lam in LAMS),
+    return [*((NAMES[base], None, RungeKutta(base)) for base in NAMES),
+            *((f"Coupled({NAMES[base]})", lam, Coupled(base, lam)) for base in NAMES for lam in LAMS),
             *((name, None, method) for name, method in OTHERS.items())]
 
 
@@ -68,14 +55,16 @@ def row(name: str, lam: float | None, method: Any) -> dict:
 
 
 def rendered(rows: list[dict]) -> list[str]:
-    return [tables.table(("method", "lam", "real", "imaginary", "further windows\non the real axis"),
-                         [(row["method"], "" if row["lam"] is None else f"{row['lam']:g}", f"{row['real']:.10f}",
-                           f"{row['imaginary']:.6f}", ", ".join(f"{a:.4f} to {b:.4f}" for a, b in row["windows"])) for row in rows])]
+    return [tables.columns(rows, (
+        ("method", lambda row: row["method"]),
+        ("lam", lambda row: "" if row["lam"] is None else f"{row['lam']:g}"),
+        ("real", lambda row: f"{row['real']:.10f}"),
+        ("imaginary", lambda row: f"{row['imaginary']:.6f}"),
+        ("further windows\non the real axis", lambda row: ", ".join(f"{a:.4f} to {b:.4f}" for a, b in row["windows"]))))]
 
 
 def picture(lam: float = 0.8, points: int = 400) -> tuple[Any, str]:
-    """Six bases coupled with lam (filled) over their own regions (outlined), then the methods
-    without a parameter."""
+    """Six bases coupled with lam (filled) over their own regions (outlined), then the methods without a parameter."""
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
     figure, axes = plotting.canvas(12, columns=6, width=2.75, height=4.0)

@@ -107,13 +107,17 @@ class Run:
         return value_and_grad(self.loss, has_aux=True)(params, self.solve)
 
     def steps(self, init: Callable) -> Iterator[tuple[Any, Any]]:
-        """The parameters and the optimiser's state, init(params) at first, at the beginning of each iteration; every one ends with
-        `record`."""
+        """The parameters and the optimiser's state, init(params) at first, at the beginning of each iteration.
+
+        Raises RuntimeError where one ends without `record`, as this would go on for ever.
+        """
         self.params = self.experiment.start(self.rng) if self.params is None else self.params
         self.state = init(self.params) if self.state is None else self.state
         while self.share < 1.0:
-            self.begun = self.clock()
+            self.begun, before = self.clock(), self.done
             yield self.params, self.state
+            if self.done == before:
+                raise RuntimeError(f"{self.name}: an iteration of train(run) ends with run.record(value, found, params, state)")
 
     def record(self, value: Any, found: Any, params: Any, state: Any) -> None:
         """The end of an iteration. value: the loss; found: what the loss returned beside it; params, state: what update made.

@@ -96,10 +96,11 @@ def nested(x: Any) -> int:
 class Increment:
     """F(t, y, dx), sharing each field value for as long as the part of the state that it belongs to lives."""
 
-    def __init__(self, system: System, params: Any) -> None:
+    def __init__(self, system: System, params: Any, most: dict | None = None) -> None:
         self.system = system
         self._params = params
         self.memo: dict[str, dict] = {}      # part -> {t: field value}
+        self.most = most                     # how large numbers have been, entry by entry, where exact mode asks
         self._reading: list = []
 
     @property

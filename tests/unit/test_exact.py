@@ -216,7 +216,7 @@ def test_contractions_are_bijections_with_the_buffers_of_whole_numbers(ratios: l
         if max(B) * q + q > FULL or max(abs(d) for d in whole) * p // q > 2 ** 52:
             break
         element = Contract("y", None, "b", 1, p, q, 1.0)
-        element.forward(x, SimpleNamespace(memo={}))
+        element.forward(x, SimpleNamespace(memo={}, most=None))
         for i, d in enumerate(whole):
             a, r = divmod(d, q)
             B[i], s = divmod(B[i] * q + r, p)
@@ -225,7 +225,7 @@ def test_contractions_are_bijections_with_the_buffers_of_whole_numbers(ratios: l
         assert x["b"].tolist() == B
         done.append(element)
     for element in reversed(done):
-        element.inverse(x, SimpleNamespace(memo={}))
+        element.inverse(x, SimpleNamespace(memo={}, most=None))
     assert np.array_equal(x["y"], D)
     assert not x["b"].any()
 
@@ -548,6 +548,44 @@ def test_the_same_bits_on_the_engines_of_one_arithmetic(word: str) -> None:
         # the lattice is the same, the field's last bits are not
         for a, b in zip(*(rv.tree.flatten(found[name][1])[0] for name in ("tape", "native")), strict=True):
             assert np.max(np.abs(a - b)) < 1e-8 * np.max(np.abs(b), initial=1e-3)
+
+
+def there_and_back(t: Any, y: Any, params: Any) -> Any:
+    """y grows to e^4 of what it was, and comes back."""
+    return 4 * np.cos(t) * y * params
+
+
+def kicks(t: Any, y: Any, params: Any) -> Any:
+    """To and fro by 10 in steps of .05."""
+    return 200 * np.cos(20 * np.pi * t) * params + 0 * y
+
+
+KICKED = rv.shears(lambda t0, t1, dx: [rv.Shear("y", ("z",), lambda F, z: F(t0, z, dx)),
+                                       rv.Shear("z", ("y",), lambda F, y: F(t1, y, dx))])
+ROUND = np.linspace(0.0, 2 * np.pi, 401)
+BEYOND = {          # method, field, grid, lattice, what is said
+    "a state": (rv.Coupled("midpoint", lam=0.99), there_and_back, ROUND, rv.Lattice(48),
+                r"an entry of \d+\.?\d* in y left the lattice of 2\^-48 by step \d+, .* below 32; pass exact=rv.Lattice\(bits=4\d\)"),
+    "an increment": (KICKED, kicks, np.linspace(0, 1, 21), rv.Lattice(48),
+                     r"an increment of 10 in [yz] left the lattice of 2\^-48 .* below 8; pass exact=rv.Lattice\(bits=43\)"),
+    "the first": (rv.ReversibleHeun(), there_and_back, grid(20), rv.Lattice(54), r"in y left the lattice of 2\^-54 by step"),
+    "what a flow returns": (rv.EES27(), there_and_back, ROUND, rv.Lattice(48, 12), "an entry of .* in y left the"),
+    "what is kept of a step": (rv.EES25(), there_and_back, ROUND[::20], rv.Lattice(40), "keeps 8 bits .*digits=12.*bits=32"),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("case", BEYOND)
+@pytest.mark.filterwarnings("ignore::revode.ParasiteWarning")
+def test_what_leaves_the_lattice_is_told_by_every_engine(case: str, engine: str) -> None:
+    """In between too: a state that is back at the end, and an increment of a state that stays small; not one that fits."""
+    if engine == "native" and needs_compiler.args[0]:
+        pytest.skip("no compiler")
+    method, field, ts, lattice, said = BEYOND[case]
+    for save in ([-1], None):
+        with pytest.raises(OverflowError, match=said):
+            rv.solve(field, Y0, ts, np.float64(1.0), method=method, save=save, exact=lattice, **ENGINES[engine])
+    rv.solve(field, Y0, ts, np.float64(0.01), method=method, save=[-1], exact=rv.Lattice(36, 12), **ENGINES[engine])
 
 
 @needs_compiler

@@ -1,5 +1,6 @@
 """The main job through its command line, on tiny grids: figures, files, messages, Ctrl-C; and its pieces."""
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -32,6 +33,7 @@ from revode.experiments import (
     white_dwarf,
 )
 from revode.experiments.backends import Solver
+from revode.experiments.checkpoints import Checkpoint
 from revode.experiments.training import Run
 from revode.gradients.checkpointed import minimal_advances
 
@@ -205,6 +207,35 @@ def test_a_stop_keeps_what_was_reached(reason, said):
         training.fit(job(interrupting(e, 1, reason), rv.Direct()), 9)
 
 
+def test_a_stop_within_a_record_keeps_whole_iterations(tmp_path):
+    """Ctrl-C between the loss of the fourth iteration and its time; gone on with, six have the bits of six."""
+    e, path = white_dwarf.experiment(N), str(tmp_path / "run.npz")
+    ticks = iter(range(100))
+
+    def clock():                                         # asked at the beginning of an iteration and at its end
+        if (tick := next(ticks)) == 7:
+            raise KeyboardInterrupt
+        return float(tick)
+
+    whole = training.fit(job(e, rv.Direct()), 6)
+    first = training.fit(dataclasses.replace(job(e, rv.Direct()), clock=clock), 6, kept=Checkpoint(path, {}))
+    assert first.stopped == "interrupted" and first.losses == whole.losses[:3] and first.seconds == [1.0] * 3
+    again = training.fit(job(e, rv.Direct()), 6, kept=Checkpoint(path, {}))
+    assert again.losses == whole.losses and again.done == 6
+    for name in ("params", "best", "state"):
+        for ours, theirs in zip(*(rv.tree.flatten(getattr(run, name))[0] for run in (again, whole)), strict=True):
+            assert_array_equal(ours, theirs)
+
+
+def test_a_loop_that_records_nothing_is_told():
+    def train(run):
+        for _ in run.steps(optim.sgd(0.1).init):
+            pass
+
+    with pytest.raises(RuntimeError, match=r"row: an iteration of train\(run\) ends with run.record"):
+        training.fit(job(dataclasses.replace(white_dwarf.experiment(N), train=train)), 3)
+
+
 @pytest.mark.parametrize("spoil, message", [
     (lambda loss: np.log(loss * 0.0), "the loss is -inf"),
     (lambda loss: np.sqrt(loss * 0.0), "the gradient has entries that are not finite"),      # 0, with an infinite slope
@@ -251,8 +282,8 @@ def test_relative_error_is_over_the_whole_tree():
 # The commands ------------------------------------------------------------------------------------------------------
 def replaced(monkeypatch, e):
     """The command line with another white dwarf."""
-    monkeypatch.setitem(EXPERIMENTS, "white-dwarf", SimpleNamespace(
-        OPTIONS=white_dwarf.OPTIONS, __doc__="a test", experiment=lambda **options: e))
+    experiment = functools.wraps(white_dwarf.experiment)(lambda **options: e)
+    monkeypatch.setitem(EXPERIMENTS, "white-dwarf", SimpleNamespace(__doc__="a test", experiment=experiment))
 
 
 @pytest.mark.parametrize("gradient, states, nfe, nvjp", [

@@ -52,10 +52,10 @@ BUDGET = {
     "methods": 900,                  # protocol, words of iterations
     "gradients": 580,                # a file each; the symplectic adjoint, and the gradient in the times, are the newest
     "stepping": 210,                 # grids that are kept from solve to solve; what a march has shown, kept for its sweep
-    "exact": 290,                    # attempts at adaptive steps of what is undone only nearly
+    "exact": 340,                    # how large numbers have been, and what is said where they are too large
     "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
-    "engines": 180,
+    "engines": 185,
     "march": 155,                    # what is kept, one window of neighbours at a time, who hears of steps that it chose
     "stiffness": 60,
     "events": 110,
@@ -66,7 +66,7 @@ BUDGET = {
     "memory": 55,
     "compiled": 5470,                # the search for an adaptive grid; C99 in words of its own; auto; sums that share a call; quiet
     "export": 290,
-    "interop": 260,
+    "interop": 280,                  # a batch under vmap, once it has been seen that it may be one; times
     "problem": 70,
     "checks": 850,                   # a file for each kind of thing that is given, with its imports; kinds that have passed
     "solve": 190,                    # what a Solution says of itself; a solve as one node of the tape
