@@ -154,7 +154,8 @@ class Quiet:
         if estimate is None:
             return None
         problem.stats.roundtrip = roundtrip(trips, eps, tiny)
-        return Verdict(estimate, [], {**dict(zip(("S_p", "S_y", "S_d"), found.S, strict=True)), "W_y": W_y, "W_p": W_p, "E": E})
+        S = {} if self.pairs.data is None else dict(zip(("S_p", "S_y", "S_d"), found.S, strict=True))
+        return Verdict(estimate, [], {**S, "W_y": W_y, "W_p": W_p, **({} if weighed is None else {"E": E})})
 
     def shown(self, weighed: Any) -> Shown:
         """What there is to measure."""
