@@ -69,6 +69,7 @@ class Backend:
     merge: bool = True
     strict: bool = False
     threads: int | None = None
+    device = None                 # whose arrays it takes, of one that is no host (revode_cuda)
 
     def engine(self, direction: str, problem: Problem, parts: dict, params: Any) -> Any:
         """The engine for the programs of a direction: "forward", "backward" or "pull"; None where the tape has to do it.

@@ -46,7 +46,8 @@ class Measure:
         self.scalars[:] = s.eps, s.tiny, s.allowed, s.N, s.apart
         A, (whole, scalars, out) = np.empty(shape, s.X.dtype), self.fixed
         at, L, ahead_at, ahead_L = map(self.at, (s.at, s.L, s.ahead_at, s.ahead_L))
-        self.function(whole, scalars, pointer(s.X), at, L, pointer(s.ahead), ahead_at, ahead_L, pointer(s.h), pointer(s.Z), pointer(s.weighed), pointer(flowed), self.at(begins), out, pointer(A))
+        self.function(whole, scalars, pointer(s.X), at, L, pointer(s.ahead), ahead_at, ahead_L, pointer(s.h), pointer(s.Z),
+                      pointer(s.weighed), pointer(flowed), self.at(begins), out, pointer(A))
         S_p, S_y, S_d, together, *found = self.out.tolist()
         W_p, off, size, ahead, a_y, least, smallest, E, C = found
         return Measured((S_p, S_y, S_d), bool(together), W_p, off, size, ahead, a_y, least, smallest, E, C, A)

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..engines.protocol import Rows
 from ..stepping import CLOCK, Problem
+from ..watch import ROOM as SHOWN
 from . import quiet
 from .generate import ARGUMENTS, Source, arguments
 from .loops import LANES, MEMBER, Own
@@ -50,7 +51,7 @@ def tile_of(rows: int, dtype: Any) -> int:
 
 class Tiles:
     """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
-    looks_often = False
+    looks_often, shows = False, SHOWN
     measure: Any = None        # of the way back: whether all was quiet (watch/quiet.py)
     kinds: Callable = staticmethod(kinds)
     pays = 40000               # so many steps take some fifty times as long as one on the tape

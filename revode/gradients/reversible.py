@@ -21,7 +21,7 @@ from ..engine.tensor import value_of
 from ..engines import engine_of
 from ..march import Kept, march
 from ..stepping import Problem
-from ..watch import ROOM, STORED, TOL, Complaint, Quiet, ReconstructionWarning, Verdict, complain, report
+from ..watch import STORED, TOL, Complaint, Quiet, ReconstructionWarning, Verdict, complain, report
 from .cotangents import at_the_end, at_the_start
 
 COMPARED = 16      # at most so many saved states are compared on the way back
@@ -130,7 +130,7 @@ class Reversible:
         watch = Quiet(problem, self.tol, compared - set(kept), ys, plain_ys, plain, acts, getattr(back, "measure", None))
         n = N
         for stop in sorted(set(kept) - {N}, reverse=True):
-            *groups, looks = watch.groups(n, stop, final, getattr(back, "shows", ROOM))
+            *groups, looks = watch.groups(n, stop, final, back.shows)
             for group in groups:
                 watch.show("see", group, *back.back(n, group[-1], a_ys, looks=group))
                 watch.show("flow", back.read("flowed"))

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..methods.companion import injected, parted
 from ..methods.shears import Parts
 from .ahead import Ahead
 from .alarms import Verdict
 from .back import Back, cancelled, flowing, neighbours, of_pairs, roundtrip
 from .causes import CAUTION, CLOSE, NEARLY, OF_LEAF, OFF, TOL, Pairs
+from .gaps import injected, parted
 from .places import ROOM, back_from, groups_between, windows
 from .sizes import by_chance, precision, size
 

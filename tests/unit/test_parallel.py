@@ -15,7 +15,7 @@ import revode as rv
 from revode import nn, parallel
 from revode.ranks import Alone, Comm, together
 from tests import parallel_cases as cases
-from tests.strict_cases import needs_compiler
+from tests.compiler import needs_compiler
 from tests.thread_ranks import threads
 
 RANKS = (1, 2, 3, 8)
