@@ -8,7 +8,7 @@ import pytest
 
 from revode.compiled import native, quiet
 from revode.watch.quiet import Shown, combinations, gaps, measured
-from tests.strict_cases import HERE
+from tests.compiler import HERE
 
 PAIR = ((("y", 1.0), ("z", -1.0)), (("y", 1.0), ("z", 1.0)), (("z", -1.0),))
 ALONE = ((), (("y", 1.0),), ())
