@@ -69,6 +69,7 @@ class Backend:
     merge: bool = True
     strict: bool = False
     threads: int | None = None
+    device = None                 # whose arrays it takes, of one that is no host (revode_cuda)
 
     def engine(self, direction: str, problem: Problem, parts: dict, params: Any) -> Any:
         """The engine for the programs of a direction: "forward", "backward" or "pull"; None where the tape has to do it.
@@ -100,8 +101,8 @@ class Backend:
     def stands_back(self, direction: str, problem: Problem, parts: dict, params: Any) -> bool:
         """Whether this is a solve for the tape."""
         leaves = tree.flatten((parts, params))[0]
-        return any(type(x) is Tensor for x in leaves) or not all(
-            isinstance(x, (np.ndarray, np.generic, float)) for x in leaves if is_float(x))
+        unusual = [x for x in leaves if type(x) is not np.ndarray]
+        return any(type(x) is Tensor or (is_float(x) and not isinstance(x, (np.ndarray, np.generic, float))) for x in unusual)
 
     def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """A runner for the steps of this problem; None where the tape has to do it."""

@@ -26,7 +26,7 @@ from revode.gradients.cotangents import pull_start, spread
 from revode.methods.increment import Recorder
 from revode.problem import Asked
 from revode.stepping import states
-from tests.strict_cases import needs_compiler
+from tests.compiler import needs_compiler
 
 rng = np.random.default_rng(7)
 
