@@ -113,7 +113,7 @@ class Tiles:
         problem.stats.backend = self.name
         if self.memory is None:
             self.allocate()
-        self.memory[...] = 0
+        self.memory.reshape(self.tiles, -1)[:, :self.source.persistent] = 0                 # the rest is written before it is read
         self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
         self.glimpse: Any = None                          # what was seen at the last looks, and the sums for the parameters before
