@@ -21,11 +21,12 @@ import numpy as np
 
 from .engine import tree
 from .engine.tensor import beside, number, value_of
-from .methods.companion import injected, neutral, weighted
+from .methods.companion import neutral
 from .methods.increment import Increment
 from .methods.shears import Parts, Step
 from .stepping import Problem
 from .watch import size
+from .watch.gaps import injected, weighted
 
 
 @dataclass(frozen=True)
@@ -312,6 +313,7 @@ class OnTape:
         self.problem, self.parts, self.F, self.after = problem, parts, F, parts
         self.dtype = value_of(problem.output(parts)[0]).dtype
         self.memo = {name: dict(values) for name, values in F.memo.items()}
+        self.most = None if F.most is None else dict(F.most)
 
     def attempt(self, t0: Any, t1: Any, h: Any, h_before: Any) -> tuple[float, float]:
         problem = self.problem
@@ -324,6 +326,7 @@ class OnTape:
         return norms[0], norms[1] if len(norms) > 1 else 0.0
 
     def reject(self) -> None:
+        self.F.most = None if self.most is None else dict(self.most)
         if self.problem.method.exactly_reversible:       # a flow left only the field value at (t0, y), which stays valid
             self.F.memo = {name: dict(values) for name, values in self.memo.items()}
 

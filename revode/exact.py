@@ -42,6 +42,7 @@ BITS = 48                  # the finest lattice that is chosen by itself: where 
 HEADROOM = 128.0           # times the largest entry of the initial state, at least, has to fit onto the lattice
 DENOMINATOR = 4096         # the largest q: 12 bits of the 52 that a buffer has
 WORD = 32                  # bits that leave the buffer at a time
+LOOKED = 64                # accepted steps of an adaptive solve that are asked for at a time, at most
 FEW = 2000                 # entries of an array, below which calls cost more than numbers
 FULL = 2 ** 52             # B stays below this, so that every sum and product here is exact
 
@@ -87,9 +88,22 @@ def divided(x: Any, q: int) -> tuple[Any, Any]:
 
 
 def rounded(x: Any, unit: float) -> Any:
-    """The nearest point of the lattice, to even."""
+    """The nearest point of the lattice, to even, of an increment: |x| < 2^51 unit."""
     C = 1.5 * 2.0 ** 52 * unit
     return (x + C) - C
+
+
+def rounded_state(x: Any, unit: float) -> Any:
+    """The same up to the edge of the lattice, |x| < 2^53 unit; of the outer half of it, one of the nearest two points."""
+    C = np.where(x < 0, -1.0, 1.0) * (2.0 ** 52 * unit)
+    return (x + C) - C
+
+
+def note(F: Increment, name: str, x: Any) -> None:
+    """Remember how large the numbers x are, entry by entry, where somebody will ask: states by the name of their part, increments by
+    +name. NaN, of which others speak, is no number here."""
+    if F.most is not None:
+        F.most[name] = np.fmax(F.most[name], abs(x)) if name in F.most else abs(x)
 
 
 class Contract(NamedTuple):
@@ -108,7 +122,11 @@ class Contract(NamedTuple):
 
     def forward(self, parts: Parts, F: Increment) -> None:
         F.memo.pop(self.target, None)
+        if self.about is not None:
+            note(F, self.target, parts[self.target] - parts[self.about])
         self.turn(parts, self.q, self.p, 1.0 / self.unit, self.sign * self.unit)
+        if self.sign < 0 or self.p > self.q:                     # else it lies between the two
+            note(F, self.target, parts[self.target])
 
     def inverse(self, parts: Parts, F: Increment) -> None:
         F.memo.pop(self.target, None)
@@ -131,6 +149,24 @@ class Contract(NamedTuple):
         cotangent[self.target] = self.scale * a
 
 
+class Largest(NamedTuple):
+    """Looks how large a part is, and changes nothing."""
+    target: str
+
+    @property
+    def scale(self) -> float:
+        return 1.0
+
+    def forward(self, parts: Parts, F: Increment) -> None:
+        note(F, self.target, parts[self.target])
+
+    def inverse(self, parts: Parts, F: Increment) -> None:
+        pass
+
+    def pullback(self, parts: Parts, cotangent: Parts, R: Recorder) -> None:
+        pass
+
+
 class Undone(NamedTuple):
     """y <- Phi_h(y), for a method that is undone only nearly: by how many units Phi_{-h} misses y goes to a buffer, log2(q) bits a
     step and element."""
@@ -151,21 +187,19 @@ class Undone(NamedTuple):
         F = Increment(system, params)
         y, = F.read(("y",), parts)
         t0, t1, dx, _ = self.step
-        return rounded(self.method.flow(F, t1, t0, y, -dx), self.unit)
+        return rounded_state(self.method.flow(F, t1, t0, y, -dx), self.unit)
 
-    def forward(self, parts: Parts, F: Increment, *errors: list) -> None:
-        """A step; to `errors` goes an estimate of its error."""
+    def forward(self, parts: Parts, F: Increment, *errors: list) -> Any:
+        """A step; to `errors` goes an estimate of its error. Returns by how many units the way back misses y."""
         y, = F.read(("y",), parts)
         t0, t1, dx, _ = self.step
-        parts["y"] = rounded(self.method.flow(F, t0, t1, y, dx, *errors), self.unit)
+        parts["y"] = rounded_state(self.method.flow(F, t0, t1, y, dx, *errors), self.unit)
         F.memo.clear()
         r = (y - self.back(parts, F.system, F.params)) * (1.0 / self.unit)
-        if type(r) is np.ndarray and not (abs(r) < self.q // 2).all():
-            raise OverflowError(f"solve: exact=True keeps {self.q.bit_length() - 1} bits of what {self.method!r} does not find on its "
-                                f"way back, and at t = {float(t0):.6g} it misses y by {abs(r).max():.3g} units of the lattice; pass "
-                                "exact=rv.Lattice(digits=12), a coarser lattice, as in rv.Lattice(bits=40), smaller steps, or a "
-                                "method made of shears, such as Coupled(base)")
+        note(F, "y", parts["y"])
+        note(F, self.buffer, r)
         parts[self.buffer] = parts[self.buffer] * self.q + (r + self.q // 2)
+        return r
 
     def inverse(self, parts: Parts, F: Increment) -> None:
         self.undo(parts, F.system, F.params)
@@ -220,6 +254,12 @@ class Exact:
         parts = self.inner.start(F, step, tree.map(self.round, y))
         return self.with_buffers({name: self.round(x) for name, x in parts.items()})
 
+    @cached_property
+    def limits(self) -> dict[str, float]:
+        """How large numbers may become, by the names of `note`: the next one is too large."""
+        return {**{name: 2.0 ** 53 * self.unit for name in self.inner.parts}, **{"+" + name: 2.0 ** 51 * self.unit
+                for name in self.inner.parts}, **{x.buffer: x.q // 2 for x in self.contractions if type(x) is Undone}}
+
     def with_buffers(self, parts: Parts) -> Parts:
         """Parts of the method with empty buffers."""
         return {**parts, **{x.buffer: np.zeros_like(value_of(parts[x.target])) for x in self.contractions}}
@@ -237,22 +277,25 @@ class Exact:
     def recorded(self, step: Step, parts: Parts, F: Increment) -> tuple[Parts, Any]:
         """An attempt of a method that is undone only nearly; one whose way back misses by more than is kept will not do."""
         after, errors = dict(parts), list[Any]()
-        try:
-            Undone(self.inner, step, self.unit, 2 ** self.digits).forward(after, F, errors)
-        except OverflowError:
-            return dict(parts), errors[0] + math.inf
-        return after, errors[0]
+        missed = Undone(self.inner, step, self.unit, 2 ** self.digits).forward(after, F, errors)
+        return after, errors[0] + np.where(abs(missed) < 2 ** (self.digits - 1), 0.0, math.inf)
 
     def round(self, x: Any) -> Any:
+        return rounded_state(x, self.unit)
+
+    def added(self, F: Increment, target: str, x: Any) -> Any:
+        """What is added to a part, on the lattice."""
+        note(F, "+" + target, x)
         return rounded(x, self.unit)
 
     def rewritten(self, shear: Shear) -> tuple:
+        target, reads, add = shear.target, shear.reads, shear.add
         if abs(shear.scale) == 1.0:
-            return Shear(shear.target, shear.reads, lambda F, *reads: self.round(increment(shear, F, reads)), shear.scale),
+            return (Shear(target, reads, lambda F, *reads: self.added(F, target, increment(shear, F, reads)), shear.scale),
+                    Largest(target))
         sign, p, q = ratio(shear.scale, self.inner)
-        add = shear.add
-        return (Contract(shear.target, shear.about, "bits_" + shear.target, sign, p, q, self.unit),
-                Shear(shear.target, shear.reads, lambda F, *reads: self.round(add(F, *reads))))
+        return (Contract(target, shear.about, "bits_" + target, sign, p, q, self.unit),
+                Shear(target, reads, lambda F, *reads: self.added(F, target, add(F, *reads))), Largest(target))
 
 
 def ratio(scale: float, method: Any) -> tuple[int, int, int]:
@@ -293,9 +336,9 @@ class Flushed:
         self.steps = max(self.steps, N)
         return self.dues
 
-    def before(self, n: int, parts: Parts) -> Parts:
-        """The parts that step n begins with."""
-        self.check(n, parts)
+    def before(self, n: int, parts: Parts, most: Parts) -> Parts:
+        """The parts that step n begins with; most: how large numbers have been up to there."""
+        self.check(n, parts, most)
         for name in self.until(n + 1).get(n, ()):
             B = parts[name]
             high = np.floor(B * 2.0 ** -WORD)
@@ -319,24 +362,33 @@ class Flushed:
             parts = {**parts, name: parts[name] * 2.0 ** WORD + low}
         return parts
 
-    def check(self, n: int, parts: Parts) -> None:
-        """Raise OverflowError where the state has left the lattice."""
-        limit = 2.0 ** 53 * self.method.unit
-        for name in self.method.inner.parts:
-            largest = float(abs(value_of(parts[name])).max())
+    def check(self, n: int, parts: Parts, most: Parts) -> None:
+        """Raise OverflowError where a number has left the lattice by step n."""
+        for name, x in (*((name, parts[name]) for name in self.method.inner.parts), *most.items()):
+            largest, limit = float(np.max(abs(value_of(x)), initial=0.0)), self.method.limits[name]
             if largest >= limit:
-                bits = self.method.bits - math.ceil(math.log2(largest / limit)) - 4 if largest < math.inf else -1
-                raise OverflowError(
-                    f"solve: an entry of {largest:.3g} in {name} at step {n} left the lattice of 2^-{self.method.bits}, which holds "
-                    f"numbers below {limit:.3g}; " + (f"pass exact=rv.Lattice(bits={bits}) or fewer" if bits >= 0 else
-                                                      "the solution grows too far for exact=True"))
+                raise OverflowError(self.left_the_lattice(name, largest, limit, n))
+
+    def left_the_lattice(self, name: str, largest: float, limit: float, n: int) -> str:
+        bits, inner = self.method.bits, self.method.inner
+        if name in self.method.buffers:
+            digits, more = self.method.digits, "exact=rv.Lattice(digits=12), " if self.method.digits < 12 else ""
+            return (f"solve: exact=True keeps {digits} bits of what {inner!r} does not find on its way back, and by step {n} it "
+                    f"missed y by {largest:.3g} units of the lattice; pass {more}a coarser lattice, as in rv.Lattice("
+                    f"bits={max(bits - 8, 0)}), smaller steps, or a method made of shears, such as Coupled(base)")
+        less = bits - math.ceil(math.log2(largest / limit)) - 4 if largest < math.inf else -1
+        what, of = ("an increment", "increments") if name[0] == "+" else ("an entry", "numbers")
+        return (f"solve: {what} of {largest:.3g} in {name.lstrip('+')} left the lattice of 2^-{bits} by step {n}, which holds {of} "
+                f"below {limit:.3g}; " + (f"pass exact=rv.Lattice(bits={less}) or fewer" if less >= 0 else
+                                    "the solution grows too far for exact=True"))
 
     def account(self, N: int, parts: Parts, stats: Any) -> None:
         """The bits that N steps hold, of all elements together, and those that they destroyed."""
-        self.check(N, parts)
         sizes = {name: parts[name].size for name in self.method.buffers}
+        here = self if self.steps == N else Flushed(self.method)          # an adaptive solve has looked further
+        here.until(N)
         stats.bits_stored = sum(WORD * low.size for _, _, low in self.stack) + sum(
-            sizes[name] * (bound - 1).bit_length() for name, bound in self.bound.items())
+            sizes[name] * (bound - 1).bit_length() for name, bound in here.bound.items())
         stats.bits_bound = N * sum(sizes[x.buffer] * math.log2(x.q / x.p) for x in self.method.contractions)
 
     def certify(self, parts: Parts, start: Parts) -> None:
@@ -346,9 +398,7 @@ class Flushed:
             raise ReconstructionError(
                 f"Reversible: exact=True, but {sum(wrong.values())} numbers of the initial state did not come back, so the gradient "
                 "is not exact. The field has other bits on the way back than ahead (a value that depends on what is not in t, y and "
-                "params, or on the memory layout of y), or the state or an increment left the lattice in between (a coarser one, as "
-                "rv.Lattice(bits=40), holds larger numbers), or a step of a method that is undone only nearly missed by more than "
-                "Lattice(digits=...) keeps.")
+                "params, or on the memory layout of y).")
 
 
 class Flushing:
@@ -360,9 +410,18 @@ class Flushing:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.engine, name)
 
+    def load(self, problem: Any, params: Any, parts: Parts, cotangents: Parts | None = None) -> None:
+        if cotangents is None:
+            self.flushed.check(problem.N, parts, {})
+        self.engine.load(problem, params, parts, cotangents)
+
     def exchange(self, parts: Parts) -> None:
         """Give the engine other values of its buffers."""
         self.engine.replace({name: parts[name] for name in self.flushed.method.buffers})
+
+    def flush(self, n: int) -> None:
+        """What leaves before step n."""
+        self.exchange(self.flushed.before(n, self.engine.read("part"), self.engine.read("most")))
 
     def ahead(self, first: int, last: int, ys: Sequence[Any] | None = None, looks: Sequence[int] = ()) -> dict:
         seen: dict[str, list] = {}
@@ -371,17 +430,19 @@ class Flushing:
             for name, x in found.items():
                 seen.setdefault(name, []).extend(x)
             if stop < last:
-                self.exchange(self.flushed.before(stop, self.engine.read("part")))
+                self.flush(stop)
             first = stop
-        self.flushed.check(last, self.engine.read("part"))
+        self.flushed.check(last, self.engine.read("part"), self.engine.read("most"))
         return seen
 
-    def extend(self) -> dict:
-        n, flushed = len(self.engine.problem.hs), self.flushed
+    def extend(self, most: int = LOOKED) -> dict:
+        """As many steps as come before the next flush, or fewer."""
+        n, flushed = self.engine.problem.N, self.flushed
         if flushed.between(n, n + 1):
-            self.exchange(flushed.before(n, self.engine.read("part")))
-        seen = self.engine.extend()
-        flushed.check(n + 1, self.engine.read("part"))
+            self.flush(n)
+        due = flushed.between(n + 1, n + most)
+        seen = self.engine.extend(due[0] - n if due else most)
+        flushed.check(self.engine.problem.N, self.engine.read("part"), self.engine.read("most"))
         return seen
 
     def back(self, last: int, first: int, a_ys: tuple, known: Parts | None = None, flushes: bool = False,

@@ -47,12 +47,15 @@ def guarded(problem: Problem, initial: Any, params: Any, solved: tuple[Any, Call
 
 def finite(gradients: Any) -> bool:
     """Whether all leaves are finite; those of a derivative that is itself being differentiated are not looked at."""
+    leaves = tree.flatten(gradients)[0]
+    if all(type(x) is np.ndarray and isfinite(np.vdot(x, x)) for x in leaves):
+        return True
     total: Any = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
-        for x in tree.flatten(gradients)[0]:
+        for x in leaves:
             if x is not None and type(x) is not Tensor:
                 total = total + (x.sum() if hasattr(x, "sum") else x)
-    return type(total) is Tensor or isfinite(number(total)) or all(map(whole, tree.flatten(gradients)[0]))
+    return type(total) is Tensor or isfinite(number(total)) or all(map(whole, leaves))
 
 
 def whole(x: Any) -> bool:

@@ -2,8 +2,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,8 +12,7 @@ from .engine.tensor import value_of
 from .stepping import State
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """What the user asked for, as it was given: the arguments of `solve`, by their names there."""
     field: Callable | None
     y0: Any

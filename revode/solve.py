@@ -11,8 +11,7 @@ from .adaptive import PID
 from .advise import coupling
 from .checks import check_plain, check_reached, check_save_at, check_single, check_smooth, checked_gradient, hinted, method_of, prepare
 from .engine import tree
-from .engine.derivatives import custom_vjp
-from .engine.tensor import Tensor, innermost, joined_in, value_of
+from .engine.tensor import Tensor, innermost, is_float, joined_in, record_many, value_of
 from .engines.eager import step_back, zeros
 from .exact import Lattice
 from .finite import guarded
@@ -141,8 +140,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
         "native", that program compiled by this machine's C++ compiler; "auto", the tape; replay from 200 steps of one kind
         on, with the same bits (so Direct() stays on the tape); and native from a solve on that follows from the solves before it,
         never from a clock, where there is a compiler and compiling has paid. Where a program does not apply (a field that
-        branches on values, derivatives of derivatives, adaptive steps with exact=True) the tape runs; stats.backend says who
-        did, and a log line why. docs/backends.md helps to choose.
+        branches on values, derivatives of derivatives) the tape runs; stats.backend says who did, and a log line why.
+        docs/backends.md helps to choose.
     threads : of "native", over the batch; default one for each core. It changes no bit.
     exact : True, or a Lattice(bits): reversal without a wrong bit, for methods that are words of shears (exact.py). The state lives
         on multiples of 2^-bits, and what a contraction destroys is kept as bits, log2(1/scale) a step and element; the gradient
@@ -185,27 +184,14 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     gradient = checked_gradient(gradient, problem.method)
     problem.strict = getattr(gradient, "strict", False)
     times = (on_grid(ts, stops, problem.ts, np.asarray(problem.system.time(0.0)).dtype),) if problem.timed else ()
-    if innermost(tree.flatten((initial, params, times))[0]) is None:
+    leaves, structure = tree.flatten((initial, params, times))
+    if innermost(leaves) is None:
         ys, parts = march(problem, initial, params)
         problem.stats.peak_states = 1
     else:
-        def operation(initial: Any, params: Any, *times: Any) -> tuple:
-            again = innermost(tree.flatten((initial, params, times))[0]) is not None
-            problem.grid = times[0] if times else None
-            if again and not isinstance(gradient, (Automatic, Direct)):
-                raise TypeError(f"solve: a derivative of a derivative was asked through {gradient!r}, which gives first "
-                                "derivatives only; use gradient=Direct(), which gives every order (or, in check_vjp, order=1)")
-            initial = tree.map(lambda x: x.view() if issubclass(type(x), np.ndarray) else x, initial)        # yours stays writeable
-            mode = gradient.higher(problem) if again and isinstance(gradient, Automatic) else gradient
-            (ys, parts), pull = mode.solve(problem, initial, params)
-            if problem.stats.backend == "eager" or problem.backend.auto:         # another one compares a step with the tape
-                from .compiled.plans import look_elsewhere
-                look_elsewhere(problem, params, ys, parts)
-            return guarded(problem, initial, params, ((ys, parts), pull))
-
-        ys, parts = custom_vjp(operation, lambda args, moved: tangent(problem, args, moved))(initial, params, *times)
+        ys, parts = recorded(problem, gradient, leaves, structure)
     save = problem.save
-    y1 = tuple(y[-1] for y in ys) if save[-1:] == (problem.N,) else problem.output(parts)
+    y1 = problem.output(parts) if save[-1:] != (problem.N,) or type(ys[0]) is Tensor else tuple(y[-1] for y in ys)
     saved = (times[0] if times else np.asarray(problem.ts))[list(save)]
     between = dense(problem, params, saved, ys) if interpolate else None
     if between is not None and save_at is not None:
@@ -215,6 +201,49 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     if times and problem.N and isinstance(problem.method, LeapfrogMidpoint):        # its next step needs the length of the last
         state = state._replace(h=times[0][-1] - times[0][-2])                       # one: a tensor, which check_resumed sees
     return Solution(saved, layout.unpack(ys, 1), state, problem.stats, layout.unpack(y1), between)
+
+
+def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> tuple[tuple, dict]:
+    """A solve from the leaves of (initial, params, times) as one operation of the engine: (ys, parts), in tensors."""
+    made: list = []
+
+    def run(values: list) -> tuple[list, Callable]:
+        initial, params, times = tree.unflatten(structure, values)
+        again = innermost(values) is not None
+        problem.grid = times[0] if times else None
+        if again and not isinstance(gradient, (Automatic, Direct)):
+            raise TypeError(f"solve: a derivative of a derivative was asked through {gradient!r}, which gives first "
+                            "derivatives only; use gradient=Direct(), which gives every order (or, in check_vjp, order=1)")
+        initial = tree.map(lambda x: x.view() if issubclass(type(x), np.ndarray) else x, initial)        # yours stays writeable
+        mode = gradient.higher(problem) if again and isinstance(gradient, Automatic) else gradient
+        (ys, parts), pull = mode.solve(problem, initial, params)
+        if problem.stats.backend == "eager" or problem.backend.auto:         # another one compares a step with the tape
+            from .compiled.plans import look_elsewhere
+            look_elsewhere(problem, params, ys, parts)
+        (ys, parts), pull = guarded(problem, initial, params, ((ys, parts), pull))
+        made[:] = (initial, params, *times), ys, parts
+        outputs = [*ys, *parts.values()]
+
+        def pulled(incoming: list) -> list:
+            full = [np.zeros_like(y) if g is None and is_float(y) else g for g, y in zip(incoming, outputs, strict=True)]
+            a_ys, a_parts = tuple(full[:len(ys)]), dict(zip(parts, full[len(ys):], strict=True))
+            if problem.save[-1:] == (problem.N,):                  # y1 is the last of ys
+                for name, a, given in zip(problem.method.outputs, a_ys, incoming, strict=False):
+                    if given is None and type(a_parts[name]) is np.ndarray:
+                        a[-1], a_parts[name] = a_parts[name], np.zeros_like(a_parts[name])
+            a_initial, a_params, *a_times = pull((a_ys, a_parts))
+            return tree.align(structure, (a_initial, a_params, tuple(a_times)))
+
+        return outputs, pulled
+
+    def push(vs: list) -> list:
+        args, ys, parts = made
+        moved_initial, moved_params, moved_times = tree.unflatten(structure, vs)
+        return tree.align(tree.flatten((ys, parts))[1], tangent(problem, args, (moved_initial, moved_params, *moved_times)))
+
+    found = record_many(leaves, run, push)
+    _, ys, parts = made
+    return tuple(found[:len(ys)]), dict(zip(parts, found[len(ys):], strict=True))
 
 
 @hinted

@@ -184,6 +184,7 @@ class Problem:
     widths: tuple[int, ...] = ()                   # the entries of each leaf of y0, along y's last axis, where y0 is a tree
     asked: dict = field(default_factory=dict)      # whether somebody wants the gradient of "y0", of "params", of "ts"
     grid: Any = None             # ts, a tensor in a derivative of a derivative, where its gradient is asked
+    copies: bool = False         # whether the initial parts are y0 itself
     times: Any = None            # the grid as a list of tensors, while a tape goes through all steps
     swept: bool = False          # whether a reverse sweep will follow, which on a given grid knows better whether the copies part
     suspicion: Any = None        # what the march would say of that
@@ -256,10 +257,12 @@ class Problem:
 
     def start(self, F: Increment, initial: Any, clock: tuple | None = None) -> Parts:
         """The parts at ts[0]; the initial map y0 -> parts belongs to the method and is differentiated."""
-        initial = tree.map(in_rows, initial)
+        initial = in_rows(initial) if type(initial) is np.ndarray else tree.map(in_rows, initial)
         if self.resumed:
             return dict(initial)
-        return self.method.start(F, self.step(0, clock), initial)
+        parts = self.method.start(F, self.step(0, clock), initial)
+        self.copies = type(initial) is np.ndarray and all(part is initial for part in parts.values())
+        return parts
 
     def advance(self, n: int, parts: Parts, F: Increment) -> Parts:
         """One step from ts[n]; where an adaptive grid ends, the controller finds the next point first."""
@@ -312,11 +315,11 @@ def one_step(method: Any, step: Step, parts: Parts, F: Increment) -> Parts:
 
 def states(problem: Problem, initial: Any, params: Any) -> Iterator[tuple[int, Parts]]:
     """(n, parts) for every grid point, step by step."""
-    F = Increment(problem.system, params)
+    F = Increment(problem.system, params, {})
     parts, n = problem.start(F, initial), 0
     while True:
         yield n, parts
         if problem.done(n):
             return
-        parts = problem.advance(n, parts if problem.flushed is None else problem.flushed.before(n, parts), F)
+        parts = problem.advance(n, parts if problem.flushed is None else problem.flushed.before(n, parts, F.most), F)
         n += 1

@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 FETCHED = {("script", "src"), ("link", "href"), ("img", "src"), ("iframe", "src"), ("source", "src")}
+CODE = ("code", "script", "style")
 TOLD = ("canonical", "prev", "next", "alternate")            # links of <head> that no browser follows
 
 
@@ -24,12 +25,15 @@ class Page(HTMLParser):
         self.without_alt: list[str] = []
         self.title = self.description = ""
         self.inside = ""
+        self.code = 0                                        # how deep in code, where a backtick may stand
+        self.raw: list[str] = []
         self.headings = 0
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {name: value or "" for name, value in attrs}
         self.inside = tag
+        self.code += tag in CODE
         self.headings += tag == "h1"
         if "id" in given:
             self.ids.add(given["id"])
@@ -43,7 +47,12 @@ class Page(HTMLParser):
             if (tag, name) in FETCHED and not set(given.get("rel", "").split()) & set(TOLD):
                 self.fetched.append(value)
 
+    def handle_endtag(self, tag: str) -> None:
+        self.code -= tag in CODE
+
     def handle_data(self, data: str) -> None:
+        if not self.code and "`" in data:
+            self.raw.append(" ".join(data.split()))
         if self.inside == "title":
             self.title += data.strip()
             self.inside = ""
@@ -68,6 +77,7 @@ def faults(site: Path) -> list[str]:
         found += [f"{name}: {fault}" for fault, wrong in (
             ("has no title", not page.title), ("has no description", not page.description),
             (f"has {page.headings} headings of the first order", page.headings != 1)) if wrong]
+        found += [f"{name}: Markdown was not set: {words!r}" for words in page.raw]
         found += [f"{name}: the picture {src} has no alternative text" for src in page.without_alt]
         found += [f"{name}: fetches {url} from elsewhere" for url in page.fetched if urlsplit(url).netloc]
         for link in [*page.links, *page.fetched]:

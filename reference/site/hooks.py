@@ -50,7 +50,10 @@ def described(markdown: str) -> str:
 
 
 def entry(name: str) -> str:
-    """An entry of the reference: `solve` is shown as rv.solve, wherever it is defined."""
+    """An entry of the reference: `solve` is shown as rv.solve, wherever it is defined. Of interop only the text is read, so that
+    neither PyTorch nor JAX is needed."""
+    if name.startswith("interop."):
+        return f"::: revode.{name}\n    options:\n      heading: \"{name}\"\n      toc_label: \"{name}\"\n"
     package, _, rest = name.partition(".") if name.startswith("revode_cuda") else ("revode", "", name)
     thing: Any = importlib.import_module(package)
     shown = f"{'revode_cuda' if package == 'revode_cuda' else 'rv'}.{rest}"

@@ -26,7 +26,8 @@ def readable(text: str) -> str:
             out.append(f"**Example**\n\n```pycon\n{body}\n```")
         else:
             words = escaped(body).lstrip()
-            out.append(f"**{name}.** {words[:1].upper()}{words[1:]}")
+            begins = words[:1].upper() if re.match(r"[a-z]{2}|a ", words) else words[:1]     # symbols keep their case
+            out.append(f"**{name}.** {begins}{words[1:]}")
     return "\n\n".join(out)
 
 

@@ -25,7 +25,7 @@ def gallery() -> str:
         if shown is None:
             raise ValueError(f"gallery/{page.name} has no picture")
         first = re.search(r"^# [^\n]+\n+(.+?)\n\n", text, re.S)
-        sentence = " ".join(first[1].split()) if first else ""
+        sentence = re.sub(r"`([^`]+)`", r"<code>\1</code>", " ".join(first[1].split())) if first else ""
         cards.append(f'<a href="{page.stem}/"><img src="{shown[2]}" alt="{shown[1]}"><b>{title(page)}</b><br>{sentence}</a>')
     return '<div class="gallery">\n' + "\n".join(cards) + "\n</div>"
 

@@ -113,10 +113,14 @@ def check_resolution(ts: np.ndarray, dtype: Any, steps: float, spacings: float =
                          f"count time from the start, as in ts - ts[0]{', or use float64' if dtype == np.float32 else ''}")
 
 
+def far(ts: np.ndarray) -> bool:
+    """Whether times are so far from zero that a field which sees them may miss digits."""
+    return bool(ts[0] != ts[-1] and max(abs(ts[0]), abs(ts[-1])) >= FAR * abs(ts[-1] - ts[0]))
+
+
 def check_far_times(problem: Problem, ts: np.ndarray, y: Any, params: Any) -> None:
     """A field that depends on t should not get it from so far that the digits are spent on the distance."""
-    if ts[0] == ts[-1] or max(abs(ts[0]), abs(ts[-1])) < FAR * abs(ts[-1] - ts[0]) or (
-            problem.adaptive is not None and y.dtype == np.float64):
+    if not far(ts) or (problem.adaptive is not None and y.dtype == np.float64):
         return
     stats, steps = problem.stats, 1.0 if problem.adaptive is None else RESOLVED
     times = [ts[0] + share * (ts[-1] - ts[0]) for share in (0.0, 0.31, 0.62, 0.87)]

@@ -18,6 +18,7 @@ from .choices import check_backend, check_exact, check_method, of_one_arithmetic
 from .controls import controlled
 from .fields import check_field, check_not_split, misfit
 from .grids import check_adaptive, check_far_times, check_steps, check_stops, check_times, saved_of, steps_of
+from .kinds import known, remember
 from .leaves import check_params
 from .noise import noisy
 from .states import begin, check_resumed, output_of
@@ -25,6 +26,9 @@ from .states import begin, check_resumed, output_of
 
 def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     """The problem, the initial value as the method takes it, the parameters, and how y is laid out."""
+    found = known(asked)
+    if found is not None:
+        return found
     chosen = check_backend(asked)
     method = check_method(asked)
     lattice, method = check_exact(asked, method)
@@ -32,7 +36,7 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     initial, layout = begin(asked, method, lattice is not None)
     if lattice is not None:
         method, initial = on_lattice(lattice, method, initial)
-        chosen = of_one_arithmetic(chosen, asked.controller is not None)
+        chosen = of_one_arithmetic(chosen)
     first = value_of(tree.flatten(initial)[0][0])
     seen = np.float32 if layout.promoted else first.dtype
     ts = check_times(asked)
@@ -42,12 +46,13 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
                     None if seen == np.float64 else np.dtype(seen).type, misfit)
     problem = gridded(asked, method, system, ts, first, seen)
     drive(problem, asked, ts, output_of(initial, method), tree.map(value_of, params))
-    if problem.plain or getattr(chosen, "device", None) is not None:
+    if problem.plain or (chosen is not None and chosen.device is not None):
         problem.backend = chosen
     problem.flushed = Flushed(method) if lattice is not None else None
     problem.widths = () if layout.alone else tuple(map(prod, layout.shapes))
     problem.asked = {name: innermost(tree.flatten(part)[0]) is not None
                      for name, part in (("y0", initial), ("params", (params, asked.ts, asked.stops)), ("ts", (asked.ts, asked.stops)))}
+    remember(asked, problem, layout)
     return problem, initial, params, layout
 
 

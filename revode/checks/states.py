@@ -35,8 +35,13 @@ def begin(asked: Asked, method: Any, exact: bool = False) -> tuple[Any, Layout]:
     layout = layout or Layout(y0, split, exact and value_of(tree.flatten(y0)[0][0]).dtype == np.float32)
     if state0 is not None:
         return dict(state0.parts), layout
+    return laid(y0, layout), layout
+
+
+def laid(y0: Any, layout: Layout) -> Any:
+    """y0 as the method takes it."""
     y0 = tree.map(lambda x: x if type(x) is Tensor or not hasattr(x, "view") else x.view(), y0)   # not frozen for the user
-    return tuple(layout.pack(x) for x in y0) if split else layout.pack(y0), layout
+    return tuple(layout.pack(x) for x in y0) if layout.split else layout.pack(y0)
 
 
 def plain_numbers(x: Any) -> bool:

@@ -18,7 +18,7 @@ from .program import Program, Role, V, Value, kinds
 ROWS = 64             # rows that are collected for one product of a weight gradient
 VIEWS = {"reshape", "transpose", "broadcast_to", "flip", "getitem"}
 REDUCTIONS = {"sum": "add", "max": "maximum", "min": "minimum"}
-PERSISTENT = {"part", "cotangent", "carry", "aparam", "known", "landed", "missed", "error", "step"}
+PERSISTENT = {"part", "cotangent", "carry", "aparam", "known", "landed", "missed", "most", "error", "step"}
 
 
 class Code:

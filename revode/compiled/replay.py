@@ -11,7 +11,7 @@ import numpy as np
 from ..engine import tree
 from ..engines.protocol import Rows
 from ..stepping import CLOCK, Problem
-from ..watch import MANY, begins, flat
+from ..watch import MANY, ROOM, begins, flat
 from .fields import DERIVATIVE, LOOK_UP
 from .lines import Code
 from .program import Program, Role, V, evaluate
@@ -89,7 +89,7 @@ class Grid:
 
 class Replay:
     """The programs of one direction at work: the state lies in `store`, by role, and moves step by step."""
-    name, looks_often = "replay", False
+    name, looks_often, shows = "replay", False, ROOM
     pays = 500                 # so many steps take some fifty times as long as comparing one with the tape
 
     of_steps: Sequence[str] = ("step",)        # the inputs of which values for many steps are made at a time
@@ -285,7 +285,8 @@ def given(problem: Problem, params: Any) -> list:
 def in_order(roles: Iterable[Role], kind: str, problem: Problem) -> list[Role]:
     """The roles of a kind: parameters by their number, parts in the order of the method."""
     names = [*problem.method.parts, "largest", "weighed"]
-    return sorted((role for role in roles if role[0] == kind), key=lambda role: names.index(role[1]) if role[1] in names else role[1])
+    return sorted((role for role in roles if role[0] == kind),
+                  key=lambda role: (names.index(role[1]), 0) if role[1] in names else (len(names), role[1]))
 
 
 def prelude(code: Code, leaves: list, contiguous: bool = False) -> list:

@@ -29,13 +29,13 @@ class Search(Replay):
     def load(self, problem: Any, params: Any, parts: dict, cotangents: dict | None = None) -> None:
         super().load(problem, params, parts, cotangents)
         self.params, self.dtype = params, problem.adaptive.dtype
-        changed = [self.store[role] for role in self.codes["step"].program.outputs if role[0] in ("part", "carry")]
+        changed = [self.store[role] for role in self.codes["step"].program.outputs if role[0] in ("part", "carry", "most")]
         self.aside = [(x, np.empty_like(x)) for x in changed]
         self.parts = [(name, self.store["part", name]) for name in problem.method.parts]
         self.errors = [self.store[role] for role in sorted(self.store) if role[0] == "error"]
         self.stays, self.norms = True, (0.0, 0.0)
 
-    def extend(self) -> dict:
+    def extend(self, most: int = 1) -> dict:
         """One accepted step."""
         problem = self.problem
         if not problem.adaptive.h:

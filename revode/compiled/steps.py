@@ -20,7 +20,7 @@ import numpy as np
 from ..adaptive import estimated, squares
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
-from ..engine.tensor import MANY, NotTraceable, Op, Tape, Tensor, is_float, to_host, value_of
+from ..engine.tensor import MANY, NotTraceable, Op, Tape, Tensor, entry, is_float, to_host, value_of
 from ..methods.increment import Increment, Recorded, Recorder, System
 from ..methods.shears import Shear, Step, near_pullback, pullback, undone
 from ..stepping import CLOCK, Problem, Stats, one_step
@@ -194,13 +194,15 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
     S = Symbols(problem, parts, params)
     carried: dict[Role, Any] = {}           # role -> example
     memo: dict = {}
+    most: dict = {}                         # how large numbers have been, where exact mode asks
     again = searches and not S.method.exactly_reversible       # a flow leaves the field value at its start, for the next attempt
     tolerances = [("param", len(S.leaves) + len(S.brought.examples) + j) for j in range(2)]
     if searches:
         S.examples |= dict(zip(tolerances, problem.tolerances, strict=True))
 
     def step(T: dict) -> dict:
-        F = Increment(S.system, S.params(T))
+        asked = None if problem.flushed is None else {role[1]: x for role, x in T.items() if role[0] == "most"}
+        F = Increment(S.system, S.params(T), asked)
         at = S.step(T)
         for _, name, j in carried:
             values = F.memo.setdefault(name, {}).setdefault(at.t0, [])
@@ -213,9 +215,10 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
         else:
             after = one_step(S.method, at, before, F)
         memo.clear()
+        most.update({("most", name): x for name, x in (asked or {}).items()})
         t = at.t0 if again else at.t1
         memo.update({name: values[t] for name, values in F.memo.items() if t in values})
-        return {**{("part", name): x for name, x in after.items()}, **found, **{
+        return {**{("part", name): x for name, x in after.items()}, **found, **most, **{
             ("carry", name, j): f for name, values in memo.items() for j, f in enumerate(values) if not again}}
 
     def begin(T: dict) -> dict:
@@ -228,8 +231,9 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
 
     S.trace(step, S.examples)
     carried = {("carry", name, j): np.asarray(value_of(f)) for name, values in memo.items() for j, f in enumerate(values)}
+    zeros = {role: np.zeros_like(S.examples["part", role[1].lstrip("+")]) for role in most}
     counts = {"step": S.counted()}
-    traced = S.trace(step, {**S.examples, **carried})
+    traced = S.trace(step, {**S.examples, **carried, **zeros})
     counts["begin"] = S.counted()
     first = S.trace(begin, S.examples)
     return finished(Steps(first, traced, list(carried), counts=counts, asked=S.asked), merge)
@@ -440,18 +444,13 @@ def replaced(value: Recorded, put: Any) -> Recorded:
     for node in value.tape.nodes:
         if node is None:
             nodes.append(None)
-        elif len(node) == 4:
-            op, i, x, y = node
-            nodes.append((op, i, put(x), put(y)))
-        elif len(node) == 6:
-            op, i, j, x, z, y = node
-            nodes.append((op, i, j, put(x), put(z), put(y)))
+            continue
+        op, slots, values, options, y = entry(node)
+        values = [put(x) for x in values]
+        if op is MANY:
+            nodes.append((op, slots, values, {"pull": options["pull"].replaced(put)}, [put(x) for x in y]))
         else:
-            op, slots, values, options, y = node
-            if op is MANY:
-                nodes.append((op, slots, [put(x) for x in values], {"pull": options["pull"].replaced(put)}, [put(x) for x in y]))
-                continue
-            nodes.append((op, slots, [put(x) for x in values], options, put(y)))
+            nodes.append((op, slots, values, options, put(y)))
     tape.nodes = nodes
     return Recorded(tape, value.inputs, [Tensor(y, tape, slot) if slot >= 0 else y for slot, y in outputs], pending)
 

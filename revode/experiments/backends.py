@@ -10,7 +10,6 @@ What a row of a table truly ran on is `Stats.backend`, which stands in the row.
 from __future__ import annotations
 
 import logging
-from argparse import ArgumentTypeError
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +21,7 @@ from ..compiled import native
 from ..engine.tensor import NotTraceable
 from ..gradients import Reversible
 from ..solve import Solution, solve
+from .options import whole
 
 BACKENDS = ("auto", "eager", "replay", "native", "cuda")
 TILE = 16                            # paths that a rank solves at a time
@@ -46,8 +46,7 @@ def cannot_read(option: str, path: str, reason: OSError | ValueError) -> str:
 
 @dataclass(frozen=True)
 class Solver:
-    """solve(field, y0, ts, params, ...), with the method, the gradient mode and the backend filled
-    in."""
+    """solve(field, y0, ts, params, ...), with the method, the gradient mode and the backend filled in."""
     method: Any = None
     gradient: Any = None
     backend: str = "auto"
@@ -56,18 +55,15 @@ class Solver:
     finer: bool = False              # half the steps, to see how much of a loss is their doing
     ranks: Any = None                # that share out the paths of a batch; None for one process
 
-    def __call__(self, field: Callable, y0: Any, ts: Any, params: Any,
-                 **options: Any) -> Solution | parallel.Gathered:
+    def __call__(self, field: Callable, y0: Any, ts: Any, params: Any, **options: Any) -> Solution | parallel.Gathered:
         """revode.solve on this backend; options are further arguments of it."""
         if self.finer:
             ts, options = halved(ts, options)
         options = {"method": self.method, "gradient": self.gradient, **options}
-        how: dict[str, Any] = {"backend": self.backend, "threads": self.threads,
-                               "arithmetic": self.arithmetic}
+        how: dict[str, Any] = {"backend": self.backend, "threads": self.threads, "arithmetic": self.arithmetic}
         if self.ranks is not None:
             return parallel.solve(field, y0, ts, params, comm=self.ranks, tile=TILE,
-                                  **{**how, "threads": self.threads or self.ranks.threads},
-                                  **options)
+                                  **{**how, "threads": self.threads or self.ranks.threads}, **options)
         if self.backend != "cuda":
             return solve(field, y0, ts, params, **how, **options)
         if not isinstance(options["gradient"], Reversible | None):
@@ -83,18 +79,15 @@ class Solver:
                     f"each of {self.ranks.Get_size()} ranks, {TILE} paths at a time")
         if self.backend == "native":
             threads = self.threads or native.cores()
-            return (f"native ({native.compiler().version_text}, {self.arithmetic} arithmetic, at "
-                    "most "
-                    f"{threads} thread{'s' if threads > 1 else ''})")
+            return (f"native ({native.compiler().version_text}, {self.arithmetic} arithmetic, at most {threads} "
+                    f"thread{'s' if threads > 1 else ''})")
         if self.backend == "auto" and not has_compiler():
             return "auto (no C++ compiler here: g++ or clang++ would be faster)"
-        return self.backend + (f" ({self.arithmetic} arithmetic)"
-                               if self.backend in ("replay", "cuda") else "")
+        return self.backend + (f" ({self.arithmetic} arithmetic)" if self.backend in ("replay", "cuda") else "")
 
 
 def halved(ts: Any, options: dict) -> tuple[Any, dict]:
-    """Grid and options with every step halved and the same times saved; a controller's tolerances,
-    by ten."""
+    """Grid and options with every step halved and the same times saved; a controller's tolerances, by ten."""
     if (pid := options.get("controller")) is not None:
         return ts, {**options, "controller": replace(pid, rtol=pid.rtol / 10, atol=pid.atol / 10)}
     ts, save = np.asarray(ts), options.get("save")
@@ -119,27 +112,16 @@ def on_gpu(field: Callable, *given: Any, **options: Any) -> Solution:
         return solve(field, *given, **options)
 
 
-# The options --------------------------------------------------------------------------------------
+# The options ----------------------------------------------------------------------------------------------------------------------
 def add_options(parser: Any) -> None:
     """--backend, --threads, --arithmetic."""
     group = parser.add_argument_group("who runs the steps (docs/backends.md)")
-    group.add_argument("--backend", choices=BACKENDS, default="auto",
-                       help="eager: the tape; replay: NumPy calls into planned buffers; native: "
-                            "compiled C++; "
-                       "cuda: a GPU; auto (default): native where there is a compiler, else "
-                       "revode's choice")
-    group.add_argument("--threads", type=whole(1), metavar="N",
-                       help="of native, over the batch; default: one for each core")
-    group.add_argument("--arithmetic", choices=("fast", "strict"),
-                       help="fast (default), or strict: the same "
-                       "bits from native, cuda and replay on every machine")
-
-
-def add_certify(parser: Any) -> None:
-    """--certify, of every command that trains."""
-    parser.add_argument("--certify", type=whole(1), nargs="?", const=4, default=0, metavar="K",
-                        help="measure the error of the gradient along K random directions (4), by "
-                             "forward mode on the tape")
+    group.add_argument("--backend", choices=BACKENDS, default="auto", help="eager: the tape; replay: NumPy calls into planned "
+                       "buffers; native: compiled C++; cuda: a GPU; auto (default): native where there is a compiler, else revode's "
+                       "choice")
+    group.add_argument("--threads", type=whole(1), metavar="N", help="of native, over the batch; default: one for each core")
+    group.add_argument("--arithmetic", choices=("fast", "strict"), help="fast (default), or strict: the same bits from native, cuda "
+                       "and replay on every machine")
 
 
 def chosen(args: Any, default: str = "native") -> Solver:
@@ -150,12 +132,9 @@ def chosen(args: Any, default: str = "native") -> Solver:
     """
     backend, threads, arithmetic = args.backend, args.threads, args.arithmetic
     if threads is not None and backend not in ("native", "auto"):
-        raise UserError(f"--threads goes with --backend native; {backend} runs on one thread of "
-                        "its own")
+        raise UserError(f"--threads goes with --backend native; {backend} runs on one thread of its own")
     if arithmetic is not None and backend in ("auto", "eager"):
-        raise UserError(f"--arithmetic goes with --backend replay, native or cuda; {backend} has "
-                        "the bits of "
-                        "the tape")
+        raise UserError(f"--arithmetic goes with --backend replay, native or cuda; {backend} has the bits of the tape")
     try:
         if backend == "native":
             native.compiler()
@@ -175,13 +154,3 @@ def has_compiler() -> bool:
     except native.NoCompiler:
         return False
     return True
-
-
-def whole(least: int) -> Callable[[str], int]:
-    """A converter for whole numbers of at least `least`, with argparse's way of saying no."""
-    def convert(text: str) -> int:
-        if not text.isdigit() or int(text) < least:
-            raise ArgumentTypeError(f"{text!r} is not a whole number of at least {least}")
-        return int(text)
-
-    return convert

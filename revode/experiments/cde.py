@@ -21,21 +21,15 @@ from ..methods import EES
 from ..paths import HermiteCubic, LinearPath
 from .training import Experiment, Run
 
-# times of the data, and steps of the solve from one to the next
-LENGTH, INNER = 20, 2
+LENGTH, INNER = 20, 2                  # times of the data, and steps of the solve from one to the next
 HIDDEN, WIDTH, CHANNELS = 6, 24, 3
 LEARNING_RATE, NOISE = 0.02, 0.15
 CONTROLS = {"linear": LinearPath, "hermite": HermiteCubic}
-OPTIONS = {"series": 64, "dropped": [0.3, 0.8], "control": list(CONTROLS), "method": None,
-           "seed": 0}
 
 
-def spirals(rng: np.random.Generator, count: int,
-            dropped: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(times (LENGTH,), values (count, LENGTH, 2) with NaN where nothing was observed, labels
-    (count,): 1 clockwise)."""
-    # One grid for training and test; no two times fall together, where noise would make the slopes
-    # of a cubic enormous.
+def spirals(rng: np.random.Generator, count: int, dropped: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(times (LENGTH,), values (count, LENGTH, 2) with NaN where nothing was observed, labels (count,): 1 clockwise)."""
+    # One grid for training and test; no two times fall together, where noise would make the slopes of a cubic enormous.
     shift = np.random.default_rng(0).uniform(-0.3, 0.3, LENGTH - 2)
     last = LENGTH - 1.0
     times = np.concatenate([[0.0], np.arange(1, LENGTH - 1) + shift, [last]]) / last
@@ -43,12 +37,9 @@ def spirals(rng: np.random.Generator, count: int,
     turn = rng.uniform(1.0, 4.0, (count, 1)) * np.where(labels, -1.0, 1.0)[:, None]
     angle = rng.uniform(0.0, 2.0 * np.pi, (count, 1)) + turn * times
     radius = rng.uniform(0.5, 1.0, (count, 1)) * np.exp(rng.uniform(-0.7, 0.7, (count, 1)) * times)
-    values = np.stack([radius * np.cos(angle), radius * np.sin(angle)],
-                      -1) + NOISE * rng.standard_normal((count, LENGTH, 2))
+    values = np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1) + NOISE * rng.standard_normal((count, LENGTH, 2))
     missing = rng.uniform(size=values.shape) < dropped
-    missing[:,
-            # one time that all of them keep
-            rng.integers(LENGTH)] = False
+    missing[:, rng.integers(LENGTH)] = False                   # one time that all of them keep
     return times, np.where(missing, np.nan, values), labels
 
 
@@ -66,14 +57,13 @@ def train(run: Run) -> None:
         run.record(value, sol, params, state)
 
 
-def experiment(series: int = 64, dropped: Any = (0.3, 0.8), control: Any = tuple(CONTROLS),
+def experiment(series: int = 64, dropped: Any = (0.3, 0.8), control: Any = tuple(CONTROLS), method: Any = None,
                seed: int = 0) -> list[Experiment]:
-    """One experiment for each kind of control and share of dropped observations; series: to train
-    on."""
-    return [of_control(kind, share, series, seed) for share in dropped for kind in control]
+    """One experiment for each kind of control and share of dropped observations; series: to train on."""
+    return [of_control(kind, share, series, method or EES(6), seed) for share in dropped for kind in control]
 
 
-def of_control(kind: str, dropped: float, series: int, seed: int) -> Experiment:
+def of_control(kind: str, dropped: float, series: int, method: Any, seed: int) -> Experiment:
     times, values, labels = spirals(np.random.default_rng([seed, 1]), series, dropped)
     _, others, truth = spirals(np.random.default_rng([seed, 2]), 2 * series, dropped)
     control, held_out = (CONTROLS[kind](times, seen, time=True) for seen in (values, others))
@@ -81,8 +71,7 @@ def of_control(kind: str, dropped: float, series: int, seed: int) -> Experiment:
 
     def start(seed: int) -> dict:
         rng = np.random.default_rng(seed)
-        return {"f": nn.mlp_init(rng, (HIDDEN, WIDTH, HIDDEN * CHANNELS)),
-                "start": nn.mlp_init(rng, (CHANNELS, HIDDEN)),
+        return {"f": nn.mlp_init(rng, (HIDDEN, WIDTH, HIDDEN * CHANNELS)), "start": nn.mlp_init(rng, (CHANNELS, HIDDEN)),
                 "end": nn.mlp_init(rng, (HIDDEN, 1))}
 
     def scores(params: Any, solve: Any, control: Any) -> tuple:
@@ -110,20 +99,15 @@ def of_control(kind: str, dropped: float, series: int, seed: int) -> Experiment:
             ax.clear()
             for channel, what in enumerate("xy"):
                 colour = plotting.COLOURS[channel]
-                ax.plot(fine, held_out.evaluate(fine)[:, i, 1 + channel], color=colour, lw=1.5,
-                        label=f"{what}, control")
-                ax.plot(times, others[i, :, channel], "o", ms=5, color=colour,
-                        label=f"{what}, seen")
+                ax.plot(fine, held_out.evaluate(fine)[:, i, 1 + channel], color=colour, lw=1.5, label=f"{what}, control")
+                ax.plot(times, others[i, :, channel], "o", ms=5, color=colour, label=f"{what}, seen")
             ax.set(title=f"{name}, {dropped:.0%} dropped", xlabel="t", ylabel="position")
             plotting.legend(ax)
 
     return Experiment(
         name=f"{kind}, {dropped:.0%} dropped",
         title=f"spirals that turn left or right, {series} to train on, {2 * series} held out",
-        words=(f"{LENGTH} uneven times, {INNER} steps from one to the next; dz = f(z) dX, MLP "
-               f"{HIDDEN}-{WIDTH}-{HIDDEN * CHANNELS} "
-               f"(tanh)", f"Adam, learning rate {LEARNING_RATE}; loss: cross-entropy, nats"),
-        loss=loss, train=train, start=start, method=EES(6), iterations=30, findings=findings,
-        draw=draw, panels=2,
-        shows="An anticlockwise and a clockwise spiral: observations of x and y against time, and "
-              "the control through them.")
+        words=(f"{LENGTH} uneven times, {INNER} steps from one to the next; dz = f(z) dX, MLP {HIDDEN}-{WIDTH}-{HIDDEN * CHANNELS}",
+               f"Adam, learning rate {LEARNING_RATE}; loss: cross-entropy, nats"),
+        loss=loss, train=train, start=start, method=method, iterations=30, findings=findings, draw=draw, panels=2,
+        shows="An anticlockwise and a clockwise spiral: observations of x and y against time, and the control through them.")

@@ -55,7 +55,8 @@ class Checkpoint:
     def restore(self, run: Run) -> None:
         """Make a run what the file has of its row, if it has any."""
         if (row := self.rows.get(run.name)) is not None:
-            vars(run).update(row, losses=row["losses"].tolist(), seconds=row["seconds"].tolist(), done=len(row["losses"]))
+            losses, seconds = row["losses"].tolist(), row["seconds"].tolist()
+            vars(run).update(row, losses=losses, seconds=seconds, done=len(losses), least=min(losses), spent=sum(seconds))
 
     def keep(self, run: Run) -> None:
         """Write the file, with this row as it is now."""

@@ -22,13 +22,15 @@ from typing import Any
 import numpy as np
 
 from .. import nn, plotting
+from ..analysis.order import observed_order
 from ..engine.derivatives import value_and_grad
 from ..gradients import Checkpointed, Direct, Reversible
 from ..gradients.checkpointed import minimal_advances
 from ..methods import Coupled, RungeKutta
 from . import backends, names, tables
-from .backends import Solver, UserError, whole
+from .backends import Solver, UserError
 from .measuring import peak_memory, relative_error
+from .options import whole
 from .runner import Plan, Report, shown
 from .tables import Published
 
@@ -40,26 +42,22 @@ SLOPE_FROM = 1000        # steps; below, what a solve costs once still shows
 LIMIT = 20.0             # seconds of one gradient; what would take longer is left out, with a note
 SLOPE = 0.05             # how far from 1 the slope of Reversible may be
 FLAT = 0.05              # how much its memory may grow, beyond GRIDS numbers a step
-# arrays of n numbers that a solve makes at its peak: the steps, and one while they are checked
-GRIDS = 2
+GRIDS = 2                # arrays of n numbers that a solve makes at its peak: the steps, and one while they are checked
 JUDGED = 3               # repetitions, at least, for a verdict about times
 
 PUBLISHED = Published(
     "McCallum & Foster 2024, n = 1000; GPU, compiled JAX", ("gradient mode", "forward + backward"),
-    (("reversible", "0.073 s"), ("checkpointed:2", "15.06 s"), ("checkpointed:4", "1.67 s"),
-     ("checkpointed:8", "0.63 s"),
+    (("reversible", "0.073 s"), ("checkpointed:2", "15.06 s"), ("checkpointed:4", "1.67 s"), ("checkpointed:8", "0.63 s"),
      ("checkpointed:44", "0.30 s")))
 
 
 @dataclass
 class Curve:
-    """One gradient mode on one method, and what was measured for it."""
+    """One gradient mode on one method, and what was measured for it: number of steps -> figure."""
     solve: Solver
-    seconds: dict[int, list[float]] = field(default_factory=dict)      # n -> repetitions
+    seconds: dict[int, list[float]] = field(default_factory=dict)      # of each repetition
     loss: dict[int, float] = field(default_factory=dict)
-    gradient_error: dict[int,
-                         # against Direct on the same method
-                         float] = field(default_factory=dict)
+    gradient_error: dict[int, float] = field(default_factory=dict)     # against Direct on the same method
     peak_bytes: dict[int, int] = field(default_factory=dict)
     backend: str = ""                                                  # that truly ran it
     slope: float | None = None
@@ -68,34 +66,34 @@ class Curve:
     def name(self) -> str:
         return names.spell(self.solve.gradient) + ("" if self.coupled else ", base")
 
-    def median(self, n: int) -> float:
-        return statistics.median(self.seconds[n])
-
     @property
     def coupled(self) -> bool:
         return isinstance(self.solve.method, Coupled)
 
     @property
     def checkpoints(self) -> int | None:
-        gradient = self.solve.gradient
-        return gradient.n if isinstance(gradient, Checkpointed) else None
+        return self.solve.gradient.n if isinstance(self.solve.gradient, Checkpointed) else None
+
+    def median(self, n: int) -> float:
+        return statistics.median(self.seconds[n])
 
     def gradient(self, n: int, params: Any) -> tuple:
         """((loss, Solution), gradient) of n steps."""
         return value_and_grad(objective(n), has_aux=True)(params, self.solve)
+
+    def row(self) -> dict:
+        return {"name": self.name, "method": repr(self.solve.method)} | {x: y for x, y in vars(self).items() if x != "solve"}
 
 
 TAPE = Solver(backend="eager")
 
 
 def curves(solver: Solver = TAPE) -> list[Curve]:
-    """The first is Reversible; Direct comes before the Checkpointed curves of its method, as the
-    truth for them."""
-    coupled, base = Coupled("midpoint", lam=0.999), RungeKutta("midpoint")
+    """The first is Reversible; Direct comes before the Checkpointed curves of its method, as the truth for them."""
+    coupled = Coupled("midpoint", lam=0.999)
     modes = (Direct(), *map(Checkpointed, CHECKPOINTS))
-    return [Curve(replace(solver, method=method, gradient=mode)) for method, mode in
-            ((coupled, Reversible()),
-             *((method, mode) for method in (coupled, base) for mode in modes))]
+    return [Curve(replace(solver, method=coupled, gradient=Reversible())),
+            *(Curve(replace(solver, method=method, gradient=mode)) for method in (coupled, RungeKutta("midpoint")) for mode in modes)]
 
 
 def objective(n: int) -> Callable:
@@ -113,11 +111,9 @@ def parameters(seed: int) -> Any:
     return nn.mlp_init(np.random.default_rng(seed), (1, 10, 1), nn.uniform, random_biases=True)
 
 
-# Measuring ----------------------------------------------------------------------------------------
-def measure(found: Sequence[Curve], ns: Sequence[int], params: Any, repeats: int,
-            limit: float = LIMIT) -> list[str]:
-    """Fill the curves; returns notes on what was left out. Repetitions are interleaved, so that a
-    slow moment hits all."""
+# Measuring ------------------------------------------------------------------------------------------------------------------------
+def measure(found: Sequence[Curve], ns: Sequence[int], params: Any, repeats: int, limit: float = LIMIT) -> list[str]:
+    """Fill the curves; returns notes on what was left out. Repetitions are interleaved, so that a slow moment hits all."""
     jobs, notes = affordable(found, ns, unit(found[0], params), limit)
     agree(jobs, found[0], params)
     for curve, n in shown(jobs * repeats, "time"):
@@ -125,28 +121,20 @@ def measure(found: Sequence[Curve], ns: Sequence[int], params: Any, repeats: int
         curve.gradient(n, params)
         curve.seconds[n].append(time.perf_counter() - start)
     for curve in found:
-        start_at = slope_start(ns)
-        curve.slope = slope({n: curve.median(n) for n in curve.seconds if n >= start_at})
+        curve.slope = slope({n: curve.median(n) for n in curve.seconds if n >= slope_start(ns)})
     # With allocations traced everything takes about four times as long.
     wanted = [n for n in ns if n in MEMORY_NS] or [ns[0], ns[-1]]
-    for curve, n in shown([(curve, n) for curve,
-                           n in jobs if n in wanted and 4 * curve.median(n) < limit], "memory"):
+    for curve, n in shown([(curve, n) for curve, n in jobs if n in wanted and 4 * curve.median(n) < limit], "memory"):
         curve.peak_bytes[n] = peak_memory(lambda curve=curve, n=n: curve.gradient(n, params))[0]
     return notes
 
 
-def affordable(found: Sequence[Curve], ns: Sequence[int], per_step: float,
-               limit: float) -> tuple[list, list[str]]:
+def affordable(found: Sequence[Curve], ns: Sequence[int], per_step: float, limit: float) -> tuple[list, list[str]]:
     """The (curve, n) to measure, and notes on what would take longer than `limit` seconds."""
-    jobs, notes = [], []
-    for curve in found:
-        slow = [n for n in ns if estimate(curve, n, per_step) > limit]
-        if slow:
-            notes.append(f"{curve.name} was left out for n = {', '.join(map(str, slow))}: one "
-                         "gradient would take more than "
-                         f"{limit:g} s.")
-        jobs += [(curve, n) for n in ns if n not in slow]
-    return jobs, notes
+    slow = {curve.name: [n for n in ns if estimate(curve, n, per_step) > limit] for curve in found}
+    return ([(curve, n) for curve in found for n in ns if n not in slow[curve.name]],
+            [f"{name} was left out for n = {', '.join(map(str, late))}: one gradient would take more than {limit:g} s."
+             for name, late in slow.items() if late])
 
 
 def agree(jobs: Sequence[tuple[Curve, int]], first: Curve, params: Any) -> None:
@@ -162,25 +150,21 @@ def agree(jobs: Sequence[tuple[Curve, int]], first: Curve, params: Any) -> None:
             kept[n] = grads
         elif (curve.coupled, n) in truths:
             curve.gradient_error[n] = relative_error(grads, truths[curve.coupled, n])
-    first.gradient_error |= {n: relative_error(grads, truths[True, n]) for n,
-                             grads in kept.items() if (True, n) in truths}
+    first.gradient_error |= {n: relative_error(grads, truths[True, n]) for n, grads in kept.items() if (True, n) in truths}
 
 
 def unit(curve: Curve, params: Any) -> float:
     """Seconds of one step forward, roughly."""
-    run = lambda: objective(100)(params, replace(curve.solve, gradient=None))
-    run()
-    start = time.perf_counter()
-    run()
+    for _ in range(2):                              # the first time more is done
+        start = time.perf_counter()
+        objective(100)(params, replace(curve.solve, gradient=None))
     return (time.perf_counter() - start) / 100
 
 
 def estimate(curve: Curve, n: int, per_step: float) -> float:
     """Seconds of one gradient: a step on a tape and back is worth about five plain ones."""
-    steps = 5.0 * n
-    if curve.checkpoints is not None:
-        steps += minimal_advances(n, curve.checkpoints)
-    return steps * per_step * (1.0 if curve.coupled else 0.5)
+    again = 0 if curve.checkpoints is None else minimal_advances(n, curve.checkpoints)
+    return (5.0 * n + again) * per_step * (1.0 if curve.coupled else 0.5)
 
 
 def slope_start(ns: Iterable[int]) -> int:
@@ -191,14 +175,11 @@ def slope_start(ns: Iterable[int]) -> int:
 
 
 def slope(seconds: dict[int, float]) -> float | None:
-    """The exponent p of seconds ~ n^p by least squares in logarithms; None from fewer than two
-    points."""
-    if len(seconds) < 2:
-        return None
-    return float(np.polyfit(np.log(list(seconds)), np.log(list(seconds.values())), 1)[0])
+    """The exponent p of seconds ~ n^p; None from fewer than two points."""
+    return None if len(seconds) < 2 else observed_order(list(seconds), list(seconds.values()))
 
 
-# Judging ------------------------------------------------------------------------------------------
+# Judging --------------------------------------------------------------------------------------------------------------------------
 Verdict = tuple[str, bool, str]              # a claim, does it hold, the figures
 
 
@@ -212,8 +193,8 @@ def verdicts(found: Sequence[Curve]) -> list[Verdict]:
 def faster(found: Sequence[Curve], timed: bool) -> list[Verdict]:
     """Reversible against Checkpointed(c) for c up to sqrt(n), on the same method and backend."""
     first = found[0]
-    rivals = [(curve, n) for curve in found[1:] if curve.coupled and curve.checkpoints is not None
-              and curve.backend == first.backend
+    rivals = [(curve, n) for curve in found[1:]
+              if curve.coupled and curve.checkpoints is not None and curve.backend == first.backend
               for n in curve.seconds if n in first.seconds and curve.checkpoints ** 2 <= n]
     if not rivals:
         return []
@@ -221,10 +202,8 @@ def faster(found: Sequence[Curve], timed: bool) -> list[Verdict]:
     lost = [f"{name} at n = {n} (x{x:.2f})" for (name, n), x in ratios.items() if x <= 1]
     (name, n), least = min(ratios.items(), key=lambda item: item[1])
     off = max(abs(curve.loss[n] - first.loss[n]) / abs(first.loss[n]) for curve, n in rivals)
-    speed = ("Reversible is faster than Checkpointed(c) on the same method, for every c up to "
-             "sqrt(n)", not lost,
-             f"slower than {', '.join(lost)}" if lost
-             else f"at least x{least:.2f} (against {name} at n = {n})")
+    speed = ("Reversible is faster than Checkpointed(c) on the same method, for every c up to sqrt(n)", not lost,
+             f"slower than {', '.join(lost)}" if lost else f"at least x{least:.2f} (against {name} at n = {n})")
     # The forward solves are the same operations, so their losses are the same bits.
     return [speed] * timed + [("at equal loss", off == 0, f"largest relative difference {off:.1e}")]
 
@@ -235,67 +214,51 @@ def flat(first: Curve) -> list[Verdict]:
         return []
     few, many = min(first.peak_bytes), max(first.peak_bytes)
     least, most = first.peak_bytes[few], first.peak_bytes[many]
-    growth = (most - least - 8 * GRIDS * (many - few)) / least
     return [(f"with flat memory from n = {few} to {many}, beyond {GRIDS} numbers of 8 bytes a step",
-             growth < FLAT,
-             f"{tables.size(least)} to {tables.size(most)}, {(most - least) / (many - few):.1f} "
-             "bytes a step")]
+             (most - least - 8 * GRIDS * (many - few)) / least < FLAT,
+             f"{tables.size(least)} to {tables.size(most)}, {(most - least) / (many - few):.1f} bytes a step")]
 
 
 def linear(first: Curve) -> list[Verdict]:
     """The time of Reversible."""
     if first.slope is None:
         return []
-    return [(f"Reversible's time grows as n^p with p within {SLOPE} of 1 from n = "
-             f"{slope_start(first.seconds)} up",
+    return [(f"Reversible's time grows as n^p with p within {SLOPE} of 1 from n = {slope_start(first.seconds)} up",
              abs(first.slope - 1) <= SLOPE, f"p = {first.slope:.3f}")]
 
 
 def against_base(found: Sequence[Curve]) -> str:
-    """Where checkpointing the base method, which need not be reversible, is the faster way; a
-    sentence."""
+    """Where checkpointing the base method, which need not be reversible, is the faster way; a sentence."""
     first = found[0]
     n = 1000 if 1000 in first.seconds else max(first.seconds)
-    quicker = [f"c = {curve.checkpoints} (x{curve.median(n) / first.median(n):.2f} of the time)"
-               for curve in found
-               if not curve.coupled and curve.checkpoints is not None and n in curve.seconds
-               and curve.median(n) < first.median(n)]
-    return ("Not the same method: Checkpointed(c) on the plain midpoint base, with half the "
-            f"evaluations a step, at n = {n} is "
-            + (f"faster than Reversible for {', '.join(quicker)}." if quicker
-               else "slower than Reversible for every c."))
+    over = {curve.checkpoints: curve.median(n) / first.median(n) for curve in found
+            if not curve.coupled and curve.checkpoints is not None and n in curve.seconds}
+    quicker = ", ".join(f"c = {c} (x{x:.2f} of the time)" for c, x in over.items() if x < 1)
+    return (f"Not the same method: Checkpointed(c) on the plain midpoint base, with half the evaluations a step, at n = {n} is "
+            + (f"faster than Reversible for {quicker}." if quicker else "slower than Reversible for every c."))
 
 
-# The report ---------------------------------------------------------------------------------------
-def rendered(rows: Sequence[Curve]) -> list[str]:
-    """One line a curve: times, and what else there is; the backend where it is not one for all."""
-    first = rows[0]
-    last = max(first.seconds)
-    at = 1000 if 1000 in first.seconds else last
-    ns = [m for m in (100, 1000) if m in first.seconds and m != last] + [last]
-    memory = sorted({*sorted(first.peak_bytes)[:1], *sorted(first.peak_bytes)[-1:]})
-    alike = len({curve.backend for curve in rows}) == 1
-    time_at = lambda m: lambda c: tables.seconds(c.median(m)) if m in c.seconds else "-"
-    size_at = lambda m: lambda c: tables.size(c.peak_bytes[m]) if m in c.peak_bytes else "-"
-    over = lambda c: f"{c.median(at) / first.median(at):.2f}" if at in c.seconds else "-"
-    return [tables.columns(rows, (
-        ("gradient\nmode", lambda c: c.name),
-        *((f"time\nn = {m}", time_at(m)) for m in ns),
-        ("over re-\nversible", over),
-        ("slope\nof time", lambda c: "-" if c.slope is None else f"{c.slope:.2f}"),
-        *((f"memory\nn = {m}", size_at(m)) for m in memory),
-        ("gradient\nerror", lambda c: tables.small(c.gradient_error.get(at))),
-        ("\nbackend", lambda c: "-" if alike else c.backend)))]
+def judge(found: Sequence[Curve], repeats: int, report: Report) -> None:
+    """Verdicts, as notes and for the JSON file."""
+    if not found or found[0].solve.gradient != Reversible():
+        return
+    judged = verdicts(found)
+    report.more["verdicts"] = [{"claim": claim, "holds": holds, "figures": figures} for claim, holds, figures in judged]
+    report.notes += [f"{'holds' if holds else 'DOES NOT HOLD'}: {claim}: {figures}." for claim, holds, figures in judged]
+    if repeats < JUDGED:
+        report.notes.append(f"No verdict about times from fewer than {JUDGED} repetitions.")
+    report.notes.append(against_base(found))
+    if elsewhere := [curve.name for curve in found if curve.backend != found[0].backend]:
+        report.notes.append(f"Not on {found[0].backend}, and so no part of the claims: {', '.join(elsewhere)}.")
 
 
+# The command ----------------------------------------------------------------------------------------------------------------------
 def add_options(parser: Any) -> None:
-    parser.add_argument("--most", type=whole(1), default=NS[-1], metavar="N",
-                        help=f"leave out more steps; default {NS[-1]}")
+    parser.add_argument("--most", type=whole(1), default=NS[-1], metavar="N", help=f"leave out more steps; default {NS[-1]}")
     parser.add_argument("--repeats", type=whole(1), default=JUDGED, metavar="R",
                         help=f"of each timing, the median counts; default {JUDGED}")
     parser.add_argument("--limit", type=float, default=LIMIT, metavar="S",
-                        help="leave out what takes more seconds for one gradient; default "
-                             f"{LIMIT:g}")
+                        help=f"leave out what takes more seconds for one gradient; default {LIMIT:g}")
     parser.add_argument("--seed", type=whole(0), default=0, help="of the parameters; default 0")
     backends.add_options(parser)
 
@@ -303,8 +266,7 @@ def add_options(parser: Any) -> None:
 def plan(args: Namespace) -> Plan:
     ns = [n for n in NS if n <= args.most]
     if len(ns) < 2 or not args.limit > 0:
-        raise UserError(f"--most {args.most} --limit {args.limit:g}: at least 200 steps and more "
-                        "than 0 seconds are needed")
+        raise UserError(f"--most {args.most} --limit {args.limit:g}: at least 200 steps and more than 0 seconds are needed")
     solver = backends.chosen(args, "eager")
     found = curves(solver)
     measured = lambda: [curve for curve in found if any(curve.seconds.values())]
@@ -315,35 +277,33 @@ def plan(args: Namespace) -> Plan:
         finally:
             for curve in measured():
                 curve.seconds = {n: seconds for n, seconds in curve.seconds.items() if seconds}
-                report.rows.append({"name": curve.name, "method": repr(curve.solve.method),
-                                    "backend": curve.backend,
-                                    "seconds": curve.seconds, "loss": curve.loss,
-                                    "gradient_error": curve.gradient_error,
-                                    "peak_bytes": curve.peak_bytes, "slope": curve.slope})
+                report.rows.append(curve.row())
             judge(measured(), args.repeats, report)
 
-    return Plan(["complexity: MLP 1-10-1 (tanh), midpoint and Coupled midpoint (lam = 0.999), "
-                 "float64",
+    return Plan(["complexity: MLP 1-10-1 (tanh), midpoint and Coupled midpoint (lam = 0.999), float64",
                  f"steps of {H}, loss y(t_n)^2, n = {', '.join(map(str, ns))}",
                  f"median of {args.repeats}, interleaved; backend: {solver}"],
-                work, lambda report: rendered(measured()), lambda report: picture(measured()),
-                {"h": H}, PUBLISHED)
+                work, lambda report: rendered(measured()), lambda report: picture(measured()), {"h": H}, PUBLISHED)
 
 
-def judge(found: Sequence[Curve], repeats: int, report: Report) -> None:
-    """Verdicts, as notes and for the JSON file."""
-    if not found or found[0].solve.gradient != Reversible():
-        return
-    judged = verdicts(found)
-    report.more["verdicts"] = [{"claim": c, "holds": h, "figures": f} for c, h, f in judged]
-    report.notes += [f"{'holds' if holds else 'DOES NOT HOLD'}: {claim}: {figures}." for claim,
-                     holds, figures in judged]
-    if repeats < JUDGED:
-        report.notes.append(f"No verdict about times from fewer than {JUDGED} repetitions.")
-    report.notes.append(against_base(found))
-    if elsewhere := [curve.name for curve in found if curve.backend != found[0].backend]:
-        report.notes.append(f"Not on {found[0].backend}, and so no part of the claims: "
-                            f"{', '.join(elsewhere)}.")
+def rendered(rows: Sequence[Curve]) -> list[str]:
+    """One line a curve: times, and what else there is; the backend where it is not one for all."""
+    first = rows[0]
+    last = max(first.seconds)
+    at = 1000 if 1000 in first.seconds else last
+    ns = [m for m in (100, 1000) if m in first.seconds and m != last] + [last]
+    memory = sorted({*sorted(first.peak_bytes)[:1], *sorted(first.peak_bytes)[-1:]})
+    alike = len({curve.backend for curve in rows}) == 1
+    time_at = lambda m: lambda c: tables.seconds(c.median(m)) if m in c.seconds else "-"
+    size_at = lambda m: lambda c: tables.size(c.peak_bytes[m]) if m in c.peak_bytes else "-"
+    return [tables.columns(rows, (
+        ("gradient\nmode", lambda c: c.name),
+        *((f"time\nn = {m}", time_at(m)) for m in ns),
+        ("over re-\nversible", lambda c: f"{c.median(at) / first.median(at):.2f}" if at in c.seconds else "-"),
+        ("slope\nof time", lambda c: "-" if c.slope is None else f"{c.slope:.2f}"),
+        *((f"memory\nn = {m}", size_at(m)) for m in memory),
+        ("gradient\nerror", lambda c: tables.small(c.gradient_error.get(at))),
+        ("\nbackend", lambda c: "-" if alike else c.backend)))]
 
 
 def picture(found: Sequence[Curve]) -> tuple[Any, str]:
@@ -352,9 +312,8 @@ def picture(found: Sequence[Curve]) -> tuple[Any, str]:
     first = found[0]
     for curve in found:
         draw(axes, curve, curve is first)
-    for ax, title, label in ((axes[0], "time, same method", "time of a gradient, s"),
-                             (axes[1], "time, plain base", ""),
-                             (axes[2], "memory", "peak memory, KiB")):
+    for ax, title, label in zip(axes, ("time, same method", "time, plain base", "memory"),
+                                ("time of a gradient, s", "", "peak memory, KiB"), strict=True):
         ax.set(xscale="log", yscale="log", xlabel="steps n", title=title, ylabel=label)
         ax.set_xticks(*([n for n in (100, 300, 1000, 3000) if n in first.seconds],) * 2)
         ax.xaxis.minorticks_off()
@@ -364,31 +323,19 @@ def picture(found: Sequence[Curve]) -> tuple[Any, str]:
     for ax in axes:
         plotting.plain_ticks(ax.yaxis)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    slopes = "; ".join(f"{curve.name} {curve.slope:.2f}" for curve in found
-                       if curve.slope is not None)
-    return figure, ("Time of a gradient against the number of steps, for the same method and for "
-                    "its plain base, and peak "
-                    "memory: Reversible has flat memory and time in proportion to n. Slopes: "
-                    f"{slopes}.")
+    slopes = "; ".join(f"{curve.name} {curve.slope:.2f}" for curve in found if curve.slope is not None)
+    return figure, ("Time of a gradient against the number of steps, for the same method and for its plain base, and peak memory: "
+                    f"Reversible has flat memory and time in proportion to n. Slopes: {slopes}.")
 
 
 def draw(axes: Any, curve: Curve, first: bool) -> None:
-    """One curve: Reversible thick, in both panels of time; Direct black; Checkpointed the lighter
-    the more states."""
+    """One curve: Reversible thick, in both panels of time; Direct black; Checkpointed the lighter the more states."""
     from matplotlib import colormaps
     c = curve.checkpoints
-    colour: Any
-    if first:
-        label, colour = "reversible", plotting.COLOURS[1]
-    elif c is None:
-        label, colour = "direct", plotting.COLOURS[6]
-    else:
-        label = f"checkpointed, {c}"
-        colour = colormaps["viridis"](CHECKPOINTS.index(c) / len(CHECKPOINTS))
-    style = {"color": colour, "lw": 4.0 if first else 1.6, "marker": "o", "ms": 6 if first else 4,
-             "zorder": 2 + first}
+    label, colour = ("reversible", plotting.COLOURS[1]) if first else ("direct", plotting.COLOURS[6]) if c is None else (
+        f"checkpointed, {c}", colormaps["viridis"](CHECKPOINTS.index(c) / len(CHECKPOINTS)))
+    style: Any = {"color": colour, "lw": 4.0 if first else 1.6, "marker": "o", "ms": 6 if first else 4, "zorder": 2 + first}
     for ax in axes[:2] if first else axes[:1] if curve.coupled else axes[1:2]:
         ax.plot(list(curve.seconds), [curve.median(n) for n in curve.seconds], label=label, **style)
     if curve.peak_bytes and curve.coupled:
-        axes[2].plot(list(curve.peak_bytes), [size / 1024 for size in curve.peak_bytes.values()],
-                     **style)
+        axes[2].plot(list(curve.peak_bytes), [size / 1024 for size in curve.peak_bytes.values()], **style)

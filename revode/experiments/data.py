@@ -25,9 +25,7 @@ def recorded(path: str | Path, names: Sequence[str]) -> tuple[np.ndarray, np.nda
     Raises ValueError, which says what is expected, for a file of another kind; OSError where it
     cannot be read.
     """
-    expected = (f"expected a text file with a first line '% {' '.join(names)}' and then rows of "
-                "numbers: trial, t, "
-                f"{', '.join(names)}")
+    expected = f"expected a text file with a first line '% {' '.join(names)}' and then rows of numbers: trial, t, {', '.join(names)}"
     try:
         lines = Path(path).read_text().splitlines()
     except UnicodeDecodeError:
@@ -57,10 +55,8 @@ def recorded(path: str | Path, names: Sequence[str]) -> tuple[np.ndarray, np.nda
     return t, table[:, 2:]
 
 
-def simulated(field: Callable, y0: Sequence[float], ts: np.ndarray, noise: Any, seed: int = 0,
-              fine: float = 0.002) -> np.ndarray:
-    """The true trajectory with normal noise of these standard deviations on every value, the first
-    included: (n, d)."""
+def simulated(field: Callable, y0: Sequence[float], ts: np.ndarray, noise: Any, seed: int = 0, fine: float = 0.002) -> np.ndarray:
+    """The true trajectory with normal noise of these standard deviations on every value, the first included: (n, d)."""
     ys = trajectory(field, np.array(y0), ts, fine)
     return ys + noise * np.random.default_rng(seed).standard_normal(ys.shape)
 
@@ -73,9 +69,8 @@ def trajectory(field: Callable, y0: np.ndarray, ts: np.ndarray, fine: float = 0.
     return solve(field, y0, grid, method=RungeKutta("dopri5"), save=slice(0, None, parts)).ys
 
 
-def observed(path: str | None, names: Sequence[str], ts: np.ndarray, simulation: Callable,
-             y0: Sequence[float], *,
-             rate: float, noise: Sequence[float]) -> tuple[np.ndarray, str]:
+def observed(path: str | None, names: Sequence[str], ts: np.ndarray, simulation: Callable, y0: Sequence[float], *, rate: float,
+             noise: Sequence[float]) -> tuple[np.ndarray, str]:
     """The components at the times ts, by linear interpolation, and where they come from, in words.
 
     path: a recorded file; None samples the simulation, rate times per unit of time.
@@ -85,16 +80,13 @@ def observed(path: str | None, names: Sequence[str], ts: np.ndarray, simulation:
         t = np.arange(round(ts[-1] * rate) + 1) / rate
         values = simulated(simulation, y0, t, np.array(noise))
         spread = ", ".join(f"{name} {sd:g}" for name, sd in zip(names, noise, strict=True))
-        words = (f"data: simulated at {rate:g} Hz with normal noise (standard deviations: "
-                 f"{spread}; data seed 0)")
+        words = f"data: simulated at {rate:g} Hz with normal noise (standard deviations: {spread}; data seed 0)"
     else:
         t, values = recorded(path, names)
         words = f"data: recorded, {path}"
-    # The clock of a recording is rounded, so its last time may be short of the end by a fraction of
-    # an interval.
+    # The clock of a recording is rounded, so its last time may be short of the end by a fraction of an interval.
     if t[-1] < ts[-1] * (1 - 1e-3):
-        raise ValueError(f"{path} ends {t[-1]:.4g} after its start, but the experiment needs "
-                         f"{ts[-1]:.4g}")
+        raise ValueError(f"{path} ends {t[-1]:.4g} after its start, but the experiment needs {ts[-1]:.4g}")
     return np.stack([np.interp(ts, t, column) for column in values.T], axis=-1), words
 
 

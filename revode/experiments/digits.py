@@ -22,8 +22,9 @@ from ..engine import value_and_grad
 from ..equilibrium import Anderson, Implicit, Phantom, RevDEQ, fixed_point
 from ..gradients import Direct, Reversible
 from . import equilibria
-from .backends import UserError, cannot_read, whole
+from .backends import UserError, cannot_read
 from .equilibria import Model, rate
+from .options import whole
 from .runner import Plan, Report
 from .training import Experiment, Run
 

@@ -5,7 +5,7 @@ A model is named by how its hidden state is found; it stands in a Run where othe
 from __future__ import annotations
 
 import math
-from argparse import ArgumentTypeError, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from time import process_time
@@ -15,9 +15,9 @@ import numpy as np
 
 from .. import plotting
 from ..engine import tree
-from . import tables
-from .backends import add_certify, whole
+from . import options, tables
 from .measuring import certificate
+from .options import whole
 from .runner import Plan, Report
 from .training import Experiment, Run, spread, train_all
 
@@ -44,22 +44,12 @@ def size(params: Any) -> int:
 
 
 # the command ----------------------------------------------------------------------------------------------------------------------
-def duration(text: str) -> float:
-    try:
-        minutes = float(text)
-    except ValueError:
-        minutes = 0.0
-    if not 0.0 < minutes < math.inf:
-        raise ArgumentTypeError(f"{text!r} is no number of minutes")
-    return minutes
-
-
 def add_options(parser: Any, names: Sequence[str], iterations: int) -> None:
     parser.add_argument("--models", nargs="+", choices=names, metavar="M", help=f"of {', '.join(names)}")
     parser.add_argument("--seeds", type=whole(0), nargs="+", default=[0], metavar="S", help="train once for each; default 0")
     parser.add_argument("--iterations", type=whole(1), default=iterations, metavar="N", help=f"of each model; default {iterations}")
-    parser.add_argument("--minutes", type=duration, metavar="M", help="of processor time for each model, instead of iterations")
-    add_certify(parser)
+    parser.add_argument("--minutes", type=options.minutes, metavar="M", help="of processor time for each model, instead of iterations")
+    options.certify(parser)
 
 
 def plan(args: Namespace, runs: dict[str, Run], score: Callable[[Run], dict], shown: Sequence[tables.Column], mean: tuple[str, str],
@@ -85,7 +75,7 @@ def plan(args: Namespace, runs: dict[str, Run], score: Callable[[Run], dict], sh
 def row_of(run: Run, notes: list[str]) -> dict:
     model, trip = run.solve, run.stats.roundtrip
     return {"name": run.name, "model": model.name, "seed": run.seed, "parameters": size(run.params), "layers": model.layers,
-            "evaluations": model.evaluations, "steps": run.done, "seconds": sum(run.seconds),
+            "evaluations": model.evaluations, "steps": run.done, "seconds": run.spent,
             "states": run.stats.peak_states or None, "roundtrip": trip and trip.absolute,
             "certificate": certificate(run, run.params, notes, "gradient of a batch")}
 
@@ -93,8 +83,8 @@ def row_of(run: Run, notes: list[str]) -> dict:
 def columns(*scores: tables.Column) -> list[tables.Column]:
     number = lambda key, form: lambda row: "-" if row[key] is None or row[key] != row[key] else format(row[key], form)
     return [("model", lambda row: row["name"]),
-            ("parameters", number("parameters", ",")),
-            ("evaluations\nof a layer", number("evaluations", "d")),
+            ("param-\neters", number("parameters", ",")),
+            ("calls of\na layer", number("evaluations", "d")),
             ("steps", number("steps", ",")),
             ("time", lambda row: tables.seconds(row["seconds"])),
             ("states\nheld", number("states", "d")),
@@ -113,7 +103,7 @@ def curves(report: Report, ylabel: str) -> tuple[Any, str]:
         at = np.arange(len(smooth)) + window
         style = {"color": plotting.COLOURS[i % len(plotting.COLOURS)], "lw": 1.5, "ls": "-" if i < len(plotting.COLOURS) else "--"}
         axes[0].plot(at, smooth, label=run.name, **style)
-        axes[1].plot(at * sum(run.seconds) / run.done, smooth, **style)
+        axes[1].plot(at * run.spent / run.done, smooth, **style)
     axes[0].set(xlabel="step", ylabel=ylabel, title="training", xscale="log")
     axes[1].set(xlabel="processor time, s", title="the same against time", xscale="log")
     for ax in axes:

@@ -22,6 +22,9 @@ from ..engine import tree
 from ..export import export_c
 from . import EXPERIMENTS
 from .backends import UserError
+from .options import defaults
+
+plan = None          # there is no report; main does it all
 
 
 class Asked(Exception):
@@ -29,21 +32,18 @@ class Asked(Exception):
 
 
 def add_options(sub: Any) -> None:
-    sub.add_argument("--params", metavar="IN.npz", required=True,
-                     help="what `revode train --save` wrote")
+    sub.add_argument("--params", metavar="IN.npz", required=True, help="what `revode train --save` wrote")
     sub.add_argument("--output", metavar="OUT.c", required=True, help="the file to write")
-    sub.add_argument("--arguments", action="store_true",
-                     help="parameters as an argument of the functions")
+    sub.add_argument("--arguments", action="store_true", help="parameters as an argument of the functions")
     sub.add_argument("--no-gradient", action="store_true", help="the forward solve alone")
 
 
 def main(args: Namespace) -> int:
     """Run the command; returns the exit status."""
     module = EXPERIMENTS[args.experiment]
-    options = {name: getattr(args, name) for name in module.OPTIONS if name != "method"}
     try:
         params = load(args.params)
-        made = module.experiment(**options)
+        made = module.experiment(**{name: getattr(args, name) for name in defaults(module)})
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from None
     e = made[0] if isinstance(made, list) else made
@@ -53,12 +53,11 @@ def main(args: Namespace) -> int:
                         f"these options has {tree.describe(wanted)}")
     field, y0, ts, params, more = asked(e, params)
     if e.adaptive or set(more) & {"noise", "diffusion", "control", "controller"}:
-        raise UserError(f"{args.experiment} has noise, a control or adaptive steps; what is "
-                        "exported is an ordinary equation on a given grid")
+        raise UserError(f"{args.experiment} has noise, a control or adaptive steps; what is exported is an ordinary equation on a "
+                        "given grid")
     try:
-        export_c(field, y0, ts, params, method=vars(args).get("method") or e.method,
-                 path=args.output, save=more.get("save"), gradient=not args.no_gradient,
-                 constants=not args.arguments)
+        export_c(field, y0, ts, params, method=e.method, path=args.output, save=more.get("save"),
+                 gradient=not args.no_gradient, constants=not args.arguments)
     except (ValueError, TypeError, OSError) as error:
         raise UserError(str(error)) from None
     print(f"wrote {args.output} and {Path(args.output).with_suffix('.h')}")

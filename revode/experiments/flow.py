@@ -20,13 +20,11 @@ from ..methods import Coupled
 from .training import Experiment, Run
 
 LEARNING_RATE, WIDTH = 0.02, 32
-OPTIONS = {"points": 256, "steps": 10, "method": None, "seed": 0}
 BOX = (-2.2, 2.2)                        # of the picture, along both axes
 
 
 def moons(rng: np.random.Generator, points: int) -> np.ndarray:
-    """Two half circles of radius 1 that reach into each other, with noise of deviation 0.08, around
-    0; (points, 2)."""
+    """Two half circles of radius 1 that reach into each other, with noise of deviation 0.08, around 0; (points, 2)."""
     angle, side = np.pi * rng.uniform(size=points), np.where(np.arange(points) % 2, -1.0, 1.0)
     x = np.stack([side * np.cos(angle) - 0.5 * side, side * np.sin(angle) - 0.25 * side], -1)
     return x + 0.08 * rng.standard_normal((points, 2))
@@ -39,8 +37,7 @@ def velocity(t: Any, x: Any, params: Any) -> Any:
 def field(t: Any, state: Any, params: Any) -> Any:
     """(f, -trace of df/dx) at {"x", "l"}."""
     value, pull = vjp(lambda x: velocity(t, x, params), state["x"])
-    trace = sum(pull(np.broadcast_to(unit, value.shape))[0][..., i] for i,
-                unit in enumerate(np.eye(2)))
+    trace = sum(pull(np.broadcast_to(unit, value.shape))[0][..., i] for i, unit in enumerate(np.eye(2)))
     return {"x": value, "l": -trace}
 
 
@@ -59,10 +56,13 @@ def train(run: Run) -> None:
         run.record(value, sol, params, state)
 
 
-def experiment(points: int = 256, steps: int = 10, seed: int = 0) -> Experiment:
+def experiment(points: int = 256, steps: int = 10, method: Any = None, seed: int = 0) -> Experiment:
     """The experiment with this many points of the data, and equal steps from t = 0 to 1."""
     data, fresh = (moons(np.random.default_rng([seed, i]), points) for i in (1, 2))
     ts = np.linspace(0.0, 1.0, steps + 1)
+
+    def start(seed: int) -> Any:
+        return nn.mlp_init(np.random.default_rng(seed), (3, WIDTH, 2))
 
     def loss(params: Any, solve: Any, x: np.ndarray = data) -> tuple:
         logs, sol = log_density(x, params, ts, solve)
@@ -76,29 +76,22 @@ def experiment(points: int = 256, steps: int = 10, seed: int = 0) -> Experiment:
 
     def findings(params: Any, start: Any, solve: Any) -> dict:
         area = (BOX[1] - BOX[0]) ** 2
-        return {name: {"nats a point, training": float(loss(at, solve)[0]),
-                       "nats a point, fresh": float(loss(at, solve, fresh)[0]),
-                       "sum of the density, over the box":
-                           area * float(density(at, solve, 64).mean())}
+        return {name: {"nats a point, training": float(loss(at, solve)[0]), "nats a point, fresh": float(loss(at, solve, fresh)[0]),
+                       "sum of the density, over the box": area * float(density(at, solve, 64).mean())}
                 for name, at in (("before", start), ("after", params))}
 
     def draw(axes: Any, params: Any, start: Any, solve: Any, n: int, label: str) -> None:
         axes[0].plot(*data.T, ".", ms=4, color="#333333")
         axes[0].set(title="data", xlabel="x", ylabel="y", xlim=BOX, ylim=BOX, aspect="equal")
-        shown = axes[1].imshow(density(params, solve, 120), origin="lower", extent=(*BOX, *BOX),
-                               cmap="magma")
+        shown = axes[1].imshow(density(params, solve, 120), origin="lower", extent=(*BOX, *BOX), cmap="magma")
         axes[1].set(title="learnt density", xlabel="x")
-        axes[1].get_figure().colorbar(shown, ax=axes[1], shrink=0.75,
-                                      label="probability a unit of area")
+        axes[1].get_figure().colorbar(shown, ax=axes[1], shrink=0.75, label="probability a unit of area")
 
     return Experiment(
         name="flow",
         title=f"two moons, {points} points; x' = f(t, x), MLP 3-{WIDTH}-2 (tanh), exact trace",
         words=(f"{steps} steps, float64; Adam, learning rate {LEARNING_RATE}, full batch",
-               "loss: negative log-likelihood, nats a point; 'fresh': points that were not trained "
-               "on"),
-        loss=loss, train=train,
-        start=lambda seed: nn.mlp_init(np.random.default_rng(seed), (3, WIDTH, 2)),
-        method=Coupled("midpoint", lam=0.99), iterations=300, findings=findings, draw=draw,
-        panels=2,
+               "loss: negative log-likelihood, nats a point; 'fresh': points that were not trained on"),
+        loss=loss, train=train, start=start, method=method or Coupled("midpoint", lam=0.99), iterations=300,
+        findings=findings, draw=draw, panels=2,
         shows="Points of two moons, and the learnt density over the same square.")

@@ -28,8 +28,9 @@ from ..gradients import Reversible
 from ..methods import EES, EES25, EES27, Coupled, NearReversible, ReversibleHeun, RungeKutta
 from ..paths import BrownianTree
 from . import backends, tables
-from .backends import Solver, whole
+from .backends import Solver
 from .measuring import against_direct
+from .options import whole
 from .runner import Plan, Report, counting, shown
 
 D, FASTEST, SIGMA, FINEST = 25, 20.0, 0.1, 960
@@ -50,13 +51,11 @@ METHODS: dict[str, tuple[Callable[[float], Any], int]] = {
 
 
 def add_options(parser: Any) -> None:
-    parser.add_argument("--seed", type=whole(0), default=0,
-                        help="of the problem and of its noise; default 0")
+    parser.add_argument("--seed", type=whole(0), default=0, help="of the problem and of its noise; default 0")
     parser.add_argument("--batch", type=whole(1), default=16, metavar="B", help="paths; default 16")
     parser.add_argument("--steps", type=whole(1), nargs="+", default=list(STEPS), metavar="N",
                         help=f"numbers of steps to T = 1; default {' '.join(map(str, STEPS))}")
-    parser.add_argument("--threshold", type=float, default=THRESHOLD,
-                        help=f"relative error of a survivor; default {THRESHOLD}")
+    parser.add_argument("--threshold", type=float, default=THRESHOLD, help=f"relative error of a survivor; default {THRESHOLD}")
     backends.add_options(parser)
 
 
@@ -78,8 +77,7 @@ def problem(seed: int, batch: int) -> tuple[dict, np.ndarray]:
 
 
 def at_end(n: int, seed: int) -> Callable:
-    """(params, solve) -> (mean(Y(T)^2), Solution), with the Brownian path of this seed and n
-    steps."""
+    """(params, solve) -> (mean(Y(T)^2), Solution), with the Brownian path of this seed and n steps."""
     ts, noise = np.linspace(0.0, 1.0, n + 1), BrownianTree(seed, 0.0, 1.0, tol=1.0 / FINEST)
 
     def loss(params: Any, solve: Any) -> tuple:
@@ -89,30 +87,24 @@ def at_end(n: int, seed: int) -> Callable:
     return loss
 
 
-def cell(name: str, n: int, params: dict, reference: np.ndarray, seed: int, threshold: float,
-         solver: Solver) -> dict:
+def cell(name: str, n: int, params: dict, reference: np.ndarray, seed: int, threshold: float, solver: Solver) -> dict:
     """What one method does with n steps."""
     make, evaluations = METHODS[name]
     loss, solve = at_end(n, seed), replace(solver, method=make(1.0 / n))
-    row: dict[str, Any] = {"method": name, "steps": n, "evaluations": evaluations * n,
-                           "error": None,
-                           "gradient_error": None, "gradient_error_resync": None, "flagged": None,
-                           "flagged_resync": None}
+    row: dict[str, Any] = {"method": name, "steps": n, "evaluations": evaluations * n, "error": None, "gradient_error": None,
+                           "gradient_error_resync": None, "flagged": None, "flagged_resync": None}
     with counting({}) as warned:
         try:
             with np.errstate(over="ignore", invalid="ignore"):
                 sol = loss(params, solve)[1]
-                row["error"] = float(np.sqrt(np.mean((sol.y1 - reference) ** 2)
-                                             / np.mean(reference ** 2)))
+                row["error"] = float(np.sqrt(np.mean((sol.y1 - reference) ** 2) / np.mean(reference ** 2)))
                 row["backend"] = sol.stats.backend
         except FloatingPointError:
             pass
-    # the two copies of the solution, a warning of the forward solve
-    row["parted"] = bool(warned)
-    error = row["error"]
-    row["survives"] = error is not None and error <= threshold
-    lost = error is None or not error < 1e6
-    row["verdict"] = "survives" if row["survives"] else "overflow" if lost else "wrong"
+    row["parted"] = bool(warned)             # the two copies of the solution, a warning of the forward solve
+    error = np.inf if row["error"] is None else row["error"]
+    row["survives"] = error <= threshold
+    row["verdict"] = "survives" if row["survives"] else "wrong" if error < 1e6 else "overflow"
     if row["survives"] and type(solve.method) is not RungeKutta:
         for key, mode in (("", Reversible()), ("_resync", Reversible(resync=RESYNC))):
             check = against_direct(loss, params, replace(solve, gradient=mode))
@@ -131,29 +123,23 @@ def plan(args: Namespace) -> Plan:
             report.rows.append(cell(name, n, params, reference, args.seed, args.threshold, solver))
         ran = sorted({row["backend"] for row in report.rows if "backend" in row})
         report.notes += [
-            "'wrong', 'parted', 'overflow': no survivor. overflow: not finite, or more than 1e6 "
-            "times too large; parted: "
-            "the solve warned that the two copies of the solution differ.",
-            "Gradient errors are of survivors, against Direct with the same steps and noise; "
-            f"resync={RESYNC} keeps every "
-            f"{RESYNC}nd state. !: the reverse sweep warned that it did not find its way back.",
-            "Linear theory: y' = -20 y without noise (at the step shown). Evaluations: of the "
-            "forward solve at that step.",
+            "'wrong', 'parted', 'overflow': no survivor. overflow: not finite, or more than 1e6 times too large; parted: the solve "
+            "warned that the two copies of the solution differ.",
+            f"Gradient errors are of survivors, against Direct with the same steps and noise; resync={RESYNC} keeps every {RESYNC}nd "
+            "state. !: the reverse sweep warned that it did not find its way back.",
+            "Linear theory: y' = -20 y without noise (at the step shown). Evaluations: of the forward solve at that step.",
             f"Solves ran on {' and '.join(ran)}."]
 
-    return Plan([f"gbm: dY = A Y dt + {SIGMA} Y o dW in {D} dimensions, spectrum [-{FASTEST:g}, "
-                 "0], T = 1",
+    return Plan([f"gbm: dY = A Y dt + {SIGMA} Y o dW in {D} dimensions, spectrum [-{FASTEST:g}, 0], T = 1",
                  f"{args.batch} paths, seed {args.seed}; loss mean(Y(T)^2)",
-                 f"survivors: finite, and within {args.threshold:g} of the reference (Heun, "
-                 f"{FINEST} steps, the same noise)",
+                 f"survivors: finite, and within {args.threshold:g} of the reference (Heun, {FINEST} steps, the same noise)",
                  f"backend: {solver}; --backend changes it"],
                 work, lambda report: rendered(by_name(report.rows), args.steps),
                 lambda report: picture(by_name(report.rows), args.steps, args.threshold))
 
 
 def by_name(rows: list[dict]) -> dict[str, list[dict]]:
-    return {name: mine for name in METHODS
-            if (mine := [row for row in rows if row["method"] == name])}
+    return {name: mine for name in METHODS if (mine := [row for row in rows if row["method"] == name])}
 
 
 def verdict(row: dict) -> str:
@@ -172,19 +158,14 @@ def rendered(found: dict[str, list[dict]], steps: list[int]) -> list[str]:
     """Who survives, how good the gradients of the survivors are, and the largest steps."""
     heads = [f"h = 1/{n}" for n in steps]
     line = lambda name, mine, say: [name, *map(say, mine), *["-"] * (len(steps) - len(mine))]
-    checked = [(name, mine) for name,
-               mine in found.items() if any(row["gradient_error"] is not None for row in mine)]
-    made = [tables.table(("relative error at T", *heads),
-                         [line(*item, verdict) for item in found.items()])]
+    checked = [(name, mine) for name, mine in found.items() if any(row["gradient_error"] is not None for row in mine)]
+    made = [tables.table(("relative error at T", *heads), [line(*item, verdict) for item in found.items()])]
     for key, title in ("", "gradient error"), ("_resync", f"gradient error, resync={RESYNC}"):
         if checked:
-            made.append(tables.table((title, *heads),
-                                     [line(*item, lambda row, key=key: gradient(row, key))
-                                      for item in checked]))
-    return [*made, tables.table(("method", "largest h\nthat survives",
-                                 "largest h by\nlinear theory", "evaluations\nto T",
-                                 "way back", f"way back\nresync={RESYNC}"),
-                                [largest(*item) for item in found.items()])]
+            made.append(tables.table((title, *heads), [line(*item, lambda row, key=key: gradient(row, key)) for item in checked]))
+    heads = ["method", "largest h\nthat survives", "largest h by\nlinear theory", "evaluations\nto T", "way back",
+             f"way back\nresync={RESYNC}"]
+    return [*made, tables.table(heads, [largest(*item) for item in found.items()])]
 
 
 def largest(name: str, mine: list[dict]) -> list[str]:
@@ -194,13 +175,11 @@ def largest(name: str, mine: list[dict]) -> list[str]:
     if best is None:
         return [name, "none", theory, "-", "-", "-"]
     say = {None: "-", True: "lost: warned", False: "found"}
-    return [name, f"1/{best['steps']}", theory, str(best["evaluations"]), say[best["flagged"]],
-            say[best["flagged_resync"]]]
+    return [name, f"1/{best['steps']}", theory, str(best["evaluations"]), say[best["flagged"]], say[best["flagged_resync"]]]
 
 
 def picture(found: dict[str, list[dict]], steps: list[int], threshold: float) -> tuple[Any, str]:
-    """Three grids, methods by steps: the error at T, and the gradient error of survivors without
-    and with resync."""
+    """Three grids, methods by steps: the error at T, and the gradient error of survivors without and with resync."""
     figure, axes = plotting.canvas(3, width=6.2, height=5.2)
     for ax, key, title in ((axes[0], "error", f"error at T (survives: below {threshold:g})"),
                            (axes[1], "gradient_error", "gradient error of survivors"),
@@ -210,10 +189,7 @@ def picture(found: dict[str, list[dict]], steps: list[int], threshold: float) ->
             for j, row in enumerate(mine):
                 none = np.inf if key == "error" else np.nan          # overflow; no survivor
                 values[i, j] = none if row[key] is None else row[key]
-        plotting.grid(ax, values, list(found) if key == "error" else [""] * len(found),
-                      [f"1/{n}" for n in steps], threshold)
+        plotting.grid(ax, values, list(found) if key == "error" else [""] * len(found), [f"1/{n}" for n in steps], threshold)
         ax.set(title=title, xlabel="step h")
-    return figure, ("Grids of methods by steps. Left: which method survives which step; EES(2,11) "
-                    "alone survives h = 1/4. "
-                    "Right: errors of the survivors' gradients against Direct, which resync brings "
-                    "down.")
+    return figure, ("Grids of methods by steps. Left: which method survives which step; EES(2,11) alone survives h = 1/4. Right: "
+                    "errors of the survivors' gradients against Direct, which resync brings down.")

@@ -32,8 +32,9 @@ from ..engine import value_and_grad
 from ..equilibrium import Implicit, Phantom, Picard, RevDEQ, fixed_point
 from ..gradients import Direct, Reversible
 from . import equilibria
-from .backends import UserError, cannot_read, whole
+from .backends import UserError, cannot_read
 from .equilibria import Model, rate
+from .options import whole
 from .runner import Plan, Report
 from .tables import Published
 from .training import Experiment, Run
@@ -47,10 +48,11 @@ PUBLISHED = Published(
     ("model", "parameters", "perplexity"),
     (("RevDEQ", "110 M", "23.4"), ("RevDEQ", "169 M", "20.7"), ("Transformer-XL", "139 M", "35.8"),
      ("Transformer-XL", "165 M", "24.3"), ("DEQ", "98 M to 172 M", "32.4, 29.0, 24.2")))
+LOOKS = 10                      # at the held-out text on the way, out of the time of a training
 CELLS = {"residual": layers.block, "published": layers.bare_block}
 
 
-# the text -----------------------------------------------------------------------------------------
+# the text -------------------------------------------------------------------------------------------------------------------------
 class Text:
     """A text as numbers 0 .. V - 1, one for each of its different bytes, in two parts."""
 
@@ -168,6 +170,8 @@ def train(run: Run, text: Text, B: int, T: int) -> None:
         (bits, found), grads = value_and_grad(loss, has_aux=True)(params, run.solve, tokens)
         params, state = optimiser.update(params, optim.clip_by_global_norm(grads, CLIP), state)
         run.record(bits, found, params, state)
+        if run.share * LOOKS >= len(run.along) + 1:
+            run.along.append(held_out(run, text, T)[0])
 
 
 def held_out(run: Run, text: Text, T: int, most: int = 1 << 16, cell: Callable = layers.block) -> tuple[float, float]:
@@ -230,17 +234,21 @@ def plan(args: Namespace) -> Plan:
 
     def score(run: Run) -> dict:
         bits, residual = held_out(run, text, T, cell=CELLS[args.cell])
-        return {"bits": bits, "residual": residual, "bytes_per_second": args.batch * T * run.done / sum(run.seconds),
+        run.along.append(bits)
+        return {"bits": bits, "along": run.along, "residual": residual, "bytes_per_second": args.batch * T * run.done / run.spent,
                 "sample": sample(run, text)}
 
     def after(report: Report) -> None:
         beside = report.more["lines"] = lines_beside(text)
         report.notes += [
             "Bits per byte of the text held out. Beside them: " + ", ".join(f"{name} {x:.3f}" for name, x in beside.items()) + ".",
-            "evaluations: of a layer or cell, forward, for each byte; residual: |z - f(z)| / |f(z)|, which is 0 at an equilibrium.",
+            f"least on the way: the least of {LOOKS} looks at the held-out text; where it is less than at the end, the model "
+            "has learnt its text by heart.",
+            "calls of a layer, or of the cell: forward, for each byte; residual: |z - f(z)| / |f(z)|, which is 0 at an equilibrium.",
             f"A sample of {report.rows[-1]['name']}: {report.rows[-1]['sample']!r}"]
 
     title = f"language: the next byte of {'Genesis (King James Version)' if args.text is None else args.text}"
-    shown = (("bits per\nbyte", lambda row: f"{row['bits']:.3f}"), ("bytes/s", lambda row: f"{row['bytes_per_second']:,.0f}"))
+    shown = (("bits per\nbyte", lambda row: f"{row['bits']:.3f}"),
+             ("least on\nthe way", lambda row: f"{min(row['along']):.3f}"), ("bytes/s", lambda row: f"{row['bytes_per_second']:,.0f}"))
     return equilibria.plan(args, runs(text, args.width, T, args.batch, args.cell, title), score, shown, ("bits", "bits per byte"),
                            "bits per byte", after)

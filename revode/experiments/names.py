@@ -6,17 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..gradients import Automatic, Backsolve, Checkpointed, Direct, Reversible
-from ..methods import (
-    EES,
-    EES25,
-    EES27,
-    AsynchronousLeapfrog,
-    Coupled,
-    LeapfrogMidpoint,
-    NearReversible,
-    ReversibleHeun,
-    RungeKutta,
-)
+from ..methods import EES, EES25, EES27, AsynchronousLeapfrog, Coupled, LeapfrogMidpoint, NearReversible, ReversibleHeun, RungeKutta
 
 # name -> (how to build it, a conversion for each further field, an example)
 Table = dict[str, tuple[Callable, tuple[Callable, ...], str]]
@@ -47,8 +37,7 @@ def method(text: str) -> Any:
 
 
 def gradient(text: str) -> Any:
-    """The gradient mode of this name: reversible (or reversible:K, to resync every K steps),
-    direct, ..."""
+    """The gradient mode of this name: reversible (or reversible:K, to resync every K steps), direct, ..."""
     return build("gradient mode", GRADIENTS, text)
 
 
@@ -74,7 +63,5 @@ def build(what: str, table: Table, text: str) -> Any:
         try:
             values.append(convert(field))
         except ValueError:
-            raise ValueError(f"{text!r}: {field!r} is not a number of the right kind; write it "
-                             "like "
-                             f"{example!r}") from None
+            raise ValueError(f"{text!r}: {field!r} is not a number of the right kind; write it like {example!r}") from None
     return make(*values)

@@ -25,9 +25,7 @@ from .training import Experiment, Run
 
 NAMES = ("x1", "x2", "v1", "v2")
 STEPS = 499                # 500 points
-# lam = exp(-c h) with c = 3.4 / s: with .999 the copies part while it is learnt
-LAM = 0.98
-OPTIONS = {"steps": STEPS, "dtype": "float64", "data": None, "method": None}
+LAM = 0.98                 # exp(-c h) with c = 3.4 / s: with .999 the copies part while it is learnt
 END = 3.0                  # s
 SCALE = 100.0
 M1, M2, K, Q, C, A = 1.0, 3.0, 9.0, 90.0, 0.05, 68.0
@@ -47,9 +45,7 @@ def springs(t: Any, y: Any, params: Any = None, damping: float = C) -> Any:
     """The simulated system; y (..., 4) holds x1, x2, v1, v2."""
     x1, x2, v1, v2 = (y[..., i] for i in range(4))
     pull = Q * (x2 - x1 + 2 * A)
-    return np.stack([v1, v2, (-K * (x1 - A) + pull - damping * v1) / M1,
-                     (-K * (x2 + A) - pull - damping * v2) / M2],
-                    axis=-1)
+    return np.stack([v1, v2, (-K * (x1 - A) + pull - damping * v1) / M1, (-K * (x2 + A) - pull - damping * v2) / M2], axis=-1)
 
 
 def network(t: Any, y: Any, params: Any) -> Any:
@@ -66,28 +62,25 @@ def train(run: Run) -> None:
         run.record(value, sol, params, state)
 
 
-def experiment(steps: int = STEPS, dtype: str = "float64", data: str | None = None) -> Experiment:
-    """The experiment on a grid of this many equal steps. data: the path of a recorded file; None
-    simulates."""
+def experiment(steps: int = STEPS, dtype: str = "float64", data: str | None = None, method: Any = None) -> Experiment:
+    """The experiment on a grid of this many equal steps. data: the path of a recorded file; None simulates."""
     ts = np.linspace(0.0, END, steps + 1)
     values, words = sources.observed(data, NAMES, ts, springs, START, rate=RATE, noise=NOISE)
     target = (values / SCALE).astype(dtype)
 
     def start(seed: int) -> Any:
-        return nn.mlp_init(np.random.default_rng(seed), (4, 10, 4), nn.uniform, random_biases=True,
-                           dtype=np.dtype(dtype))
+        return nn.mlp_init(np.random.default_rng(seed), (4, 10, 4), nn.uniform, random_biases=True, dtype=np.dtype(dtype))
 
     def loss(params: Any, solve: Any) -> tuple:
         sol = solve(network, target[0], ts, params)
         return nn.mse(sol.ys, target), sol
 
     return Experiment(
-        name="oscillator", title=f"two masses on springs from one trajectory, t in [0, {END:g}] s",
-        words=("MLP 4-10-4 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid "
-               "points",
+        name="oscillator",
+        title=f"two masses on springs from one trajectory, t in [0, {END:g}] s",
+        words=("MLP 4-10-4 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid points",
                f"{words}, divided by {SCALE:g}", sources.grid_words(ts, dtype)),
-        loss=loss, train=train, start=start, method=Coupled("midpoint", lam=LAM),
-        iterations=10_000,
+        loss=loss, train=train, start=start, method=method or Coupled("midpoint", lam=LAM), iterations=10_000,
         draw=plotting.components(ts, target, NAMES, lambda *at: loss(*at)[1].ys, "t, s",
                                  ylabel="x; v a second (recorded units / 100)"),
         shows="Both positions and both velocities against time, data and fit.",

@@ -25,24 +25,19 @@ from .mmd import median_widths, mmd2
 from .training import Experiment, Run
 
 THETA, MU, SIGMA, T = 0.2, 0.1, 2.0, 10
-METHODS = {"reversible Heun": (ReversibleHeun(), 12), "EES(2,5)": (EES25(), 4),
-           "EES(2,7)": (EES27(), 3),
-           "Coupled Euler": (Coupled("euler"), 6),
-           "Coupled midpoint": (Coupled("midpoint"), 3)}     # and steps for each unit
+METHODS = {"reversible Heun": (ReversibleHeun(), 12), "EES(2,5)": (EES25(), 4), "EES(2,7)": (EES27(), 3),
+           "Coupled Euler": (Coupled("euler"), 6), "Coupled midpoint": (Coupled("midpoint"), 3)}     # and steps for each unit
 LEARNING_RATE = 0.02
-OPTIONS = {"paths": 64, "data_paths": 256, "diffusion": "time", "seed": 0}
 
 
 def sample(rng: np.random.Generator, paths: int) -> np.ndarray:
     """Exact paths at t = 0, 1, ..., T: (T + 1, paths, 1)."""
     decay = np.exp(-THETA)
     sd = SIGMA * np.sqrt((1.0 - decay ** 2) / (2.0 * THETA))
-    particular = lambda t: MU * (t / THETA - 1.0
-                                 / THETA ** 2)           # solves m' = mu t - theta m
+    particular = lambda t: MU * (t / THETA - 1.0 / THETA ** 2)        # solves m' = mu t - theta m
     x = [np.zeros((paths, 1))]
     for t in range(T):
-        x.append(particular(t + 1) + decay * (x[-1] - particular(t)) + sd
-                 * rng.standard_normal((paths, 1)))
+        x.append(particular(t + 1) + decay * (x[-1] - particular(t)) + sd * rng.standard_normal((paths, 1)))
     return np.stack(x)
 
 
@@ -51,15 +46,13 @@ def drift(t: Any, x: Any, params: Any) -> Any:
 
 
 def g(t: Any, x: Any, params: Any) -> Any:
-    """Positive, so that its sign, which the law of the paths does not show, is settled. It reads X
-    if it has the inputs."""
+    """Positive, so that its sign, which the law of the paths does not show, is settled. It reads X if it has the inputs."""
     seen = nn.with_time(t / T, x)[..., :params["g"][0]["W"].shape[0]]
     return nn.softplus(nn.mlp(params["g"], seen, nn.lipswish))
 
 
 def distances(ys: Any, data: np.ndarray) -> tuple[Any, Any]:
-    """The mean squared error of means and standard deviations over sigma^2, and MMD^2; ys and data
-    (T + 1, paths, 1)."""
+    """The mean squared error of means and standard deviations over sigma^2, and MMD^2; ys and data (T + 1, paths, 1)."""
     ys, data = ys[1:, :, 0], data[1:, :, 0]
     error = np.square(np.mean(ys, 1) - data.mean(1)) + np.square(np.std(ys, 1) - data.std(1))
     features = lambda x: np.swapaxes((x - data.mean(1)[:, None]) / data.std(1)[:, None], 0, 1)
@@ -76,8 +69,7 @@ def train(run: Run) -> None:
         run.record(value, sol, params, state)
 
 
-def experiment(paths: int = 64, data_paths: int = 256, diffusion: str = "time",
-               seed: int = 0) -> list[Experiment]:
+def experiment(paths: int = 64, data_paths: int = 256, diffusion: str = "time", seed: int = 0) -> list[Experiment]:
     """One experiment for each method. paths: of the model in each loss; diffusion: what g reads,
     "time" or "state"."""
     data, fresh = (sample(np.random.default_rng([seed, i]), data_paths) for i in (1, 2))
@@ -93,8 +85,7 @@ def experiment(paths: int = 64, data_paths: int = 256, diffusion: str = "time",
 
         def simulate(params: Any, solve: Any, count: int, seed: int) -> Any:
             noise = BrownianTree(seed, 0.0, T, tol=1.0 / 24.0)
-            return solve(drift, np.zeros((count, 1)), ts, params, diffusion=g, noise=noise,
-                         save=save)
+            return solve(drift, np.zeros((count, 1)), ts, params, diffusion=g, noise=noise, save=save)
 
         def loss(params: Any, solve: Any) -> tuple:
             sol = simulate(params, solve, paths, seed)
@@ -103,8 +94,7 @@ def experiment(paths: int = 64, data_paths: int = 256, diffusion: str = "time",
         def findings(params: Any, start: Any, solve: Any) -> dict:
             found = simulate(params, solve, data_paths, seed + 1)
             moments, mmd = distances(found.ys, fresh)
-            return {f"dt = 1/{per_unit}": {"evaluations": found.stats.nfe_forward,
-                                           "fresh, moments": float(moments),
+            return {f"dt = 1/{per_unit}": {"evaluations": found.stats.nfe_forward, "fresh, moments": float(moments),
                                            "fresh, MMD^2": float(mmd)}}
 
         def draw(axes: Any, params: Any, start: Any, solve: Any, n: int, label: str) -> None:
@@ -112,26 +102,16 @@ def experiment(paths: int = 64, data_paths: int = 256, diffusion: str = "time",
 
         return Experiment(
             name=name,
-            title=f"dX = ({MU} t - {THETA} X) dt + {SIGMA:g} dW on [0, {T}], {data_paths} paths "
-                  f"seen at {T + 1} times",
-            words=(f"networks 2-32-1 (f) and {reads}-32-1 (g), LipSwish; Adam, learning rate "
-                   f"{LEARNING_RATE}",
-                   f"{paths} model paths on one fixed noise; 'fresh': other noise and other data "
-                   "than in training"),
-            loss=loss, shared=True, train=train, start=start, method=method, iterations=120,
-            findings=findings, draw=draw,
-            panels=2,
-            shows="Mean and standard deviation of the paths against time, and their density at the "
-                  "end, "
-            "for the data and for each method.",
-            notes=(f"Two samples of {data_paths} data paths differ by moments {floor[0]:.3f}, "
-                   f"MMD^2 {floor[1]:.4f}: no fit "
-                   "can be told from the truth below that.",
-                   *(["g reads t alone (additive noise), for which Coupled Euler converges too."]
-                     * (reads == 1))))
+            title=f"dX = ({MU} t - {THETA} X) dt + {SIGMA:g} dW on [0, {T}], {data_paths} paths seen at {T + 1} times",
+            words=(f"networks 2-32-1 (f) and {reads}-32-1 (g), LipSwish; Adam, learning rate {LEARNING_RATE}",
+                   f"{paths} model paths on one fixed noise; 'fresh': other noise and other data than in training"),
+            loss=loss, train=train, start=start, method=method, iterations=120, shared=True, findings=findings, draw=draw, panels=2,
+            shows="Mean and standard deviation of the paths against time, and their density at the end, for the data and each method.",
+            notes=(f"Two samples of {data_paths} data paths differ by moments {floor[0]:.3f}, MMD^2 {floor[1]:.4f}: no fit can be "
+                   "told from the truth below that.",
+                   *(["g reads t alone (additive noise), for which Coupled Euler converges too."] * (reads == 1))))
 
-    return [of_method(name, *pair) for name,
-            pair in METHODS.items() if reads == 1 or name != "Coupled Euler"]
+    return [of_method(name, *pair) for name, pair in METHODS.items() if reads == 1 or name != "Coupled Euler"]
 
 
 def picture(axes: Any, ys: np.ndarray, data: np.ndarray, n: int, label: str) -> None:

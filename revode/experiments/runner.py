@@ -46,8 +46,7 @@ class Report:
     rows: list[dict] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     losses: dict[str, list[float]] = field(default_factory=dict)
-    warned: dict[str,
-                 list] = field(default_factory=dict)      # class -> [how often, the first message]
+    warned: dict[str, list] = field(default_factory=dict)  # class -> [how often, the first message]
     more: dict[str, Any] = field(default_factory=dict)         # further entries of the JSON file
     runs: list[Any] = field(default_factory=list)              # of training: the best parameters of the first are saved
     stopped: str | None = None                                 # why the work ended early
@@ -64,17 +63,13 @@ class Plan(NamedTuple):
 
 
 def carry_out(args: Namespace, plan: Plan) -> int:
-    """Check, do the work, and publish what was found, all of it or what there is. The exit
-    status."""
+    """Check, do the work, and publish what was found, all of it or what there is. The exit status."""
     check_lists(args)
     check_files(args)
     report, this, failure = Report(), machine(), None
     load = "" if this["load"] is None else f", load average {this['load']:.1f}"
-    lines = [*plan.head,
-             f"{this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, NumPy "
-             f"{this['numpy']}"]
-    print("\n".join(fill(line if i == 0 else f"  {line}", "    ") for i, line in enumerate(lines)),
-          flush=True)
+    lines = [*plan.head, f"{this['cpus']} CPUs{load}, {this['system']}, Python {this['python']}, NumPy {this['numpy']}"]
+    print("\n".join(fill(line if i == 0 else f"  {line}", "    ") for i, line in enumerate(lines)), flush=True)
     with counting(report.warned), spoken_log(report.notes), ended_by_signals() as told:
         try:
             plan.work(report)
@@ -108,29 +103,23 @@ def check_files(args: Namespace) -> None:
     for i, path in enumerate(paths):
         folder = Path(path).resolve().parent
         if not folder.is_dir():
-            raise UserError(f"{path} cannot be written, because there is no folder {folder}; "
-                            "create it first, or choose another place")
+            raise UserError(f"{path} cannot be written, because there is no folder {folder}; create it first, or choose another place")
         if Path(path).resolve() in [Path(other).resolve() for other in paths[:i]]:
             raise UserError(f"{path} is named twice; give each file a name of its own")
         if not writable(Path(path), folder):
-            raise UserError(f"{path} cannot be written: it is a folder, or writing there is not "
-                            "allowed; choose another place")
+            raise UserError(f"{path} cannot be written: it is a folder, or writing there is not allowed; choose another place")
     if args.plot is None:
         return
     if Path(args.plot).suffix[1:].lower() not in ENDINGS:
-        raise UserError(f"--plot {args.plot}: the ending says what is drawn: "
-                        f".{', .'.join(ENDINGS)}")
+        raise UserError(f"--plot {args.plot}: the ending says what is drawn: .{', .'.join(ENDINGS)}")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise UserError("--plot needs matplotlib, which is not installed; it comes with pip "
-                        "install "
-                        "'revode[plot]'") from None
+        raise UserError("--plot needs matplotlib, which is not installed; it comes with pip install 'revode[plot]'") from None
 
 
 def writable(path: Path, folder: Path) -> bool:
-    """Whether a file can be made there: tried, because what os.access says is not so for every user
-    and file system."""
+    """Whether a file can be made there: tried, because what os.access says is not so for every user and file system."""
     try:
         if path.exists():
             path.open("ab").close()
@@ -147,16 +136,12 @@ def files_of(args: Namespace) -> list[str]:
 
 
 def machine() -> dict:
-    """What the figures are measured on; load: processes at work before ours, averaged over a
-    minute."""
-    return {"cpus": os.cpu_count(),
-            "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-            "system": f"{platform.system()} {platform.machine()}",
-            "python": platform.python_version(),
-            "numpy": np.__version__}
+    """What the figures are measured on; load: processes at work before ours, averaged over a minute."""
+    return {"cpus": os.cpu_count(), "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+            "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(), "numpy": np.__version__}
 
 
-# Progress, and what would interrupt it ------------------------------------------------------------
+# Progress, and what would interrupt it --------------------------------------------------------------------------------------------
 @contextmanager
 def progress_bar(total: float, unit: str, name: str | None) -> Iterator[Callable]:
     """A function of (how much more was done, what to say of it) that draws itself with tqdm; it does nothing without a name or
@@ -236,8 +221,7 @@ def shown(jobs: Sequence, name: str) -> Iterator[Any]:
 
 @contextmanager
 def counting(warned: dict[str, list]) -> Iterator[dict[str, list]]:
-    """Count RevodeWarnings by class instead of printing them, and add them to `warned`; others
-    pass."""
+    """Count RevodeWarnings by class instead of printing them, and add them to `warned`; others pass."""
     mine: dict[str, list] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("always", RevodeWarning)
@@ -273,23 +257,19 @@ def spoken_log(notes: list[str]) -> Iterator[None]:
         log.removeFilter(emit)
 
 
-# Publishing ---------------------------------------------------------------------------------------
+# Publishing -----------------------------------------------------------------------------------------------------------------------
 def publish(args: Namespace, plan: Plan, report: Report, this: dict) -> None:
-    """Print tables and notes; write the files that were asked for, each whatever became of the
-    others."""
+    """Print tables and notes; write the files that were asked for, each whatever became of the others."""
     print()
     print("\n\n".join(plan.tables(report)))
     if report.stopped is not None:
-        report.notes.insert(0,
-                            f"Ended early ({report.stopped}); what was found until then is shown.")
-    report.notes += [f"{count:,} solve{'s' * (count > 1)} gave a {name}: {first}"
-                     for name, (count, first) in report.warned.items()]
+        report.notes.insert(0, f"Ended early ({report.stopped}); what was found until then is shown.")
+    report.notes += [f"{count:,} solve{'s' * (count > 1)} gave a {name}: {first}" for name, (count, first) in report.warned.items()]
     for note in report.notes:
         print(fill(note))
     if plan.published is not None:
         print(f"\n{plan.published}")
-    failed, writers = [], {args.json: write_json, vars(args).get("save"): write_best,
-                           args.plot: write_picture}
+    failed, writers = [], {args.json: write_json, vars(args).get("save"): write_best, args.plot: write_picture}
     for path in files_of(args):
         try:
             writers[path](path, args, plan, report, this)
@@ -304,12 +284,9 @@ def write_json(path: str, args: Namespace, plan: Plan, report: Report, this: dic
     """Everything that was measured; null where there is none."""
     options = {name: value for name, value in vars(args).items()
                if name not in ("run", "plot", "json", "save") and not callable(value)}
-    whole = {"schema": SCHEMA, "revode": __version__, "command": args.command,
-             "settings": {**options, **plan.settings}, "machine": this, "rows": report.rows,
-             "losses": report.losses,
-             "notes": report.notes, "warnings": report.warned, "stopped": report.stopped,
-             **report.more,
-             "published": plan.published and plan.published._asdict()}
+    whole = {"schema": SCHEMA, "revode": __version__, "command": args.command, "settings": {**options, **plan.settings},
+             "machine": this, "rows": report.rows, "losses": report.losses, "notes": report.notes, "warnings": report.warned,
+             "stopped": report.stopped, **report.more, "published": plan.published and plan.published._asdict()}
     Path(path).write_text(json.dumps(plain(whole), indent=1, allow_nan=False) + "\n")
 
 

@@ -41,15 +41,11 @@ C = np.array([[0.5, 0.2], [-0.1, 0.4]])
 START = (0.6, -0.3)
 STEPS, PATHS = (8, 16, 32, 64), 512
 WEAK_STEPS, WEAK_PATHS = (2, 4, 8, 16), 8192
-GROUPS = 8
-# 97.5 % of the t distribution with 7 degrees of freedom, and of the normal
-STUDENT, NORMAL = 2.365, 1.96
-RESOLVED = 0.5
-# of a strong slope of 1/2: log2(1 / sqrt(1 - 1/4)) / 3, over three halvings
-BIAS = 0.07
+GROUPS, RESOLVED = 8, 0.5
+STUDENT, NORMAL = 2.365, 1.96     # 97.5 % of the t distribution with 7 degrees of freedom, and of the normal
+BIAS = 0.07                       # of a strong slope of 1/2: log2(1 / sqrt(1 - 1/4)) / 3, over three halvings
 EXPECTED = {"additive": 1.0, "diagonal": 1.0, "general": 0.5}       # strong
-METHODS = {"reversible Heun": ReversibleHeun(), "coupled midpoint": Coupled("midpoint"),
-           "coupled RK4": Coupled("rk4"),
+METHODS = {"reversible Heun": ReversibleHeun(), "coupled midpoint": Coupled("midpoint"), "coupled RK4": Coupled("rk4"),
            "EES25": EES25(), "EES27": EES27(), "Heun": RungeKutta("heun2")}
 
 
@@ -78,12 +74,10 @@ def end(diffusion: Any, method: Any, steps: int, paths: int, seed: int) -> Any:
     """y(1), shape (paths, 2), after so many steps on the paths of this seed."""
     noise = BrownianTree(seed, 0.0, 1.0, tol=1 / 256)
     with warnings.catch_warnings():
-        # The largest steps are coarse on purpose, and the copies of some path out of hundreds then
-        # part for a while.
+        # The largest steps are coarse on purpose, and the copies of some path out of hundreds then part for a while.
         warnings.simplefilter("ignore", RevodeWarning)
-        return solve(drift, np.tile(START, (paths, 1)), np.linspace(0.0, 1.0, steps + 1),
-                     method=method,
-                     diffusion=diffusion, noise=noise, save=[-1]).y1
+        return solve(drift, np.tile(START, (paths, 1)), np.linspace(0.0, 1.0, steps + 1), method=method, diffusion=diffusion,
+                     noise=noise, save=[-1]).y1
 
 
 def fitted(errors: Any, steps: Any) -> float:
@@ -91,8 +85,7 @@ def fitted(errors: Any, steps: Any) -> float:
 
 
 def strong(ends: list, truth: Any, steps: tuple[int, ...]) -> dict:
-    """Errors and half widths of their intervals, (steps,); their slope and its half width, from the
-    slopes of groups of paths."""
+    """Errors and half widths of their intervals, (steps,); their slope and its half width, from the slopes of groups of paths."""
     squares = np.stack([np.sum((y - truth) ** 2, -1) for y in ends])             # (steps, paths)
     errors = np.sqrt(squares.mean(-1))
     bands = NORMAL * squares.std(-1) / np.sqrt(squares.shape[1]) / (2 * errors)
@@ -102,8 +95,8 @@ def strong(ends: list, truth: Any, steps: tuple[int, ...]) -> dict:
 
 
 def weak(ends: list, truth: Any, steps: tuple[int, ...]) -> dict:
-    """The same for the error of E[sum y^2], from the steps whose error counts; the interval of the
-    slope by leaving out one group at a time."""
+    """The same for the error of E[sum y^2], from the steps whose error counts; the interval of the slope by leaving out one group
+    at a time."""
     shifts = np.stack([np.sum(y ** 2, -1) - np.sum(truth ** 2, -1) for y in ends])
     errors, bands = abs(shifts.mean(-1)), NORMAL * shifts.std(-1) / np.sqrt(shifts.shape[1])
     counts = errors > bands
@@ -111,15 +104,12 @@ def weak(ends: list, truth: Any, steps: tuple[int, ...]) -> dict:
     if counts.sum() < 3 or len(signs) > 1:
         return {"errors": errors, "bands": bands, "order": None, "width": None, "resolved": False}
     used = np.array(steps)[counts]
-    slopes = [fitted(abs(np.delete(shifts, group, 1).mean(-1))[counts], used)
-              for group in np.split(np.arange(len(truth)), GROUPS)]
+    slopes = [fitted(abs(np.delete(shifts, group, 1).mean(-1))[counts], used) for group in np.split(np.arange(len(truth)), GROUPS)]
     width = STUDENT * float(np.std(slopes)) * (GROUPS - 1) ** 0.5
-    return {"errors": errors, "bands": bands, "order": fitted(errors[counts], used), "width": width,
-            "resolved": width < RESOLVED}
+    return {"errors": errors, "bands": bands, "order": fitted(errors[counts], used), "width": width, "resolved": width < RESOLVED}
 
 
-def rows_of(kind: str, names: Any = tuple(METHODS), seed: int = 0,
-            weak_paths: int = WEAK_PATHS) -> Any:
+def rows_of(kind: str, names: Any = tuple(METHODS), seed: int = 0, weak_paths: int = WEAK_PATHS) -> Any:
     """A row for each method with this kind of noise; weak_paths=0 leaves the weak order out."""
     g, fine = NOISES[kind], RungeKutta("rk4")
     truth = end(g, fine, 4 * STEPS[-1], PATHS, seed)
@@ -129,8 +119,7 @@ def rows_of(kind: str, names: Any = tuple(METHODS), seed: int = 0,
         row = {"noise": kind, "method": name, "expected": EXPECTED[kind],
                "strong": strong([end(g, method, n, PATHS, seed) for n in STEPS], truth, STEPS)}
         if weak_paths:
-            row["weak"] = weak([end(g, method, n, weak_paths, seed) for n in WEAK_STEPS], mean,
-                               WEAK_STEPS)
+            row["weak"] = weak([end(g, method, n, weak_paths, seed) for n in WEAK_STEPS], mean, WEAK_STEPS)
         yield row
 
 
@@ -142,19 +131,16 @@ def told(row: dict, kind: str) -> str:
 
 
 def as_expected(row: dict) -> str:
-    """Whether the expected strong order is in the interval, the bias of the reference allowed
-    for."""
+    """Whether the expected strong order is in the interval, the bias of the reference allowed for."""
     off, width = row["strong"]["order"] - row["expected"], row["strong"]["width"]
     return "yes" if -width <= off <= width + BIAS else "NO"
 
 
 def rendered(rows: list[dict]) -> list[str]:
-    strong = lambda row: (row["strong"]["errors"], row["strong"]["bands"])
-    at = lambda i: lambda row: "{:.1e} +- {:.0e}".format(*(values[i] for values in strong(row)))
+    at = lambda i: lambda row: f"{row['strong']['errors'][i]:.1e} +- {row['strong']['bands'][i]:.0e}"
     name = ("noise, method", lambda row: f"{row['noise']}, {row['method']}")
-    orders = (("strong\norder", lambda row: told(row, "strong")),
-              ("\nexpected", lambda row: f"{row['expected']:g}"), ("as ex-\npected", as_expected),
-              ("weak\norder", lambda row: told(row, "weak")))
+    orders = (("strong\norder", lambda row: told(row, "strong")), ("\nexpected", lambda row: f"{row['expected']:g}"),
+              ("as ex-\npected", as_expected), ("weak\norder", lambda row: told(row, "weak")))
     errors = ((f"strong error\nh = 1/{STEPS[0]}", at(0)), (f"\nh = 1/{STEPS[-1]}", at(-1)))
     return [tables.columns(rows, (name, *said)) for said in (orders, errors)]
 
@@ -164,45 +150,35 @@ def plan() -> Plan:
         for kind in shown(list(NOISES), "kinds of noise"):
             report.rows += rows_of(kind)
         report.notes += [
-            "Intervals are of 95 %. 'as expected': the expected strong order is in the interval, a "
-            "bias of the reference "
-            f"of {BIAS:g} allowed for.",
-            "A weak order is told where at least three weak errors are larger than their own "
-            "intervals and of one sign, "
-            f"and its interval is narrower than +- {RESOLVED:g}."]
+            f"Intervals are of 95 %. 'as expected': the expected strong order is in the interval, a bias of the reference of {BIAS:g} "
+            "allowed for.",
+            "A weak order is told where at least three weak errors are larger than their own intervals and of one sign, and its "
+            f"interval is narrower than +- {RESOLVED:g}."]
 
-    return Plan([f"convergence --sde: dy = sin(y A) dt + g(y) o dW on [0, 1]; {PATHS} paths for "
-                 "the strong order, "
-                 f"{WEAK_PATHS:,} for the weak one"], work, lambda report: rendered(report.rows),
-                lambda report: picture(report.rows),
-                {"problem": __doc__, "steps": STEPS, "paths": PATHS, "weak steps": WEAK_STEPS,
-                 "weak paths": WEAK_PATHS})
+    return Plan(["convergence --sde: dy = sin(y A) dt + g(y) o dW on [0, 1]; "
+                 f"{PATHS} paths for the strong order, {WEAK_PATHS:,} for the weak one"],
+                work, lambda report: rendered(report.rows), lambda report: picture(report.rows),
+                {"problem": __doc__, "steps": STEPS, "paths": PATHS, "weak steps": WEAK_STEPS, "weak paths": WEAK_PATHS})
 
 
 def picture(rows: list[dict]) -> tuple[Any, str]:
-    """Strong errors (above) and weak ones (below) against h with their intervals, a column for each
-    kind of noise."""
+    """Strong errors (above) and weak ones (below) against h with their intervals, a column for each kind of noise."""
     from matplotlib.lines import Line2D
     figure, axes = plotting.canvas(6, width=4.8, height=3.7)
-    for ax, (which, kind) in zip(axes, [(which, kind) for which in ("strong", "weak")
-                                        for kind in NOISES], strict=True):
-        expected = EXPECTED[kind] if which == "strong" else 1.0
-        panel(ax, [row[which] for row in rows if row["noise"] == kind],
-              STEPS if which == "strong" else WEAK_STEPS, expected)
-        ax.set(title=f"{which}, {kind} noise: slope {expected:g}",
-               ylim=(8e-4, 0.15) if which == "strong" else (1e-5, 0.15))
+    panels = [*(("strong", kind, STEPS, EXPECTED[kind], 8e-4) for kind in NOISES),
+              *(("weak", kind, WEAK_STEPS, 1.0, 1e-5) for kind in NOISES)]
+    for ax, (which, kind, steps, expected, least) in zip(axes, panels, strict=True):
+        panel(ax, [row[which] for row in rows if row["noise"] == kind], steps, expected)
+        ax.set(title=f"{which}, {kind} noise: slope {expected:g}", ylim=(least, 0.15))
     for ax in axes[[0, 3]]:
         ax.set_ylabel("error")
     names = dict.fromkeys(row["method"] for row in rows)
-    handles = [Line2D([], [], color=colour, marker="o", label=name) for name,
-               colour in zip(names, plotting.COLOURS, strict=False)]
+    handles = [Line2D([], [], color=colour, marker="o", label=name) for name, colour in zip(names, plotting.COLOURS, strict=False)]
     handles += [Line2D([], [], color="#444444", ls=":", label="expected slope"),
-                Line2D([], [], color="#444444", ls="", marker="o", mfc="white",
-                       label="within its 95 % band")]
+                Line2D([], [], color="#444444", ls="", marker="o", mfc="white", label="within its 95 % band")]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
-    return figure, ("Strong and weak errors against the step, with bands of 95 %, for three kinds "
-                    "of noise and six methods. "
-                    "Hollow points: errors that are no larger than their band.")
+    return figure, ("Strong and weak errors against the step, with bands of 95 %, for three kinds of noise and six methods. Hollow "
+                    "points: errors that are no larger than their band.")
 
 
 def panel(ax: Any, found: list[dict], steps: tuple[int, ...], expected: float) -> None:
@@ -211,14 +187,12 @@ def panel(ax: Any, found: list[dict], steps: tuple[int, ...], expected: float) -
         # Shifted a little for each method, or the intervals of several would cover one another.
         errors, bands, colour = row["errors"], row["bands"], plotting.COLOURS[i]
         at = h * 1.035 ** (i - 2.5)
-        ax.fill_between(at, np.maximum(errors - bands, 1e-9), errors + bands, color=colour,
-                        alpha=0.15, lw=0)
+        ax.fill_between(at, np.maximum(errors - bands, 1e-9), errors + bands, color=colour, alpha=0.15, lw=0)
         ax.plot(at, errors, "-", color=colour, lw=1.2)
         for counts, fill in ((errors > bands, colour), (errors <= bands, "white")):
             ax.plot(at[counts], errors[counts], "o", ms=6, color=colour, mfc=fill)
     if found:
-        ax.plot(h, 0.4 * min(row["errors"][0] for row in found) * (h / h[0]) ** expected, ":",
-                color="#444444")
+        ax.plot(h, 0.4 * min(row["errors"][0] for row in found) * (h / h[0]) ** expected, ":", color="#444444")
     ax.set(xscale="log", yscale="log", xlabel="step h")
     ax.set_xticks(h, [f"1/{n}" for n in steps])
     ax.xaxis.minorticks_off()

@@ -21,7 +21,6 @@ from .data import grid_words, simulated, trajectory
 from .training import Experiment, Run
 
 STEPS = 56                 # of a quarter of a day
-OPTIONS = {"steps": STEPS, "dtype": "float64", "method": None}
 END = 14.0                 # days
 COUNTS = 28                # the infected are counted so many times, equally spaced, with noise
 NOISE = 0.02
@@ -45,7 +44,7 @@ def train(run: Run) -> None:
         run.record(value, sol, params, state)
 
 
-def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
+def experiment(steps: int = STEPS, dtype: str = "float64", method: Any = None) -> Experiment:
     """The experiment on a grid of this many equal steps."""
     ts = np.linspace(0.0, END, steps + 1)
     spread = np.linspace(0, steps, min(COUNTS, steps) + 1)
@@ -55,32 +54,27 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
 
     def start(seed: int) -> dict:
         rng = np.random.default_rng(seed)
-        return {"b": np.asarray(rng.uniform(0.8, 2.5), dtype),
-                "k": np.asarray(rng.uniform(0.2, 0.7), dtype)}
+        return {"b": np.asarray(rng.uniform(0.8, 2.5), dtype), "k": np.asarray(rng.uniform(0.2, 0.7), dtype)}
 
     def loss(params: Any, solve: Any) -> tuple:
         sol = solve(epidemic, np.array(START, dtype), ts, params)
         return nn.mse(sol.ys[seen, 1], target), sol
 
     def findings(params: Any, start: Any, solve: Any) -> dict:
-        """The constants, and their standard errors by Gauss & Newton: s^2 (J^T J)^-1, J by central
-        differences."""
+        """The constants, and their standard errors by Gauss & Newton: s^2 (J^T J)^-1, J by central differences."""
         infected = lambda at: np.asarray(loss(at, solve)[1].ys[seen, 1], np.float64)
         step = np.asarray(1e-2 if dtype == "float32" else 1e-4, dtype)       # about eps^(1/3)
-        J = np.stack([infected({**params, n: params[n] + step})
-                      - infected({**params, n: params[n] - step})
-                      for n in TRUTH], axis=-1) / (2 * float(step))
+        J = np.stack([infected({**params, n: params[n] + step}) - infected({**params, n: params[n] - step}) for n in TRUTH],
+                     axis=-1) / (2 * float(step))
         variance = np.sum((infected(params) - target) ** 2) / max(len(seen) - len(TRUTH), 1)
         errors = np.sqrt(np.diag(variance * np.linalg.pinv(J.T @ J)))
-        return {f"{n}, 1/day": {"found": float(params[n]), "standard error": float(e),
-                                "truth": TRUTH[n]}
+        return {f"{n}, 1/day": {"found": float(params[n]), "standard error": float(e), "truth": TRUTH[n]}
                 for n, e in zip(TRUTH, errors, strict=True)}
 
     def draw(axes: Any, params: Any, start: Any, solve: Any, n: int, label: str) -> None:
         ys, exact = loss(params, solve)[1].ys, trajectory(truth, np.array(START), ts, FINE)
         names = "susceptible", "infected", "recovered"
-        plotting.components(ts, exact, names, lambda *at: ys, "t, days",
-                            "truth")(axes, params, start, solve, n, label)
+        plotting.components(ts, exact, names, lambda *at: ys, "t, days", "truth")(axes, params, start, solve, n, label)
         axes[0].plot(ts[seen], target, "o", ms=4, color="#000000", label="counts")
         axes[0].set(ylabel="fraction of the population", title="fit against truth")
         plotting.legend(axes[0])
@@ -88,14 +82,10 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
     return Experiment(
         name="sir",
         title=f"the constants of an epidemic from counts of the infected, t in [0, {END:g}] days",
-        words=("the true equations with unknown b and k, Adam, learning rate 3e-2, MSE of the "
-               "infected",
-               f"data: simulated, b = {TRUTH['b']}, k = {TRUTH['k']}; {len(seen)} counts with "
-               "normal noise (standard "
-               f"deviation {NOISE:g}; data seed 0)", grid_words(ts, dtype)),
+        words=("the true equations with unknown b and k, Adam, learning rate 3e-2, MSE of the infected",
+               f"data: simulated, b = {TRUTH['b']}, k = {TRUTH['k']}; {len(seen)} counts with normal noise (standard deviation "
+               f"{NOISE:g}; data seed 0)", grid_words(ts, dtype)),
         # lam = exp(-c h) with c just above k: the infected vanish at a rate of nearly k.
-        loss=loss, train=train, start=start,
-        method=Coupled("rk4", round(float(np.exp(-7 / steps)), 6)),
-        iterations=120, findings=findings, draw=draw,
-        shows="Susceptible, infected and recovered against days, fit and truth, with the noisy "
-              "counts.")
+        loss=loss, train=train, start=start, method=method or Coupled("rk4", round(float(np.exp(-7 / steps)), 6)), iterations=120,
+        findings=findings, draw=draw,
+        shows="Susceptible, infected and recovered against days, fit and truth, with the noisy counts.")

@@ -21,7 +21,6 @@ from .training import Experiment, Run
 
 STEPS = 90                 # observations, of all spirals together: as many grid intervals
 END, BEYOND = 3.0, 6.0
-OPTIONS = {"steps": STEPS, "dtype": "float64", "method": None}
 RADII = np.linspace(2.0, 0.8, 5)
 # of the starts, such that the five arms are evenly spread
 ANGLES = 0.4 * np.pi * np.arange(5) - 10 * np.log(RADII)
@@ -49,11 +48,10 @@ def train(run: Run) -> None:
         run.record(value, sol, params, state)
 
 
-def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
+def experiment(steps: int = STEPS, dtype: str = "float64", method: Any = None) -> Experiment:
     """The experiment with this many observations."""
     rng = np.random.default_rng(0)
-    # The last observation is at END, the others anywhere between; which spiral each belongs to goes
-    # round.
+    # The last observation is at END, the others anywhere between; which spiral each belongs to goes round.
     ts = np.concatenate([[0.0], np.sort(rng.uniform(0.0, END, steps - 1)), [END]])
     who, when = np.arange(steps) % len(START), np.arange(1, steps + 1)
     rng.shuffle(who)
@@ -77,8 +75,7 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
         ys, after = learnt(params, solve)
         truth = trajectory(rotation, exact[-1], later)
         rms = lambda error: float(np.sqrt(np.mean(np.square(error))))
-        return {f"seen, t < {END:g}": {"rms error": rms(ys - exact)},
-                f"beyond, t < {BEYOND:g}": {"rms error": rms(after - truth)}}
+        return {f"seen, t < {END:g}": {"rms error": rms(ys - exact)}, f"beyond, t < {BEYOND:g}": {"rms error": rms(after - truth)}}
 
     def draw(axes: Any, params: Any, start: Any, solve: Any, n: int, label: str) -> None:
         (ys, after), ax = learnt(params, solve), axes[0]
@@ -88,24 +85,17 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
             ax.plot(*truth[:, i].T, color=colour, lw=4, alpha=0.3, label=once("truth"))
             ax.plot(*target[who == i].T, "o", ms=4, color=colour, label=once("seen"))
             ax.plot(*ys[:, i].T, color=colour, lw=1.5, label=once(f"rebuilt, t < {END:g}"))
-            ax.plot(*after[:, i].T, color=colour, lw=1.5, ls=(0, (1, 1.5)),
-                    label=once(f"continued, t < {BEYOND:g}"))
+            ax.plot(*after[:, i].T, color=colour, lw=1.5, ls=(0, (1, 1.5)), label=once(f"continued, t < {BEYOND:g}"))
         ax.set(xlabel="x", ylabel="y", title="five spirals", aspect="equal")
         plotting.legend(ax)
 
     return Experiment(
         name="spiral",
-        title=f"{len(START)} spirals seen at irregular times in [0, {END:g}], continued to "
-              f"{BEYOND:g}",
-        words=("MLP 2-32-2 (tanh), Adam, learning rate 2e-2, MSE over the observations; starting "
-               "points known",
-               f"data: simulated, {steps} observations with normal noise (standard deviation "
-               f"{NOISE:g}; data seed 0)",
+        title=f"{len(START)} spirals seen at irregular times in [0, {END:g}], continued to {BEYOND:g}",
+        words=("MLP 2-32-2 (tanh), Adam, learning rate 2e-2, MSE over the observations; starting points known",
+               f"data: simulated, {steps} observations with normal noise (standard deviation {NOISE:g}; data seed 0)",
                grid_words(ts, dtype)),
-        # lam = exp(-c h) follows contraction slower than c: 0.2 in the truth, but more in networks
-        # on the way there.
-        loss=loss, train=train, start=start,
-        method=Coupled("midpoint", lam=round(float(np.exp(-2 * END / steps)), 6)),
-        iterations=600, findings=findings, draw=draw,
-        shows="Five spirals in the plane: observations, the fit through them, and its continuation "
-              "beside the truth.")
+        # lam = exp(-c h) follows contraction slower than c: 0.2 in the truth, but more in networks on the way there.
+        method=method or Coupled("midpoint", lam=round(float(np.exp(-2 * END / steps)), 6)),
+        loss=loss, train=train, start=start, iterations=600, findings=findings, draw=draw,
+        shows="Five spirals in the plane: observations, the fit through them, and its continuation beside the truth.")

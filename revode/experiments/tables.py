@@ -27,10 +27,8 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [[head[i] if i < len(head) else "" for head in heads] for i in range(depth)]
     widths = [max(len(line[j]) for line in [*lines, *rows]) for j in range(len(headers))]
     lines += [["-" * width for width in widths], *map(list, rows)]
-    return "\n\n".join(
-        "\n".join("  ".join(line[j].rjust(widths[j]) if j else line[j].ljust(widths[j])
-                            for j in some) for line in lines)
-        for some in abreast(widths))
+    return "\n\n".join("\n".join("  ".join(line[j].rjust(widths[j]) if j else line[j].ljust(widths[j]) for j in some)
+                                 for line in lines) for some in abreast(widths))
 
 
 def abreast(widths: Sequence[int]) -> list[list[int]]:
@@ -49,10 +47,8 @@ Column = tuple[str, Callable[[Any], str]]          # a heading, and what it says
 def columns(rows: Sequence[Any], wanted: Sequence[Column]) -> str:
     """The table of these columns; one that has nothing to say of any row is left out."""
     cells = [(head, [say(row) for row in rows]) for head, say in wanted]
-    kept = [(head, column) for i,
-            (head, column) in enumerate(cells) if i == 0 or set(column) != {"-"}]
-    return table([head for head, _ in kept],
-                 list(zip(*(column for _, column in kept), strict=True)))
+    kept = [(head, column) for i, (head, column) in enumerate(cells) if i == 0 or set(column) != {"-"}]
+    return table([head for head, _ in kept], list(zip(*(column for _, column in kept), strict=True)))
 
 
 def fill(text: str, indent: str = "  ") -> str:
@@ -61,8 +57,7 @@ def fill(text: str, indent: str = "  ") -> str:
 
 
 def seconds(x: float | None) -> str:
-    """0.0123 -> '12 ms'; 75 -> '75 s'; 200 -> '3.3 minutes': two digits, as clocks on a busy
-    machine repeat no more."""
+    """0.0123 -> '12 ms'; 75 -> '75 s'; 200 -> '3.3 minutes': two digits, as clocks on a busy machine repeat no more."""
     if not x:
         return "-" if x is None else "0 s"
     for size, unit in ((3600.0, "hours"), (60.0, "minutes"), (1.0, "s"), (1e-3, "ms")):

@@ -9,6 +9,7 @@
 """
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -71,6 +72,9 @@ class Run:
     best: Any = field(default=None, init=False)               # the parameters with the least loss
     losses: list[float] = field(default_factory=list, init=False)         # before each update
     seconds: list[float] = field(default_factory=list, init=False)        # of each iteration
+    least: float = field(default=math.inf, init=False)                    # of the losses
+    spent: float = field(default=0.0, init=False)                         # all the seconds
+    along: list[float] = field(default_factory=list, init=False)          # what the training loop looked at on its way
     stats: Stats = field(default_factory=Stats, init=False)               # of the last solve
     stopped: str | None = field(default=None, init=False)                 # why it ended early
     warned: dict[str, list] = field(default_factory=dict, init=False)     # RevodeWarnings by class: how many, and the first
@@ -90,30 +94,30 @@ class Run:
         return self.experiment.loss
 
     @property
-    def least(self) -> float:
-        return min(self.losses)
-
-    @property
     def median(self) -> float:
         return statistics.median(self.seconds)
 
     @property
     def share(self) -> float:
         """How much of the training is done, from 0 to 1."""
-        return sum(self.seconds) / (60.0 * self.minutes) if self.minutes else self.done / self.iterations
+        return self.spent / (60.0 * self.minutes) if self.minutes else self.done / self.iterations
 
     def gradient(self, params: Any) -> tuple:
         """((loss, Solution), gradient) at params."""
         return value_and_grad(self.loss, has_aux=True)(params, self.solve)
 
     def steps(self, init: Callable) -> Iterator[tuple[Any, Any]]:
-        """The parameters and the optimiser's state, init(params) at first, at the beginning of each iteration; every one ends with
-        `record`."""
+        """The parameters and the optimiser's state, init(params) at first, at the beginning of each iteration.
+
+        Raises RuntimeError where one ends without `record`, as this would go on for ever.
+        """
         self.params = self.experiment.start(self.rng) if self.params is None else self.params
         self.state = init(self.params) if self.state is None else self.state
         while self.share < 1.0:
-            self.begun = self.clock()
+            self.begun, before = self.clock(), self.done
             yield self.params, self.state
+            if self.done == before:
+                raise RuntimeError(f"{self.name}: an iteration of train(run) ends with run.record(value, found, params, state)")
 
     def record(self, value: Any, found: Any, params: Any, state: Any) -> None:
         """The end of an iteration. value: the loss; found: what the loss returned beside it; params, state: what update made.
@@ -126,9 +130,11 @@ class Run:
             raise FloatingPointError("the gradient has entries that are not finite")
         self.losses.append(float(value))
         self.seconds.append(self.clock() - self.begun)
-        best = self.params if self.losses[-1] == self.least else self.best
+        least = min(self.least, self.losses[-1])
+        best = self.params if self.losses[-1] == least else self.best
         # in one call, so that Ctrl-C finds all of an iteration or nothing of it
-        vars(self).update(params=params, state=state, best=best, done=len(self.losses), stats=getattr(found, "stats", self.stats))
+        vars(self).update(params=params, state=state, best=best, done=len(self.losses), least=least,
+                          spent=self.spent + self.seconds[-1], stats=getattr(found, "stats", self.stats))
         self.heard()
 
 

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import re
 from pathlib import Path
@@ -30,6 +31,9 @@ RECORDS = ("Solution", "Event", "FixedPoint", "Certificate", "State", "Stats", "
 
 def thing(name: str) -> Any:
     found: Any = revode
+    if name.startswith("interop."):
+        pytest.importorskip(name.split(".")[1], reason=f"{name.split('.')[1]} is not installed")
+        importlib.import_module(f"revode.{name.rpartition('.')[0]}")
     for part in name.split("."):
         found = revode_cuda if part == "revode_cuda" else getattr(found, part)
     return found
@@ -44,6 +48,7 @@ def public() -> set[str]:
     names |= {f"parallel.{name}" for name in revode.parallel.__all__}
     names |= {f"analysis.{name}" for name in revode.analysis.__all__}
     names |= {f"tree.{name}" for name in ("flatten", "unflatten", "map", "paths", "ravel")}
+    names |= {f"interop.{name}" for name in ("torch.solve", "torch.layer", "torch.fixed_point", "jax.solve", "jax.fixed_point")}
     return names | {f"revode_cuda.{name}" for name in ("solve", "save", "to_device", "to_host")}
 
 

@@ -78,14 +78,15 @@ def test_the_gallery_shows_each_page_and_its_first_sentence() -> None:
     shown = made.gallery()
     names = [path.stem for path in (DOCS / "gallery").glob("*.md") if path.stem != "index"]
     assert len(names) >= 10 and shown.count("<img") == len(names)
-    assert "import" not in shown
+    assert "import" not in shown and "`" not in shown and "<code>" in shown
 
 
 def test_faults_of_a_site_are_seen(tmp_path: Path) -> None:
     head = '<title>{}</title><meta name="description" content="about">'
     (tmp_path / "index.html").write_text(head.format("one") + '<h1 id="here">1</h1><a href="two.html#there">2</a>'
                                          '<a href="no.html">3</a><img src="p.png"><script src="https://example.org/x.js"></script>')
-    (tmp_path / "two.html").write_text(f'{head.format("one")}<h1>2</h1><h1>3</h1><a href="index.html#here">1</a>')
+    (tmp_path / "two.html").write_text(f'{head.format("one")}<h1>2</h1><h1>3</h1><pre><code>`a`</code></pre><p>`b` c</p>'
+                                       '<a href="index.html#here">1</a>')
     (tmp_path / "p.png").write_bytes(b"")
     assert check.faults(tmp_path) == [
         "index.html: the picture p.png has no alternative text",
@@ -93,6 +94,7 @@ def test_faults_of_a_site_are_seen(tmp_path: Path) -> None:
         "index.html: the link two.html#there leads to a place that is not there",
         "index.html: the link no.html leads nowhere",
         "two.html: has 2 headings of the first order",
+        "two.html: Markdown was not set: '`b` c'",
         "the title 'one' is given twice"]
 
 
@@ -101,5 +103,5 @@ def test_a_docstring_as_markdown() -> None:
             "Returns z. Raises nothing.\n\nState: y. Cost: none.\nSource: us.\n\nExample\n-------\n>>> 1 + 1\n2\n")
     assert markdown.readable(text) == (
         "Says a \\* b.\n\n    y <- a * b\n\n\n\n**Parameters**\n\n- `x, y`: (n,) numbers,\n    in m.\n\n"
-        "**Returns.** Z. Raises nothing.\n\n**State.** `y`.\n\n**Cost.** None.\n\n**Source.** Us.\n\n"
+        "**Returns.** z. Raises nothing.\n\n**State.** `y`.\n\n**Cost.** None.\n\n**Source.** Us.\n\n"
         "**Example**\n\n```pycon\n>>> 1 + 1\n2\n```")

@@ -63,6 +63,19 @@ def test_exact_mode_flushes_its_buffers_between_launches():
         np.testing.assert_array_equal(a, b)
 
 
+def test_exact_mode_tells_what_has_left_its_lattice():
+    """A state that is back at the end, and an increment of 10 of a state that stays below 32: as native code says it."""
+    kicked = rv.shears(lambda t0, t1, dx: [rv.Shear("y", ("z",), lambda F, z: F(t0, z, dx)),
+                                           rv.Shear("z", ("y",), lambda F, y: F(t1, y, dx))])
+    round_trip = np.linspace(0, 2 * np.pi, 201)
+    cases = ((rv.Coupled("midpoint", lam=0.99), lambda t, y, p: 4 * np.cos(t) * y, round_trip, "an entry .* step 200"),
+             (kicked, lambda t, y, p: 200 * np.cos(20 * np.pi * t) + 0 * y, np.linspace(0, 1, 21), "an increment of 10 in"))
+    for method, field, ts, said in cases:
+        for backend in (fused.Fusing("fused", False, True, True, None, fused.shim(), ()), "native"):
+            with pytest.raises(OverflowError, match=said):
+                rv.solve(field, np.ones((5, 2)), ts, method=method, exact=rv.Lattice(48), save=[-1], backend=backend)
+
+
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("order", host.ORDERS)
 def test_any_number_of_threads_in_any_order(order):

@@ -26,7 +26,7 @@ from revode.gradients.cotangents import pull_start, spread
 from revode.methods.increment import Recorder
 from revode.problem import Asked
 from revode.stepping import states
-from tests.strict_cases import needs_compiler
+from tests.compiler import needs_compiler
 
 rng = np.random.default_rng(7)
 
@@ -216,7 +216,7 @@ def test_contractions_are_bijections_with_the_buffers_of_whole_numbers(ratios: l
         if max(B) * q + q > FULL or max(abs(d) for d in whole) * p // q > 2 ** 52:
             break
         element = Contract("y", None, "b", 1, p, q, 1.0)
-        element.forward(x, SimpleNamespace(memo={}))
+        element.forward(x, SimpleNamespace(memo={}, most=None))
         for i, d in enumerate(whole):
             a, r = divmod(d, q)
             B[i], s = divmod(B[i] * q + r, p)
@@ -225,7 +225,7 @@ def test_contractions_are_bijections_with_the_buffers_of_whole_numbers(ratios: l
         assert x["b"].tolist() == B
         done.append(element)
     for element in reversed(done):
-        element.inverse(x, SimpleNamespace(memo={}))
+        element.inverse(x, SimpleNamespace(memo={}, most=None))
     assert np.array_equal(x["y"], D)
     assert not x["b"].any()
 
@@ -550,6 +550,44 @@ def test_the_same_bits_on_the_engines_of_one_arithmetic(word: str) -> None:
             assert np.max(np.abs(a - b)) < 1e-8 * np.max(np.abs(b), initial=1e-3)
 
 
+def there_and_back(t: Any, y: Any, params: Any) -> Any:
+    """y grows to e^4 of what it was, and comes back."""
+    return 4 * np.cos(t) * y * params
+
+
+def kicks(t: Any, y: Any, params: Any) -> Any:
+    """To and fro by 10 in steps of .05."""
+    return 200 * np.cos(20 * np.pi * t) * params + 0 * y
+
+
+KICKED = rv.shears(lambda t0, t1, dx: [rv.Shear("y", ("z",), lambda F, z: F(t0, z, dx)),
+                                       rv.Shear("z", ("y",), lambda F, y: F(t1, y, dx))])
+ROUND = np.linspace(0.0, 2 * np.pi, 401)
+BEYOND = {          # method, field, grid, lattice, what is said
+    "a state": (rv.Coupled("midpoint", lam=0.99), there_and_back, ROUND, rv.Lattice(48),
+                r"an entry of \d+\.?\d* in y left the lattice of 2\^-48 by step \d+, .* below 32; pass exact=rv.Lattice\(bits=4\d\)"),
+    "an increment": (KICKED, kicks, np.linspace(0, 1, 21), rv.Lattice(48),
+                     r"an increment of 10 in [yz] left the lattice of 2\^-48 .* below 8; pass exact=rv.Lattice\(bits=43\)"),
+    "the first": (rv.ReversibleHeun(), there_and_back, grid(20), rv.Lattice(54), r"in y left the lattice of 2\^-54 by step"),
+    "what a flow returns": (rv.EES27(), there_and_back, ROUND, rv.Lattice(48, 12), "an entry of .* in y left the"),
+    "what is kept of a step": (rv.EES25(), there_and_back, ROUND[::20], rv.Lattice(40), "keeps 8 bits .*digits=12.*bits=32"),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("case", BEYOND)
+@pytest.mark.filterwarnings("ignore::revode.ParasiteWarning")
+def test_what_leaves_the_lattice_is_told_by_every_engine(case: str, engine: str) -> None:
+    """In between too: a state that is back at the end, and an increment of a state that stays small; not one that fits."""
+    if engine == "native" and needs_compiler.args[0]:
+        pytest.skip("no compiler")
+    method, field, ts, lattice, said = BEYOND[case]
+    for save in ([-1], None):
+        with pytest.raises(OverflowError, match=said):
+            rv.solve(field, Y0, ts, np.float64(1.0), method=method, save=save, exact=lattice, **ENGINES[engine])
+    rv.solve(field, Y0, ts, np.float64(0.01), method=method, save=[-1], exact=rv.Lattice(36, 12), **ENGINES[engine])
+
+
 @needs_compiler
 @pytest.mark.parametrize("engine", ["replay", "native"])
 def test_a_flush_between_the_calls_of_an_engine(engine: str) -> None:
@@ -591,15 +629,66 @@ def test_noise_and_adaptive_grids_on_the_engines() -> None:
         rv.grad(loss, argnums=(0, 1))(Y0, PARAMS)
         assert found[0].exact
 
-        def adaptive(y0: Any, params: Any, options: dict = options, found: list = found) -> Any:
-            sol = rv.solve(network, y0, (0.0, 3.0), params, method=rv.Coupled("bosh3", lam=0.9), controller=rv.PID(1e-7, 1e-9),
-                           exact=True, **options)
-            found.append(sol.stats)
+
+ADAPTIVE = {"coupled": (rv.Coupled("bosh3", lam=0.5), 1e-6), "heun": (rv.ReversibleHeun(), 1e-3),
+            "near": (rv.NearReversible("tsit5"), 1e-7)}
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_adaptive_steps_on_the_engines(name: str) -> None:
+    """tape = replay and native = its mirror, grids and gradients; on each of them the gradient of a sweep that is fed with its own
+    states. Native runs ask for many steps at a time, with flushes between them."""
+    method, rtol = ADAPTIVE[name]
+    found = {}
+    for engine, options in ENGINES.items():
+        if engine == "native" and needs_compiler.args[0]:
+            continue
+
+        def loss(y0: Any, params: Any, options: dict = options, **more: Any) -> Any:
+            sol = rv.solve(network, y0, more.pop("ts", (0.0, 3.0)), params, method=method, **{
+                "controller": rv.PID(rtol, rtol / 100), "exact": rv.Lattice(44, 12), **options, **more})
+            seen.append((sol.ts, sol.stats, sol.state.bits))
             return np.sum(sol.y1 ** 2)
 
-        rv.grad(adaptive, argnums=(0, 1))(Y0, PARAMS)
-        assert found[1].exact
-        assert found[1].backend == ("eager" if options["backend"] == "eager" else "replay")       # the tape's bits, as ahead
+        seen: list = []
+        of = rv.grad(loss, argnums=(0, 1))
+        gradients = of(Y0, PARAMS)
+        ts, stats, bits = seen[0]
+        assert stats.exact
+        assert stats.backend == {"tape": "eager", "mirror": "replay"}.get(engine, engine)
+        assert (name == "heun") == (stats.bits_bound == 0)
+        assert (name == "heun") == (len(bits) < 2), len(bits)
+        assert stats.bits_bound <= stats.bits_stored <= 1.03 * stats.bits_bound + 8 * Y0.size
+        stored = rv.grad(lambda y0, p: loss(y0, p, gradient=rv.Reversible(1)), argnums=(0, 1))(Y0, PARAMS)
+        assert name == "heun" or same(stored, gradients)
+        found[engine] = ts, gradients
+        truth = rv.grad(lambda y0, p: loss(y0, p, ts=ts, gradient=rv.Direct(), controller=None, exact=None, backend="eager",
+                                           arithmetic="fast"), argnums=(0, 1))(Y0, PARAMS)
+        for a, b in zip(rv.tree.flatten(gradients)[0], rv.tree.flatten(truth)[0], strict=True):
+            # a unit of the lattice in each step, and of a contraction 9 of them, amplified as the copies part: 1 / lam
+            assert np.max(np.abs(a - b)) < len(ts) * 1000 * 2.0 ** -44 * max(1.0, np.max(np.abs(b)))
+    assert same(found["tape"], found["replay"])
+    assert "native" not in found or same(found["native"], found["mirror"])
+
+
+@needs_compiler
+def test_steps_that_were_found_with_the_bits_of_the_tape_go_back_with_them(caplog: pytest.LogCaptureFixture) -> None:
+    """Where generated code cannot search, replay does, and goes back too: said once."""
+    def driven(t: Any, y: Any, params: Any) -> Any:
+        return np.stack([np.tanh(y), -y], -1) * params
+
+    times = np.linspace(0.0, 1.0, 5)
+    control, seen = rv.HermiteCubic(times, np.stack([times, np.sin(times)], -1)), []
+
+    def loss(y0: Any, params: Any) -> Any:
+        seen.append(rv.solve(driven, y0, (0.0, 1.0), params, method=rv.Coupled("bosh3", lam=0.9), controller=rv.PID(1e-4, 1e-6),
+                             control=control, exact=True, backend="native"))
+        return np.sum(seen[-1].y1)
+
+    with caplog.at_level("INFO", logger="revode"):
+        rv.grad(loss, argnums=(0, 1))(Y0, np.float64(0.7))
+    assert seen[0].stats.exact
+    assert (seen[0].stats.backend == "replay") == ("goes back in the place of native" in caplog.text)
 
 
 # ---------------------------------------------------------------------------------------- fixed points

@@ -1,5 +1,6 @@
 """The main job through its command line, on tiny grids: figures, files, messages, Ctrl-C; and its pieces."""
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -17,8 +18,22 @@ from scipy.integrate import solve_ivp
 import revode as rv
 from revode import optim, plotting
 from revode.__main__ import main
-from revode.experiments import EXPERIMENTS, cli, data, measuring, names, plans, reporting, runner, tables, training, white_dwarf
+from revode.experiments import (
+    EXPERIMENTS,
+    cli,
+    compare,
+    data,
+    measuring,
+    names,
+    reporting,
+    runner,
+    tables,
+    train,
+    training,
+    white_dwarf,
+)
 from revode.experiments.backends import Solver
+from revode.experiments.checkpoints import Checkpoint
 from revode.experiments.training import Run
 from revode.gradients.checkpointed import minimal_advances
 
@@ -192,6 +207,35 @@ def test_a_stop_keeps_what_was_reached(reason, said):
         training.fit(job(interrupting(e, 1, reason), rv.Direct()), 9)
 
 
+def test_a_stop_within_a_record_keeps_whole_iterations(tmp_path):
+    """Ctrl-C between the loss of the fourth iteration and its time; gone on with, six have the bits of six."""
+    e, path = white_dwarf.experiment(N), str(tmp_path / "run.npz")
+    ticks = iter(range(100))
+
+    def clock():                                         # asked at the beginning of an iteration and at its end
+        if (tick := next(ticks)) == 7:
+            raise KeyboardInterrupt
+        return float(tick)
+
+    whole = training.fit(job(e, rv.Direct()), 6)
+    first = training.fit(dataclasses.replace(job(e, rv.Direct()), clock=clock), 6, kept=Checkpoint(path, {}))
+    assert first.stopped == "interrupted" and first.losses == whole.losses[:3] and first.seconds == [1.0] * 3
+    again = training.fit(job(e, rv.Direct()), 6, kept=Checkpoint(path, {}))
+    assert again.losses == whole.losses and again.done == 6
+    for name in ("params", "best", "state"):
+        for ours, theirs in zip(*(rv.tree.flatten(getattr(run, name))[0] for run in (again, whole)), strict=True):
+            assert_array_equal(ours, theirs)
+
+
+def test_a_loop_that_records_nothing_is_told():
+    def train(run):
+        for _ in run.steps(optim.sgd(0.1).init):
+            pass
+
+    with pytest.raises(RuntimeError, match=r"row: an iteration of train\(run\) ends with run.record"):
+        training.fit(job(dataclasses.replace(white_dwarf.experiment(N), train=train)), 3)
+
+
 @pytest.mark.parametrize("spoil, message", [
     (lambda loss: np.log(loss * 0.0), "the loss is -inf"),
     (lambda loss: np.sqrt(loss * 0.0), "the gradient has entries that are not finite"),      # 0, with an infinite slope
@@ -238,8 +282,8 @@ def test_relative_error_is_over_the_whole_tree():
 # The commands ------------------------------------------------------------------------------------------------------
 def replaced(monkeypatch, e):
     """The command line with another white dwarf."""
-    monkeypatch.setitem(EXPERIMENTS, "white-dwarf", SimpleNamespace(
-        OPTIONS=white_dwarf.OPTIONS, __doc__="a test", experiment=lambda **options: e))
+    experiment = functools.wraps(white_dwarf.experiment)(lambda **options: e)
+    monkeypatch.setitem(EXPERIMENTS, "white-dwarf", SimpleNamespace(__doc__="a test", experiment=experiment))
 
 
 @pytest.mark.parametrize("gradient, states, nfe, nvjp", [
@@ -333,13 +377,13 @@ def test_modes_are_timed_in_turns_with_reversible(monkeypatch):
     jobs = [job(e), job(e, rv.Direct())]
     asked, once = [], training.fit
     monkeypatch.setattr(training, "fit", lambda job, *rest: asked.append(job.solve.gradient) or once(job, *rest))
-    monkeypatch.setattr(plans, "TURNS", 0.0)
+    monkeypatch.setattr(compare, "TURNS", 0.0)
     first = once(jobs[0], 4)
-    found = plans.in_turns(jobs, first.best, [once(job, 1, first.best) for job in jobs])
-    assert asked == [rv.Reversible(), rv.Direct()] * (plans.ROUNDS[0] - 1)
+    found = compare.in_turns(jobs, first.best, [once(job, 1, first.best) for job in jobs])
+    assert asked == [rv.Reversible(), rv.Direct()] * (compare.ROUNDS[0] - 1)
     for trained in found:
         # from the same parameters every time, and one rounding of the mean apart from the best loss
-        assert len(set(trained.losses)) == 1 and len(trained.seconds) == len(trained.losses) == plans.ROUNDS[0]
+        assert len(set(trained.losses)) == 1 and len(trained.seconds) == len(trained.losses) == compare.ROUNDS[0]
         assert_allclose(trained.losses[0], first.least, rtol=4e-16)
 
 
@@ -348,9 +392,9 @@ def test_rows_are_compared_with_reversible_on_their_own_backend():
         ("reversible", "native", 1.0), ("direct", "native", 3.0), ("backsolve", "eager", 40.0), ("reversible", "eager", 20.0),
         ("direct", "replay", 7.0))]
     notes = []
-    plans.compare_like_with_like(rows, notes)
+    compare.compare_like_with_like(rows, notes)
     assert [row["relative"] for row in rows] == [1.0, 3.0, 2.0, 1.0, None] and len(notes) == 1
-    plans.compare_like_with_like(rows[:2], notes)
+    compare.compare_like_with_like(rows[:2], notes)
     assert len(notes) == 1                                   # nothing to say where all ran on one
 
 
@@ -368,7 +412,7 @@ def test_compare_in_full_trains_every_mode(capsys, tmp_path):
 
 
 def test_compare_leaves_out_what_would_take_too_long(capsys, monkeypatch):
-    monkeypatch.setattr(plans, "SKIP_AFTER", 0.0)
+    monkeypatch.setattr(compare, "SKIP_AFTER", 0.0)
     status, out, _ = run(capsys, "compare", "white-dwarf", *TINY)
     assert status == 0 and "checkpointed:2 was left out" in out and "--full runs it" in " ".join(out.split())
     assert [line.split()[0] for line in tables_of(out)[0][3:]] == ["reversible"]
@@ -394,21 +438,21 @@ def test_what_a_checkpointed_row_takes_tells_of_the_next(monkeypatch):
     way round, where each takes ten times what was expected."""
     e = white_dwarf.experiment(100)
     run = training.fit(job(e), 1)
-    jobs = plans.rows_beside(run, "eager")[1:-1]
+    jobs = compare.rows_beside(run, "eager")[1:-1]
     clock = iter(np.arange(1000.0))
-    monkeypatch.setattr(plans.time, "perf_counter", lambda: next(clock))          # a plain solve takes 1 s
+    monkeypatch.setattr(compare.time, "perf_counter", lambda: next(clock))          # a plain solve takes 1 s
     taken = {"quick": 0.01, "slow": 70.0}
     for speed, names_kept in (("quick", [job.name for job in jobs]), ("slow", ["checkpointed:44"])):
         monkeypatch.setattr(training, "fit", lambda job, *rest, speed=speed: SimpleNamespace(seconds=[taken[speed]]))
-        kept, begun = plans.affordable(run, jobs, False, [])
+        kept, begun = compare.affordable(run, jobs, False, [])
         assert [job.name for job in kept] == names_kept and len(begun) == len(kept)
 
 
 def test_estimates_grow_with_the_recomputed_steps():
-    guess = [plans.estimated_seconds(rv.Checkpointed(n), 1000, 0.01) for n in (44, 8, 2)]
+    guess = [compare.estimated_seconds(rv.Checkpointed(n), 1000, 0.01) for n in (44, 8, 2)]
     # 5 times .01 s for the taped steps, and .01 s for every 1000 of r N - C(n + r, n + 1) advances.
     assert_allclose(guess, [0.05 + 0.01 * a / 1000 for a in (1954, 4285, 28820)], rtol=1e-12)
-    assert plans.estimated_seconds(rv.Direct(), 1000, 0.01) == pytest.approx(0.05)
+    assert compare.estimated_seconds(rv.Direct(), 1000, 0.01) == pytest.approx(0.05)
 
 
 # What was done is never lost --------------------------------------------------------------------------------------
@@ -448,7 +492,7 @@ def test_a_mistake_of_ours_loses_nothing_either(capsys, monkeypatch, tmp_path):
     def fail(*args):
         raise ZeroDivisionError("a mistake")
 
-    monkeypatch.setattr(plans, "in_turns", fail)
+    monkeypatch.setattr(compare, "in_turns", fail)
     with pytest.raises(ZeroDivisionError):
         run(capsys, "compare", "white-dwarf", *TINY, "--json", path)
     assert [row["name"] for row in json.loads(path.read_text())["rows"]] == ["reversible"]
@@ -609,7 +653,7 @@ def test_help(capsys, words):
 
 
 def test_examples_of_the_help_are_accepted():
-    found = re.findall(r"^  revode (.*?)(?:   .*)?$", "".join(cli.EXAMPLES.values()), re.M)
+    found = re.findall(r"^  revode (.*?)(?:   .*)?$", train.__doc__ + compare.__doc__, re.M)
     assert len(found) >= 12
     for line in found:
         assert cli.parser().parse_args(line.split()).plan

@@ -1,6 +1,15 @@
-"""`revode train` and `revode compare`: train an experiment, then measure what its gradients cost and how right they are.
+"""Train with reversible gradients, and measure the other modes beside it.
 
-Times are wall-clock, of whole iterations: loss, gradient and update.
+examples:
+  revode compare white-dwarf                           train with reversible, measure every mode
+  revode compare white-dwarf --plot compare.png --json figures.json
+  revode compare white-dwarf --backend eager --full    train with every mode on the tape; hours
+  revode compare gbm --plot gbm.png                    which method survives which step of a SDE
+  revode compare language --minutes 15 --seeds 0 1 2   equilibrium models beside explicit ones
+  revode compare digits --seeds 0 1 2                  the same on images
+
+Without --full, the modes other than reversible take some iterations each, in turns, from the
+parameters that reversible found; their total times are extrapolated.
 """
 from __future__ import annotations
 
@@ -11,91 +20,38 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..gradients import Backsolve, Checkpointed, Direct
+from ..gradients import Backsolve, Checkpointed, Direct, Reversible
 from ..gradients.checkpointed import minimal_advances
-from . import measuring, names, reporting, tables, training
-from .backends import REFUSALS, UserError
-from .checkpoints import Checkpoint
-from .measuring import DIRECT_STEPS, direct_gradient
+from . import measuring, names, tables, train, training
+from .backends import UserError
+from .measuring import DIRECT_STEPS
 from .runner import INTERRUPTED, Plan, Report
 from .training import Run
 
 TRACING = 4              # an iteration with allocations traced takes so many times longer, about
 ROUNDS = 3, 30           # timed iterations of each row in turns: least and most
 TURNS = 5.0              # and seconds of all of them together, about
-SKIP_AFTER = 60.0        # seconds that one gradient mode may take in `compare` without --full
-SLOW_ITERATIONS = 250    # at most, in `compare` without a compiler
+SKIP_AFTER = 60.0        # seconds that one gradient mode may take without --full
+SLOW_ITERATIONS = 250    # at most, without a compiler
 
 
-def rehearsed(job: Run, fall_back: bool, notes: list[str]) -> Run:
-    """One gradient of a row before any work: its program is made, or it is refused, here.
-
-    fall_back: a solver that revode.solve chooses takes over where the backend refuses.
-    """
-    if job.solve.backend in ("eager", "auto"):     # which make nothing beforehand, refuse nothing
-        return job
-    start = time.perf_counter()
-    try:
-        (_, sol), _ = job.gradient(job.start)
-    except REFUSALS as reason:
-        if fall_back:
-            notes.append(f"{job.name} is not for {job.solve.backend}: {reason}")
-            return replace(job, solve=job.solve.on("auto"))
-        raise UserError(f"--backend {job.solve.backend} cannot run {job.name}: {str(reason).rstrip('.')}. "
-                        "--backend replay and --backend eager can.") from None
-    if not sol.stats.compilations:
-        return job
-    took = time.perf_counter() - start
-    print(f"{job.name}: ready for {sol.stats.backend} after {tables.seconds(took)}", file=sys.stderr)
-    return replace(job, made=took)
+def add_options(parser: Any) -> None:
+    """The options of compare."""
+    train.add_common_options(parser)
+    parser.add_argument("--full", action="store_true", help="train with every gradient mode")
 
 
-def row_of(run: Run, iterations: int) -> dict:
-    """What a training says by itself; iterations: what it was to have."""
-    whole = len(run.losses) == iterations
-    return {"name": run.name, "seed": run.seed, "method": repr(run.solve.method), "gradient": names.spell(run.solve.gradient),
-            "backend": run.stats.backend, "loss_before": run.losses[0], "loss": run.least, "iterations": len(run.losses),
-            "seconds_per_iteration": run.median, "seconds_total": sum(run.seconds) if whole else run.median * iterations,
-            "relative": None, "extrapolated": not whole, "stopped": run.stopped,
-            "compile_seconds": None if run.made is None else max(run.made - run.median, 0.0),
-            "warned": {name: n for name, (n, _) in run.warned.items()}}
-
-
-def add_whole_row(report: Report, run: Run) -> Any:
-    """The row of a training, and what is measured at the parameters that were found; returns the true gradient there."""
-    row = row_of(run, run.iterations)
-    report.rows.append(row)
-    row["loss_finer"] = measuring.finer_loss(run, run.best)
-    truth = direct_gradient(run.loss, run.best, run.solve, run.stats.steps)
-    row |= measuring.measured(run, run.best, truth, report.notes)
-    if run.experiment.findings is not None:
-        row["findings"] = run.experiment.findings(run.best, run.start, replace(run.solve, gradient=None))
-    return truth
-
-
-def plan(args: Namespace, jobs: Sequence[Run], work: Any, begun: Sequence[str] = ()) -> Plan:
-    """The plan of both commands."""
-    return Plan([*reporting.head(args, jobs), *begun], work, lambda report: reporting.all_tables(report.rows, jobs[0].iterations),
-                reporting.picture, reporting.settings_of(jobs), jobs[0].experiment.published)
-
-
-# revode train ---------------------------------------------------------------------------------------------------------------------
-def train_plan(args: Namespace, jobs: Sequence[Run], kept: Checkpoint | None = None) -> Plan:
-    """Train every row, then measure it."""
-    def work(report: Report) -> None:
-        ready = [rehearsed(job, args.backend == "auto", report.notes) for job in jobs]
-        training.train_all(report, ready, lambda run: add_whole_row(report, run), kept=kept)
-        report.notes += [*training.spread(report.rows, "loss", "loss", ".1e"), *jobs[0].experiment.notes]
-
-    return plan(args, jobs, work, [kept.begun(job.name) for job in jobs if kept is not None and job.name in kept.rows])
-
-
-# revode compare -------------------------------------------------------------------------------------------------------------------
-def compare_plan(args: Namespace, job: Run) -> Plan:
+def plan(args: Namespace) -> Plan:
     """Train with Reversible, then measure every gradient mode on the same backend, and Reversible on others."""
+    job = replace(train.jobs_of(args, Reversible())[0], name="reversible")
+    if args.seeds:
+        raise UserError("--seeds goes with `revode train`; compare measures one training")
+    if args.iterations is None and job.solve.backend != "native":
+        job = replace(job, iterations=min(job.iterations, SLOW_ITERATIONS))
+
     def work(report: Report) -> None:
-        run = training.trained(report, rehearsed(job, args.backend == "auto", report.notes))
-        truth = add_whole_row(report, run)
+        run = training.trained(report, train.rehearsed(job, args.backend == "auto", report.notes))
+        truth = train.add_row(report, run)
         if run.stopped is not None:
             raise KeyboardInterrupt if run.stopped == INTERRUPTED else FloatingPointError(run.stopped)
         others, begun = affordable(run, rows_beside(run, args.backend), args.full, report.notes)
@@ -107,7 +63,7 @@ def compare_plan(args: Namespace, job: Run) -> Plan:
             add_row_beside(report, training.trained(report, other) if args.full else mine, mine, truth, args.full)
         compare_like_with_like(report.rows, report.notes)
 
-    return plan(args, [job], work)
+    return train.planned(args, [job], work)
 
 
 def rows_beside(first: Run, asked: str) -> list[Run]:
@@ -134,7 +90,7 @@ def in_turns(jobs: Sequence[Run], params: Any, begun: Sequence[Run]) -> list[Run
 
 def add_row_beside(report: Report, run: Run, turns: Run, truth: Any, full: bool) -> None:
     """The row of a mode: of a training of its own (full), or of iterations taken in turns from what Reversible found."""
-    basis, row = report.rows[0], row_of(run, report.runs[0].iterations)
+    basis, row = report.rows[0], train.row_of(run, report.runs[0].iterations)
     if not full:
         over = turns.median / basis["seconds_per_iteration"]
         row |= {"loss_before": None, "extrapolated": True, "seconds_total": basis["seconds_total"] * over}
