@@ -69,7 +69,7 @@ template <int b, int u, int n, int m> INSIDE void rv_linear_blocks(lanes* out, c
 // A long sum in stretches of STRETCH terms, which goes on where the last one ended: what a stretch reads of w and of x stays in the
 // cache while all outputs and lanes have their share of it. Bits are those of the sum in one.
 #define LONG 256
-#define STRETCH 256
+#define STRETCH (VECTOR < 64 ? 64 : 256)
 template <int b, int u, int n, int m> INSIDE void rv_linear_stretch(lanes* out, const lanes* x, const real* w, int first, int last) {
   const int V = T / LANES;
   lanes sum[b][u];
