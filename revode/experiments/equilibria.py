@@ -91,7 +91,7 @@ def columns(*scores: tables.Column) -> list[tables.Column]:
             *scores,
             ("residual", number("residual", ".2f")),
             ("round\ntrip", lambda row: tables.small(row["roundtrip"])),
-            ("certified\nbelow", lambda row: tables.small(tables.certified(row["certificate"])))]
+            ("certi-\nfied", lambda row: tables.small(tables.certified(row["certificate"])))]
 
 
 def curves(report: Report, ylabel: str) -> tuple[Any, str]:
