@@ -42,8 +42,7 @@ def canvas(panels: int, columns: int | None = None, width: float = 5.0,
 
 
 def save(figure: Any, path: str, words: str) -> None:
-    """Write a figure with what it shows in words, for those who cannot see it; the ending of the
-    path says how."""
+    """Write a figure with what it shows in words, for those who cannot see it; the ending of the path says how."""
     key = {".png": "Description", ".svg": "Description",
            ".pdf": "Subject"}[Path(path).suffix.lower()]
     figure.savefig(path, metadata={key: words})
@@ -59,8 +58,7 @@ def legend(ax: Any, **options: Any) -> None:
 def components(ts: np.ndarray, target: np.ndarray, names: Sequence[str], ys_of: Callable,
                xlabel: str,
                what: str = "data", ylabel: str = "") -> Callable:
-    """A `draw` of an experiment: every component of one trajectory against t, data wide and pale,
-    the fit thin and dark on top."""
+    """A `draw` of an experiment: every component of one trajectory against t, data wide and pale, the fit thin and dark on top."""
     def draw(axes: Any, params: Any, start: Any, solve: Any, n: int, label: str) -> None:
         ys, ax = ys_of(params, solve), axes[0]
         for i, name in enumerate(names):
@@ -90,8 +88,7 @@ def loss_curves(ax: Any, losses: dict[str, list[float]]) -> None:
 
 
 def costs(axes: Any, rows: Sequence[dict]) -> None:
-    """Time per iteration and peak memory of each row on two axes that share the names: a line for
-    each name."""
+    """Time per iteration and peak memory of each row on two axes that share the names: a line for each name."""
     backends = {row["backend"]: i for i, row in reversed(list(enumerate(rows)))}
     colour = {name: COLOURS[i] for i,
               name in enumerate(sorted(backends, key=lambda name: backends[name]))}

@@ -17,6 +17,8 @@ import numpy as np
 
 from ..engines.protocol import Rows
 from ..stepping import CLOCK, Problem
+from ..watch import ROOM as SHOWN
+from . import quiet
 from .generate import ARGUMENTS, Source, arguments
 from .loops import LANES, MEMBER, Own
 from .lower import lower_all
@@ -49,7 +51,8 @@ def tile_of(rows: int, dtype: Any) -> int:
 
 class Tiles:
     """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
-    looks_often = False
+    looks_often, shows = False, SHOWN
+    measure: Any = None        # of the way back: whether all was quiet (watch/quiet.py)
     kinds: Callable = staticmethod(kinds)
     pays = 40000               # so many steps take some fifty times as long as one on the tape
 
@@ -93,7 +96,9 @@ class Tiles:
         self.source = Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
         self.chunk = int(min(STEPS, max(1, WORK / max(1.0, self.work()))))
         if make is None:
-            self.function = build(self.source.text, self.strict).run
+            back = self.direction == "backward"
+            library = build(self.source.text + quiet.TEXT if back else self.source.text, self.strict)
+            self.function, self.measure = library.run, quiet.Measure(library, self.dtype) if back else None
             self.function.restype = None
             self.function.argtypes = [c_longlong, *(c_void_p if "*" in kind else c_longlong for kind, _ in self.arguments)]
         else:

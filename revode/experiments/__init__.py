@@ -1,8 +1,7 @@
 """Experiments, each a file: its problem, its data, its optimiser. EXPERIMENTS maps the names of
 the command line to modules with
 
-    experiment(**options) -> Experiment, or several of them, one for each row     OPTIONS: name ->
-    default
+    experiment(**options) -> Experiment, or several of them, one for each row
 """
 from . import cde, flow, oscillator, ou, pendulum, sir, spiral, volatility, white_dwarf
 

@@ -46,8 +46,7 @@ def cannot_read(option: str, path: str, reason: OSError | ValueError) -> str:
 
 @dataclass(frozen=True)
 class Solver:
-    """solve(field, y0, ts, params, ...), with the method, the gradient mode and the backend filled
-    in."""
+    """solve(field, y0, ts, params, ...), with the method, the gradient mode and the backend filled in."""
     method: Any = None
     gradient: Any = None
     backend: str = "auto"
@@ -88,8 +87,7 @@ class Solver:
 
 
 def halved(ts: Any, options: dict) -> tuple[Any, dict]:
-    """Grid and options with every step halved and the same times saved; a controller's tolerances,
-    by ten."""
+    """Grid and options with every step halved and the same times saved; a controller's tolerances, by ten."""
     if (pid := options.get("controller")) is not None:
         return ts, {**options, "controller": replace(pid, rtol=pid.rtol / 10, atol=pid.atol / 10)}
     ts, save = np.asarray(ts), options.get("save")
@@ -114,7 +112,7 @@ def on_gpu(field: Callable, *given: Any, **options: Any) -> Solution:
         return solve(field, *given, **options)
 
 
-# The options --------------------------------------------------------------------------------------
+# The options ----------------------------------------------------------------------------------------------------------------------
 def add_options(parser: Any) -> None:
     """--backend, --threads, --arithmetic."""
     group = parser.add_argument_group("who runs the steps (docs/backends.md)")

@@ -25,12 +25,10 @@ LENGTH, INNER = 20, 2                  # times of the data, and steps of the sol
 HIDDEN, WIDTH, CHANNELS = 6, 24, 3
 LEARNING_RATE, NOISE = 0.02, 0.15
 CONTROLS = {"linear": LinearPath, "hermite": HermiteCubic}
-OPTIONS = {"series": 64, "dropped": [0.3, 0.8], "control": list(CONTROLS), "method": None, "seed": 0}
 
 
 def spirals(rng: np.random.Generator, count: int, dropped: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(times (LENGTH,), values (count, LENGTH, 2) with NaN where nothing was observed, labels
-    (count,): 1 clockwise)."""
+    """(times (LENGTH,), values (count, LENGTH, 2) with NaN where nothing was observed, labels (count,): 1 clockwise)."""
     # One grid for training and test; no two times fall together, where noise would make the slopes of a cubic enormous.
     shift = np.random.default_rng(0).uniform(-0.3, 0.3, LENGTH - 2)
     last = LENGTH - 1.0
@@ -59,13 +57,13 @@ def train(run: Run) -> None:
         run.record(value, sol, params, state)
 
 
-def experiment(series: int = 64, dropped: Any = (0.3, 0.8), control: Any = tuple(CONTROLS), seed: int = 0) -> list[Experiment]:
-    """One experiment for each kind of control and share of dropped observations; series: to train
-    on."""
-    return [of_control(kind, share, series, seed) for share in dropped for kind in control]
+def experiment(series: int = 64, dropped: Any = (0.3, 0.8), control: Any = tuple(CONTROLS), method: Any = None,
+               seed: int = 0) -> list[Experiment]:
+    """One experiment for each kind of control and share of dropped observations; series: to train on."""
+    return [of_control(kind, share, series, method or EES(6), seed) for share in dropped for kind in control]
 
 
-def of_control(kind: str, dropped: float, series: int, seed: int) -> Experiment:
+def of_control(kind: str, dropped: float, series: int, method: Any, seed: int) -> Experiment:
     times, values, labels = spirals(np.random.default_rng([seed, 1]), series, dropped)
     _, others, truth = spirals(np.random.default_rng([seed, 2]), 2 * series, dropped)
     control, held_out = (CONTROLS[kind](times, seen, time=True) for seen in (values, others))
@@ -111,5 +109,5 @@ def of_control(kind: str, dropped: float, series: int, seed: int) -> Experiment:
         title=f"spirals that turn left or right, {series} to train on, {2 * series} held out",
         words=(f"{LENGTH} uneven times, {INNER} steps from one to the next; dz = f(z) dX, MLP {HIDDEN}-{WIDTH}-{HIDDEN * CHANNELS}",
                f"Adam, learning rate {LEARNING_RATE}; loss: cross-entropy, nats"),
-        loss=loss, train=train, start=start, method=EES(6), iterations=30, findings=findings, draw=draw, panels=2,
+        loss=loss, train=train, start=start, method=method, iterations=30, findings=findings, draw=draw, panels=2,
         shows="An anticlockwise and a clockwise spiral: observations of x and y against time, and the control through them.")

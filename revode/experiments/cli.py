@@ -1,6 +1,6 @@
 """The commands: each a module with what it is for and its examples (__doc__), add_options(parser), and plan(args), what it does.
 
-`train`, `compare` and `export` are of an experiment, whose OPTIONS name the options that it has, and their defaults.
+`train`, `compare` and `export` are of an experiment, whose options are the arguments of its experiment(...).
 """
 from __future__ import annotations
 

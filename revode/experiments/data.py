@@ -56,8 +56,7 @@ def recorded(path: str | Path, names: Sequence[str]) -> tuple[np.ndarray, np.nda
 
 
 def simulated(field: Callable, y0: Sequence[float], ts: np.ndarray, noise: Any, seed: int = 0, fine: float = 0.002) -> np.ndarray:
-    """The true trajectory with normal noise of these standard deviations on every value, the first
-    included: (n, d)."""
+    """The true trajectory with normal noise of these standard deviations on every value, the first included: (n, d)."""
     ys = trajectory(field, np.array(y0), ts, fine)
     return ys + noise * np.random.default_rng(seed).standard_normal(ys.shape)
 
@@ -85,8 +84,7 @@ def observed(path: str | None, names: Sequence[str], ts: np.ndarray, simulation:
     else:
         t, values = recorded(path, names)
         words = f"data: recorded, {path}"
-    # The clock of a recording is rounded, so its last time may be short of the end by a fraction of
-    # an interval.
+    # The clock of a recording is rounded, so its last time may be short of the end by a fraction of an interval.
     if t[-1] < ts[-1] * (1 - 1e-3):
         raise ValueError(f"{path} ends {t[-1]:.4g} after its start, but the experiment needs {ts[-1]:.4g}")
     return np.stack([np.interp(ts, t, column) for column in values.T], axis=-1), words

@@ -22,6 +22,7 @@ from ..engine import tree
 from ..export import export_c
 from . import EXPERIMENTS
 from .backends import UserError
+from .options import defaults
 
 plan = None          # there is no report; main does it all
 
@@ -40,10 +41,9 @@ def add_options(sub: Any) -> None:
 def main(args: Namespace) -> int:
     """Run the command; returns the exit status."""
     module = EXPERIMENTS[args.experiment]
-    options = {name: getattr(args, name) for name in module.OPTIONS if name != "method"}
     try:
         params = load(args.params)
-        made = module.experiment(**options)
+        made = module.experiment(**{name: getattr(args, name) for name in defaults(module)})
     except (ValueError, OSError) as error:
         raise UserError(str(error)) from None
     e = made[0] if isinstance(made, list) else made
@@ -53,10 +53,10 @@ def main(args: Namespace) -> int:
                         f"these options has {tree.describe(wanted)}")
     field, y0, ts, params, more = asked(e, params)
     if e.adaptive or set(more) & {"noise", "diffusion", "control", "controller"}:
-        raise UserError(f"{args.experiment} has noise, a control or adaptive steps; what is "
-                        "exported is an ordinary equation on a given grid")
+        raise UserError(f"{args.experiment} has noise, a control or adaptive steps; what is exported is an ordinary equation on a "
+                        "given grid")
     try:
-        export_c(field, y0, ts, params, method=vars(args).get("method") or e.method, path=args.output, save=more.get("save"),
+        export_c(field, y0, ts, params, method=e.method, path=args.output, save=more.get("save"),
                  gradient=not args.no_gradient, constants=not args.arguments)
     except (ValueError, TypeError, OSError) as error:
         raise UserError(str(error)) from None

@@ -20,13 +20,11 @@ from ..methods import EES
 from .training import Experiment, Run
 
 LEARNING_RATE, WIDTH = 0.02, 32
-OPTIONS = {"points": 256, "steps": 10, "method": None, "seed": 0}
 BOX = (-2.2, 2.2)                        # of the picture, along both axes
 
 
 def moons(rng: np.random.Generator, points: int) -> np.ndarray:
-    """Two half circles of radius 1 that reach into each other, with noise of deviation 0.08, around
-    0; (points, 2)."""
+    """Two half circles of radius 1 that reach into each other, with noise of deviation 0.08, around 0; (points, 2)."""
     angle, side = np.pi * rng.uniform(size=points), np.where(np.arange(points) % 2, -1.0, 1.0)
     x = np.stack([side * np.cos(angle) - 0.5 * side, side * np.sin(angle) - 0.25 * side], -1)
     return x + 0.08 * rng.standard_normal((points, 2))
@@ -58,7 +56,7 @@ def train(run: Run) -> None:
         run.record(value, sol, params, state)
 
 
-def experiment(points: int = 256, steps: int = 10, seed: int = 0) -> Experiment:
+def experiment(points: int = 256, steps: int = 10, method: Any = None, seed: int = 0) -> Experiment:
     """The experiment with this many points of the data, and equal steps from t = 0 to 1."""
     data, fresh = (moons(np.random.default_rng([seed, i]), points) for i in (1, 2))
     ts = np.linspace(0.0, 1.0, steps + 1)
@@ -94,6 +92,6 @@ def experiment(points: int = 256, steps: int = 10, seed: int = 0) -> Experiment:
         title=f"two moons, {points} points; x' = f(t, x), MLP 3-{WIDTH}-2 (tanh), exact trace",
         words=(f"{steps} steps, float64; Adam, learning rate {LEARNING_RATE}, full batch",
                "loss: negative log-likelihood, nats a point; 'fresh': points that were not trained on"),
-        loss=loss, train=train, start=start, method=EES(6), iterations=800,
+        loss=loss, train=train, start=start, method=method or EES(6), iterations=800,
         findings=findings, draw=draw, panels=2,
         shows="Points of two moons, and the learnt density over the same square.")

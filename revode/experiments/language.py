@@ -52,7 +52,7 @@ LOOKS = 10                      # at the held-out text on the way, out of the ti
 CELLS = {"residual": layers.block, "published": layers.bare_block}
 
 
-# the text -----------------------------------------------------------------------------------------
+# the text -------------------------------------------------------------------------------------------------------------------------
 class Text:
     """A text as numbers 0 .. V - 1, one for each of its different bytes, in two parts."""
 

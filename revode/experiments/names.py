@@ -37,8 +37,7 @@ def method(text: str) -> Any:
 
 
 def gradient(text: str) -> Any:
-    """The gradient mode of this name: reversible (or reversible:K, to resync every K steps),
-    direct, ..."""
+    """The gradient mode of this name: reversible (or reversible:K, to resync every K steps), direct, ..."""
     return build("gradient mode", GRADIENTS, text)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 from . import names
@@ -44,7 +45,7 @@ def named(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     return convert
 
 
-ARGUMENTS: dict[str, dict] = {       # of the OPTIONS of experiments
+ARGUMENTS: dict[str, dict] = {       # of experiments
     "steps": {"type": whole(1), "metavar": "N",
               "help": "grid intervals (pendulum: between data; default 200 of a recording, 50 simulated)"},
     "dtype": {"choices": ("float64", "float32"), "help": "of the solve"},
@@ -61,10 +62,16 @@ ARGUMENTS: dict[str, dict] = {       # of the OPTIONS of experiments
 }
 
 
+def defaults(module: Any) -> dict[str, Any]:
+    """The options that an experiment has: the arguments of its experiment(...)."""
+    return {name: given.default for name, given in signature(module.experiment).parameters.items()}
+
+
 def of_experiment(parser: Any, module: Any) -> None:
-    for option, default in {**module.OPTIONS, "seed": 0}.items():
+    for option, default in {**defaults(module), "seed": 0}.items():
         how = dict(ARGUMENTS[option])
-        how["help"] += "" if default is None else f"; default {default}"
+        said = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        how["help"] += "" if default is None else f"; default {said}"
         parser.add_argument(f"--{option.replace('_', '-')}", default=default, **how)
 
 

@@ -26,7 +26,6 @@ from .training import Experiment, Run
 NAMES = ("x1", "x2", "v1", "v2")
 STEPS = 499                # 500 points
 LAM = 0.98                 # exp(-c h) with c = 3.4 / s: with .999 the copies part while it is learnt
-OPTIONS = {"steps": STEPS, "dtype": "float64", "data": None, "method": None}
 END = 3.0                  # s
 SCALE = 100.0
 M1, M2, K, Q, C, A = 1.0, 3.0, 9.0, 90.0, 0.05, 68.0
@@ -63,9 +62,8 @@ def train(run: Run) -> None:
         run.record(value, sol, params, state)
 
 
-def experiment(steps: int = STEPS, dtype: str = "float64", data: str | None = None) -> Experiment:
-    """The experiment on a grid of this many equal steps. data: the path of a recorded file; None
-    simulates."""
+def experiment(steps: int = STEPS, dtype: str = "float64", data: str | None = None, method: Any = None) -> Experiment:
+    """The experiment on a grid of this many equal steps. data: the path of a recorded file; None simulates."""
     ts = np.linspace(0.0, END, steps + 1)
     values, words = sources.observed(data, NAMES, ts, springs, START, rate=RATE, noise=NOISE)
     target = (values / SCALE).astype(dtype)
@@ -82,7 +80,7 @@ def experiment(steps: int = STEPS, dtype: str = "float64", data: str | None = No
         title=f"two masses on springs from one trajectory, t in [0, {END:g}] s",
         words=("MLP 4-10-4 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid points",
                f"{words}, divided by {SCALE:g}", sources.grid_words(ts, dtype)),
-        loss=loss, train=train, start=start, method=Coupled("midpoint", lam=LAM), iterations=10_000,
+        loss=loss, train=train, start=start, method=method or Coupled("midpoint", lam=LAM), iterations=10_000,
         draw=plotting.components(ts, target, NAMES, lambda *at: loss(*at)[1].ys, "t, s",
                                  ylabel="x; v a second (recorded units / 100)"),
         shows="Both positions and both velocities against time, data and fit.",

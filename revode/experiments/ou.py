@@ -28,7 +28,6 @@ THETA, MU, SIGMA, T = 0.2, 0.1, 2.0, 10
 METHODS = {"reversible Heun": (ReversibleHeun(), 12), "EES(2,5)": (EES25(), 4), "EES(2,7)": (EES27(), 3),
            "Coupled Euler": (Coupled("euler"), 6), "Coupled midpoint": (Coupled("midpoint"), 3)}     # and steps for each unit
 LEARNING_RATE = 0.02
-OPTIONS = {"paths": 64, "data_paths": 256, "diffusion": "time", "seed": 0}
 
 
 def sample(rng: np.random.Generator, paths: int) -> np.ndarray:
@@ -47,15 +46,13 @@ def drift(t: Any, x: Any, params: Any) -> Any:
 
 
 def g(t: Any, x: Any, params: Any) -> Any:
-    """Positive, so that its sign, which the law of the paths does not show, is settled. It reads X
-    if it has the inputs."""
+    """Positive, so that its sign, which the law of the paths does not show, is settled. It reads X if it has the inputs."""
     seen = nn.with_time(t / T, x)[..., :params["g"][0]["W"].shape[0]]
     return nn.softplus(nn.mlp(params["g"], seen, nn.lipswish))
 
 
 def distances(ys: Any, data: np.ndarray) -> tuple[Any, Any]:
-    """The mean squared error of means and standard deviations over sigma^2, and MMD^2; ys and data
-    (T + 1, paths, 1)."""
+    """The mean squared error of means and standard deviations over sigma^2, and MMD^2; ys and data (T + 1, paths, 1)."""
     ys, data = ys[1:, :, 0], data[1:, :, 0]
     error = np.square(np.mean(ys, 1) - data.mean(1)) + np.square(np.std(ys, 1) - data.std(1))
     features = lambda x: np.swapaxes((x - data.mean(1)[:, None]) / data.std(1)[:, None], 0, 1)

@@ -25,7 +25,6 @@ from .training import Experiment, Run
 
 NAMES = ("o1", "o2", "w1", "w2")
 STEPS = 200                # intervals between data: the recording has 100 a second
-OPTIONS = {"steps": None, "dtype": "float64", "data": None, "method": None}
 END = 2.0                  # s
 SIMULATED = 50, 1.0        # intervals and end of the simulation: shorter, so that a minute or two shows a fit
 SCALE = 10.0
@@ -44,8 +43,7 @@ PUBLISHED = Published(
 
 
 def double_pendulum(t: Any, y: Any, params: Any = None) -> Any:
-    """The simulated system, without friction; y (..., 4) holds o1, o2, w1, w2. The two equations
-    solved for o''."""
+    """The simulated system, without friction; y (..., 4) holds o1, o2, w1, w2. The two equations solved for o''."""
     o1, o2, w1, w2 = (y[..., i] for i in range(4))
     c, s = np.cos(o1 - o2), np.sin(o1 - o2)
     m = M2 / (M1 + M2)
@@ -69,7 +67,7 @@ def train(run: Run) -> None:
         run.record(value, sol, params, state)
 
 
-def experiment(steps: int | None = None, dtype: str = "float64", data: str | None = None) -> Experiment:
+def experiment(steps: int | None = None, dtype: str = "float64", data: str | None = None, method: Any = None) -> Experiment:
     """The experiment with this many equal intervals between data (None: as many as published).
     data: the path of a recorded file; None simulates."""
     usual, end = SIMULATED if data is None else (STEPS, END)
@@ -90,7 +88,7 @@ def experiment(steps: int | None = None, dtype: str = "float64", data: str | Non
         words=("MLP 4-10-4 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over the times of the data",
                f"{words}, divided by {SCALE:g}",
                f"adaptive steps (rtol {TOLERANCE:g}, atol {TOLERANCE:g}), {len(ts):,} saved times, {dtype}"),
-        loss=loss, train=train, start=start, method=Coupled("bosh3", lam=0.999), iterations=5000, adaptive=True,
+        loss=loss, train=train, start=start, method=method or Coupled("bosh3", lam=0.999), iterations=5000, adaptive=True,
         draw=plotting.components(ts, target, NAMES, lambda *at: loss(*at)[1].ys, "t, s",
                                  ylabel="angles, rad / 10; velocities, rad/s / 10"),
         shows="Both angles and both angular velocities against time, data and fit.",

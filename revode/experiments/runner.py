@@ -63,8 +63,7 @@ class Plan(NamedTuple):
 
 
 def carry_out(args: Namespace, plan: Plan) -> int:
-    """Check, do the work, and publish what was found, all of it or what there is. The exit
-    status."""
+    """Check, do the work, and publish what was found, all of it or what there is. The exit status."""
     check_lists(args)
     check_files(args)
     report, this, failure = Report(), machine(), None
@@ -120,8 +119,7 @@ def check_files(args: Namespace) -> None:
 
 
 def writable(path: Path, folder: Path) -> bool:
-    """Whether a file can be made there: tried, because what os.access says is not so for every user
-    and file system."""
+    """Whether a file can be made there: tried, because what os.access says is not so for every user and file system."""
     try:
         if path.exists():
             path.open("ab").close()
@@ -138,13 +136,12 @@ def files_of(args: Namespace) -> list[str]:
 
 
 def machine() -> dict:
-    """What the figures are measured on; load: processes at work before ours, averaged over a
-    minute."""
+    """What the figures are measured on; load: processes at work before ours, averaged over a minute."""
     return {"cpus": os.cpu_count(), "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "system": f"{platform.system()} {platform.machine()}", "python": platform.python_version(), "numpy": np.__version__}
 
 
-# Progress, and what would interrupt it ------------------------------------------------------------
+# Progress, and what would interrupt it --------------------------------------------------------------------------------------------
 @contextmanager
 def progress_bar(total: float, unit: str, name: str | None) -> Iterator[Callable]:
     """A function of (how much more was done, what to say of it) that draws itself with tqdm; it does nothing without a name or
@@ -224,8 +221,7 @@ def shown(jobs: Sequence, name: str) -> Iterator[Any]:
 
 @contextmanager
 def counting(warned: dict[str, list]) -> Iterator[dict[str, list]]:
-    """Count RevodeWarnings by class instead of printing them, and add them to `warned`; others
-    pass."""
+    """Count RevodeWarnings by class instead of printing them, and add them to `warned`; others pass."""
     mine: dict[str, list] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("always", RevodeWarning)
@@ -261,10 +257,9 @@ def spoken_log(notes: list[str]) -> Iterator[None]:
         log.removeFilter(emit)
 
 
-# Publishing ---------------------------------------------------------------------------------------
+# Publishing -----------------------------------------------------------------------------------------------------------------------
 def publish(args: Namespace, plan: Plan, report: Report, this: dict) -> None:
-    """Print tables and notes; write the files that were asked for, each whatever became of the
-    others."""
+    """Print tables and notes; write the files that were asked for, each whatever became of the others."""
     print()
     print("\n\n".join(plan.tables(report)))
     if report.stopped is not None:

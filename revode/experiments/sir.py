@@ -21,7 +21,6 @@ from .data import grid_words, simulated, trajectory
 from .training import Experiment, Run
 
 STEPS = 56                 # of a quarter of a day
-OPTIONS = {"steps": STEPS, "dtype": "float64", "method": None}
 END = 14.0                 # days
 COUNTS = 28                # the infected are counted so many times, equally spaced, with noise
 NOISE = 0.02
@@ -45,7 +44,7 @@ def train(run: Run) -> None:
         run.record(value, sol, params, state)
 
 
-def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
+def experiment(steps: int = STEPS, dtype: str = "float64", method: Any = None) -> Experiment:
     """The experiment on a grid of this many equal steps."""
     ts = np.linspace(0.0, END, steps + 1)
     spread = np.linspace(0, steps, min(COUNTS, steps) + 1)
@@ -62,8 +61,7 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
         return nn.mse(sol.ys[seen, 1], target), sol
 
     def findings(params: Any, start: Any, solve: Any) -> dict:
-        """The constants, and their standard errors by Gauss & Newton: s^2 (J^T J)^-1, J by central
-        differences."""
+        """The constants, and their standard errors by Gauss & Newton: s^2 (J^T J)^-1, J by central differences."""
         infected = lambda at: np.asarray(loss(at, solve)[1].ys[seen, 1], np.float64)
         step = np.asarray(1e-2 if dtype == "float32" else 1e-4, dtype)       # about eps^(1/3)
         J = np.stack([infected({**params, n: params[n] + step}) - infected({**params, n: params[n] - step}) for n in TRUTH],
@@ -88,6 +86,6 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
                f"data: simulated, b = {TRUTH['b']}, k = {TRUTH['k']}; {len(seen)} counts with normal noise (standard deviation "
                f"{NOISE:g}; data seed 0)", grid_words(ts, dtype)),
         # lam = exp(-c h) with c just above k: the infected vanish at a rate of nearly k.
-        loss=loss, train=train, start=start, method=Coupled("rk4", round(float(np.exp(-7 / steps)), 6)), iterations=120,
+        loss=loss, train=train, start=start, method=method or Coupled("rk4", round(float(np.exp(-7 / steps)), 6)), iterations=120,
         findings=findings, draw=draw,
         shows="Susceptible, infected and recovered against days, fit and truth, with the noisy counts.")

@@ -21,7 +21,6 @@ from .training import Experiment, Run
 
 STEPS = 90                 # observations, of all spirals together: as many grid intervals
 END, BEYOND = 3.0, 6.0
-OPTIONS = {"steps": STEPS, "dtype": "float64", "method": None}
 RADII = np.linspace(2.0, 0.8, 5)
 # of the starts, such that the five arms are evenly spread
 ANGLES = 0.4 * np.pi * np.arange(5) - 10 * np.log(RADII)
@@ -49,11 +48,10 @@ def train(run: Run) -> None:
         run.record(value, sol, params, state)
 
 
-def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
+def experiment(steps: int = STEPS, dtype: str = "float64", method: Any = None) -> Experiment:
     """The experiment with this many observations."""
     rng = np.random.default_rng(0)
-    # The last observation is at END, the others anywhere between; which spiral each belongs to goes
-    # round.
+    # The last observation is at END, the others anywhere between; which spiral each belongs to goes round.
     ts = np.concatenate([[0.0], np.sort(rng.uniform(0.0, END, steps - 1)), [END]])
     who, when = np.arange(steps) % len(START), np.arange(1, steps + 1)
     rng.shuffle(who)
@@ -98,6 +96,6 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
                f"data: simulated, {steps} observations with normal noise (standard deviation {NOISE:g}; data seed 0)",
                grid_words(ts, dtype)),
         # lam = exp(-c h) follows contraction slower than c: 0.2 in the truth, but more in networks on the way there.
-        loss=loss, train=train, start=start, method=Coupled("rk4", lam=round(float(np.exp(-3 * END / steps)), 6)), iterations=600,
-        findings=findings, draw=draw,
+        method=method or Coupled("rk4", lam=round(float(np.exp(-3 * END / steps)), 6)),
+        loss=loss, train=train, start=start, iterations=600, findings=findings, draw=draw,
         shows="Five spirals in the plane: observations, the fit through them, and its continuation beside the truth.")

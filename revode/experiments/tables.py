@@ -57,8 +57,7 @@ def fill(text: str, indent: str = "  ") -> str:
 
 
 def seconds(x: float | None) -> str:
-    """0.0123 -> '12 ms'; 75 -> '75 s'; 200 -> '3.3 minutes': two digits, as clocks on a busy
-    machine repeat no more."""
+    """0.0123 -> '12 ms'; 75 -> '75 s'; 200 -> '3.3 minutes': two digits, as clocks on a busy machine repeat no more."""
     if not x:
         return "-" if x is None else "0 s"
     for size, unit in ((3600.0, "hours"), (60.0, "minutes"), (1.0, "s"), (1e-3, "ms")):

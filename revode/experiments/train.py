@@ -64,9 +64,10 @@ def add_common_options(parser: Any) -> None:
 def plan(args: Namespace) -> Plan:
     """Train every row, then measure it."""
     jobs = shared_out(args, jobs_of(args, args.gradient))
+    given = {**options.defaults(EXPERIMENTS[args.experiment]), "seed": 0, "seeds": None}
     kept = None if args.checkpoint is None else Checkpoint(
-        args.checkpoint, {"experiment": args.experiment, "gradient": names.spell(jobs[0].solve.gradient)}
-        | {name: str(getattr(args, name)) for name in dict.fromkeys([*EXPERIMENTS[args.experiment].OPTIONS, "seed", "seeds"])})
+        args.checkpoint, {"experiment": args.experiment, "gradient": names.spell(jobs[0].solve.gradient),
+                          **{name: str(getattr(args, name)) for name in given}})
 
     def work(report: Report) -> None:
         ready = [rehearsed(job, args.backend == "auto", report.notes) for job in jobs]
@@ -86,7 +87,7 @@ def planned(args: Namespace, jobs: Sequence[Run], work: Callable[[Report], None]
 def jobs_of(args: Namespace, gradient: Any) -> list[Run]:
     """UserError for what is known to fail before anything has run."""
     module, solver, jobs = EXPERIMENTS[args.experiment], backends.chosen(args), []
-    given = {name: getattr(args, name) for name in module.OPTIONS if name != "method"}
+    given = {name: getattr(args, name) for name in options.defaults(module)}
     for seed in args.seeds or [args.seed]:
         try:
             made = module.experiment(**given | ({"seed": seed} if "seed" in given else {}))
@@ -95,13 +96,12 @@ def jobs_of(args: Namespace, gradient: Any) -> list[Run]:
                 raise
             raise UserError(cannot_read("--data", args.data, error)) from None
         for e in made if isinstance(made, list) else [made]:
-            method = vars(args).get("method") or e.method
-            if e.adaptive and method.error_order is None:
-                raise UserError(f"{args.experiment} takes adaptive steps, and {method!r} has no error estimate to choose them by; "
+            if e.adaptive and e.method.error_order is None:
+                raise UserError(f"{args.experiment} takes adaptive steps, and {e.method!r} has no error estimate to choose them by; "
                                 "take another, such as coupled:bosh3:0.999 or reversible-heun")
-            mode = checked_mode(gradient, method)
+            mode = checked_mode(gradient, e.method)
             name = e.name if isinstance(made, list) else names.spell(mode)
-            jobs.append(Run(f"{name}, seed {seed}" if args.seeds else name, e, replace(solver, method=method, gradient=mode), seed,
+            jobs.append(Run(f"{name}, seed {seed}" if args.seeds else name, e, replace(solver, method=e.method, gradient=mode), seed,
                             args.certify, args.iterations or e.iterations))
     return jobs
 

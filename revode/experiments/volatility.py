@@ -27,13 +27,10 @@ from .training import Experiment, Run
 SEEN, INNER = 16, 2                      # observations, and steps of the model for each
 KAPPA, MEAN, XI = 4.0, -0.3, 1.5
 LEARNING_RATE = 0.01
-OPTIONS = {"paths": 256, "method": None, "seed": 0}
-METHOD = EES(6)
 
 
 def series(rng: np.random.Generator, paths: int, inner: int = 32) -> np.ndarray:
-    """Data: X at 0 and the SEEN times, (SEEN + 1, paths); Euler-Maruyama with `inner` steps between
-    two times."""
+    """Data: X at 0 and the SEEN times, (SEEN + 1, paths); Euler-Maruyama with `inner` steps between two times."""
     h = 1.0 / (SEEN * inner)
     own = XI / np.sqrt(2.0 * KAPPA)                                 # V starts in its own law
     x, v = np.zeros(paths), MEAN + own * rng.standard_normal(paths)
@@ -47,8 +44,7 @@ def series(rng: np.random.Generator, paths: int, inner: int = 32) -> np.ndarray:
 
 
 def features(xs: Any, scale: tuple | None = None) -> tuple[Any, tuple]:
-    """(paths, 2 SEEN + 1) features of paths (SEEN + 1, paths), and the mean and deviation that they
-    were scaled with."""
+    """(paths, 2 SEEN + 1) features of paths (SEEN + 1, paths), and the mean and deviation that they were scaled with."""
     squares = np.square(xs[1:] - xs[:-1])
     raw = np.concatenate([xs[1:], np.log(squares + 1e-4), np.log(np.sum(squares, 0, keepdims=True))])
     raw = np.swapaxes(raw, 0, 1)
@@ -65,8 +61,7 @@ def diffusion(t: Any, y: Any, params: Any) -> Any:
 
 
 def traits(xs: np.ndarray) -> dict[str, float]:
-    """What a table can say of paths (SEEN + 1, paths): spread, heavy tails, and volatility that
-    lasts."""
+    """What a table can say of paths (SEEN + 1, paths): spread, heavy tails, and volatility that lasts."""
     steps = np.diff(xs, axis=0)
     logs = np.log(steps ** 2 + 1e-4)
     logs = logs - logs.mean()
@@ -83,7 +78,7 @@ def train(run: Run) -> None:
         run.record(value, sol, params, state)
 
 
-def experiment(paths: int = 256, seed: int = 0) -> Experiment:
+def experiment(paths: int = 256, method: Any = None, seed: int = 0) -> Experiment:
     """The experiment with this many paths of the model, and of the data."""
     data, fresh = (series(np.random.default_rng([seed, i]), paths) for i in (1, 2))
     ts = np.linspace(0.0, 1.0, SEEN * INNER + 1)
@@ -126,6 +121,7 @@ def experiment(paths: int = 256, seed: int = 0) -> Experiment:
         title=f"dX = e^V dB, dV = {KAPPA:g} ({MEAN} - V) dt + {XI:g} dW; X seen at {SEEN} times",
         words=(f"networks 3-16-2 (LipSwish), {SEEN * INNER} steps; Adam, learning rate {LEARNING_RATE}",
                f"{paths} model paths on one fixed noise, {paths} of the data; 'fresh': others than in training"),
-        loss=loss, train=train, start=start, method=METHOD, iterations=300, shared=True, findings=findings, draw=draw, panels=3,
+        loss=loss, train=train, start=start, method=method or EES(6), iterations=300, shared=True,
+        findings=findings, draw=draw, panels=3,
         shows="Twenty paths of the data, of the model before training, and after it.",
         notes=("Persistence: correlation of neighbouring log squared increments. Kurtosis 3 and persistence 0 are Brownian motion.",))

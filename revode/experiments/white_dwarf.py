@@ -23,7 +23,6 @@ from .training import Experiment, Run
 C, END = 0.001, 5.0
 STEPS = 1000
 FINE = 0.005       # steps of the target: dopri5 is then within 1e-12 of the solution
-OPTIONS = {"steps": STEPS, "dtype": "float64", "method": None}
 
 PUBLISHED = Published(
     "McCallum & Foster 2024; 1000 iterations, seeds 0 to 2",
@@ -54,7 +53,7 @@ def train(run: Run) -> None:
         run.record(value, sol, params, state)
 
 
-def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
+def experiment(steps: int = STEPS, dtype: str = "float64", method: Any = None) -> Experiment:
     """The experiment on a grid of this many equal steps."""
     ts = np.linspace(0.0, END, steps + 1)
     target = data.trajectory(star, np.array([1.0, 0.0]), ts, FINE).astype(dtype)
@@ -71,7 +70,7 @@ def experiment(steps: int = STEPS, dtype: str = "float64") -> Experiment:
         title="the white-dwarf equation from one trajectory, t in [0, 5]",
         words=("MLP 3-10-2 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over all grid points",
                "data: exact, a solution of the same equation by dopri5, without noise", data.grid_words(ts, dtype)),
-        loss=loss, train=train, start=start, method=Coupled("midpoint", lam=0.999), iterations=1000,
+        loss=loss, train=train, start=start, method=method or Coupled("midpoint", lam=0.999), iterations=1000,
         draw=plotting.components(ts, target, ("x", "v"), lambda *at: loss(*at)[1].ys, "radius t (no unit)", ylabel="x, v (no unit)"),
         shows="The density parameter x and its slope v against the radius t, data and fit.",
         published=PUBLISHED, published_iterations=1000)

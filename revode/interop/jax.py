@@ -1,7 +1,8 @@
 """Solves and fixed points as operations of JAX: a custom_vjp around pure_callback, whose forward and backward are this package's.
 
-The work is done by NumPy on the host, also under jit. Under vmap over y0 alone a solve is done for the whole batch at once; over
-anything else, and going back, one by one: give a batch to solve as an axis of y0, rather than to vmap. A gradient solves forward
+The work is done by NumPy on the host, also under jit. Under vmap over y0 alone a solve is done for the whole batch at once, if the
+last of them, solved by itself, is the same up to rounding (with noise it is not); over anything else, and going back, one by one:
+give a batch to solve as an axis of y0, rather than to vmap. A gradient solves forward
 once more, because a callback of JAX can leave nothing behind for another one.
 """
 from __future__ import annotations
@@ -35,8 +36,9 @@ def run(call: Operation, shapes: Sequence[jax.ShapeDtypeStruct], behind: Sequenc
         plain = [np.asarray(x) for x in arrays]
         lead = leading(plain, ranks)
         if lead and behind is not None and leading(plain[1:], ranks[1:]) in ((), (1,) * len(lead)):
-            found = call.value([plain[0], *(x[(0,) * len(lead)] for x in plain[1:])])
-            return tuple(np.moveaxis(y, range(at), range(len(lead), len(lead) + at)) for y, at in zip(found, behind, strict=True))
+            found = at_once(call.value, plain, len(lead), behind)
+            if found is not None:
+                return found
         return one_by_one(call.value, plain, ranks, shapes)
 
     def back(*arrays: Any) -> tuple:
@@ -64,6 +66,24 @@ def run(call: Operation, shapes: Sequence[jax.ShapeDtypeStruct], behind: Sequenc
 def leading(plain: Sequence[np.ndarray], ranks: Sequence[int]) -> tuple[int, ...]:
     """The axes that vmap has put in front, of all arrays together."""
     return np.broadcast_shapes(*(x.shape[:x.ndim - rank] for x, rank in zip(plain, ranks, strict=True)))
+
+
+def at_once(function: Callable, plain: list, lead: int, behind: Sequence[int]) -> tuple | None:
+    """The results for a batch in front of the first array, `lead` axes; None where the last of them is another one by itself.
+
+    So it is with noise, which counts the rows of a batch, and where the field takes y apart by axes from the front.
+    """
+    shared = [x[(0,) * lead] for x in plain[1:]]
+    try:
+        found = [np.moveaxis(y, range(at), range(lead, lead + at))
+                 for y, at in zip(function([plain[0], *shared]), behind, strict=True)]
+    except Exception:                                # what is wrong with each of them is said when they are done one by one
+        return None
+    for y, alone in zip(found, function([plain[0][(-1,) * lead], *shared]), strict=True):
+        allowed = 100 * np.finfo(y.dtype).eps ** 0.5 * np.max(np.abs(alone), initial=0.0)
+        if not np.all(np.abs(y[(-1,) * lead] - alone) <= allowed):
+            return None
+    return tuple(found)
 
 
 def one_by_one(function: Callable, plain: list, ranks: list[int], shapes: Sequence) -> tuple:
@@ -95,8 +115,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, **options: Any)
     Returns Solved(ts, ys, y1, None), with ys and y1 arrays that carry gradients to y0 and params, in reverse mode, once.
     Raises what revode.solve raises: out of a callback as a JaxRuntimeError that has its message. TypeError by JAX for forward mode.
 
-    Cost: that of revode.solve, on the host; a gradient solves forward once more. vmap over y0 alone is one solve ahead; vmap over
-    anything else, and the way back under vmap, are one solve for each.
+    Cost: that of revode.solve, on the host; a gradient solves forward once more. vmap over y0 alone is one solve ahead, and one of
+    the last; vmap over anything else, with noise, and the way back under vmap, are one solve for each.
 
     Example
     -------
@@ -106,6 +126,9 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, **options: Any)
     """
     if options.get("controller") is not None:
         raise TypeError("interop.jax.solve: controller= was given, and JAX has to know how many steps there are; give the grid as ts")
+    if isinstance(ts, jax.core.Tracer):
+        raise TypeError("interop.jax.solve: ts is traced by JAX, which has to know the grid beforehand; give times of NumPy, which "
+                        "get no gradient")
     ts = np.asarray(ts)
     save = check_save(options.get("save"), len(ts) - 1)
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..engine import tree
+from ..engine.tensor import value_of
 from ..solve import solve as solve_arrays
 from .operation import Operation, Solved, equilibrium
 
@@ -111,6 +112,9 @@ def checked(call: Operation, homes: tuple[str, ...]) -> Operation:
 
 def run(call: Operation, homes: tuple[str, ...] = ("cpu", "cuda")) -> Any:
     """The outputs of an operation, in the form in which its function returns them."""
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(f"{call.name}: it is no part of torch.func (grad, vmap, jvp); take gradients with torch.autograd, and give "
+                           "a batch as an axis of the state")
     found = Run.apply(checked(call, homes), *call.arrays)
     return tree.unflatten(call.made, list(found))
 
@@ -127,12 +131,12 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, **options: Any)
     ----------
     field : field(t, y, params) -> dy/dt, a plain NumPy function: it sees arrays, not tensors.
     y0 : (..., d) tensor, float32 or float64, on the CPU or a GPU; or a tree of tensors.
-    ts : (N + 1,) times; a tensor of them is read, and gets no gradient.
+    ts : (N + 1,) times; a tensor of them gets a gradient where it requires one, as revode.solve gives it (a fixed grid, on the CPU).
     params : tree of tensors (an nn.ParameterDict too), with numbers and whatever else the field reads.
     options : as for revode.solve: method, gradient, save, backend, controller, noise and the rest. On a GPU they are those of
         revode_cuda.solve.
 
-    Returns Solved(ts, ys, y1, stats), with ys and y1 tensors that carry gradients to y0 and params.
+    Returns Solved(ts, ys, y1, stats), with ys and y1 tensors that carry gradients to y0, params and ts.
     Raises TypeError where tensors live on two devices, with the name of the tensor, or have another dtype; otherwise what
     revode.solve raises. RuntimeError for a derivative of the derivative, and by PyTorch where y0 or a parameter was written to before
     backward.
@@ -146,15 +150,16 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, **options: Any)
     >>> [round(float(a), 4) for a in y0.grad]
     [0.3679, 0.3679]
     """
-    ts = ts.detach().cpu().numpy() if is_tensor(ts) else ts
+    ts = ts.detach().cpu().numpy() if is_tensor(ts) and not ts.requires_grad else ts
     stats: list = []
 
-    def function(y0: Any, params: Any) -> tuple:
-        sol = solver(field, y0, ts, params, **options)
-        stats.append((sol.ts, sol.stats))
+    def function(y0: Any, params: Any, moved: Any = ts) -> tuple:
+        sol = solver(field, y0, moved, params, **options)
+        stats.append((value_of(sol.ts), sol.stats))
         return sol.ys, sol.y1
 
-    call = Operation("interop.torch.solve", function, {"y0": y0, "params": opened(params)}, is_tensor)
+    trees = {"y0": y0, "params": opened(params), **({"ts": ts} if is_tensor(ts) else {})}
+    call = Operation("interop.torch.solve", function, trees, is_tensor)
     solver = solve_arrays if not any(x.device.type == "cuda" for x in call.arrays) else on_gpu()
     ys, y1 = run(call)
     return Solved(stats[-1][0], ys, y1, stats[-1][1])

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..engine.tensor import beside, number
-from ..methods.companion import injected, weighted
 from ..methods.shears import Parts
 from .alarms import Verdict
 from .causes import CAUTION, CLOSE, FADE, NEARLY, OF_LEAF, OFF, TOL, Pairs, lost, parted_copies
+from .gaps import injected, weighted
 from .places import ROOM, windows
 from .sizes import by_chance, column, finite, highest, largest_of_each, largest_seen, members, precision, size, sums_of
 
@@ -257,6 +257,7 @@ def roundtrip(trips: list[tuple[int, float, float]], eps: float, tiny: float) ->
     """The worst of these: (grid point, largest difference, largest entry of the state)."""
     if not trips:
         return RoundTrip(0.0, 0.0, 0)
-    ulps = [off / (eps * 2.0 ** math.floor(math.log2(max(largest, tiny)))) for _, off, largest in trips]
+    # Not by eps times the power: where there are no denormals (in JAX's threads) that is 0 for a state at rest.
+    ulps = [off / eps / 2.0 ** math.floor(math.log2(max(largest, tiny))) for _, off, largest in trips]
     n, off, _ = max(trips, key=lambda trip: trip[1])
     return RoundTrip(off, max(ulps), n)

@@ -1,5 +1,6 @@
 """The main job through its command line, on tiny grids: figures, files, messages, Ctrl-C; and its pieces."""
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -281,8 +282,8 @@ def test_relative_error_is_over_the_whole_tree():
 # The commands ------------------------------------------------------------------------------------------------------
 def replaced(monkeypatch, e):
     """The command line with another white dwarf."""
-    monkeypatch.setitem(EXPERIMENTS, "white-dwarf", SimpleNamespace(
-        OPTIONS=white_dwarf.OPTIONS, __doc__="a test", experiment=lambda **options: e))
+    experiment = functools.wraps(white_dwarf.experiment)(lambda **options: e)
+    monkeypatch.setitem(EXPERIMENTS, "white-dwarf", SimpleNamespace(__doc__="a test", experiment=experiment))
 
 
 @pytest.mark.parametrize("gradient, states, nfe, nvjp", [

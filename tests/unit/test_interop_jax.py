@@ -79,7 +79,7 @@ def test_vmap_over_y0_is_one_solve_ahead() -> None:
 
     run = lambda y: interop.solve(seen, y, TS, params, method=rv.Coupled(), save=[3, -1]).ys
     found = jax.vmap(jax.vmap(run))(many)
-    assert set(shapes) == {(3, 2, 3)}
+    assert set(shapes) == {(3, 2, 3), (3,)}                     # and the last by itself, to compare
     # the same steps; products of another shape may add in another order: some ulps of numbers of size 3
     np.testing.assert_allclose(found, np.stack([[run(y) for y in rows] for rows in many]), rtol=0, atol=1e-14)
     total = jax.grad(lambda p: jax.vmap(lambda y: square(y, p))(y0).sum())(params)
@@ -88,6 +88,38 @@ def test_vmap_over_y0_is_one_solve_ahead() -> None:
     for name in params:
         np.testing.assert_allclose(total[name], wanted[name], rtol=1e-12, atol=1e-13)
         np.testing.assert_allclose(each[name].sum(0), wanted[name], rtol=1e-12, atol=1e-13)
+
+
+def at_the_front(t: Any, y: Any, p: Any) -> Any:
+    return field(t, y, p) + np.mean(y, 0)
+
+
+def in_two_axes(t: Any, y: Any, p: Any) -> Any:
+    return np.einsum("ij,jk->ik", np.tanh(y), p["W"] @ p["V"])
+
+
+@pytest.mark.parametrize("run", [
+    lambda y, p: interop.solve(at_the_front, y, TS, p, method=rv.Coupled()).ys,
+    lambda y, p: interop.solve(in_two_axes, y, TS, p, method=rv.Coupled()).ys,
+    lambda y, p: interop.solve(field, y, TS, p, method=rv.ReversibleHeun(), diffusion=lambda t, y, p: 0.3 * y,
+                               noise=rv.Brownian(3)).ys,
+], ids=["a mean over the front", "einsum", "noise"])
+def test_vmap_is_what_each_solve_is_by_itself(run: Any) -> None:
+    """Where a batch at once would be something else, forward and gradient: the same solves, so the same bits."""
+    y0, params = arrays()
+    many = jax.numpy.stack([y0, 2 * y0, -y0])
+    assert np.array_equal(jax.vmap(lambda y: run(y, params))(many), np.stack([run(y, params) for y in many]))
+    wanted = np.stack([jax.grad(lambda y: (run(y, params) ** 2).sum())(y) for y in many])
+    found = jax.grad(lambda many: (jax.vmap(lambda y: run(y, params))(many) ** 2).sum())(many)
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_an_equilibrium_from_rest() -> None:
+    """In JAX's threads numbers below 2.2e-308 are 0, and so is a unit in the last place of a state at rest."""
+    f = lambda z, p, x: np.cos(0.5 * z) + x
+    found = jax.jit(jax.grad(lambda x: interop.fixed_point(f, jax.numpy.zeros(2), x=x, tol=1e-9).sum()))
+    z = rv.fixed_point(f, np.zeros(2), x=np.ones(2), tol=1e-12).z
+    np.testing.assert_allclose(found(jax.numpy.ones(2)), 1 / (1 + 0.5 * np.sin(0.5 * z)), rtol=1e-6)
 
 
 def test_vmap_over_parameters_is_one_solve_for_each() -> None:
@@ -111,6 +143,8 @@ def test_refusals() -> None:
     y0, params = arrays()
     with pytest.raises(TypeError, match="controller= was given"):
         interop.solve(field, y0, (0.0, 1.0), params, controller=rv.PID())
+    with pytest.raises(TypeError, match="ts is traced by JAX"):
+        jax.grad(lambda ts: interop.solve(field, y0, ts, params).y1.sum())(jax.numpy.array([0.0, 0.5, 1.0]))
     with pytest.raises(Exception, match="times"):
         interop.solve(field, y0, np.array([0.0, 1.0, 0.5]), params)
     with pytest.raises(TypeError, match="custom_vjp"):

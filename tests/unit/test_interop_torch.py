@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import revode as rv
+from revode.engine import kept
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed: pip install 'revode[interop]'")
 from revode.interop import torch as interop  # noqa: E402
@@ -46,6 +47,18 @@ def test_gradcheck(name: str) -> None:
     assert torch.autograd.gradcheck(run, (y0, *params.values()))
 
 
+def test_gradcheck_in_times() -> None:
+    """Where they require it; the same bound."""
+    y0, params = tensors()
+    ts = torch.tensor(TS, requires_grad=True)
+    run = lambda ts, y0: interop.solve(field, y0, ts, params, method=rv.Coupled("midpoint")).ys
+    assert torch.autograd.gradcheck(run, (ts, y0))
+    found = interop.solve(field, y0, ts, params)
+    assert type(found.ts) is np.ndarray and found.ts.tolist() == TS.tolist()
+    with pytest.raises(TypeError, match="with controller= times get no gradient"):
+        interop.solve(field, y0, ts, params, method=rv.Coupled("bosh3"), controller=rv.PID(1e-3, 1e-6))
+
+
 def test_gradcheck_of_an_equilibrium() -> None:
     z0, params = tensors()
     x = torch.tensor(arrays()[0] + 1.0, requires_grad=True)
@@ -74,6 +87,17 @@ def test_the_gradient_is_this_packages_to_the_last_bit(dtype: Any) -> None:
 def test_nothing_is_copied_on_the_way_in() -> None:
     x = torch.ones(4, 3).T
     assert np.shares_memory(interop.to_plain(x), x.numpy())
+
+
+@pytest.mark.parametrize("backend", ["eager", "replay"])
+def test_large_tensors_are_let_go(backend: str) -> None:
+    """Of more than 64 kB, which a tape would keep read-only were they NumPy's: nothing of a layer outlives its gradient."""
+    W = torch.eye(100, dtype=torch.float64, requires_grad=True)
+    y1 = interop.solve(lambda t, y, p: np.tanh(y @ p), torch.ones(1, 100, dtype=torch.float64), TS, W, method=rv.Coupled(),
+                       backend=backend).y1
+    grad, = torch.autograd.grad(y1.sum(), W)
+    assert float(grad.abs().sum()) > 0.0
+    assert not kept._frozen and interop.to_plain(W).flags.writeable
 
 
 def test_only_what_is_asked_for_is_differentiated() -> None:
@@ -124,6 +148,15 @@ def test_containers_of_parameters() -> None:
     listed = interop.layer(lambda t, y, p: y * p[0][0] + p[1], TS, [torch.nn.ParameterList([leaf]), y0.detach()])
     assert [name for name, _ in listed.named_parameters()] == ["0__0", "1"]
     listed(y0).sum().backward()
+
+
+@pytest.mark.parametrize("name", ["grad", "vmap"])
+def test_transforms_of_functions_are_refused_in_one_sentence(name: str) -> None:
+    y0, params = arrays()
+    params = {name: torch.tensor(x) for name, x in params.items()}
+    loss = lambda y0: interop.solve(field, y0, TS, params, method=rv.Coupled()).y1.sum()
+    with pytest.raises(RuntimeError, match=r"interop\.torch\.solve: it is no part of torch\.func \(grad, vmap, jvp\); take gradients"):
+        getattr(torch.func, name)(loss)(torch.tensor(y0))
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")         # of dynamo's own

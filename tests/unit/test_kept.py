@@ -248,6 +248,23 @@ def test_arguments_that_are_large_are_frozen_until_the_pull_is_gone():
     x[0] = value[0] = 2.0
 
 
+@pytest.mark.parametrize("view", [lambda a: a, lambda a: a[1:], lambda a: a.reshape(2, -1)[0]], ids=["whole", "slice", "row"])
+def test_memory_of_another_library_is_compared_and_let_go(view):
+    """NumPy would not make such an array writeable again, so it never becomes read-only; that it changed is found all the same."""
+    a = np.from_dlpack(np.ones(2 * BIG))
+    assert not isinstance(a.base, np.ndarray)
+    c = view(a)
+    _, pull = rv.vjp(lambda x, c=c: np.sum(x * c), 1.5)
+    assert pull(1.0)[0] == c.size and a.flags.writeable and not kept._frozen
+    a[:] = 2.0
+    with pytest.raises(RuntimeError, match="was changed in place"):
+        pull(1.0)
+    rv.grad(lambda x: np.sum(x * x))(a)
+    gone = weakref.ref(a)
+    del a, c, pull
+    assert gone() is None
+
+
 def test_a_large_index_counts_too():
     index = np.arange(BIG)[::-1].copy()
 

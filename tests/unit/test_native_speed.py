@@ -20,7 +20,8 @@ import revode as rv
 from revode.compiled import elementary, generate, mirror, native, order, tiles
 from revode.engine.primitives import CONSTANT, RULES
 from revode.nn import ERF
-from tests.strict_cases import assert_same_bits, compare, layers, needs_compiler, network, results, start, tiles_of
+from tests.compiler import needs_compiler
+from tests.strict_cases import assert_same_bits, compare, layers, network, results, start, tiles_of
 
 pytestmark = needs_compiler
 x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="assembly and flags of x86-64")
