@@ -21,11 +21,12 @@ import numpy as np
 
 from .engine import tree
 from .engine.tensor import beside, number, value_of
-from .methods.companion import injected, neutral, weighted
+from .methods.companion import neutral
 from .methods.increment import Increment
 from .methods.shears import Parts, Step
 from .stepping import Problem
 from .watch import size
+from .watch.gaps import injected, weighted
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from math import isfinite
+from math import fsum, isfinite
 from typing import Any
 
 Tree = tuple        # of trees
@@ -92,3 +92,40 @@ def check_order(name: str, order: Any, a: Any, b: Any, c: Any, b_error: Any) -> 
     if e is not None and (len(e) != len(b) or e == b or next(misses(a, e, 1), None)):
         raise ValueError(f"{given}b_error = {tuple(e)}; it holds the weights of another method on the same "
                          f"{len(b)} stages, whose sum is 1")
+
+
+def error_weights(A: tuple[float, ...], B: tuple[float, ...]) -> tuple[float, ...] | None:
+    """The shortest weights e of the stage increments, and of one more at (t + h, y + K_1), that estimate the local error to
+    leading order; None with fewer than three stages, which cannot.
+
+        sum e = 0,     e . c = 0,     e . A c = b . A c - 1/6,     e . c^2 = b . c^2 - 1/3
+
+    c: the stage times, A c: what the stages make of f = t; the last two are the terms of third order. Of the stages alone one of them
+    is out of reach: A c is a combination of c and c^2 for every s. Solved by Gram and Schmidt.
+    """
+    if len(A) < 3:
+        return None
+
+    def run(values: list[float]) -> tuple[list[float], float]:
+        """What the scheme has at its stages, and in the end, of the field that takes these values there."""
+        at, y, d = [], 0.0, 0.0
+        for a, b, value in zip(A, B, values, strict=True):
+            at.append(y)
+            d = a * d + value
+            y += b * d
+        return at, y
+
+    def dot(u: list[float], v: list[float]) -> float:
+        return fsum(x * y for x, y in zip(u, v, strict=True))
+
+    c, _ = run([1.0] * len(A))
+    (Ac, _), squares = run(c), [x * x for x in c]
+    conditions = [([1.0] * (len(A) + 1), 0.0), ([*c, 1.0], 0.0), ([*Ac, 0.0], run(Ac)[1] - 1 / 6),
+                  ([*squares, 1.0], run(squares)[1] - 1 / 3)]
+    basis: list[tuple[list[float], float]] = []
+    for vector, value in conditions:
+        for u, wanted in basis:
+            share = dot(u, vector) / dot(u, u)
+            vector, value = [x - share * y for x, y in zip(vector, u, strict=True)], value - share * wanted
+        basis.append((vector, value))
+    return tuple(fsum(wanted / dot(u, u) * u[i] for u, wanted in basis) for i in range(len(A) + 1))

@@ -14,7 +14,7 @@ from typing import Any
 
 from .engine.derivatives import vjp_of_own as vjp
 from .engine.tensor import constant
-from .methods.increment import System
+from .methods.increment import Driver, System
 
 
 class Increments:
@@ -70,13 +70,6 @@ class NoisySystem(System):
     def times(self, coefficients: tuple, dx: Any) -> Any:
         f, g = coefficients
         return f * dx.h + (matvec(g, dx.dW) if self.general else g * dx.dW)
-
-
-class Driver:
-    """What gives each step its increments: given(n, t0, t1, h, problem) makes them, join(h, given) makes dx of them."""
-    path: Any = None                     # of noise
-    shape: Any = None                    # of an increment of the path
-    control: Any = None
 
 
 class Noise(Driver):

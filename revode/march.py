@@ -18,7 +18,7 @@ from .engines.protocol import Rows
 from .methods.increment import Increment
 from .methods.shears import Parts
 from .stepping import Problem
-from .watch import ROOM, Ahead, deferred, places
+from .watch import Ahead, deferred, places
 
 chose: ContextVar[Callable] = ContextVar("chose", default=lambda N: None)     # hears of each march that chose its own N steps
 
@@ -100,7 +100,7 @@ def along_grid(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys:
         len(keep.places) > 1 or problem.progress) else set()
     ns = [n for n in (sorted({*stops, *seen_too}) if seen_too else stops) if n]
     size = sum(x.nbytes for x in plain.values())
-    together = max(getattr(engine, "shows", ROOM), size * len(keep.places) // 16)      # bytes that are seen in one call
+    together = max(engine.shows, size * len(keep.places) // 16)      # bytes that are seen in one call
     most = 1 if engine.looks_often or problem.progress else max(1, together // max(1, size))
     before = Neighbours([], {})
     groups = pieces(ns, N, watch.width, most)

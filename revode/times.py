@@ -50,6 +50,23 @@ def on_grid(ts: Any, stops: Any, grid: np.ndarray, dtype: Any) -> Any:
     return ts[order[np.searchsorted(values[order], grid)]]
 
 
+def of_grid(problem: Any, atimes: dict, a_clock: dict) -> np.ndarray:
+    """(N + 1,) dL/dts, from the cotangents of the clocks of all steps, and of that of the initial map, which is step 0's."""
+    N, a_ts = problem.N, np.zeros(problem.N + 1)
+    if not N:
+        a_ts[0] = a_clock["t0"] + a_clock["t1"]
+        return a_ts
+    a = {name: np.array(x, np.float64) for name, x in atimes.items()}
+    for name, x in a_clock.items():
+        a[name][0] += x
+    if not problem.n_before:                     # the step before the first is taken to be as long as that
+        a["h"][0] += a["h_before"][0]
+    a["h"][:-1] += a["h_before"][1:]
+    a_ts[:-1] += a["t0"] - a["h"]
+    a_ts[1:] += a["t1"] + a["h"]
+    return a_ts
+
+
 class Dense(NamedTuple):
     """What lies between the saved times: cubic Hermite, from the states there and their slopes dy/dt = f(t, y).
 

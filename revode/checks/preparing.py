@@ -36,7 +36,7 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     initial, layout = begin(asked, method, lattice is not None)
     if lattice is not None:
         method, initial = on_lattice(lattice, method, initial)
-        chosen = of_one_arithmetic(chosen, asked.controller is not None)
+        chosen = of_one_arithmetic(chosen)
     first = value_of(tree.flatten(initial)[0][0])
     seen = np.float32 if layout.promoted else first.dtype
     ts = check_times(asked)
@@ -46,7 +46,7 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
                     None if seen == np.float64 else np.dtype(seen).type, misfit)
     problem = gridded(asked, method, system, ts, first, seen)
     drive(problem, asked, ts, output_of(initial, method), tree.map(value_of, params))
-    if problem.plain or getattr(chosen, "device", None) is not None:
+    if problem.plain or (chosen is not None and chosen.device is not None):
         problem.backend = chosen
     problem.flushed = Flushed(method) if lattice is not None else None
     problem.widths = () if layout.alone else tuple(map(prod, layout.shapes))

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import tree
-from ..engine.tensor import RULES, NotTraceable, Op, Tensor, apply, is_float, number, to_host, value_of
+from ..engine.tensor import RULES, NotTraceable, Op, Tensor, apply, entry, is_float, number, to_host, value_of
 from ..stepping import Problem, Stats
 from .program import Pull, Role, Trace, frozen
 
@@ -110,9 +110,12 @@ class Seen(Brought):
         self.found: dict[bytes, Seen] = {}          # by the whole numbers: what the field brings along there
         self.tape: Any = Trace()
         leaves, structure = tree.flatten(params)
-        self.leaves = tuple((getattr(x, "shape", ()), getattr(x, "dtype", float)) if is_float(x) else None for x in leaves)
+        floats = [is_float(x) for x in leaves]
+        self.leaves = tuple([(getattr(x, "shape", ()), getattr(x, "dtype", float)) if float_ else None
+                             for x, float_ in zip(leaves, floats, strict=True)])
         # A program knows numbers as arrays without axes, whose powers are not those of scalars.
-        leaves = [self.tape.input(np.asarray(x) if isinstance(x, (float, np.generic)) else x) if is_float(x) else x for x in leaves]
+        leaves = [self.tape.input(np.asarray(x) if isinstance(x, (float, np.generic)) else x) if float_ else x
+                  for x, float_ in zip(leaves, floats, strict=True)]
         time, state = self.tape.input(t), self.tape.input(y)
         self.given, self.time = len(self.tape.nodes), time.slot
         self.tape.brought = self
@@ -156,8 +159,7 @@ class Seen(Brought):
             self.pinned[k] = frozen(self.arrays[k])
         if node is None:
             return slot == self.time or slot >= self.given
-        before = [node[1]] if len(node) == 4 else [node[1], node[2]] if len(node) == 6 else node[1]
-        return all(self.of_time(i) for i in before if i >= 0)
+        return all(self.of_time(i) for i in entry(node)[1] if i >= 0)
 
     def named(self, outputs: list) -> Any:
         """Everything that programs are made of, in a form that can be compared."""
@@ -165,19 +167,13 @@ class Seen(Brought):
         for node in self.tape.nodes:
             if node is None:
                 lines.append(None)
-            elif len(node) == 4:
-                op, i, _, _ = node
-                lines.append((op, i))
-            elif len(node) == 6:
-                op, i, j, x, z, _ = node
-                lines.append((op, i if i >= 0 else content(x), j if j >= 0 else content(z)))
-            else:
-                op, slots, inputs, options, y = node
-                if isinstance(y, tuple):
-                    raise NotTraceable(f"np.{op.name}, whose result depends on the values in its shape")
-                lines.append((DERIVATIVE, *slots, y.shape, y.dtype) if op.name == DERIVATIVE else
-                             (op, *(i if i >= 0 else content(x) for i, x in zip(slots, inputs, strict=True)),
-                              frozen(options) if options else ()))
+                continue
+            op, slots, inputs, options, y = entry(node)
+            if isinstance(y, tuple):
+                raise NotTraceable(f"np.{op.name}, whose result depends on the values in its shape")
+            lines.append((DERIVATIVE, *slots, y.shape, y.dtype) if op.name == DERIVATIVE else
+                         (op, *(i if i >= 0 else content(x) for i, x in zip(slots, inputs, strict=True)),
+                          frozen(options) if options else ()))
         lines += [x.slot if type(x) is Tensor else content(x) for x in outputs]
         asked = None if self.asked_before is None else (
             self.asked_before, self.fixed, tuple(sorted(self.pinned.items())), tuple((np.shape(x), x.dtype) for x in self.asked))

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..engine.tensor import MANY, RULES, NotTraceable, Op, Tape, Tensor, apply, is_float, value_of
+from ..engine.tensor import MANY, RULES, NotTraceable, Op, Tape, Tensor, apply, entry, is_float, value_of
 
 Role = tuple            # what an input or output is: ("part", "y"), ("cotangent", "y"), ("param", 3), ("step", "h"), ...
 
@@ -106,7 +106,7 @@ class Pull:
         tape: Any = Tape()
         given = [tape.input(lift(np.zeros_like(value_of(y)))) if is_float(y) else None for y in outputs]
         results = [(g.slot, None) if type(g) is Tensor and g.tape is tape else (-1, g) for g in pull(given)]
-        return cls(outputs, [node and whole(node) for node in tape.nodes], [g.slot if g is not None else -1 for g in given], results)
+        return cls(outputs, [node and entry(node) for node in tape.nodes], [g.slot if g is not None else -1 for g in given], results)
 
     def replaced(self, put: Callable) -> Pull:
         """With put(x) in the place of every array x that it uses."""
@@ -132,17 +132,6 @@ class Pull:
         return [at[i] if i >= 0 else g for i, g in self.results]
 
 
-def whole(node: tuple) -> tuple:
-    """A node of a tape in its long form."""
-    if len(node) == 4:
-        op, i, x, y = node
-        return op, [i], [x], {}, y
-    if len(node) == 6:
-        op, i, j, x, z, y = node
-        return op, [i, j], [x, z], {}, y
-    return node
-
-
 def trace(fn: Callable, examples: dict[Role, Any]) -> Program:
     """The program of fn, which takes a dict of tensors, by role, and returns a dict of results, by role."""
     tape: Any = Trace()
@@ -156,14 +145,7 @@ def trace(fn: Callable, examples: dict[Role, Any]) -> Program:
             x = examples[roles[slot]]
             values.append(Value(None, (), {}, np.shape(x), np.asarray(x).dtype, roles[slot]))
             continue
-        if len(node) == 4:
-            op, i, x, y = node
-            slots, inputs, options = [i], [x], {}
-        elif len(node) == 6:
-            op, i, j, x, z, y = node
-            slots, inputs, options = [i, j], [x, z], {}
-        else:
-            op, slots, inputs, options, y = node
+        op, slots, inputs, options, y = entry(node)
         if isinstance(y, tuple):
             raise NotTraceable(f"np.{op.name}, whose result depends on the values in its shape")
         args = tuple(V(i) if i >= 0 else x for i, x in zip(slots, inputs, strict=True))

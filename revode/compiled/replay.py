@@ -11,7 +11,7 @@ import numpy as np
 from ..engine import tree
 from ..engines.protocol import Rows
 from ..stepping import CLOCK, Problem
-from ..watch import MANY, begins, flat
+from ..watch import MANY, ROOM, begins, flat
 from .fields import DERIVATIVE, LOOK_UP
 from .lines import Code
 from .program import Program, Role, V, evaluate
@@ -89,7 +89,7 @@ class Grid:
 
 class Replay:
     """The programs of one direction at work: the state lies in `store`, by role, and moves step by step."""
-    name, looks_often = "replay", False
+    name, looks_often, shows = "replay", False, ROOM
     pays = 500                 # so many steps take some fifty times as long as comparing one with the tape
 
     of_steps: Sequence[str] = ("step",)        # the inputs of which values for many steps are made at a time

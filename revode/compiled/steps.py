@@ -20,7 +20,7 @@ import numpy as np
 from ..adaptive import estimated, squares
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
-from ..engine.tensor import MANY, NotTraceable, Op, Tape, Tensor, is_float, to_host, value_of
+from ..engine.tensor import MANY, NotTraceable, Op, Tape, Tensor, entry, is_float, to_host, value_of
 from ..methods.increment import Increment, Recorded, Recorder, System
 from ..methods.shears import Shear, Step, near_pullback, pullback, undone
 from ..stepping import CLOCK, Problem, Stats, one_step
@@ -444,18 +444,13 @@ def replaced(value: Recorded, put: Any) -> Recorded:
     for node in value.tape.nodes:
         if node is None:
             nodes.append(None)
-        elif len(node) == 4:
-            op, i, x, y = node
-            nodes.append((op, i, put(x), put(y)))
-        elif len(node) == 6:
-            op, i, j, x, z, y = node
-            nodes.append((op, i, j, put(x), put(z), put(y)))
+            continue
+        op, slots, values, options, y = entry(node)
+        values = [put(x) for x in values]
+        if op is MANY:
+            nodes.append((op, slots, values, {"pull": options["pull"].replaced(put)}, [put(x) for x in y]))
         else:
-            op, slots, values, options, y = node
-            if op is MANY:
-                nodes.append((op, slots, [put(x) for x in values], {"pull": options["pull"].replaced(put)}, [put(x) for x in y]))
-                continue
-            nodes.append((op, slots, [put(x) for x in values], options, put(y)))
+            nodes.append((op, slots, values, options, put(y)))
     tape.nodes = nodes
     return Recorded(tape, value.inputs, [Tensor(y, tape, slot) if slot >= 0 else y for slot, y in outputs], pending)
 

@@ -1,5 +1,6 @@
 """A reverse-mode engine: the tape, THE table of rules, derivatives, trees, and the functions of NumPy. It knows no solver."""
-from .derivatives import check_vjp, custom_vjp, grad, stop_gradient, value_and_grad, vjp
+from .checking import check_vjp
+from .derivatives import custom_vjp, grad, stop_gradient, value_and_grad, vjp
 from .tangents import jvp
 from .tensor import Tensor
 

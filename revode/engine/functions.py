@@ -15,7 +15,7 @@ from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from . import primitives, tree
 from .kept import FLOATS
-from .tensor import CONSTANT, FUNCTIONS, METHODS, RULES, STATIC, Each, Op, Tape, Tensor, _traced, apply, constant, is_float, value_of
+from .tensor import CONSTANT, FUNCTIONS, METHODS, RULES, STATIC, Each, Op, Tape, Tensor, apply, constant, is_float, traced, value_of
 
 
 class Call(NamedTuple):
@@ -72,7 +72,7 @@ def numpys(function: Callable, listed: bool = True) -> Callable:
             if dtype in FLOATS:
                 return y
             if dtype.kind in "biu":                      # whole numbers carry no gradient
-                return _traced(y)
+                return traced(y)
             raise TypeError(f"np.{function.__name__} would give {dtype}, in which no gradient flows; stay with float64 or float32")
 
         call.__signature__ = allowed                                                                  # type: ignore[attr-defined]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import tree
+from .refusals import NotTraceable
 
 COPIED = 65536                # bytes up to which an array is copied
 SHARED = 1024                 # bytes from which copies of the same array with the same content are one
@@ -100,6 +101,71 @@ class Held:
 
     def __del__(self) -> None:
         self.release()
+
+
+class Keeping:
+    """The half of a tape that looks after plain arrays; most tapes never meet one that has to be held."""
+    __slots__ = ("held",)
+    tracing = False              # whether it is a program that is being traced (compiled/program.py)
+
+    def __init__(self) -> None:
+        self.held: Held | None = None
+
+    def hold(self, x: np.ndarray, by_identity: bool = False, copying: bool = True) -> np.ndarray:
+        self.held = self.held or Held()
+        return self.held.keep(x, by_identity, copying)
+
+    def keep(self, x: Any) -> Any:
+        """What the tape remembers of a plain value that meets a tensor; TypeError where it has no business there."""
+        if type(x) in STILL:
+            return x
+        if type(x) in (list, tuple):
+            x = np.asarray(x)
+        if type(x) is not np.ndarray or x.dtype not in USUAL:
+            reason = unfit(x)
+            if reason:
+                raise TypeError(f"a tensor meets {reason}")
+            if not isinstance(x, np.ndarray):
+                return x
+        if not x.flags.writeable and constant(x):
+            return x
+        return copied(x) if x.nbytes <= SHARED and not self.tracing else self.hold(x, self.tracing)
+
+    def keep_input(self, x: Any) -> Any:
+        """An array that is differentiated, as it is now; its layout too, so that the value has the bits of a plain call."""
+        if type(x) is not np.ndarray or constant(x):
+            return x
+        whole = x.flags.forc
+        return copied(x) if whole and x.nbytes <= SHARED else self.hold(x, copying=whole)
+
+    def keep_output(self, y: Any) -> Any:
+        """A value for the caller, who may write to it before the cotangent is pulled back."""
+        if type(y) is not np.ndarray:
+            return y
+        return y.copy(order="K") if y.nbytes <= COPIED else self.hold(y)
+
+    def keep_index(self, index: Any) -> Any:
+        """An index as it is now, its lists and arrays included."""
+        if type(index) is tuple:
+            return tuple(self.keep_index(i) for i in index)
+        if type(index) is list:
+            return np.array(index) if index else np.zeros(0, np.intp)
+        return self.keep(index) if type(index) is np.ndarray else index
+
+    def release(self) -> None:
+        """Let go of the arrays that it keeps."""
+        if self.held is not None:
+            self.held.release()
+
+    def check(self) -> None:
+        """RuntimeError where an array that the tape keeps was changed behind its back."""
+        x = self.held.changed(self.tracing) if self.held is not None else None
+        if x is not None and self.tracing:
+            raise NotTraceable(f"an array of shape {x.shape} that is written to while the function runs")
+        if x is not None:
+            raise RuntimeError(f"an array of shape {x.shape} was changed in place after it met a tensor, through another view or "
+                               "buffer of its memory, so the gradient would be wrong; give the operation a copy (x.copy()), or "
+                               "write to it after the gradient has been taken")
 
 
 def copied(x: np.ndarray) -> np.ndarray:

@@ -25,11 +25,13 @@ from .tensor import CONSTANT, RULES, STATIC, Each, Op, apply
 
 def swap(x: Any) -> Any:
     """Transpose the last two axes."""
-    return np.swapaxes(x, -1, -2)
+    return x.T if x.ndim == 2 else np.swapaxes(x, -1, -2)
 
 
 # Matrix products of any batch shape. A vector is a row on the left, a column on the right, and has no batch axes.
 def _matmul_left(g: Any, y: Any, a: Any, b: Any) -> Any:
+    if b.ndim == 2 and a.ndim > 1:
+        return np.matmul(g, b.T)
     if b.ndim == 1:
         return np.expand_dims(g, -1) * b if a.ndim > 1 else g * b
     if a.ndim == 1:
@@ -38,6 +40,8 @@ def _matmul_left(g: Any, y: Any, a: Any, b: Any) -> Any:
 
 
 def _matmul_right(g: Any, y: Any, a: Any, b: Any) -> Any:
+    if a.ndim == 2 and b.ndim > 1:
+        return np.matmul(a.T, g)
     if a.ndim == 1:
         return g * a if b.ndim == 1 else a[:, None] * (g if b.ndim == 2 else g[..., None, :])
     if b.ndim == 1:

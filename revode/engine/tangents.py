@@ -19,7 +19,7 @@ import numpy as np
 
 from . import tree
 from .derivatives import checked
-from .tensor import MANY, Op, Tape, Tensor, is_float, number, value_of
+from .tensor import MANY, Op, Tape, Tensor, entry, is_float, number, value_of
 
 # Linear in all inputs together: the same operation on the tangents.
 TOGETHER = frozenset({
@@ -309,23 +309,13 @@ def fitted(v: Any, y: Any) -> Any:
     return v if v.shape == shape else np.broadcast_to(v, shape)
 
 
-NONE: dict = {}
-
-
 def push(tape: Tape, tangents: dict[int, Any]) -> dict[int, Any]:
     """From the tangents of a tape's inputs, by slot, to those of all its entries; missing where nothing moves."""
     found = dict(tangents)
     for i, node in enumerate(tape.nodes):
         if node is None:
             continue
-        if len(node) == 4:
-            op, slot, x, y = node
-            slots, inputs, options = [slot], [x], NONE
-        elif len(node) == 6:
-            op, one, other, x, z, y = node
-            slots, inputs, options = [one, other], [x, z], NONE
-        else:
-            op, slots, inputs, options, y = node
+        op, slots, inputs, options, y = entry(node)
         vs = [found.get(slot) if slot >= 0 else None for slot in slots]
         if all(v is None for v in vs):
             continue

@@ -16,13 +16,15 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from inspect import signature
 from itertools import count
+from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import tree
-from .kept import COPIED, FLOATS, SHARED, STILL, USUAL, Held, copied, unfit
-from .kept import constant as unchanging
+from .arraylike import Arraylike
+from .kept import FLOATS, STILL, Keeping
+from .refusals import NotTraceable, Refusing, name_of, not_differentiated, of_options, of_ufunc, traced
 
 
 class Op(NamedTuple):
@@ -47,20 +49,20 @@ METHODS: dict[tuple, Callable] = {}   # (ufunc, "reduce" or "accumulate") -> the
 STATIC: set[Callable] = set()         # NumPy functions that look at shapes and dtypes alone
 
 
-class Tape:
+class Tape(Keeping):
     """A list of entries; a slot is an index into it.
 
     None for an input;  (op, slot, value, y) and (op, slot, slot, value, value, y) for one and two inputs, which is most
-    of them, and where the time goes;  (op, slots, values, options, y) for all others. A slot is -1 for a plain value.
+    of them, and where the time goes;  (op, slots, values, options, y) for all others (`entry` makes this of any). A slot is -1 for
+    a plain value.
     """
-    __slots__ = ("held", "level", "nodes")
+    __slots__ = ("level", "nodes")
     levels = count()             # of two tapes, the inner one was created later (next() is one step for all threads)
-    tracing = False              # whether it is a program that is being traced (compiled/program.py)
 
     def __init__(self) -> None:
+        super().__init__()
         self.nodes: Any = []
         self.level = next(Tape.levels)
-        self.held: Held | None = None        # plain arrays that it keeps, once there are any
 
     def input(self, value: Any) -> Tensor:
         self.nodes.append(None)
@@ -71,67 +73,6 @@ class Tape:
         self.nodes = _Closed(self.nodes)
         if self.held is not None:
             self.check()
-
-    def keep(self, x: Any) -> Any:
-        """What the tape remembers of a plain value that meets a tensor; TypeError where it has no business there."""
-        if type(x) in STILL:
-            return x
-        if type(x) in (list, tuple):
-            x = np.asarray(x)
-        if type(x) is not ndarray or x.dtype not in USUAL:
-            reason = unfit(x)
-            if reason:
-                raise TypeError(f"a tensor meets {reason}")
-            if not isinstance(x, ndarray):
-                return x
-        if not x.flags.writeable and unchanging(x):
-            return x
-        if x.nbytes <= SHARED and not self.tracing:
-            return copied(x)
-        self.held = self.held or Held()
-        return self.held.keep(x, self.tracing)
-
-    def keep_input(self, x: Any) -> Any:
-        """An array that is differentiated, as it is now; its layout too, so that the value has the bits of a plain call."""
-        if type(x) is not ndarray or unchanging(x):
-            return x
-        whole = x.flags.forc
-        if whole and x.nbytes <= SHARED:
-            return copied(x)
-        self.held = self.held or Held()
-        return self.held.keep(x, False, whole)
-
-    def keep_output(self, y: Any) -> Any:
-        """A value for the caller, who may write to it before the cotangent is pulled back."""
-        if type(y) is not ndarray:
-            return y
-        if y.nbytes <= COPIED:
-            return y.copy(order="K")
-        self.held = self.held or Held()
-        return self.held.keep(y)
-
-    def keep_index(self, index: Any) -> Any:
-        """An index as it is now, its lists and arrays included."""
-        if type(index) is tuple:
-            return tuple(self.keep_index(i) for i in index)
-        if type(index) is list:
-            return np.array(index) if index else np.zeros(0, np.intp)
-        return self.keep(index) if type(index) is ndarray else index
-
-    def release(self) -> None:
-        """Let go of the arrays that it keeps."""
-        if self.held is not None:
-            self.held.release()
-
-    def check(self) -> None:
-        """RuntimeError where an array that the tape keeps was changed behind its back."""
-        x = self.held.changed(self.tracing) if self.held is not None else None
-        if x is not None and self.tracing:
-            raise NotTraceable(f"an array of shape {x.shape} that is written to while the function runs")
-        if x is not None:
-            raise RuntimeError(f"an array of shape {x.shape} was changed in place after it met a tensor, through another view or "
-                               "buffer of its memory, so the gradient would be wrong; give the operation a copy (x.copy()), or "
-                               "write to it after the gradient has been taken")
 
     def pull(self, seeds: list[tuple[int, Any]], inputs: list[int]) -> list[Any]:
         """From (slot, cotangent) seeds to the cotangents of the input slots; None where nothing flowed."""
@@ -145,42 +86,59 @@ class Tape:
             node = nodes[i]
             if node is None:
                 continue
-            kind = len(node)
-            if kind == 5:
-                op, slots, values, options, y = node
-                g = cotangents[i] if op is not MANY else _pull_many(cotangents, i, y, **options)
-                if g is None:
-                    continue
-                cotangents[i] = None
-                for slot, x, vjp in zip(slots, values, op.vjps):  # noqa: B905 (Each never ends)
-                    if slot >= 0:
-                        a = vjp(g, y, *values, **options)
-                        if a is not None:
-                            _add(cotangents, slot, a, getattr(x, "shape", ()))
-                continue
             g = cotangents[i]
-            if g is None:
+            if g is None and (node[0] is not MANY or (g := _pull_many(cotangents, i, node[4], **node[3])) is None):
                 continue
             cotangents[i] = None
+            kind = len(node)
+            if kind == 6:                                # written out, for this is where the time goes
+                op, slot, other, x, z, y = node
+                vjp_x, vjp_z = op.vjps
+                if slot >= 0:
+                    a, before = vjp_x(g, y, x, z), cotangents[slot]
+                    shape = x.shape if type(x) is not float else ()
+                    if a.shape != shape:
+                        a = sum_to(a, shape)
+                    cotangents[slot] = a if before is None else before + a
+                if other >= 0:
+                    a, before = vjp_z(g, y, x, z), cotangents[other]
+                    shape = z.shape if type(z) is not float else ()
+                    if a.shape != shape:
+                        a = sum_to(a, shape)
+                    cotangents[other] = a if before is None else before + a
+                continue
             if kind == 4:
                 op, slot, x, y = node
-                _add(cotangents, slot, op.vjps[0](g, y, x), x.shape if type(x) is not float else ())
+                _add(cotangents, slot, op.vjps[0](g, y, x), x)
                 continue
-            op, slot, other, x, z, y = node
-            vjp_x, vjp_z = op.vjps
-            if slot >= 0:
-                _add(cotangents, slot, vjp_x(g, y, x, z), x.shape if type(x) is not float else ())
-            if other >= 0:
-                _add(cotangents, other, vjp_z(g, y, x, z), z.shape if type(z) is not float else ())
+            _pull_any(cotangents, g, *node)
         return [cotangents[slot] for slot in inputs]
 
 
-def _add(cotangents: list, slot: int, a: Any, shape: tuple[int, ...]) -> None:
-    """Add a cotangent to those that have come in for a slot."""
-    if a.shape != shape:
-        a = sum_to(a, shape)
-    before = cotangents[slot]
+def _add(cotangents: list, slot: int, a: Any, x: Any) -> None:
+    """Add a cotangent to those that have come in for the value x."""
+    shape = x.shape if type(x) is not float else ()
+    a, before = a if a.shape == shape else sum_to(a, shape), cotangents[slot]
     cotangents[slot] = a if before is None else before + a
+
+
+def _pull_any(cotangents: list, g: Any, op: Op, slots: list[int], values: list, options: dict, y: Any) -> None:
+    """Pull g back through an entry of the long form."""
+    for slot, x, vjp in zip(slots, values, op.vjps):  # noqa: B905 (Each never ends)
+        a = vjp(g, y, *values, **options) if slot >= 0 else None
+        if a is not None:
+            _add(cotangents, slot, a, x)
+
+
+def entry(node: tuple) -> tuple:
+    """An entry of a tape in its long form: (op, slots, values, options, y)."""
+    if len(node) == 4:
+        op, i, x, y = node
+        return op, [i], [x], {}, y
+    if len(node) == 6:
+        op, i, j, x, z, y = node
+        return op, [i, j], [x, z], {}, y
+    return node
 
 
 class _Closed(list):
@@ -192,6 +150,8 @@ class _Closed(list):
 
 def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
     """Undo broadcasting: sum x over the axes along which `shape` was stretched."""
+    if type(x) is ndarray and x.size == prod(shape):         # stretched from one to one
+        return x.reshape(shape)
     extra = x.ndim - len(shape)
     if extra:
         x = np.sum(x, axis=tuple(range(extra)))
@@ -245,10 +205,9 @@ def apply2(op: Op, a: Any, b: Any) -> Any:
         tape, value_a, slot_a, value_b, slot_b = b.tape, a, -1, b._value, b.slot
     else:
         return apply_plain(op, a, b)
-    nested = type(value_a) is Tensor or type(value_b) is Tensor
-    if (nested or tape.tracing) and (slot_a < 0 or slot_b < 0):
+    if (slot_a < 0 or slot_b < 0) and (tape.tracing or type(value_a) is Tensor or type(value_b) is Tensor):
         return apply(op, value_a if slot_a < 0 else a, value_b if slot_b < 0 else b)
-    y = _record(op, (value_a, value_b), {}) if nested else op.forward(value_a, value_b)
+    y = op.forward(value_a, value_b)              # of tensors of an outer tape: recorded out there, too
     nodes = tape.nodes
     nodes.append((op, slot_a, slot_b, value_a, value_b, y))
     return Tensor(y, tape, len(nodes) - 1)
@@ -386,21 +345,10 @@ def value_of(x: Any) -> Any:
 
 def constant(function: Callable, *args: Any, **options: Any) -> Any:
     """A function without gradient: of the plain values, or recorded where they are those of a traced program."""
-    args = tree.map(_traced, args)
+    args = tree.map(traced, args)
     if innermost(tree.flatten(args)[0]) is None:
         return function(*args, **tree.map(value_of, options))
     return apply(CONSTANT.get(function) or Op(function.__name__, function, ()), *args, **options)
-
-
-def _traced(x: Any) -> Any:
-    """The plain array behind a tensor, or the tensor of a traced program behind it."""
-    while type(x) is Tensor and not x.tape.tracing:
-        x = x._value
-    return x
-
-
-class NotTraceable(TypeError):
-    """This cannot become part of a program: what happens depends on the values."""
 
 
 def _whole(x: Tensor, dtype: np.dtype) -> Any:
@@ -412,34 +360,27 @@ def _whole(x: Tensor, dtype: np.dtype) -> Any:
     return apply(RULES[np.ndarray.astype], constant(np.trunc, x) if x.dtype.kind == "f" else x, dtype=dtype)
 
 
-def _plain(x: Tensor, what: str) -> Any:
-    """The whole number (or bool) behind a value of the program that is traced: its constants from here on depend on it."""
-    root = _traced(x)
-    if type(root) is not Tensor or root.dtype.kind not in "biu":
-        raise TypeError(f"{what} would drop its gradient in silence; keep it an array, or read the plain value with x.value if no "
-                        "gradient is wanted")
-    return root.tape.ask(root)                                                                     # type: ignore[attr-defined]
+def _operators(ufunc: np.ufunc) -> tuple[Callable, Callable]:
+    """The operator of a ufunc, and the one with exchanged operands."""
+    def operator(self: Tensor, other: Any) -> Any:
+        tape = self.tape
+        if type(other) is Tensor and other.tape is tape:         # apply2(), without the detours
+            x, z = self._value, other._value
+            y = ufunc(x, z)
+            nodes = tape.nodes
+            nodes.append((RULES[ufunc], self.slot, other.slot, x, z, y))
+            return Tensor(y, tape, len(nodes) - 1)
+        return apply2(RULES[ufunc], self, other)
+
+    return operator, lambda self, other: apply2(RULES[ufunc], other, self)
 
 
-def _seen(x: Tensor) -> Any:
-    if type(_traced(x)) is Tensor:
-        raise NotTraceable("the text of a value (str, repr, format)")
-    return x._value
+def _comparison(ufunc: np.ufunc) -> Callable:
+    """It carries no gradient."""
+    return lambda self, other: constant(ufunc, self, other)
 
 
-def _dropped(what: str, instead: str, whole: Callable | None = None) -> Callable:
-    def refuse(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        root = _traced(self)
-        if type(root) is Tensor:
-            if whole is not None and root.dtype.kind in "biu":
-                return whole(root.tape.ask(root))                                                  # type: ignore[attr-defined]
-        raise (NotTraceable if type(root) is Tensor else TypeError)(
-            f"{what} on a tensor would drop its gradient in silence; {instead}, or read the plain value with x.value if no "
-            "gradient is wanted")
-    return refuse
-
-
-class Tensor:
+class Tensor(Refusing, Arraylike):
     """A value on a tape. Use it like the NumPy array in it: `np.tanh(y @ W + b)` just works, and `.value` is that array.
 
     Tensors are made by vjp, grad and value_and_grad. They are immutable, so `x += y` makes a new one, and `x[i] = y` raises.
@@ -480,26 +421,21 @@ class Tensor:
         """
         return ndarray if type(value_of(self)) is ndarray else Tensor
 
-    # arithmetic: apply() knows the rest
-    def __add__(self, other: Any) -> Any: return apply2(RULES[np.add], self, other)
-    def __radd__(self, other: Any) -> Any: return apply2(RULES[np.add], other, self)
-    def __sub__(self, other: Any) -> Any: return apply2(RULES[np.subtract], self, other)
-    def __rsub__(self, other: Any) -> Any: return apply2(RULES[np.subtract], other, self)
-    def __mul__(self, other: Any) -> Any: return apply2(RULES[np.multiply], self, other)
-    def __rmul__(self, other: Any) -> Any: return apply2(RULES[np.multiply], other, self)
-    def __truediv__(self, other: Any) -> Any: return apply2(RULES[np.divide], self, other)
-    def __rtruediv__(self, other: Any) -> Any: return apply2(RULES[np.divide], other, self)
-    def __matmul__(self, other: Any) -> Any: return apply2(RULES[np.matmul], self, other)
-    def __rmatmul__(self, other: Any) -> Any: return apply2(RULES[np.matmul], other, self)
+    __add__, __radd__ = _operators(np.add)
+    __sub__, __rsub__ = _operators(np.subtract)
+    __mul__, __rmul__ = _operators(np.multiply)
+    __truediv__, __rtruediv__ = _operators(np.divide)
+    __matmul__, __rmatmul__ = _operators(np.matmul)
+    __mod__, __rmod__ = _operators(np.remainder)
+    __rpow__ = _operators(np.power)[1]
+    __floordiv__ = _comparison(np.floor_divide)
+    __lt__, __le__, __gt__, __ge__, __eq__, __ne__ = map(_comparison, (                            # type: ignore[assignment]
+        np.less, np.less_equal, np.greater, np.greater_equal, np.equal, np.not_equal))
+
     def __neg__(self) -> Any: return apply1(RULES[np.negative], self)
     def __pos__(self) -> Any: return self
     def __abs__(self) -> Any: return apply1(RULES[np.absolute], self)
-    def __mod__(self, other: Any) -> Any: return apply2(RULES[np.remainder], self, other)
-    def __rmod__(self, other: Any) -> Any: return apply2(RULES[np.remainder], other, self)
-    def __floordiv__(self, other: Any) -> Any: return constant(np.floor_divide, self, other)
     def __rfloordiv__(self, other: Any) -> Any: return constant(np.floor_divide, other, self)
-    def __rpow__(self, other: Any) -> Any: return apply2(RULES[np.power], other, self)
-
     def __divmod__(self, other: Any) -> Any: return self // other, self % other
     def __rdivmod__(self, other: Any) -> Any: return other // self, other % self
     def __invert__(self) -> Any: return constant(np.logical_not if self.dtype.kind == "b" else np.invert, self)
@@ -512,15 +448,8 @@ class Tensor:
         return apply1(RULES[np.square], self) if type(other) is int and other == 2 else apply2(
             RULES[np.power], self, other)
 
-    # comparisons carry no gradient
-    def __lt__(self, other: Any) -> Any: return constant(np.less, self, other)
-    def __le__(self, other: Any) -> Any: return constant(np.less_equal, self, other)
-    def __gt__(self, other: Any) -> Any: return constant(np.greater, self, other)
-    def __ge__(self, other: Any) -> Any: return constant(np.greater_equal, self, other)
-    def __eq__(self, other: Any) -> Any: return constant(np.equal, self, other)
-    def __ne__(self, other: Any) -> Any: return constant(np.not_equal, self, other)
     def __bool__(self) -> bool:
-        if type(_traced(self)) is Tensor:
+        if type(traced(self)) is Tensor:
             raise NotTraceable("a branch on a value (if, while, and, or, max, min), which a program cannot follow; use np.where")
         return bool(value_of(self))
 
@@ -534,140 +463,52 @@ class Tensor:
     def __copy__(self) -> Tensor: return self
     def __deepcopy__(self, memo: dict) -> Tensor: return self
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        raise TypeError("a tensor cannot be pickled: its tape stays behind; return it from the function (has_aux=True), or "
-                        "pickle x.value")
-
     # shape
     @property
     def shape(self) -> tuple[int, ...]: return np.shape(value_of(self))
     @property
-    def ndim(self) -> int: return len(self.shape)
-    @property
-    def size(self) -> int: return int(np.prod(self.shape))
-    @property
     def dtype(self) -> Any: return getattr(value_of(self), "dtype", np.dtype(float))
-    @property
-    def T(self) -> Any: return np.transpose(self)
-
-    def __len__(self) -> int:
-        if not self.shape:
-            raise TypeError("len() of a tensor without axes")
-        return self.shape[0]
-
-    def __iter__(self) -> Any: return (self[i] for i in range(len(self)))
-
     def __getitem__(self, index: Any) -> Any:
         if any(type(i) is Tensor for i in (index if type(index) is tuple else (index,))):
             raise TypeError("a tensor cannot be an index: positions carry no gradient; index with integers, slices "
                             "or a plain array")
         return apply(RULES[np.ndarray.__getitem__], self, index=index)
 
-    @property
-    def mT(self) -> Any: return np.matrix_transpose(self)
-    @property
-    def real(self) -> Any: return self
-    @property
-    def imag(self) -> Any: return np.imag(self)
-    @property
-    def nbytes(self) -> int: return self.size * self.itemsize
-    @property
-    def itemsize(self) -> int: return int(self.dtype.itemsize)
-    @property
-    def flat(self) -> Any: return iter(np.reshape(self, (-1,)))
-
-    # NumPy's methods, through NumPy's functions
-    def clip(self, min: Any = None, max: Any = None) -> Any: return np.clip(self, min, max)
-    def dot(self, other: Any) -> Any: return np.dot(self, other)
-    def compress(self, condition: Any, axis: Any = None) -> Any: return np.compress(condition, self, axis)
-    def ravel(self, order: Any = "C") -> Any: return np.ravel(self, order)      # type: ignore[call-overload]
-    def flatten(self, order: Any = "C") -> Any: return np.ravel(self, order)    # type: ignore[call-overload]
-    def copy(self, order: str = "C") -> Any: return self
-    def view(self) -> Any: return self
-    def conj(self) -> Any: return self
-    def conjugate(self) -> Any: return self
-
-    def reshape(self, *shape: Any, order: Any = "C") -> Any:
-        return np.reshape(self, shape[0] if len(shape) == 1 else shape, order=order)
-
-    def transpose(self, *axes: Any) -> Any:
-        return np.transpose(self, axes[0] if len(axes) == 1 else axes or None)
-
     def astype(self, dtype: Any) -> Any:
         dtype = np.dtype(dtype)
         if dtype in FLOATS:
             return apply(RULES[np.ndarray.astype], self, dtype=dtype)
-        traced = _traced(self)
-        if type(traced) is Tensor:
-            return _whole(traced, dtype)
+        root = traced(self)
+        if type(root) is Tensor:
+            return _whole(root, dtype)
         if dtype.kind not in "biuSU":                      # whole numbers, bools and text carry no gradient
             raise TypeError(f"x.astype({dtype}) would drop the gradient of a tensor: it flows in float64 and float32; stay with "
                             "these, or convert x.value if no gradient is wanted")
         return value_of(self).astype(dtype)
 
-    # what would lose the gradient
-    __float__ = _dropped("float(x), or writing x into an entry of a plain array,",
-                         "keep it an array, and build arrays with np.stack or np.concatenate")
-    __int__ = _dropped("int(x)", "keep it an array: NumPy functions take tensors", int)
-
-    @property
-    def __array__(self) -> Callable:
-        """np.array([...]) makes an array of objects of tensors without axes (see `joined`); others are refused."""
-        if self.shape or (type(_traced(self)) is Tensor and self.dtype.kind != "f"):
-            return partial(_to_array, self)
-        raise AttributeError("__array__")
-
-    def item(self) -> Any:
-        """The one entry as a number, on the tape; ValueError where there are more."""
-        if self.dtype != np.float64:
-            raise TypeError(f"x.item() of {self.dtype} would go on in float64, as a Python float; x[0] keeps its dtype")
-        if self.size != 1:
-            raise ValueError("can only convert an array of size 1 to a Python scalar")
-        return self[(0,) * self.ndim]
-
-    def tolist(self) -> Any:
-        """The entries in nested lists, as numbers on the tape."""
-        return [x.tolist() for x in self] if self.shape else self.item()
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        raise TypeError("x[i] = ... writes into a tensor in place, and the value that the gradient needs would be "
-                        "gone; build the new array with np.where, np.concatenate or np.stack")
-
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
+        op = RULES.get(ufunc)
         if method == "__call__" and not options:
-            op = RULES.get(ufunc)
             if op is not None:
                 return apply1(op, *inputs) if len(inputs) == 1 else apply2(op, *inputs)
             if ufunc in CONSTANT:
                 return constant(ufunc, *inputs)
             if ufunc in FUNCTIONS:
                 return FUNCTIONS[ufunc](*inputs)
-        name = name_of(ufunc)
-        if "out" in options:
-            raise TypeError(f"{name} would write a tensor into an existing array (out= or an in-place "
-                            "operator such as +=); assign the result to a new name instead")
-        if method == "outer" and ufunc in RULES and not options:
+        if method == "outer" and op is not None and not options:
             a, b = inputs
             return ufunc(np.reshape(a, np.shape(a) + (1,) * np.ndim(b)), b)
-        if method != "__call__":
-            mine = METHODS.get((ufunc, method))
-            if mine is None or not set(options) <= set(signature(mine).parameters):
-                how = "with these options " if mine else ""
-                raise TypeError(f"{name}.{method} {how}is not differentiated here; "
-                                f"{_offer(f'{name}.{method}')}")
-            return mine(*inputs, **options)
-        if options:
-            raise TypeError(f"{name} with {', '.join(options)}= is not differentiated here; leave it out, "
-                            "or use np.where and x.astype")
-        raise TypeError(f"{name} is not differentiated here; {_offer(name)}")
+        mine = METHODS.get((ufunc, method))
+        if mine is None or not set(options) <= set(signature(mine).parameters) - {"out"}:
+            raise of_ufunc(ufunc, method, options, mine is not None)
+        return mine(*inputs, **options)
 
     def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> Any:
         mine = FUNCTIONS.get(function)
         if mine is not None:
-            unknown = set(kwargs) - set(signature(mine).parameters) if kwargs else ()
+            unknown = set(kwargs) - set(signature(mine).parameters) if kwargs else None
             if unknown:
-                raise TypeError(f"{name_of(function)} with {', '.join(sorted(unknown))}= is not differentiated here; leave it "
-                                "out" + (", and assign the result to a new name" if "out" in unknown else ""))
+                raise of_options(function, unknown)
             return mine(*args, **kwargs)
         if function in CONSTANT:
             return constant(function, *args, **kwargs)
@@ -675,27 +516,13 @@ class Tensor:
             return apply(RULES[function], *args, **kwargs)
         if function in STATIC:
             return function(*tree.map(value_of, args), **tree.map(value_of, kwargs))
-        name = name_of(function)
-        raise TypeError(f"{name} is not differentiated here; {_offer(name)}")
+        raise not_differentiated(name_of(function))
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(np, name, None)
         offered = function in FUNCTIONS or function in RULES or function in CONSTANT
         raise AttributeError(f"a tensor has no attribute {name!r}; " + (f"np.{name} does the same, and " if offered else "")
                              + "x.value is the plain array")
-
-    def __index__(self) -> int:
-        return _plain(self, "a tensor as an index, or as a number of times,").__index__()
-
-    def __format__(self, spec: str) -> str:
-        return format(_seen(self), spec)
-
-    def __repr__(self) -> str:
-        return f"Tensor({_seen(self)!r})"
-
-
-_to_array = _dropped("turning into a plain array (np.asarray, np.array([...]) or writing into one)",
-                     "join tensors with np.stack or np.concatenate; x is an array already", np.asarray)
 
 
 def joined(x: Any) -> Any:
@@ -711,40 +538,6 @@ def joined(x: Any) -> Any:
 def joined_in(x: Any) -> Any:
     """A tree with its arrays of tensors joined; itself where it has none."""
     return tree.map(joined, x) if any(type(y) is ndarray and y.dtype == object for y in tree.flatten(x)[0]) else x
-
-
-def _method(name: str) -> Callable:
-    """NumPy's method of this name, through the function of the same name."""
-    def method(self: Tensor, *args: Any, **kwargs: Any) -> Any:
-        return getattr(np, name)(self, *args, **kwargs)
-    return method
-
-
-for _name in ("sum", "prod", "mean", "var", "std", "max", "min", "cumsum", "cumprod", "squeeze", "swapaxes", "repeat", "take", "trace",
-              "diagonal", "round", "argmax", "argmin", "argsort", "argpartition", "any", "all", "nonzero", "searchsorted"):
-    setattr(Tensor, _name, _method(_name))
-
-
-def name_of(function: Any) -> str:
-    """A function as people write it: np.linalg.solve, scipy.special.expit."""
-    name, module = function.__name__, getattr(function, "__module__", None)
-    if module is None:                                     # ufuncs of other libraries do not say where they live
-        special = sys.modules.get("scipy.special")
-        module = "scipy.special" if getattr(special, name, None) is function else "numpy"
-    return f"{module.replace('numpy', 'np', 1)}.{name}"
-
-
-INSTEAD = {"scipy.special.expit": "rv.nn.sigmoid", "scipy.special.erf": "rv.nn.erf", "scipy.special.log_expit": "-rv.nn.softplus(-x)",
-           "scipy.special.xlogy": "x * np.log(y)", "np.unique": "x[np.unique(x.value, return_index=True)[1]]",
-           "np.linalg.eig": "np.linalg.eigh of a symmetric matrix", "np.linalg.eigvals": "np.linalg.eigvalsh of a symmetric matrix",
-           "np.add.at": "rv.nn.scatter_add", "np.copyto": "np.where", "np.put": "np.where", "np.fill_diagonal": "np.where",
-           "np.place": "np.where", "np.putmask": "np.where", "np.put_along_axis": "np.where"}
-
-
-def _offer(name: str) -> str:
-    instead = f"{INSTEAD[name]} does the same; or " if name in INSTEAD else ""
-    return (f"{instead}write it with functions that are (elementwise ones, matmul, einsum, sums, indexing, where, concatenate, "
-            "reshape: see revode/engine), give it a rule with rv.custom_vjp, or apply it to x.value if no gradient is wanted")
 
 
 tree.PLAIN.add(Tensor)

@@ -13,7 +13,7 @@ from ..memory import within_memory
 from ..methods.increment import Increment, Recorder, accumulate
 from ..methods.shears import Parts, near_pullback, pullback, undone
 from ..stepping import CLOCK, Problem, one_step
-from ..watch import MANY, begins, flat, stacked
+from ..watch import MANY, ROOM, begins, flat, stacked
 from .protocol import Rows
 
 
@@ -23,7 +23,7 @@ class Eager:
     keeps : steps whose pullback is recorded on the way ahead, in `tapes`, so that `pull` does not take them again.
     look(n, before, after, a_params) : sees the cotangents before and after each step that is pulled back.
     """
-    name, looks_often = "eager", True
+    name, looks_often, shows = "eager", True, ROOM
 
     def __init__(self, look: Callable | None = None, tapes: dict[int, Taped] | None = None) -> None:
         self.look = look
@@ -64,7 +64,7 @@ class Eager:
                 self.room(n + 1, self.parts)
         return {name: [row[name] for row in seen] for name in self.parts} if seen else {}
 
-    def extend(self) -> dict:
+    def extend(self, most: int = 1) -> dict:
         self.parts = self.problem.advance(self.problem.N, self.parts, self.F)
         return {name: [x] for name, x in self.parts.items()}
 

@@ -15,6 +15,7 @@
 """
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -26,12 +27,10 @@ Rows = Mapping[str, Any]         # many states: for each part an array (or a lis
 
 
 class Engine(Protocol):
-    """One solve at work, on its grid. Programs serve one verb, and the engine that runs them has the others in common alone.
-
-    One to which a call is dear has a number `shows`: the bytes of states that it may be asked to show in one (default watch.ROOM).
-    """
+    """One solve at work, on its grid. Programs serve one verb, and the engine that runs them has the others in common alone."""
     name: str                    # what stats.backend says
     looks_often: bool            # whether it comes by every step anyway, so that nothing is won by looking at many at once
+    shows: int                   # bytes of states that it may be asked to show in one call: watch.ROOM, or more where a call is dear
 
     def load(self, problem: Problem, params: Any, parts: Parts, cotangents: Parts | None = None) -> None:
         """Begin with these parts, and cotangents; the sums for the parameters are zero."""
@@ -42,8 +41,8 @@ class Engine(Protocol):
         Returns the parts at `looks`, which rise from first + 1 to last.
         """
 
-    def extend(self) -> Rows:
-        """One or more further steps, from where the grid ends, which grows by them. Returns the parts after each of them."""
+    def extend(self, most: int = sys.maxsize) -> Rows:
+        """One or more further steps, at most so many, from where the grid ends, which grows by them. Returns the parts after each."""
 
     def back(self, last: int, first: int, a_ys: tuple, known: Parts | None = None, flushes: bool = False,
              looks: Sequence[int] = ()) -> tuple[Rows, Rows]:

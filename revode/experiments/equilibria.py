@@ -67,7 +67,7 @@ def plan(args: Namespace, runs: dict[str, Run], score: Callable[[Run], dict], sh
         after(report)
         report.notes += spread(report.rows, *mean, ".3f")
 
-    return Plan([e.title, *e.words, f"each model: {budget}, seeds {' '.join(map(str, args.seeds))}"], work,
+    return Plan([e.title, *e.words, f"each model: {budget}, seed{'s' * (len(args.seeds) > 1)} {' '.join(map(str, args.seeds))}"], work,
                 lambda report: [tables.columns(report.rows, columns(*shown))], lambda report: curves(report, ylabel),
                 published=e.published)
 

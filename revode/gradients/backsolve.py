@@ -21,7 +21,7 @@ from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import is_float, number, value_of
 from ..engines import Eager, engine_of
 from ..march import march
-from ..methods.increment import System
+from ..methods.increment import Driver, System
 from ..methods.runge_kutta import RungeKutta
 from ..stepping import Problem
 from ..watch import AdjointWarning, Complaint, complain, size
@@ -182,14 +182,12 @@ class Pullback:
         return hash(Pullback)
 
 
-class Returning:
-    """The increments of the way back, step by step: those of the way ahead, negated."""
-    path: Any = None                     # it is no path's: no generated code makes them itself
+class Returning(Driver):
+    """The increments of the way back, step by step: those of the way ahead, negated. No generated code makes them itself."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem, self.driver = problem, problem.driver
-        self.shape, self.control = problem.driver.shape, problem.driver.control
-        self.join = problem.driver.join
+        self.shape, self.control, self.join = problem.driver.shape, problem.driver.control, problem.driver.join
 
     def given(self, n: int, t0: Any, t1: Any, h: Any, problem: Problem) -> dict[str, Any]:
         ahead, n = self.problem, self.problem.N - 1 - n

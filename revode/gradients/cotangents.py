@@ -14,6 +14,7 @@ from ..engines.eager import enter
 from ..methods.increment import Recorder, accumulate
 from ..methods.shears import Parts
 from ..stepping import CLOCK, Problem
+from ..times import of_grid
 
 
 def at_the_end(problem: Problem, cotangent: Any) -> tuple[tuple, Parts]:
@@ -32,26 +33,11 @@ def at_the_start(problem: Problem, initial: Any, params: Any, engine: Engine) ->
     return (a_initial, spread(params, sums), *(of_grid(problem, engine.read("atime"), a) for a in a_clock))
 
 
-def of_grid(problem: Problem, atimes: dict, a_clock: dict) -> np.ndarray:
-    """(N + 1,) dL/dts, from the cotangents of the clocks of all steps, and of that of the initial map, which is step 0's."""
-    N, a_ts = problem.N, np.zeros(problem.N + 1)
-    if not N:
-        a_ts[0] = a_clock["t0"] + a_clock["t1"]
-        return a_ts
-    a = {name: np.array(x, np.float64) for name, x in atimes.items()}
-    for name, x in a_clock.items():
-        a[name][0] += x
-    if not problem.n_before:                     # the step before the first is taken to be as long as that
-        a["h"][0] += a["h_before"][0]
-    a["h"][:-1] += a["h_before"][1:]
-    a_ts[:-1] += a["t0"] - a["h"]
-    a_ts[1:] += a["t1"] + a["h"]
-    return a_ts
-
-
 def spread(params: Any, cotangents: list) -> Any:
     """The cotangents of the float leaves as a tree like params; None for the other leaves."""
     leaves, structure = tree.flatten(params)
+    if len(leaves) == len(cotangents):
+        return tree.unflatten(structure, cotangents)
     found = iter(cotangents)
     return tree.unflatten(structure, [next(found) if is_float(x) else None for x in leaves])
 

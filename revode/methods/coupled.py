@@ -1,21 +1,17 @@
 """Any explicit Runge-Kutta method made reversible by coupling two copies of the solution."""
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-from .companion import Companion
+from .companion import Companion, TwoCopies
 from .increment import Increment
-from .protocol import Method
-from .runge_kutta import Tableau, check_base, error_order, increment_of, tableau
+from .runge_kutta import OnTableau, Tableau
 from .shears import Parts, Shear, Step, Word, forward
 
 
 @dataclass(frozen=True)
-class Coupled(Method):
+class Coupled(TwoCopies, OnTableau):
     """Any explicit Runge-Kutta method made reversible by coupling two copies of the solution.
 
         y' = lam y + (1 - lam) z + Psi_h(t, z)             Psi: the increment of the base method
@@ -44,32 +40,16 @@ class Coupled(Method):
     base: str | Tableau = "midpoint"
     lam: Any = 0.999
     parts = ("y", "z")
-    outputs = ("y",)
     noise = True
     companion = Companion("the two copies of the solution, y and z,", D={"y": 1.0, "z": -1.0}, a={"y": 1.0, "z": 1.0}, b={"y": 1.0})
 
     def __post_init__(self) -> None:
-        check_base(self.base)
+        super().__post_init__()
         if isinstance(self.lam, str) and self.lam == "auto":
             return
         if not (isinstance(self.lam, (int, float)) and 0 < self.lam <= 1):
             raise ValueError(f"Coupled: lam={self.lam!r}; the coupling is a number in (0, 1], such as 0.999, or 'auto'")
         object.__setattr__(self, "lam", float(self.lam))
-
-    @property
-    def order(self) -> int:
-        return tableau(self.base).order
-
-    @property
-    def error_order(self) -> int | None:
-        return error_order(self.base)
-
-    @cached_property
-    def psi(self) -> Callable:
-        return increment_of(self.base)
-
-    def start(self, F: Increment, step: Step, y: Any) -> Parts:
-        return {"y": y, "z": y}
 
     def word(self, step: Step, errors: list | None = None) -> Word:
         t0, t1, dx, _ = step
@@ -81,12 +61,3 @@ class Coupled(Method):
         """The parts after the step, and the embedded error of the second base call."""
         errors: list = []
         return forward(self.word(step, errors), parts, F), errors[0]
-
-    @property
-    def reverse_growth(self) -> float:
-        """What one reverse step makes of rounding, at least."""
-        return 1.0 / self.lam
-
-    def contraction_limit(self, h: float) -> float:
-        """The fastest contraction rate that the pair follows at this step size."""
-        return -math.log(self.lam) / h

@@ -35,15 +35,13 @@ class UserMethod(Method):
         return Companion(f"the parts {one} and {other}", {one: 1.0, other: -1.0}, {one: 1.0, other: 1.0}, {one: 0.5, other: -0.5})
 
     def start(self, F: Increment, step: Step, y: Any) -> Parts:
-        if self.initial is not None:
-            parts = self.initial(F, step.t0, y)
-            if not isinstance(parts, dict) or set(parts) != set(self.parts):
-                got = sorted(parts) if isinstance(parts, dict) else type(parts).__name__
-                raise ValueError(f"shears: initial returned {got}; it returns a dict with exactly the parts {list(self.parts)}")
-            return parts
-        if len(self.outputs) > 1:
-            return dict(zip(self.outputs, y, strict=True))
-        return {name: y for name in self.parts}
+        if self.initial is None:
+            return super().start(F, step, y)
+        parts = self.initial(F, step.t0, y)
+        if not isinstance(parts, dict) or set(parts) != set(self.parts):
+            got = sorted(parts) if isinstance(parts, dict) else type(parts).__name__
+            raise ValueError(f"shears: initial returned {got}; it returns a dict with exactly the parts {list(self.parts)}")
+        return parts
 
     def word(self, step: Step) -> Word:
         word = self.step(step.t0, step.t1, step.dx)

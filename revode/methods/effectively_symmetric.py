@@ -11,29 +11,28 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from math import fsum, isfinite, pi, sin, sqrt
+from math import isfinite, pi, sin, sqrt
 from numbers import Real
 from operator import add
 from typing import Any
 
+from ..conditions import error_weights
 from .increment import Increment
 from .protocol import Method
 from .runge_kutta import RungeKutta
-from .shears import Parts, Step
 
 
 @dataclass(frozen=True)
 class LowStorage(Method):
     """An effectively symmetric method in Williamson's form; made by EES25, EES27 and EES."""
     name: str
+    given: tuple[str, ...]        # what it was made with, as text
     A: tuple[float, ...]
     B: tuple[float, ...]
     order: int = 2
     reversal_order: int = 5       # m: one round trip is off by O(h^(m+1))
     correct: int = 0
     error_weights: tuple[float, ...] | None = None      # of the stage increments K_i; and of one more, at (t + h, y + K_1)
-    parts = ("y",)
-    outputs = ("y",)
     noise = True
     exactly_reversible = False
 
@@ -41,7 +40,8 @@ class LowStorage(Method):
         check_correct(self.name, self.correct)
 
     def __repr__(self) -> str:
-        return self.name
+        given = [*self.given, *([f"correct={self.correct}"] if self.correct else [])]
+        return f"{self.name}({', '.join(given)})"
 
     @property
     def error_order(self) -> int | None:
@@ -56,9 +56,6 @@ class LowStorage(Method):
             d = a * d + 1.0
             y += b * d
         return tuple(times)
-
-    def start(self, F: Increment, step: Step, y: Any) -> Parts:
-        return {"y": y}
 
     def flow(self, F: Increment, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
         """y(t1) from y(t0)."""
@@ -116,8 +113,8 @@ def EES25(x: float = 0.1, correct: int = 0) -> LowStorage:
     B = (a21, a32, b[2])
     A3 = (b[1] - B[1]) / b[2]
     A2 = (b[0] - B[0]) / b[1]
-    name = f"EES25(x={x:g})" if not correct else f"EES25(x={x:g}, correct={correct})"
-    return LowStorage(name, (0.0, A2, A3), B, 2, 5, correct, (1 / 5, -1 / 3, 2 / 15) if abs(x - 0.1) < 1e-15 else None)
+    error = (1 / 5, -1 / 3, 2 / 15) if abs(x - 0.1) < 1e-15 else None
+    return LowStorage("EES25", (f"x={x:g}",), (0.0, A2, A3), B, 2, 5, correct, error)
 
 
 def EES27(correct: int = 0) -> LowStorage:
@@ -140,8 +137,7 @@ def EES27(correct: int = 0) -> LowStorage:
     7
     """
     r = sqrt(2.0)
-    return LowStorage("EES27()" if not correct else f"EES27(correct={correct})",
-                      (0.0, (4 * r - 7) / 3, -(4 + 5 * r) / 12, 3 * (8 * r - 31) / 49),
+    return LowStorage("EES27", (), (0.0, (4 * r - 7) / 3, -(4 + 5 * r) / 12, 3 * (8 * r - 31) / 49),
                       ((2 - r) / 3, (4 + r) / 8, 3 * (3 - r) / 7, (9 - 4 * r) / 14), 2, 7, correct)
 
 
@@ -177,45 +173,7 @@ def EES(stages: int, correct: int = 0) -> LowStorage:
 
     A = (0.0, *(-sine(2 * i - 1) / sine(2 * i + 1) for i in range(1, stages)))
     B = (*(2 * sine(1) * sine(2 * i - 1) for i in range(1, stages)), sine(1) ** 2)
-    name = f"EES(stages={stages})" if not correct else f"EES(stages={stages}, correct={correct})"
-    return LowStorage(name, A, B, 2, 2 * stages - 1, correct, error_weights(A, B))
-
-
-def error_weights(A: tuple[float, ...], B: tuple[float, ...]) -> tuple[float, ...] | None:
-    """The shortest weights e of the stage increments, and of one more at (t + h, y + K_1), that estimate the local error to
-    leading order; None with fewer than three stages, which cannot.
-
-        sum e = 0,     e . c = 0,     e . A c = b . A c - 1/6,     e . c^2 = b . c^2 - 1/3
-
-    c: the stage times, A c: what the stages make of f = t; the last two are the terms of third order. Of the stages alone one of them
-    is out of reach: A c is a combination of c and c^2 for every s. Solved by Gram and Schmidt.
-    """
-    if len(A) < 3:
-        return None
-
-    def run(values: list[float]) -> tuple[list[float], float]:
-        """What the scheme has at its stages, and in the end, of the field that takes these values there."""
-        at, y, d = [], 0.0, 0.0
-        for a, b, value in zip(A, B, values, strict=True):
-            at.append(y)
-            d = a * d + value
-            y += b * d
-        return at, y
-
-    def dot(u: list[float], v: list[float]) -> float:
-        return fsum(x * y for x, y in zip(u, v, strict=True))
-
-    c, _ = run([1.0] * len(A))
-    (Ac, _), squares = run(c), [x * x for x in c]
-    conditions = [([1.0] * (len(A) + 1), 0.0), ([*c, 1.0], 0.0), ([*Ac, 0.0], run(Ac)[1] - 1 / 6),
-                  ([*squares, 1.0], run(squares)[1] - 1 / 3)]
-    basis: list[tuple[list[float], float]] = []
-    for vector, value in conditions:
-        for u, wanted in basis:
-            share = dot(u, vector) / dot(u, u)
-            vector, value = [x - share * y for x, y in zip(vector, u, strict=True)], value - share * wanted
-        basis.append((vector, value))
-    return tuple(fsum(wanted / dot(u, u) * u[i] for u, wanted in basis) for i in range(len(A) + 1))
+    return LowStorage("EES", (f"stages={stages}",), A, B, 2, 2 * stages - 1, correct, error_weights(A, B))
 
 
 @dataclass(frozen=True)

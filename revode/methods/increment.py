@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..engine import tree
-from ..engine.derivatives import explain
+from ..engine.refusals import explain
 from ..engine.tensor import Tape, Tensor, is_float, joined, value_of
 
 
@@ -56,8 +56,10 @@ class System:
         except ValueError as error:
             explain(error)
             raise
-        if type(f) is kind and kind is not Tensor and f.dtype is y.dtype and f.shape == y.shape and not tail:
-            return f                         # as ever, and quickly told
+        if type(f) is kind and not tail:     # as ever, and quickly told
+            a, b = (f, y) if kind is not Tensor or f.tape is not y.tape else (f._value, y._value)
+            if type(a) is type(b) is not Tensor and a.dtype is b.dtype and a.shape == b.shape:
+                return f
         f = joined(f)                        # np.array([...]) of tensors
         if self.refuse is not None and not fits(f, y, tail):
             self.refuse(f, t, y, params, tail, what)
@@ -76,6 +78,13 @@ class System:
     def rate(self, coefficients: tuple, t: Any) -> Any:
         """dy/dt (with noise: of the drift), for the guess of a first step."""
         return coefficients[0]
+
+
+class Driver:
+    """What gives each step its increments: given(n, t0, t1, h, problem) makes them, join(h, given) makes dx of them."""
+    path: Any = None                     # of noise
+    shape: Any = None                    # of an increment of the path
+    control: Any = None
 
 
 def fits(f: Any, y: Any, tail: tuple[int, ...] = ()) -> bool:

@@ -1,19 +1,18 @@
 """Leapfrog methods: asynchronous (ALF, the scheme of MALI), the two-step midpoint rule, and the splitting methods."""
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from .companion import Companion
+from .companion import Companion, TwoCopies
 from .increment import Increment
 from .protocol import Method
 from .shears import Parts, Shear, Step, Swap, Word
 
 
 @dataclass(frozen=True)
-class AsynchronousLeapfrog(Method):
+class AsynchronousLeapfrog(TwoCopies):
     """Asynchronous leapfrog (ALF), the scheme behind MALI: a velocity of its own makes the step reversible.
 
         y <- y + h/2 v;   v <- (1 - 2 eta) v + 2 eta f(t + h/2, y);   y <- y + h/2 v            v0 = f(t0, y0)
@@ -38,7 +37,6 @@ class AsynchronousLeapfrog(Method):
     """
     eta: float = 1.0
     parts = ("y", "v")
-    outputs = ("y",)
     companion = Companion("the velocity v and the field f(t, y), which it should follow,", D={"v": 1.0}, a={"y": 1.0}, b={"v": 1.0},
                           velocity=True)
 
@@ -65,18 +63,9 @@ class AsynchronousLeapfrog(Method):
         kick = Shear("v", ("y",), lambda F, y: F.field(t0 + 0.5 * (t1 - t0), y) * (2 * eta), scale=1 - 2 * eta)
         return half, kick, half
 
-    @property
-    def reverse_growth(self) -> float:
-        """What one reverse step makes of rounding, at least."""
-        return 1.0 / (2 * self.eta - 1)
-
-    def contraction_limit(self, h: float) -> float:
-        """The fastest contraction rate (1/time) before the parasitic solution grows; 0 without damping."""
-        return -math.log(2 * self.eta - 1) / h if self.eta < 1 else 0.0
-
 
 @dataclass(frozen=True)
-class LeapfrogMidpoint(Method):
+class LeapfrogMidpoint(TwoCopies):
     """The two-step midpoint rule.
 
         y_{n+1} = y_{n-1} + (h_{n-1} + h_n) f(t_n, y_n)                    y_{-1} = y0 - h0 f(t0, y0)
@@ -93,7 +82,6 @@ class LeapfrogMidpoint(Method):
     ('y_prev', 'y')
     """
     parts = ("y_prev", "y")
-    outputs = ("y",)
     companion = Companion("the two interleaved solutions, y_prev and y,", D={"y": 1.0, "y_prev": -1.0}, a={"y": 1.0, "y_prev": 1.0},
                           b={"y": 0.5, "y_prev": -0.5})
     order = 2
@@ -105,9 +93,6 @@ class LeapfrogMidpoint(Method):
         t0, _, dx, dx_before = step
         return (Shear("y_prev", ("y",), lambda F, y: F(t0, y, dx_before + dx)),
                 Swap("y_prev", "y"))
-
-    def contraction_limit(self, h: float) -> float:
-        return 0.0
 
 
 @dataclass(frozen=True)
@@ -133,8 +118,7 @@ class SemiImplicitEuler(Method):
     ('q', 'v')
     """
     velocity: Callable | None = None
-    parts = ("q", "v")
-    outputs = ("q", "v")
+    parts = outputs = ("q", "v")
     order = 1
 
     def __post_init__(self) -> None:
@@ -144,9 +128,6 @@ class SemiImplicitEuler(Method):
     def __repr__(self) -> str:
         of = "" if self.velocity is None else f"velocity={getattr(self.velocity, '__qualname__', type(self.velocity).__name__)}"
         return f"SemiImplicitEuler({of})"                       # no address: warnings stay the same
-
-    def start(self, F: Increment, step: Step, qv: Any) -> Parts:
-        return {"q": qv[0], "v": qv[1]}
 
     def word(self, step: Step) -> Word:
         t0, t1, h, _ = step
@@ -170,13 +151,9 @@ class VelocityVerlet(Method):
     >>> VelocityVerlet().order
     2
     """
-    parts = ("q", "v")
-    outputs = ("q", "v")
+    parts = outputs = ("q", "v")
     order = 2
     symmetric = True
-
-    def start(self, F: Increment, step: Step, qv: Any) -> Parts:
-        return {"q": qv[0], "v": qv[1]}
 
     def word(self, step: Step) -> Word:
         t0, t1, h, _ = step

@@ -1,6 +1,6 @@
 """What a method says of itself: the attributes that the rest of the library asks for, each with its default.
 
-A method gives parts, outputs, start, and either word (a list of shears: exactly reversible) or flow. All else may be left as it is.
+A method gives parts, outputs, and either word (a list of shears: exactly reversible) or flow. All else may be left as it is.
 """
 from __future__ import annotations
 
@@ -31,6 +31,12 @@ class Method:
     base: Any = "midpoint"               # the Runge-Kutta method nearest to it, for Backsolve and the advisor
     lam: Any = None                      # the coupling, if it has one
     velocity: Any = None                 # of a split method: what dq/dt is of v, if not v itself
+
+    def start(self, F: Any, step: Any, y: Any) -> dict:
+        """Every part begins as y0; those of a split method each as its own entry of it."""
+        if len(self.outputs) > 1:
+            return dict(zip(self.outputs, y, strict=True))
+        return {name: y for name in self.parts}
 
     @property
     def inner(self) -> Any:

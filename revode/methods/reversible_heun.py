@@ -4,14 +4,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .companion import Companion
+from .companion import Companion, TwoCopies
 from .increment import Increment
-from .protocol import Method
 from .shears import Parts, Shear, Step, Word, forward
 
 
 @dataclass(frozen=True)
-class ReversibleHeun(Method):
+class ReversibleHeun(TwoCopies):
     """Reversible Heun: Heun's method with a second copy of the solution instead of a predictor.
 
         y <- y + F(t, z, dx)/2;     z <- -z + 2 y;     y <- y + F(t + h, z, dx)/2          z0 = y0
@@ -30,7 +29,6 @@ class ReversibleHeun(Method):
     2
     """
     parts = ("y", "z")
-    outputs = ("y",)
     noise = True
     companion = Companion("the two copies of the solution, y and z,", D={"y": 1.0, "z": -1.0}, a={"y": 1.0, "z": 1.0}, b={"z": -1.0},
                           allowed=0.2, driven=1.0)
@@ -38,9 +36,6 @@ class ReversibleHeun(Method):
     order = 2
     error_order = 2
     symmetric = True
-
-    def start(self, F: Increment, step: Step, y: Any) -> Parts:
-        return {"y": y, "z": y}
 
     def word(self, step: Step) -> Word:
         t0, t1, dx, _ = step
@@ -55,6 +50,3 @@ class ReversibleHeun(Method):
         after = forward(self.word(step), parts, F)
         z, = F.read(("z",), after)
         return after, (F(step.t1, z, step.dx) - first) * 0.5
-
-    def contraction_limit(self, h: float) -> float:
-        return 0.0

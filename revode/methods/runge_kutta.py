@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 from ..conditions import check_order
 from .increment import Increment
 from .protocol import Method
-from .shears import Parts, Step
 
 
 class Tableau(NamedTuple):
@@ -134,8 +133,28 @@ def combine(y: Any, terms: list[tuple[float, int]], K: list) -> Any:
     return y
 
 
+class OnTableau(Method):
+    """A method that is made of the increments of a tableau, `base`."""
+    base: Any
+
+    def __post_init__(self) -> None:
+        check_base(self.base)
+
+    @property
+    def order(self) -> int:                                             # type: ignore[override]
+        return tableau(self.base).order
+
+    @property
+    def error_order(self) -> int | None:                                # type: ignore[override]
+        return self.order if tableau(self.base).b_error else None
+
+    @cached_property
+    def psi(self) -> Callable:
+        return increment_of(self.base)
+
+
 @dataclass(frozen=True)
-class RungeKutta(Method):
+class RungeKutta(OnTableau):
     """A plain explicit Runge-Kutta method: the irreversible baseline, for Direct and Checkpointed gradients.
 
         K_i = F(t + c_i h, y + sum_j a_ij K_j),      y(t + h) ~ y + sum_i b_i K_i
@@ -157,36 +176,10 @@ class RungeKutta(Method):
     4
     """
     base: str | Tableau = "rk4"
-    parts = ("y",)
-    outputs = ("y",)
     noise = True
     exactly_reversible = False
     reversible = False
 
-    def __post_init__(self) -> None:
-        check_base(self.base)
-
-    @property
-    def order(self) -> int:
-        return tableau(self.base).order
-
-    @property
-    def error_order(self) -> int | None:
-        return error_order(self.base)
-
-    @cached_property
-    def psi(self) -> Callable:
-        return increment_of(self.base)
-
-    def start(self, F: Increment, step: Step, y: Any) -> Parts:
-        return {"y": y}
-
     def flow(self, F: Increment, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
         """y(t1) from y(t0)."""
         return y + self.psi(F, t0, t1, y, dx, errors)
-
-
-def error_order(base: str | Tableau) -> int | None:
-    """The power of h with which the embedded error falls; None without an embedded method."""
-    tab = tableau(base)
-    return tab.order if tab.b_error else None

@@ -1,6 +1,7 @@
 """The watch over a march: is the state finite, does the companion keep beside it, do the steps follow the field?"""
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from functools import cached_property, partial
@@ -10,14 +11,16 @@ import numpy as np
 
 from ..engine import tree
 from ..engine.tensor import beside, number, to_host, value_of
-from ..methods.companion import parted
 from ..methods.increment import Increment
 from ..methods.shears import Parts
 from ..stiffness import FOLLOWS, Unstable, astray, largest, rows, unstable
 from .alarms import complain
 from .causes import OF_TOLERANCE, Pairs, parted_copies, too_large
+from .gaps import parted
 from .places import ROOM, groups_between, stops_of, threes, windows
 from .sizes import column, floor, highest, largest_of_each, precision, size, size_of_each, so_far, stacked
+
+logger = logging.getLogger("revode")
 
 PLACES = 4             # at most so many of the largest steps are looked at
 STEEP = 0.25           # a step beside the size of y, from which on it is looked at
@@ -64,6 +67,7 @@ class Ahead:
         self.t = float(problem.ts[0])
         self.G = 0.0
         self.steep: list[Place] = []                 # where steps were large beside the size of y, and the last
+        self.failed = False                          # whether the field failed at a look, and that was said
 
     @cached_property
     def flows(self) -> bool:
@@ -217,13 +221,17 @@ class Ahead:
                     return
 
     def looked(self, look: Callable) -> Any:
-        """look(), which evaluates the field to check; None where it is not defined there."""
+        """look(), which evaluates the field to check; None where the field fails there, which one log line says."""
         stats = self.problem.stats
         nfe = stats.nfe
         try:
             with np.errstate(all="ignore"):
                 return look()
-        except Exception:
+        except Exception as error:
+            if not self.failed:
+                logger.info("solve: whether the steps are too large was not looked at everywhere, because the field, evaluated to "
+                            "check, raised %s: %s", type(error).__name__, error)
+            self.failed = True
             return None
         finally:
             stats.nfe, stats.checks = nfe, stats.checks + stats.nfe - nfe

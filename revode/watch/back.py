@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..engine.tensor import beside, number
-from ..methods.companion import injected, weighted
 from ..methods.shears import Parts
 from .alarms import Verdict
 from .causes import CAUTION, CLOSE, FADE, NEARLY, OF_LEAF, OFF, TOL, Pairs, lost, parted_copies
+from .gaps import injected, weighted
 from .places import ROOM, windows
 from .sizes import by_chance, column, finite, highest, largest_of_each, largest_seen, members, precision, size, sums_of
 

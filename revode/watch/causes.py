@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..methods.companion import weighted
 from ..methods.shears import Parts
 from .alarms import Complaint, ParasiteWarning, ReconstructionWarning, StabilityWarning
+from .gaps import weighted
 
 
 class Limits(NamedTuple):

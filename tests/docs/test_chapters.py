@@ -1,13 +1,13 @@
 """The book runs, and what it shows is what its code prints."""
 import ast
 import re
-import shutil
 
 import pytest
 from run_chapters import DOCS, PAGES, blocks, chapters, code_of, comparable, differences, main, run, worded, written
 
 from revode.compiled import backend
 from revode.compiled.plans import programs
+from tests.compiler import HERE
 
 WIDTH = 120        # characters: a page is read without scrolling
 LONG = ("which-method", *(name for name in PAGES if name.startswith("gallery/") and name[8:] not in ("pendulum", "choreography")))
@@ -41,7 +41,7 @@ def test_a_chapter_is_short_and_whole(path):
 @pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.long] * (name in LONG))
                                   for name in PAGES])
 def test_a_page_shows_what_its_code_prints(name, monkeypatch):
-    if name == "backends" and shutil.which("g++") is None and shutil.which("clang++") is None:
+    if name == "backends" and not HERE:
         pytest.skip("no C++ compiler")
     monkeypatch.setattr(backend, "_told", set())               # a fallback is told once for each field and process
     programs.clear()                                           # and programs are kept for the next solve

@@ -9,7 +9,7 @@ import pytest
 
 from revode.compiled import elementary, generate, native, noise
 from revode_cuda import compile, nvrtc
-from tests.strict_cases import needs_compiler
+from tests.compiler import needs_compiler
 
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-fsyntax-only")
 WIDTHS = {"native": ("-march=native",), "SSE2": ("-march=x86-64",), "AVX2": ("-march=x86-64-v3",), "AVX-512": ("-march=x86-64-v4",)}

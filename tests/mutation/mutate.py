@@ -29,8 +29,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")      # threads do not survive
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).parents[2]
-FILES = ["engine/primitives.py", "engine/functions.py", "engine/tensor.py", "engine/derivatives.py", "methods/*.py",
-         "gradients/*.py", "engines/*.py", *(f"compiled/{name}.py" for name in (
+FILES = ["engine/primitives.py", "engine/functions.py", "engine/tensor.py", "engine/derivatives.py", "engine/checking.py",
+         "engine/arraylike.py", "methods/*.py", "gradients/*.py", "engines/*.py", *(f"compiled/{name}.py" for name in (
              "program", "steps", "rules", "sums", "replay", "lines", "loops", "lower", "place", "generate", "tiles"))]
 ENGINE_TESTS = ["tests/unit/test_engine.py", "tests/unit/test_numpy_functions.py", "tests/unit/test_errors_engine.py",
                 "tests/unit/test_tree.py", "tests/property/test_engine_properties.py"]

@@ -26,6 +26,8 @@ from reference.oracles.gradients import minimal_advances_closed_form as least
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from engine_table import CASES, complex_gradient, complex_hessian_product
 
+from tests.compiler import HERE
+
 EXACT = {name: T.numbers(tableau, float) for name, tableau in T.TABLEAUX.items()}
 STAGES = {"euler": 1, "midpoint": 2, "heun2": 2, "ralston3": 3, "bosh3": 3, "rk4": 4, "dopri5": 6, "tsit5": 6}
 N = 8
@@ -372,10 +374,11 @@ def error_weights(s: int) -> Any:
 
 def check_monitors(rv: Any) -> None:
     """What the methods say about themselves: limits, growth, the gap that is watched, the error that a controller sees."""
-    from revode.methods.companion import injected, neutral, parted, weighted
+    from revode.methods.companion import neutral
     from revode.methods.increment import Increment, System
     from revode.methods.shears import Step
     from revode.stepping import Stats
+    from revode.watch.gaps import injected, parted, weighted
     h, z = 0.1, 0.7 * Y0
     step, F = Step(0.3, 0.4, np.asarray(h), np.asarray(h)), Increment(System(field, Stats()), PARAMS)
     coupled, damped = rv.Coupled("heun2", lam=0.8), rv.AsynchronousLeapfrog(eta=0.9)
@@ -428,7 +431,7 @@ def check_programs(rv: Any, cache: str) -> None:
     from revode.compiled import native
     native.cache_folder = lambda: Path(cache)                       # what a change did not touch is not compiled again
     grid = import_module("tests.grid")                             # of this copy: `tests` itself remembers the one before
-    here = ["replay", *(["native", "strict"] if compiles(native) else [])]
+    here = ["replay", *(["native", "strict"] if HERE else [])]
     for kind, method, mode in PROGRAMS:
         for engine in here if (kind, method, mode) in BUILT else here[:1]:
             case = grid.Case(kind, method, mode, engine)
@@ -458,13 +461,6 @@ PROGRAMS = [("ode", "coupled", "resync"), ("ode", "rk bosh3", "checkpointed"), (
             ("linear", "heun", "resync"), ("adaptive", "coupled", "reversible"), ("times", "rk4", "symplectic"),
             ("ode", "verlet", "reversible"), ("tree", "ees", "backsolve")]
 BUILT = PROGRAMS[:1] + PROGRAMS[2:3]
-
-
-def compiles(native: Any) -> bool:
-    try:
-        return bool(native.compiler())
-    except native.NoCompiler:
-        return False
 
 
 def mixed(t: Any, y: Any, p: Any) -> Any:

@@ -4,12 +4,10 @@ import os
 
 import pytest
 
-from revode.compiled import native
+from tests.compiler import HERE  # what is generated is noticed where it is compiled
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.mutate import ROOT, all_mutants, changed, mutants_of, run
-from tests.mutation.quick import compiles, prepare
-
-HERE = compiles(native)                                  # what is generated is noticed where it is compiled
+from tests.mutation.quick import prepare
 
 EACH = {"shears and methods": (["methods/*.py"], 4), "vjp rules": (["engine/primitives.py"], 4),
         "the tape": (["engine/tensor.py", "engine/derivatives.py", "engine/functions.py"], 2),

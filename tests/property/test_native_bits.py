@@ -8,7 +8,8 @@ from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
 import revode as rv
-from tests.strict_cases import METHODS, NOISY, compare, layers, needs_compiler, network, start
+from tests.compiler import needs_compiler
+from tests.strict_cases import METHODS, NOISY, compare, layers, network, start
 
 pytestmark = needs_compiler
 

@@ -10,7 +10,7 @@ import scipy.stats
 
 import revode as rv
 from revode.certify import Certificate, certificate, chi_square, halved
-from tests.strict_cases import needs_compiler
+from tests.compiler import needs_compiler
 
 rng = np.random.default_rng(2)
 PARAMS = {"W": 0.5 * rng.standard_normal((3, 3)), "b": rng.standard_normal(3), "n": 4}

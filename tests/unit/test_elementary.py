@@ -9,13 +9,8 @@ import scipy.special
 from reference import elementary as measured
 from revode.compiled import elementary, native
 from revode.compiled.elementary import MAX_ULP, NAMES, evaluate
+from tests.compiler import needs_compiler
 
-try:
-    native.compiler()
-    HERE = True
-except native.NoCompiler:
-    HERE = False
-needs_compiler = pytest.mark.skipif(not HERE, reason="no C++ compiler on this machine")
 DTYPES = (np.float64, np.float32)
 TWO = [name for name in NAMES if measured.arity(name) == 2]
 

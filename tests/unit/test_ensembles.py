@@ -10,7 +10,8 @@ import pytest
 
 import revode as rv
 from revode.compiled.lower import NotFusable
-from tests.strict_cases import TS, assert_same_bits, compare, needs_compiler, results, tiles_of
+from tests.compiler import needs_compiler
+from tests.strict_cases import TS, assert_same_bits, compare, results, tiles_of
 
 pytestmark = needs_compiler
 S, B = 3, 5                                          # members, and trajectories of each: two ragged tiles of four

@@ -17,13 +17,8 @@ from revode.experiments.ranks import Ranks
 from revode.experiments.training import Run
 from revode.methods import EES27
 from revode.ranks import Alone
+from tests.compiler import HERE
 from tests.thread_ranks import threads
-
-try:
-    native.compiler()
-    COMPILER = True
-except native.NoCompiler:
-    COMPILER = False
 
 
 def trained(e: Any, backend: str, iterations: int = 6) -> Run:
@@ -48,7 +43,7 @@ def test_the_losses_are_those_of_the_tape(name: str, backend: str) -> None:
     each entry by its own size: an entry 1e-2 of the largest has 3e-11 of error, and so has its step of 2e-2. Five such steps,
     with a logarithmic slope of the loss of some 10: 5 * 2e-2 * 3e-11 * 10 = 3e-11, so 1e-10. The first loss has seen none.
     (Seen: 4e-16 throughout, because such roundings mostly cancel.)"""
-    if backend == "native" and not COMPILER:
+    if backend == "native" and not HERE:
         pytest.skip("no C++ compiler on this machine")
     found, tape = trained(RUNS[name](), backend), trained(RUNS[name](), "eager")
     assert (found.stats.backend, tape.stats.backend) == (backend, "eager")
@@ -62,7 +57,7 @@ def rows_of(path: Any) -> dict[str, dict]:
 
 
 def test_compare_takes_native_and_times_reversible_on_the_others_too(capsys: Any, tmp_path: Any) -> None:
-    if not COMPILER:
+    if not HERE:
         pytest.skip("no C++ compiler on this machine")
     path = tmp_path / "out.json"
     assert main(["compare", "white-dwarf", "--steps", "40", "--iterations", "4", "--json", str(path)]) == 0
@@ -177,7 +172,7 @@ def test_a_gpu_in_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
     """The threads of revode_cuda.host play the GPU: what --backend cuda runs is the generated kernel, and the losses are those of
     the tape, for the reasons above."""
     from revode_cuda import fused
-    if not COMPILER:
+    if not HERE:
         pytest.skip("no C++ compiler on this machine")
     monkeypatch.setattr(fused, "gpu", fused.shim)
     e = white_dwarf.experiment(8)

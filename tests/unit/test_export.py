@@ -13,7 +13,7 @@ import pytest
 import revode as rv
 from revode.engine import tree
 from revode.export import export_c
-from tests.strict_cases import HERE
+from tests.compiler import HERE
 
 CC = shutil.which("gcc") or shutil.which("cc")
 STRICT = ("-std=c99", "-O1", "-Wall", "-Wextra", "-Werror", "-pedantic", "-ffp-contract=off")

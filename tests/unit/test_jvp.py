@@ -12,7 +12,7 @@ import revode as rv
 from revode import nn
 from revode.engine.tangents import EACH, FIRST, SLOPES, TANGENTS, TOGETHER
 from revode.engine.tensor import RULES
-from tests.strict_cases import needs_compiler
+from tests.compiler import needs_compiler
 
 EPS = 2.0 ** -52
 

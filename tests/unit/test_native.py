@@ -15,9 +15,9 @@ from revode.compiled import native, plans
 from revode.compiled.lower import NotFusable
 from revode.engine.tensor import RULES
 from tests import sde_cases
+from tests.compiler import needs_compiler
 from tests.method_cases import CASES as METHOD_CASES
 from tests.method_cases import field, make_params, make_y0
-from tests.strict_cases import needs_compiler
 from tests.unit.test_replay import KNOTS, METHODS, TS, flow, no_programs, pendulum, results  # noqa: F401 (a fixture)
 
 pytestmark = needs_compiler

@@ -15,13 +15,8 @@ import numpy as np
 import pytest
 
 from revode.compiled import calls, native
+from tests.compiler import needs_compiler
 
-try:
-    native.compiler()
-    HERE = True
-except native.NoCompiler:
-    HERE = False
-needs_compiler = pytest.mark.skipif(not HERE, reason="no C++ compiler on this machine: g++, clang++ or c++ is needed")
 posix = pytest.mark.skipif(os.name != "posix", reason="a shell script stands in for a compiler")
 
 SOURCE = """

@@ -9,7 +9,8 @@ import pytest
 import revode as rv
 from revode.compiled import generate, mirror, plans, tiles
 from revode.compiled.lower import NotFusable
-from tests.strict_cases import METHODS, NOISY, TS, assert_same_bits, compare, layers, needs_compiler, network, results, start, tiles_of
+from tests.compiler import needs_compiler
+from tests.strict_cases import METHODS, NOISY, TS, assert_same_bits, compare, layers, network, results, start, tiles_of
 
 pytestmark = needs_compiler
 DTYPES = (np.float64, np.float32)

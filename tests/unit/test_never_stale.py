@@ -23,7 +23,7 @@ from revode import stepping
 from revode.compiled import backend, plans
 from revode.compiled.backend import Backend
 from revode.methods.increment import Recorder
-from tests.strict_cases import HERE
+from tests.compiler import HERE
 
 EXACT = Backend("replay", auto=False, merge=False)
 Y0 = np.array([[1.0, 0.5, -0.3], [0.2, -0.4, 0.8], [0.7, 0.1, 0.9], [-0.6, 0.4, 0.2]])

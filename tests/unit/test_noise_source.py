@@ -9,13 +9,9 @@ from reference import elementary as measured
 from reference.oracles import philox as oracle
 from revode.compiled import elementary, native, noise
 from revode.paths import philox
+from tests.compiler import needs_compiler
 
-try:
-    native.compiler()
-    HERE = True
-except native.NoCompiler:
-    HERE = False
-pytestmark = pytest.mark.skipif(not HERE, reason="no C++ compiler on this machine")
+pytestmark = needs_compiler
 DTYPES = (np.float64, np.float32)
 WORD = 2 ** 32 - 1
 # Numbers are passed in arrays: `a` holds unsigned 64-bit words. In the generator, T is a macro by the time this text comes.

@@ -16,6 +16,7 @@ import pytest
 
 import revode as rv
 from revode.compiled import backend, native, plans, promote
+from tests.compiler import needs_compiler
 
 HERE = Path(__file__).parents[2]
 P = np.array([0.3, 0.7])
@@ -24,15 +25,6 @@ TS = np.linspace(0.0, 1.0, 257)
 AT = 4                                            # the solve from which on the script below runs natively
 
 
-def has_compiler():
-    try:
-        native.compiler()
-    except native.NoCompiler:
-        return False
-    return True
-
-
-needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C++ compiler")
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
 
 

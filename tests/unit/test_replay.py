@@ -20,9 +20,9 @@ from revode.compiled import backend, plans
 from revode.compiled.backend import Backend
 from revode.engine.tensor import RULES, Op
 from tests import sde_cases
+from tests.compiler import HERE
 from tests.method_cases import CASES as METHOD_CASES
 from tests.method_cases import field, make_params, make_y0
-from tests.strict_cases import HERE
 
 EXACT = Backend("replay", auto=False, merge=False)
 MERGED = Backend("replay", auto=False)

@@ -12,6 +12,7 @@ from reference.oracles import ees as E
 from reference.oracles import gradients as G
 from reference.oracles import loops as L
 from reference.oracles import tableaux as T
+from tests.compiler import HERE
 
 EPS = 2.0**-53
 rng = np.random.default_rng(4)
@@ -102,19 +103,11 @@ def test_every_mode_on_the_tape_and_on_replay_against_complex_step(name):
     ("leapfrog", rv.Reversible(), {"backend": "replay", "arithmetic": "strict"})])
 def test_compiled_engines_against_complex_step(name, mode, how):
     """(That of the GPU's text is among the pairs of tests/grid.py.)"""
-    if how["backend"] == "native" and not compiler_here():
+    if how["backend"] == "native" and not HERE:
         pytest.skip("no C++ compiler")
     found, sol = gradients(name, mode, **how)
     assert sol.stats.backend == how["backend"]
     assert off(found, wanted(name)) < 20 * ALLOWED * GROWN.get(name, 1.0)
-
-
-def compiler_here() -> bool:
-    from revode.compiled import native
-    try:
-        return bool(native.compiler())
-    except native.NoCompiler:
-        return False
 
 
 def test_the_reverse_sweep_of_the_default_falls_back_with_its_times():

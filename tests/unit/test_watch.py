@@ -1,6 +1,7 @@
 """The monitor: what is wrong is said, on every engine alike, and what is said names the cause. Truths are closed forms, or SciPy's."""
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,9 +12,10 @@ import pytest
 from scipy.integrate import solve_ivp
 
 import revode as rv
-from revode.methods.companion import Companion, injected, neutral, parted
+from revode.methods.companion import Companion, neutral
 from revode.methods.shears import Step
 from revode.watch import LOOKS, Quiet, grouped, looks, places, runs
+from revode.watch.gaps import injected, parted
 
 ENGINES = ("eager", "replay", "native")
 
@@ -415,3 +417,21 @@ def test_the_error_weights_of_ees_are_those_of_its_definition() -> None:
         assert e @ A @ c == pytest.approx(b @ A @ c - 1 / 6, abs=1e-14)
         assert e @ c ** 2 == pytest.approx(b @ c ** 2 - 1 / 3, abs=1e-14)
     assert rv.EES(2).error_weights is None and rv.EES(2).error_order is None
+
+
+def test_a_field_that_fails_where_it_is_only_looked_at_is_no_error_and_one_line_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """The steps take 4 x 8 evaluations of RK4 and the checks 2 before them; what comes after is a look of the monitor."""
+    calls: list[float] = []
+
+    def field(t, y, p):
+        calls.append(float(t))
+        if len(calls) > 34:
+            raise ArithmeticError("outside of the table")
+        return np.cos(3 * t) * np.ones_like(y)
+
+    ts = np.linspace(0.0, 4.0, 9)
+    with caplog.at_level(logging.INFO, "revode"):
+        sol = rv.solve(field, np.ones(2), ts, method=rv.RungeKutta("rk4"))
+    assert len(calls) > 34 and sol.stats.nfe == 32
+    said = [r.getMessage() for r in caplog.records if "was not looked at everywhere" in r.getMessage()]
+    assert len(said) == 1 and said[0].endswith("raised ArithmeticError: outside of the table")
