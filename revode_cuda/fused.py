@@ -91,12 +91,15 @@ def shim(arch: str = "sm_90", order: str = "ascending", shuffle: int = 0, races:
 
 class Fused(Tiles):
     """One direction of a solve on a device. plan: how it is laid out there."""
-    shows = 1 << 23            # a launch and its wait take as long as some megabytes
+    shows = 1 << 26            # a launch and its wait take as long as some megabytes
 
     def __init__(self, steps: Any, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool,
                  device: Device, given: Any = None) -> None:
         self.device, self.given = device, given
         self.beside, self.there = 0, cast(Any, None)
+        self.image: dict | None = None                    # where P and M are, while calls are queued (ahead.py)
+        self.asked: list[tuple] = []                      # the stretches of the last sweep, and where they were looked at
+        self.courses: dict = {}                           # of ahead.py
         self.tables: dict[str, tuple] = {}                # by argument: its place in memory, the array, and its image on the device
         super().__init__(steps, parts, outputs, direction, brownian, strict)
 
@@ -145,6 +148,7 @@ class Fused(Tiles):
 
     def load(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
         self.home = next(iter(parts.values()))            # results go where this is
+        self.asked = []
         super().load(on_host(problem), *tree.map(to_host, (params, parts, cotangents)))
 
     def lift(self, x: Any) -> Any:
@@ -168,7 +172,12 @@ class Fused(Tiles):
         return places, seen if seen is None or isinstance(self.home, (np.ndarray, np.generic)) else self.device.xp.empty(
             seen.shape, self.dtype)
 
+    def back(self, last: int, first: int, a_ys: tuple, known: Any = None, flushes: bool = False, looks: Any = ()) -> tuple:
+        self.asked.append((last, first, tuple(looks)))
+        return super().back(last, first, a_ys, known, flushes, looks)
+
     def ahead(self, first: int, last: int, ys: Any = None, looks: Any = ()) -> dict:
+        self.asked.append((first, last, tuple(looks)))
         if ys is None or all(isinstance(y, np.ndarray) for y in ys):
             return super().ahead(first, last, ys, looks)
         rows = [np.empty(y.shape, self.dtype) for y in ys]
@@ -184,8 +193,8 @@ class Fused(Tiles):
         """Launch, between two copies of all that changes: memory and P, what is looked at, states or their cotangents."""
         xp = self.device.xp
         given = dict(zip((name for _, name in self.arguments), values, strict=True))
-        if xp is np:
-            self.launch(given)
+        if xp is np or self.image is not None:
+            self.launch({**given, **(self.image or {})})
             return
         moving = [name for name in given if name[0] in "YLW" and isinstance(given[name], np.ndarray) and given[name].size]
         ends = np.cumsum([0, *(-(-given[name].size // ALIGN) * ALIGN for name in moving)]).tolist()

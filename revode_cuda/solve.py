@@ -57,11 +57,14 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     a GPU; CannotBeFused (a NotImplementedError) for backend="fused" where this solve cannot be fused; otherwise what revode.solve
     raises.
 
-    Cost: fused, a launch for the solve and one for its reverse sweep (more for more than 65536 steps, or for large states, which are
-    looked at in stretches), besides some seconds of compilation the first time on this machine. Up to 64 kB of y0 a solve and its
-    gradient make a dozen operations of the device and four waits for it: y0, params, saved states and gradients go to the host and
-    back once. Above that some 400 operations and 60 waits, whatever the number of steps. Op by op, one kernel launch for each array
-    operation, and one wait for the device every 16 steps (is the state finite?).
+    Cost: fused, a launch for the solve and one for its reverse sweep (more for more than 65536 steps), besides some seconds of
+    compilation the first time on this machine. A solve like an earlier one (same shapes, method and grid; from y0 on a fixed grid,
+    by Automatic() or Reversible()) is queued with its gradient as a dozen operations of the device, and one wait at the end: then
+    the watch says what it has to say, so that an error or a warning of the solve comes where its gradient is taken. The first of a
+    kind, and what is not queued, takes some twenty operations and four waits: y0, params, saved states and gradients go to the host
+    and back once. Above 64 kB of y0, and 4 MB of states that the watch looks at, some 400 operations and 60 waits, whatever the
+    number of steps. Op by op, one kernel launch for each array operation, and one wait for the device every 16 steps (is the state
+    finite?).
 
     Example
     -------
@@ -100,6 +103,7 @@ class NoDevice(Exception):
 
 def fused(field: Callable, y0: Any, ts: Any, params: Any, *, arithmetic: str, auto: bool, decided: tuple, **options: Any) -> Solution:
     """revode.solve with the backend of fused.py. auto: what cannot be fused goes op by op; else CannotBeFused says why."""
+    from . import ahead
     from .crossing import across
     from .fused import Fusing, OpByOp, gpu
     try:
@@ -108,21 +112,32 @@ def fused(field: Callable, y0: Any, ts: Any, params: Any, *, arithmetic: str, au
         if auto:
             raise NoDevice from error
         raise
-    state0 = options.pop("state0")
-    arrays = tree.flatten((y0, params, None if state0 is None else state0.parts))[0]
+    state0, plain = options["state0"], ahead.plain(options)
+    rest = {name: x for name, x in options.items() if name != "state0"}
+    arrays, structure = tree.flatten((y0, params, None if state0 is None else state0.parts))
     size = sum(value_of(x).nbytes for x in tree.flatten((y0, None if state0 is None else state0.parts))[0] if x is not None)
-    crosses = options["controller"] is None and not options["interpolate"] and size <= CROSSING and any(
-        on_device(value_of(x)) for x in arrays)
+    there = any(on_device(value_of(x)) for x in arrays)
+    crosses = options["controller"] is None and not options["interpolate"] and size <= CROSSING and there
     backend: Any = Fusing("fused", auto, True, arithmetic == "strict", None, device, decided, crosses)
 
     def solved(y0: Any, params: Any, state0: Any, backend: Any = backend) -> Solution:
-        return revode.solve(field, y0, ts, params, state0=state0, **options, backend=backend)
+        return revode.solve(field, y0, ts, params, state0=state0, **rest, backend=backend)
+
+    def at_once(y0: Any, params: Any) -> Solution:
+        if not crosses:                                   # (a controller takes its steps op by op, where the arrays are)
+            return solved(y0, params, state0)
+        try:
+            return across(solved, device.xp, y0, params, state0)
+        except OpByOp:
+            return solved(y0, params, state0, "eager")
 
     if backend.holds(field, options["diffusion"]):
         return solved(y0, params, state0, "eager")
-    if not crosses:                                       # (a controller takes its steps op by op, where the arrays are)
-        return solved(y0, params, state0)
-    try:
-        return across(solved, device.xp, y0, params, state0)
-    except OpByOp:
-        return solved(y0, params, state0, "eager")
+    if not (there and plain):
+        return at_once(y0, params)
+    key = ahead.key_of(device, field, arrays, structure, {**options, "decided": decided, "strict": arithmetic == "strict"})
+    sol = ahead.solve(key, backend, field, y0, ts, params, rest, at_once)
+    if sol is None:
+        sol = at_once(y0, params)
+        ahead.remember(key, y0, params)
+    return sol

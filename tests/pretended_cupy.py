@@ -21,7 +21,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from revode_cuda import compile, fused, host
+from revode_cuda import ahead, compile, fused, host
 from revode_cuda.host.translate import kinds
 
 sys.path.append(str(Path(__file__).parent / "unit"))
@@ -100,7 +100,7 @@ def there(name: str) -> Any:
     def function(*args: Any, **options: Any) -> Any:
         if name != "empty" and name != "broadcast_to":
             DONE.append(name)
-        return wrap(getattr(np, name)(*unwrap_tree(args), **options))
+        return wrap(getattr(np, name)(*unwrap_tree(args), **unwrap_tree(options)))
     return function
 
 
@@ -138,6 +138,7 @@ def pretended() -> Iterator[Any]:
         for cache in caches:
             cache.cache_clear()
         LOADED.clear()
+        ahead.hints().clear()
 
     forget()
     with patch.dict(sys.modules, {"cupy": cupy, "cupy.cuda": cupy.cuda}), patch.object(compile, "compile", compiled), \

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 import revode as rv
+from revode.compiled.tiles import tree_sum
 from revode_cuda import kernels
 
 Pairs = list[tuple[Any, Any]]
@@ -129,6 +130,16 @@ def sum_rows(put: Callable, dtype: Any, **how: Any) -> Pairs:
     return pairs
 
 
+def collect(put: Callable, dtype: Any, **how: Any) -> Pairs:
+    """Gathered, zeros, and sums of 1 .. 40 and of 1000 tiles: neighbours first, as the host adds them."""
+    (x, X), = arrays(put, dtype, 1, (1000, 6))
+    count = np.array([0, 1, *range(1, 41), 1000], np.int32)
+    start = (np.arange(count.size) % 6).astype(np.int32)
+    out = put(np.empty(count.size, dtype))
+    kernels.collect(tuple(map(put, (start, count, np.full(count.size, 6, np.int32)))), x, out, **how)
+    return [(out, np.array([tree_sum(X[:n, k]) if n else 0.0 for n, k in zip(count, start, strict=True)], dtype)), (x, X)]
+
+
 def adamw(put: Callable, dtype: Any, **how: Any) -> Pairs:
     """Three steps of the library's optimiser."""
     optimiser = rv.optim.adamw(1e-2, 0.1)
@@ -144,7 +155,7 @@ def adamw(put: Callable, dtype: Any, **how: Any) -> Pairs:
 
 
 CASES: dict[str, Callable] = {case.__name__: case for case in (
-    shear_forward, shear_inverse, shear_pullback, total, max_abs, sum_rows, adamw)}
+    shear_forward, shear_inverse, shear_pullback, total, max_abs, sum_rows, collect, adamw)}
 SUBJECT = {"total": "reductions", "max_abs": "reductions", "sum_rows": "reductions"}     # those with tiles
 DTYPES = (np.float64, np.float32)
 BLOCKS = (1, 32, 96, 128)

@@ -72,6 +72,15 @@ def sum_rows(x: Any, **how: Any) -> Any:
     return x[0]
 
 
+# What a solve brings from one place of a buffer to another ----------------------------------------------------------------
+def collect(table: tuple, x: Any, out: Any, **how: Any) -> None:
+    """out[i] = the sum of count[i] entries of x: start[i], start[i] + step[i], ... in the fixed tree; of none: zero.
+
+    table : (start, count, step), int32, as long as out. x, out : of one dtype; in one buffer, or apart.
+    """
+    _run("collect", "collect", out, _blocks(out.size, how), (out.size, *table, x, out), how)
+
+
 # Optimiser --------------------------------------------------------------------------------------------------------------
 def adamw(p: Any, g: Any, m: Any, v: Any, n: int, lr: float, weight_decay: float = 0.0, b1: float = 0.9, b2: float = 0.999,
           eps: float = 1e-8, **how: Any) -> None:

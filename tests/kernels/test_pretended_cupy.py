@@ -50,8 +50,8 @@ def net(t: Any, y: Any, p: Any) -> Any:
 
 @pytest.mark.parametrize("method", [rv.ReversibleHeun(), rv.Coupled("midpoint")], ids=repr)
 def test_a_warm_training_step_is_a_dozen_operations(method: Any) -> None:
-    """Down, a solve, up; down, the way back, up: whatever the number of leaves, saved states and steps. Not counted is what the
-    loss does itself. Two launches, four waits: for y0 and params, the solve, the cotangent, and the gradient."""
+    """Laid end to end, packed, solved, unpacked, both ways, whatever the number of leaves, saved states and steps; one copy to the
+    host, and one wait for it. Not counted is what the loss does itself. The first time it goes by the host: four waits."""
     rng = np.random.default_rng(0)
     params = {"W": rng.normal(size=(3, 8)), "b": rng.normal(size=8), "V": rng.normal(size=(8, 3)), "c": rng.normal(size=3)}
     y0, a = rng.normal(size=(2, 37, 3))
@@ -66,7 +66,7 @@ def test_a_warm_training_step_is_a_dozen_operations(method: Any) -> None:
             counts.append((len(DONE) - DONE.count("wait"), DONE.count("wait"), DONE.count("run")))
         found = rv.to_host((ys, grads))
     print(f"operations, waits and launches: {counts}")
-    assert counts[-1][0] <= 15 and counts[-1][1:] == (4, 2)
+    assert counts[-1][0] <= 15 and counts[-1][1:] == (1, 2)
     ys, pull = rv.vjp(lambda y0, p: rv.solve(net, y0, ts, p, method=method, save=[7, 20, 40], backend="native",
                                              arithmetic="strict").ys, y0, params)
     for x, y in zip(rv.tree.flatten(found)[0], rv.tree.flatten((ys, pull(np.stack([a, 0 * a, a]))))[0], strict=True):

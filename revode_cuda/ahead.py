@@ -1,0 +1,293 @@
+"""A fused solve that is known, and its gradient, queued on the device as a whole; the host looks at it behind, at one wait.
+
+    y0, params --end to end--> x --collect--> P, M --run--> M, Y, L --collect--> ys, state
+    cotangents --end to end--> x --collect--> P, M --run--> M, L    --collect--> gradients, report --copy, wait--> host
+
+What is launched depends on the grid and on the trace of the field, and not on a number in y0 or params. So a solve like an earlier
+one needs none of them on the host: the field is traced at the values of the last solve, and with the report the march and the
+sweep run once more over what the device says (Told stands for the engine), so that the watch sees all that it sees elsewhere.
+Where it does not trust a gradient, it is computed again from the host, as everywhere.
+"""
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from revode import Solution, Tensor, custom_vjp, tree, vjp
+from revode.checks import checked_gradient, prepare
+from revode.compiled.plans import look_elsewhere
+from revode.engine.tangents import jvp_of
+from revode.engine.tensor import is_float, value_of
+from revode.finite import guarded
+from revode.gradients import Automatic, Reversible
+from revode.march import march
+from revode.methods.increment import Increment
+from revode.problem import Asked
+from revode.solve import state_after
+from revode.stepping import Stats
+
+from .arrays import on_device
+from .course import Course, NotAhead
+from .crossing import fetch, send
+from .fused import Fusing
+
+KEPT = 64                  # kinds of solves whose last values are kept, for the trace of the next
+
+
+class Doubt(Exception):
+    """The host asks for what the device was not asked."""
+
+
+# what the host makes of a report
+
+class Told:
+    """An engine that has taken its steps already, and says what came of them; others, of the backend, take what else is asked."""
+    name, looks_often, shows, auto = "fused", False, 1 << 62, False
+
+    def __init__(self, course: Course, told: dict, backend: Any) -> None:
+        self.course, self.told, self.backend, self.ways, self.others = course, told, backend, 0, 0
+
+    def engine(self, direction: str, problem: Any, parts: Any, params: Any) -> Any:
+        """As a backend has it: itself, once in each direction."""
+        if direction != ("forward", "backward", "")[self.ways] or self.ways == 1 + (self.course.back is not None):
+            self.others += 1
+            return self.backend.engine(direction, problem, parts, params)
+        self.ways += 1
+        return self
+
+    def load(self, problem: Any, params: Any, parts: Any, cotangents: Any = None) -> None:
+        self.problem, self.parts = problem, parts
+        problem.stats.backend = self.name
+
+    def spend(self, spent: Stats) -> None:
+        self.problem.stats.nfe += spent.nfe
+        self.problem.stats.nvjp += spent.nvjp
+
+    def ahead(self, first: int, last: int, ys: Any = None, looks: Sequence[int] = ()) -> dict:
+        if (first, last, tuple(looks)) != (0, self.problem.N, tuple(self.course.looks)):
+            raise Doubt
+        for j, y in enumerate(ys or ()):
+            y[...] = self.told["ys", j]
+        self.spend(self.course.spent)
+        return named(self.told, "look")
+
+    def back(self, last: int, first: int, a_ys: tuple, known: Any = None, flushes: bool = False,
+             looks: Sequence[int] = ()) -> tuple[dict, dict]:
+        if (last, first, tuple(looks)) != (self.problem.N, 0, tuple(self.course.looks_back)):
+            raise Doubt
+        self.spend(self.course.spent_back)
+        return named(self.told, "back", "part"), named(self.told, "back", "cotangent")
+
+    def read(self, kind: str) -> Any:
+        if kind == "part":
+            return named(self.told, "part" if self.ways == 1 else "start")
+        if kind == "aparam":
+            n = self.course.n_y
+            return {i - n: self.told["gradient", i] for i in self.course.floats[n:]}
+        if kind == "flowed":
+            rows = list(named(self.told, "flowed").values())
+            return None if not rows else (np.concatenate([0 * rows[1], *rows]), self.course.back.source.begins)
+        return named(self.told, kind)
+
+
+def named(told: dict, *kind: Any) -> dict:
+    """The arrays of a report under this key, by the rest of it."""
+    return {key[-1]: x for key, x in told.items() if key[:-1] == kind}
+
+
+# a solve
+
+class Hint(NamedTuple):
+    """What is kept of the last solve of a kind."""
+    values: list               # its y0 and params, the leaves, on the host
+    why: list                  # why solves of this kind are not queued, if they are not
+
+
+_here = threading.local()
+
+
+def hints() -> OrderedDict:
+    if not hasattr(_here, "hints"):
+        _here.hints = OrderedDict()
+    return _here.hints
+
+
+def key_of(device: Any, field: Callable, leaves: list, structure: Any, options: dict) -> Any:
+    """What solves have in common that may be queued one like the other. (Their programs are known by a trace.)"""
+    like = tuple((x.shape, str(x.dtype)) if is_float(x) else repr(x) for x in map(value_of, leaves))
+    chosen = (options[name] for name in ("method", "gradient", "save", "interpretation", "decided", "strict"))
+    codes = (getattr(f, "__code__", type(f)) for f in (field, options["diffusion"]))
+    kind = type(options["noise"]).__name__, type(options["control"]).__name__
+    return device.arch, tuple(codes), like, repr(structure), *map(repr, chosen), kind, device.xp.cuda.Device().id
+
+
+def plain(options: dict) -> bool:
+    """Whether a solve is of a kind that may be queued: a given grid, from y0, by the default gradients."""
+    gradient = options["gradient"]
+    return all(options[name] in (None, False) for name in ("controller", "state0", "stops", "exact", "save_at", "progress",
+                                                          "interpolate", "dt0")) and (
+        gradient is None or type(gradient) is Automatic or (
+            type(gradient) is Reversible and gradient.resync is None and not gradient.certify))
+
+
+def remember(key: Any, y0: Any, params: Any) -> None:
+    """Keep the values of a solve that has been done, for the trace of the next one."""
+    known = hints()
+    if key not in known:
+        leaves = [value_of(x) for x in tree.flatten((y0, params))[0]]
+        known[key] = Hint(fetch(leaves), [])
+        while len(known) > KEPT:
+            known.popitem(last=False)
+
+
+def solve(key: Any, backend: Fusing, field: Callable, y0: Any, ts: Any, params: Any, options: dict,
+          otherwise: Callable) -> Solution | None:
+    """The solve, queued; None where it is not known, or of another kind. otherwise(y0, params) solves it as if nothing were known."""
+    hint = hints().get(key)
+    if hint is None or hint.why:
+        return None
+    hints().move_to_end(key)
+    leaves, structure = tree.flatten((y0, params))
+    if any(type(value_of(x)) is Tensor for x in leaves) or type(ts) is Tensor:
+        return None
+    try:
+        found = known_course(hint, backend, field, leaves, structure, ts, options)
+    except NotAhead as error:
+        hint.why.append(str(error))
+        return None
+    if found is None:
+        return None
+    problem, layout, gradient, course = found
+    problem.strict = getattr(gradient, "strict", False)
+    problem.asked = {name: any(type(x) is Tensor for x in tree.flatten(part)[0]) for name, part in (("y0", y0), ("params", params),
+                                                                                                    ("ts", None))}
+    outputs = problem.method.outputs
+    operation = queued_solve(hint, problem, gradient, course, structure, otherwise)
+    if problem.differentiated:
+        ys, parts = custom_vjp(operation, lambda args, moved: pushed(otherwise, args, moved))(y0, params)
+    else:
+        (ys, parts), judge = operation(y0, params)
+        try:
+            judge()
+        except Doubt:
+            return otherwise(y0, params)
+    save = problem.save
+    y1 = tuple(y[-1] for y in ys) if save[-1:] == (problem.N,) else tuple(parts[name] for name in outputs)
+    saved = np.asarray(problem.ts)[list(save)]
+    return Solution(saved, layout.unpack(ys, 1), state_after(problem, layout, parts), problem.stats, layout.unpack(y1))
+
+
+def pushed(otherwise: Callable, args: tuple, moved: tuple) -> Any:
+    """In forward mode."""
+    return jvp_of(lambda y0, params: outputs_of(otherwise(y0, params)), args, moved)[1]
+
+
+def outputs_of(sol: Solution) -> tuple:
+    return (sol.ys if len(sol.state.method.outputs) > 1 else (sol.ys,)), sol.state.parts
+
+
+def known_course(hint: Hint, backend: Fusing, field: Callable, leaves: list, structure: Any, ts: Any, options: dict) -> Any:
+    """The problem at the values of the last solve, and the course of its kind; None where its programs have not been made."""
+    there = [value_of(x) for x in leaves]
+    floats = [x for x in there if is_float(x)]
+    y0, params = tree.unflatten(structure, [old if is_float(x) else x for old, x in zip(hint.values, there, strict=True)])
+    refuse((not all(map(on_device, floats)) or len({x.dtype for x in floats}) > 1, "not all of it is on the device, in one dtype"))
+    rest = {name: x for name, x in options.items() if name != "gradient"}
+    try:
+        problem, initial, params, layout = prepare(Asked(field, y0, ts, params, backend=backend, **rest))
+        parts = problem.start(Increment(problem.system, params), initial)
+        before, family = problem.stats.nfe, backend.family(problem, parts, params)
+    except Exception:                                     # whatever it is: it will be said by the solve that is not queued
+        return None
+    gradient, wanted = checked_gradient(options["gradient"], problem.method), any(type(x) is Tensor for x in leaves)
+    starts = initial if isinstance(initial, tuple) else (initial,)
+    of_part = {name: k for name, x in parts.items() for k, y in enumerate(starts) if x is y}
+    refuse((not problem.N, "it takes no step"), (not layout.alone or layout.promoted, "its state is a tree"),
+           (wanted and not isinstance(gradient, (Automatic, Reversible)), "its gradient keeps states"),
+           (bool(before) or len(of_part) < len(parts), "its method begins with more than copies of y0"))
+    course = course_of(problem, family, wanted, backend.device.xp, y0, params, parts, of_part)
+    return None if course is None else (problem, layout, gradient, course)
+
+
+def refuse(*cases: tuple[bool, str]) -> None:
+    for stands, why in cases:
+        if stands:
+            raise NotAhead(why)
+
+
+def course_of(problem: Any, family: Any, wanted: bool, xp: Any, y0: Any, params: Any, parts: dict, of_part: dict) -> Course | None:
+    """The course of this kind of solve; None where it has not been solved on this thread."""
+    runners: list[Any] = [getattr(made.here, "runner", None) if (made := family.made.get(way)) else None
+                          for way in ("forward", "backward")[:1 + wanted]]
+    if any(r is None for r in runners):
+        return None
+    kind, known = (problem.save, problem.ts.tobytes(), wanted), runners[0].courses
+    if kind not in known:
+        if any(len(r.asked) != 1 for r in runners):
+            return None
+        for r in runners:
+            r.problem = problem
+        known[kind] = Course(xp, problem, y0, params, parts, of_part, *(*runners, None)[:2])
+    return known[kind]
+
+
+def queued_solve(hint: Hint, problem: Any, gradient: Any, course: Course, structure: Any, otherwise: Callable) -> Callable:
+    """The operation y0, params -> (saved outputs, final parts), and its pull, which looks at both ways behind them."""
+    def operation(y0: Any, params: Any) -> tuple:
+        leaves, xp = tree.flatten((y0, params))[0], course.xp
+        B = course.free.pop() if course.free else xp.empty(course.size, course.ahead.dtype)
+        out = course.go_ahead(B, problem, leaves)
+        problem.stats.steps, problem.stats.backend = problem.N, "fused"
+        outputs, names = problem.method.outputs, problem.method.parts
+        ys = tuple(course.result.there(xp, out, ("ys", j)) for j in range(len(outputs)))
+        parts = {name: course.result.there(xp, out, ("part", name)) for name in names}
+        pulls: list = []                                  # what pulls on the host, once the device has been asked
+
+        def heard(report: Any) -> tuple:
+            """The report on the host, and y0 and params there."""
+            told = course.report.of(report.get())
+            course.free.append(B)
+            for i in course.floats:
+                hint.values[i] = told["given", i]
+            values = tree.unflatten(structure, [hint.values[i] if i in course.floats else x for i, x in enumerate(leaves)])
+            problem.backend = Told(course, told, problem.backend)
+            initial = values[0] if len(outputs) > 1 else tree.flatten(values[0])[0][0]
+            return told, initial, values[1]
+
+        def judged() -> None:
+            """Of a solve without a gradient."""
+            _, initial, params = heard(course.reported(B))
+            march(problem, initial, params)
+            problem.stats.peak_states = 1
+
+        def pull(cotangent: Any) -> Any:
+            if pulls:
+                return send(xp)(pulls[0](fetch(cotangent)))
+            a_ys, a_parts = cotangent
+            report = course.go_back(B, problem, [*a_ys, *(a_parts[name] for name in names)])
+            told, initial, params = heard(report)
+            solved, back = gradient.solve(problem, initial, params)
+            if problem.backend.backend.auto:
+                look_elsewhere(problem, params, *solved)
+            _, back = guarded(problem, initial, params, (solved, back))
+            pulls.append(back)
+            a = tuple(named(told, "a_ys").values()), {name: told["a_part", name] for name in names}
+            found = back(a)
+            if problem.backend.others:                    # it was computed again
+                return send(xp)(found)
+            return tree.unflatten(structure, [course.report.there(xp, report, ("gradient", i)) if i in course.floats else None
+                                              for i in range(len(leaves))])
+
+        def surely(cotangent: Any) -> Any:
+            try:
+                return pull(cotangent)
+            except Doubt:
+                return vjp(lambda y0, params: outputs_of(otherwise(y0, params)), y0, params)[1](cotangent)
+
+        return (ys, parts), surely if problem.differentiated else judged
+
+    return operation
