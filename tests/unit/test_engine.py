@@ -430,7 +430,7 @@ def test_what_broadcasting_stretched_is_summed_also_where_it_was_stretched_to_on
     rng = np.random.default_rng(3)
     a, b = (np.asarray(rng.standard_normal(shape)).astype(dtype) for shape in shapes)
     g = rng.standard_normal(np.broadcast_shapes(*shapes)).astype(dtype)
-    value, pull = rv.vjp(lambda a, b: a * 2 + b, a, b)
+    _, pull = rv.vjp(lambda a, b: a * 2 + b, a, b)
     found = pull(g)
     for x, factor, got in ((a, 2.0, found[0]), (b, 1.0, found[1])):
         truth, place = np.zeros(x.shape), np.broadcast_to(np.arange(x.size).reshape(x.shape), g.shape)
@@ -445,7 +445,7 @@ def test_what_broadcasting_stretched_is_summed_also_where_it_was_stretched_to_on
 
 
 def test_the_operators_of_tensors_on_tapes_within_tapes_are_those_of_one_tape():
-    """The gradient in y at y = x in closed form, and its derivative in x: operands of one tape, of two, and plain ones, on either side."""
+    """The gradient in y at y = x, and its derivative in x, in closed form: operands of one tape, of two, and plain ones."""
     x = np.array([0.7, -1.3])
 
     def outer(x):
