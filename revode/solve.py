@@ -140,8 +140,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
         "native", that program compiled by this machine's C++ compiler; "auto", the tape; replay from 200 steps of one kind
         on, with the same bits (so Direct() stays on the tape); and native from a solve on that follows from the solves before it,
         never from a clock, where there is a compiler and compiling has paid. Where a program does not apply (a field that
-        branches on values, derivatives of derivatives, adaptive steps with exact=True) the tape runs; stats.backend says who
-        did, and a log line why. docs/backends.md helps to choose.
+        branches on values, derivatives of derivatives) the tape runs; stats.backend says who did, and a log line why.
+        docs/backends.md helps to choose.
     threads : of "native", over the batch; default one for each core. It changes no bit.
     exact : True, or a Lattice(bits): reversal without a wrong bit, for methods that are words of shears (exact.py). The state lives
         on multiples of 2^-bits, and what a contraction destroys is kept as bits, log2(1/scale) a step and element; the gradient
@@ -175,7 +175,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     given, ts, stops = ts, as_times(ts), as_times(stops)
     if controller is None and type(ts) is Tensor:
         check_single(given)
-    method = settled(method, field, y0, value_of(ts), params, driven)
+    method = with_lam(method, field, y0, value_of(ts), params, driven)
     problem, initial, params, layout = prepare(Asked(
         field, y0, ts, params, method, save, state0, progress, controller, dt0, save_at, diffusion, noise, interpretation, control,
         backend, threads, arithmetic, exact, stops, interpolate))
@@ -342,7 +342,7 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
         yield Back(float(problem.ts[n]), state_after(problem, layout, parts, n), cotangent, aparams, ay0)
 
 
-def settled(method: Any, field: Callable, y0: Any, ts: Any, params: Any, driven: bool) -> Any:
+def with_lam(method: Any, field: Callable, y0: Any, ts: Any, params: Any, driven: bool) -> Any:
     """The method with its lam: Coupled(lam="auto") asks the advisor."""
     if not isinstance(method, Coupled) or not isinstance(method.lam, str):
         return method
