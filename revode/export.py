@@ -130,7 +130,11 @@ def runner(direction: str, problem: Problem, parts: dict, params: Any, begins: d
         if program is not None:
             wanted = {role: v for role, v in program.outputs.items() if role[0] not in ("missed", "landed")}
             setattr(steps, name, simplify(Program(program.values, wanted), True))
-    return Tiles(steps, parts, problem.method.outputs, direction, False, strict=True, make=lambda source: None)
+    found = Tiles(steps, parts, problem.method.outputs, direction, False, strict=True, make=lambda source: None)
+    if found.members > 1 or found.source.own_size or any(found.source.widths(part)[1] for part in found.lowered):
+        raise ValueError("export_c: parameters, or arrays of the field, with a row for every trajectory are not exported; "
+                         "export the solve of one trajectory")
+    return found
 
 
 def evaluated_start(direction: str, steps: Steps, S: Symbols) -> None:
@@ -201,9 +205,6 @@ class File:
         self.leaves, places, self.size = laid_out(params)
         self.places = {i: at for i, at in enumerate(places) if at is not None}
         runners = {way: runner(way, problem, parts, params, begins) for way in ("forward", "backward")[:1 + gradient]}
-        if any(x.members > 1 or x.source.own_size or any(x.source.widths(part)[1] for part in x.lowered) for x in runners.values()):
-            raise ValueError("export_c: parameters, or arrays of the field, with a row for every trajectory are not exported; "
-                             "export the solve of one trajectory")
         self.T, self.tiles = runners["forward"].T, runners["forward"].tiles
         self.book = Book(places, given(problem, params), first.dtype, fixed, self.T)
         self.ways = {way: Listing(x, way, self.book, problem) for way, x in runners.items()}
