@@ -279,7 +279,11 @@ class Replay:
 
 def given(problem: Problem, params: Any) -> list:
     """What the inputs of programs are numbered by: the leaves of params, and what the field brings along."""
-    return [*tree.flatten(params)[0], *problem.seen.extras, *problem.tolerances]
+    before, seen, found = problem.given
+    if before is not params or seen is not problem.seen:
+        found = [*tree.flatten(params)[0], *problem.seen.extras, *problem.tolerances]
+        problem.given = params, problem.seen, found
+    return found
 
 
 def in_order(roles: Iterable[Role], kind: str, problem: Problem) -> list[Role]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from ctypes import c_longlong, c_void_p
 from functools import lru_cache
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -49,6 +49,17 @@ def tile_of(rows: int, dtype: Any) -> int:
     return T
 
 
+class Ready(NamedTuple):
+    """A call as the generated code takes it, but for the arrays that differ from solve to solve."""
+    part: tuple                        # which steps, and how
+    same: tuple                        # arrays that are told by being the same
+    before: tuple                      # arguments before those that differ, and behind
+    behind: tuple
+    nfe: int
+    nvjp: int
+    kept: tuple                        # what the arguments point to
+
+
 class Tiles:
     """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
     looks_often, shows = False, SHOWN
@@ -74,12 +85,17 @@ class Tiles:
         self.memory: Any = None                           # of all tiles; P: what depends on the parameters alone
         self.passed: tuple = ((None,) * (HEAD - TABLES), [None] * (HEAD - TABLES))       # tables and memory of the last call; for C
         self.looked: tuple = (None, None)                 # where it looked, likewise
+        self.ready: Ready | None = None
+        self.readers: dict[str, list[tuple]] = {}         # by kind: names, and where the numbers lie as they are read
         self.roles: dict[tuple, list] = {}
         self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
         self.members = max(x.ensemble for x in self.lowered.values())
         self.settle(T or self.tile(self.rows // self.members), make)
         self.driven = next((role for role in self.source.places if role[0] == "drive"), None)
+        # whether a call differs from the last one in nothing but the arrays that it writes to, where the grid is the same
+        self.stays = make is None and type(self).run is Tiles.run and self.driven is None and not self.source.clocks and not any(
+            grid.controlled or grid.looked_up for grid in self.grids.values())
 
     def tile(self, rows: int) -> int:
         """Trajectories in a tile: more of them beside wide matrices, which are read once for all of a tile."""
@@ -118,7 +134,8 @@ class Tiles:
         if self.memory is None:
             self.allocate()
         self.memory[...] = 0
-        self.pack_params(given(problem, params))
+        leaves = given(problem, params)
+        self.pack_params(leaves)
         self.begins, self.landed = True, False
         self.glimpse: Any = None                          # what was seen at the last looks, and the sums for the parameters before
         self.flowed_before: Any = None
@@ -221,8 +238,10 @@ class Tiles:
             return None if self.source.sums is None else (self.flowed(self.memory), self.source.begins)
         if kind == "atime":
             return self.atimes
-        found = {}
         kind = "landed" if self.landed and kind == "part" else kind
+        if kind in self.readers:
+            return {name: x.copy() for name, x in self.readers[kind]}
+        found = {}
         for role in self.roles_of(kind):
             x = self.views[role]
             if kind == "aparam":
@@ -230,6 +249,8 @@ class Tiles:
             else:
                 rows = x if self.rows == 1 else self.untiled(x)
                 found[role[1]] = rows.reshape(self.shapes.get(role, self.shape)).copy()                  # for one trajectory a view
+        if self.rows == 1 and not any(self.sums[role] & {LANES, MEMBER} for role in self.roles_of(kind) if kind == "aparam"):
+            self.readers[kind] = [(role[1], self.views[role].reshape(found[role[1]].shape)) for role in self.roles_of(kind)]
         return found
 
     def flowed(self, memory: Any) -> Any:
@@ -291,6 +312,12 @@ class Tiles:
     def call(self, first: int, last: int, begins: bool = False, lands: bool = False, settles: bool = False, saved: int = 0,
              ys: Any = (), looks: Any = NOWHERE, looked: int = 0, seen: Any = None, known: Any = None) -> None:
         """Steps first .. last - 1, in the direction of this sweep."""
+        problem = self.problem
+        same = problem.ts, problem.hs, self.save, looks
+        part = first, last, begins, lands, settles, saved, looked, problem.h_before
+        if self.ready is not None and self.ready.part == part and all(map(is_, same, self.ready.same)) and known is None:
+            self.again(self.ready, ys, seen)
+            return
         N, within = self.problem.N, self.lowered
         edge = min(first, N - 1) if self.direction == "forward" else last - 1
         times = {"begin": begins, "land": lands, "step": last - first - lands, "end": settles}
@@ -304,8 +331,21 @@ class Tiles:
                  self.columns("end", first, first + 1) if settles and "end" in within else None,
                  self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), *self.drives(first, last),
                  *self.counters(), looks, looked, seen, known, W)
+        if self.stays and known is None and type(problem.ts) is np.ndarray:
+            tables = [getattr(x, "value", x) for x in self.passed[1]]
+            nfe, nvjp = (sum(int(counts[i]) * times[counts[0]] for counts in self.counts) for i in (1, 2))
+            self.ready = Ready(part, same, (first, last, int(begins), int(lands), int(settles), *tables, saved),
+                               (None, None, 0, 0, 0, self.looked[1].value, looked), nfe, nvjp, self.passed[0])
         for j, (name, _) in enumerate(self.source.clocks):
             self.atimes[name][first:last] = tree_sum(W[:, :, j].T)                                  # type: ignore[index]
+
+    def again(self, ready: Ready, ys: Any, seen: Any) -> None:
+        """The last call once more, but for the arrays that are written to."""
+        self.stats.nfe += ready.nfe
+        self.stats.nvjp += ready.nvjp
+        outputs = [y.__array_interface__["data"][0] for y in ys] if ys else [None] * len(self.outputs)
+        looked = None if seen is None else seen.__array_interface__["data"][0]
+        run_tiles(self.function, self.tiles, self.threads, (*ready.before, *outputs, *ready.behind, looked, None, None))
 
     def run(self, *values: Any) -> None:
         """Call the generated code for every tile. Tables, memory and parameters are mostly those of the last call."""
