@@ -166,7 +166,7 @@ class Fused(Tiles):
         found = super().read(kind)
         return found if kind == "atime" else {name: self.lift(x) for name, x in found.items()}
 
-    def looking(self, looks: Any) -> tuple[Any, Any]:
+    def looking(self, looks: Any, last: int = -1) -> tuple[Any, Any]:
         """What is seen stays where the arrays of the solve are, since of large states it is much."""
         places, seen = super().looking(looks)
         return places, seen if seen is None or isinstance(self.home, (np.ndarray, np.generic)) else self.device.xp.empty(

@@ -48,11 +48,12 @@ class Grid:
         if key != self.last[0]:                       # else the same grid again, as in training
             found = self.kept.pop(key, None)
             self.rows -= found[ROWS_OF] if found else 0
+            self.last, self.same = (None, {}), (None, None, None)
+            while self.kept and self.rows + last - first > KEPT:           # what has not been used for the longest time goes first
+                self.rows -= self.kept.pop(next(iter(self.kept)))[ROWS_OF]
             found = found or self.computed(problem, first, ts, hs, control)
             if self.looked_up:
                 return found
-            while self.kept and self.rows + last - first > KEPT:           # what has not been used for the longest time
-                self.rows -= self.kept.pop(next(iter(self.kept)))[ROWS_OF]
             self.kept[key] = found
             self.rows += last - first
             self.last = key, found

@@ -19,6 +19,7 @@ from ..engines.protocol import Rows
 from ..stepping import CLOCK, Problem
 from ..watch import ROOM as SHOWN
 from . import quiet
+from .calls import DTYPES
 from .generate import ARGUMENTS, Source, arguments
 from .loops import LANES, MEMBER, Own
 from .lower import lower_all
@@ -29,7 +30,7 @@ from .replay import Grid, given, in_order
 from .rules import prepared
 from .steps import Steps
 
-STEPS = 4096               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
+STEPS = 2048               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
 WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
 ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
 ROOM = 1 << 19             # bytes of the widest value of a tile
@@ -63,6 +64,7 @@ class Ready(NamedTuple):
 class Tiles:
     """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
     looks_often, shows = False, SHOWN
+    as_given: Callable = staticmethod(lambda value: as_given(value))
     measure: Any = None        # of the way back: whether all was quiet (watch/quiet.py)
     kinds: Callable = staticmethod(kinds)
     pays = 40000               # so many steps take some fifty times as long as one on the tape
@@ -114,6 +116,7 @@ class Tiles:
         if make is None:
             back = self.direction == "backward"
             library = build(self.source.text + quiet.TEXT if back else self.source.text, self.strict)
+            self.as_given = address
             self.function, self.measure = library.run, quiet.Measure(library, self.dtype) if back else None
             self.function.restype = None
             self.function.argtypes = [c_longlong, *(c_void_p if "*" in kind else c_longlong for kind, _ in self.arguments)]
@@ -331,11 +334,10 @@ class Tiles:
                  self.columns("end", first, first + 1) if settles and "end" in within else None,
                  self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), *self.drives(first, last),
                  *self.counters(), looks, looked, seen, known, W)
-        if self.stays and known is None and type(problem.ts) is np.ndarray:
-            tables = [getattr(x, "value", x) for x in self.passed[1]]
+        if self.stays and known is None and type(problem.ts) is np.ndarray and last - first in (N, self.chunk):
             nfe, nvjp = (sum(int(counts[i]) * times[counts[0]] for counts in self.counts) for i in (1, 2))
-            self.ready = Ready(part, same, (first, last, int(begins), int(lands), int(settles), *tables, saved),
-                               (None, None, 0, 0, 0, self.looked[1].value, looked), nfe, nvjp, self.passed[0])
+            self.ready = Ready(part, same, (first, last, int(begins), int(lands), int(settles), *self.passed[1], saved),
+                               (None, None, 0, 0, 0, self.looked[1], looked), nfe, nvjp, self.passed[0])
         for j, (name, _) in enumerate(self.source.clocks):
             self.atimes[name][first:last] = tree_sum(W[:, :, j].T)                                  # type: ignore[index]
 
@@ -343,20 +345,20 @@ class Tiles:
         """The last call once more, but for the arrays that are written to."""
         self.stats.nfe += ready.nfe
         self.stats.nvjp += ready.nvjp
-        outputs = [y.__array_interface__["data"][0] for y in ys] if ys else [None] * len(self.outputs)
-        looked = None if seen is None else seen.__array_interface__["data"][0]
+        outputs = [y.ctypes.data for y in ys] if ys else [None] * len(self.outputs)
+        looked = None if seen is None else seen.ctypes.data
         run_tiles(self.function, self.tiles, self.threads, (*ready.before, *outputs, *ready.behind, looked, None, None))
 
     def run(self, *values: Any) -> None:
         """Call the generated code for every tile. Tables, memory and parameters are mostly those of the last call."""
         tables = values[TABLES:HEAD]
         if not all(map(is_, tables, self.passed[0])):
-            self.passed = tables, [c if x is before else as_given(x) for x, before, c in zip(tables, *self.passed, strict=True)]
+            self.passed = tables, [c if x is before else self.as_given(x) for x, before, c in zip(tables, *self.passed, strict=True)]
         looks = values[LOOKS]
         if looks is not self.looked[0]:
-            self.looked = looks, as_given(looks)
-        run_tiles(self.function, self.tiles, self.threads, (*values[:TABLES], *self.passed[1], *map(as_given, values[HEAD:LOOKS]),
-                                                            self.looked[1], *map(as_given, values[LOOKS + 1:])))
+            self.looked = looks, self.as_given(looks)
+        run_tiles(self.function, self.tiles, self.threads, (*values[:TABLES], *self.passed[1], *map(self.as_given, values[HEAD:LOOKS]),
+                                                            self.looked[1], *map(self.as_given, values[LOOKS + 1:])))
 
     def counters(self) -> tuple[int, int, int]:
         path = self.problem.driver.path if self.brownian else None
@@ -392,7 +394,7 @@ class Tiles:
 
     def stretch(self, first: int, last: int, ys: Sequence[Any] | None, looks: Sequence[int]) -> dict:
         """ahead(), with room for all looks at once."""
-        places, seen = self.looking(looks)
+        places, seen = self.looking(looks, last)
         save = self.problem.save
         while first < last:
             until = min(last, (first // self.chunk + 1) * self.chunk)
@@ -403,11 +405,14 @@ class Tiles:
             first = until
         return self.seen("part", looks, seen)
 
-    def looking(self, looks: Sequence[int]) -> tuple[Any, Any]:
+    def looking(self, looks: Sequence[int], last: int = -1) -> tuple[Any, Any]:
         """Where a call looks, and the room for what it sees there."""
         if not looks:
             return NOWHERE, None
-        return ended(tuple(looks)), np.empty((len(looks), self.tiles, self.source.seen), self.dtype)
+        # where it looks at every step up to the last one no end is needed
+        each = type(looks) is range and looks.step == 1 and looks[-1] == last
+        places = np.arange(looks[0], looks[-1] + 1) if each else ended(tuple(looks))
+        return places, np.empty((len(looks), self.tiles, self.source.seen), self.dtype)
 
     def seen(self, kind: str, looks: Sequence[int], seen: Any) -> dict:
         """What was seen, in arrays with an axis of grid points first."""
@@ -467,6 +472,13 @@ class Tiles:
         """Go on from these parts. Where the last step landed on them, the field values at hand are theirs already."""
         self.put("part", parts)
         self.begins, self.landed = "land" not in self.lowered, False
+
+
+def address(value: Any) -> Any:
+    """as_given(), where a pointer may be a number: for a call that begins while the arrays are there."""
+    if value is None or type(value) is int:
+        return value
+    return value.ctypes.data if value.flags.c_contiguous and value.dtype in DTYPES else as_c(value)[0]
 
 
 def as_given(value: Any) -> Any:
