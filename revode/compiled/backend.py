@@ -80,7 +80,18 @@ class Backend:
             direction = "search"
         elif not problem.N:                           # nothing to do
             return None
-        return self.runner(direction, _steps().DIRECTIONS[direction], problem, parts, params)
+        made = self.runner(direction, _steps().DIRECTIONS[direction], problem, parts, params)
+        if direction == "search" and problem.flushed is not None and not getattr(made, "source", None):
+            problem.backend = self.of_the_tape(problem)
+        return made
+
+    def of_the_tape(self, problem: Problem) -> Backend:
+        """What goes back where the steps of an exact solve were found with the bits of the tape, which generated code has not."""
+        if self.name == "replay" and not self.strict:
+            return self
+        self.say(problem, "exact=True: the steps of %s were found with the tape's bits, so replay, which has them, goes back in the "
+                 f"place of {'the strict replay' if self.name == 'replay' else self.name}", logging.INFO)
+        return Backend("replay", self.auto, False, False, self.threads)
 
     @property
     def options(self) -> tuple:
@@ -110,7 +121,7 @@ class Backend:
         """Why the tape has to find the grid, if it has to."""
         if not isinstance(problem.adaptive, Adaptive):
             return "whether it goes on depends on each of its iterations"
-        return "its steps are adaptive, and exact" if problem.flushed is not None else None
+        return None
 
     def planned(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """runner(), for a solve that programs can do."""
