@@ -334,11 +334,16 @@ class Tiles:
                  self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), *self.drives(first, last),
                  *self.counters(), looks, looked, seen, known, W)
         if self.stays and known is None and type(problem.ts) is np.ndarray and last - first in (N, self.chunk):
-            nfe, nvjp = (sum(int(counts[i]) * times[counts[0]] for counts in self.counts) for i in (1, 2))
-            self.ready = Ready(part, same, (first, last, int(begins), int(lands), int(settles), *self.passed[1], saved),
-                               (None, None, 0, 0, 0, self.looked[1], looked), nfe, nvjp, self.passed[0])
+            self.ready = self.made_ready(part, same, times)
         for j, (name, _) in enumerate(self.source.clocks):
             self.atimes[name][first:last] = tree_sum(W[:, :, j].T)                                  # type: ignore[index]
+
+    def made_ready(self, part: tuple, same: tuple, times: dict) -> Ready:
+        """The call that has just been made, to be made again."""
+        first, last, begins, lands, settles, saved, looked, _ = part
+        nfe, nvjp = (sum(int(counts[i]) * times[counts[0]] for counts in self.counts) for i in (1, 2))
+        return Ready(part, same, (first, last, int(begins), int(lands), int(settles), *self.passed[1], saved),
+                     (None, None, 0, 0, 0, self.looked[1], looked), nfe, nvjp, self.passed[0])
 
     def again(self, ready: Ready, ys: Any, seen: Any) -> None:
         """The last call once more, but for the arrays that are written to."""
