@@ -42,6 +42,7 @@ BITS = 48                  # the finest lattice that is chosen by itself: where 
 HEADROOM = 128.0           # times the largest entry of the initial state, at least, has to fit onto the lattice
 DENOMINATOR = 4096         # the largest q: 12 bits of the 52 that a buffer has
 WORD = 32                  # bits that leave the buffer at a time
+LOOKED = 64                # accepted steps of an adaptive solve that are asked for at a time, at most
 FEW = 2000                 # entries of an array, below which calls cost more than numbers
 FULL = 2 ** 52             # B stays below this, so that every sum and product here is exact
 
@@ -384,8 +385,10 @@ class Flushed:
     def account(self, N: int, parts: Parts, stats: Any) -> None:
         """The bits that N steps hold, of all elements together, and those that they destroyed."""
         sizes = {name: parts[name].size for name in self.method.buffers}
+        here = self if self.steps == N else Flushed(self.method)          # an adaptive solve has looked further
+        here.until(N)
         stats.bits_stored = sum(WORD * low.size for _, _, low in self.stack) + sum(
-            sizes[name] * (bound - 1).bit_length() for name, bound in self.bound.items())
+            sizes[name] * (bound - 1).bit_length() for name, bound in here.bound.items())
         stats.bits_bound = N * sum(sizes[x.buffer] * math.log2(x.q / x.p) for x in self.method.contractions)
 
     def certify(self, parts: Parts, start: Parts) -> None:
@@ -432,12 +435,14 @@ class Flushing:
         self.flushed.check(last, self.engine.read("part"), self.engine.read("most"))
         return seen
 
-    def extend(self) -> dict:
-        n, flushed = len(self.engine.problem.hs), self.flushed
+    def extend(self, most: int = LOOKED) -> dict:
+        """As many steps as come before the next flush, or fewer."""
+        n, flushed = self.engine.problem.N, self.flushed
         if flushed.between(n, n + 1):
             self.flush(n)
-        seen = self.engine.extend()
-        flushed.check(n + 1, self.engine.read("part"), self.engine.read("most"))
+        due = flushed.between(n + 1, n + most)
+        seen = self.engine.extend(due[0] - n if due else most)
+        flushed.check(self.engine.problem.N, self.engine.read("part"), self.engine.read("most"))
         return seen
 
     def back(self, last: int, first: int, a_ys: tuple, known: Parts | None = None, flushes: bool = False,

@@ -140,8 +140,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
         "native", that program compiled by this machine's C++ compiler; "auto", the tape; replay from 200 steps of one kind
         on, with the same bits (so Direct() stays on the tape); and native from a solve on that follows from the solves before it,
         never from a clock, where there is a compiler and compiling has paid. Where a program does not apply (a field that
-        branches on values, derivatives of derivatives, adaptive steps with exact=True) the tape runs; stats.backend says who
-        did, and a log line why. docs/backends.md helps to choose.
+        branches on values, derivatives of derivatives) the tape runs; stats.backend says who did, and a log line why.
+        docs/backends.md helps to choose.
     threads : of "native", over the batch; default one for each core. It changes no bit.
     exact : True, or a Lattice(bits): reversal without a wrong bit, for methods that are words of shears (exact.py). The state lives
         on multiples of 2^-bits, and what a contraction destroys is kept as bits, log2(1/scale) a step and element; the gradient

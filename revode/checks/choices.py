@@ -73,17 +73,9 @@ def on_lattice(lattice: Lattice, method: Any, initial: Any) -> tuple[Exact, Any]
     return exact, initial
 
 
-def of_one_arithmetic(backend: Any, by_tape: bool) -> Any:
-    """The backend with the same operations ahead and back: nothing merged, nothing contracted. by_tape: ahead goes the tape, whose
-    bits replay has, and the generated code has not."""
-    if backend is None:
-        return None
-    strict = backend.strict or backend.name != "replay"
-    if by_tape and strict:
-        logger.info("exact=True: the steps are found on the tape, so replay, which has its bits, goes back in the place of %s",
-                    "the strict replay" if backend.name == "replay" else backend.name)
-        return replace(backend, name="replay", merge=False, strict=False)
-    return replace(backend, merge=False, strict=strict)
+def of_one_arithmetic(backend: Any) -> Any:
+    """The backend with the same operations ahead and back: nothing merged, nothing contracted."""
+    return None if backend is None else replace(backend, merge=False, strict=backend.strict or backend.name != "replay")
 
 
 def check_backend(asked: Asked) -> Backend | None:

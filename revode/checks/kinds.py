@@ -17,7 +17,7 @@ from ..methods.increment import System
 from ..problem import Asked, Layout
 from ..stepping import Problem, Stats, passed
 from .arguments import check_callable
-from .fields import check_field, misfit
+from .fields import misfit
 from .grids import far
 from .leaves import read_only
 from .states import laid, output_of
@@ -69,12 +69,9 @@ def known(asked: Asked) -> tuple[Problem, Any, Any, Layout] | None:
     problem.__dict__.update(system=system, stats=system.stats, scales={}, compared=set(), promoted={},
                             asked={"y0": any(on_tape[:many]), "params": any(on_tape[many:]), "ts": False})
     initial = laid(asked.y0, layout)
-    _, params = tree.unflatten(structure, map(read_only, plain))
-    try:
-        check_field(problem, output_of(initial, method), params)
-    except (TypeError, ValueError):
-        return None                                    # said in full by `prepare`
-    return problem, initial, asked.params, layout
+    from ..compiled.plans import glance  # what makes programs is imported where it is used: import revode stays quick
+    params = tree.unflatten(structure[2][1], map(read_only, plain[many:]))
+    return (problem, initial, asked.params, layout) if glance(problem, output_of(initial, method), params) else None
 
 
 def remember(asked: Asked, problem: Problem, layout: Layout) -> None:

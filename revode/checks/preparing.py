@@ -36,7 +36,7 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
     initial, layout = begin(asked, method, lattice is not None)
     if lattice is not None:
         method, initial = on_lattice(lattice, method, initial)
-        chosen = of_one_arithmetic(chosen, asked.controller is not None)
+        chosen = of_one_arithmetic(chosen)
     first = value_of(tree.flatten(initial)[0][0])
     seen = np.float32 if layout.promoted else first.dtype
     ts = check_times(asked)

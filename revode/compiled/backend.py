@@ -80,7 +80,18 @@ class Backend:
             direction = "search"
         elif not problem.N:                           # nothing to do
             return None
-        return self.runner(direction, _steps().DIRECTIONS[direction], problem, parts, params)
+        made = self.runner(direction, _steps().DIRECTIONS[direction], problem, parts, params)
+        if direction == "search" and problem.flushed is not None and not getattr(made, "source", None):
+            problem.backend = self.of_the_tape(problem)
+        return made
+
+    def of_the_tape(self, problem: Problem) -> Backend:
+        """What goes back where the steps of an exact solve were found with the bits of the tape, which generated code has not."""
+        if self.name == "replay" and not self.strict:
+            return self
+        self.say(problem, "exact=True: the steps of %s were found with the tape's bits, so replay, which has them, goes back in the "
+                 f"place of {'the strict replay' if self.name == 'replay' else self.name}", logging.INFO)
+        return Backend("replay", self.auto, False, False, self.threads)
 
     @property
     def options(self) -> tuple:
@@ -90,8 +101,8 @@ class Backend:
     def stands_back(self, direction: str, problem: Problem, parts: dict, params: Any) -> bool:
         """Whether this is a solve for the tape."""
         leaves = tree.flatten((parts, params))[0]
-        return any(type(x) is Tensor for x in leaves) or not all(
-            isinstance(x, (np.ndarray, np.generic, float)) for x in leaves if is_float(x))
+        unusual = [x for x in leaves if type(x) is not np.ndarray]
+        return any(type(x) is Tensor or (is_float(x) and not isinstance(x, (np.ndarray, np.generic, float))) for x in unusual)
 
     def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """A runner for the steps of this problem; None where the tape has to do it."""
@@ -110,7 +121,7 @@ class Backend:
         """Why the tape has to find the grid, if it has to."""
         if not isinstance(problem.adaptive, Adaptive):
             return "whether it goes on depends on each of its iterations"
-        return "its steps are adaptive, and exact" if problem.flushed is not None else None
+        return None
 
     def planned(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """runner(), for a solve that programs can do."""

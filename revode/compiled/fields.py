@@ -110,9 +110,12 @@ class Seen(Brought):
         self.found: dict[bytes, Seen] = {}          # by the whole numbers: what the field brings along there
         self.tape: Any = Trace()
         leaves, structure = tree.flatten(params)
-        self.leaves = tuple((getattr(x, "shape", ()), getattr(x, "dtype", float)) if is_float(x) else None for x in leaves)
+        floats = [is_float(x) for x in leaves]
+        self.leaves = tuple([(getattr(x, "shape", ()), getattr(x, "dtype", float)) if float_ else None
+                             for x, float_ in zip(leaves, floats, strict=True)])
         # A program knows numbers as arrays without axes, whose powers are not those of scalars.
-        leaves = [self.tape.input(np.asarray(x) if isinstance(x, (float, np.generic)) else x) if is_float(x) else x for x in leaves]
+        leaves = [self.tape.input(np.asarray(x) if isinstance(x, (float, np.generic)) else x) if float_ else x
+                  for x, float_ in zip(leaves, floats, strict=True)]
         time, state = self.tape.input(t), self.tape.input(y)
         self.given, self.time = len(self.tape.nodes), time.slot
         self.tape.brought = self

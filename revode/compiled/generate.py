@@ -23,7 +23,7 @@ import numpy as np
 from ..watch import MANY
 from . import elementary, order
 from .lower import LANES, Loop, Lowered, Read, Slot
-from .order import ELEMENTWISE, before_total, phases
+from .order import ELEMENTWISE, before_total, late, phases
 from .place import place
 from .program import Role, V, frozen
 
@@ -326,7 +326,7 @@ class Body:
         self.grid = {int(v): (offset, n) for v, offset, n in columns}
         self.own = {i: offset for program, i, offset, _ in source.layout.own if program == name} | {
             i: offset for i, offset, _ in source.layout.own_columns[name]}
-        groups = phases(lowered.loops)
+        groups = late(phases(lowered.loops), {read.slot for read in lowered.outputs.values() if read.slot is not None})
         places = place(groups, lowered, source.places, source.room, base)
         self.offsets, self.local, self.copies, self.top = places.offsets, places.local, places.copies, places.top
         self.lines: list[str] = []

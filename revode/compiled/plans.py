@@ -12,6 +12,7 @@ Each thread has runners of its own, whose memory nobody else sees.
 """
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -174,6 +175,20 @@ def own(x: Any) -> bool:
 
 
 # looking at the field
+
+def glance(problem: Problem, y: Any, params: Any) -> bool:
+    """Look at a field as `check_field` does: whether all is as it should be, to the last bit. If not it says why, as ever."""
+    system, stats, t = problem.system, problem.stats, problem.ts[0]
+    try:
+        f = system.coefficients(t, y, params)[0]
+        seen: Any = Seen(system, np.asarray(t), y, params)
+    except Exception:
+        return False
+    again = seen.values[0]
+    problem.seen, stats.nfe, stats.checks = seen, 0, 2
+    return bool(type(f) is np.ndarray is type(again) and f is not again and f.base is None is again.base and f.dtype == again.dtype
+                and math.isfinite(np.vdot(f, f)) and (f == again).all())
+
 
 def look_again(problem: Problem, system: Any, t: Any, y: Any, params: Any, f: Any) -> Any:
     """The field's value at (t, y) once more, of a trace where that can be had: f itself where only rounding differs.

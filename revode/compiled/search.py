@@ -35,7 +35,7 @@ class Search(Replay):
         self.errors = [self.store[role] for role in sorted(self.store) if role[0] == "error"]
         self.stays, self.norms = True, (0.0, 0.0)
 
-    def extend(self) -> dict:
+    def extend(self, most: int = 1) -> dict:
         """One accepted step."""
         problem = self.problem
         if not problem.adaptive.h:

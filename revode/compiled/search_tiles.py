@@ -124,23 +124,23 @@ class SearchTiles(Tiles):
 
     # many
 
-    def extend(self) -> dict:
+    def extend(self, most: int = MOST) -> dict:
         problem, controller = self.problem, self.problem.adaptive
         if not controller.h:
             controller.begin(problem, self.read("part"), self.params)
         if self.whole is not None:
-            return self.many()
+            return self.many(most)
         controller.search(problem, self)
         self.begins, self.stays = self.flows, True
         return {name: [x] for name, x in self.read("part").items()}
 
-    def many(self) -> dict:
-        """Steps as C finds them. Where it cannot go on, what it has found is looked at first."""
+    def many(self, most: int) -> dict:
+        """At most so many steps, as C finds them. Where it cannot go on, what it has found is looked at first."""
         problem, A = self.problem, self.problem.adaptive
         t0, scalar = problem.ts[-1], self.dtype.type
         if self.ends:
             A.fail(problem, self.largest(), A.too_many if self.ends == TOO_MANY else A.too_small(t0, scalar))
-        most = max(1, min(MOST, PIECE // (self.tiles * self.source.seen * self.dtype.itemsize)))
+        most = max(1, min(most, MOST, PIECE // (self.tiles * self.source.seen * self.dtype.itemsize)))
         C = np.asarray([t0, A.h, *[*A.norms, 1.0, 1.0][:2], problem.hs[-1] if problem.hs else 0.0], np.float64)
         I = np.asarray([0, 0, A.tries, 0, 0, 0, 0, 0, self.begins, self.stays, problem.N, A.controller.max_steps], np.int64)
         ts, hs, stops = np.empty(most), np.empty(most), np.asarray(A.stops, np.float64)
@@ -158,7 +158,7 @@ class SearchTiles(Tiles):
         del A.stops[:at["at_stop"]]
         problem.ts.extend(ts[:n])
         problem.hs.extend(as_steps(hs[:n].astype(self.dtype), problem))
-        return self.seen("part", range(n), seen[:n]) if n else self.many()
+        return self.seen("part", range(n), seen[:n]) if n else self.many(most)
 
 
 def searching(steps: Any, parts: dict, problem: Any, strict: bool, make: Callable | None) -> SearchTiles:

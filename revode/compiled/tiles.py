@@ -18,6 +18,7 @@ import numpy as np
 from ..engines.protocol import Rows
 from ..stepping import CLOCK, Problem
 from ..watch import ROOM as SHOWN
+from . import quiet
 from .generate import ARGUMENTS, Source, arguments
 from .loops import LANES, MEMBER, Own
 from .lower import lower_all
@@ -31,7 +32,7 @@ from .steps import Steps
 STEPS = 4096               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
 WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
 ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
-ROOM = 1 << 19             # bytes of the widest value of a tile
+MANY, ROOM = 128, 1 << 19  # of a tile beside wide matrices: trajectories at most, and bytes of its widest value
 PIECE = 1 << 20            # bytes of states that change their layout at a time
 TABLES, HEAD = ([name for _, name in ARGUMENTS].index(name) for name in ("GB", "saved"))    # between: mostly those of the last call
 LOOKS = [name for _, name in ARGUMENTS].index("look") - len(ARGUMENTS)             # so are the places where it looks: from the end
@@ -51,7 +52,9 @@ def tile_of(rows: int, dtype: Any) -> int:
 class Tiles:
     """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
     looks_often, shows = False, SHOWN
+    measure: Any = None        # of the way back: whether all was quiet (watch/quiet.py)
     kinds: Callable = staticmethod(kinds)
+    shows = 1 << 20            # bytes of states in one call: each call begins with tiles that have left the cache
     pays = 40000               # so many steps take some fifty times as long as one on the tape
 
     def __init__(self, steps: Steps, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool = False,
@@ -83,7 +86,7 @@ class Tiles:
         """Trajectories in a tile: more of them beside wide matrices, which are read once for all of a tile."""
         T, wide = tile_of(rows, self.dtype), max((side for x in self.lowered.values() for loop in x.loops
                                                   if loop.kind in ("linear", "outer") for side in loop.shape[-2:]), default=0)
-        most = min(rows, 4 * T, ROOM // (max(1, wide) * self.dtype.itemsize)) if wide >= WIDEST else T
+        most = min(rows, MANY, ROOM // (max(1, wide) * self.dtype.itemsize)) if wide >= WIDEST else T
         while 2 * T <= most:
             T *= 2
         return T
@@ -94,7 +97,9 @@ class Tiles:
         self.source = Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
         self.chunk = int(min(STEPS, max(1, WORK / max(1.0, self.work()))))
         if make is None:
-            self.function = build(self.source.text, self.strict).run
+            back = self.direction == "backward"
+            library = build(self.source.text + quiet.TEXT if back else self.source.text, self.strict)
+            self.function, self.measure = library.run, quiet.Measure(library, self.dtype) if back else None
             self.function.restype = None
             self.function.argtypes = [c_longlong, *(c_void_p if "*" in kind else c_longlong for kind, _ in self.arguments)]
         else:
@@ -113,7 +118,7 @@ class Tiles:
         problem.stats.backend = self.name
         if self.memory is None:
             self.allocate()
-        self.memory[...] = 0
+        self.memory.reshape(self.tiles, -1)[:, :self.source.persistent] = 0                 # the rest is written before it is read
         self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
         self.glimpse: Any = None                          # what was seen at the last looks, and the sums for the parameters before

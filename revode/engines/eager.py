@@ -64,7 +64,7 @@ class Eager:
                 self.room(n + 1, self.parts)
         return {name: [row[name] for row in seen] for name in self.parts} if seen else {}
 
-    def extend(self) -> dict:
+    def extend(self, most: int = 1) -> dict:
         self.parts = self.problem.advance(self.problem.N, self.parts, self.F)
         return {name: [x] for name, x in self.parts.items()}
 

@@ -15,6 +15,7 @@
 """
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -40,8 +41,8 @@ class Engine(Protocol):
         Returns the parts at `looks`, which rise from first + 1 to last.
         """
 
-    def extend(self) -> Rows:
-        """One or more further steps, from where the grid ends, which grows by them. Returns the parts after each of them."""
+    def extend(self, most: int = sys.maxsize) -> Rows:
+        """One or more further steps, at most so many, from where the grid ends, which grows by them. Returns the parts after each."""
 
     def back(self, last: int, first: int, a_ys: tuple, known: Parts | None = None, flushes: bool = False,
              looks: Sequence[int] = ()) -> tuple[Rows, Rows]:

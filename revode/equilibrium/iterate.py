@@ -147,7 +147,7 @@ def fixed_point(f: Callable, z0: Any, params: Any = None, x: Any = None, *, meth
         if lattice is not None:
             check_double(first)
             made, _ = on_lattice(lattice, made, initial)
-            mode, chosen = checked_gradient(gradient, made), of_one_arithmetic(chosen, until.tol is not None)
+            mode, chosen = checked_gradient(gradient, made), of_one_arithmetic(chosen)
     map_, stats = Map(f, compute, layout), Stats()
     system = System(map_, stats, scalar=None if first.dtype == np.float64 else first.dtype.type, refuse=map_.refuse)
     problem = counted(made, system, until, first)

@@ -36,6 +36,8 @@ def at_the_start(problem: Problem, initial: Any, params: Any, engine: Engine) ->
 def spread(params: Any, cotangents: list) -> Any:
     """The cotangents of the float leaves as a tree like params; None for the other leaves."""
     leaves, structure = tree.flatten(params)
+    if len(leaves) == len(cotangents):
+        return tree.unflatten(structure, cotangents)
     found = iter(cotangents)
     return tree.unflatten(structure, [next(found) if is_float(x) else None for x in leaves])
 

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from ..certify import Certificate, of_solve
-from ..engine import tree
 from ..engine.tensor import value_of
 from ..engines import engine_of
 from ..march import Kept, march
@@ -127,8 +126,8 @@ class Reversible:
             problem.flushed.turn()
         compared = set(problem.save[::-(-len(problem.save) // COMPARED) or 1]) - {N}
         back.load(problem, params, final, a)
-        plain_ys, plain = tree.map(value_of, (a_ys, cotangent[1]))
-        watch = Quiet(problem, self.tol, compared - set(kept), ys, plain_ys, plain, acts)
+        plain_ys, plain = tuple(map(value_of, a_ys)), {name: value_of(x) for name, x in cotangent[1].items()}
+        watch = Quiet(problem, self.tol, compared - set(kept), ys, plain_ys, plain, acts, getattr(back, "measure", None))
         n = N
         for stop in sorted(set(kept) - {N}, reverse=True):
             *groups, looks = watch.groups(n, stop, final, back.shows)

@@ -11,6 +11,7 @@ What is weighed is linear in what the windows show, (parts and cotangents) x (ne
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -21,9 +22,11 @@ from .ahead import Ahead
 from .alarms import Verdict
 from .back import Back, cancelled, flowing, neighbours, of_pairs, roundtrip
 from .causes import CAUTION, CLOSE, NEARLY, OF_LEAF, OFF, TOL, Pairs
-from .gaps import injected, parted, weighted
+from .gaps import injected, parted
 from .places import ROOM, back_from, groups_between, windows
-from .sizes import by_chance, column, precision, size
+from .sizes import by_chance, precision, size
+
+NOWHERE = (math.inf, math.inf, math.inf)         # copies that are none do not part
 
 
 class Marched(NamedTuple):
@@ -31,6 +34,42 @@ class Marched(NamedTuple):
     watch: Ahead
     ns: list[int]
     states: Parts
+
+
+class Shown(NamedTuple):
+    """What is measured of a march and its sweep."""
+    X: np.ndarray                    # (2 parts, looks, *y.shape) states and cotangents on the way back
+    at: np.ndarray                   # (width, windows) places in it
+    L: np.ndarray                    # (7, 2 parts width) what is made of a window
+    ahead: np.ndarray                # (parts, looks, *y.shape) states on the way there, and the same of these
+    ahead_at: np.ndarray
+    ahead_L: np.ndarray              # (2, parts width)
+    h: np.ndarray | None             # (windows,) where the gap is a velocity: the steps
+    Z: np.ndarray                    # (3 parts, 1, *y.shape) what came back at the start, what had been there, and the cotangents
+    weighed: np.ndarray | None
+    flowed: tuple | None
+    output: int                      # which of the parts is y
+    allowed: float
+    apart: int
+    N: int
+    eps: float
+    tiny: float
+
+
+class Measured(NamedTuple):
+    """The numbers of Back, but that sizes are those at the windows alone."""
+    S: tuple                         # S_p, S_y, S_d
+    together: bool                   # whether the copies kept together on the way there
+    W_p: float
+    off: float                       # what came back: the largest difference, the largest entry
+    size: float
+    ahead: float                     # the largest |y| on the way there, and |a| on the way back
+    a_y: float
+    least: float                     # at the start: the largest |a|, and the smallest |y|
+    smallest: float
+    E: float
+    C: float
+    A: np.ndarray
 
 
 def deferred(watch: Ahead, ns: list[int], states: Parts) -> bool:
@@ -47,11 +86,12 @@ def deferred(watch: Ahead, ns: list[int], states: Parts) -> bool:
 class Quiet:
     """The watch over a reverse sweep: it holds what it is shown, if that is little, and shows it to Back if all is not quiet.
 
-    acts: the estimated error of a gradient from which somebody does something.
+    acts: the estimated error of a gradient from which somebody does something; measure: who measures, where not NumPy.
     """
 
     def __init__(self, problem: Any, tol: float | None, compared: set[int], ys: tuple, a_ys: tuple, a_parts: Parts,
-                 acts: float = math.inf) -> None:
+                 acts: float = math.inf, measure: Callable[[Shown], Measured] | None = None) -> None:
+        self.measure = measure or measured
         self.problem, self.given, self.acts = problem, (problem, tol, compared, ys, a_ys, a_parts), acts
         self.tol = TOL if tol is None else tol
         self.pairs = Pairs(problem)
@@ -95,108 +135,120 @@ class Quiet:
 
     def quickly(self, weighed: Any) -> Verdict | None:
         """The verdict where there is nothing to say; None where that cannot be told."""
-        problem, _, _, (ys, *more), _, a_parts = self.given
-        name, pairs = problem.method.outputs[0], self.pairs
-        ns, parts, cotangents = self.held["see"]
-        at, middle, _ = windows(tuple(ns), neighbours(pairs))
-        if more or type(ys) is not np.ndarray or not middle or any(x.any() for part, x in a_parts.items() if part != name):
+        problem, ys, a_parts = self.problem, self.given[3], self.given[5]
+        outputs = problem.method.outputs
+        if len(ys) > 1 or type(ys[0]) is not np.ndarray or any(x.any() for part, x in a_parts.items() if part not in outputs):
             return None
-        eps, tiny = precision(ys.dtype)
-        if pairs.data is None:
-            found, a_y = {}, abs(cotangents[name].take(middle, 0))
-            ay = abs(parts[name].take(middle, 0)) * a_y
-        else:
-            found, ay, a_y = self.parasite(pairs, at, parts, cotangents, eps, tiny)
-            chance = by_chance(ay.shape[1:-1]) if problem.system.noisy else 1.0
-            if not (self.together(pairs) and all(x <= chance * getattr(pairs.limits, key) for key, x in found.items())):
-                return None
-        A = ay.max(axis=0) + tiny
-        trips, found["W_p"] = self.returned(name, A)
-        found["W_y"] = max(off for _, off, _ in trips) / (eps ** 0.25 * size(problem.marched.states[name]) + tiny)
-        if weighed is not None:
-            found["E"] = size(weighed / A)
-        estimate = self.estimate(found, trips[-1], a_y, eps)
+        shown = self.shown(weighed)
+        if not shown.at.size or not shown.ahead_at.size:
+            return None
+        found, eps, tiny = self.measure(shown), shown.eps, shown.tiny
+        chance = by_chance(shown.X.shape[2:-1]) if problem.system.noisy else 1.0
+        limits = self.pairs.limits if self.pairs.data is not None else NOWHERE
+        if not (found.together and all(x <= chance * limit for x, limit in zip(found.S, limits, strict=False))):
+            return None
+        trips, W_p = self.saved(found, [(0, found.off, found.size)])
+        E = 0.0 if weighed is None else found.E
+        W_y = max(off for _, off, _ in trips) / (eps ** 0.25 * found.ahead + tiny)
+        estimate = self.estimate(found, W_y, max(W_p, E), eps)
         if estimate is None:
             return None
         problem.stats.roundtrip = roundtrip(trips, eps, tiny)
-        return Verdict(estimate, [], found)
+        S = {} if self.pairs.data is None else dict(zip(("S_p", "S_y", "S_d"), found.S, strict=True))
+        return Verdict(estimate, [], {**S, "W_y": W_y, "W_p": W_p, **({} if weighed is None else {"E": E})})
 
-    def parasite(self, pairs: Pairs, at: np.ndarray, parts: Parts, cotangents: Parts, eps: float, tiny: float) -> tuple:
-        """The S of the copies, |a y| and |a|, by window."""
-        X = np.array([*parts.values(), *(cotangents[part] for part in parts)])             # (parts and cotangents, looks, *y.shape)
-        apart = 2 if pairs.smooth else 1
-        L = combinations(tuple(parts), items(pairs), self.problem.method.outputs[0], pairs.k, len(at), apart, X.dtype)
-        Q = abs(L.dot(X.take(at, 1).reshape(L.shape[1], -1))).reshape(7, at.shape[1], *X.shape[2:])
-        Q[:3] *= Q[3:6]                                                                    # |b e|, |a dy|, |a y|, ., ., |a|, |da|
-        be, moved, ay, _, _, a, da = Q.sum(axis=-1) if X.ndim > 2 else Q
-        return of_pairs(be, moved, ay, da / (apart * a + tiny), eps, tiny, self.problem.N), Q[2], Q[5]
-
-    def together(self, pairs: Pairs) -> bool:
-        """Whether the copies kept together on the way ahead."""
-        problem, (watch, ns, states) = self.problem, self.problem.marched
-        at, middle, _ = windows(tuple(ns), watch.width)
-        gap, y = pairs.gap(states).take(at, 0), states[problem.method.outputs[0]].take(at[len(at) // 2], 0)
-        gap = abs(parted(gap, pairs.k))
-        if pairs.data.velocity:
-            gap = gap * column([abs(float(problem.hs[ns[i]])) for i in middle], gap)
-        allowed = pairs.data.allowed if problem.driver is None else pairs.data.driven
-        return bool(middle) and bool((gap <= allowed * abs(y)).all())
-
-    def returned(self, name: str, A: Any) -> tuple[list[tuple[int, float, float]], float]:
-        """What came back, (grid point, largest difference, largest entry), and W_p."""
-        problem, _, compared, (ys,), _, _ = self.given
+    def shown(self, weighed: Any) -> Shown:
+        """What there is to measure."""
+        problem, method, data = self.problem, self.problem.method, self.pairs.data
+        watch, ahead_ns, states = problem.marched
         (ns, parts, cotangents), (_, came, truth, a) = self.held["see"], self.held["compare"]
-        off = {part: abs(came[part] - x) for part, x in truth.items()}
-        W_p = max(float((abs(a[part]) * x / A).max()) for part, x in off.items())
-        trip = (0, max(float(x.max()) for x in off.values()), max(float(abs(x).max()) for x in truth.values()))
-        trips = []
-        chosen = [i for i, n in enumerate(ns) if n in compared] if compared else []
-        if chosen:
-            saved = ys[[problem.rows[ns[i]] for i in chosen]]
-            missed = abs(parts[name][chosen] - saved)
-            W_p = max(W_p, float((abs(cotangents[name][chosen]) * missed / A).max()))
-            trips = [(ns[i], float(x.max()), float(abs(y).max())) for i, x, y in zip(chosen, missed, saved, strict=True)]
-        return [*trips, trip], W_p
+        names, width, smooth = method.parts, neighbours(self.pairs), self.pairs.smooth
+        at, ahead_at = windows(tuple(ns), width)[0], windows(tuple(ahead_ns), watch.width)
+        kind = names, items(data, method.outputs[0]), method.outputs[0], 0.0 if data is None else self.pairs.k
+        h = None
+        if data is not None and data.velocity:
+            h = abs(np.asarray([problem.hs[ahead_ns[i]] for i in ahead_at[1]], float))
+        allowed = 0.0 if data is None else data.allowed if problem.driver is None else data.driven
+        X = np.array([*(parts[name] for name in names), *(cotangents[name] for name in names)])
+        eps, tiny = precision(X.dtype)
+        return Shown(X, at, combinations(*kind, width, 2 if smooth else 1), np.array([states[name] for name in names]), ahead_at[0],
+                     gaps(*kind, watch.width), h, np.array([kind[name] for kind in (came, truth, a) for name in names]), weighed,
+                     self.held["flow"][0], names.index(method.outputs[0]), allowed, 2 if smooth else 1, problem.N, eps, tiny)
 
-    def estimate(self, found: dict[str, float], trip: tuple[int, float, float], a_y: Any, eps: float) -> dict[str, float] | None:
+    def saved(self, found: Measured, trips: list[tuple[int, float, float]]) -> tuple[list[tuple[int, float, float]], float]:
+        """Trips to saved states, too, and W_p with these."""
+        problem, _, compared, (ys,), _, _ = self.given
+        (ns, parts, cotangents), name = self.held["see"], problem.method.outputs[0]
+        chosen = [i for i, n in enumerate(ns) if n in compared] if compared else []
+        if not chosen:
+            return trips, found.W_p
+        saved = ys[[problem.rows[ns[i]] for i in chosen]]
+        missed = abs(parts[name][chosen] - saved)
+        more = [(ns[i], float(x.max()), float(abs(y).max())) for i, x, y in zip(chosen, missed, saved, strict=True)]
+        return more + trips, max(found.W_p, float((abs(cotangents[name][chosen]) * missed / found.A.reshape(missed.shape[1:])).max()))
+
+    def estimate(self, found: Measured, W_y: float, of_params: float, eps: float) -> dict[str, float] | None:
         """Of the errors of the gradient; None where somebody may have something to do about them."""
-        problem, (_, _, truth, a) = self.problem, self.held["compare"]
-        data, exact, close = problem.method.companion, problem.method.exactly_reversible, CLOSE[a_y.dtype.itemsize]
-        of_params = max(found["W_p"], found.get("E", 0.0))
+        problem = self.problem
+        exact, close = problem.method.exactly_reversible, CLOSE[found.A.dtype.itemsize]
         over = max(0.0, of_params - eps * problem.N ** 0.5)
-        of_leaf = over and over * cancelled(flowing(None, *self.held["flow"]), OFF * close / over)
+        of_leaf = over and over * found.C
         at_start = 0.0
         if problem.asked["y0"]:
-            a = a[problem.method.outputs[0]] if data is None else weighted(data.a, a)
-            smallest, least = float(abs(truth[problem.method.outputs[0]]).min()), float(abs(a).max())
-            if not smallest * least > 0:
+            if not found.smallest * found.least > 0:
                 return None
-            at_start = CAUTION * max(trip[1] / smallest, of_params) * (1.0 + a.size * float(a_y.max()) / least)
-        estimate = {"y0": max(found["W_y"], of_params, at_start), "params": max(of_params, of_leaf)}
+            at_start = CAUTION * max(found.off / found.smallest, of_params) * (1.0 + found.A.size * found.a_y / found.least)
+        estimate = {"y0": max(W_y, of_params, at_start), "params": max(of_params, of_leaf)}
         most = min(self.acts, math.inf if exact else OFF * close)
-        fine = (of_params <= self.tol and found["W_y"] <= (1.0 if exact else NEARLY) * self.tol and of_leaf <= OF_LEAF * self.tol
+        fine = (of_params <= self.tol and W_y <= (1.0 if exact else NEARLY) * self.tol and of_leaf <= OF_LEAF * self.tol
                 and estimate["y0"] <= most and estimate["params"] <= most)
         return estimate if fine else None
 
 
-def items(pairs: Pairs) -> tuple:
-    """The weights of a companion, as what can be looked up."""
-    return tuple(tuple(weights.items()) for weights in (pairs.data.D, pairs.data.a, pairs.data.b))
+def measured(s: Shown) -> Measured:
+    """By NumPy. (compiled/quiet.hpp does the same in one pass.)"""
+    L = s.L.astype(s.X.dtype, copy=False)
+    Q = abs(L.dot(s.X.take(s.at, 1).reshape(L.shape[1], -1))).reshape(7, s.at.shape[1], *s.X.shape[2:])
+    Q[:3] *= Q[3:6]                                                                        # |b e|, |a dy|, |a y|, ., ., |a|, |da|
+    be, moved, ay, _, _, a, da = Q.sum(axis=-1) if s.X.ndim > 2 else Q
+    S = of_pairs(be, moved, ay, da / (s.apart * a + s.tiny), s.eps, s.tiny, s.N)
+    A = Q[2].max(axis=0) + s.tiny
+    gap, y = abs(s.ahead_L.dot(s.ahead.take(s.ahead_at, 1).reshape(s.ahead_L.shape[1], -1))).reshape(2, s.ahead_at.shape[1], -1)
+    Z = s.Z.reshape(3, len(s.ahead), *A.shape)
+    off, truth, a = abs(Z[0] - Z[1]), abs(Z[1]), abs(Z[2])
+    weights = s.L[5].reshape(2, len(s.ahead), -1).sum(axis=2)[1]
+    gap = gap if s.h is None else gap * s.h[:, None]
+    return Measured(tuple(S.values()), bool((gap <= s.allowed * y).all()),
+                    float((a * off / A).max()), float(off.max()), float(truth.max()),
+                    float(abs(s.ahead[s.output]).max()), float(Q[5].max()),
+                    float(abs(weights.dot(Z[2].reshape(len(weights), -1))).max()), float(truth[s.output].min()),
+                    0.0 if s.weighed is None else float((s.weighed / A).max()), cancelled(flowing(None, s.flowed), 0.0), A)
+
+
+def items(data: Any, output: str) -> tuple:
+    """The weights of a companion, as what can be looked up; without one that of the solution's cotangent."""
+    return ((), ((output, 1.0),), ()) if data is None else tuple([tuple(x.items()) for x in (data.D, data.a, data.b)])
+
+
+def rows(parts: tuple[str, ...], of: list[tuple[dict, np.ndarray]]) -> np.ndarray:
+    """(combinations, parts width): of weights by part, and along a window."""
+    return np.array([np.outer([weights.get(part, 0.0) for part in parts], along).ravel() for weights, along in of])
 
 
 @lru_cache(64)
-def combinations(parts: tuple[str, ...], weights: tuple, output: str, k: float, width: int, apart: int, dtype: Any) -> np.ndarray:
+def gaps(parts: tuple[str, ...], weights: tuple, output: str, k: float, width: int) -> np.ndarray:
+    """(2, parts width): the gap without its smooth part, and y, in the middle of a window."""
+    at = np.eye(width)
+    return rows(parts, [(dict(weights[0]), parted(list(at), k) if weights[0] else at[0]), ({output: 1.0}, at[width // 2])])
+
+
+@lru_cache(64)
+def combinations(parts: tuple[str, ...], weights: tuple, output: str, k: float, width: int, apart: int) -> np.ndarray:
     """(7, 2 parts width): e, y_{n+1} - y_n, y, b, a, a, and the change of a, of the states and cotangents in a window."""
     D, a, b = map(dict, weights)
     at = np.eye(width)
     middle, before, far = at[width // 2], at[width // 2 - 1], at[width // 2 - apart]
-    e = injected(list(at), k)
-    states = [(D, e), ({output: 1.0}, middle - before), ({output: 1.0}, middle)]
-    cotangents = [(b, middle), (a, middle), (a, middle), (a, middle - far)]
-
-    def rows(of: list) -> np.ndarray:
-        return np.array([np.outer([chosen.get(part, 0.0) for part in parts], along).ravel() for chosen, along in of])
-
-    found = np.zeros((7, 2 * len(parts) * width), dtype)
-    found[:3, :len(parts) * width], found[3:, len(parts) * width:] = rows(states), rows(cotangents)
+    found, e = np.zeros((7, 2 * len(parts) * width)), injected(list(at), k) if D else middle
+    found[:3, :len(parts) * width] = rows(parts, [(D, e), ({output: 1.0}, middle - before), ({output: 1.0}, middle)])
+    found[3:, len(parts) * width:] = rows(parts, [(b, middle), (a, middle), (a, middle), (a, middle - far)])
     return found

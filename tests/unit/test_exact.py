@@ -629,15 +629,66 @@ def test_noise_and_adaptive_grids_on_the_engines() -> None:
         rv.grad(loss, argnums=(0, 1))(Y0, PARAMS)
         assert found[0].exact
 
-        def adaptive(y0: Any, params: Any, options: dict = options, found: list = found) -> Any:
-            sol = rv.solve(network, y0, (0.0, 3.0), params, method=rv.Coupled("bosh3", lam=0.9), controller=rv.PID(1e-7, 1e-9),
-                           exact=True, **options)
-            found.append(sol.stats)
+
+ADAPTIVE = {"coupled": (rv.Coupled("bosh3", lam=0.5), 1e-6), "heun": (rv.ReversibleHeun(), 1e-3),
+            "near": (rv.NearReversible("tsit5"), 1e-7)}
+
+
+@pytest.mark.parametrize("name", ADAPTIVE)
+def test_adaptive_steps_on_the_engines(name: str) -> None:
+    """tape = replay and native = its mirror, grids and gradients; on each of them the gradient of a sweep that is fed with its own
+    states. Native runs ask for many steps at a time, with flushes between them."""
+    method, rtol = ADAPTIVE[name]
+    found = {}
+    for engine, options in ENGINES.items():
+        if engine == "native" and needs_compiler.args[0]:
+            continue
+
+        def loss(y0: Any, params: Any, options: dict = options, **more: Any) -> Any:
+            sol = rv.solve(network, y0, more.pop("ts", (0.0, 3.0)), params, method=method, **{
+                "controller": rv.PID(rtol, rtol / 100), "exact": rv.Lattice(44, 12), **options, **more})
+            seen.append((sol.ts, sol.stats, sol.state.bits))
             return np.sum(sol.y1 ** 2)
 
-        rv.grad(adaptive, argnums=(0, 1))(Y0, PARAMS)
-        assert found[1].exact
-        assert found[1].backend == ("eager" if options["backend"] == "eager" else "replay")       # the tape's bits, as ahead
+        seen: list = []
+        of = rv.grad(loss, argnums=(0, 1))
+        gradients = of(Y0, PARAMS)
+        ts, stats, bits = seen[0]
+        assert stats.exact
+        assert stats.backend == {"tape": "eager", "mirror": "replay"}.get(engine, engine)
+        assert (name == "heun") == (stats.bits_bound == 0)
+        assert (name == "heun") == (len(bits) < 2), len(bits)
+        assert stats.bits_bound <= stats.bits_stored <= 1.03 * stats.bits_bound + 8 * Y0.size
+        stored = rv.grad(lambda y0, p: loss(y0, p, gradient=rv.Reversible(1)), argnums=(0, 1))(Y0, PARAMS)
+        assert name == "heun" or same(stored, gradients)
+        found[engine] = ts, gradients
+        truth = rv.grad(lambda y0, p: loss(y0, p, ts=ts, gradient=rv.Direct(), controller=None, exact=None, backend="eager",
+                                           arithmetic="fast"), argnums=(0, 1))(Y0, PARAMS)
+        for a, b in zip(rv.tree.flatten(gradients)[0], rv.tree.flatten(truth)[0], strict=True):
+            # a unit of the lattice in each step, and of a contraction 9 of them, amplified as the copies part: 1 / lam
+            assert np.max(np.abs(a - b)) < len(ts) * 1000 * 2.0 ** -44 * max(1.0, np.max(np.abs(b)))
+    assert same(found["tape"], found["replay"])
+    assert "native" not in found or same(found["native"], found["mirror"])
+
+
+@needs_compiler
+def test_steps_that_were_found_with_the_bits_of_the_tape_go_back_with_them(caplog: pytest.LogCaptureFixture) -> None:
+    """Where generated code cannot search, replay does, and goes back too: said once."""
+    def driven(t: Any, y: Any, params: Any) -> Any:
+        return np.stack([np.tanh(y), -y], -1) * params
+
+    times = np.linspace(0.0, 1.0, 5)
+    control, seen = rv.HermiteCubic(times, np.stack([times, np.sin(times)], -1)), []
+
+    def loss(y0: Any, params: Any) -> Any:
+        seen.append(rv.solve(driven, y0, (0.0, 1.0), params, method=rv.Coupled("bosh3", lam=0.9), controller=rv.PID(1e-4, 1e-6),
+                             control=control, exact=True, backend="native"))
+        return np.sum(seen[-1].y1)
+
+    with caplog.at_level("INFO", logger="revode"):
+        rv.grad(loss, argnums=(0, 1))(Y0, np.float64(0.7))
+    assert seen[0].stats.exact
+    assert (seen[0].stats.backend == "replay") == ("goes back in the place of native" in caplog.text)
 
 
 # ---------------------------------------------------------------------------------------- fixed points

@@ -347,6 +347,7 @@ def test_the_page_of_measurements_calls_a_model_a_model() -> None:
     from reference import scaling
     assert scaling.modelled(1, 8, 2.0, 0.1) == 16.0
     assert scaling.modelled(3, 8, 2.0, 0.1) == 6.2              # three tiles on the busiest rank, two levels of messages
-    one = {"ranks": 1, "sent": 0, "bytes": 1024, **{name: (1.0, 1.0) for name in ("strong", "weak", "tree", "plain", "whole")}}
+    times = dict.fromkeys(("strong", "weak", "tree", "plain", "whole", "small"), (1.0, 1.0))
+    one = {"ranks": 1, "sent": 0, "bytes": 1024, **times}
     page = scaling.page([one, {**one, "ranks": 2, "sent": 2, "strong": (0.5, 0.5)}])
     assert "| 2 | 500 ms | 100% |" in page and page.index("## A model, not a measurement") < page.index("\n| 1024 | ")

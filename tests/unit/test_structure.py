@@ -59,12 +59,12 @@ BUDGET = {
     "march": 155,                    # what is kept, one window of neighbours at a time, who hears of steps that it chose
     "stiffness": 60,
     "events": 110,
-    "watch": 890,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200; what is
+    "watch": 930,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200; what is
                                      # enough to tell that all is quiet, for a gradient that takes less than a millisecond: 140
     "times": 90,                     # tensors among them, stops, what lies between, on any device
     "finite": 85,
     "memory": 55,
-    "compiled": 5400,                # the search for an adaptive grid; C99 in words of its own; auto; sums that share a call
+    "compiled": 5470,                # the search for an adaptive grid; C99 in words of its own; auto; sums that share a call; quiet
     "export": 290,
     "interop": 280,                  # a batch under vmap, once it has been seen that it may be one; times
     "problem": 70,

@@ -1,0 +1,76 @@
+// What watch/quiet.py measures of a sweep (`measured` there), in one pass, in double. Behind generated code, of which it has `real`.
+// n: parts, members, features, looks, windows, width; on the way ahead looks, windows, width; rows and entries that flowed, leaves; y
+// s: eps, tiny, allowed, N, apart.  out: S_p, S_y, S_d, together, W_p, off, size, ahead, a_y, least, smallest, E, C.  A: |a y| + tiny
+typedef long long quiet_whole;
+static inline double quiet_abs(double x) { return x < 0 ? -x : x; }
+static inline double quiet_worst(double a, double b) { return a != a ? a : b <= a ? a : b; }          // the larger one, or NaN
+
+extern "C" __attribute__((cold)) void rv_quiet(const quiet_whole* n, const double* s, const real* X, const quiet_whole* at, const double* L,
+    const real* ahead, const quiet_whole* ahead_at, const double* ahead_L, const double* h, const real* Z, const real* weighed,
+    const real* flowed, const quiet_whole* begins, double* out, real* A) {
+  const quiet_whole p = n[0], F = n[2], m = n[1] * F, windows = n[4], width = n[5], c = 2 * p * width;
+  const double eps = s[0], tiny = s[1];
+  for (int i = 0; i < 13; i++) out[i] = 0;
+  for (quiet_whole i = 0; i < m; i++) A[i] = 0;
+  for (quiet_whole member = 0; member < n[1]; member++) {
+    double all_be = 0, all_moved = 0, S_y = 0, S_d = 0;
+    for (quiet_whole w = 0; w < windows; w++) {
+      double be = 0, moved = 0, ay = 0, size = 0, change = 0;
+      for (quiet_whole i = member * F; i < (member + 1) * F; i++) {
+        double q[7] = {0, 0, 0, 0, 0, 0, 0};
+        for (quiet_whole j = 0; j < c; j++) {
+          const double x = X[(j / width * n[3] + at[j % width * windows + w]) * m + i];
+          for (int k = 0; k < 7; k++) q[k] += L[k * c + j] * x;
+        }
+        for (int k = 0; k < 7; k++) q[k] = quiet_abs(q[k]);
+        be += q[0] * q[3]; moved += q[1] * q[4]; ay += q[2] * q[5]; size += q[5]; change += q[6];
+        A[i] = (real)quiet_worst(A[i], q[2] * q[5]);
+        out[8] = quiet_worst(out[8], q[5]);
+      }
+      moved += 1024 * eps * ay;
+      all_be += be; all_moved += moved;
+      S_y += be / (ay + tiny);
+      S_d += be * (change / (s[4] * size + tiny)) / (moved + tiny);
+    }
+    out[0] = quiet_worst(out[0], all_be / (all_moved + tiny));
+    out[1] = quiet_worst(out[1], S_y * s[3] / windows);
+    out[2] = quiet_worst(out[2], S_d * s[3] / windows);
+  }
+  out[3] = 1;
+  for (quiet_whole w = 0; w < n[7]; w++)
+    for (quiet_whole i = 0; i < m; i++) {
+      double gap = 0, y = 0;
+      for (quiet_whole j = 0; j < p * n[8]; j++) {
+        const double x = ahead[(j / n[8] * n[6] + ahead_at[j % n[8] * n[7] + w]) * m + i];
+        gap += ahead_L[j] * x; y += ahead_L[p * n[8] + j] * x;
+      }
+      if (!(quiet_abs(gap) * (h ? h[w] : 1) <= s[2] * quiet_abs(y))) out[3] = 0;
+    }
+  for (quiet_whole i = 0; i < n[6] * m; i++) out[7] = quiet_worst(out[7], quiet_abs(ahead[n[12] * n[6] * m + i]));
+  out[10] = quiet_abs(Z[(p + n[12]) * m]);
+  for (quiet_whole i = 0; i < m; i++) {
+    A[i] += (real)tiny;
+    double a = 0;
+    for (quiet_whole k = 0; k < p; k++) {
+      const double off = quiet_abs((double)Z[k * m + i] - Z[(p + k) * m + i]), size = quiet_abs(Z[(p + k) * m + i]);
+      out[4] = quiet_worst(out[4], quiet_abs(Z[(2 * p + k) * m + i]) * off / A[i]);
+      out[5] = quiet_worst(out[5], off);
+      out[6] = quiet_worst(out[6], size);
+      for (quiet_whole j = 0; j < width; j++) a += L[5 * c + (p + k) * width + j] * Z[(2 * p + k) * m + i];
+      if (k == n[12] && size < out[10]) out[10] = size;
+    }
+    out[9] = quiet_worst(out[9], quiet_abs(a));
+    if (weighed) out[11] = quiet_worst(out[11], weighed[i] / A[i]);
+  }
+  for (quiet_whole leaf = 0; leaf < n[11]; leaf++) {
+    double left = 0, amount = 0;
+    for (quiet_whole i = begins[leaf]; i < (leaf + 1 < n[11] ? begins[leaf + 1] : n[10]); i++) {
+      double sum = 0;
+      for (quiet_whole r = 1; r < n[9]; r++) sum += quiet_abs((double)flowed[r * n[10] + i] - flowed[(r - 1) * n[10] + i]);
+      left += (double)flowed[(n[9] - 1) * n[10] + i] * flowed[(n[9] - 1) * n[10] + i];
+      amount += sum * sum;
+    }
+    if (left > 0 || left != left) out[12] = quiet_worst(out[12], amount / left);
+  }
+  out[12] = out[12] > 1 || out[12] != out[12] ? __builtin_sqrt(out[12]) : 1;
+}

@@ -1,0 +1,70 @@
+"""What a sweep is measured by, in C++ and by NumPy: one beside the other, on arrays of random numbers."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from revode.compiled import native, quiet
+from revode.watch.quiet import Shown, combinations, gaps, measured
+from tests.compiler import HERE
+
+PAIR = ((("y", 1.0), ("z", -1.0)), (("y", 1.0), ("z", 1.0)), (("z", -1.0),))
+ALONE = ((), (("y", 1.0),), ())
+
+
+def shown(rng: Any, dtype: Any, shape: tuple, parts: tuple, weights: tuple, k: float, width: int, ahead: int, **other: Any) -> Shown:
+    """Numbers of size one where a window has `width` neighbours, and on the way ahead `ahead`."""
+    looks, windows, p = 16 * width, 16, len(parts)
+    draw = lambda *of: rng.normal(size=of).astype(dtype)
+    at, ahead_at = (np.arange(windows * n).reshape(windows, n).T for n in (width, ahead))
+    flowed = draw(looks + 2, 11)
+    info = np.finfo(dtype)
+    given = Shown(draw(2 * p, looks, *shape), at, combinations(parts, weights, "y", k, width, 2 if k < 0 else 1),
+                  draw(p, windows * ahead, *shape), ahead_at, gaps(parts, weights, "y", k, ahead), None, draw(3 * p, 1, *shape), None,
+                  (flowed, np.array([0, 4, 5])), parts.index("y"), 1e3, 2 if k < 0 else 1, 100, float(info.eps), float(info.tiny))
+    return given._replace(**other)
+
+
+CASES = {
+    "reversible Heun": ((2,), ("y", "z"), PAIR, -1.0, 4, 3),
+    "Coupled": ((1, 3), ("y", "z"), PAIR, 0.999, 2, 1),
+    "a batch": ((5, 3), ("y", "z"), PAIR, 0.9, 2, 1),
+    "a number": ((), ("z", "y"), PAIR, 0.9, 2, 1),
+    "nearly reversible": ((2, 2), ("y",), ALONE, 0.0, 1, 3),
+}
+
+
+@pytest.mark.skipif(not HERE, reason="no C++ compiler")
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", CASES)
+def test_one_pass_measures_what_numpy_does(name: str, dtype: Any) -> None:
+    """Sums of some hundred terms in double, or in dtype: 1e3 eps of their size, and no term is far larger than the sum."""
+    library = native.build(f"typedef {'double' if dtype == np.float64 else 'float'} real;\n" + quiet.TEXT, True)
+    measure = quiet.Measure(library, np.dtype(dtype))
+    rng = np.random.default_rng(3)
+    shape = CASES[name][0]
+    for change in ({}, {"allowed": 0.01},
+                   {"allowed": 0.01, "h": np.full(16, 1e-9)},
+                   {"weighed": np.abs(rng.normal(size=shape)).astype(dtype)},
+                   {"flowed": None}):
+        given = shown(rng, dtype, *CASES[name], **change)
+        found, wanted = measure(given), measured(given)
+        assert found.together == wanted.together
+        tolerance = 1e3 * float(np.finfo(dtype).eps)
+        for one, other in ((found.S, wanted.S), (found[2:-1], wanted[2:-1]), (found.A, wanted.A)):
+            assert np.allclose(one, other, rtol=tolerance, atol=0)
+        assert found.A.shape == wanted.A.shape == shape
+
+
+@pytest.mark.skipif(not HERE, reason="no C++ compiler")
+@pytest.mark.parametrize("where", ["X", "ahead", "Z", "weighed"])
+def test_what_is_not_finite_is_not_quiet(where: str) -> None:
+    """NaN in any array comes out as a number that no limit admits. (A gradient with NaN is told by finite.py.)"""
+    library = native.build("typedef double real;\n" + quiet.TEXT, True)
+    given = shown(np.random.default_rng(4), np.float64, *CASES["reversible Heun"], weighed=np.ones(2))
+    x = getattr(given, where)
+    x[...] = np.nan
+    for found in (quiet.Measure(library, np.dtype(float))(given), measured(given)):
+        assert not found.together or not all(x <= 1e300 for x in (*found.S, found.W_p, found.E))
