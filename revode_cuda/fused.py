@@ -36,6 +36,7 @@ from revode.methods.increment import Increment
 from revode.problem import Asked
 from revode.stepping import Problem
 
+from . import estimate
 from . import plan as planning
 from .arrays import on_device, require_cupy
 from .plan import CannotBeFused, Plan, Plans
@@ -374,7 +375,9 @@ def planned(field: Callable, y0: Any, ts: Any, params: Any, device: Device, arit
             made = backend.build(steps(problem, parts, params, True), problem, parts, direction)
         except NotTraceable as error:
             raise CannotBeFused(f"plan_of: this solve cannot be fused: {error}") from error
-        found.append(made.compiled() if compiled else made.plan)
+        plan = made.compiled() if compiled else made.plan
+        found.append(plan._replace(counts=estimate.estimated(plan, made.source.lowered["step"], made.source.text, made.dtype.itemsize,
+                                                             planning.capacity(device.arch))))
     return Plans(*found)
 
 
