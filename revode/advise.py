@@ -33,8 +33,9 @@ from .engine import tree
 from .engine.tensor import beside, number, to_host, value_of
 from .methods import Coupled, NearReversible, RungeKutta
 from .methods.increment import Increment
-from .methods.runge_kutta import Tableau, increment_of
+from .methods.runge_kutta import increment_of
 from .methods.shears import Parts, inverse
+from .methods.tableaux import Tableau
 from .problem import Asked
 from .stepping import escaped, one_step
 from .watch import TOL as NEAR

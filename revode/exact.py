@@ -35,7 +35,7 @@ import numpy as np
 from .engine import tree
 from .engine.tensor import value_of
 from .methods.increment import Increment, Recorder
-from .methods.shears import Parts, Shear, Step, Word, increment
+from .methods.shears import Parts, Shear, Step, Word, added
 from .watch import ReconstructionError
 
 BITS = 48                  # the finest lattice that is chosen by itself: where the state stays below 32
@@ -291,7 +291,7 @@ class Exact:
     def rewritten(self, shear: Shear) -> tuple:
         target, reads, add = shear.target, shear.reads, shear.add
         if abs(shear.scale) == 1.0:
-            return (Shear(target, reads, lambda F, *reads: self.added(F, target, increment(shear, F, reads)), shear.scale),
+            return (Shear(target, reads, lambda F, *reads: self.added(F, target, added(shear, F, reads)), shear.scale),
                     Largest(target))
         sign, p, q = ratio(shear.scale, self.inner)
         return (Contract(target, shear.about, "bits_" + target, sign, p, q, self.unit),

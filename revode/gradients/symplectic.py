@@ -22,7 +22,8 @@ from ..engine.derivatives import vjp_of_own as vjp
 from ..engines import Eager
 from ..engines.protocol import Rows
 from ..methods.increment import Increment, accumulate
-from ..methods.runge_kutta import RungeKutta, combine, tableau
+from ..methods.runge_kutta import RungeKutta, combine
+from ..methods.tableaux import tableau
 from ..stepping import Problem
 from .direct import stored
 

@@ -6,8 +6,9 @@ from typing import Any
 
 from .companion import Companion, TwoCopies
 from .increment import Increment
-from .runge_kutta import OnTableau, Tableau
+from .runge_kutta import OnTableau
 from .shears import Parts, Shear, Step, Word, forward
+from .tableaux import Tableau
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,7 @@ class Step(NamedTuple):
 Word = Sequence[Any]     # of shears, and of what else has a scale, forward(parts, F), inverse(parts, F) and pullback(...)
 
 
-def increment(shear: Shear, F: Increment, reads: Sequence[Any]) -> Any:
+def added(shear: Shear, F: Increment, reads: Sequence[Any]) -> Any:
     """All that is added to scale * x[target]."""
     total = shear.add(F, *reads)
     if shear.about is None:
@@ -138,7 +138,7 @@ def forward(word: Word, parts: Parts, F: Increment) -> Parts:
             shear.forward(parts, F)
             continue
         reads = F.read(shear.reads, parts)
-        total = increment(shear, F, reads)
+        total = added(shear, F, reads)
         parts[shear.target] = scaled(parts[shear.target], shear.scale) + total
         F.memo.pop(shear.target, None)
     return parts
@@ -153,7 +153,7 @@ def inverse(word: Word, parts: Parts, F: Increment) -> Parts:
             continue
         F.memo.pop(shear.target, None)
         reads = F.read(shear.reads, parts)
-        total = increment(shear, F, reads)
+        total = added(shear, F, reads)
         parts[shear.target] = unscaled(parts[shear.target] - total, shear.scale)
     return parts
 
@@ -171,7 +171,7 @@ def pullback(word: Word, parts: Parts, cotangent: Parts, R: Recorder) -> tuple[P
             continue
         R.flush(shear.target, cotangent)
         reads = R.read(shear.reads, parts)
-        total = increment(shear, R, reads)
+        total = added(shear, R, reads)
         on_tape = type(total) is Tensor and total.tape is R.tape
         value = total._value if on_tape else total
         parts[shear.target] = unscaled(parts[shear.target] - value, shear.scale)

@@ -155,7 +155,7 @@ GROUPS: list[tuple[str, list[tuple[str, str, str]]]] = [
          'Sub -> Add'),
     ]),
     ("the entry more is 0, and entries of 0 are left out", [
-        ('methods/runge_kutta.py',
+        ('methods/tableaux.py',
          '_TSIT5_B[:6]), _TSIT5_B, tuple(b + d for b, d in zip(_TSIT5_B, _TSIT5_DIFFERENCE, strict=True)),',
          '6 -> 7'),
     ]),

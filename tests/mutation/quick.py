@@ -343,7 +343,7 @@ def check_reports(rv: Any) -> None:
                           (rv.RungeKutta("bosh3"), 3), (rv.Composition(rv.VelocityVerlet(), 6), 6), (rv.EES25(), 2)):
         assert method.order == order, method
     assert rv.Coupled().lam == 0.999 and rv.AsynchronousLeapfrog().eta == 1.0 and rv.EES25().A == rv.EES25(x=0.1).A
-    from revode.methods.runge_kutta import TABLEAUX
+    from revode.methods.tableaux import TABLEAUX
     for name, tab in TABLEAUX.items():
         exact = EXACT[name]
         assert tab.order == exact.order, name
@@ -403,7 +403,7 @@ def check_monitors(rv: Any) -> None:
     close(injected(D, -1.0), (2 * g[1] - g[0] - g[2]) / 4, 1e-14, "injected, smooth part off")
     close(parted(D[:3], -1.0), D[1] - (g[0] + g[1]) / 4, 1e-14, "parted")
     close(rv.EES(stages=4).error_weights, error_weights(4), 1e-14, "error weights")
-    from revode.methods.runge_kutta import TABLEAUX
+    from revode.methods.tableaux import TABLEAUX
     assert rv.RungeKutta(TABLEAUX["rk4"]).order == 4 and rv.Coupled(TABLEAUX["bosh3"]).order == 3
     (_, trip), _ = rv.value_and_grad(lambda y: (lambda sol: (np.sum(sol.y1), sol.stats))(rv.solve(
         field, y, TS, PARAMS, method=rv.EES25(), save=[-1])), has_aux=True)(Y0)

@@ -36,8 +36,8 @@ from hypothesis import strategies as st
 
 import revode as rv
 from revode.methods.increment import Increment, System
-from revode.methods.runge_kutta import tableau
 from revode.methods.shears import Step, Swap, forward, inverse
+from revode.methods.tableaux import tableau
 from revode.stepping import Stats
 from tests.method_cases import plain_field
 
