@@ -27,7 +27,7 @@ from .compiled.steps import DIRECTIONS
 from .compiled.tiles import Tiles
 from .engine import tree
 from .engine.tensor import Tensor, is_float
-from .methods.increment import Increment
+from .methods.increment import Evaluator
 from .problem import Asked
 from .stepping import Problem
 
@@ -156,7 +156,7 @@ class File:
             raise ValueError("export_c: ts has no step; pass two times or more")
         if gradient and not method.reversible:
             raise TypeError(f"export_c: {method!r} cannot be run backwards; pass gradient=False, or a method such as Coupled(base)")
-        parts = problem.start(Increment(problem.system, params), initial)
+        parts = problem.start(Evaluator(problem.system, params), initial)
         self.begins = {part: started(part, x, initial, method) for part, x in parts.items()}
         first = next(iter(parts.values()))
         self.real, self.rows = "double" if first.dtype == np.float64 else "float", int(np.prod(first.shape[:-1]))

@@ -17,7 +17,7 @@ from operator import add
 from typing import Any
 
 from ..conditions import error_weights
-from .increment import Increment
+from .increment import Evaluator
 from .protocol import Method
 from .runge_kutta import RungeKutta
 
@@ -55,7 +55,7 @@ class LowStorage(Method):
             y += b * d
         return tuple(times)
 
-    def flow(self, F: Increment, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
+    def flow(self, F: Evaluator, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
         """y(t1) from y(t0)."""
         d: Any = None
         weights, terms, start = self.error_weights if errors is not None else None, [], y
