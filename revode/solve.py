@@ -214,7 +214,8 @@ def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> 
         if again and not isinstance(gradient, (Automatic, Direct)):
             raise TypeError(f"solve: a derivative of a derivative was asked through {gradient!r}, which gives first "
                             "derivatives only; use gradient=Direct(), which gives every order (or, in check_vjp, order=1)")
-        initial = tree.map(lambda x: x.view() if issubclass(type(x), np.ndarray) else x, initial)        # yours stays writeable
+        if type(initial) is not Tensor:                                                                   # yours stays writeable
+            initial = tree.map(lambda x: x.view() if issubclass(type(x), np.ndarray) else x, initial)
         mode = gradient.higher(problem) if again and isinstance(gradient, Automatic) else gradient
         (ys, parts), pull = mode.solve(problem, initial, params)
         if problem.stats.backend == "eager" or problem.backend.auto:         # another one compares a step with the tape

@@ -185,6 +185,8 @@ class Problem:
     asked: dict = field(default_factory=dict)      # whether somebody wants the gradient of "y0", of "params", of "ts"
     grid: Any = None             # ts, a tensor in a derivative of a derivative, where its gradient is asked
     copies: bool = False         # whether the initial parts are y0 itself
+    kin: dict = field(default_factory=dict)        # of solves of one kind: the name of their programs (compiled/plans.py)
+    given: tuple = (None, None, [])                # params and field, and what programs get of them (compiled/replay.py)
     times: Any = None            # the grid as a list of tensors, while a tape goes through all steps
     swept: bool = False          # whether a reverse sweep will follow, which on a given grid knows better whether the copies part
     suspicion: Any = None        # what the march would say of that

@@ -24,7 +24,7 @@ from .states import laid, output_of
 
 KEPT = 8                 # kinds of solves that are remembered
 SAVES = (list, type(None), slice)
-OF_ONE_SOLVE = ("system", "stats", "scales", "compared", "promoted", "asked", "seen")
+OF_ONE_SOLVE = ("system", "stats", "scales", "compared", "promoted", "asked", "seen", "given")
 
 
 class Kind(NamedTuple):

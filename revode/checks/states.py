@@ -40,6 +40,8 @@ def begin(asked: Asked, method: Any, exact: bool = False) -> tuple[Any, Packing]
 
 def laid(y0: Any, layout: Packing) -> Any:
     """y0 as the method takes it."""
+    if layout.plain and not layout.split:
+        return y0 if type(y0) is Tensor or not hasattr(y0, "view") else y0.view()
     y0 = tree.map(lambda x: x if type(x) is Tensor or not hasattr(x, "view") else x.view(), y0)   # not frozen for the user
     return tuple(layout.pack(x) for x in y0) if layout.split else layout.pack(y0)
 

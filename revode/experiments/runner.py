@@ -158,7 +158,7 @@ def progress_bar(total: float, unit: str, name: str | None) -> Iterator[Callable
     def tell(more: float, words: str = "") -> None:
         if bar is not None:
             bar.set_postfix_str(words, refresh=False)
-            bar.update(more)
+            bar.update(min(more, total - bar.n))             # the last step may go beyond a time that was given
 
     try:
         yield tell
