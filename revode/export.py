@@ -24,12 +24,12 @@ from .compiled.loops import LANES
 from .compiled.program import Program, V
 from .compiled.replay import given
 from .compiled.rules import simplify
-from .compiled.steps import DIRECTIONS, Steps, Symbols, behind
+from .compiled.steps import DIRECTIONS, StepPrograms, Symbols, behind
 from .compiled.tiles import Tiles
 from .engine import tree
 from .engine.derivatives import vjp_of_own as vjp
 from .engine.tensor import Tensor, is_float
-from .methods.increment import Increment
+from .methods.increment import Evaluator
 from .problem import Asked
 from .stepping import Problem
 
@@ -137,13 +137,13 @@ def runner(direction: str, problem: Problem, parts: dict, params: Any, begins: d
     return found
 
 
-def evaluated_start(direction: str, steps: Steps, S: Symbols) -> None:
+def evaluated_start(direction: str, steps: StepPrograms, S: Symbols) -> None:
     """Where a method starts with more than copies of y0: parts of its own begin in the program `begin`; going back `end` pulls the
     cotangents of all parts to y0, and to the parameters."""
     method, outputs = S.method, S.method.outputs
 
     def start(T: dict, params: Any, *ys: Any) -> dict:
-        return method.start(Increment(S.system, params), S.step(T), ys if len(ys) > 1 else ys[0])
+        return method.start(Evaluator(S.system, params), S.step(T), ys if len(ys) > 1 else ys[0])
 
     def begin(T: dict) -> dict:
         parts = start(T, S.params(T), *(T["part", y] for y in outputs))
@@ -195,7 +195,7 @@ class File:
             raise ValueError("export_c: ts has no step; pass two times or more")
         if gradient and not method.reversible:
             raise TypeError(f"export_c: {method!r} cannot be run backwards; pass gradient=False, or a method such as Coupled(base)")
-        parts = problem.start(Increment(problem.system, params), initial)
+        parts = problem.start(Evaluator(problem.system, params), initial)
         given_as = {id(y): j for j, y in enumerate(initial if isinstance(initial, tuple) else (initial,))}
         begins = {part: given_as.get(id(x)) for part, x in parts.items()}
         self.begins, self.starts = {part: j for part, j in begins.items() if j is not None}, None in begins.values()
