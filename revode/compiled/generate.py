@@ -72,7 +72,7 @@ def meaning(program: Any, a: Any) -> Any:
 
 
 @dataclass
-class Layout:
+class Memory:
     """Where things lie in the memory of a tile: role -> (offset, features, kind), and its length in numbers."""
     places: dict[Role, tuple[int, int, str]]
     size: int
@@ -96,7 +96,7 @@ class Source:
         self.functions: set[str] = set()
         self.stretches: set[str] = set()            # functions that are called for a stretch of memory
         self.places: dict[Role, tuple[int, int, str]] = {}
-        self.layout = Layout(self.places, 0)
+        self.layout = Memory(self.places, 0)
         self.members = max(x.ensemble for x in self.lowered.values())
         self.tiles = "((rows + T - 1) / T)" if self.members == 1 else f"({self.members} * ((rows / {self.members} + T - 1) / T))"
         self.persistent = self.lay_out()
