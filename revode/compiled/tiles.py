@@ -27,7 +27,7 @@ from .native import build, run_tiles
 from .program import V, evaluate, kinds
 from .replay import Grid, given, in_order
 from .rules import prepared
-from .steps import Steps
+from .steps import StepPrograms
 
 STEPS = 2048               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
 WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
@@ -69,8 +69,8 @@ class Tiles:
     shows = 1 << 20            # bytes of states in one call: each call begins with tiles that have left the cache
     pays = 40000               # so many steps take some fifty times as long as one on the tape
 
-    def __init__(self, steps: Steps, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool = False,
-                 threads: int | None = None, T: int | None = None, make: Callable | None = None) -> None:
+    def __init__(self, steps: StepPrograms, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool,
+                 strict: bool = False, threads: int | None = None, T: int | None = None, make: Callable | None = None) -> None:
         self.steps, self.direction, self.strict, self.threads = steps, direction, strict, threads
         self.name = "native" if make is None else "replay"
         first = next(iter(parts.values()))
