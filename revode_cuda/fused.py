@@ -32,10 +32,11 @@ from revode.compiled.steps import backward_steps, forward_steps
 from revode.compiled.tiles import Tiles, aligned
 from revode.engine import tree
 from revode.engine.tensor import NotTraceable, Tensor, is_float
-from revode.methods.increment import Increment
+from revode.methods.increment import Evaluator
 from revode.problem import Asked
 from revode.stepping import Problem
 
+from . import estimate
 from . import plan as planning
 from .arrays import on_device, require_cupy
 from .plan import CannotBeFused, Plan, Plans
@@ -166,7 +167,7 @@ class Fused(Tiles):
         found = super().read(kind)
         return found if kind == "atime" else {name: self.lift(x) for name, x in found.items()}
 
-    def looking(self, looks: Any) -> tuple[Any, Any]:
+    def looking(self, looks: Any, last: int = -1) -> tuple[Any, Any]:
         """What is seen stays where the arrays of the solve are, since of large states it is much."""
         places, seen = super().looking(looks)
         return places, seen if seen is None or isinstance(self.home, (np.ndarray, np.generic)) else self.device.xp.empty(
@@ -362,7 +363,7 @@ def planned(field: Callable, y0: Any, ts: Any, params: Any, device: Device, arit
     rest = {name: options[name] for name in names[1:] if name in options}
     y0, ts, params = tree.map(to_host, (y0, ts, params))
     problem, initial, params, _ = prepare(Asked(field, y0, ts, params, options.get("method"), **rest))
-    parts = problem.start(Increment(problem.system, params), initial)
+    parts = problem.start(Evaluator(problem.system, params), initial)
     backend = Fusing("fused", False, True, arithmetic == "strict", None, device, tuple(planning.chosen(plan).items()))
     found: list[Plan | None] = []
     for direction, steps in (("forward", forward_steps), ("backward", backward_steps)):
@@ -374,7 +375,9 @@ def planned(field: Callable, y0: Any, ts: Any, params: Any, device: Device, arit
             made = backend.build(steps(problem, parts, params, True), problem, parts, direction)
         except NotTraceable as error:
             raise CannotBeFused(f"plan_of: this solve cannot be fused: {error}") from error
-        found.append(made.compiled() if compiled else made.plan)
+        plan = made.compiled() if compiled else made.plan
+        found.append(plan._replace(counts=estimate.estimated(plan, made.source.lowered["step"], made.source.text, made.dtype.itemsize,
+                                                             planning.capacity(device.arch))))
     return Plans(*found)
 
 

@@ -26,6 +26,8 @@ from revode.compiled.generate import Source
 from revode.compiled.lower import Lowered
 from revode.compiled.tiles import tile_of
 
+from .estimate import Counts
+
 # Bytes of shared memory that a block may ask for (CUDA C Programming Guide, technical specifications by compute capability).
 SHARED_MEMORY = {"sm_75": 64, "sm_80": 163, "sm_86": 99, "sm_87": 163, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_103": 227,
                  "sm_110": 227, "sm_120": 99, "sm_121": 99}         # in KB
@@ -33,7 +35,7 @@ WITHOUT_ASKING = 48           # KB, anywhere
 NARROW = 16                   # up to this width a warp is enough for a tile
 WIDE = 128                    # beyond it the matrices are left to cuBLAS
 MULTIPROCESSORS = 128         # so many tiles, if there are trajectories enough: about what a large GPU has
-FEWEST = 4                    # trajectories in a tile that are not given up for that
+FEWEST = 2                    # trajectories in a tile that are not given up for that
 REGIMES = ("thread per trajectory", "warp per tile", "block per tile", "op by op")
 
 
@@ -56,6 +58,7 @@ class Plan(NamedTuple):
     reason: str
     registers: int | None = None       # of a thread; None before the text has been compiled
     spills: int | None = None          # bytes that do not fit into registers
+    counts: Counts | None = None       # what a step takes, where that was asked for (estimate.py)
 
     @property
     def shared(self) -> int:
@@ -78,7 +81,7 @@ class Plan(NamedTuple):
             ("state", "params"), self.bytes, (self.state, self.params), strict=True)]
         return (f"{self.direction} on {self.arch}: {self.regime}, {self.tiles} tiles of {self.T} trajectories, {self.threads} "
                 f"threads{made}\n    shared memory: {self.shared} bytes of {self.budget} ({', '.join(where)})\n"
-                f"    because {self.reason}")
+                f"    because {self.reason}" + ("" if self.counts is None else f"\n    {self.counts}"))
 
 
 class Plans(NamedTuple):
@@ -111,6 +114,12 @@ def chosen(given: Any) -> dict[str, Any]:
 def budget(arch: str) -> int:
     """Bytes of shared memory that a block may ask for on this architecture; what every GPU has, if it is not known here."""
     return 1024 * SHARED_MEMORY.get(arch.rstrip("af"), WITHOUT_ASKING)
+
+
+def capacity(arch: str) -> int:
+    """Bytes of shared memory of a multiprocessor: some kB more than a block may ask for, but for the oldest."""
+    kind = arch.rstrip("af")
+    return 1024 * (SHARED_MEMORY.get(kind, WITHOUT_ASKING) + (kind != "sm_75" and kind in SHARED_MEMORY))
 
 
 def width(lowered: Mapping[str, Lowered]) -> int:
@@ -195,7 +204,7 @@ def fitted(text: Source, rows: int, itemsize: int, direction: str, arch: str, mo
 
 def plan_of(field: Callable, y0: Any, ts: Any, params: Any = None, *, arch: str, arithmetic: str = "fast", plan: Any = None,
             compiled: bool = False, **options: Any) -> Plans:
-    """The plans of a solve and of its reverse sweep, for any GPU, without one.
+    """The plans of a solve and of its reverse sweep, for any GPU, without one; and what a step of each takes, counted from its text.
 
     Parameters
     ----------

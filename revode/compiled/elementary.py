@@ -158,7 +158,7 @@ def expm1(m: Any, x: Any) -> Any:
 def tanh(m: Any, x: Any) -> Any:
     """One division: with 2|x| = n ln 2 + 2v, u = 2^n and tanh v = N/(1 + d), and nothing that cancels,
 
-        tanh |x| = (u e^2v - 1)/(u e^2v + 1) = ((u - 1)(1 + d) + (u + 1) N) / ((u + 1)(1 + d) + (u - 1) N)
+        tanh |x| = (u e^2v - 1)/(u e^2v + 1) = ((u - 1) + (u (N + d) + (N - d))) / ((u + 1) + (u (N + d) - (N - d)))
     """
     y = m.abs(x)
     y = m.where(y > m.k.tanh_one, m.k.tanh_one, y)
@@ -168,8 +168,8 @@ def tanh(m: Any, x: Any) -> Any:
     N = v + (v * w) * polynomial(m.k.tanh[0], w)
     d = w * polynomial(m.k.tanh[1], w)
     u = m.power_of_two(n)
-    less, more = u - 1.0, u + 1.0
-    return m.copysign((less + (less * d + more * N)) / (more + (more * d + less * N)), x)
+    more, less = N + d, N - d
+    return m.copysign(((u - 1.0) + (u * more + less)) / ((u + 1.0) + (u * more - less)), x)
 
 
 def sinh(m: Any, x: Any) -> Any:

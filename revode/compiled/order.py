@@ -1,6 +1,7 @@
 """In which order loops run, and which of them share one loop over elements.
 
     phases(loops)       groups that respect who reads what, elementwise operations over the same elements together
+    late(groups, ...)   after that: each operation no earlier than it has to be
     running(lowered)    before that: sums over the lanes that are added to a running sum right away, as one loop
     set_apart(lowered)  elementary functions as loops of their own, where there are many of them
 
@@ -23,6 +24,7 @@ CALLS = 32                  # of a direction, above which each is called apart
 TOGETHER = 64               # operations in one loop at most: what one loop leaves for the next stays in the cache
 SHORT = 8                   # terms of a sum that shares a loop with other operations
 AHEAD = 512                 # operations among which those for one loop are looked for
+LASTING = ("params", "steps", "constant", "own params", "own steps")          # what lies apart, for all of a step
 ELEMENTWISE = ("map", "gather", "contract", "reduce")
 OVER_LANES = {"outer": 2, "rows": 1}         # sums over the lanes: what they read before a running sum
 
@@ -134,3 +136,60 @@ def phases(loops: list[Loop]) -> list[list[Loop]]:
         end = begin + AHEAD - len(near)
         near, begin = near + loops[begin:end], end
     return groups
+
+
+class Late:
+    """late(): the groups in the making, the number of the group of every value, and who reads it."""
+
+    def __init__(self, groups: list[list[Loop]], outputs: Container[Slot]) -> None:
+        self.groups, self.outputs = [list(group) for group in groups], outputs
+        self.made = {loop.out: loop for group in groups for loop in group}
+        self.at = {loop.out: n for n, group in enumerate(groups) for loop in group}
+        self.readers: dict[Slot, list[Loop]] = {}
+        for loop in self.made.values():
+            for slot in dict.fromkeys(read.slot for read in loop.reads if read.slot is not None):
+                self.readers.setdefault(slot, []).append(loop)
+
+    def goal(self, loop: Loop) -> int | None:
+        """The one later group that reads a value, each element for itself."""
+        readers = self.readers.get(loop.out, ())
+        found = {self.at[reader.out] for reader in readers}
+        plain = all(reader.kind == "map" and (read.map is None or read.slot is not loop.out)
+                    for reader in readers for read in reader.reads)
+        return found.pop() if len(found) == 1 and plain else None
+
+    def there(self, slot: Slot, n: int) -> bool:
+        """Whether a value is in memory until group n anyway."""
+        lasts = slot.role is not None and slot.role[0] in LASTING
+        return lasts or any(self.at[reader.out] >= n for reader in self.readers[slot])
+
+    def party(self, loop: Loop | None, n: int) -> list[Loop]:
+        """The operations that go to group n with this one, in their order; none where that cannot be."""
+        if loop is None or loop.kind != "map" or is_call(loop) or loop.out in self.outputs or not joins(loop, self.groups[n]):
+            return []
+        found: list[Loop] = []
+        for slot in dict.fromkeys(read.slot for read in loop.reads if read.slot is not None):
+            if not self.there(slot, n):
+                more = self.party(self.made.get(slot), n) if self.readers[slot] == [loop] else []
+                if not more:
+                    return []
+                found += more
+        return [*found, loop]
+
+    def move(self, loop: Loop) -> None:
+        n = self.goal(loop)
+        gone = [] if n is None or n == self.at[loop.out] else self.party(loop, n)
+        if n is not None and len(self.groups[n]) + len(gone) <= TOGETHER:
+            for x in gone:
+                self.groups[self.at[x.out]].remove(x)
+                self.at[x.out] = n
+            self.groups[n][:0] = gone
+
+
+def late(groups: list[list[Loop]], outputs: Container[Slot]) -> list[list[Loop]]:
+    """The same groups, where an operation that one later group alone reads has gone there: its value then needs no memory. What it
+    reads has to be there until then anyway, or to come along."""
+    moving = Late(groups, outputs)
+    for loop in reversed(list(moving.made.values())):
+        moving.move(loop)
+    return [group for group in moving.groups if group]

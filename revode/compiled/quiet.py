@@ -38,7 +38,7 @@ class Measure:
     def __call__(self, s: Shown) -> Measured:
         shape, (flowed, begins) = s.X.shape[2:], s.flowed or (None, None)
         arrays = s.X, s.ahead, s.Z, s.weighed, flowed
-        if any(x is not None and not (x.flags.c_contiguous and x.dtype == self.dtype) for x in arrays):
+        if any(x is not None and not (type(x) is np.ndarray and x.flags.c_contiguous and x.dtype == self.dtype) for x in arrays):
             return measured(s)
         rows, entries = (0, 0) if flowed is None else flowed.shape
         self.whole[:] = (len(s.ahead), prod(shape[:-1]), prod(shape[-1:]), s.X.shape[1], *s.at.shape[::-1], s.ahead.shape[1],
@@ -55,4 +55,4 @@ class Measure:
 
 def pointer(x: Any) -> int | None:
     """Where an array lies."""
-    return None if x is None else x.__array_interface__["data"][0]
+    return None if x is None else x.ctypes.data

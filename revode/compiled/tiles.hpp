@@ -69,7 +69,7 @@ template <int b, int u, int n, int m> INSIDE void rv_linear_blocks(lanes* out, c
 // A long sum in stretches of STRETCH terms, which goes on where the last one ended: what a stretch reads of w and of x stays in the
 // cache while all outputs and lanes have their share of it. Bits are those of the sum in one.
 #define LONG 256
-#define STRETCH 64
+#define STRETCH (VECTOR < 64 ? 64 : 256)
 template <int b, int u, int n, int m> INSIDE void rv_linear_stretch(lanes* out, const lanes* x, const real* w, int first, int last) {
   const int V = T / LANES;
   lanes sum[b][u];
@@ -134,6 +134,7 @@ template <int columns> INSIDE void rv_store(real* out, const real* total, vec su
 // u vectors of columns: gt is g turned, gt[r * u + v]; x[i, r] of the block's first row is at x, and without x all are 1.
 template <int b, int u, int m, int columns, bool ones> INSIDE
 void rv_outer_block(real* out, const real* x, const vec* gt, const real* total, int R) {
+  if (total) for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) __builtin_prefetch(total + i * m + v * WIDE, 1);
   vec sum[b][u];
   for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) sum[i][v] = ones ? gt[v] : x[i * T] * gt[v];
   for (int r = 1; r < R; r++) for (int i = 0; i < b; i++) for (int v = 0; v < u; v++)
@@ -151,7 +152,7 @@ void rv_outer_blocks(real* out, const real* x, const vec* gt, const real* total,
 }
 template <int u, int n, int m, int columns> INSIDE
 void rv_outer_panel(real* out, const real* x, const real* g, const real* total, real* sums, const real* before, int R) {
-  vec gt[T * u];
+  vec gt[T * u] __attribute__((aligned(VECTOR)));
   for (int f = 0; f < u * WIDE; f += LANES) for (int r = 0; r < T; r += LANES)
     rv_turn((real*)gt + r * u * WIDE + f, u * WIDE, g + f * T + r, columns - f);
   rv_outer_blocks<SUMS / 2, u, n, m, columns>(out, x, gt, total, R, 0);

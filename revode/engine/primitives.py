@@ -30,25 +30,21 @@ def swap(x: Any) -> Any:
 
 # Matrix products of any batch shape. A vector is a row on the left, a column on the right, and has no batch axes.
 def _matmul_left(g: Any, y: Any, a: Any, b: Any) -> Any:
-    if b.ndim == 2 and a.ndim > 1:
-        return np.matmul(g, b.T)
+    if a.ndim > 1 and b.ndim > 1:
+        return np.matmul(g, swap(b))
     if b.ndim == 1:
         return np.expand_dims(g, -1) * b if a.ndim > 1 else g * b
-    if a.ndim == 1:
-        return np.matmul(b, np.expand_dims(g, -1))[..., 0] if b.ndim > 2 else np.matmul(b, g)
-    return np.matmul(g, swap(b))
+    return np.matmul(b, np.expand_dims(g, -1))[..., 0] if b.ndim > 2 else np.matmul(b, g)
 
 
 def _matmul_right(g: Any, y: Any, a: Any, b: Any) -> Any:
-    if a.ndim == 2 and b.ndim > 1:
-        return np.matmul(a.T, g)
+    if a.ndim > 1 and b.ndim > 1:
+        if b.ndim == 2 and a.ndim > 2:
+            return np.matmul(np.reshape(a, (-1, a.shape[-1])).T, np.reshape(g, (-1, g.shape[-1])))
+        return np.matmul(swap(a), g)
     if a.ndim == 1:
         return g * a if b.ndim == 1 else a[:, None] * (g if b.ndim == 2 else g[..., None, :])
-    if b.ndim == 1:
-        return np.matmul(swap(a), np.expand_dims(g, -1))[..., 0]
-    if b.ndim == 2 and a.ndim > 2:
-        return np.matmul(np.reshape(a, (-1, a.shape[-1])).T, np.reshape(g, (-1, g.shape[-1])))
-    return np.matmul(swap(a), g)
+    return np.matmul(swap(a), np.expand_dims(g, -1))[..., 0]
 
 
 def _unreduce(x: Any, shape: tuple[int, ...], axis: Any, keepdims: bool) -> Any:

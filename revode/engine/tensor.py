@@ -260,9 +260,9 @@ def record_many(inputs: list, run: Callable, push: Callable | None = None) -> li
     if tape is None:
         return run(values)[0]
     outputs, pull = run([read_only(x) if on else x for x, on in zip(values, on_tape, strict=True)])
-    root = next((r for x in inputs if type(x) is Tensor and (r := _root(x)).tape.tracing), None)
+    root = next((root for x in inputs if type(root := traced(x)) is Tensor), None)
     if root is not None:
-        pull = root.tape.linear(outputs, pull)                                                     # type: ignore[attr-defined]
+        pull = root.tape.linear(outputs, pull)
     slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape, strict=True)]
     tape.nodes.append((MANY, slots, values, {"pull": pull, "push": push}, outputs))
     return [tape.input(tape.keep_input(y)) if is_float(y) else y for y in outputs]
@@ -285,18 +285,9 @@ def _pull_many(cotangents: list, i: int, outputs: list, pull: Callable, push: An
 def lifted(inputs: tuple) -> tuple:
     """The inputs of an operation; what a field brings along becomes part of the program that is being traced beneath."""
     for x in inputs:
-        if type(x) is Tensor:
-            root = _root(x)
-            if root.tape.tracing:
-                return root.tape.lift(inputs)             # type: ignore[attr-defined]
+        if type(x) is Tensor and type(root := traced(x)) is Tensor:
+            return root.tape.lift(inputs)
     return inputs
-
-
-def _root(x: Tensor) -> Tensor:
-    """The tensor of the outermost tape behind one."""
-    while type(x._value) is Tensor:
-        x = x._value
-    return x
 
 
 def innermost(leaves: Any) -> Tape | None:
@@ -454,8 +445,8 @@ class Tensor(Refusing, Arraylike):
         return bool(value_of(self))
 
     def __hash__(self) -> int:
-        root = _root(self).tape
-        if root.tracing and root.evaluating:                  # type: ignore[attr-defined]
+        root = traced(self)
+        if type(root) is Tensor and root.tape.evaluating:                  # type: ignore[attr-defined]
             raise NotTraceable("a value as the key of a dict or the member of a set")
         return object.__hash__(self)
 

@@ -46,8 +46,10 @@ def plan(args: Namespace) -> Plan:
     job = replace(train.jobs_of(args, Reversible())[0], name="reversible")
     if args.seeds:
         raise UserError("--seeds goes with `revode train`; compare measures one training")
-    if args.iterations is None and job.solve.backend != "native":
-        job = replace(job, iterations=min(job.iterations, SLOW_ITERATIONS))
+    said = []
+    if args.iterations is None and job.solve.backend != "native" and job.iterations > SLOW_ITERATIONS:
+        said = [f"(of {job.iterations:,} by default: not compiled, all of them would take minutes; --iterations changes it)"]
+        job = replace(job, iterations=SLOW_ITERATIONS)
 
     def work(report: Report) -> None:
         run = training.trained(report, train.rehearsed(job, args.backend == "auto", report.notes))
@@ -63,7 +65,7 @@ def plan(args: Namespace) -> Plan:
             add_row_beside(report, training.trained(report, other) if args.full else mine, mine, truth, args.full)
         compare_like_with_like(report.rows, report.notes)
 
-    return train.planned(args, [job], work)
+    return train.planned(args, [job], work, said)
 
 
 def rows_beside(first: Run, asked: str) -> list[Run]:
@@ -95,7 +97,7 @@ def add_row_beside(report: Report, run: Run, turns: Run, truth: Any, full: bool)
         over = turns.median / basis["seconds_per_iteration"]
         row |= {"loss_before": None, "extrapolated": True, "seconds_total": basis["seconds_total"] * over}
     if turns.stats.compilations:
-        row["compile_seconds"] = max(0.0, turns.seconds[0] - turns.median)
+        row["compile_seconds"] = max(0.0, turns.seconds[0] - turns.median) or None
     report.rows.append(row)
     row |= measuring.measured(run, report.runs[0].best, truth, report.notes)
     if row["stopped"] == INTERRUPTED:

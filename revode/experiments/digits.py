@@ -145,4 +145,4 @@ def plan(args: Namespace) -> Plan:
                          "|W|: the largest singular value; above 1 the cell may be no contraction."]
 
     shown = (("right,\nheld out", lambda row: f"{row['right']:.2f} %"), ("|W|", lambda row: f"{row['norm']:.2f}"))
-    return equilibria.plan(args, runs(seen, held, args.width), score, shown, ("right", "right, held out, %,"), "loss, nats", after)
+    return equilibria.plan(args, runs(seen, held, args.width), score, shown, ("right", "right (held out, %)"), "loss, nats", after)

@@ -67,7 +67,7 @@ def plan(args: Namespace, runs: dict[str, Run], score: Callable[[Run], dict], sh
         after(report)
         report.notes += spread(report.rows, *mean, ".3f")
 
-    return Plan([e.title, *e.words, f"each model: {budget}, seeds {' '.join(map(str, args.seeds))}"], work,
+    return Plan([e.title, *e.words, f"each model: {budget}, seed{'s' * (len(args.seeds) > 1)} {' '.join(map(str, args.seeds))}"], work,
                 lambda report: [tables.columns(report.rows, columns(*shown))], lambda report: curves(report, ylabel),
                 published=e.published)
 
@@ -89,9 +89,9 @@ def columns(*scores: tables.Column) -> list[tables.Column]:
             ("time", lambda row: tables.seconds(row["seconds"])),
             ("states\nheld", number("states", "d")),
             *scores,
-            ("residual", number("residual", ".2f")),
+            ("resi-\ndual", number("residual", ".2f")),
             ("round\ntrip", lambda row: tables.small(row["roundtrip"])),
-            ("certified\nbelow", lambda row: tables.small(tables.certified(row["certificate"])))]
+            ("certi-\nfied", lambda row: tables.small(tables.certified(row["certificate"])))]
 
 
 def curves(report: Report, ylabel: str) -> tuple[Any, str]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from .. import nn, optim
 from ..engine.derivatives import value_and_grad, vjp
-from ..methods import Coupled
+from ..methods import EES
 from .training import Experiment, Run
 
 LEARNING_RATE, WIDTH = 0.02, 32
@@ -92,6 +92,6 @@ def experiment(points: int = 256, steps: int = 10, method: Any = None, seed: int
         title=f"two moons, {points} points; x' = f(t, x), MLP 3-{WIDTH}-2 (tanh), exact trace",
         words=(f"{steps} steps, float64; Adam, learning rate {LEARNING_RATE}, full batch",
                "loss: negative log-likelihood, nats a point; 'fresh': points that were not trained on"),
-        loss=loss, train=train, start=start, method=method or Coupled("midpoint", lam=0.99), iterations=300,
+        loss=loss, train=train, start=start, method=method or EES(6), iterations=800,
         findings=findings, draw=draw, panels=2,
         shows="Points of two moons, and the learnt density over the same square.")

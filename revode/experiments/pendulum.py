@@ -88,7 +88,7 @@ def experiment(steps: int | None = None, dtype: str = "float64", data: str | Non
         words=("MLP 4-10-4 (tanh), AdamW, learning rate 1e-2, weight decay 1e-5, MSE over the times of the data",
                f"{words}, divided by {SCALE:g}",
                f"adaptive steps (rtol {TOLERANCE:g}, atol {TOLERANCE:g}), {len(ts):,} saved times, {dtype}"),
-        loss=loss, train=train, start=start, method=method or Coupled("bosh3", lam=0.999), iterations=2000, adaptive=True,
+        loss=loss, train=train, start=start, method=method or Coupled("bosh3", lam=0.999), iterations=5000, adaptive=True,
         draw=plotting.components(ts, target, NAMES, lambda *at: loss(*at)[1].ys, "t, s",
                                  ylabel="angles, rad / 10; velocities, rad/s / 10"),
         shows="Both angles and both angular velocities against time, data and fit.",

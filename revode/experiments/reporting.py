@@ -85,8 +85,8 @@ def picture(report: Report) -> tuple[Any, str]:
     rows = [row for row in report.rows if "nfe" in row]
     modes = len({row["gradient"] for row in rows}) > 1
     figure, axes = plotting.canvas(e.panels + 1 + 2 * modes, width=6.0 if modes else 5.0)
-    drawn = report.runs if len({run.experiment.name for run in report.runs}) > 1 else report.runs[:1]
-    for n, run in enumerate(drawn):
+    drawn = {run.experiment.name: run for run in reversed(report.runs)}        # one of each experiment, of the first seed
+    for n, run in enumerate(reversed(drawn.values())):
         run.experiment.draw(axes[:e.panels], run.best, run.start, replace(run.solve, gradient=None, ranks=None), n, run.name)
     plotting.loss_curves(axes[e.panels], report.losses)
     first = report.rows[0]

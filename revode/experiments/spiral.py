@@ -96,6 +96,6 @@ def experiment(steps: int = STEPS, dtype: str = "float64", method: Any = None) -
                f"data: simulated, {steps} observations with normal noise (standard deviation {NOISE:g}; data seed 0)",
                grid_words(ts, dtype)),
         # lam = exp(-c h) follows contraction slower than c: 0.2 in the truth, but more in networks on the way there.
-        method=method or Coupled("midpoint", lam=round(float(np.exp(-2 * END / steps)), 6)),
+        method=method or Coupled("rk4", lam=round(float(np.exp(-3 * END / steps)), 6)),
         loss=loss, train=train, start=start, iterations=600, findings=findings, draw=draw,
         shows="Five spirals in the plane: observations, the fit through them, and its continuation beside the truth.")

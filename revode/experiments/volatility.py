@@ -121,7 +121,7 @@ def experiment(paths: int = 256, method: Any = None, seed: int = 0) -> Experimen
         title=f"dX = e^V dB, dV = {KAPPA:g} ({MEAN} - V) dt + {XI:g} dW; X seen at {SEEN} times",
         words=(f"networks 3-16-2 (LipSwish), {SEEN * INNER} steps; Adam, learning rate {LEARNING_RATE}",
                f"{paths} model paths on one fixed noise, {paths} of the data; 'fresh': others than in training"),
-        loss=loss, train=train, start=start, method=method or EES(6), iterations=150, shared=True,
+        loss=loss, train=train, start=start, method=method or EES(6), iterations=300, shared=True,
         findings=findings, draw=draw, panels=3,
         shows="Twenty paths of the data, of the model before training, and after it.",
         notes=("Persistence: correlation of neighbouring log squared increments. Kurtosis 3 and persistence 0 are Brownian motion.",))

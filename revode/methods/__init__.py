@@ -11,8 +11,9 @@ from .custom import shears
 from .effectively_symmetric import EES, EES25, EES27, NearReversible
 from .leapfrog import AsynchronousLeapfrog, LeapfrogMidpoint, SemiImplicitEuler, VelocityVerlet
 from .reversible_heun import ReversibleHeun
-from .runge_kutta import TABLEAUX, RungeKutta, Tableau
+from .runge_kutta import RungeKutta
 from .shears import Shear, Swap
+from .tableaux import TABLEAUX, Tableau
 
 __all__ = ["EES", "EES25", "EES27", "TABLEAUX", "AsynchronousLeapfrog", "Composition", "Coupled", "LeapfrogMidpoint",
           "NearReversible", "ReversibleHeun",

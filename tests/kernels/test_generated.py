@@ -322,9 +322,11 @@ def test_a_plan_reads_well():
     text = str(plans(32))
     assert text.splitlines() == [
         "forward on sm_90: block per tile, 4 tiles of 32 trajectories, 128 threads",
-        "    shared memory: 14592 bytes of 232448 (state 9728, params 4864)",
+        "    shared memory: 14336 bytes of 232448 (state 9472, params 4864)",
         "    because the widest matrix has 32 rows or columns", *text.splitlines()[3:]]
-    assert text.splitlines()[3].startswith("backward on sm_90: block per tile, 4 tiles of 32")
+    assert text.splitlines()[3].startswith("    a step of a tile: ")
+    assert text.splitlines()[4].startswith("    estimated, never measured: ")
+    assert text.splitlines()[5].startswith("backward on sm_90: block per tile, 4 tiles of 32")
 
 
 # ------------------------------------------------------------------ what cannot be fused

@@ -419,3 +419,37 @@ def test_the_power_of_a_spectrum_has_its_gradient_where_the_spectrum_is_zero() -
     found = rv.grad(lambda x: np.sum(w * np.abs(np.fft.fft(x)) ** 2))(x)
     assert np.allclose(found, 2 * A @ x, rtol=1e-14)
     assert np.array_equal(rv.grad(lambda x: np.sum(np.abs(np.fft.fft(x))[1:]))(x), np.zeros(4))       # |z|' = 0 at 0, as |x|'
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("shapes", [((1, 3), (3,)), ((1, 1, 3), (1, 3)), ((2, 3), (3,)), ((0, 3), (3,)), ((1, 0), (0,)), ((1,), ()),
+                                    ((1, 1), (1,)), ((4, 1), (1, 1)), ((3, 1), (1, 5))], ids=str)
+def test_what_broadcasting_stretched_is_summed_also_where_it_was_stretched_to_one(shapes, dtype):
+    """The cotangent of an input is the sum over all places that it went to, here one by one; and each is an array of its own, although
+    those of a sum over axes of length one are the same numbers."""
+    rng = np.random.default_rng(3)
+    a, b = (np.asarray(rng.standard_normal(shape)).astype(dtype) for shape in shapes)
+    g = rng.standard_normal(np.broadcast_shapes(*shapes)).astype(dtype)
+    _, pull = rv.vjp(lambda a, b: a * 2 + b, a, b)
+    found = pull(g)
+    for x, factor, got in ((a, 2.0, found[0]), (b, 1.0, found[1])):
+        truth, place = np.zeros(x.shape), np.broadcast_to(np.arange(x.size).reshape(x.shape), g.shape)
+        for at in np.ndindex(*g.shape):
+            truth.ravel()[place[at]] += factor * float(g[at])
+        assert got.shape == x.shape and got.dtype == dtype
+        np.testing.assert_allclose(got, truth, rtol=4 * np.finfo(dtype).eps, atol=8 * np.finfo(dtype).eps)    # at most four terms of 3
+    before = found[1].copy()
+    found[0][...] = 7.0
+    g[...] = 9.0
+    assert np.array_equal(found[1], before)
+
+
+def test_the_operators_of_tensors_on_tapes_within_tapes_are_those_of_one_tape():
+    """The gradient in y at y = x, and its derivative in x, in closed form: operands of one tape, of two, and plain ones."""
+    x = np.array([0.7, -1.3])
+
+    def outer(x):
+        inner = rv.grad(lambda y: np.sum(y * (x + y) / (2.0 - x) - x @ y + y ** 2 * x))
+        return np.sum(inner(x))         # (x + 2 y) / (2 - x) - 2 x + 2 y x (of two entries) at y = x:  3 x / (2 - x) - 2 x + 2 x^2
+
+    np.testing.assert_allclose(rv.grad(outer)(x), 6 / (2 - x) ** 2 - 2 + 4 * x, rtol=1e-14)        # some ten roundings of 1e-16

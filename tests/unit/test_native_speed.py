@@ -140,6 +140,19 @@ def test_a_loop_has_a_few_elementary_functions_and_a_function_a_bounded_number_o
         assert len(bodies) > 3 and max(body.count("// op:") for body in bodies) <= generate.PART + 1
 
 
+def test_what_one_later_loop_alone_reads_is_computed_there(monkeypatch):
+    """The derivative of tanh, 1 - a a, next to the product with it, and not in memory until then: less memory, the same bits."""
+    rng = np.random.default_rng(2)
+    y0, params = start(rv.Coupled("midpoint"), (5,), 3, np.float64, rng), network(3, 7, 2, np.float64, rng)
+    backward = sources(layers, y0, params, rv.Coupled("midpoint"))[1]
+    assert "// op: add, tanh\n" in backward.text and "tanh, multiply" not in backward.text
+    monkeypatch.setattr(generate, "late", lambda groups, outputs: groups)
+    early = sources(layers, y0, params, rv.Coupled("midpoint"))[1]
+    assert "tanh, multiply" in early.text and backward.size < early.size
+    monkeypatch.undo()
+    compare(layers, y0, params, rv.Coupled("midpoint"), T=2)
+
+
 @pytest.mark.long
 def test_a_step_in_several_functions_has_the_bits_of_one(monkeypatch):
     rng = np.random.default_rng(1)

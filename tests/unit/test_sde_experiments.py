@@ -50,6 +50,15 @@ def test_a_command_prints_its_table_and_writes_its_files(words: tuple, tmp_path:
         assert row.get("name", row["method"]) in said
 
 
+def test_several_seeds_are_drawn_once_for_each_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten rows, of which the picture has the five of the first seed: there are eight colours."""
+    drawn, once = [], ou.picture
+    monkeypatch.setattr(ou, "picture", lambda *given: drawn.append(given[-2:]) or once(*given))
+    path = tmp_path / "x.png"
+    assert main(["train", "ou", *SMALL["train", "ou"], "--backend", "eager", "--seeds", "3", "1", "--plot", str(path)]) == 0
+    assert drawn == [(n, f"{name}, seed 3") for n, name in enumerate(ou.METHODS)] and path.exists()
+
+
 def test_bad_options_are_refused(capsys: Any) -> None:
     for words in (["compare", "gbm", "--steps", "0"], ["train", "cde", "--dropped", "1"], ["train", "ou", "--seed", "-1"],
                   ["train", "flow", "--method", "nonsense"], ["train", "ou", "--method", "ees27"]):
