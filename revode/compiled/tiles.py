@@ -33,6 +33,7 @@ STEPS = 2048               # at most so many steps in one call for a tile; betwe
 WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
 ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
 MANY, ROOM = 128, 1 << 19  # of a tile beside wide matrices: trajectories at most, and bytes of its widest value
+FEW = 4                    # tiles at least, for as many threads, where that many trajectories are in one
 PIECE = 1 << 20            # bytes of states that change their layout at a time
 TABLES, HEAD = ([name for _, name in ARGUMENTS].index(name) for name in ("GB", "saved"))    # between: mostly those of the last call
 LOOKS = [name for _, name in ARGUMENTS].index("look") - len(ARGUMENTS)             # so are the places where it looks: from the end
@@ -103,7 +104,7 @@ class Tiles:
         """Trajectories in a tile: more of them beside wide matrices, which are read once for all of a tile."""
         T, wide = tile_of(rows, self.dtype), max((side for x in self.lowered.values() for loop in x.loops
                                                   if loop.kind in ("linear", "outer") for side in loop.shape[-2:]), default=0)
-        most = min(rows, MANY, ROOM // (max(1, wide) * self.dtype.itemsize)) if wide >= WIDEST else T
+        most = min(rows, MANY, ROOM // (max(1, wide) * self.dtype.itemsize), max(4 * T, rows // FEW)) if wide >= WIDEST else T
         while 2 * T <= most:
             T *= 2
         return T
@@ -114,10 +115,8 @@ class Tiles:
         self.source = Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
         self.chunk = int(min(STEPS, max(1, WORK / max(1.0, self.work()))))
         if make is None:
-            back = self.direction == "backward"
-            library = build(self.source.text + quiet.TEXT if back else self.source.text, self.strict)
             self.as_given = address
-            self.function, self.measure = library.run, quiet.Measure(library, self.dtype) if back else None
+            self.function, self.measure = build(self.source.text, self.strict).run, quiet.Measure(self.dtype)
             self.function.restype = None
             self.function.argtypes = [c_longlong, *(c_void_p if "*" in kind else c_longlong for kind, _ in self.arguments)]
         else:
