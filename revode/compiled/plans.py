@@ -28,7 +28,7 @@ from ..adaptive import OnTape, as_step, weight
 from ..beside import parted
 from ..engine import tree
 from ..engine.tensor import Tape, is_float, value_of
-from ..methods.increment import Increment, System
+from ..methods.increment import Evaluator, System
 from ..stepping import Problem, Stats, one_step
 from ..watch import size
 from .fields import Seen, seen_in
@@ -389,9 +389,9 @@ def program_is_right(steps: Any, direction: str, problem: Problem, parts: dict, 
 def one_eagerly(problem: Problem, direction: str, n: int, parts: dict, cotangents: dict, params: Any, floats: list[int]) -> dict:
     """What step n of the grid makes on the tape, by kind and name."""
     if direction == "forward":
-        return {"part": one_step(problem.method, problem.step(n), parts, Increment(problem.system, params))}
+        return {"part": one_step(problem.method, problem.step(n), parts, Evaluator(problem.system, params))}
     if direction == "search":
-        trial = OnTape(problem, parts, Increment(problem.system, params))
+        trial = OnTape(problem, parts, Evaluator(problem.system, params))
         norms = trial.attempt(problem.ts[n], problem.ts[n + 1], problem.h(n), problem.h(n))
         return {"part": trial.after, "norm": dict(enumerate(map(parts[problem.method.outputs[0]].dtype.type, norms)))}
     from ..engines import Eager

@@ -15,7 +15,7 @@ from ..watch import MANY, ROOM, begins, flat
 from .fields import DERIVATIVE, LOOK_UP
 from .lines import Code
 from .program import Program, Role, V, evaluate
-from .steps import Steps
+from .steps import StepPrograms
 
 CHUNK = 128           # steps for which values of the grid are computed at a time
 KEPT = 1024           # steps for which they are kept for the next solve
@@ -95,7 +95,7 @@ class Replay:
 
     of_steps: Sequence[str] = ("step",)        # the inputs of which values for many steps are made at a time
 
-    def __init__(self, steps: Steps, parts: dict, merge: bool) -> None:
+    def __init__(self, steps: StepPrograms, parts: dict, merge: bool) -> None:
         self.steps, self.merge = steps, merge
         self.store: dict[Role, np.ndarray] = {}
         rows = int(np.prod(next(iter(parts.values())).shape[:-1]))

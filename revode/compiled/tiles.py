@@ -27,12 +27,13 @@ from .native import build, run_tiles
 from .program import V, evaluate, kinds
 from .replay import Grid, given, in_order
 from .rules import prepared
-from .steps import Steps
+from .steps import StepPrograms
 
 STEPS = 2048               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
 WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
 ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
 MANY, ROOM = 128, 1 << 19  # of a tile beside wide matrices: trajectories at most, and bytes of its widest value
+FEW = 4                    # tiles at least, for as many threads, where that many trajectories are in one
 PIECE = 1 << 20            # bytes of states that change their layout at a time
 TABLES, HEAD = ([name for _, name in ARGUMENTS].index(name) for name in ("GB", "saved"))    # between: mostly those of the last call
 LOOKS = [name for _, name in ARGUMENTS].index("look") - len(ARGUMENTS)             # so are the places where it looks: from the end
@@ -69,8 +70,8 @@ class Tiles:
     shows = 1 << 20            # bytes of states in one call: each call begins with tiles that have left the cache
     pays = 40000               # so many steps take some fifty times as long as one on the tape
 
-    def __init__(self, steps: Steps, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool = False,
-                 threads: int | None = None, T: int | None = None, make: Callable | None = None) -> None:
+    def __init__(self, steps: StepPrograms, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool,
+                 strict: bool = False, threads: int | None = None, T: int | None = None, make: Callable | None = None) -> None:
         self.steps, self.direction, self.strict, self.threads = steps, direction, strict, threads
         self.name = "native" if make is None else "replay"
         first = next(iter(parts.values()))
@@ -103,7 +104,7 @@ class Tiles:
         """Trajectories in a tile: more of them beside wide matrices, which are read once for all of a tile."""
         T, wide = tile_of(rows, self.dtype), max((side for x in self.lowered.values() for loop in x.loops
                                                   if loop.kind in ("linear", "outer") for side in loop.shape[-2:]), default=0)
-        most = min(rows, MANY, ROOM // (max(1, wide) * self.dtype.itemsize)) if wide >= WIDEST else T
+        most = min(rows, MANY, ROOM // (max(1, wide) * self.dtype.itemsize), max(4 * T, rows // FEW)) if wide >= WIDEST else T
         while 2 * T <= most:
             T *= 2
         return T
@@ -114,10 +115,8 @@ class Tiles:
         self.source = Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
         self.chunk = int(min(STEPS, max(1, WORK / max(1.0, self.work()))))
         if make is None:
-            back = self.direction == "backward"
-            library = build(self.source.text + quiet.TEXT if back else self.source.text, self.strict)
             self.as_given = address
-            self.function, self.measure = library.run, quiet.Measure(library, self.dtype) if back else None
+            self.function, self.measure = build(self.source.text, self.strict).run, quiet.Measure(self.dtype)
             self.function.restype = None
             self.function.argtypes = [c_longlong, *(c_void_p if "*" in kind else c_longlong for kind, _ in self.arguments)]
         else:
