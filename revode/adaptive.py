@@ -22,7 +22,7 @@ import numpy as np
 from .engine import tree
 from .engine.tensor import beside, number, value_of
 from .methods.companion import neutral
-from .methods.increment import Increment
+from .methods.increment import Evaluator
 from .methods.shears import Parts, Step
 from .stepping import Problem
 from .watch import size
@@ -182,7 +182,7 @@ class Adaptive:
             return problem.done(n)
         return self.save_at is None or float(problem.ts[n]) in self.save_at
 
-    def advance(self, problem: Problem, parts: Parts, F: Increment) -> Parts:
+    def advance(self, problem: Problem, parts: Parts, F: Evaluator) -> Parts:
         """The next accepted step, on the tape; its end is appended to the grid."""
         self.begin(problem, parts, F.params)
         trial = OnTape(problem, parts, F)
@@ -309,7 +309,7 @@ class Trial(Protocol):
 class OnTape:
     """Attempts on the tape, operation by operation, of arrays or tensors."""
 
-    def __init__(self, problem: Problem, parts: Parts, F: Increment) -> None:
+    def __init__(self, problem: Problem, parts: Parts, F: Evaluator) -> None:
         self.problem, self.parts, self.F, self.after = problem, parts, F, parts
         self.dtype = value_of(problem.output(parts)[0]).dtype
         self.memo = {name: dict(values) for name, values in F.memo.items()}
@@ -340,7 +340,7 @@ class OnTape:
         return self.after
 
 
-def estimated(method: Any, step: Step, parts: Parts, F: Increment) -> tuple[Parts, list]:
+def estimated(method: Any, step: Step, parts: Parts, F: Evaluator) -> tuple[Parts, list]:
     """The parts after a step, the estimate of its error, and what it put between the two copies of the solution, if there are two.
 
     (Not the gap between them itself, which no smaller step would make less; and of reversible Heun nothing: what a step puts into

@@ -32,7 +32,7 @@ from .checks import prepare
 from .engine import tree
 from .engine.tensor import beside, number, to_host, value_of
 from .methods import Coupled, NearReversible, RungeKutta
-from .methods.increment import Increment
+from .methods.increment import Evaluator
 from .methods.runge_kutta import increment_of
 from .methods.shears import Parts, inverse
 from .methods.tableaux import Tableau
@@ -185,7 +185,7 @@ def advise(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any
         recommended=recommended, resync=resync, recommended_roundtrip=better.error)
 
 
-def often_enough(path: Path, limit: float) -> tuple[int | None, Swept]:
+def often_enough(path: Rehearsal, limit: float) -> tuple[int | None, Swept]:
     """After how many steps a sweep along this path should start anew (None: never), and how it does then."""
     better = path.sweep(restart=limit)
     resync = better.stretch
@@ -197,7 +197,7 @@ def often_enough(path: Path, limit: float) -> tuple[int | None, Swept]:
     return resync, better
 
 
-def followed(trial: Trial, method: Any, suits: bool) -> tuple[Any, Path | None]:
+def followed(trial: Trial, method: Any, suits: bool) -> tuple[Any, Rehearsal | None]:
     """A method whose rehearsal stays on the solution: coupled, or else the default, which has no second copy.
 
     The copies' difference falls like (lam / R)^n beside R^n, so where the solution itself decays, lam has to be below R^2.
@@ -291,8 +291,8 @@ class Trial:
             self.contracting[n] = against.carry(lambda y: y + psi(F, t1, t0, y, -dx), after["y"])
             self.scale = max(self.scale, size(before["y"]), size(after["y"]))
 
-    def increment(self) -> Increment:
-        return Increment(self.problem.system, self.params)
+    def increment(self) -> Evaluator:
+        return Evaluator(self.problem.system, self.params)
 
     def walk(self, method: Any) -> Iterator[tuple[int, Parts, Parts]]:
         """(n, parts before, parts after) for every step."""
@@ -307,10 +307,10 @@ class Trial:
             yield n, parts, after
             parts = after
 
-    def rehearse(self, method: Any) -> Path | None:
+    def rehearse(self, method: Any) -> Rehearsal | None:
         """The solve by this method, ready to be swept backwards; None where its copies part so far that it overflows."""
         try:
-            path = Path(self, method)
+            path = Rehearsal(self, method)
         except FloatingPointError:
             if not self.rated:
                 raise
@@ -327,7 +327,7 @@ class Swept(NamedTuple):
     local: float             # largest error that a single step adds
 
 
-class Path:
+class Rehearsal:
     """A solve of which every stride-th state is kept; each stretch between is computed again on the way back."""
 
     def __init__(self, trial: Trial, method: Any) -> None:
@@ -418,7 +418,7 @@ def mean_square(sizes: Iterable[float]) -> float:
     return math.sqrt(sum(size * size for size in sizes) / SAMPLES)
 
 
-def undo(method: Any, step: Any, parts: Parts, F: Increment) -> Parts:
+def undo(method: Any, step: Any, parts: Parts, F: Evaluator) -> Parts:
     """The parts before the step, from those after it, as the reverse sweep finds them."""
     if method.exactly_reversible:
         return inverse(method.word(step), parts, F)

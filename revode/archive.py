@@ -104,7 +104,7 @@ def packed(x: Any, where: str, arrays: list[np.ndarray]) -> Any:
         return ["fraction", str(x)]
     if kind.__module__.startswith("revode.") and kind.__name__ == "UserMethod":
         return None
-    if kind.__module__ == "revode.problem" and kind.__name__ == "Layout":
+    if kind.__module__ == "revode.problem" and kind.__name__ == "Packing":
         return ["layout", [inside(trees.unflatten(x.structure, [np.array(shape, int) for shape in x.shapes]), ".y"), x.split]]
     names = fields(kind)
     if names is None:
@@ -141,7 +141,7 @@ def opened(data: Any, archive: Any) -> Any:
         children = [opened(x, archive) for x in content]
         if kind == "layout":
             y = trees.map(lambda shape: np.broadcast_to(0.0, tuple(shape)), children[0])
-            return importlib.import_module("revode.problem").Layout((y, y) if children[1] else y, children[1])
+            return importlib.import_module("revode.problem").Packing((y, y) if children[1] else y, children[1])
         return tuple(children) if kind == "tuple" else children
     items = {key: opened(x, archive) for key, x in content.items()}
     return items if kind == "dict" else record(kind, items)

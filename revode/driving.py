@@ -130,7 +130,7 @@ class SmoothlyControlledSystem(ControlledSystem):
         return coefficients[0]
 
 
-class Path(Driver):
+class ControlPath(Driver):
     """The increments of a piecewise linear control."""
 
     def __init__(self, control: Any, place: Callable) -> None:

@@ -34,7 +34,7 @@ import numpy as np
 
 from .engine import tree
 from .engine.tensor import value_of
-from .methods.increment import Increment, Recorder
+from .methods.increment import Evaluator, Recorder
 from .methods.shears import Parts, Shear, Step, Word, added
 from .watch import ReconstructionError
 
@@ -99,7 +99,7 @@ def rounded_state(x: Any, unit: float) -> Any:
     return (x + C) - C
 
 
-def note(F: Increment, name: str, x: Any) -> None:
+def note(F: Evaluator, name: str, x: Any) -> None:
     """Remember how large the numbers x are, entry by entry, where somebody will ask: states by the name of their part, increments by
     +name. NaN, of which others speak, is no number here."""
     if F.most is not None:
@@ -120,7 +120,7 @@ class Contract(NamedTuple):
     def scale(self) -> float:
         return self.sign * self.p / self.q
 
-    def forward(self, parts: Parts, F: Increment) -> None:
+    def forward(self, parts: Parts, F: Evaluator) -> None:
         F.memo.pop(self.target, None)
         if self.about is not None:
             note(F, self.target, parts[self.target] - parts[self.about])
@@ -128,7 +128,7 @@ class Contract(NamedTuple):
         if self.sign < 0 or self.p > self.q:                     # else it lies between the two
             note(F, self.target, parts[self.target])
 
-    def inverse(self, parts: Parts, F: Increment) -> None:
+    def inverse(self, parts: Parts, F: Evaluator) -> None:
         F.memo.pop(self.target, None)
         self.turn(parts, self.p, self.q, self.sign / self.unit, self.unit)
 
@@ -157,10 +157,10 @@ class Largest(NamedTuple):
     def scale(self) -> float:
         return 1.0
 
-    def forward(self, parts: Parts, F: Increment) -> None:
+    def forward(self, parts: Parts, F: Evaluator) -> None:
         note(F, self.target, parts[self.target])
 
-    def inverse(self, parts: Parts, F: Increment) -> None:
+    def inverse(self, parts: Parts, F: Evaluator) -> None:
         pass
 
     def pullback(self, parts: Parts, cotangent: Parts, R: Recorder) -> None:
@@ -184,12 +184,12 @@ class Undone(NamedTuple):
 
     def back(self, parts: Parts, system: Any, params: Any) -> Any:
         """R(Phi_{-h}(y)), off any tape."""
-        F = Increment(system, params)
+        F = Evaluator(system, params)
         y, = F.read(("y",), parts)
         t0, t1, dx, _ = self.step
         return rounded_state(self.method.flow(F, t1, t0, y, -dx), self.unit)
 
-    def forward(self, parts: Parts, F: Increment, *errors: list) -> Any:
+    def forward(self, parts: Parts, F: Evaluator, *errors: list) -> Any:
         """A step; to `errors` goes an estimate of its error. Returns by how many units the way back misses y."""
         y, = F.read(("y",), parts)
         t0, t1, dx, _ = self.step
@@ -201,7 +201,7 @@ class Undone(NamedTuple):
         parts[self.buffer] = parts[self.buffer] * self.q + (r + self.q // 2)
         return r
 
-    def inverse(self, parts: Parts, F: Increment) -> None:
+    def inverse(self, parts: Parts, F: Evaluator) -> None:
         self.undo(parts, F.system, F.params)
 
     def undo(self, parts: Parts, system: Any, params: Any) -> None:
@@ -250,7 +250,7 @@ class Exact:
     def parts(self) -> tuple[str, ...]:
         return (*self.inner.parts, *self.buffers)
 
-    def start(self, F: Increment, step: Step, y: Any) -> Parts:
+    def start(self, F: Evaluator, step: Step, y: Any) -> Parts:
         parts = self.inner.start(F, step, tree.map(self.round, y))
         return self.with_buffers({name: self.round(x) for name, x in parts.items()})
 
@@ -274,7 +274,7 @@ class Exact:
         """The method's own attempt at an adaptive step, over this word."""
         return MethodType(type(self.inner).attempt, self) if self.inner.exactly_reversible else self.recorded
 
-    def recorded(self, step: Step, parts: Parts, F: Increment) -> tuple[Parts, Any]:
+    def recorded(self, step: Step, parts: Parts, F: Evaluator) -> tuple[Parts, Any]:
         """An attempt of a method that is undone only nearly; one whose way back misses by more than is kept will not do."""
         after, errors = dict(parts), list[Any]()
         missed = Undone(self.inner, step, self.unit, 2 ** self.digits).forward(after, F, errors)
@@ -283,7 +283,7 @@ class Exact:
     def round(self, x: Any) -> Any:
         return rounded_state(x, self.unit)
 
-    def added(self, F: Increment, target: str, x: Any) -> Any:
+    def added(self, F: Evaluator, target: str, x: Any) -> Any:
         """What is added to a part, on the lattice."""
         note(F, "+" + target, x)
         return rounded(x, self.unit)

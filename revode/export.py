@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -18,22 +19,25 @@ import numpy as np
 
 from . import __version__
 from .checks import prepare
-from .compiled.c99 import WIDTH, Book, Listing, joined, plain_c, preparing, wrapped
-from .compiled.generate import number
-from .compiled.program import Program
+from .compiled.c99 import WIDTH, Book, Listing, entry, joined, plain_c, preparing, wrapped
+from .compiled.loops import LANES
+from .compiled.program import Program, V
 from .compiled.replay import given
 from .compiled.rules import simplify
-from .compiled.steps import DIRECTIONS
+from .compiled.steps import DIRECTIONS, StepPrograms, Symbols, behind
 from .compiled.tiles import Tiles
 from .engine import tree
+from .engine.derivatives import vjp_of_own as vjp
 from .engine.tensor import Tensor, is_float
-from .methods.increment import Increment
+from .methods.increment import Evaluator
 from .problem import Asked
 from .stepping import Problem
 
 
 def export_c(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any = None, path: str | os.PathLike,
-             gradient: bool = True, constants: bool = False, save: Any = None, name: str | None = None) -> tuple[Path, Path]:
+             gradient: bool = True, constants: bool = False, save: Any = None, name: str | None = None,
+             diffusion: Callable | None = None, noise: Any = None, interpretation: str = "stratonovich",
+             control: Any = None) -> tuple[Path, Path]:
     """Write the solve of y' = field(t, y, params) as C99 without dependencies: PATH, and beside it a header.
 
     Parameters
@@ -44,17 +48,20 @@ def export_c(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: A
     gradient : also write NAME_gradient, the reverse sweep in constant memory.
     constants : write the float leaves of params into the file, as its trained parameters.
     name : what the functions' names begin with; by default that of the file.
+    diffusion, noise, interpretation, control : as for solve. The increments of each step, dW or dX (N, ...), are an argument of the
+        functions: those of this noise, of a new series, or of your own making. (Smooth controls are written into the file.)
 
     The file has NAME_solve(y0, params, ys, work) and NAME_gradient(y0, params, a_ys, ys, a_y0, a_params, work), which the header
     explains. Compiled without contraction (cc -std=c99 -O2 -ffp-contract=off) they give the bits of solve with
-    backend="native", arithmetic="strict" and gradient=Reversible(), parameters that only appear as functions of themselves
-    (exp(k)) aside, which NumPy evaluates there: as constants these too.
+    backend="native", arithmetic="strict" and gradient=Reversible(), but for what NumPy evaluates there: parameters that only appear
+    as functions of themselves (exp(k); as constants these too), and the field with which AsynchronousLeapfrog and LeapfrogMidpoint
+    start. Those differ by rounding.
 
     Returns the paths of the two files.
 
-    Raises TypeError or ValueError for what solve would refuse; ValueError for a method whose start evaluates the field
-    (AsynchronousLeapfrog), a path without .c, a name that C does not take; TypeError for a method that cannot be run backwards,
-    unless gradient=False; NotTraceable for a field that has no program. No compiler is needed.
+    Raises TypeError or ValueError for what solve would refuse; ValueError for a path without .c, a name that C does not take;
+    TypeError for a method that cannot be run backwards, unless gradient=False; NotTraceable for a field that has no program. No
+    compiler is needed.
 
     Cost: a trace; no step is taken. The file has some 100 lines and those of the programs.
 
@@ -70,8 +77,10 @@ def export_c(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: A
     name = checked_name(path, name)
     if any(type(x) is Tensor for x in tree.flatten((y0, params))[0]):
         raise TypeError("export_c: y0 or params are tensors inside a gradient; export outside of it")
-    problem, initial, params, _ = prepare(Asked(field, y0, ts, params, method, save, backend="native", arithmetic="strict"))
-    file = File(name, problem, contiguous(initial), params, gradient, constants)
+    problem, initial, params, _ = prepare(Asked(
+        field, y0, ts, params, method, save, backend="native", arithmetic="strict", diffusion=diffusion, noise=noise,
+        interpretation=interpretation, control=control))
+    file = File(name, path.stem, problem, contiguous(initial), params, gradient, constants)
     path.with_suffix(".h").write_text(file.header(), encoding="utf-8")
     path.write_text(file.source(), encoding="utf-8")
     return path, path.with_suffix(".h")
@@ -95,37 +104,67 @@ def laid_out(params: Any) -> tuple[list, list[int | None], int]:
     return named, places, next(ends)
 
 
+EQUATION = {None: "y' = f(t, y)", "dW": "dy = f(t, y) dt + g(t, y) dW", "dX": "dy = f(t, y) dX"}
 CPLUSPLUS = '#ifdef __cplusplus\nextern "C" {\n#endif'
 GRADIENT = "; and the gradient of a loss of these, in constant memory: the reverse sweep rebuilds the states."
-RULES = ("C99 and <math.h>; arrays are dense, the last axis fastest. Nothing is allocated, and nothing is kept between calls: threads "
-         "may call at once, each with a work of its own. Compiled so that every operation rounds by itself (-std=c99 or "
-         "-ffp-contract=off, and no -ffast-math), the results have the same bits on every machine. Nothing is checked: a state that "
-         "overflows goes on as inf or nan.")
+RULES = ("C99 and <math.h>; arrays are dense, the last axis fastest, and none that is written overlaps another. Nothing is "
+         "allocated, and nothing is kept between calls: threads may call at once, each with a work of its own. Compiled so that "
+         "every operation rounds by itself (-std=c99 or -ffp-contract=off, and no -ffast-math), the results have the same "
+         "bits on every machine. Nothing is checked: a state that overflows goes on as inf or nan.")
 
 
 def contiguous(initial: Any) -> Any:
     return tree.map(np.ascontiguousarray, initial)
 
 
-def runner(direction: str, problem: Problem, parts: dict, params: Any) -> Tiles:
-    """The loops of one direction, as the native host would have them; without what only the monitor looks at."""
+def runner(direction: str, problem: Problem, parts: dict, params: Any, begins: dict) -> Tiles:
+    """The loops of one direction, as the native host would have them; without what only the monitor looks at.
+
+    begins : for each part the number of the output that it begins as; None where it has to be computed.
+    """
     steps = DIRECTIONS[direction](problem, parts, params, True)
+    if any(x is None for x in begins.values()):
+        evaluated_start(direction, steps, Symbols(problem, parts, params))
     for name in ("begin", "step", "land", "end"):
         program = getattr(steps, name)
         if program is not None:
             wanted = {role: v for role, v in program.outputs.items() if role[0] not in ("missed", "landed")}
             setattr(steps, name, simplify(Program(program.values, wanted), True))
-    return Tiles(steps, parts, problem.method.outputs, direction, False, strict=True, make=lambda source: None)
+    found = Tiles(steps, parts, problem.method.outputs, direction, False, strict=True, make=lambda source: None)
+    if found.members > 1 or found.source.own_size or any(found.source.widths(part)[1] for part in found.lowered):
+        raise ValueError("export_c: parameters, or arrays of the field, with a row for every trajectory are not exported; "
+                         "export the solve of one trajectory")
+    return found
 
 
-def started(part: str, x: Any, initial: Any, method: Any) -> int:
-    """The number of the output that a part begins as."""
-    outputs = initial if isinstance(initial, tuple) else (initial,)
-    for j, y in enumerate(outputs):
-        if x is y:
-            return j
-    raise ValueError(f"export_c: the part {part} of {method!r} begins as a value of the field; export a method that begins at y0 "
-                     "alone, such as Coupled(base), ReversibleHeun() or EES25()")
+def evaluated_start(direction: str, steps: StepPrograms, S: Symbols) -> None:
+    """Where a method starts with more than copies of y0: parts of its own begin in the program `begin`; going back `end` pulls the
+    cotangents of all parts to y0, and to the parameters."""
+    method, outputs = S.method, S.method.outputs
+
+    def start(T: dict, params: Any, *ys: Any) -> dict:
+        return method.start(Evaluator(S.system, params), S.step(T), ys if len(ys) > 1 else ys[0])
+
+    def begin(T: dict) -> dict:
+        parts = start(T, S.params(T), *(T["part", y] for y in outputs))
+        return {("part", name): x for name, x in parts.items() if name not in outputs}
+
+    def end(T: dict) -> dict:
+        _, pull = vjp(partial(start, T), S.params(T), *(T["part", y] for y in outputs))
+        a_params, *a_ys = pull({name: T["cotangent", name] for name in method.parts})
+        sums = tree.flatten(a_params)[0]
+        return {**{("cotangent", name): a for name, a in zip(outputs, a_ys, strict=True)},
+                **{("aparam", i): T["aparam", i] + sums[i] if type(sums[i]) is Tensor else T["aparam", i] for i in S.floats}}
+
+    if direction == "backward":
+        last, steps.end = steps.end, S.trace(end, S.of_back())
+        if last is not None:                                 # what is pending comes in first
+            steps.end = behind(last, {role: v for role, v in last.outputs.items() if isinstance(v, V)}, steps.end)
+    elif steps.begin.outputs:
+        raise ValueError(f"export_c: {method!r} both starts with a value of the field and carries one from step to step; export "
+                         "another method, such as Coupled(base), ReversibleHeun() or EES25()")
+    else:
+        steps.begin = S.trace(begin, S.examples)
 
 
 def put_rows(line: str) -> str:
@@ -150,27 +189,27 @@ def broken(line: str) -> list[str]:
 class File:
     """The two texts of one export."""
 
-    def __init__(self, name: str, problem: Problem, initial: Any, params: Any, gradient: bool, fixed: bool) -> None:
-        self.name, self.problem, self.gradient, method = name, problem, gradient, problem.method
+    def __init__(self, name: str, stem: str, problem: Problem, initial: Any, params: Any, gradient: bool, fixed: bool) -> None:
+        self.name, self.stem, self.problem, self.gradient, method = name, stem, problem, gradient, problem.method
         if problem.N < 1:
             raise ValueError("export_c: ts has no step; pass two times or more")
         if gradient and not method.reversible:
             raise TypeError(f"export_c: {method!r} cannot be run backwards; pass gradient=False, or a method such as Coupled(base)")
-        parts = problem.start(Increment(problem.system, params), initial)
-        self.begins = {part: started(part, x, initial, method) for part, x in parts.items()}
+        parts = problem.start(Evaluator(problem.system, params), initial)
+        given_as = {id(y): j for j, y in enumerate(initial if isinstance(initial, tuple) else (initial,))}
+        begins = {part: given_as.get(id(x)) for part, x in parts.items()}
+        self.begins, self.starts = {part: j for part, j in begins.items() if j is not None}, None in begins.values()
         first = next(iter(parts.values()))
         self.real, self.rows = "double" if first.dtype == np.float64 else "float", int(np.prod(first.shape[:-1]))
         self.shape, self.D = first.shape, first.size // max(1, self.rows)
         self.leaves, places, self.size = laid_out(params)
         self.places = {i: at for i, at in enumerate(places) if at is not None}
-        runners = {way: runner(way, problem, parts, params) for way in ("forward", "backward")[:1 + gradient]}
-        if any(x.members > 1 or x.source.own_size or any(x.source.widths(part)[1] for part in x.lowered) for x in runners.values()):
-            raise ValueError("export_c: parameters, or arrays of the field, with a row for every trajectory are not exported; "
-                             "export the solve of one trajectory")
+        runners = {way: runner(way, problem, parts, params, begins) for way in ("forward", "backward")[:1 + gradient]}
         self.T, self.tiles = runners["forward"].T, runners["forward"].tiles
         self.book = Book(places, given(problem, params), first.dtype, fixed, self.T)
         self.ways = {way: Listing(x, way, self.book, problem) for way, x in runners.items()}
         self.prepares = preparing(self.book)
+        self.drive = next((role[1] for role in self.ways["forward"].places if role[0] == "drive"), None)
         self.asks = self.size > 0 and not fixed
 
     # the loops along the grid
@@ -213,12 +252,24 @@ class File:
         take = [f"{self.each()} {guard}{self.users(self.argument(j, 's'), 'at')} = {self.of('forward', 'part', part)};"
                 for j, part in enumerate(outputs)]
         begin = ["/* from y0 to the end */"] if self.all_saved else ["/* from y0 to the end */", "int at = 0;"]
-        return [*begin, *lines, *self.saved("0", take, "++"), *self.call("forward", "begin", "0"),
+        starts = self.call("forward", "begin", "0")
+        return [*begin, *lines, *self.saved("0", take, "++"), *(self.driven("forward", "0") if starts else []), *starts,
                 f"for (int n = 0; n < {self.problem.N}; n++) {{",
+                *(f"  {x}" for x in self.driven("forward", "n")),
                 *(f"  {x}" for x in [*self.call("forward", "step"), *self.saved("n + 1", take, "++")]), "}"]
 
     def last(self) -> str:
         return "(r < R ? r : R - 1)"
+
+    def driven(self, way: str, n: str) -> list[str]:
+        """The increments of step n, where the functions find them."""
+        if self.drive is None or ("drive", self.drive) not in self.ways[way].places:
+            return []
+        (offset, F, kind), memory, lanes = self.ways[way].places["drive", self.drive], "S" if way == "forward" else "B", self.T > 1
+        if kind != LANES or not lanes:
+            return [put_rows(f"for (int k = 0; k < {F}; k++) {memory}[{joined(offset, 'k')}] = {self.drive}[AT({n}, {F})k];")]
+        return [put_rows(f"for (int k = 0; k < {F}; k++) for (int r = 0; r < T; r++) {memory}[{joined(offset, 'k * T + r')}] = "
+                         f"{self.drive}[AT({n}, {self.rows * F})(row + {self.last()}) * {F} + k];")]
 
     def argument(self, j: int, end: str = "0", before: str = "") -> str:
         """The name of an argument: of output j the start y0, the saved states ys."""
@@ -238,13 +289,18 @@ class File:
         begin = [] if self.all_saved else ["at--;"]
         step, land = self.call("backward", "step"), self.call("backward", "land")
         steps = [f"if (n) {step[0]}", f"else {land[0]}"] if land else step
-        lines = [*begin, *lines, *self.saved(str(N), take, "--"), *self.call("backward", "begin", str(N - 1)),
-                 f"for (int n = {N - 1}; n >= 0; n--) {{", *(f"  {x}" for x in [*steps, *self.saved("n", take, "--")]), "}",
-                 *self.call("backward", "end", "0")]
+        y0 = [f"{self.each()} {self.of('backward', 'part', part)} = {self.users(self.argument(j), lane=self.last())};"
+              for part, j in self.begins.items() if self.starts]
+        starts = self.call("backward", "begin", str(N - 1))
+        lines = [*begin, *lines, *self.saved(str(N), take, "--"), *(self.driven("backward", str(N - 1)) if starts else []), *starts,
+                 f"for (int n = {N - 1}; n >= 0; n--) {{",
+                 *(f"  {x}" for x in [*self.driven("backward", "n"), *steps, *self.saved("n", take, "--")]), "}",
+                 *y0, *self.call("backward", "end", "0")]
         guard = "if (r < R) " if self.T > 1 else ""
         lines.append("/* what has arrived */")
         for j in range(len(method.outputs)):
-            flows = " + ".join(self.of("backward", "cotangent", part) for part, i in self.begins.items() if i == j)
+            parts = [method.outputs[j]] if self.starts else [part for part, i in self.begins.items() if i == j]
+            flows = " + ".join(self.of("backward", "cotangent", part) for part in parts)
             lines.append(f"{self.each()} {guard}{self.users(self.argument(j, '0', 'a_'))} = {flows};")
         return [*lines, *self.sums()]
 
@@ -295,7 +351,7 @@ class File:
         if self.prepares is not None:
             lines.append(self.prepares.call("step", "derived"))
         ways += self.over_tiles() if kind == "gradient" else []
-        return [self.prototype(kind), "{", *(line for x in [*lines, *ways] for line in broken(f"  {x}")), "}"]
+        return [self.prototype(kind, "restrict "), "{", *(line for x in [*lines, *ways] for line in broken(f"  {x}")), "}"]
 
     # texts
 
@@ -307,6 +363,9 @@ class File:
         ys = [self.argument(j, "s") for j in outputs]
         if self.asks:
             found["const real *params"] = f"({self.size},): the parameters, in the order above"
+        if self.drive:
+            given = self.problem.driver.given(0, *self.problem.ts[:2], self.problem.hs[0], self.problem)[self.drive]
+            found[f"const real *{self.drive}"] = f"{(self.problem.N, *given.shape)}: the increments, over each step"
         if kind == "gradient":
             found |= {f"const real *a_{y}": f"{many}: dL/d{y}, of your loss L" for y in ys}
         found |= {f"real *{y}": f"{many}: the saved states, written" for y in ys}
@@ -316,20 +375,22 @@ class File:
                 found["real *a_params"] = f"({self.size},): dL/dparams, written"
         return found | {"real *work": f"room for {self.name.upper()}_WORK numbers, in any state; it holds nothing between calls"}
 
-    def prototype(self, kind: str) -> str:
-        text = f"void {self.name}_{kind}(" + ", ".join(self.plain(x).replace(" ", "~") for x in self.arguments(kind)) + ")"
+    def prototype(self, kind: str, restrict: str = "") -> str:
+        given = [self.plain(x).replace("*", f"*{restrict}").replace(" ", "~") for x in self.arguments(kind)]
+        text = f"void {self.name}_{kind}(" + ", ".join(given) + ")"
         return "\n    ".join(wrap(text, WIDTH - 4, break_long_words=False)).replace("~", " ")
 
     def header(self) -> str:
         problem, guard, kinds = self.problem, f"{self.name.upper()}_H", ("solve", "gradient")[:1 + self.gradient]
         ts, upper = problem.ts, self.name.upper()
-        about = [f"{self.name}: the solution of y' = f(t, y) by {problem.method!r}, in {problem.N} steps from t = {float(ts[0]):.6g} "
-                 f"to {float(ts[-1]):.6g}, of which {len(problem.save)} grid points are saved" + (GRADIENT if self.gradient else "."),
+        about = [f"{self.name}: the solution of {EQUATION[self.drive]} by {problem.method!r}, in {problem.N} steps "
+                 f"from t = {float(ts[0]):.6g} to {float(ts[-1]):.6g}, of which {len(problem.save)} grid points are saved"
+                 + (GRADIENT if self.gradient else "."),
                  f"Written by revode {__version__} from the field {field_name(problem.system.field)!r}. {RULES}"]
         if self.size:
             about.append(f"params: {self.size} numbers" + (", constants of this file:" if not self.asks else ":"))
         rows = [f"  {self.places_of(k):12} {where} {np.shape(x)}" for k, (where, x) in enumerate(self.leaves)]
-        lines = [f"/* {self.name}.h", "", *(x for text in about for x in [*wrap(text, WIDTH - 4), ""]), *rows, "*/"]
+        lines = [f"/* {self.stem}.h", "", *(x for text in about for x in [*wrap(text, WIDTH - 4), ""]), *rows, "*/"]
         texts = ["\n".join(x if n == 0 or x == "*/" else f"   {x}".rstrip() for n, x in enumerate(lines)),
                  f"#ifndef {guard}\n#define {guard}", CPLUSPLUS,
                  f"enum {{ {upper}_WORK = {sum(self.room().values())} }};"]
@@ -348,7 +409,7 @@ class File:
         """time_at(n): as np.linspace makes it, where these are the bits of the grid; else a table."""
         ts, N = np.asarray(self.problem.ts, np.float64), self.problem.N
         t0, t1 = float(ts[0]), float(ts[-1])
-        if not any("time_at(" in x for way in self.ways.values() for x in way.text.splitlines()):
+        if not any("time_at(" in x and "/*" not in x for way in self.ways.values() for x in way.text.splitlines()):
             return []
         if np.array_equal(ts, np.linspace(t0, t1, N + 1)):
             step = (t1 - t0) / N
@@ -361,16 +422,16 @@ class File:
         """The parameters as a table, leaf by leaf."""
         if self.asks or not self.size:
             return []
-        lines = [f"static const real params[{self.size}] = {{"]
+        lines = [f"static const real trained[{self.size}] = {{"]
         for where, x in self.leaves:
-            lines += [f"  /* {where} {np.shape(x)} */", *wrapped([number(float(v)) for v in np.ravel(x)])]
+            lines += [f"  /* {where} {np.shape(x)} */", *wrapped([entry(float(v)) for v in np.ravel(x)])]
         return [*lines, "};", ""]
 
     def source(self) -> str:
         table = [f"static const int save[{len(self.problem.save)}] = {{", *wrapped([str(n) for n in self.problem.save]), "};", ""]
         own = [*([self.prepares.text] if self.prepares is not None else []), *(self.listed(way) for way in self.ways.values())]
         functions = "\n\n".join("\n".join(self.function(kind)) for kind in ("solve", "gradient")[:1 + self.gradient])
-        text = "\n".join([f"/* {self.name}.c: see {self.name}.h */", f'#include "{self.name}.h"', "", "#include <math.h>", "",
+        text = "\n".join([f"/* {self.stem}.c: see {self.stem}.h */", f'#include "{self.stem}.h"', "", "#include <math.h>", "",
                           "#ifdef __clang__", "#pragma STDC FP_CONTRACT OFF", "#endif", "", *self.constants(), *self.times(),
                           *([] if self.all_saved else table), self.book.text(own), functions, ""])
         return self.plain(text)

@@ -15,7 +15,7 @@ from .engine.tensor import Tensor, beside, value_of
 from .engines import Engine, engine_of
 from .engines.eager import shelve
 from .engines.protocol import Rows
-from .methods.increment import Increment
+from .methods.increment import Evaluator
 from .methods.shears import Parts
 from .stepping import Problem
 from .watch import Ahead, deferred, places
@@ -58,7 +58,7 @@ class Block(Kept):
 
 def begin(problem: Problem, initial: Any, params: Any) -> tuple[Parts, Engine]:
     """The parts at the start, and who takes them from there."""
-    parts = problem.start(Increment(problem.system, params), initial)
+    parts = problem.start(Evaluator(problem.system, params), initial)
     return parts, engine_of(problem, "forward", parts, params)
 
 

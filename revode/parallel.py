@@ -189,7 +189,7 @@ def check_apart(loss: Callable, params: Any, rows: np.ndarray, n: int) -> bool:
     finally:
         chose.reset(token)
     scale = np.max(np.abs(here[:n]), initial=0.0, where=np.isfinite(here[:n]))
-    rounding = ROUNDING * np.finfo(here.dtype).eps ** 0.5
+    rounding = ROUNDING * np.finfo(np.result_type(here, np.float32)).eps ** 0.5
     for found, seen, allowed in ((here[:half], cut[:half], 0.0), (here[1:n], shifted[:n - 1], rounding)):
         off = np.where((found == seen) | (np.isnan(found) & np.isnan(seen)), 0.0, np.abs(found - seen))
         if not np.all(off <= (DECIDED if searches else allowed) * scale):
@@ -285,6 +285,9 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, comm: Comm |
     if refused or not hasattr(y0, "ndim") or y0.ndim < 2 or not y0.size:
         raise ValueError(f"parallel.solve: {refused[0] if refused else 'y0 without a batch'}; a batch (B, ..., d) on fixed steps is "
                          "shared out, nothing else")
+    at = np.arange(len(ts))[slice(None) if save is None else save]
+    if not np.size(at):
+        raise ValueError(f"parallel.solve: save={save!r} leaves nothing to gather; save=[-1] is the end alone")
     inner, asked, plain = int(np.prod(y0.shape[1:-1])), type(y0) is Tensor, innermost(tree.flatten((y0, params))[0]) is None
     stats: list[Stats] = []
 
@@ -319,7 +322,6 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, comm: Comm |
         return np.concatenate(shared(comm, len(y0), tile, stamp, ahead)[0], 1), pull
 
     ys = custom_vjp(operation)(y0, params)
-    at = np.arange(len(ts))[slice(None) if save is None else save]
     return Gathered(np.asarray(ts)[at], ys, ys[-1], stats[0] if stats else Stats())
 
 
@@ -341,7 +343,7 @@ def map(fn: Callable, items: Sequence, comm: Comm | None = None) -> list:
     >>> map(lambda seed: seed ** 2, range(5))
     [0, 1, 4, 9, 16]
     """
-    comm = world() if comm is None else comm
+    comm, items = world() if comm is None else comm, list(items)
     found = together(comm, lambda: {i: fn(items[i]) for i in range(comm.Get_rank(), len(items), comm.Get_size())},
                      lambda a, b: a | b)
     return [found[i] for i in range(len(items))]

@@ -37,7 +37,7 @@ class Asked(NamedTuple):
     interpolate: bool = False
 
 
-class Layout:
+class Packing:
     """How a y (an array, or a tree; for split methods a pair of those) becomes one array for each output, and back.
 
     promoted: y is float32, and its state float64 (exact mode); the field sees float32.

@@ -20,7 +20,7 @@ from .gradients.cotangents import pull_start, spread
 from .march import march
 from .methods import Coupled, LeapfrogMidpoint
 from .methods.increment import Recorder
-from .problem import Asked, Layout
+from .problem import Asked, Packing
 from .stepping import Problem, State, Stats, as_table, shape_of, states
 from .tangent import tangent
 from .times import Dense, as_times, dense, on_grid
@@ -214,7 +214,8 @@ def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> 
         if again and not isinstance(gradient, (Automatic, Direct)):
             raise TypeError(f"solve: a derivative of a derivative was asked through {gradient!r}, which gives first "
                             "derivatives only; use gradient=Direct(), which gives every order (or, in check_vjp, order=1)")
-        initial = tree.map(lambda x: x.view() if issubclass(type(x), np.ndarray) else x, initial)        # yours stays writeable
+        if type(initial) is not Tensor:                                                                   # yours stays writeable
+            initial = tree.map(lambda x: x.view() if issubclass(type(x), np.ndarray) else x, initial)
         mode = gradient.higher(problem) if again and isinstance(gradient, Automatic) else gradient
         (ys, parts), pull = mode.solve(problem, initial, params)
         if problem.stats.backend == "eager" or problem.backend.auto:         # another one compares a step with the tape
@@ -353,7 +354,7 @@ def with_lam(method: Any, field: Callable, y0: Any, ts: Any, params: Any, driven
     return replace(method, lam=coupling(field, y0, ts, params, method.base))
 
 
-def state_after(problem: Problem, layout: Layout, parts: dict, n: int | None = None) -> State:
+def state_after(problem: Problem, layout: Packing, parts: dict, n: int | None = None) -> State:
     """The state at grid point n (default: the last)."""
     n = problem.N if n is None else n
     h = problem.hs[n - 1] if n else problem.h_before

@@ -14,7 +14,7 @@ import numpy as np
 from .engine import tree
 from .engine.tensor import value_of
 from .methods.companion import neutral
-from .methods.increment import Increment, System
+from .methods.increment import Evaluator, System
 from .methods.shears import Parts, Step, forward
 from .watch import RoundTrip
 
@@ -150,7 +150,7 @@ class State(NamedTuple):
     t: float
     h: float          # the step that led here; 0 at the start
     n: int            # steps taken so far
-    layout: Any       # how the parts make the user's y (problem.Layout)
+    layout: Any       # how the parts make the user's y (problem.Packing)
     method: Any = None     # that made it, and that can go on from it; None where that is not known
     bits: tuple = ()       # what has left the buffers of an exact solve (exact.py), for the way back
 
@@ -185,6 +185,8 @@ class Problem:
     asked: dict = field(default_factory=dict)      # whether somebody wants the gradient of "y0", of "params", of "ts"
     grid: Any = None             # ts, a tensor in a derivative of a derivative, where its gradient is asked
     copies: bool = False         # whether the initial parts are y0 itself
+    kin: dict = field(default_factory=dict)        # of solves of one kind: the name of their programs (compiled/plans.py)
+    given: tuple = (None, None, [])                # params and field, and what programs get of them (compiled/replay.py)
     times: Any = None            # the grid as a list of tensors, while a tape goes through all steps
     swept: bool = False          # whether a reverse sweep will follow, which on a given grid knows better whether the copies part
     suspicion: Any = None        # what the march would say of that
@@ -255,7 +257,7 @@ class Problem:
             return float(self.hs[n])
         return self.hs[n] if type(self.hs) is list else self.hs[n, ...]
 
-    def start(self, F: Increment, initial: Any, clock: tuple | None = None) -> Parts:
+    def start(self, F: Evaluator, initial: Any, clock: tuple | None = None) -> Parts:
         """The parts at ts[0]; the initial map y0 -> parts belongs to the method and is differentiated."""
         initial = in_rows(initial) if type(initial) is np.ndarray else tree.map(in_rows, initial)
         if self.resumed:
@@ -264,7 +266,7 @@ class Problem:
         self.copies = type(initial) is np.ndarray and all(part is initial for part in parts.values())
         return parts
 
-    def advance(self, n: int, parts: Parts, F: Increment) -> Parts:
+    def advance(self, n: int, parts: Parts, F: Evaluator) -> Parts:
         """One step from ts[n]; where an adaptive grid ends, the controller finds the next point first."""
         if n == self.N:
             return self.adaptive.advance(self, parts, F)
@@ -303,7 +305,7 @@ def in_rows(x: Any) -> Any:
     return np.ascontiguousarray(x) if type(x) is np.ndarray and not x.flags.c_contiguous else x
 
 
-def one_step(method: Any, step: Step, parts: Parts, F: Increment) -> Parts:
+def one_step(method: Any, step: Step, parts: Parts, F: Evaluator) -> Parts:
     """The parts after one step: the word of a reversible method, or the flow of any other."""
     if method.exactly_reversible:
         return forward(method.word(step), parts, F)
@@ -315,7 +317,7 @@ def one_step(method: Any, step: Step, parts: Parts, F: Increment) -> Parts:
 
 def states(problem: Problem, initial: Any, params: Any) -> Iterator[tuple[int, Parts]]:
     """(n, parts) for every grid point, step by step."""
-    F = Increment(problem.system, params, {})
+    F = Evaluator(problem.system, params, {})
     parts, n = problem.start(F, initial), 0
     while True:
         yield n, parts

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .methods.increment import Increment, System
+from .methods.increment import Evaluator, System
 
 FOLLOWS = 0.4          # times the size of the steps, by which the field may miss them: .3 for RK4 at the edge of what it resolves
 GROWS = 1.02           # |R| from which a mode is said to grow that should not, and
@@ -36,7 +36,7 @@ class Unstable(NamedTuple):
 
 def multiplier(method: Any, z: np.ndarray) -> np.ndarray:
     """R(z) of a Runge-Kutta method, for complex z of any shape."""
-    F = Increment(System(lambda t, y, params: z * y, SimpleNamespace(nfe=0)), None)
+    F = Evaluator(System(lambda t, y, params: z * y, SimpleNamespace(nfe=0)), None)
     return method.flow(F, 0.0, 1.0, np.ones_like(z), 1.0)
 
 

@@ -20,7 +20,7 @@ from .engine.tangents import jvp_of
 from .engine.tensor import is_float
 from .march import Kept, onward
 from .methods.custom import UserMethod
-from .methods.increment import Increment, System
+from .methods.increment import Evaluator, System
 from .stepping import Problem, Stats, one_step
 
 by_programs: ContextVar[bool] = ContextVar("by_programs", default=True)       # whether tangents may run on the solve's own backend
@@ -56,7 +56,7 @@ def on_tape(problem: Problem, args: tuple, directions: tuple) -> tuple[tuple, di
         return ((t0, t1, h, h_before),), ((dts[n], dts[n + 1], dh, dh_before),)
 
     def start(initial: Any, params: Any, *clock: Any) -> Any:
-        return own.start(Increment(system, params), initial, *clock)
+        return own.start(Evaluator(system, params), initial, *clock)
 
     clock, d_clock = clocks(0)
     parts, moved = jvp_of(start, (initial, params, *clock), (d_initial, d_params, *d_clock))
@@ -69,7 +69,7 @@ def on_tape(problem: Problem, args: tuple, directions: tuple) -> tuple[tuple, di
             if n == problem.N:
                 break
             def advance(parts: Any, params: Any, *clock: Any, n: int = n) -> Any:
-                return one_step(method, own.step(n, *clock), parts, Increment(system, params))
+                return one_step(method, own.step(n, *clock), parts, Evaluator(system, params))
 
             clock, d_clock = clocks(n)
             parts, moved = jvp_of(advance, (parts, params, *clock), (moved, d_params, *d_clock))
@@ -92,7 +92,7 @@ def compiled(problem: Problem, initial: Any, params: Any, d_initial: Any, d_para
     own = replace(problem, method=method, system=augmented(problem.system), stats=Stats(), adaptive=None, flushed=None, progress=False,
                   scales={}, widths=(), asked={}, swept=False, parted=True, unstable=True, later=None, marched=None, seen=None,
                   compared=set())
-    parts = own.start(Increment(own.system, both), beside(initial, d_initial))
+    parts = own.start(Evaluator(own.system, both), beside(initial, d_initial))
     parts = {name: parts[name] for name in method.parts}             # of a state that goes on: without the bits of exact mode
     engine = own.backend.engine("forward", own, parts, both)
     if engine is None:

@@ -25,7 +25,7 @@ from revode.engine.tensor import is_float, value_of
 from revode.finite import guarded
 from revode.gradients import Automatic, Reversible
 from revode.march import march
-from revode.methods.increment import Increment
+from revode.methods.increment import Evaluator
 from revode.problem import Asked
 from revode.solve import state_after
 from revode.stepping import Stats
@@ -199,7 +199,7 @@ def known_course(hint: Hint, backend: Fusing, field: Callable, leaves: list, str
     rest = {name: x for name, x in options.items() if name != "gradient"}
     try:
         problem, initial, params, layout = prepare(Asked(field, y0, ts, params, backend=backend, **rest))
-        parts = problem.start(Increment(problem.system, params), initial)
+        parts = problem.start(Evaluator(problem.system, params), initial)
         before, family = problem.stats.nfe, backend.family(problem, parts, params)
     except Exception:                                     # whatever it is: it will be said by the solve that is not queued
         return None

@@ -32,7 +32,7 @@ from revode.compiled.steps import backward_steps, forward_steps
 from revode.compiled.tiles import Tiles, aligned
 from revode.engine import tree
 from revode.engine.tensor import NotTraceable, Tensor, is_float
-from revode.methods.increment import Increment
+from revode.methods.increment import Evaluator
 from revode.problem import Asked
 from revode.stepping import Problem
 
@@ -167,7 +167,7 @@ class Fused(Tiles):
         found = super().read(kind)
         return found if kind == "atime" else {name: self.lift(x) for name, x in found.items()}
 
-    def looking(self, looks: Any) -> tuple[Any, Any]:
+    def looking(self, looks: Any, last: int = -1) -> tuple[Any, Any]:
         """What is seen stays where the arrays of the solve are, since of large states it is much."""
         places, seen = super().looking(looks)
         return places, seen if seen is None or isinstance(self.home, (np.ndarray, np.generic)) else self.device.xp.empty(
@@ -363,7 +363,7 @@ def planned(field: Callable, y0: Any, ts: Any, params: Any, device: Device, arit
     rest = {name: options[name] for name in names[1:] if name in options}
     y0, ts, params = tree.map(to_host, (y0, ts, params))
     problem, initial, params, _ = prepare(Asked(field, y0, ts, params, options.get("method"), **rest))
-    parts = problem.start(Increment(problem.system, params), initial)
+    parts = problem.start(Evaluator(problem.system, params), initial)
     backend = Fusing("fused", False, True, arithmetic == "strict", None, device, tuple(planning.chosen(plan).items()))
     found: list[Plan | None] = []
     for direction, steps in (("forward", forward_steps), ("backward", backward_steps)):

@@ -54,7 +54,6 @@ def notebook(page: Path) -> Any:
 
     text = OUTPUT.sub(r"\1", page.read_text())
     text = re.sub(r"^```python raises$", '```python tags=["raises-exception"]', text, flags=re.M)
-    text = LINK.sub(lambda m: f"[{m[1]}]({address(page, m[2])}{m[3] or ''})", text)
     made = jupytext.reads(text, fmt="md")
     made.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
                      "language_info": {"name": "python"}}
@@ -64,7 +63,8 @@ def notebook(page: Path) -> Any:
             for _, target in IMAGE.findall(cell.source):
                 picture = base64.b64encode((page.parent / target).read_bytes()).decode()
                 cell.setdefault("attachments", {})[Path(target).name] = {"image/png": picture}
-            cell.source = IMAGE.sub(lambda m: f"![{m[1]}](attachment:{Path(m[2]).name})", cell.source)
+            words = LINK.sub(lambda m: f"[{m[1]}]({address(page, m[2])}{m[3] or ''})", cell.source)
+            cell.source = IMAGE.sub(lambda m: f"![{m[1]}](attachment:{Path(m[2]).name})", words)
     return made
 
 

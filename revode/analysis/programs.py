@@ -10,7 +10,7 @@ from ..compiled.program import Program
 from ..compiled.replay import Replay
 from ..compiled.steps import backward_steps, forward_steps
 from ..compiled.tiles import Tiles
-from ..methods.increment import Increment
+from ..methods.increment import Evaluator
 from ..problem import Asked
 
 
@@ -61,7 +61,7 @@ def printed(field: Callable, y0: Any, params: Any = None, *, method: Any = None,
     if direction not in ("forward", "backward"):
         raise ValueError(f"printed: direction={direction!r}; 'forward' or 'backward'")
     problem, initial, params, _ = prepare(Asked(field, y0, ts, params, method, **driving))
-    parts = problem.start(Increment(problem.system, params), initial)
+    parts = problem.start(Evaluator(problem.system, params), initial)
     steps = (forward_steps if direction == "forward" else backward_steps)(problem, parts, params, True)
     tiles = Tiles(steps, parts, problem.method.outputs, direction, inside(problem),
                   make=lambda source: None)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ..methods.increment import Increment, System
+from ..methods.increment import Evaluator, System
 from ..methods.shears import Step
 from ..stepping import Stats, one_step
 
@@ -50,7 +50,7 @@ def amplification(method: Any, z: Any) -> np.ndarray:
     columns = []
     for at in method.parts:
         parts = {name: np.full(z.shape, 1.0 + 0j if name == at else 0j) for name in method.parts}
-        after = one_step(method, step, parts, Increment(system, None))
+        after = one_step(method, step, parts, Evaluator(system, None))
         columns.append(np.stack([after[name] + 0 * z for name in method.parts], axis=-1))
     return np.stack(columns, axis=-1)
 

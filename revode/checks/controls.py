@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from ..driving import ControlledSystem, Path, SmoothlyControlledSystem
+from ..driving import ControlledSystem, ControlPath, SmoothlyControlledSystem
 from ..engine.tensor import beside
 from ..methods.increment import System
 
 
 def controlled(system: System, control: Any, method: Any, y: Any, ts: Any,
-               fixed: bool) -> tuple[System, Path | None, list[float]]:
+               fixed: bool) -> tuple[System, ControlPath | None, list[float]]:
     """The system of a controlled equation, its increments (None where the control is smooth: dx is h), and its knots."""
     check_control(system, control, method, y)
     inside = [float(t) for t in np.unique(control.times) if min(ts[0], ts[-1]) < t < max(ts[0], ts[-1])]
@@ -25,7 +25,7 @@ def controlled(system: System, control: Any, method: Any, y: Any, ts: Any,
     found.control, found.derivative = control, getattr(control, "derivative", None)
     if not isinstance(y, (np.ndarray, np.generic)):
         found.derivative = lambda t: place(control.derivative(t))
-    return found, None if smooth else Path(control, place), inside
+    return found, None if smooth else ControlPath(control, place), inside
 
 
 def check_control(system: System, control: Any, method: Any, y: Any) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from ..engine import tree
 from ..engine.tensor import Tensor
 from ..methods.increment import System
-from ..problem import Asked, Layout
+from ..problem import Asked, Packing
 from ..stepping import Problem, Stats, passed
 from .arguments import check_callable
 from .fields import misfit
@@ -24,7 +24,7 @@ from .states import laid, output_of
 
 KEPT = 8                 # kinds of solves that are remembered
 SAVES = (list, type(None), slice)
-OF_ONE_SOLVE = ("system", "stats", "scales", "compared", "promoted", "asked", "seen")
+OF_ONE_SOLVE = ("system", "stats", "scales", "compared", "promoted", "asked", "seen", "given")
 
 
 class Kind(NamedTuple):
@@ -36,7 +36,7 @@ class Kind(NamedTuple):
     dtype: np.dtype
     code: Any                      # that of a field that is a plain function
     problem: dict[str, Any]
-    layout: Layout
+    layout: Packing
 
 
 _kinds: list[Kind] = []
@@ -47,7 +47,7 @@ def code_of(field: Any) -> Any:
     return (field.__code__, len(field.__defaults__ or ())) if type(field) is FunctionType else None
 
 
-def known(asked: Asked) -> tuple[Problem, Any, Any, Layout] | None:
+def known(asked: Asked) -> tuple[Problem, Any, Any, Packing] | None:
     """What `prepare` returns, of a solve of a kind that is known; None for any other, or if there is something to be said."""
     ts = passed(asked.ts)
     if ts is None or asked.stops is not None or type(asked.save) not in SAVES:
@@ -74,7 +74,7 @@ def known(asked: Asked) -> tuple[Problem, Any, Any, Layout] | None:
     return (problem, initial, asked.params, layout) if glance(problem, output_of(initial, method), params) else None
 
 
-def remember(asked: Asked, problem: Problem, layout: Layout) -> None:
+def remember(asked: Asked, problem: Problem, layout: Packing) -> None:
     """Keep what has passed every check, if nothing but what `known` looks at can change."""
     from ..compiled.plans import own  # what makes programs is imported where it is used: import revode stays quick
     leaves, structure = tree.flatten((asked.y0, asked.params))

@@ -39,6 +39,19 @@ def check_leaf(x: Any, what: str) -> None:
                         "tuples and named tuples, with arrays and numbers as leaves")
 
 
+def check_finite(x: Any, what: str) -> None:
+    if not bool(np.all(np.isfinite(x))):
+        raise ValueError(f"solve: {what} has entries that are not finite (NaN or Inf)")
+
+
+def check_home(x: Any, what: str, other: Any, whose: str) -> None:
+    """Whether an array lies where another one does."""
+    home, here = (type(z).__module__.split(".")[0] for z in (x, other))
+    if home != here:
+        raise TypeError(f"solve: {what} is a {home} array but {whose} is a {here} array; move all of them to one device "
+                        "(revode_cuda.to_device, to_host)")
+
+
 def numbers_of(x: Any, what: str) -> np.ndarray:
     """(n,) float64 times, of anything that is a list of real numbers."""
     check_kind(x, f"solve: {what} is")
@@ -50,8 +63,7 @@ def numbers_of(x: Any, what: str) -> np.ndarray:
         seconds = ", as in (ts - ts[0]) / np.timedelta64(1, 's')" if found.dtype.kind == "M" else ""
         raise TypeError(f"solve: {what} is {tree.describe(x)}; it is a vector of times, which are plain real numbers{seconds}")
     found = found.astype(np.float64)
-    if not np.isfinite(found).all():
-        raise ValueError(f"solve: {what} has entries that are not finite (NaN or Inf)")
+    check_finite(found, what)
     return found
 
 
@@ -73,11 +85,9 @@ def check_params(params: Any, y: Any) -> Any:
         elif isinstance(plain, np.floating) and not isinstance(y, (np.ndarray, np.generic)):
             x = x * np.ones_like(y, shape=(1,))[0]        # NumPy's scalars have to be where their gradient will be
             plain = value_of(x)
-        home, here = type(plain).__module__.split(".")[0], type(y).__module__.split(".")[0]
-        if hasattr(plain, "dtype") and not isinstance(plain, np.generic) and home != here:
-            raise TypeError(f"solve: params{name} is a {home} array but y0 is a {here} array; move all of them to one "
-                            "device (revode_cuda.to_device, to_host)")
-        if is_float(plain) and not bool(np.all(np.isfinite(plain))):
-            raise ValueError(f"solve: params{name} has entries that are not finite (NaN or Inf)")
+        if hasattr(plain, "dtype") and not isinstance(plain, np.generic):
+            check_home(plain, f"params{name}", y, "y0")
+        if is_float(plain):
+            check_finite(plain, f"params{name}")
         checked.append(x)
     return tree.unflatten(structure, checked)

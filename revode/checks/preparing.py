@@ -10,7 +10,7 @@ from ..engine import tree
 from ..engine.tensor import innermost, value_of
 from ..exact import Flushed
 from ..methods.increment import System
-from ..problem import Asked, Layout
+from ..problem import Asked, Packing
 from ..stepping import Problem, Stats
 from ..times import with_stops
 from .arguments import check_callable, no_field
@@ -24,7 +24,7 @@ from .noise import noisy
 from .states import begin, check_resumed, output_of
 
 
-def prepare(asked: Asked) -> tuple[Problem, Any, Any, Layout]:
+def prepare(asked: Asked) -> tuple[Problem, Any, Any, Packing]:
     """The problem, the initial value as the method takes it, the parameters, and how y is laid out."""
     found = known(asked)
     if found is not None:

@@ -9,15 +9,15 @@ from ..engine import tree
 from ..engine.tensor import Tensor, value_of
 from ..exact import Exact
 from ..methods.custom import UserMethod
-from ..problem import Asked, Layout
+from ..problem import Asked, Packing
 from ..stepping import Problem, State
-from .leaves import check_kind, read_only
+from .leaves import check_finite, check_home, check_kind, read_only
 
 
-def begin(asked: Asked, method: Any, exact: bool = False) -> tuple[Any, Layout]:
+def begin(asked: Asked, method: Any, exact: bool = False) -> tuple[Any, Packing]:
     """y0 as the method takes it (the parts of state0, if a solve goes on), and its layout."""
     y0, state0, split = asked.y0, asked.state0, len(method.outputs) > 1
-    layout: Layout | None = None
+    layout: Packing | None = None
     if state0 is not None:
         if isinstance(state0, State) and isinstance(state0.method, Exact):
             own = state0.method.inner
@@ -32,14 +32,16 @@ def begin(asked: Asked, method: Any, exact: bool = False) -> tuple[Any, Layout]:
     if split:
         check_pair(y0, method)
     check_y0(y0)
-    layout = layout or Layout(y0, split, exact and value_of(tree.flatten(y0)[0][0]).dtype == np.float32)
+    layout = layout or Packing(y0, split, exact and value_of(tree.flatten(y0)[0][0]).dtype == np.float32)
     if state0 is not None:
         return dict(state0.parts), layout
     return laid(y0, layout), layout
 
 
-def laid(y0: Any, layout: Layout) -> Any:
+def laid(y0: Any, layout: Packing) -> Any:
     """y0 as the method takes it."""
+    if layout.plain and not layout.split:
+        return y0 if type(y0) is Tensor or not hasattr(y0, "view") else y0.view()
     y0 = tree.map(lambda x: x if type(x) is Tensor or not hasattr(x, "view") else x.view(), y0)   # not frozen for the user
     return tuple(layout.pack(x) for x in y0) if layout.split else layout.pack(y0)
 
@@ -78,15 +80,11 @@ def check_y0(y0: Any) -> None:
             raise TypeError(f"solve: y0{name} is {kind}{remedy}")
         if x.size == 0:
             raise ValueError(f"solve: y0{name} has shape {x.shape}, so there is nothing to solve")
-        if not bool(np.isfinite(x).all()):
-            raise ValueError(f"solve: y0{name} has entries that are not finite (NaN or Inf)")
+        check_finite(x, f"y0{name}")
     if len({value_of(x).dtype for x in leaves}) > 1:
         raise TypeError(f"solve: the arrays of y0 have different dtypes, {tree.describe(y0)}; use one")
-    homes = [type(value_of(x)).__module__.split(".")[0] for x in leaves]
-    for home, name in zip(homes, names, strict=True):
-        if home != homes[0]:
-            raise TypeError(f"solve: y0{name} is a {home} array but y0{names[0]} is a {homes[0]} array; move all of them to one "
-                            "device (revode_cuda.to_device, to_host)")
+    for x, name in zip(leaves, names, strict=True):
+        check_home(value_of(x), f"y0{name}", value_of(leaves[0]), f"y0{names[0]}")
 
 
 def check_pair(y0: Any, method: Any) -> None:

@@ -105,7 +105,7 @@ class Book:
         key = type, values.tobytes(), values.shape
         if key not in self.tables:
             name = self.tables[key] = f"{ {'int': 'index', 'real': 'table', 'double': 'grid'}[type] }{len(self.tables)}"
-            entries = [str(x) if type == "int" else number(x) for x in values.reshape(-1).tolist()]
+            entries = [str(x) if type == "int" else entry(x) for x in values.reshape(-1).tolist()]
             shape = "".join(f"[{n}]" for n in values.shape)
             self.lines += [f"static const {type} {name}{shape} = {{", *wrapped(entries, values.shape), "};"]
         return self.tables[key]
@@ -185,7 +185,8 @@ def alone(text: str) -> str:
 
 def in_words(text: str) -> str:
     """The prelude with those of its macros alone that somebody uses, in plain C."""
-    lines = re.sub(r"\bFUNCTION\b", "static inline", text).splitlines()
+    text = re.sub(r"(?<![\w.])\d+\.\d*e[+-]\d+(?![\w.])", lambda found: repr(float(found[0])), text)
+    lines = re.sub(r"^    ", "  ", re.sub(r"\bFUNCTION\b", "static inline", text), flags=re.MULTILINE).splitlines()
     macros = {found[1]: line for line in lines if (found := re.match(r"#define (RV_\w+)", line))}
     used: set[str] = set()
     while True:
@@ -195,6 +196,11 @@ def in_words(text: str) -> str:
         if more <= used:
             return "\n".join(body) + "\n"
         used |= more
+
+
+def entry(x: float) -> str:
+    """A number in a table, which has a type."""
+    return number(x).removeprefix("(real)").strip("()") if np.isfinite(x) else number(x)
 
 
 def wrapped(entries: list[str], shape: tuple[int, ...] = ()) -> list[str]:
@@ -211,13 +217,15 @@ def wrapped(entries: list[str], shape: tuple[int, ...] = ()) -> list[str]:
 
 
 MEANT = {
-    "forward": {"step_begin": "What a step finds that the one before it left.",
+    "forward": {"step_begin": "Before the first step: what it finds besides y0.",
                 "step_step": "Step n, from time_at(n) to time_at(n + 1)."},
-    "backward": {"step_begin": "What a step back finds that the one after it left.",
+    "backward": {"step_begin": "Before the first step back: what it finds besides state and derivatives.",
                  "step_step": "Step n undone: state and derivatives at time_at(n), from those at time_at(n + 1).",
-                 "step_land": "The same for the step that ends at the known state.", "step_end": "What the last step back left."},
+                 "step_land": "The same for the step that ends at the known state.",
+                 "step_end": "After the last step back: what is still to come in."},
     "prepare": {"step_step": "What comes of the parameters alone."}}
-NAMES = {"part": "{}", "cotangent": "dL/d{}", "aparam": "dL/dparams of leaf {}", "carry": "f and its tape at {}", "known": "known {}"}
+NAMES = {"part": "{}", "drive": "{} of the step", "cotangent": "dL/d{}", "aparam": "dL/dparams of leaf {}",
+         "carry": "f and its tape at {}", "known": "known {}"}
 
 
 class Listing(Source):
@@ -267,7 +275,7 @@ class Listing(Source):
 
     def call(self, name: str, grid: str = "S", row: str = "n") -> str:
         """The statement that calls a program's function; grid: its memory, row: the number of the step."""
-        given = {"S": grid, "n": row}
+        given = {"S": grid, "n": row, "R": "R" if self.T > 1 else "1", "params": "trained" if self.book.fixed else "params"}
         return f"{self.direction}_{name}({', '.join(given.get(x, x) for x in self.bodies[name].takes[f'step_{name}'])});"
 
 

@@ -37,7 +37,7 @@ def _argument(value: Any) -> Any:
         if not value.flags.c_contiguous:
             raise ValueError(f"native: an array of shape {value.shape} and strides {value.strides} is not C-contiguous; pass "
                              "np.ascontiguousarray of it.")
-        pointer = ctypes.c_void_p(value.__array_interface__["data"][0])
+        pointer = ctypes.c_void_p(value.ctypes.data)
         pointer.array = value                        # type: ignore[attr-defined]
         return pointer
     if value is None:

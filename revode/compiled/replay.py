@@ -15,7 +15,7 @@ from ..watch import MANY, ROOM, begins, flat
 from .fields import DERIVATIVE, LOOK_UP
 from .lines import Code
 from .program import Program, Role, V, evaluate
-from .steps import Steps
+from .steps import StepPrograms
 
 CHUNK = 128           # steps for which values of the grid are computed at a time
 KEPT = 1024           # steps for which they are kept for the next solve
@@ -48,11 +48,12 @@ class Grid:
         if key != self.last[0]:                       # else the same grid again, as in training
             found = self.kept.pop(key, None)
             self.rows -= found[ROWS_OF] if found else 0
+            self.last, self.same = (None, {}), (None, None, None)
+            while self.kept and self.rows + last - first > KEPT:           # what has not been used for the longest time goes first
+                self.rows -= self.kept.pop(next(iter(self.kept)))[ROWS_OF]
             found = found or self.computed(problem, first, ts, hs, control)
             if self.looked_up:
                 return found
-            while self.kept and self.rows + last - first > KEPT:           # what has not been used for the longest time
-                self.rows -= self.kept.pop(next(iter(self.kept)))[ROWS_OF]
             self.kept[key] = found
             self.rows += last - first
             self.last = key, found
@@ -94,7 +95,7 @@ class Replay:
 
     of_steps: Sequence[str] = ("step",)        # the inputs of which values for many steps are made at a time
 
-    def __init__(self, steps: Steps, parts: dict, merge: bool) -> None:
+    def __init__(self, steps: StepPrograms, parts: dict, merge: bool) -> None:
         self.steps, self.merge = steps, merge
         self.store: dict[Role, np.ndarray] = {}
         rows = int(np.prod(next(iter(parts.values())).shape[:-1]))
@@ -279,7 +280,11 @@ class Replay:
 
 def given(problem: Problem, params: Any) -> list:
     """What the inputs of programs are numbered by: the leaves of params, and what the field brings along."""
-    return [*tree.flatten(params)[0], *problem.seen.extras, *problem.tolerances]
+    before, seen, found = problem.given
+    if before is not params or seen is not problem.seen:
+        found = [*tree.flatten(params)[0], *problem.seen.extras, *problem.tolerances]
+        problem.given = params, problem.seen, found
+    return found
 
 
 def in_order(roles: Iterable[Role], kind: str, problem: Problem) -> list[Role]:

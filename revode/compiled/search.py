@@ -12,7 +12,7 @@ from ..adaptive import norm_of
 from ..watch import size
 from .fields import DERIVATIVE
 from .replay import Replay
-from .steps import Steps
+from .steps import StepPrograms
 
 
 class Search(Replay):
@@ -20,7 +20,7 @@ class Search(Replay):
 
     looks_often = True
 
-    def __init__(self, steps: Steps, parts: dict, merge: bool) -> None:
+    def __init__(self, steps: StepPrograms, parts: dict, merge: bool) -> None:
         # What a control makes of the time is that of the solve at hand; all else is a line of the programs.
         controlled = any(x.op is not None and x.op.name == DERIVATIVE for program in steps.programs.values() for x in program.values)
         self.of_steps = ("step",) if controlled else ()

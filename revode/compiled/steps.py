@@ -21,7 +21,7 @@ from ..adaptive import estimated, squares
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import MANY, NotTraceable, Op, Tape, Tensor, entry, is_float, to_host, value_of
-from ..methods.increment import Increment, Recorded, Recorder, System
+from ..methods.increment import Evaluator, Recorded, Recorder, System
 from ..methods.shears import Shear, Step, near_pullback, pullback, undone
 from ..stepping import CLOCK, Problem, Stats, one_step
 from .fields import Following, seen_in
@@ -30,7 +30,7 @@ from .rules import simplify, without_dead
 
 
 @dataclass
-class Steps:
+class StepPrograms:
     """The programs of one direction; `carried` are roles of inputs and outputs of step."""
     begin: Program
     step: Program
@@ -135,7 +135,7 @@ class Symbols:
         """A step that stands by itself, taken from these parts: the parts after it; and the cotangents before it, the sums for the
         parameters, and where they are asked for the cotangents of its clock."""
         def one(parts: dict, p: Any, *clock: dict) -> dict:
-            return one_step(self.method, self.step(T, *clock), parts, Increment(self.system, p))
+            return one_step(self.method, self.step(T, *clock), parts, Evaluator(self.system, p))
 
         clock = ({name: T["step", name] for name in CLOCK},) if self.problem.timed else ()
         before = self.system.stats.nfe
@@ -180,7 +180,7 @@ def traced_method(problem: Problem, parts: dict, params: Any) -> Any:
         at = S.step(T)
         if method.exactly_reversible:
             shape.extend((x.target, x.reads, x.scale, x.about) if type(x) is Shear else tuple(x) for x in method.word(at))
-        return {("part", name): x for name, x in one_step(method, at, S.parts(T), Increment(S.system, S.params(T))).items()}
+        return {("part", name): x for name, x in one_step(method, at, S.parts(T), Evaluator(S.system, S.params(T))).items()}
 
     made = S.trace(step, S.examples)
     lines = tuple((x.role, x.op, tuple(int(a) if isinstance(a, V) else ("constant", frozen(a)) for a in x.args), frozen(x.options),
@@ -189,7 +189,7 @@ def traced_method(problem: Problem, parts: dict, params: Any) -> Any:
     return (method.parts, method.outputs, method.correct, tuple(shape), lines, outputs)
 
 
-def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False, searches: bool = False) -> Steps:
+def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False, searches: bool = False) -> StepPrograms:
     """The programs of a step forward; parts: an example of the state."""
     S = Symbols(problem, parts, params)
     carried: dict[Role, Any] = {}           # role -> example
@@ -202,7 +202,7 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
 
     def step(T: dict) -> dict:
         asked = None if problem.flushed is None else {role[1]: x for role, x in T.items() if role[0] == "most"}
-        F = Increment(S.system, S.params(T), asked)
+        F = Evaluator(S.system, S.params(T), asked)
         at = S.step(T)
         for _, name, j in carried:
             values = F.memo.setdefault(name, {}).setdefault(at.t0, [])
@@ -222,7 +222,7 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
             ("carry", name, j): f for name, values in memo.items() for j, f in enumerate(values) if not again}}
 
     def begin(T: dict) -> dict:
-        F = Increment(S.system, S.params(T))
+        F = Evaluator(S.system, S.params(T))
         found: dict[Role, Any] = {}
         for name in {name: None for _, name, _ in carried}:
             y, = F.read((name,), S.parts(T))
@@ -236,10 +236,10 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
     traced = S.trace(step, {**S.examples, **carried, **zeros})
     counts["begin"] = S.counted()
     first = S.trace(begin, S.examples)
-    return finished(Steps(first, traced, list(carried), counts=counts, asked=S.asked), merge)
+    return finished(StepPrograms(first, traced, list(carried), counts=counts, asked=S.asked), merge)
 
 
-def search_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
+def search_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> StepPrograms:
     """The programs of an attempt; problem: with a grid of one step."""
     steps = forward_steps(problem, parts, params, merge, searches=True)
     if steps.asked:
@@ -247,7 +247,7 @@ def search_steps(problem: Problem, parts: dict, params: Any, merge: bool = False
     return steps
 
 
-def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
+def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> StepPrograms:
     """The programs of a step back; parts: an example of the state."""
     if problem.timed:
         return undone_steps(problem, parts, params, merge)
@@ -327,7 +327,7 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
     if near:
         counts["land"] = S.counted()
         land = S.trace(step, {**with_carry, ("known", "y"): examples["part", "y"]})
-    return finished(Steps(first, traced, list(carry.examples) if carry else [], last, land, counts, asked=S.asked), merge)
+    return finished(StepPrograms(first, traced, list(carry.examples) if carry else [], last, land, counts, asked=S.asked), merge)
 
 
 def missed(T: dict, defect: Any) -> dict:
@@ -337,13 +337,13 @@ def missed(T: dict, defect: Any) -> dict:
             ("missed", "weighed"): T["missed", "weighed"] + abs(T["cotangent", "y"]) * off}
 
 
-def undone_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
+def undone_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> StepPrograms:
     """The programs of a step back where the times are asked for: undone, and then pulled back by itself."""
     S = Symbols(problem, parts, params)
     examples, near, names = S.of_back(), not S.method.exactly_reversible, S.method.parts
 
     def step(T: dict) -> dict:
-        before = undone(S.method, S.step(T), S.parts(T), Increment(S.system, S.params(T)))
+        before = undone(S.method, S.step(T), S.parts(T), Evaluator(S.system, S.params(T)))
         known = {"y": T["known", "y"]} if ("known", "y") in T else None
         after, found = S.pulled(T, known or before)
         if known is not None:
@@ -356,10 +356,10 @@ def undone_steps(problem: Problem, parts: dict, params: Any, merge: bool = False
     if near:
         counts["land"] = S.counted()
         land = S.trace(step, {**examples, ("known", "y"): examples["part", "y"]})
-    return finished(Steps(Program([], {}), traced, [], land=land, counts=counts, asked=S.asked), merge)
+    return finished(StepPrograms(Program([], {}), traced, [], land=land, counts=counts, asked=S.asked), merge)
 
 
-def pull_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> Steps:
+def pull_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) -> StepPrograms:
     """The program of the pullback of a step at the parts before it, which are known; each step stands by itself."""
     S = Symbols(problem, parts, params)
     counts = S.counted()
@@ -367,7 +367,7 @@ def pull_steps(problem: Problem, parts: dict, params: Any, merge: bool = False) 
     examples = {("state", role[1]) if role[0] == "part" else role: x for role, x in examples.items()}
 
     traced = S.trace(lambda T: S.pulled(T, {name: T["state", name] for name in S.method.parts})[1], examples)
-    return finished(Steps(Program([], {}), traced, [], counts={"step": counts}, asked=S.asked), merge)
+    return finished(StepPrograms(Program([], {}), traced, [], counts={"step": counts}, asked=S.asked), merge)
 
 
 DIRECTIONS = {"forward": forward_steps, "search": search_steps, "backward": backward_steps, "pull": pull_steps}
@@ -455,7 +455,7 @@ def replaced(value: Recorded, put: Any) -> Recorded:
     return Recorded(tape, value.inputs, [Tensor(y, tape, slot) if slot >= 0 else y for slot, y in outputs], pending)
 
 
-def finished(steps: Steps, merge: bool) -> Steps:
+def finished(steps: StepPrograms, merge: bool) -> StepPrograms:
     """Simplified, without carried arrays that nobody reads."""
     recompute(steps)
     users = [steps.step, *(p for p in (steps.end, steps.land) if p is not None)]
@@ -475,7 +475,7 @@ def finished(steps: Steps, merge: bool) -> Steps:
     return steps
 
 
-def recompute(steps: Steps) -> None:
+def recompute(steps: StepPrograms) -> None:
     """Values of the parameters alone are not carried but computed where they are read: that is, once a solve."""
     source, found = steps.step, kinds(steps.step)
     fixed = {role: v for role in steps.carried if isinstance(v := source.outputs.get(role), V) and found[v] == "param"}

@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from ctypes import c_longlong, c_void_p
 from functools import lru_cache
 from operator import is_
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..engines.protocol import Rows
 from ..stepping import CLOCK, Problem
-from ..watch import ROOM as SHOWN
 from . import quiet
+from .calls import DTYPES
 from .generate import ARGUMENTS, Source, arguments
 from .loops import LANES, MEMBER, Own
 from .lower import lower_all
@@ -27,12 +27,13 @@ from .native import build, run_tiles
 from .program import V, evaluate, kinds
 from .replay import Grid, given, in_order
 from .rules import prepared
-from .steps import Steps
+from .steps import StepPrograms
 
-STEPS = 4096               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
+STEPS = 2048               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
 WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
 ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
 MANY, ROOM = 128, 1 << 19  # of a tile beside wide matrices: trajectories at most, and bytes of its widest value
+FEW = 4                    # tiles at least, for as many threads, where that many trajectories are in one
 PIECE = 1 << 20            # bytes of states that change their layout at a time
 TABLES, HEAD = ([name for _, name in ARGUMENTS].index(name) for name in ("GB", "saved"))    # between: mostly those of the last call
 LOOKS = [name for _, name in ARGUMENTS].index("look") - len(ARGUMENTS)             # so are the places where it looks: from the end
@@ -49,16 +50,28 @@ def tile_of(rows: int, dtype: Any) -> int:
     return T
 
 
+class Ready(NamedTuple):
+    """A call as the generated code takes it, but for the arrays that differ from solve to solve."""
+    part: tuple                        # which steps, and how
+    same: tuple                        # arrays that are told by being the same
+    before: tuple                      # arguments before those that differ, and behind
+    behind: tuple
+    nfe: int
+    nvjp: int
+    kept: tuple                        # what the arguments point to
+
+
 class Tiles:
     """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
-    looks_often, shows = False, SHOWN
+    looks_often = False
+    as_given: Callable = staticmethod(lambda value: as_given(value))
     measure: Any = None        # of the way back: whether all was quiet (watch/quiet.py)
     kinds: Callable = staticmethod(kinds)
     shows = 1 << 20            # bytes of states in one call: each call begins with tiles that have left the cache
     pays = 40000               # so many steps take some fifty times as long as one on the tape
 
-    def __init__(self, steps: Steps, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool = False,
-                 threads: int | None = None, T: int | None = None, make: Callable | None = None) -> None:
+    def __init__(self, steps: StepPrograms, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool,
+                 strict: bool = False, threads: int | None = None, T: int | None = None, make: Callable | None = None) -> None:
         self.steps, self.direction, self.strict, self.threads = steps, direction, strict, threads
         self.name = "native" if make is None else "replay"
         first = next(iter(parts.values()))
@@ -75,18 +88,23 @@ class Tiles:
         self.memory: Any = None                           # of all tiles; P: what depends on the parameters alone
         self.passed: tuple = ((None,) * (HEAD - TABLES), [None] * (HEAD - TABLES))       # tables and memory of the last call; for C
         self.looked: tuple = (None, None)                 # where it looked, likewise
+        self.ready: Ready | None = None
+        self.readers: dict[str, list[tuple]] = {}         # by kind: names, and where the numbers lie as they are read
         self.roles: dict[tuple, list] = {}
         self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
         self.members = max(x.ensemble for x in self.lowered.values())
         self.settle(T or self.tile(self.rows // self.members), make)
         self.driven = next((role for role in self.source.places if role[0] == "drive"), None)
+        # whether a call differs from the last one in nothing but the arrays that it writes to, where the grid is the same
+        self.stays = make is None and type(self).run is Tiles.run and self.driven is None and not self.source.clocks and not any(
+            grid.controlled or grid.looked_up for grid in self.grids.values())
 
     def tile(self, rows: int) -> int:
         """Trajectories in a tile: more of them beside wide matrices, which are read once for all of a tile."""
         T, wide = tile_of(rows, self.dtype), max((side for x in self.lowered.values() for loop in x.loops
                                                   if loop.kind in ("linear", "outer") for side in loop.shape[-2:]), default=0)
-        most = min(rows, MANY, ROOM // (max(1, wide) * self.dtype.itemsize)) if wide >= WIDEST else T
+        most = min(rows, MANY, ROOM // (max(1, wide) * self.dtype.itemsize), max(4 * T, rows // FEW)) if wide >= WIDEST else T
         while 2 * T <= most:
             T *= 2
         return T
@@ -97,9 +115,8 @@ class Tiles:
         self.source = Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
         self.chunk = int(min(STEPS, max(1, WORK / max(1.0, self.work()))))
         if make is None:
-            back = self.direction == "backward"
-            library = build(self.source.text + quiet.TEXT if back else self.source.text, self.strict)
-            self.function, self.measure = library.run, quiet.Measure(library, self.dtype) if back else None
+            self.as_given = address
+            self.function, self.measure = build(self.source.text, self.strict).run, quiet.Measure(self.dtype)
             self.function.restype = None
             self.function.argtypes = [c_longlong, *(c_void_p if "*" in kind else c_longlong for kind, _ in self.arguments)]
         else:
@@ -222,8 +239,10 @@ class Tiles:
             return None if self.source.sums is None else (self.flowed(self.memory), self.source.begins)
         if kind == "atime":
             return self.atimes
-        found = {}
         kind = "landed" if self.landed and kind == "part" else kind
+        if kind in self.readers:
+            return {name: x.copy() for name, x in self.readers[kind]}
+        found = {}
         for role in self.roles_of(kind):
             x = self.views[role]
             if kind == "aparam":
@@ -231,6 +250,8 @@ class Tiles:
             else:
                 rows = x if self.rows == 1 else self.untiled(x)
                 found[role[1]] = rows.reshape(self.shapes.get(role, self.shape)).copy()                  # for one trajectory a view
+        if self.rows == 1 and not any(self.sums[role] & {LANES, MEMBER} for role in self.roles_of(kind) if kind == "aparam"):
+            self.readers[kind] = [(role[1], self.views[role].reshape(found[role[1]].shape)) for role in self.roles_of(kind)]
         return found
 
     def flowed(self, memory: Any) -> Any:
@@ -292,6 +313,12 @@ class Tiles:
     def call(self, first: int, last: int, begins: bool = False, lands: bool = False, settles: bool = False, saved: int = 0,
              ys: Any = (), looks: Any = NOWHERE, looked: int = 0, seen: Any = None, known: Any = None) -> None:
         """Steps first .. last - 1, in the direction of this sweep."""
+        problem = self.problem
+        same = problem.ts, problem.hs, self.save, looks
+        part = first, last, begins, lands, settles, saved, looked, problem.h_before
+        if self.ready is not None and self.ready.part == part and all(map(is_, same, self.ready.same)) and known is None:
+            self.again(self.ready, ys, seen)
+            return
         N, within = self.problem.N, self.lowered
         edge = min(first, N - 1) if self.direction == "forward" else last - 1
         times = {"begin": begins, "land": lands, "step": last - first - lands, "end": settles}
@@ -305,19 +332,36 @@ class Tiles:
                  self.columns("end", first, first + 1) if settles and "end" in within else None,
                  self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), *self.drives(first, last),
                  *self.counters(), looks, looked, seen, known, W)
+        if self.stays and known is None and type(problem.ts) is np.ndarray and last - first in (N, self.chunk):
+            self.ready = self.made_ready(part, same, times)
         for j, (name, _) in enumerate(self.source.clocks):
             self.atimes[name][first:last] = tree_sum(W[:, :, j].T)                                  # type: ignore[index]
+
+    def made_ready(self, part: tuple, same: tuple, times: dict) -> Ready:
+        """The call that has just been made, to be made again."""
+        first, last, begins, lands, settles, saved, looked, _ = part
+        nfe, nvjp = (sum(int(counts[i]) * times[counts[0]] for counts in self.counts) for i in (1, 2))
+        return Ready(part, same, (first, last, int(begins), int(lands), int(settles), *self.passed[1], saved),
+                     (None, None, 0, 0, 0, self.looked[1], looked), nfe, nvjp, self.passed[0])
+
+    def again(self, ready: Ready, ys: Any, seen: Any) -> None:
+        """The last call once more, but for the arrays that are written to."""
+        self.stats.nfe += ready.nfe
+        self.stats.nvjp += ready.nvjp
+        outputs = [y.ctypes.data for y in ys] if ys else [None] * len(self.outputs)
+        looked = None if seen is None else seen.ctypes.data
+        run_tiles(self.function, self.tiles, self.threads, (*ready.before, *outputs, *ready.behind, looked, None, None))
 
     def run(self, *values: Any) -> None:
         """Call the generated code for every tile. Tables, memory and parameters are mostly those of the last call."""
         tables = values[TABLES:HEAD]
         if not all(map(is_, tables, self.passed[0])):
-            self.passed = tables, [c if x is before else as_given(x) for x, before, c in zip(tables, *self.passed, strict=True)]
+            self.passed = tables, [c if x is before else self.as_given(x) for x, before, c in zip(tables, *self.passed, strict=True)]
         looks = values[LOOKS]
         if looks is not self.looked[0]:
-            self.looked = looks, as_given(looks)
-        run_tiles(self.function, self.tiles, self.threads, (*values[:TABLES], *self.passed[1], *map(as_given, values[HEAD:LOOKS]),
-                                                            self.looked[1], *map(as_given, values[LOOKS + 1:])))
+            self.looked = looks, self.as_given(looks)
+        run_tiles(self.function, self.tiles, self.threads, (*values[:TABLES], *self.passed[1], *map(self.as_given, values[HEAD:LOOKS]),
+                                                            self.looked[1], *map(self.as_given, values[LOOKS + 1:])))
 
     def counters(self) -> tuple[int, int, int]:
         path = self.problem.driver.path if self.brownian else None
@@ -353,7 +397,7 @@ class Tiles:
 
     def stretch(self, first: int, last: int, ys: Sequence[Any] | None, looks: Sequence[int]) -> dict:
         """ahead(), with room for all looks at once."""
-        places, seen = self.looking(looks)
+        places, seen = self.looking(looks, last)
         save = self.problem.save
         while first < last:
             until = min(last, (first // self.chunk + 1) * self.chunk)
@@ -364,11 +408,14 @@ class Tiles:
             first = until
         return self.seen("part", looks, seen)
 
-    def looking(self, looks: Sequence[int]) -> tuple[Any, Any]:
+    def looking(self, looks: Sequence[int], last: int = -1) -> tuple[Any, Any]:
         """Where a call looks, and the room for what it sees there."""
         if not looks:
             return NOWHERE, None
-        return ended(tuple(looks)), np.empty((len(looks), self.tiles, self.source.seen), self.dtype)
+        # where it looks at every step up to the last one no end is needed
+        each = type(looks) is range and looks.step == 1 and looks[-1] == last
+        places = np.arange(looks[0], looks[-1] + 1) if each else ended(tuple(looks))
+        return places, np.empty((len(looks), self.tiles, self.source.seen), self.dtype)
 
     def seen(self, kind: str, looks: Sequence[int], seen: Any) -> dict:
         """What was seen, in arrays with an axis of grid points first."""
@@ -428,6 +475,13 @@ class Tiles:
         """Go on from these parts. Where the last step landed on them, the field values at hand are theirs already."""
         self.put("part", parts)
         self.begins, self.landed = "land" not in self.lowered, False
+
+
+def address(value: Any) -> Any:
+    """as_given(), where a pointer may be a number: for a call that begins while the arrays are there."""
+    if value is None or type(value) is int:
+        return value
+    return value.ctypes.data if value.flags.c_contiguous and value.dtype in DTYPES else as_c(value)[0]
 
 
 def as_given(value: Any) -> Any:

@@ -10,7 +10,7 @@ from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
 from ..engine.tensor import Tensor, is_float, number, value_of
 from ..memory import within_memory
-from ..methods.increment import Increment, Recorder, accumulate
+from ..methods.increment import Evaluator, Recorder, accumulate
 from ..methods.shears import Parts, near_pullback, pullback, undone
 from ..stepping import CLOCK, Problem, one_step
 from ..watch import MANY, ROOM, begins, flat, stacked
@@ -33,7 +33,7 @@ class Eager:
     def load(self, problem: Problem, params: Any, parts: Parts, cotangents: Parts | None = None) -> None:
         self.problem, self.params, self.parts = problem, params, parts
         problem.stats.backend = self.name
-        self.F = Increment(problem.system, params, None if problem.flushed is None else {})
+        self.F = Evaluator(problem.system, params, None if problem.flushed is None else {})
         if cotangents is None:
             on_tape = any(type(x) is Tensor for x in parts.values())
             self.room = within_memory(problem) if on_tape else None
@@ -91,7 +91,7 @@ class Eager:
     def undo(self, n: int, known: Parts | None) -> None:
         """Undo step n, and pull it back by itself, its times among what it is made of; at `known`, where a step lands on that."""
         problem, method, parts = self.problem, self.problem.method, self.parts
-        self.parts = undone(method, problem.step(n), parts, Increment(problem.system, self.params))
+        self.parts = undone(method, problem.step(n), parts, Evaluator(problem.system, self.params))
         at = self.parts if known is None or method.exactly_reversible else known
         after, taped = record(problem, n, at, self.params)
         if at is self.parts and not method.exactly_reversible:
@@ -127,7 +127,7 @@ class Eager:
             self.cotangents = enter(self.cotangents, self.problem.method.outputs, a_ys, self.at[n])
 
     def restart(self, parts: Parts) -> None:
-        self.parts, self.F = parts, Increment(self.problem.system, self.params)
+        self.parts, self.F = parts, Evaluator(self.problem.system, self.params)
 
     def replace(self, parts: Parts) -> None:
         self.parts = {**self.parts, **parts}
@@ -157,7 +157,7 @@ def record(problem: Problem, n: int, parts: Parts, params: Any) -> tuple[Parts, 
     before = problem.stats.nfe
 
     def step(parts: Parts, p: Any, *clock: Any) -> Parts:
-        F = Increment(problem.system, p)
+        F = Evaluator(problem.system, p)
         return one_step(problem.method, problem.step(n, *clock), parts, F) if clock else problem.advance(n, parts, F)
 
     after, pull = vjp(step, parts, params, *((problem.clock(n),) if problem.timed else ()))

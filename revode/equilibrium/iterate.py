@@ -26,7 +26,7 @@ from ..gradients import Automatic, Direct
 from ..march import march
 from ..methods.increment import System
 from ..methods.protocol import as_method
-from ..problem import Asked, Layout
+from ..problem import Asked, Packing
 from ..stepping import Problem, as_table, brief, shape_of
 from ..stepping import Stats as SolveStats
 from ..tangent import tangent
@@ -137,7 +137,7 @@ def fixed_point(f: Callable, z0: Any, params: Any = None, x: Any = None, *, meth
     with of_iterations():
         check_y0(z0)
         z0 = tree.map(lambda leaf: leaf.view() if isinstance(leaf, np.ndarray) else leaf, z0)            # yours stays writeable
-        layout = Layout(z0, False)
+        layout = Packing(z0, False)
         initial = layout.pack(z0)
         first = value_of(initial)
         both = check_params({"params": params, "x": x}, first if compute is None else np.zeros(1, compute))

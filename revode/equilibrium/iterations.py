@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.tensor import value_of
-from ..methods.increment import Increment, System
+from ..methods.increment import Evaluator, System
 from ..methods.shears import Parts
 from ..stepping import Problem, one_step
 from ..watch import Complaint, ReconstructionWarning, size
@@ -56,7 +56,7 @@ class Until:
     def saves(self, problem: Problem, n: int) -> bool:
         return problem.done(n)
 
-    def advance(self, problem: Problem, parts: Parts, F: Increment) -> Parts:
+    def advance(self, problem: Problem, parts: Parts, F: Evaluator) -> Parts:
         """One more iteration, and whether it was the last."""
         n = problem.N
         problem.ts.append(n + 1.0)
@@ -76,7 +76,7 @@ class Until:
             self.met = residual <= self.tol * of_f + self.atol
         return after
 
-    def next(self, problem: Problem, n: int, parts: Parts, F: Increment) -> Parts:
+    def next(self, problem: Problem, n: int, parts: Parts, F: Evaluator) -> Parts:
         return one_step(problem.method, problem.step(n), parts, F)
 
 
@@ -87,7 +87,7 @@ class Mixed(Until):
         super().__init__(tol, atol, max_steps)
         self.mixing = Mixing(method)
 
-    def next(self, problem: Problem, n: int, parts: Parts, F: Increment) -> Parts:
+    def next(self, problem: Problem, n: int, parts: Parts, F: Evaluator) -> Parts:
         z, = F.read(("y",), parts)
         f = F.field(problem.ts[n], z)
         F.memo.clear()

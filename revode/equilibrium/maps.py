@@ -13,7 +13,7 @@ from ..engine.tensor import Tensor, value_of
 from ..gradients import Automatic, Checkpointed, Direct, Reversible
 from ..methods.custom import UserMethod
 from ..methods.increment import System, nested
-from ..problem import Layout
+from ..problem import Packing
 from ..watch import size
 from .implicit import Implicit, Phantom
 from .relaxation import Anderson, Picard, RevDEQ
@@ -28,7 +28,7 @@ class Map:
     compute: the dtype in which f is evaluated. The first value of the march has to be that of the check before it.
     """
 
-    def __init__(self, f: Callable, compute: Any, layout: Layout) -> None:
+    def __init__(self, f: Callable, compute: Any, layout: Packing) -> None:
         self.f, self.compute, self.layout = f, compute, layout
         self.first: Any = None
 

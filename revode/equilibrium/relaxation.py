@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from ..methods.increment import Increment
+from ..methods.increment import Evaluator
 from ..methods.protocol import Method
 from ..methods.shears import Parts, Shear, Step, Word
 
@@ -67,7 +67,7 @@ class RevDEQ(Method):
             raise ValueError(f"RevDEQ: beta={self.beta!r}; {what}")
         object.__setattr__(self, "beta", float(self.beta))
 
-    def start(self, F: Increment, step: Step, z: Any) -> Parts:
+    def start(self, F: Evaluator, step: Step, z: Any) -> Parts:
         return {"y": z, "z": z}
 
     def word(self, step: Step) -> Word:
@@ -115,10 +115,10 @@ class Picard(Method):
         if number_in("Picard: damping", self.damping, 0.0, 2.0, what) == 2.0:
             raise ValueError(f"Picard: damping={self.damping!r}; {what}")
 
-    def start(self, F: Increment, step: Step, z: Any) -> Parts:
+    def start(self, F: Evaluator, step: Step, z: Any) -> Parts:
         return {"y": z}
 
-    def flow(self, F: Increment, t0: Any, t1: Any, z: Any, dx: Any) -> Any:
+    def flow(self, F: Evaluator, t0: Any, t1: Any, z: Any, dx: Any) -> Any:
         """The next iterate."""
         f = F.field(t0, z)
         return f if self.damping == 1.0 else (1.0 - self.damping) * z + self.damping * f
@@ -162,5 +162,5 @@ class Anderson(Method):
         number_in("Anderson: damping", self.damping, 0.0, 1.0, "a number in (0, 1], 1 for none")
         number_in("Anderson: ridge", self.ridge, 0.0, 1.0, "a small positive number, such as 1e-8")
 
-    def start(self, F: Increment, step: Step, z: Any) -> Parts:
+    def start(self, F: Evaluator, step: Step, z: Any) -> Parts:
         return {"y": z}

@@ -89,7 +89,7 @@ def columns(*scores: tables.Column) -> list[tables.Column]:
             ("time", lambda row: tables.seconds(row["seconds"])),
             ("states\nheld", number("states", "d")),
             *scores,
-            ("residual", number("residual", ".2f")),
+            ("resi-\ndual", number("residual", ".2f")),
             ("round\ntrip", lambda row: tables.small(row["roundtrip"])),
             ("certi-\nfied", lambda row: tables.small(tables.certified(row["certificate"])))]
 

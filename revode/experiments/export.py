@@ -25,6 +25,7 @@ from .backends import UserError
 from .options import defaults
 
 plan = None          # there is no report; main does it all
+DRIVEN = "diffusion", "noise", "interpretation", "control"
 
 
 class Asked(Exception):
@@ -52,12 +53,12 @@ def main(args: Namespace) -> int:
         raise UserError(f"{args.params} holds {tree.describe(params)}, and {args.experiment} with "
                         f"these options has {tree.describe(wanted)}")
     field, y0, ts, params, more = asked(e, params)
-    if e.adaptive or set(more) & {"noise", "diffusion", "control", "controller"}:
-        raise UserError(f"{args.experiment} has noise, a control or adaptive steps; what is exported is an ordinary equation on a "
-                        "given grid")
+    if e.adaptive or "controller" in more:
+        raise UserError(f"{args.experiment} has adaptive steps; what is exported has a given grid")
     try:
         export_c(field, y0, ts, params, method=e.method, path=args.output, save=more.get("save"),
-                 gradient=not args.no_gradient, constants=not args.arguments)
+                 gradient=not args.no_gradient, constants=not args.arguments,
+                 **{name: more[name] for name in DRIVEN if name in more})
     except (ValueError, TypeError, OSError) as error:
         raise UserError(str(error)) from None
     print(f"wrote {args.output} and {Path(args.output).with_suffix('.h')}")

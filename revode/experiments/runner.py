@@ -158,7 +158,7 @@ def progress_bar(total: float, unit: str, name: str | None) -> Iterator[Callable
     def tell(more: float, words: str = "") -> None:
         if bar is not None:
             bar.set_postfix_str(words, refresh=False)
-            bar.update(more)
+            bar.update(min(more, total - bar.n))             # the last step may go beyond a time that was given
 
     try:
         yield tell
@@ -264,7 +264,8 @@ def publish(args: Namespace, plan: Plan, report: Report, this: dict) -> None:
     print("\n\n".join(plan.tables(report)))
     if report.stopped is not None:
         report.notes.insert(0, f"Ended early ({report.stopped}); what was found until then is shown.")
-    report.notes += [f"{count:,} solve{'s' * (count > 1)} gave a {name}: {first}" for name, (count, first) in report.warned.items()]
+    report.notes += [f"{count:,} solve{'s' * (count > 1)} gave a{'n' * (name[0] in 'AEIO')} {name}: {first}"
+                     for name, (count, first) in report.warned.items()]
     for note in report.notes:
         print(fill(note))
     if plan.published is not None:

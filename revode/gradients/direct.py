@@ -16,7 +16,7 @@ from ..engine.tensor import Tensor, to_host
 from ..engines import Eager, engine_of
 from ..march import Block, Kept, begin, march, onward
 from ..memory import check_room
-from ..methods.increment import Increment
+from ..methods.increment import Evaluator
 from ..stepping import Problem, Stats
 from .cotangents import at_the_end, at_the_start
 
@@ -69,7 +69,7 @@ class Direct:
             return True
         system = copy(problem.system)
         system.stats = Stats()
-        found = engine_of(problem, "pull", problem.start(Increment(system, params), initial), params)
+        found = engine_of(problem, "pull", problem.start(Evaluator(system, params), initial), params)
         problem.stats.checks += system.stats.nfe
         return not isinstance(found, Eager)
 

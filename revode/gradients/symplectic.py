@@ -21,7 +21,7 @@ from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
 from ..engines import Eager
 from ..engines.protocol import Rows
-from ..methods.increment import Increment, accumulate
+from ..methods.increment import Evaluator, accumulate
 from ..methods.runge_kutta import RungeKutta, combine
 from ..methods.tableaux import tableau
 from ..stepping import Problem
@@ -66,7 +66,7 @@ class StageByStage(Eager):
         A, b = np.zeros((used, used)), [float(x) for x in tab.b]
         for i, row in enumerate(tab.a[:used]):
             A[i, :len(row)] = [float(x) for x in row]
-        F = Increment(self.problem.system, self.params)
+        F = Evaluator(self.problem.system, self.params)
         for n in range(last - 1, first - 1, -1):
             step, a = self.problem.step(n), self.cotangents["y"]
             times = [step.t0 if c == 0 else step.t1 if c == 1 else step.t0 + float(c) * (step.t1 - step.t0) for c in tab.c]
@@ -91,7 +91,7 @@ class StageByStage(Eager):
         parameters is added to the sums."""
         def one(Y: Any, p: Any, *clock: Any) -> Any:
             at, length = clock or (t, dx)
-            return Increment(self.problem.system, p)(at, Y, length)
+            return Evaluator(self.problem.system, p)(at, Y, length)
 
         _, back = vjp(one, Y, self.params, *((t, dx) if self.problem.timed else ()))
         aY, a_params, *a_clock = back(aK)

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any
 
 from .companion import Companion
-from .increment import Increment
+from .increment import Evaluator
 from .protocol import Method, as_method
 from .shears import Parts, Step, Word
 
@@ -75,7 +75,7 @@ class Composition(Method):
     def composed(self) -> Any:
         return self.method
 
-    def start(self, F: Increment, step: Step, y: Any) -> Parts:
+    def start(self, F: Evaluator, step: Step, y: Any) -> Parts:
         return self.method.start(F, step, y)
 
     def word(self, step: Step) -> Word:

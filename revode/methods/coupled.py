@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .companion import Companion, TwoCopies
-from .increment import Increment
+from .increment import Evaluator
 from .runge_kutta import OnTableau
 from .shears import Parts, Shear, Step, Word, forward
 from .tableaux import Tableau
@@ -58,7 +58,7 @@ class Coupled(TwoCopies, OnTableau):
         return (Shear("y", ("z",), lambda F, z: psi(F, t0, t1, z, dx), scale=self.lam, about="z"),
                 Shear("z", ("y",), lambda F, y: -psi(F, t1, t0, y, -dx, errors)))
 
-    def attempt(self, step: Step, parts: Parts, F: Increment) -> tuple[Parts, Any]:
+    def attempt(self, step: Step, parts: Parts, F: Evaluator) -> tuple[Parts, Any]:
         """The parts after the step, and the embedded error of the second base call."""
         errors: list = []
         return forward(self.word(step, errors), parts, F), errors[0]

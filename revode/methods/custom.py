@@ -7,7 +7,7 @@ from math import isfinite
 from typing import Any
 
 from .companion import Companion
-from .increment import Increment
+from .increment import Evaluator
 from .protocol import Method
 from .shears import Parts, Step, Swap, Word
 
@@ -34,7 +34,7 @@ class UserMethod(Method):
         one, other = self.twin
         return Companion(f"the parts {one} and {other}", {one: 1.0, other: -1.0}, {one: 1.0, other: 1.0}, {one: 0.5, other: -0.5})
 
-    def start(self, F: Increment, step: Step, y: Any) -> Parts:
+    def start(self, F: Evaluator, step: Step, y: Any) -> Parts:
         if self.initial is None:
             return super().start(F, step, y)
         parts = self.initial(F, step.t0, y)

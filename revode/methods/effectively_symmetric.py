@@ -17,7 +17,7 @@ from operator import add
 from typing import Any
 
 from ..conditions import error_weights
-from .increment import Increment
+from .increment import Evaluator
 from .protocol import Method
 from .runge_kutta import RungeKutta
 
@@ -26,7 +26,6 @@ from .runge_kutta import RungeKutta
 class LowStorage(Method):
     """An effectively symmetric method in Williamson's form; made by EES25, EES27 and EES."""
     name: str
-    given: tuple[str, ...]        # what it was made with, as text
     A: tuple[float, ...]
     B: tuple[float, ...]
     order: int = 2
@@ -40,8 +39,7 @@ class LowStorage(Method):
         check_correct(self.name, self.correct)
 
     def __repr__(self) -> str:
-        given = [*self.given, *([f"correct={self.correct}"] if self.correct else [])]
-        return f"{self.name}({', '.join(given)})"
+        return self.name
 
     @property
     def error_order(self) -> int | None:
@@ -57,7 +55,7 @@ class LowStorage(Method):
             y += b * d
         return tuple(times)
 
-    def flow(self, F: Increment, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
+    def flow(self, F: Evaluator, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
         """y(t1) from y(t0)."""
         d: Any = None
         weights, terms, start = self.error_weights if errors is not None else None, [], y
@@ -72,6 +70,11 @@ class LowStorage(Method):
         if errors is not None:
             errors.append(reduce(add, terms) if terms else None)
         return y
+
+
+def named(name: str, given: str, correct: int) -> str:
+    """How a method was made."""
+    return f"{name}({', '.join(filter(None, (given, f'correct={correct}' if correct else '')))})"
 
 
 def check_correct(name: str, correct: Any) -> None:
@@ -114,7 +117,7 @@ def EES25(x: float = 0.1, correct: int = 0) -> LowStorage:
     A3 = (b[1] - B[1]) / b[2]
     A2 = (b[0] - B[0]) / b[1]
     error = (1 / 5, -1 / 3, 2 / 15) if abs(x - 0.1) < 1e-15 else None
-    return LowStorage("EES25", (f"x={x:g}",), (0.0, A2, A3), B, 2, 5, correct, error)
+    return LowStorage(named("EES25", f"x={x:g}", correct), (0.0, A2, A3), B, 2, 5, correct, error)
 
 
 def EES27(correct: int = 0) -> LowStorage:
@@ -137,7 +140,7 @@ def EES27(correct: int = 0) -> LowStorage:
     7
     """
     r = sqrt(2.0)
-    return LowStorage("EES27", (), (0.0, (4 * r - 7) / 3, -(4 + 5 * r) / 12, 3 * (8 * r - 31) / 49),
+    return LowStorage(named("EES27", "", correct), (0.0, (4 * r - 7) / 3, -(4 + 5 * r) / 12, 3 * (8 * r - 31) / 49),
                       ((2 - r) / 3, (4 + r) / 8, 3 * (3 - r) / 7, (9 - 4 * r) / 14), 2, 7, correct)
 
 
@@ -173,7 +176,7 @@ def EES(stages: int, correct: int = 0) -> LowStorage:
 
     A = (0.0, *(-sine(2 * i - 1) / sine(2 * i + 1) for i in range(1, stages)))
     B = (*(2 * sine(1) * sine(2 * i - 1) for i in range(1, stages)), sine(1) ** 2)
-    return LowStorage("EES", (f"stages={stages}",), A, B, 2, 2 * stages - 1, correct, error_weights(A, B))
+    return LowStorage(named("EES", f"stages={stages}", correct), A, B, 2, 2 * stages - 1, correct, error_weights(A, B))
 
 
 @dataclass(frozen=True)

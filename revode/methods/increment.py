@@ -6,7 +6,7 @@ A field value f(t, y) of a part of the state belongs to one version of that part
 share the value: a method that evaluates the field at the end of one step and at the start of the next (reversible
 Heun, Verlet) pays once, forward and back, and no method says so.
 
-`Increment` evaluates on whatever it is given (arrays, or tensors of a surrounding tape). `Recorder` evaluates for the
+`Evaluator` works on whatever it is given (arrays, or tensors of a surrounding tape). `Recorder` evaluates for the
 reverse sweep: each field value gets a tape of its own, its cotangents are collected, and it is pulled back once.
 """
 from __future__ import annotations
@@ -102,7 +102,7 @@ def nested(x: Any) -> int:
     return 0 if type(x) is not Tensor else 1 if x.tape.tracing else 1 + nested(x._value)
 
 
-class Increment:
+class Evaluator:
     """F(t, y, dx), sharing each field value for as long as the part of the state that it belongs to lives."""
 
     def __init__(self, system: System, params: Any, most: dict | None = None) -> None:
@@ -173,7 +173,7 @@ class Recorded:
         return tuple(y._value if type(y) is Tensor and y.tape is self.tape else y for y in self.outputs)
 
 
-class Recorder(Increment):
+class Recorder(Evaluator):
     """F for the reverse sweep: records, collects cotangents, and sums the gradient of the parameters."""
 
     def __init__(self, system: System, params: Any, zeros: list) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .companion import Companion, TwoCopies
-from .increment import Increment
+from .increment import Evaluator
 from .protocol import Method
 from .shears import Parts, Shear, Step, Swap, Word
 
@@ -53,7 +53,7 @@ class AsynchronousLeapfrog(TwoCopies):
     def symmetric(self) -> bool:                                        # type: ignore[override]
         return self.eta == 1.0
 
-    def start(self, F: Increment, step: Step, y: Any) -> Parts:
+    def start(self, F: Evaluator, step: Step, y: Any) -> Parts:
         return {"y": y, "v": F.field(step.t0, y)}
 
     def word(self, step: Step) -> Word:
@@ -86,7 +86,7 @@ class LeapfrogMidpoint(TwoCopies):
                           b={"y": 0.5, "y_prev": -0.5})
     order = 2
 
-    def start(self, F: Increment, step: Step, y: Any) -> Parts:
+    def start(self, F: Evaluator, step: Step, y: Any) -> Parts:
         return {"y_prev": y - F(step.t0, y, step.dx), "y": y}
 
     def word(self, step: Step) -> Word:

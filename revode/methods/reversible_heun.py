@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .companion import Companion, TwoCopies
-from .increment import Increment
+from .increment import Evaluator
 from .shears import Parts, Shear, Step, Word, forward
 
 
@@ -43,7 +43,7 @@ class ReversibleHeun(TwoCopies):
                 Shear("z", ("y",), lambda F, y: 2.0 * y, scale=-1.0),
                 Shear("y", ("z",), lambda F, z: F(t1, z, dx) * 0.5))
 
-    def attempt(self, step: Step, parts: Parts, F: Increment) -> tuple[Parts, Any]:
+    def attempt(self, step: Step, parts: Parts, F: Evaluator) -> tuple[Parts, Any]:
         """The parts after the step, and its distance to Euler's method, which needs no evaluation of its own."""
         z, = F.read(("z",), parts)
         first = F(step.t0, z, step.dx)

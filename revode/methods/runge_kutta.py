@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from ..conditions import check_order
-from .increment import Increment
+from .increment import Evaluator
 from .protocol import Method
 from .tableaux import Tableau, tableau
 
@@ -38,7 +38,7 @@ def increment_of(base: str | Tableau) -> Callable:
     needed = rows[:weights[-1][1] + 1]           # the last stage of a pair may serve the error alone
     error = [(float(b - e), i) for i, (b, e) in enumerate(zip(tab.b, tab.b_error or tab.b, strict=True)) if b != e]
 
-    def psi(F: Increment, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
+    def psi(F: Evaluator, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
         K: list = []
         for c, row in needed if errors is None else rows:
             t = t0 if c == 0.0 else t1 if c == 1.0 else t0 + c * (t1 - t0)
@@ -105,6 +105,6 @@ class RungeKutta(OnTableau):
     exactly_reversible = False
     reversible = False
 
-    def flow(self, F: Increment, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
+    def flow(self, F: Evaluator, t0: Any, t1: Any, y: Any, dx: Any, errors: list | None = None) -> Any:
         """y(t1) from y(t0)."""
         return y + self.psi(F, t0, t1, y, dx, errors)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..engine.tensor import Tensor
-from .increment import Increment, Recorder
+from .increment import Evaluator, Recorder
 
 Parts = dict[str, Any]
 
@@ -82,10 +82,10 @@ class Swap(NamedTuple):
         """Of their difference."""
         return -1.0
 
-    def forward(self, parts: Parts, F: Increment) -> None:
+    def forward(self, parts: Parts, F: Evaluator) -> None:
         exchange(self.first, self.second, parts, F.memo)
 
-    def inverse(self, parts: Parts, F: Increment) -> None:
+    def inverse(self, parts: Parts, F: Evaluator) -> None:
         exchange(self.first, self.second, parts, F.memo)
 
     def pullback(self, parts: Parts, cotangent: Parts, R: Recorder) -> None:
@@ -114,7 +114,7 @@ class Step(NamedTuple):
 Word = Sequence[Any]     # of shears, and of what else has a scale, forward(parts, F), inverse(parts, F) and pullback(...)
 
 
-def added(shear: Shear, F: Increment, reads: Sequence[Any]) -> Any:
+def added(shear: Shear, F: Evaluator, reads: Sequence[Any]) -> Any:
     """All that is added to scale * x[target]."""
     total = shear.add(F, *reads)
     if shear.about is None:
@@ -130,7 +130,7 @@ def unscaled(x: Any, scale: float) -> Any:
     return x if scale == 1.0 else -x if scale == -1.0 else x / scale
 
 
-def forward(word: Word, parts: Parts, F: Increment) -> Parts:
+def forward(word: Word, parts: Parts, F: Evaluator) -> Parts:
     """The parts after one step."""
     parts = dict(parts)
     for shear in word:
@@ -144,7 +144,7 @@ def forward(word: Word, parts: Parts, F: Increment) -> Parts:
     return parts
 
 
-def inverse(word: Word, parts: Parts, F: Increment) -> Parts:
+def inverse(word: Word, parts: Parts, F: Evaluator) -> Parts:
     """The parts before the step, from those after it."""
     parts = dict(parts)
     for shear in reversed(word):
@@ -184,14 +184,14 @@ def pullback(word: Word, parts: Parts, cotangent: Parts, R: Recorder) -> tuple[P
     return parts, cotangent
 
 
-def undone(method: Any, step: Step, parts: Parts, F: Increment) -> Parts:
+def undone(method: Any, step: Step, parts: Parts, F: Evaluator) -> Parts:
     """The parts before a step: the inverse of its word, or y ~ Phi_{-h}(y1) of a method that is nearly reversible."""
     if method.exactly_reversible:
         return inverse(method.word(step), parts, F)
     y1, = F.read(("y",), parts)
     before = method.flow(F, step.t1, step.t0, y1, -step.dx)
     for _ in range(method.correct):
-        before = before + (y1 - method.flow(Increment(F.system, F.params), step.t0, step.t1, before, step.dx))
+        before = before + (y1 - method.flow(Evaluator(F.system, F.params), step.t0, step.t1, before, step.dx))
     return {"y": before}
 
 
@@ -202,7 +202,7 @@ def near_pullback(method: Any, step: Step, parts: Parts, cotangent: Parts, R: Re
     The field at y1 is known already: it is the first stage of the step that was undone before. Returns y1 - Phi_h(y) too.
     """
     y1 = parts["y"]
-    F = Increment(R.system, R.plain)
+    F = Evaluator(R.system, R.plain)
     F.memo = {"y": {t: value.values for t, value in R.memo.get("y", {}).items()}}
     parts = undone(method, step, parts, F)
     cotangent = dict(cotangent)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..engine import tree
 from ..engine.tensor import beside, number, to_host, value_of
-from ..methods.increment import Increment
+from ..methods.increment import Evaluator
 from ..methods.shears import Parts
 from ..stiffness import FOLLOWS, Unstable, astray, largest, rows, unstable
 from .alarms import complain
@@ -282,7 +282,7 @@ class Ahead:
         if self.rows:
             self.judge(self.ns, stacked(self.rows))
         at, parts = self.before
-        F = Increment(self.problem.system, tree.map(value_of, self.params))
+        F = Evaluator(self.problem.system, tree.map(value_of, self.params))
         norm = max((size(part) for part in parts.values()), default=float("nan"))
         while at < n and parts:
             after = self.problem.advance(at, parts, F)

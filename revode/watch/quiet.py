@@ -139,6 +139,8 @@ class Quiet:
         outputs = problem.method.outputs
         if len(ys) > 1 or type(ys[0]) is not np.ndarray or any(x.any() for part, x in a_parts.items() if part not in outputs):
             return None
+        if not self.held["see"][1]:                  # of so few steps none was looked at
+            return None
         shown = self.shown(weighed)
         if not shown.at.size or not shown.ahead_at.size:
             return None

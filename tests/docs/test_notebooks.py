@@ -23,6 +23,14 @@ def test_a_notebook_has_the_code_of_its_page_and_no_output(tmp_path: Path) -> No
     assert "```text" not in text and "two_lines" in text and "100 steps: 101 evaluations" not in text
 
 
+@pytest.mark.parametrize("page", notebooks.pages(), ids=notebooks.name_of)
+def test_code_comes_along_unchanged(page: Path) -> None:
+    """`pull(a)[1](b)` in code looks like a link, and is none."""
+    text = page.read_text()
+    for cell in notebooks.notebook(page).cells:
+        assert cell.cell_type != "code" or cell.source in text
+
+
 def test_pictures_come_along_and_links_lead_to_the_site() -> None:
     page, = notebooks.chosen(["gallery/chaos"])
     book = notebooks.notebook(page)

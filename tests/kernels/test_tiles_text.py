@@ -1,6 +1,7 @@
 """The C++ and CUDA text that does not change from field to field: each file alone, with every warning there is."""
 from __future__ import annotations
 
+import platform
 import re
 import subprocess
 
@@ -80,12 +81,13 @@ SUMMED = [(1, 1), (3, 5), (8, 8), (4, 32), (32, 4), (17, 11), (20, 50)]         
 
 
 @needs_compiler
-@pytest.mark.parametrize("level", ["native", "SSE2", "AVX2"])
+@pytest.mark.parametrize("level", ["native", "SSE2", "AVX2", "without shuffles"])
 @pytest.mark.parametrize("T", [1, 2, 4, 16, 32])
 def test_sums_over_the_lanes_have_the_bits_of_plain_loops(T, level, monkeypatch):
     """Every lane, and fewer of them; with and without a sum to add to. The plain loops are NumPy's, one lane after the other."""
     found = native.compiler()
-    monkeypatch.setattr(native, "compiler", lambda: found._replace(target=WIDTHS[level]))
+    monkeypatch.setattr(native, "compiler", lambda: found._replace(target=WIDTHS.get(level, ("-march=native",))))
+    text = generate.TILE_FUNCTIONS if level in WIDTHS else generate.TILE_FUNCTIONS.replace("#define TURNS", "")      # older compilers
     rng = np.random.default_rng(T)
     for dtype in (np.float64, np.float32):
         sizes = "".join(f"#define {name} {n}\n" for name, n in {"T": T, "MEMORY": 1, "PERSISTENT": 1, "PARAMS": 1}.items())
@@ -93,7 +95,7 @@ def test_sums_over_the_lanes_have_the_bits_of_plain_loops(T, level, monkeypatch)
                           f"rv_outer_rows<{n}, {m}>(both, x, g, total, sums, before, R); }}" for i, (n, m) in enumerate(SUMMED))
         entry = ("long long which, real* out, real* both, real* sums, const real* x, const real* g, const real* total, "
                  "const real* before, long long R")
-        run = native.build(f'{elementary.c_source([], dtype)}{sizes}{generate.TILE_FUNCTIONS}\nextern "C" void run({entry}) '
+        run = native.build(f'{elementary.c_source([], dtype)}{sizes}{text}\nextern "C" void run({entry}) '
                            f'{{\n{calls}\n}}', strict=True).run
         for which, (n, m) in enumerate(SUMMED):
             for R in sorted({1, T - T // 3, T}):
@@ -109,3 +111,25 @@ def test_sums_over_the_lanes_have_the_bits_of_plain_loops(T, level, monkeypatch)
                                          (sums, before + rows if adds else rows)):
                         np.testing.assert_array_equal(made[:-1], wanted.ravel())
                         assert np.isnan(made[-1])
+
+
+@needs_compiler
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="assembly of x86-64")
+@pytest.mark.parametrize("level", ["native", "SSE2", "AVX2", "AVX-512"])
+def test_lanes_and_features_change_places_in_whole_vectors(level):
+    """w vectors in, w log2 w shuffles of two instructions at most, w vectors out; no number goes alone."""
+    macros = subprocess.run([native.compiler().path, *WIDTHS[level], "-dM", "-E", "-x", "c++", "-"], input="", capture_output=True,
+                            text=True, check=True).stdout
+    sizes = "".join(f"#define {name} {n}\n" for name, n in {"T": 32, "MEMORY": 1, "PERSISTENT": 1, "PARAMS": 1}.items())
+    if not re.search("__GNUC__ (1[2-9]|[2-9][0-9])", macros):
+        pytest.skip("a compiler without __builtin_shufflevector")
+    for dtype in (np.float64, np.float32):
+        wide = (64 if "__AVX512F__" in macros else 32 if "__AVX__" in macros else 16) // np.dtype(dtype).itemsize
+        source = (elementary.c_source([], dtype) + sizes + generate.TILE_FUNCTIONS
+                  + 'extern "C" void run(real* out, const real* x, int n) { rv_turn(out, 8, x, n); }\n')
+        done = subprocess.run([native.compiler().path, *native.FLAGS, *WIDTHS[level], "-S", "-o", "-", "-x", "c++", "-"], input=source,
+                              capture_output=True, text=True, check=True)
+        lines = re.findall(r"^\t([a-z].*%[xyz]mm.*)$", done.stdout, re.M)
+        shuffles = [line for line in lines if re.match(r"v?(unpck|perm|shuf|insert[fi]|movl?[hl][lp]|blend|extract)", line)]
+        assert shuffles and len(shuffles) <= wide * np.log2(wide) * 2, (dtype, len(shuffles))
+        assert not [line for line in lines if re.match(r"v?(movs[sd]|insertps|pinsr|pextr)\b", line)], dtype

@@ -264,14 +264,14 @@ def check_words(rv: Any) -> None:
     close(sol.y1, y, 1e-12, "word")
     for g, exact in zip(gradients, run_solve(rv, method, rv.Direct(), Y0, False)[1], strict=True):
         close(g, exact, 1e-11, "word")
-    from revode.methods.increment import Increment, System
+    from revode.methods.increment import Evaluator, System
     from revode.methods.shears import Step, forward, inverse
     from revode.stepping import Stats
     step = Step(0.3, 0.4, np.asarray(0.1), np.asarray(0.1))
     parts = {"y": Y0, "z": Y0[::-1]}
     for made in (method, rv.Coupled(lam=0.8), rv.ReversibleHeun(), rv.AsynchronousLeapfrog(0.7)):
         parts = dict(zip(made.parts, (Y0, Y0[::-1]), strict=True))
-        F = Increment(System(field, Stats()), PARAMS)
+        F = Evaluator(System(field, Stats()), PARAMS)
         after = forward(made.word(step), parts, F)
         assert np.abs(after[made.parts[0]] - parts[made.parts[0]]).max() > 1e-3
         for name, part in inverse(made.word(step), after, F).items():
@@ -375,12 +375,12 @@ def error_weights(s: int) -> Any:
 def check_monitors(rv: Any) -> None:
     """What the methods say about themselves: limits, growth, the gap that is watched, the error that a controller sees."""
     from revode.methods.companion import neutral
-    from revode.methods.increment import Increment, System
+    from revode.methods.increment import Evaluator, System
     from revode.methods.shears import Step
     from revode.stepping import Stats
     from revode.watch.gaps import injected, parted, weighted
     h, z = 0.1, 0.7 * Y0
-    step, F = Step(0.3, 0.4, np.asarray(h), np.asarray(h)), Increment(System(field, Stats()), PARAMS)
+    step, F = Step(0.3, 0.4, np.asarray(h), np.asarray(h)), Evaluator(System(field, Stats()), PARAMS)
     coupled, damped = rv.Coupled("heun2", lam=0.8), rv.AsynchronousLeapfrog(eta=0.9)
     close([coupled.contraction_limit(h), damped.contraction_limit(h)], [-np.log(0.8) / h] * 2, 1e-14, "contraction_limit")
     close([coupled.reverse_growth, damped.reverse_growth], [1.25, 1.25], 1e-14, "reverse_growth")
@@ -420,7 +420,7 @@ def check_monitors(rv: Any) -> None:
     for method, weights, c in ((rv.EES25(), (1 / 5, -1 / 3, 2 / 15), (0, 1 / 3, 5 / 6)),
                                (rv.RungeKutta("bosh3"), np.subtract(EXACT["bosh3"].b, EXACT["bosh3"].bhat), EXACT["bosh3"].c)):
         errors: list = []
-        constant = Increment(System(lambda t, y, p: 0 * y + t ** 2, Stats()), None)
+        constant = Evaluator(System(lambda t, y, p: 0 * y + t ** 2, Stats()), None)
         method.flow(constant, 0.3, 0.4, Y0, h, errors)
         close(errors[0], np.full((2, 2), sum(w * h * (0.3 + c * h) ** 2 for w, c in zip(weights, c, strict=True))), 1e-15,
               f"error of {method}")

@@ -35,7 +35,7 @@ from hypothesis import HealthCheck, assume, given, note, settings
 from hypothesis import strategies as st
 
 import revode as rv
-from revode.methods.increment import Increment, System
+from revode.methods.increment import Evaluator, System
 from revode.methods.shears import Step, Swap, forward, inverse
 from revode.methods.tableaux import tableau
 from revode.stepping import Stats
@@ -119,7 +119,7 @@ def growth(drawn: Drawn) -> tuple[float, float, int]:
 
 def states_of(drawn: Drawn) -> tuple[list, list]:
     """All forward states, and the words of the steps."""
-    F = Increment(System(plain_field, Stats(), scalar=None if drawn.dtype is np.float64 else drawn.dtype), drawn.params)
+    F = Evaluator(System(plain_field, Stats(), scalar=None if drawn.dtype is np.float64 else drawn.dtype), drawn.params)
     h = np.diff(drawn.ts).astype(drawn.dtype)
     steps = [Step(drawn.ts[n], drawn.ts[n + 1], np.asarray(h[n]), np.asarray(h[max(n - 1, 0)])) for n in range(len(h))]
     parts = drawn.method.start(F, steps[0], drawn.y0)
@@ -141,8 +141,8 @@ def apart(a: dict, b: dict) -> float:
     return max(float(abs(a[name] - b[name]).max()) for name in a)
 
 
-def fresh(drawn: Drawn) -> Increment:
-    return Increment(System(plain_field, Stats(), scalar=None if drawn.dtype is np.float64 else drawn.dtype),
+def fresh(drawn: Drawn) -> Evaluator:
+    return Evaluator(System(plain_field, Stats(), scalar=None if drawn.dtype is np.float64 else drawn.dtype),
                      drawn.params)
 
 

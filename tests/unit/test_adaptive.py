@@ -18,7 +18,7 @@ from reference.oracles import adaptive as A
 from reference.oracles import ees as E
 from reference.oracles import loops as L
 from reference.oracles import tableaux as T
-from revode.methods.increment import Increment, System
+from revode.methods.increment import Evaluator, System
 from revode.methods.shears import Step
 from revode.stepping import Stats
 from tests.method_cases import distance, make_params, plain_field
@@ -65,7 +65,7 @@ def test_error_estimates_fall_with_the_stated_power(name):
     p, y = make_params(), np.array([0.4, -1.0, 0.2])
     sizes, hs = [], 2.0 ** -np.arange(3, 7)
     for h in hs:
-        F = Increment(System(plain_field, Stats()), p)
+        F = Evaluator(System(plain_field, Stats()), p)
         step = Step(0.3, 0.3 + h, np.asarray(h), np.asarray(h))
         parts = method.start(F, step, y)
         after, error = method.attempt(step, parts, F)
@@ -82,7 +82,7 @@ def test_error_estimates_are_errors(name):
     where the next term, and the error of the better method of the pair, are a tenth of it."""
     method, _ = METHODS[name]
     p, y, h = make_params(), np.array([0.4, -1.0, 0.2]), 2.0**-5
-    F = Increment(System(plain_field, Stats()), p)
+    F = Evaluator(System(plain_field, Stats()), p)
     # The second call of Coupled runs from y' back to t0: its own error, seen at t0.
     t0, t1 = (0.3 + h, 0.3) if name.startswith("coupled") else (0.3, 0.3 + h)
     if name.startswith("coupled"):

@@ -19,7 +19,7 @@ from reference.oracles import gradients as G
 from reference.oracles import loops as L
 from reference.oracles import tableaux as T
 from reference.oracles.trees import order_conditions, row_sums, size
-from revode.methods.increment import Increment, System
+from revode.methods.increment import Evaluator, System
 from revode.stepping import Stats
 from tests.method_cases import GRIDS, distance, field, make_params, plain_field
 
@@ -456,7 +456,7 @@ def test_error_estimate():
         sizes = []
         for h in (2.0**-4, 2.0**-5, 2.0**-6):
             errors = []
-            F = Increment(System(f, Stats()), None)
+            F = Evaluator(System(f, Stats()), None)
             after = rv.EES25().flow(F, 0.3, 0.3 + h, y, h, errors)
             fine = rv.solve(f, y, np.linspace(0.3, 0.3 + h, 9), method=rv.RungeKutta("dopri5")).y1       # good to 1e-13
             sizes.append((np.linalg.norm(errors[0]), np.linalg.norm(after - fine)))
@@ -481,7 +481,7 @@ def test_the_estimate_of_the_trigonometric_family_is_the_error_to_leading_order(
     for name, (f, y) in fields.items():
         missed, sizes = [], []
         for h in (2.0**-5, 2.0**-6, 2.0**-7):
-            errors, F = [], Increment(System(f, Stats()), None)
+            errors, F = [], Evaluator(System(f, Stats()), None)
             after = method.flow(F, 0.3, 0.3 + h, y, h, errors)
             true = after - rv.solve(f, y, np.linspace(0.3, 0.3 + h, 9), method=rv.RungeKutta("dopri5")).y1       # good to 1e-13
             missed.append(np.linalg.norm(errors[0] - true) / np.linalg.norm(true))

@@ -137,6 +137,13 @@ def test_a_training_ends_by_its_time(text: language.Text) -> None:
     assert sum(run.seconds) >= 0.3 > sum(run.seconds[:-1]) and run.done > 3
 
 
+def test_a_bar_of_minutes_ends_at_its_end(capsys: pytest.CaptureFixture) -> None:
+    """The last step goes beyond the time that was given; tqdm would warn of a bar that is longer than it can be."""
+    assert main(["train", "digits", "--minutes", "0.002", "--width", "4"]) == 0
+    said = capsys.readouterr().err
+    assert "0.12/0.12" in said and "s/s" in said and "arning" not in said
+
+
 # digits -------------------------------------------------------------------------------------------
 def test_the_digits() -> None:
     seen, held = digits.data()

@@ -13,6 +13,7 @@ import pytest
 
 import revode as rv
 from revode.checks import kinds
+from tests.compiler import HERE
 
 TS = np.linspace(0.0, 1.0, 31)
 
@@ -156,3 +157,36 @@ def test_kinds_are_few() -> None:
     for n in range(3, 3 + 2 * kinds.KEPT):
         outcome(asked(ts=np.linspace(0.0, 1.0, 31), y0=np.linspace(0.5, 1.0, n), params={"rate": np.full(n, 0.1)}))
     assert len(kinds._kinds) == kinds.KEPT
+
+
+@pytest.mark.skipif(not HERE, reason="no C++ compiler")
+def test_a_native_call_that_is_made_again_sees_what_has_changed() -> None:
+    """In turns, on one library: other steps before the first, other indices, other values in one array of the user, more steps than
+    one call takes. The oracle is replay, which makes no such calls; the two round apart by some N eps of the size of what there is."""
+    N = 2100                                                     # more than one call takes (compiled/tiles.py: STEPS)
+    ts = np.linspace(0.0, 1.0, N + 1)
+    y0, params = np.array([1.0, 0.5]), {"rate": np.array([0.3, 0.7])}
+    method = rv.LeapfrogMidpoint()                               # a step of it knows the length of the one before
+
+    def solve(backend: str, how: Any) -> list:
+        states = {h: rv.solve(decay, y0, np.array([-h, 0.0]), params, method=method, backend="eager").state for h in (1e-3, 2e-4)}
+        save, h = how
+
+        def loss(params: Any, y0: Any) -> Any:
+            start = {"y0": y0} if h is None else {"y0": None, "state0": states[h]}
+            sol = rv.solve(decay, ts=ts, params=params, method=method, gradient=rv.Reversible(), save=save, backend=backend, **start)
+            return np.sum(sol.ys ** 2)
+
+        value, gradients = rv.value_and_grad(loss, (0, 1) if h is None else 0)(params, y0)
+        return [value, *(x for x in rv.tree.flatten(gradients)[0])]
+
+    hows = [([-1], None), ([-1], 1e-3), ([-1], 2e-4), ([3, 1000, N], None), ([-1], None), (None, None)]
+    for change in (1.0, 0.9):
+        y0 *= change
+        params["rate"] *= change
+        for how in [*hows, *hows[:2]]:
+            for one, other in zip(solve("native", how), solve("replay", how), strict=True):
+                assert np.allclose(one, other, rtol=100 * N * np.finfo(float).eps, atol=1e-13)
+    ts[1:] *= 0.5                                                # the grid, in place
+    for one, other in zip(solve("native", hows[1]), solve("replay", hows[1]), strict=True):
+        assert np.allclose(one, other, rtol=100 * N * np.finfo(float).eps, atol=1e-13)

@@ -208,7 +208,8 @@ def test_bad_input_gets_a_sentence(given: dict, words: str) -> None:
 
 @pytest.mark.parametrize("y0, options, words", [
     (np.ones(3), {}, "y0 without a batch"), (np.ones((4, 1)), {"controller": rv.PID(1e-3, 1e-6)}, "controller"),
-    (np.ones((0, 2)), {}, "y0 without a batch"), ({"a": np.ones((3, 2))}, {}, "y0 without a batch"),
+    (np.ones((4, 1)), {"save": []}, "save=.. leaves nothing to gather"), (np.ones((0, 2)), {}, "y0 without a batch"),
+    ({"a": np.ones((3, 2))}, {}, "y0 without a batch"),
 ])
 def test_what_cannot_be_shared_out(y0: np.ndarray, options: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
@@ -339,6 +340,7 @@ def test_map() -> None:
     assert tens[0] == tens[1] == tens[2] == [(10 * i, i % 3) for i in range(7)]
     with pytest.raises(ZeroDivisionError, match="rank 1: "):
         threads(2, lambda comm: parallel.map(lambda x: 1 / (x - 1), range(4), comm))
+    assert parallel.map(abs, (-i for i in range(3))) == [0, 1, 2] and parallel.map(abs, []) == []
     nets = parallel.map(lambda seed: nn.mlp_init(np.random.default_rng(seed), (2, 3)), [1, 2])
     assert len(nets) == 2
 

@@ -204,12 +204,12 @@ def test_pendulum_figures_of_the_method_sheet(lam: float, N: int, figure: float)
     depends on the pendulum (.004 to .25 on six of them). This one, from an angle of 2 at rest, gives the sheet's
     figures; within a factor of 5, because round-off is not random enough to be the same elsewhere. By inverse steps,
     so that N = 10000 takes no derivatives."""
-    from revode.methods.increment import Increment, System
+    from revode.methods.increment import Evaluator, System
     from revode.methods.shears import Step, forward, inverse
     from revode.stepping import Stats
     method, ts = rv.Coupled("midpoint", lam=lam), 0.01 * np.arange(N + 1)
     y0 = np.array([2.0, 0.0])
-    F = Increment(System(pendulum, Stats()), 1.0)
+    F = Evaluator(System(pendulum, Stats()), 1.0)
     words = [method.word(Step(t, t1, t1 - t, t1 - t)) for t, t1 in zip(ts[:-1].tolist(), ts[1:].tolist(), strict=True)]
     parts = {"y": y0, "z": y0}
     for word in words:

@@ -10,7 +10,7 @@ import pytest
 
 import revode as rv
 from reference.oracles import gradients as G
-from revode.methods.increment import Increment, System
+from revode.methods.increment import Evaluator, System
 from revode.methods.shears import Step, forward, inverse
 from revode.stepping import Stats
 from tests.method_cases import REVERSIBLE, Case, distance, make_params, make_y0, plain_field
@@ -24,14 +24,14 @@ def test_inverse_undoes_forward_and_forward_undoes_inverse(case: Case) -> None:
     """One step of every method, both ways round. A step is at most 81 shears (order 8) of four roundings; each undoing
     divides by a scale of .6 at least, once a step: 4 * 81 / .6 = 540 roundings of numbers below 4."""
     params = make_params()
-    F = Increment(System(plain_field, Stats()), params)
+    F = Evaluator(System(plain_field, Stats()), params)
     step = Step(0.3, 0.35, 0.05, 0.07)
     parts = case.method.start(F, step, make_y0(case, (2, 3)))
     parts = {name: x + 0.01 * k for k, (name, x) in enumerate(parts.items())}       # the copies need not agree
     word = case.method.word(step)
 
-    def new() -> Increment:
-        return Increment(System(plain_field, Stats()), params)
+    def new() -> Evaluator:
+        return Evaluator(System(plain_field, Stats()), params)
 
     after = forward(word, parts, new())
     for there, back in ((after, inverse(word, after, new())), (None, None)):
@@ -204,7 +204,7 @@ def test_a_part_that_never_changes_costs_no_memory_in_steps() -> None:
     for N in (10, 100):
         method = rv.shears(word, parts=("y", "x"))
         step = lambda n, N=N: Step(n / N, (n + 1) / N, 1.0 / N, 1.0 / N)
-        F = Increment(System(lambda t, y, p: np.sin(t) * y, Stats()), None)
+        F = Evaluator(System(lambda t, y, p: np.sin(t) * y, Stats()), None)
         parts = method.start(F, step(0), np.ones(2))
         for n in range(N):
             parts = forward(method.word(step(n)), parts, F)

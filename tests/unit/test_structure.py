@@ -65,8 +65,8 @@ BUDGET = {
     "times": 90,                     # tensors among them, stops, what lies between, on any device
     "finite": 85,
     "memory": 55,
-    "compiled": 5470,                # the search for an adaptive grid; C99 in words of its own; auto; sums that share a call; quiet
-    "export": 290,
+    "compiled": 5540,                # the search for an adaptive grid; C99 in words of its own; auto; quiet sweeps, calls made again
+    "export": 325,                   # noise and controls, methods that start with an evaluation
     "interop": 280,                  # a batch under vmap, once it has been seen that it may be one; times
     "problem": 70,
     "checks": 850,                   # a file for each kind of thing that is given, with its imports; kinds that have passed

@@ -435,3 +435,19 @@ def test_a_field_that_fails_where_it_is_only_looked_at_is_no_error_and_one_line_
     assert len(calls) > 34 and sol.stats.nfe == 32
     said = [r.getMessage() for r in caplog.records if "was not looked at everywhere" in r.getMessage()]
     assert len(said) == 1 and said[0].endswith("raised ArithmeticError: outside of the table")
+
+
+@pytest.mark.parametrize("method", [None, rv.Coupled(), rv.ReversibleHeun(), rv.AsynchronousLeapfrog(), rv.LeapfrogMidpoint()],
+                         ids=repr)
+@pytest.mark.parametrize("N", [1, 2, 3])
+@pytest.mark.parametrize("backend", ["eager", "replay"])
+def test_a_sweep_over_few_steps_at_which_nobody_looked_has_its_verdict(backend, N, method):
+    """One step has nothing between its ends. The truth is Direct's; so few steps come back to a few roundings."""
+    def loss(y0, p, gradient):
+        return np.sum(rv.solve(lambda t, y, p: np.sin(p * y) * np.cos(t), y0, np.linspace(0.0, 0.1, N + 1), p, method=method,
+                               gradient=gradient, backend=backend, save=[-1]).y1 ** 2)
+
+    at = np.array([0.4, -1.2]), 0.7
+    truth, found = (rv.grad(loss, (0, 1))(*at, gradient) for gradient in (rv.Direct(), rv.Reversible()))
+    for got, wanted in zip(found, truth, strict=True):          # words: roundings; RK4 comes back to h^6 / 6! = 1.4e-9 a step, times
+        np.testing.assert_allclose(got, wanted, rtol=1e-7)      # derivatives of the field, which are of order one
