@@ -96,7 +96,8 @@ class Follows:
 
 
 def on_device(x: Any) -> bool:
-    return hasattr(x, "__cuda_array_interface__")
+    """Whether this is an array of CuPy."""
+    return hasattr(x, "__cuda_array_interface__") and hasattr(x, "get")
 
 
 @cache

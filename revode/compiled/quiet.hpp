@@ -1,4 +1,4 @@
-// What watch/quiet.py measures of a sweep (`measured` there), in one pass, in double. Behind generated code, of which it has `real`.
+// What watch/quiet.py measures of a sweep (`measured` there), in one pass, in double. `real` stands before it.
 // n: parts, members, features, looks, windows, width; on the way ahead looks, windows, width; rows and entries that flowed, leaves; y
 // s: eps, tiny, allowed, N, apart.  out: S_p, S_y, S_d, together, W_p, off, size, ahead, a_y, least, smallest, E, C.  A: |a y| + tiny
 typedef long long quiet_whole;

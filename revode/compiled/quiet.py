@@ -1,7 +1,9 @@
-"""The numbers that tell whether a sweep was quiet (watch/quiet.py), in one pass of C++ that stands behind the generated loops."""
+"""The numbers that tell whether a sweep was quiet (watch/quiet.py), in one pass of C++: one library for each dtype, for all solves."""
 from __future__ import annotations
 
 import ctypes
+import logging
+import sys
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -9,21 +11,33 @@ from typing import Any
 import numpy as np
 
 from ..watch.quiet import Measured, Shown, measured
+from .native import CompileError, NoCompiler, build
 
 TEXT = Path(__file__).with_name("quiet.hpp").read_text()
+LATER = 20                             # sweeps that NumPy measures
 ARRAYS = 13                            # pointers besides the sizes and the scalars
+
+logger = logging.getLogger("revode")
 
 
 class Measure:
-    """Shown -> Measured, by a library. It belongs to one thread, as the runner does that has it."""
+    """Shown -> Measured, after LATER sweeps by a library: compiling it would make the first wait. Of one thread, as its runner."""
 
-    def __init__(self, library: Any, dtype: Any) -> None:
-        self.dtype = dtype
-        self.function = library.rv_quiet
-        self.function.restype, self.function.argtypes = None, [ctypes.c_void_p] * (ARRAYS + 2)
+    def __init__(self, dtype: Any, later: int = LATER) -> None:
+        self.dtype, self.later = dtype, later
+        self.function: Any = None
         self.whole, self.scalars, self.out = np.zeros(13, np.int64), np.zeros(5), np.zeros(13)
         self.fixed = [pointer(x) for x in (self.whole, self.scalars, self.out)]
         self.known: dict[int, tuple[Any, Any, int | None]] = {}      # constants, in the order of their axes
+
+    def build(self) -> None:
+        """Compile, or load what has been compiled; where that cannot be done NumPy goes on, with the same numbers."""
+        self.later = sys.maxsize
+        try:
+            self.function = build(f"typedef {'double' if self.dtype == np.float64 else 'float'} real;\n{TEXT}", True).rv_quiet
+            self.function.restype, self.function.argtypes = None, [ctypes.c_void_p] * (ARRAYS + 2)
+        except (CompileError, NoCompiler) as error:
+            logger.info("what tells a quiet sweep is measured by NumPy, because: %s", error)
 
     def at(self, x: Any) -> int | None:
         """Where a constant lies, which is the same array from solve to solve."""
@@ -37,6 +51,11 @@ class Measure:
 
     def __call__(self, s: Shown) -> Measured:
         shape, (flowed, begins) = s.X.shape[2:], s.flowed or (None, None)
+        self.later -= 1
+        if self.later == 0:
+            self.build()
+        if self.function is None:
+            return measured(s)
         arrays = s.X, s.ahead, s.Z, s.weighed, flowed
         if any(x is not None and not (type(x) is np.ndarray and x.flags.c_contiguous and x.dtype == self.dtype) for x in arrays):
             return measured(s)

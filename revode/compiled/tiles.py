@@ -115,10 +115,8 @@ class Tiles:
         self.source = Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
         self.chunk = int(min(STEPS, max(1, WORK / max(1.0, self.work()))))
         if make is None:
-            back = self.direction == "backward"
-            library = build(self.source.text + quiet.TEXT if back else self.source.text, self.strict)
             self.as_given = address
-            self.function, self.measure = library.run, quiet.Measure(library, self.dtype) if back else None
+            self.function, self.measure = build(self.source.text, self.strict).run, quiet.Measure(self.dtype)
             self.function.restype = None
             self.function.argtypes = [c_longlong, *(c_void_p if "*" in kind else c_longlong for kind, _ in self.arguments)]
         else:
