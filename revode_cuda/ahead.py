@@ -246,11 +246,12 @@ def queued_solve(hint: Hint, problem: Any, gradient: Any, course: Course, struct
         ys = tuple(course.result.there(xp, out, ("ys", j)) for j in range(len(outputs)))
         parts = {name: course.result.there(xp, out, ("part", name)) for name in names}
         pulls: list = []                                  # what pulls on the host, once the device has been asked
+        mine = [B]                                        # until then
 
         def heard(report: Any) -> tuple:
             """The report on the host, and y0 and params there."""
             told = course.report.of(report.get())
-            course.free.append(B)
+            course.free.append(mine.pop())
             for i in course.floats:
                 hint.values[i] = told["given", i]
             values = tree.unflatten(structure, [hint.values[i] if i in course.floats else x for i, x in enumerate(leaves)])
@@ -267,6 +268,8 @@ def queued_solve(hint: Hint, problem: Any, gradient: Any, course: Course, struct
         def pull(cotangent: Any) -> Any:
             if pulls:
                 return send(xp)(pulls[0](fetch(cotangent)))
+            if not mine:                                  # it has been asked, and there was an error
+                raise Doubt
             a_ys, a_parts = cotangent
             report = course.go_back(B, problem, [*a_ys, *(a_parts[name] for name in names)])
             told, initial, params = heard(report)

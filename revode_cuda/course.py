@@ -26,7 +26,6 @@ from .crossing import part
 from .kernels import collect
 
 MOST = 1 << 24             # entries of the buffer
-TOLD = 1 << 22             # bytes of a report: what the host looks at
 
 
 class NotAhead(Exception):
@@ -122,7 +121,7 @@ class Course:
         if back is not None:
             self.way_back(problem, initial, final, shapes, at)
             self.gradients(of_part, leaves)
-        if self.size > MOST or self.report.size * ahead.dtype.itemsize > TOLD:
+        if self.size > MOST:
             raise NotAhead("its states are large")
         self.reports = self.report.moves().there(xp)
 

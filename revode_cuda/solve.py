@@ -60,10 +60,11 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     Cost: fused, a launch for the solve and one for its reverse sweep (more for more than 65536 steps), besides some seconds of
     compilation the first time on this machine. A solve like an earlier one (same shapes, method and grid; from y0 on a fixed grid,
     by Automatic() or Reversible()) is queued with its gradient as a dozen operations of the device, and one wait at the end: then
-    the watch says what it has to say, so that an error or a warning of the solve comes where its gradient is taken. The first of a
+    the watch says what it has to say, so that an error or a warning of the solve comes where its gradient is taken (a vjp that is
+    never pulled is not judged). The first of a
     kind, and what is not queued, takes some twenty operations and four waits: y0, params, saved states and gradients go to the host
-    and back once. Above 64 kB of y0, and 4 MB of states that the watch looks at, some 400 operations and 60 waits, whatever the
-    number of steps. Op by op, one kernel launch for each array operation, and one wait for the device every 16 steps (is the state
+    and back once. Above 64 kB of y0, where the watch looks on the device, some 320 operations and 55 waits, whatever the number of
+    steps. Op by op, one kernel launch for each array operation, and one wait for the device every 16 steps (is the state
     finite?).
 
     Example
@@ -133,7 +134,7 @@ def fused(field: Callable, y0: Any, ts: Any, params: Any, *, arithmetic: str, au
 
     if backend.holds(field, options["diffusion"]):
         return solved(y0, params, state0, "eager")
-    if not (there and plain):
+    if not (crosses and plain):
         return at_once(y0, params)
     key = ahead.key_of(device, field, arrays, structure, {**options, "decided": decided, "strict": arithmetic == "strict"})
     sol = ahead.solve(key, backend, field, y0, ts, params, rest, at_once)

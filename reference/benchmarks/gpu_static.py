@@ -36,8 +36,13 @@ read from the machine code, or counted on the pretended CuPy of the tests.
 Code is that of a whole kernel, in instructions of 16 bytes, and what it loses where the step is taken out. Barriers are
 those of one step. Compiling is processor time, without a cache. Operations are the kernels and copies that a warm solve
 and its gradient ask of the device, without those of the loss; waits are how often the host waits for it. They were
-counted in 40 steps, with the batch of the work, but y0 of 68 kB at most. Of states above 64 kB (medium) the watch of the
-gradient looks on the device, which is many small operations.
+counted in 40 steps, with the batch of the work, but y0 of 68 kB at most. A solve of states above 64 kB (medium) is not
+queued as a whole: the watch looks at them on the device, which is many small operations. Wavefronts are
+those of shared memory in a step of a tile; the microseconds of a step are an estimate from these counts
+(`revode_cuda/estimate.py`). Neither has been measured.
+
+Before (12 operations and four waits; medium 380 and 57), y0, params, the solve, the cotangent and the gradient were each
+waited for.
 
 """
 
@@ -100,7 +105,7 @@ def operations(case: Case) -> tuple[int, int]:
         y0, params = revode_cuda.to_device((problem.y0, problem.params))
         a = cupy.asarray(problem.y0[None] / work.batch)
         field, ts, options = asked(revode_cuda, work, case)
-        for _ in range(2):
+        for _ in range(3):
             del DONE[:]
             _, pull = revode_cuda.vjp(lambda y0, p: revode_cuda.solve(field, y0, ts, p, save=[-1], backend="fused", **options).ys,
                                       y0, params)
@@ -110,7 +115,7 @@ def operations(case: Case) -> tuple[int, int]:
 
 def table(cases: list[Case]) -> list[str]:
     head = ["work", "dtype", "direction", "T", "threads", "instructions", "code, kB", "of a step", "registers", "spills", "barriers",
-            "compile, s", "operations", "waits"]
+            "compile, s", "wavefronts", "us a step, estimated", "operations", "waits"]
     lines = [head, ["---"] * len(head)]
     for case in cases:
         try:
@@ -122,7 +127,8 @@ def table(cases: list[Case]) -> list[str]:
             counted = map(str, operations(case)) if direction == "backward" else ("", "")
             lines.append([f"{case.work}, {case.method}", case.dtype, direction, str(row.plan.T), str(row.plan.threads),
                           str(row.instructions), *(f"{n * INSTRUCTION / 1000:.0f}" for n in (row.instructions, row.step)),
-                          str(row.registers), str(row.spills), str(row.barriers), f"{row.seconds:.1f}", *counted])
+                          str(row.registers), str(row.spills), str(row.barriers), f"{row.seconds:.1f}",
+                          str(row.plan.counts.wavefronts), f"{row.plan.counts.microseconds:.2f}", *counted])
             print(" ".join(lines[-1]), flush=True)
     return ["| " + " | ".join(line) + " |" for line in lines]
 

@@ -38,10 +38,15 @@ class TwoCopies(Method):
     """A method whose companion follows the solution up to a limit."""
 
     @property
+    def damping(self) -> float:
+        """What a step leaves of the gap where there is no field: |k|."""
+        return abs(neutral(self.word(Step(0.0, 1.0, 1.0, 1.0))))                    # type: ignore[attr-defined]
+
+    @property
     def reverse_growth(self) -> float:
         """What one reverse step makes of rounding, at least."""
-        return 1.0 / abs(neutral(self.word(Step(0.0, 1.0, 1.0, 1.0))))              # type: ignore[attr-defined]
+        return 1.0 / self.damping
 
     def contraction_limit(self, h: float) -> float:
         """The fastest contraction rate (1/time) that the companion follows at this step size; 0 without damping."""
-        return log(self.reverse_growth) / h
+        return 0.0 - log(self.damping) / h
