@@ -80,17 +80,17 @@ class Mirror:
 
     def attempt(self, begins: int, stays: int, t0: float, t1: float, h: float, h_before: float, *arrays: Any) -> None:
         """The entry point `attempt` of a search."""
-        P, M, B, rows, norms = map(as_python, arrays)
+        GB, GS, P, M, B, rows, norms = map(as_python, arrays)
         self.M, self.P, self.count = M.reshape(-1, self.source.size), P, rows
         self.first, R = self.source.tiling(rows)
         self.R = R[:, None, None]
         given = {"t0": np.float64(t0), "t1": np.float64(t1), "h": self.dtype.type(h), "h_before": self.dtype.type(h_before)}
         with np.errstate(all="ignore"):
             if begins:
-                self.program("begin", self.grid("begin", given))
+                self.program("begin", self.grid("begin", given) if GS is None else GB)
             if stays:
                 B[...] = self.M[:, :self.source.persistent]
-            self.program("step", self.grid("step", given))
+            self.program("step", self.grid("step", given) if GS is None else GS)
             y = self.place(("part", self.source.outputs[0]))
             errors = [self.place(role)[:, 0, 0] for role in sorted(self.source.places) if role[0] == "error"]
             for j, each in enumerate(errors):

@@ -1,7 +1,7 @@
 // The search for an adaptive grid: attempts of a step by all tiles, and the controller of adaptive.py, number for number.
 //
-// Stands behind tiles.hpp and the functions of the programs (search_tiles.py): begin_tile, step_tile, begin_grid and step_grid, and
-// the macros BEGINS, FLOWS, ERRORS, ERROR_AT, SOLUTION, FEATURES, SEEN, TILES and GRID. NUMBERS, COUNTS and OPTIONS are enums of
+// Stands behind tiles.hpp and the functions of the programs (search_tiles.py): begin_tile, step_tile, begin_grid and step_grid (FED: the
+// host makes what depends on the times and sizes, and asks for one attempt at a time), and the macros BEGINS, FLOWS, ERRORS, ERROR_AT, SOLUTION, FEATURES, SEEN, TILES and GRID. NUMBERS, COUNTS and OPTIONS are enums of
 // what lies where in C, I and O.
 #define rv_finite(x) ((x) - (x) == 0)
 #define rv_larger(a, b) ((b) > (a) ? (b) : (a))
@@ -28,22 +28,30 @@ static void rv_aside(real* M, real* B, INDEX rows, bool keeps) {
   }
 }
 
-extern "C" void attempt(INDEX begins, INDEX stays, double t0, double t1, double h, double h_before, const real* P, real* M, real* B,
-                        INDEX rows, double* norms) {
+extern "C" void attempt(INDEX begins, INDEX stays, double t0, double t1, double h, double h_before, const double* GB,
+                        const double* GS, const real* P, real* M, real* B, INDEX rows, double* norms) {
   static const int errors[] = {ERROR_AT};
+#if !FED
   double G[GRID];
+  GB = GS = G;
+#endif
 #if BEGINS
   if (begins) {
+#if !FED
     begin_grid(t0, t1, (real)h, (real)h_before, G);
-    for (INDEX tile = 0; tile < TILES; tile++) begin_tile(tile, M, P, G, rows);
+#endif
+    for (INDEX tile = 0; tile < TILES; tile++) begin_tile(tile, M, P, GB, rows);
   }
 #endif
   if (stays) rv_aside(M, B, rows, true);
+#if !FED
   step_grid(t0, t1, (real)h, (real)h_before, G);
-  for (INDEX tile = 0; tile < TILES; tile++) step_tile(tile, M, P, G, rows);
+#endif
+  for (INDEX tile = 0; tile < TILES; tile++) step_tile(tile, M, P, GS, rows);
   for (int j = 0; j < ERRORS; j++) norms[j] = rv_norm(M, rows, errors[j]);
 }
 
+#if !FED
 // t0 + h, but never past the next stop, and not leaving a crumb before it.
 static double rv_end(double t0, double h, const double* stops, INDEX* I, const double* O) {
   while ((stops[I[at_stop]] - t0) * O[direction] <= 0) I[at_stop]++;
@@ -77,7 +85,7 @@ extern "C" void search(INDEX most, INDEX tries, double* C, INDEX* I, const doubl
     if (++I[tried] > I[most_tries]) { I[outcome] = TOO_MANY; return; }
     const double t1 = rv_end(t0, C[next_h], stops, I, O), h = (double)(real)(t1 - t0), length = __builtin_fabs(t1 - t0);
     double norms[2] = {0, 0};
-    attempt(I[fresh_begin], I[stays], t0, t1, h, I[steps] ? C[last_h] : h, P, M, B, rows, norms);
+    attempt(I[fresh_begin], I[stays], t0, t1, h, I[steps] ? C[last_h] : h, 0, 0, P, M, B, rows, norms);
     I[begun] += I[fresh_begin];
     I[attempts]++;
     I[parting] = norms[1] > norms[0];
@@ -104,3 +112,4 @@ extern "C" void search(INDEX most, INDEX tries, double* C, INDEX* I, const doubl
     if (C[next_h] < smallest) { I[outcome] = TOO_SMALL; return; }
   }
 }
+#endif

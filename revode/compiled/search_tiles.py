@@ -5,7 +5,8 @@
 
 A batch shares its steps, so a step belongs to all tiles, and they run one after another, on one thread. Values of the grid, which
 nobody knows beforehand, are computed in the loop: those that are made of times and sizes alone, in the precision that they have
-there; all others belong to the programs. Noise and controls are the host's: NotFusable.
+there; all others belong to the programs. Noise and controls are made by the host: where there are such, it makes all values of the
+grid, and asks for one attempt at a time, with the controller in Python.
 """
 from __future__ import annotations
 
@@ -18,9 +19,9 @@ import numpy as np
 from ..adaptive import as_steps
 from ..watch import size
 from .generate import ORDER, Source, number, text
-from .lower import NotFusable
+from .loops import LANES
 from .native import build
-from .program import V, of_times
+from .program import V, kinds, of_times
 from .tiles import PIECE, WORK, Tiles, as_given
 
 MOST = 256                 # accepted steps of one call at most
@@ -29,12 +30,16 @@ COUNTS = ("found", "outcome", "tried", "rejected", "at_stop", "begun", "attempts
           "most_tries")                                                   # I
 OPTIONS = ("direction", "end", "safety", "shrink", "grow", "max_step", "min_step", "power_1", "power_2", "power_3")        # O
 TOO_MANY, TOO_SMALL = 1, 2
-ATTEMPT: list[Any] = [*[c_longlong] * 2, *[c_double] * 4, *[c_void_p] * 3, c_longlong, c_void_p]
+ATTEMPT: list[Any] = [*[c_longlong] * 2, *[c_double] * 4, *[c_void_p] * 5, c_longlong, c_void_p]
 SEARCH: list[Any] = [*[c_longlong] * 2, *[c_void_p] * 9, c_longlong, c_void_p]
 
 
 class SearchSource(Source):
-    """The C text of the programs of an attempt, with the search around them."""
+    """The C text of the programs of an attempt, with the search around them; fed: without it, and with the grid's values given."""
+
+    def __init__(self, fed: bool, *of: Any) -> None:
+        self.fed = fed
+        super().__init__(*of)
 
     def entry(self) -> str:
         y = self.places["part", self.outputs[0]]
@@ -42,10 +47,11 @@ class SearchSource(Source):
         names = [name for name in ORDER if name in self.lowered]
         macros = {"BEGINS": int("begin" in names), "FLOWS": int(self.direction == "flow"), "ERRORS": len(errors),
                   "ERROR_AT": ", ".join(map(str, errors)), "SOLUTION": y[0], "FEATURES": y[1], "SEEN": self.seen, "TILES": self.tiles,
-                  "GRID": 1 + max(self.widths(name)[0] for name in names), "TOO_MANY": TOO_MANY, "TOO_SMALL": TOO_SMALL}
+                  "FED": int(self.fed), "GRID": 1 + max(self.widths(name)[0] for name in names), "TOO_MANY": TOO_MANY,
+                  "TOO_SMALL": TOO_SMALL}
         return "\n".join([*(f"#define {name} {value}" for name, value in macros.items()),
                           *(f"enum {{ {', '.join(names)} }};" for names in (NUMBERS, COUNTS, OPTIONS)),
-                          *map(self.grid_of, names), *map(self.of_tile, names), text("search.hpp")])
+                          *map(self.grid_of, () if self.fed else names), *map(self.of_tile, names), text("search.hpp")])
 
     def of_tile(self, name: str) -> str:
         """The function that runs a program for one tile."""
@@ -68,26 +74,28 @@ class SearchSource(Source):
 
 
 class SearchTiles(Tiles):
-    """Attempts by all tiles: one at a time (adaptive.Trial) for a controller in Python, or many with the one in C."""
-    kinds = staticmethod(of_times)
+    """Attempts by all tiles: one at a time (adaptive.Trial) for a controller in Python, or many with the one in C.
 
-    def __init__(self, steps: Any, parts: dict, outputs: tuple[str, ...], flows: bool, strict: bool, make: Callable | None) -> None:
-        self.flows = flows
+    fed: the host makes noise, controls, and all that depends on the times.
+    """
+
+    def __init__(self, steps: Any, parts: dict, outputs: tuple[str, ...], flows: bool, strict: bool, make: Callable | None,
+                 fed: bool = False) -> None:
+        self.flows, self.fed, self.kinds = flows, fed, kinds if fed else of_times
         super().__init__(steps, parts, outputs, "flow" if flows else "search", False, strict, make=make)
 
     def settle(self, T: int, make: Callable | None) -> None:
-        if any(role[0] == "drive" for x in self.lowered.values() for role in x.inputs):
-            raise NotFusable("noise or a control, whose increments are made while the steps are searched for")
         self.T, self.tiles = T, self.members * -(-self.rows // (self.members * T))
-        self.source = SearchSource(self.lowered, T, self.dtype, self.direction, self.outputs, False)
+        self.source = SearchSource(self.fed, self.lowered, T, self.dtype, self.direction, self.outputs, False)
         self.chunk = int(min(WORK, max(1, WORK / max(1.0, self.work() * self.tiles))))        # attempts of one call
         self.whole: Callable | None = None
-        self.looks_often = make is not None                                                # type: ignore[misc]
+        self.looks_often = self.fed or make is not None                                    # type: ignore[misc]
         if make is None:
             library = build(self.source.text, self.strict)
-            self.one, self.whole = library.attempt, library.search
-            for function, types in ((library.attempt, ATTEMPT), (library.search, SEARCH)):
-                function.restype, function.argtypes = None, types
+            self.one, self.whole = library.attempt, None if self.fed else library.search
+            for function, types in ((self.one, ATTEMPT), (self.whole, SEARCH)):
+                if function is not None:
+                    function.restype, function.argtypes = None, types
         else:
             self.one = make(self.source).attempt
 
@@ -101,12 +109,23 @@ class SearchTiles(Tiles):
 
     def attempt(self, t0: Any, t1: Any, h: Any, h_before: Any) -> tuple[float, float]:
         norms = np.zeros(2)
+        grids = self.feed(t0, t1, h, h_before) if self.fed else (None, None)
         self.one(*map(as_given, (int(self.begins), int(self.stays))), float(t0), float(t1), float(h), float(h_before), *map(
-            as_given, (self.P, self.memory, self.aside, self.rows, norms)))
+            as_given, (*grids, self.P, self.memory, self.aside, self.rows, norms)))
         self.count(int(self.begins), 1)
         self.begins = self.stays = False
         self.norms = float(norms[0]), float(norms[1])
         return self.norms
+
+    def feed(self, t0: Any, t1: Any, h: Any, h_before: Any) -> list:
+        """What drives a step, to its place; returns the values of the grid for each program."""
+        problem, given = self.problem, {"t0": t0, "t1": t1, "h": h, "h_before": h_before}
+        if self.driven is not None:
+            x = problem.driver.given(problem.N, t0, t1, h, problem)[self.driven[1]]
+            self.views[self.driven][...] = self.tiled(x) if self.source.places[self.driven][2] == LANES else np.reshape(x, -1)
+        at = {of: np.asarray([x]) for of, x in given.items()}
+        return [self.filled(name, self.grids[name].at(at, problem, problem.system.control), 1) if name in self.lowered else None
+                for name in ("begin", "step")]
 
     def count(self, begins: int, attempts: int) -> None:
         times = {"begin": begins, "step": attempts}
@@ -163,7 +182,7 @@ class SearchTiles(Tiles):
 
 def searching(steps: Any, parts: dict, problem: Any, strict: bool, make: Callable | None) -> SearchTiles:
     """The runner of an attempt's programs: native, or as `make` says. Raises NotFusable."""
-    method = problem.method
-    return SearchTiles(steps, parts, method.outputs, not method.exactly_reversible, strict, make)
+    method, fed = problem.method, problem.driver is not None or problem.system.control is not None
+    return SearchTiles(steps, parts, method.outputs, not method.exactly_reversible, strict, make, fed)
 
 

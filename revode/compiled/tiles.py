@@ -296,18 +296,21 @@ class Tiles:
         if not columns and not own:
             return nothing(last - first)
         at = self.grids[name].tables(self.problem, first, last)
-        if name in self.built and self.built[name][0] is at:          # the same grid again
-            return self.built[name][1]
+        if name not in self.built or self.built[name][0] is not at:          # another grid
+            self.built[name] = at, self.filled(name, at, last - first)
+        return self.built[name][1]
+
+    def filled(self, name: str, at: dict[int, Any], steps: int) -> np.ndarray:
+        """The values of the grid that a program reads, by their numbers, as rows."""
         width, each = self.source.widths(name)
-        table = np.zeros((last - first, width + self.tiles * each))
-        for v, offset, n in columns:
-            table[:, offset:offset + n] = np.asarray(at[int(v)], np.float64).reshape(last - first, n)
-        H = table[:, width:].reshape(last - first, self.tiles, each)
-        for i, offset, _ in own:
+        table = np.zeros((steps, width + self.tiles * each))
+        for v, offset, n in self.source.layout.columns.get(name, []):
+            table[:, offset:offset + n] = np.asarray(at[int(v)], np.float64).reshape(steps, n)
+        H = table[:, width:].reshape(steps, self.tiles, each)
+        for i, offset, _ in self.source.layout.own_columns.get(name, []):
             mine = self.lowered[name].own[i]
-            x = self.of_tiles(mine, np.asarray(at[int(mine.v)], np.float64).reshape(last - first, -1), last - first)
+            x = self.of_tiles(mine, np.asarray(at[int(mine.v)], np.float64).reshape(steps, -1), steps)
             H[..., offset:offset + x.shape[-1]] = x
-        self.built[name] = at, table
         return table
 
     def call(self, first: int, last: int, begins: bool = False, lands: bool = False, settles: bool = False, saved: int = 0,
