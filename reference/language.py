@@ -64,8 +64,8 @@ def mean(rows: Sequence[dict], key: str, digits: int) -> str:
 
 
 def table(rows: Sequence[dict]) -> str:
-    head = ("model", "parameters", "evaluations of a layer", "seeds", "steps", "bytes/s", "bits per byte", "least on the way", "residual",
-            "round trip", "warnings")
+    head = ("model", "parameters", "evaluations of a layer", "seeds", "steps", "bytes/s", "bits per byte", "least on the way",
+            "residual", "round trip", "warnings")
     lines = [head, ["---"] * len(head)]
     groups = [[row for row in rows if row["model"] == model] for model in MODELS]
     for mine in sorted((g for g in groups if g), key=lambda g: np.mean([row["bits"] for row in g])):
