@@ -252,9 +252,10 @@ def test_by_programs_it_is_that_of_the_tape(name: str, backend: str, monkeypatch
     y0, params, solved = SOLVES[name]
     rng = np.random.default_rng(5)
     v = rv.tree.map(lambda x: rng.standard_normal(np.shape(x)).astype(getattr(x, "dtype", float)), (y0, params))
-    # One rounding moves a grid that is accepted under noise, and a rough path with it: there native is held against its mirror, which
-    # has its bits, and the mirror is held against the tape (as replay).
-    other, how = ("replay", {"arithmetic": "strict"}) if (name, backend) == ("an accepted grid with noise", "native") else ("eager", {})
+    # One rounding moves a grid that is accepted under noise, and a rough path with it: there native is held against its mirror,
+    # which has its bits, and replay against the tape.
+    rough = (name, backend) == ("an accepted grid with noise", "native")
+    other, how = ("replay", {"arithmetic": "strict"}) if rough else ("eager", {})
     truth = rv.jvp(lambda x: solved(*x, backend=other, **how))((y0, params), v)
 
     def refuse(*args: Any) -> None:
