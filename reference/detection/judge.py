@@ -135,7 +135,7 @@ def measured(case: Case) -> dict:
     record["details"] = [numbers(d) for d in details if isinstance(d, dict)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        direct = attempt(lambda: gradient(case, case.ts, case.dtype, **{**how, "gradient": rv.Direct(), "backend": "eager"}))
+        direct = attempt(lambda: directly(case, how, tried))
         if isinstance(tried, Exception):
             record["refused"] = f"{type(tried).__name__}: {tried}"[:300]
             record["by direct too"] = isinstance(direct, Exception)      # the state overflows: no gradient mode can help
@@ -156,6 +156,16 @@ def measured(case: Case) -> dict:
             if case.problem.together:
                 record[f"{name} of all"] = apart(joined(of), joined(against))
     return record
+
+
+def directly(case: Case, how: dict, tried: Any) -> tuple[list[np.ndarray], Any]:
+    """The same by Direct on the tape: on the accepted grid, handed over, where there is one. A search of its own may accept another
+    grid, for a rounding in float32; with that the saved points, and so the loss, are others."""
+    asked = {**how, "gradient": rv.Direct(), "backend": "eager"}
+    if case.kind != "adaptive" or case.method is None or isinstance(tried, Exception):
+        return gradient(case, case.ts, case.dtype, **asked)
+    ts = accepted(case, how) if case.ends else np.asarray(tried[1].ts, float)
+    return gradient(case, ts, case.dtype, **{name: x for name, x in asked.items() if name != "controller"})
 
 
 def joined(vectors: list[np.ndarray]) -> list[np.ndarray]:
