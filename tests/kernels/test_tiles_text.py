@@ -80,6 +80,7 @@ def test_nothing_is_included():
 SUMMED = [(1, 1), (3, 5), (8, 8), (4, 32), (32, 4), (17, 11), (20, 50)]            # n, m: rests of blocks, of panels, of vectors
 
 
+@pytest.mark.sample(6)
 @needs_compiler
 @pytest.mark.parametrize("level", ["native", "SSE2", "AVX2", "without shuffles"])
 @pytest.mark.parametrize("T", [1, 2, 4, 16, 32])
