@@ -119,13 +119,14 @@ def draw(rows: Sequence[dict], path: Path) -> None:
         curve, first = np.mean([row["curve"] for row in mine], axis=0), POINTS // 15
         times = (np.arange(len(curve)) + 0.5) / len(curve) * np.mean([row["seconds"] for row in mine]) / 60
         ax.plot(times[first:], curve[first:], color=colour, lw=1.6, label=f"{model}: {np.mean([row['bits'] for row in mine]):.3f}")
-        ax.plot([row["seconds"] / 60 for row in mine], [row["bits"] for row in mine], "o", color=colour, ms=7)
-        shown += [*curve[first:], *(row["bits"] for row in mine)]
+        looks = np.mean([row["along"][:language.LOOKS] for row in mine], axis=0)
+        ax.plot(np.arange(1, len(looks) + 1) / len(looks) * times[-1], looks, "o--", color=colour, ms=5, lw=1)
+        shown += [*curve[first:], *looks]
     for name in ("3-gram", "5-gram", "bz2"):
         if min(shown) < lines[name] < max(shown):
             ax.axhline(lines[name], color="#bbbbbb", lw=1, zorder=0)
             ax.text(0.2, lines[name], name, va="bottom", fontsize=11, color="#777777")
-    ax.set(xlabel="processor time, minutes", ylabel="bits per byte", title="training (line), held out at the end (dot, and number)",
+    ax.set(xlabel="processor time, minutes", ylabel="bits per byte", title="training (line), held out (dots; the number: at the end)",
            xlim=(0, None))
     legend(ax, loc="upper left", bbox_to_anchor=(1.0, 1.0), ncols=1)
     style.save(figure, str(path))
