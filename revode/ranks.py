@@ -15,6 +15,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from threading import Lock
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -108,6 +109,9 @@ def mpi_is_aware() -> bool:
     return "cuda" in (MPI.COMM_WORLD.Get_info().get("mpi_memory_alloc_kinds") or "") or (asked is not None and asked() == 1)
 
 
+SAYING = Lock()                  # ranks may be threads, and a cache lets two of them in
+
+
 @cache
 def say_host() -> None:
     logging.getLogger("revode").info("parallel: device arrays go from rank to rank through the host; of this communicator it is not "
@@ -125,7 +129,8 @@ def send(comm: Any, message: Any, dest: int) -> None:
     arrays = [x for x in leaves if on_device(x)]
     if not arrays or not aware(comm):
         if arrays:
-            say_host()
+            with SAYING:
+                say_host()
         comm.send(message, dest)                             # pickled, which CuPy does through the host
         return
     comm.send(tree.unflatten(structure, [Follows(x.shape, x.dtype) if on_device(x) else x for x in leaves]), dest)

@@ -415,6 +415,7 @@ def test_complexity_says_where_the_plain_base_is_faster():
     assert complexity.against_base(found).endswith("slower than Reversible for every c.")
 
 
+@pytest.mark.long
 def test_the_complexity_command_writes_json_and_plot(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     monkeypatch.setattr(complexity, "NS", (5, 9))

@@ -270,6 +270,7 @@ def test_sir_recovers_its_constants():
     assert abs(float(e.start(0)["b"]) - 1.66) > 10 * bound[0]
 
 
+@pytest.mark.long
 def test_spiral_is_rebuilt_and_continued():
     e = spiral.experiment()
     before = e.findings(e.start(1), None, Solver(e.method))

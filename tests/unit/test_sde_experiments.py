@@ -50,6 +50,7 @@ def test_a_command_prints_its_table_and_writes_its_files(words: tuple, tmp_path:
         assert row.get("name", row["method"]) in said
 
 
+@pytest.mark.long
 def test_several_seeds_are_drawn_once_for_each_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten rows, of which the picture has the five of the first seed: there are eight colours."""
     drawn, once = [], ou.picture
