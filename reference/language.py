@@ -36,7 +36,7 @@ def rows_of(found: dict) -> list[dict]:
     shared = {"text": text_name(settings["text"]), "minutes": settings["minutes"], "cell": settings["cell"], "lines": found["lines"],
               "sizes": [settings[key] for key in ("width", "context", "batch")],
               "warnings": {kind: n for kind, (n, _) in found["warnings"].items()}}
-    return [{**shared, **{key: row[key] for key in KEPT}, "least": min(row["along"]),
+    return [{**shared, **{key: row[key] for key in KEPT},
              "curve": [float(f"{np.mean(part):.4f}") for part in np.array_split(found["losses"][row["name"]], POINTS) if len(part)]}
             for row in found["rows"]]
 
@@ -56,8 +56,8 @@ def train(model: str, seed: int, minutes: float, text: str | None) -> dict:
     return json.loads(path.read_text())
 
 
-def mean(rows: Sequence[dict], key: str, digits: int) -> str:
-    values = np.array([row[key] for row in rows if row[key] is not None], float)
+def mean(found: Sequence[float | None], digits: int) -> str:
+    values = np.array([x for x in found if x is not None], float)
     if not len(values) or np.isnan(values).any():
         return "-"
     return f"{values.mean():,.{digits}f}" + (f" ± {values.std(ddof=1):,.{digits}f}" if len(values) > 1 else "")
@@ -71,9 +71,9 @@ def table(rows: Sequence[dict]) -> str:
     for mine in sorted((g for g in groups if g), key=lambda g: np.mean([row["bits"] for row in g])):
         first = mine[0]
         trips = [row["roundtrip"] for row in mine if row["roundtrip"] is not None]
-        lines.append([first["model"], f"{first['parameters']:,}", str(first["evaluations"]), str(len(mine)), mean(mine, "steps", 0),
-                      mean(mine, "bytes_per_second", 0), mean(mine, "bits", 3), mean(mine, "least", 3),
-                      mean(mine, "residual", 2),
+        over = lambda key, digits, mine=mine: mean([row[key] for row in mine], digits)
+        lines.append([first["model"], f"{first['parameters']:,}", str(first["evaluations"]), str(len(mine)), over("steps", 0),
+                      over("bytes_per_second", 0), over("bits", 3), mean([min(row["along"]) for row in mine], 3), over("residual", 2),
                       f"{max(trips):.0e}" if trips and max(trips) else "0" if trips else "-",
                       ", ".join(f"{sum(row['warnings'].get(kind, 0) for row in mine):,} {kind}"
                                 for kind in sorted({kind for row in mine for kind in row["warnings"]})) or "none"])

@@ -47,13 +47,18 @@ def code_of(field: Any) -> Any:
     return (field.__code__, len(field.__defaults__ or ())) if type(field) is FunctionType else None
 
 
+def given(asked: Asked) -> tuple[list, list, Any]:
+    """The leaves of y0 and params, the same without their tape, and the trees."""
+    leaves, structure = tree.flatten((asked.y0, asked.params))
+    return leaves, [x._value if type(x) is Tensor else x for x in leaves], structure
+
+
 def known(asked: Asked) -> tuple[Problem, Any, Any, Packing] | None:
     """What `prepare` returns, of a solve of a kind that is known; None for any other, or if there is something to be said."""
     ts = passed(asked.ts)
     if ts is None or asked.stops is not None or type(asked.save) not in SAVES:
         return None
-    leaves, structure = tree.flatten((asked.y0, asked.params))
-    plain = [x._value if type(x) is Tensor else x for x in leaves]
+    leaves, plain, structure = given(asked)
     kind = find(asked, ts, structure, plain)
     if kind is None or not math.isfinite(sum(float(np.vdot(x, x)) for x in plain)):
         return None
@@ -77,8 +82,7 @@ def known(asked: Asked) -> tuple[Problem, Any, Any, Packing] | None:
 def remember(asked: Asked, problem: Problem, layout: Packing) -> None:
     """Keep what has passed every check, if nothing but what `known` looks at can change."""
     from ..compiled.plans import own  # what makes programs is imported where it is used: import revode stays quick
-    leaves, structure = tree.flatten((asked.y0, asked.params))
-    plain = [x._value if type(x) is Tensor else x for x in leaves]
+    _, plain, structure = given(asked)
     ts, method = np.asarray(problem.ts), problem.method
     dtype = getattr(plain[0], "dtype", None)
     special = (asked.state0, asked.controller, asked.diffusion, asked.noise, asked.control, asked.exact, asked.stops)

@@ -170,7 +170,7 @@ def train(run: Run, text: Text, B: int, T: int) -> None:
         (bits, found), grads = value_and_grad(loss, has_aux=True)(params, run.solve, tokens)
         params, state = optimiser.update(params, optim.clip_by_global_norm(grads, CLIP), state)
         run.record(bits, found, params, state)
-        if run.share * LOOKS >= len(run.along) + 1:
+        if len(run.along) + 1 <= run.share * LOOKS < LOOKS:          # the last look is that of the score
             run.along.append(held_out(run, text, T)[0])
 
 
