@@ -4,9 +4,12 @@
 
 Arrays are known by the positions of their entries: arrays of integers that are packed, tiled and untiled by the very code that
 does it with numbers (compiled/tiles.py).
+
+Of large states (scored) what was looked at stays where it is, and the report has what `scores` makes of it.
 """
 from __future__ import annotations
 
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from math import prod
@@ -20,12 +23,17 @@ from revode.compiled.loops import LANES, MEMBER
 from revode.compiled.program import evaluate
 from revode.compiled.tiles import ended
 from revode.engine.tensor import is_float
+from revode.gradients.reversible import compared
 from revode.stepping import Stats
+from revode.watch.ahead import Ahead
+from revode.watch.quiet import Quiet
 
 from .crossing import part
 from .kernels import collect
+from .scores import Scores
 
 MOST = 1 << 24             # entries of the buffer
+SCORED = 1 << 26           # of one whose looks the host does not read
 
 
 class NotAhead(Exception):
@@ -87,7 +95,7 @@ def places_of(view: np.ndarray, base: np.ndarray, first: int) -> np.ndarray:
                                            [8 * s // base.itemsize for s in view.strides])
 
 
-def stretch(places: np.ndarray) -> slice:
+def span(places: np.ndarray) -> slice:
     """Where an array lies that has a room of its own."""
     return slice(int(places.flat[0]), int(places.flat[0]) + places.size) if places.size else slice(0, 0)
 
@@ -104,16 +112,30 @@ def computed(runner: Any, leaves: list) -> list:
     return [done[name][v] for _, name, v in runner.packed]
 
 
-class Course:
-    """Where all arrays of a kind of solve lie, and how they get there. Raises NotAhead."""
+def looks_of(problem: Any, parts: dict) -> tuple[list[int], list[int], set[int]]:
+    """The grid points at which the watch looks on the way there and back, and those of them that are compared with saved states."""
+    watch, beside = Ahead(problem, None), compared(problem) - {0}
+    watch.begin(parts)
+    back, = Quiet(problem, None, beside, (), (), {}).groups(problem.N, 0, parts, sys.maxsize)
+    return [n for n in watch.stops if n], back, beside
 
-    def __init__(self, xp: Any, problem: Any, y0: Any, params: Any, parts: dict, of_part: dict, ahead: Any, back: Any) -> None:
-        self.xp, self.ahead, self.back, self.size = xp, ahead, back, 0
+
+class Course:
+    """Where all arrays of a kind of solve lie, and how they get there. Raises NotAhead.
+
+    scored : whether its states are large: what the watch looks at does not go to the host.
+    """
+
+    def __init__(self, xp: Any, problem: Any, y0: Any, params: Any, parts: dict, of_part: dict, ahead: Any, back: Any,
+                 scored: bool) -> None:
+        self.xp, self.ahead, self.back, self.size, self.scored = xp, ahead, back, 0, scored
+        self.looks, self.looks_back, self.compared = looks_of(problem, parts)
         self.report, self.result = Report(), Report()
         self.free: list = []                              # buffers that no solve is at work in
         self.brought: tuple = (None, [])                  # what fields brought along the last time: on the host, on the device
         leaves = tree.flatten((y0, params))[0]
         self.n_y = len(tree.flatten(y0)[0])
+        self.scores: Any = None
         self.floats = [i for i, x in enumerate(leaves) if is_float(x)]
         at = self.given(leaves, problem.seen.extras)
         initial = {name: at[k] for name, k in of_part.items()}
@@ -121,7 +143,9 @@ class Course:
         if back is not None:
             self.way_back(problem, initial, final, shapes, at)
             self.gradients(of_part, leaves)
-        if self.size > MOST:
+        if scored:
+            self.judged_there(problem, parts, at)
+        if self.size > (SCORED if scored else MOST):
             raise NotAhead("its states are large")
         self.reports = self.report.moves().there(xp)
 
@@ -151,22 +175,21 @@ class Course:
         """The places and moves of the solve. Returns where its final parts lie, and the shapes of its saved states."""
         ahead, outputs, save = self.ahead, problem.method.outputs, problem.save
         moves, self.P, self.M = self.packing(ahead, at)
-        self.looks = ahead.asked[0][2]
         for name, x in initial.items():
             moves.put(places_of(ahead.views["part", name], ahead.memory, self.M), ahead.tiled(x))
         self.pack = moves.there(self.xp), moves
         ys = [self.room((len(save), *parts[name].shape)) for name in outputs]
-        self.Y = [stretch(y) for y in ys]
-        seen = self.room((len(self.looks), ahead.tiles, ahead.source.seen))
-        self.L = stretch(seen)
+        self.Y = [span(y) for y in ys]
+        self.L = self.stretch(len(self.looks) * ahead.tiles * ahead.source.seen)
         final = {name: rows_of(ahead, ("part", name), self.M) for name in initial}
         for j, (name, y) in enumerate(zip(outputs, ys, strict=True)):
             y[[k for k, n in enumerate(save) if n == 0]] = initial[name]
             self.add("ys", j, y)
         for name, x in final.items():
             self.add("part", name, x)
-        for name, x in ahead.seen("part", self.looks, seen).items():
-            self.report.add(("look", name), x)
+        if not self.scored:
+            for name, x in ahead.seen("part", self.looks, self.seen(ahead, self.looks, self.L)).items():
+                self.report.add(("look", name), x)
         self.ends = self.result.moves().there(self.xp)
         return final, [y.shape for y in ys]
 
@@ -175,7 +198,7 @@ class Course:
         back = self.back
         *cotangents, self.a_end = self.end_to_end([*shapes, *(x.shape for x in final.values())])
         a_ys, a_parts = cotangents[:len(shapes)], dict(zip(final, cotangents[len(shapes):], strict=True))
-        self.A, self.a_at = [stretch(a) for a in a_ys], slice(self.a_end - sum(a.size for a in cotangents), self.a_end)
+        self.A, self.a_at = [span(a) for a in a_ys], slice(self.a_end - sum(a.size for a in cotangents), self.a_end)
         moves, self.P_back, self.M_back = self.packing(back, at)
         last = dict(zip(problem.method.outputs, a_ys, strict=True)) if problem.N in problem.rows else {}
         for kind, arrays in (("part", final), ("known", initial), ("cotangent", a_parts)):
@@ -184,9 +207,18 @@ class Course:
                     to, enters = places_of(back.views[kind, name], back.memory, self.M_back), kind == "cotangent" and name in last
                     moves.put(to, back.tiled(x), 1 + enters, back.tiled(last[name][problem.rows[problem.N]] - x) if enters else 0)
         self.pack_back = moves.there(self.xp), moves
-        self.looks_back = back.asked[0][2]
-        seen = self.room((len(self.looks_back), back.tiles, back.source.seen))
-        self.L_back = stretch(seen)
+        self.L_back = self.stretch(len(self.looks_back) * back.tiles * back.source.seen)
+        self.a_parts = a_parts
+        if not self.scored:
+            self.told(initial, a_ys, a_parts)
+        sums, looked = back.source.sums, np.arange(len(self.looks_back))[:, None] * (back.tiles * back.source.seen)
+        if sums is not None:
+            self.report.add(("flowed", 0), self.L_back.start + looked + np.arange(sums.start, sums.stop), back.tiles, back.source.seen)
+            self.report.add(("flowed", 1), self.M_back + np.arange(sums.start, sums.stop)[None], back.tiles, back.stride)
+
+    def told(self, initial: dict, a_ys: list, a_parts: dict) -> None:
+        """What the watch on the host is told of a sweep."""
+        back = self.back
         for j, a in enumerate(a_ys):
             self.report.add(("a_ys", j), a)
         for name in initial:
@@ -194,14 +226,22 @@ class Course:
             self.report.add(("cotangent", name), rows_of(back, ("cotangent", name), self.M_back))
             self.report.add(("a_part", name), a_parts[name])
         for kind in ("part", "cotangent"):
-            for name, x in back.seen(kind, self.looks_back, seen).items():
+            for name, x in back.seen(kind, self.looks_back, self.seen(back, self.looks_back, self.L_back)).items():
                 self.report.add(("back", kind, name), x)
         for role in back.roles_of("missed"):
             self.report.add(role, rows_of(back, role, self.M_back))
-        sums = back.source.sums
-        if sums is not None:
-            self.report.add(("flowed", 0), seen[:, 0, sums], back.tiles, back.source.seen)
-            self.report.add(("flowed", 1), self.M_back + np.arange(sums.start, sums.stop)[None], back.tiles, back.stride)
+
+    def judged_there(self, problem: Any, parts: dict, at: dict) -> None:
+        """The watch of the device."""
+        ahead, back, windows = self.ahead, self.back, len(self.looks)
+        places: dict[str, Any] = {"initial": int(at[0].flat[0]), "L": self.L.start,
+                                  "scratch": self.stretch(ahead.rows * (ahead.shape[-1] + windows)).start}
+        if back is not None:
+            outputs, Y = problem.method.outputs, self.Y[0].start
+            places |= {"M": self.M_back, "L_back": self.L_back.start,
+                       "saved": {n: Y + k * prod(ahead.shape) for k, n in enumerate(problem.save) if n in self.compared},
+                       "others": [int(x.flat[0]) for name, x in self.a_parts.items() if name not in outputs]}
+        self.scores = Scores(self.xp, problem, parts, ahead, back, (self.looks, self.looks_back), places)
 
     def gradients(self, of_part: dict, leaves: list) -> None:
         """The gradients: of y0 from its copies, of params over the tiles."""
@@ -225,9 +265,18 @@ class Course:
 
     def room(self, shape: tuple[int, ...]) -> np.ndarray:
         """The positions of an array of this shape, behind all others."""
+        at = self.stretch(prod(shape))
+        return np.arange(at.start, at.stop).reshape(shape)
+
+    def stretch(self, n: int) -> slice:
+        """Where n numbers lie, behind all others."""
         first = self.size
-        self.size += -(-prod(shape) // ALIGN) * ALIGN
-        return np.arange(first, first + prod(shape)).reshape(shape)
+        self.size += -(-n // ALIGN) * ALIGN
+        return slice(first, first + n)
+
+    def seen(self, runner: Any, looks: list, at: slice) -> np.ndarray:
+        """The positions of what a runner has seen."""
+        return np.arange(at.start, at.stop).reshape(len(looks), runner.tiles, runner.source.seen)
 
     def end_to_end(self, shapes: Sequence[tuple[int, ...]]) -> list:
         """The positions of arrays that are copied there in one, and where these end."""
@@ -293,8 +342,11 @@ class Course:
         return self.reported(B)
 
     def reported(self, B: Any) -> Any:
-        out = self.xp.empty(self.report.size, self.ahead.dtype)
-        self.reports(B, out)
+        n, scores = self.report.size, self.scores
+        out = self.xp.empty(n + (scores.size if scores else 0), self.ahead.dtype)
+        self.reports(B, out[:n])
+        if scores:
+            scores.launch(B, out[n:].reshape(scores.shape))
         return out
 
 

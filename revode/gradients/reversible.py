@@ -27,6 +27,11 @@ from .cotangents import at_the_end, at_the_start
 COMPARED = 16      # at most so many saved states are compared on the way back
 
 
+def compared(problem: Problem) -> set[int]:
+    """The grid points of these."""
+    return set(problem.save[::-(-len(problem.save) // COMPARED) or 1]) - {problem.N}
+
+
 @dataclass(frozen=True)
 class Reversible:
     """Constant-memory gradients: the reverse sweep rebuilds each state from the next one.
@@ -124,10 +129,9 @@ class Reversible:
         back = engine_of(problem, "backward", final, params)
         if problem.flushed is not None:
             problem.flushed.turn()
-        compared = set(problem.save[::-(-len(problem.save) // COMPARED) or 1]) - {N}
         back.load(problem, params, final, a)
         plain_ys, plain = tuple(map(value_of, a_ys)), {name: value_of(x) for name, x in cotangent[1].items()}
-        watch = Quiet(problem, self.tol, compared - set(kept), ys, plain_ys, plain, acts, getattr(back, "measure", None))
+        watch = Quiet(problem, self.tol, compared(problem) - set(kept), ys, plain_ys, plain, acts, getattr(back, "measure", None))
         n = N
         for stop in sorted(set(kept) - {N}, reverse=True):
             *groups, looks = watch.groups(n, stop, final, back.shows)

@@ -6,6 +6,7 @@ A case takes `put` (onto the machine that runs the kernel), a dtype and what is 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 import revode as rv
 from revode.compiled.tiles import tree_sum
 from revode_cuda import kernels
+from revode_cuda.scores import LANES, NUMBERS, Tables
 
 Pairs = list[tuple[Any, Any]]
 H, LAM = 0.1, 0.999
@@ -73,61 +75,86 @@ def shear_pullback(put: Callable, dtype: Any, **how: Any) -> Pairs:
     return pairs
 
 
-def tree(x: Any, fold: Callable, tile: int = 4096, lanes: int = 128) -> Any:
-    """The order of reductions.cu."""
-    while True:
-        partial = []
-        for start in range(0, max(1, len(x)), tile):
-            part = x[start:start + tile]
-            strand = np.zeros(lanes, x.dtype)
-            for i in range(0, len(part), lanes):
-                row = part[i:i + lanes]
-                strand[:len(row)] = fold(strand[:len(row)], row)
-            while len(strand) > 1:
-                half = len(strand) // 2
-                strand = fold(strand[:half], strand[half:])
-            partial.append(strand[0])
-        x = np.array(partial)
-        if len(x) == 1:
-            return x
+def larger(a: Any, b: Any) -> Any:
+    return np.where((a > b) | (a != a), a, b)
 
 
-SIZES = (0, 1, 127, 300, 4096, 9001)
+def scores(put: Callable, dtype: Any, **how: Any) -> Pairs:
+    """Random states and cotangents, their tiles of 8 and of 4 trajectories; the last time there is a NaN."""
+    return [pair for companion, spoilt in ((True, False), (False, False), (True, True)) for pair in scored(
+        put, dtype, companion, spoilt, how)]
 
 
-def total(put: Callable, dtype: Any, **how: Any) -> Pairs:
-    pairs = []
-    for n in SIZES:
-        (x, X), = arrays(put, dtype, 1, n, seed=n)
-        pairs.append((kernels.total(x, **how), tree(X, lambda a, b: a + b)))
-    return pairs
+def scored(put: Callable, dtype: Any, companion: bool, spoilt: bool, how: dict) -> Pairs:
+    rng, real = np.random.default_rng(5), np.dtype(dtype).type
+    rows, F, P, windows, (wide, narrow), N = 37, 3, 2, 4, (3, 2), 20
+    size, eps, tiny = 40, real(2.0 ** -12), real(np.finfo(dtype).tiny)      # size: with those that fill up a tile
+    normal: Callable = lambda *shape: rng.normal(size=shape).astype(dtype)
+    ahead, back = normal(windows * wide, P, F, size), normal(windows * narrow, 2 * P, F, size)
+    memory, y_0, saved = normal(2 * P + 2, F, size), normal(rows, F), normal(rows, F)
+    ahead[5, 1, 2, 30] = np.nan if spoilt else 3.0
+    tiles: Callable = lambda x, T: np.moveaxis(x.reshape(*x.shape[:-1], -1, T), -2, x.ndim - 3)
+    x: list = []
+    at = {}
+    for name, block in {"ahead": tiles(ahead, 8), "back": tiles(back, 4), "memory": tiles(memory, 4), "initial": y_0, "saved": saved,
+                        "other": 0 * y_0, "scratch": np.zeros((F + windows, rows))}.items():
+        at[name] = len(x)
+        x += np.ravel(block).tolist()
+    weights = normal(2, P, wide), normal(7, 2 * P, narrow)
+    rise, steps, counts, less = 1 + abs(normal(windows)), abs(normal(windows)), np.array([0, 1, 1, 1]), abs(normal(windows)) / 2
+    on, off = (np.arange(windows) * width + np.arange(width)[:, None] for width in (wide, narrow))
+    T = Tables()
+    T.put(rows=rows, features=F, parts=P, output=1, count=len(NUMBERS) + 4, pairs=companion, N=N, apart=2, scratch=at["scratch"],
+          initial=at["initial"], ahead=at["ahead"], ahead_T=8, ahead_stride=P * F * 8, ahead_parts=[0, F * 8], looks=len(ahead),
+          look=P * F * size, ahead_windows=windows, ahead_width=wide, ahead_at=P * F * size * on, back=at["back"], back_T=4,
+          back_stride=2 * P * F * 4, back_parts=F * 4 * np.arange(2 * P), back_windows=windows, back_width=narrow,
+          back_at=2 * P * F * size * off, memory=at["memory"], memory_stride=(2 * P + 2) * F * 4, came=F * 4 * np.arange(2 * P),
+          weighed=2 * P * F * 4, largest=(2 * P + 1) * F * 4, compared=1, compared_at=[2 * P * F * size * 3, at["saved"]], others=1,
+          others_at=[at["other"]])
+    T.weigh(ahead_weights=weights[0], rise=rise, steps=steps, counts=counts, back_weights=weights[1], less=less)
+    out = put(np.empty((len(NUMBERS) + 4, -(-rows // LANES)), dtype))
+    kernels.scores(tuple(map(put, T.arrays(dtype))), put(np.asarray(x, dtype)), out, float(eps), float(tiny), **how)
 
+    def mixed(w: np.ndarray, x: np.ndarray, looks: np.ndarray) -> np.ndarray:
+        return abs(added([w[p, j] * x[look, p, :, :rows] for p in range(len(w)) for j, look in enumerate(looks)]))
 
-def max_abs(put: Callable, dtype: Any, **how: Any) -> Pairs:
-    """The largest last, first and in the middle; a NaN among others."""
-    pairs = []
-    for n, at, value in ((1, 0, -0.0), (300, 299, -9.0), (300, 0, 9.0), (9001, 4500, -9.0), (9001, 8999, np.nan), (0, None, 0.0)):
-        (_, X), = arrays(np.asarray, dtype, 1, n, seed=n)
-        if at is not None:
-            X[at] = value
-        pairs.append((kernels.max_abs(put(X), **how), np.abs(np.array([value], dtype))))
-    return pairs
+    def added(terms: Any) -> Any:
+        return reduce(np.add, terms, np.zeros_like(terms[0]))
 
+    def most(terms: Any) -> Any:
+        return reduce(larger, terms, np.zeros_like(terms[0]))
 
-def sum_rows(put: Callable, dtype: Any, **how: Any) -> Pairs:
-    pairs = []
-    for rows in (1, 16, 300):
-        (x, X), = arrays(put, dtype, 1, (rows, 21), seed=rows)
-        while len(X) > 1:
-            tiles = []
-            for start in range(0, len(X), 16):
-                row = X[start]
-                for other in X[start + 1:start + 16]:
-                    row = row + other
-                tiles.append(row)
-            X = np.stack(tiles)
-        pairs.append((kernels.sum_rows(x, **how), X[0]))
-    return pairs
+    gap, Y = ([mixed(w, ahead, on[:, k]) for k in range(windows)] for w in weights[0])
+    e, dy, y, b, _, a, da = ([mixed(w, back, off[:, k]) for k in range(windows)] for w in weights[1])
+    came, a_came, weighed, largest = memory[:P, :, :rows], memory[P:-2, :, :rows], memory[-2, :, :rows], memory[-1, :, :rows]
+    y_0, saved, yhat, a_saved = y_0.T, saved.T, back[3, 1, :, :rows], back[3, 3, :, :rows]
+    scale = most([abs(y_0), *abs(ahead[:, 1, :, :rows])])
+    s = [most([Y[j] * rise[j] for j in range(k + 1)]) / rise[k] for k in range(windows)]
+    near, missed = most([abs(y_0), *(y[k] * less[k] for k in range(windows))]), abs(came - y_0)
+    A = most([abs(a_came[1] * y_0), *(a[k] * y[k] for k in range(windows)), abs(a_saved * saved)])
+    W = most([*(abs(a_came) * missed), abs(a_saved) * abs(yhat - saved)])
+    a_0 = added([weights[1][5, P + p, j] * a_came[p] for p in range(P) for j in range(narrow)])
+    a_near = most([abs(a_0), *(a[k] * less[k] for k in range(windows))])
+    be, rest = [added(e[k] * b[k]) for k in range(windows)], [added(da[k]) / (2 * added(a[k]) + tiny) for k in range(windows)]
+    ay = [added(larger(y[k] * a[k], real(0.01) * a[k] * scale)) for k in range(windows)]
+    moved = [added(dy[k] * a[k]) + 1024 * eps * eps * ay[k] for k in range(windows)]
+    nothing = np.zeros((1, rows), dtype)
+    found = [ahead[..., :rows].reshape(-1, rows), scale,
+             [gap[k] * steps[k] / (larger(s[k], eps * most(s[k])) + tiny) for k in range(windows) if counts[k]],
+             [added(be) / (added(moved) + tiny)], [added([be[k] / (ay[k] + tiny) for k in range(windows)]) * N / windows],
+             [added([be[k] * rest[k] / (moved[k] + tiny) for k in range(windows)]) * N / windows],
+             W / (A + tiny), missed[1] / (near + eps * most(near) + tiny), weighed / (A + tiny), largest, a_came, nothing,
+             [added(a_near * a_near)], [added(a_0 * a_0)], missed, y_0, yhat - saved, saved]
+    if not companion:
+        found[2:6] = [nothing] * 4
+    lanes = np.zeros((len(found), out.shape[1] * LANES), dtype)
+    lanes[:, :rows] = [most(abs(np.reshape(terms, (-1, rows)))) for terms in found]
+    lanes, half = lanes.reshape(len(found), -1, LANES), LANES // 2
+    sums = np.isin(np.arange(len(found)), [NUMBERS.index("NEAR"), NUMBERS.index("LEFT")])[:, None, None]
+    while half:
+        first, second = lanes[..., :half], lanes[..., half:]
+        lanes, half = np.where(sums, first + second, larger(first, second)), half // 2
+    return [(out, lanes[..., 0])]
 
 
 def collect(put: Callable, dtype: Any, **how: Any) -> Pairs:
@@ -155,7 +182,7 @@ def adamw(put: Callable, dtype: Any, **how: Any) -> Pairs:
 
 
 CASES: dict[str, Callable] = {case.__name__: case for case in (
-    shear_forward, shear_inverse, shear_pullback, total, max_abs, sum_rows, collect, adamw)}
-SUBJECT = {"total": "reductions", "max_abs": "reductions", "sum_rows": "reductions"}     # those with tiles
+    shear_forward, shear_inverse, shear_pullback, scores, collect, adamw)}
+SUBJECT = {"scores": "scores"}                       # those with barriers
 DTYPES = (np.float64, np.float32)
 BLOCKS = (1, 32, 96, 128)
