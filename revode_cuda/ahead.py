@@ -218,25 +218,39 @@ def known_course(hint: Hint, backend: Fusing, field: Callable, leaves: list, str
                  large: bool) -> Any:
     """The problem at the values of the last solve, and the course of its kind; None where its programs have not been made."""
     there = [value_of(x) for x in leaves]
-    floats = [x for x in there if is_float(x)]
+    floats = list(filter(is_float, there))
     y0, params = tree.unflatten(structure, [old if is_float(x) else x for old, x in zip(hint.values, there, strict=True)])
     refuse((not all(map(on_device, floats)) or len({x.dtype for x in floats}) > 1, "not all of it is on the device, in one dtype"))
     rest = {name: x for name, x in options.items() if name != "gradient"}
-    try:
-        problem, initial, params, layout = prepare(Asked(field, y0, ts, params, backend=backend, **rest))
-        parts = problem.start(Evaluator(problem.system, params), initial)
-        before, family = problem.stats.nfe, backend.family(problem, parts, params)
-    except Exception:                                     # whatever it is: it will be said by the solve that is not queued
+    begun = begin(backend, Asked(field, y0, ts, params, backend=backend, **rest))
+    if begun is None:
         return None
+    problem, initial, params, layout, parts, before, family = begun
     gradient, wanted = checked_gradient(options["gradient"], problem.method), any(type(x) is Tensor for x in leaves)
     starts = initial if isinstance(initial, tuple) else (initial,)
     of_part = {name: k for name, x in parts.items() for k, y in enumerate(starts) if x is y}
     refuse((not problem.N, "it takes no step"), (not layout.alone or layout.promoted, "its state is a tree"),
            (wanted and not isinstance(gradient, (Automatic, Reversible)), "its gradient keeps states"),
-           (large and (len(problem.method.outputs) > 1 or len(starts[0].shape) < 2), "its large state is no batch of trajectories"),
+           (large and not is_batch(problem, starts), "its large state is no batch of trajectories"),
            (bool(before) or len(of_part) < len(parts), "its method begins with more than copies of y0"))
-    course = course_of(problem, family, wanted, backend.device.xp, y0, params, parts, of_part, large)
+    course = course_of(problem, family, wanted, backend.device.xp, y0, params, parts, of_part, large,
+                       dict(backend.given or ()).get("graph", True))
     return None if course is None else (problem, layout, gradient, course)
+
+
+def begin(backend: Fusing, asked: Asked) -> tuple | None:
+    """The problem, its initial state, params, layout, parts, evaluations and programs; None where something is wrong."""
+    try:
+        problem, initial, params, layout = prepare(asked)
+        parts = problem.start(Evaluator(problem.system, params), initial)
+        return problem, initial, params, layout, parts, problem.stats.nfe, backend.family(problem, parts, params)
+    except Exception:                                     # whatever it is: it will be said by the solve that is not queued
+        return None
+
+
+def is_batch(problem: Any, starts: tuple) -> bool:
+    """Whether a state is one array of trajectories, which can be measured one by one."""
+    return len(problem.method.outputs) == 1 and len(starts[0].shape) > 1
 
 
 def refuse(*cases: tuple[bool, str]) -> None:
@@ -246,7 +260,7 @@ def refuse(*cases: tuple[bool, str]) -> None:
 
 
 def course_of(problem: Any, family: Any, wanted: bool, xp: Any, y0: Any, params: Any, parts: dict, of_part: dict,
-              large: bool) -> Course | None:
+              large: bool, graphs: bool) -> Course | None:
     """The course of this kind of solve; None where it has not been solved on this thread."""
     runners: list[Any] = [getattr(made.here, "runner", None) if (made := family.made.get(way)) else None
                           for way in ("forward", "backward")[:1 + wanted]]
@@ -256,7 +270,8 @@ def course_of(problem: Any, family: Any, wanted: bool, xp: Any, y0: Any, params:
     if kind not in known:
         for r in runners:
             r.problem = problem
-        known[kind] = Course(xp, problem, y0, params, parts, of_part, runners[0], runners[1] if wanted else None, large)
+        known[kind] = Course(xp, problem, y0, params, parts, of_part, runners[0], runners[1] if wanted else None, large,
+                             graphs)
         while len(known) > COURSES:
             known.pop(next(iter(known)))
     return known[kind]
@@ -292,7 +307,7 @@ def queued_solve(hint: Hint, problem: Any, gradient: Any, course: Course, struct
     """The operation y0, params -> (saved outputs, final parts), and its pull, which looks at both ways behind them."""
     def operation(y0: Any, params: Any) -> tuple:
         leaves, xp = tree.flatten((y0, params))[0], course.xp
-        B = course.free.pop() if course.free else xp.empty(course.size, course.ahead.dtype)
+        B = course.buffer()
         out = course.go_ahead(B, problem, leaves)
         problem.stats.steps, problem.stats.backend = problem.N, "fused"
         outputs, names = problem.method.outputs, problem.method.parts

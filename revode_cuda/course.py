@@ -9,6 +9,7 @@ Of large states (scored) what was looked at stays where it is, and the report ha
 """
 from __future__ import annotations
 
+import logging
 import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
@@ -31,6 +32,8 @@ from revode.watch.quiet import Quiet
 from .crossing import part
 from .kernels import collect
 from .scores import Scores
+
+logger = logging.getLogger("revode")
 
 MOST = 1 << 24             # entries of the buffer
 SCORED = 1 << 26           # of one whose looks the host does not read
@@ -124,14 +127,16 @@ class Course:
     """Where all arrays of a kind of solve lie, and how they get there. Raises NotAhead.
 
     scored : whether its states are large: what the watch looks at does not go to the host.
+    graphs : whether what is launched is captured as a CUDA graph, where nothing but data changes from solve to solve.
     """
 
     def __init__(self, xp: Any, problem: Any, y0: Any, params: Any, parts: dict, of_part: dict, ahead: Any, back: Any,
-                 scored: bool) -> None:
+                 scored: bool, graphs: bool) -> None:
+        self.graphs = graphs and problem.driver is None   # (of noise and controls, arguments change as well)
         self.xp, self.ahead, self.back, self.size, self.scored = xp, ahead, back, 0, scored
         self.looks, self.looks_back, self.compared = looks_of(problem, parts)
         self.report, self.result = Report(), Report()
-        self.free: list = []                              # buffers that no solve is at work in
+        self.free: list[Buffer] = []                      # those that no solve is at work in
         self.brought: tuple = (None, [])                  # what fields brought along the last time: on the host, on the device
         leaves = tree.flatten((y0, params))[0]
         self.n_y = len(tree.flatten(y0)[0])
@@ -143,8 +148,10 @@ class Course:
         if back is not None:
             self.way_back(problem, initial, final, shapes, at)
             self.gradients(of_part, leaves)
+        self.told_size = self.report.size
         if scored:
-            self.judged_there(problem, parts, at)
+            self.scores = self.judged_there(problem, parts, at)
+            self.told_size += self.scores.size
         if self.size > (SCORED if scored else MOST):
             raise NotAhead("its states are large")
         self.reports = self.report.moves().there(xp)
@@ -231,7 +238,7 @@ class Course:
         for role in back.roles_of("missed"):
             self.report.add(role, rows_of(back, role, self.M_back))
 
-    def judged_there(self, problem: Any, parts: dict, at: dict) -> None:
+    def judged_there(self, problem: Any, parts: dict, at: dict) -> Scores:
         """The watch of the device."""
         ahead, back, windows = self.ahead, self.back, len(self.looks)
         places: dict[str, Any] = {"initial": int(at[0].flat[0]), "L": self.L.start,
@@ -241,7 +248,7 @@ class Course:
             places |= {"M": self.M_back, "L_back": self.L_back.start,
                        "saved": {n: Y + k * prod(ahead.shape) for k, n in enumerate(problem.save) if n in self.compared},
                        "others": [int(x.flat[0]) for name, x in self.a_parts.items() if name not in outputs]}
-        self.scores = Scores(self.xp, problem, parts, ahead, back, (self.looks, self.looks_back), places)
+        return Scores(self.xp, problem, parts, ahead, back, (self.looks, self.looks_back), places)
 
     def gradients(self, of_part: dict, leaves: list) -> None:
         """The gradients: of y0 from its copies, of params over the tiles."""
@@ -300,12 +307,18 @@ class Course:
             self.brought = flat, [part(self.xp)(there, at, np.asarray(x)) for at, x in zip(ends, extras, strict=False)]
         return self.brought[1]
 
-    def go_ahead(self, B: Any, problem: Any, leaves: list) -> Any:
+    def buffer(self) -> Buffer:
+        return self.free.pop() if self.free else Buffer(self.xp.empty(self.size, self.ahead.dtype))
+
+    def go_ahead(self, buffer: Buffer, problem: Any, leaves: list) -> Any:
         """The solve: its saved states and final parts, in one array."""
-        xp, extras = self.xp, self.bring(problem.seen.extras)
+        B, xp, extras = buffer.array, self.xp, self.bring(problem.seen.extras)
         of_params = [*leaves[self.n_y:], *extras]
         more = [x for r in (self.ahead, self.back) if r is not None for x in computed(r, of_params)]
         end_to_end(xp, [*(leaves[i] for i in self.floats), *extras, *more], B[:self.end])
+        return self.queue(buffer, self.ahead, self.result.size, lambda out: self.launches_ahead(B, problem, out))
+
+    def launches_ahead(self, B: Any, problem: Any, out: Any) -> None:
         launch, moves = self.pack
         launch(B[:moves.first], B[moves.first:moves.first + moves.n])
         runner, save, N, first = self.ahead, problem.save, problem.N, 0
@@ -317,13 +330,15 @@ class Course:
                             seen=B[self.L])
                 first = until
             self.spent = runner.stats
-        out = xp.empty(self.result.size, runner.dtype)
         self.ends(B, out)
-        return out
 
-    def go_back(self, B: Any, problem: Any, cotangents: list) -> Any:
+    def go_back(self, buffer: Buffer, problem: Any, cotangents: list) -> Any:
         """The reverse sweep: the report, gradients among it, on the device."""
+        B = buffer.array
         end_to_end(self.xp, cotangents, B[self.a_at])
+        return self.queue(buffer, self.back, self.told_size, lambda out: self.launches_back(B, problem, out))
+
+    def launches_back(self, B: Any, problem: Any, out: Any) -> None:
         launch, moves = self.pack_back
         launch(B[:moves.first], B[moves.first:moves.first + moves.n])
         runner, save, last = self.back, problem.save, problem.N
@@ -339,15 +354,65 @@ class Course:
                             seen=B[self.L_back])
                 last = until
             self.spent_back = runner.stats
-        return self.reported(B)
+        self.launch_report(B, out)
 
-    def reported(self, B: Any) -> Any:
+    def reported(self, buffer: Buffer) -> Any:
+        """The report on a solve that has no sweep."""
+        out = self.xp.empty(self.told_size, self.ahead.dtype)
+        self.launch_report(buffer.array, out)
+        return out
+
+    def launch_report(self, B: Any, out: Any) -> None:
         n, scores = self.report.size, self.scores
-        out = self.xp.empty(n + (scores.size if scores else 0), self.ahead.dtype)
         self.reports(B, out[:n])
         if scores:
             scores.launch(B, out[n:].reshape(scores.shape))
+
+    def queue(self, buffer: Buffer, runner: Any, size: int, launches: Callable) -> Any:
+        """launches(out), into a new array; from the third time in a buffer on by a graph, into an array of its own that is copied."""
+        way = runner.direction
+        if way in buffer.graphs:
+            graph, out, _ = buffer.graphs[way]
+            graph.launch()
+            return out.copy()
+        out = self.xp.empty(size, runner.dtype)
+        launches(out)
+        if self.graphs and way in buffer.seen:            # the tables are on the device now: a capture takes no copies
+            self.capture(buffer, runner, self.xp.empty(size, runner.dtype), launches)
+        buffer.seen.add(way)
         return out
+
+    def capture(self, buffer: Buffer, runner: Any, out: Any, launches: Callable) -> None:
+        """Make a graph of these launches; where CUDA refuses, say so, once for this kind of solve."""
+        runner.kept = []
+        try:
+            buffer.graphs[runner.direction] = captured(self.xp, lambda: launches(out)), out, runner.kept
+        except Exception as error:
+            self.graphs = False
+            logger.info("solve: no CUDA graph is made of fused solves like this one, which are launched kernel by kernel, because: %s",
+                        error)
+        runner.kept = None
+
+
+class Buffer:
+    """The memory of a solve. seen, graphs: by direction, whether it has run here, and a graph with what it fills and refers to."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.seen: set[str] = set()
+        self.graphs: dict[str, tuple] = {}
+
+
+def captured(xp: Any, launches: Callable) -> Any:
+    """A graph of what is launched; nothing runs. Raises what CUDA refuses."""
+    stream = xp.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        try:
+            launches()
+        finally:
+            graph = stream.end_capture()
+    return graph
 
 
 class queued:

@@ -100,6 +100,7 @@ class Fused(Tiles):
         self.beside, self.there = 0, cast(Any, None)
         self.image: dict | None = None                    # where P and M are, while calls are queued (ahead.py)
         self.courses: dict = {}                           # of ahead.py
+        self.kept: list | None = None                     # while a graph is captured: the arguments that it will refer to
         self.tables: dict[str, tuple] = {}                # by argument: its place in memory, the array, and its image on the device
         super().__init__(steps, parts, outputs, direction, brownian, strict)
 
@@ -220,6 +221,8 @@ class Fused(Tiles):
 
     def launch(self, given: dict) -> None:
         args = tuple(self.argument(type, name, given[name]) for type, name in self.arguments)
+        if self.kept is not None:
+            self.kept.append(args)
         self.function(self.tiles, self.plan.threads, args)
 
     def argument(self, type: str, name: str, value: Any) -> Any:

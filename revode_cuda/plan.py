@@ -59,6 +59,7 @@ class Plan(NamedTuple):
     registers: int | None = None       # of a thread; None before the text has been compiled
     spills: int | None = None          # bytes that do not fit into registers
     counts: Counts | None = None       # what a step takes, where that was asked for (estimate.py)
+    graph: bool = True                 # whether solves that differ in nothing but data are captured as a CUDA graph
 
     @property
     def shared(self) -> int:
@@ -93,7 +94,7 @@ class Plans(NamedTuple):
         return "\n".join(str(plan) for plan in self if plan is not None)
 
 
-CHOICES = ("regime", "T", "threads", "state", "params")
+CHOICES = ("regime", "T", "threads", "state", "params", "graph")
 
 
 def chosen(given: Any) -> dict[str, Any]:
@@ -106,6 +107,8 @@ def chosen(given: Any) -> dict[str, Any]:
             raise ValueError(f"plan: {name}={value!r}; a whole number from 1 to 1024")
         if name in ("state", "params") and value not in ("shared", "global"):
             raise ValueError(f"plan: {name}={value!r}; 'shared' or 'global'")
+        if name == "graph" and not isinstance(value, bool):
+            raise ValueError(f"plan: graph={value!r}; True or False")
         if name == "regime" and value not in REGIMES:
             raise ValueError(f"plan: regime={value!r}; one of {', '.join(map(repr, REGIMES))}")
     return wanted

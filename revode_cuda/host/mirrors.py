@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import reduce
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -85,76 +86,90 @@ def scores(put: Callable, dtype: Any, **how: Any) -> Pairs:
         put, dtype, companion, spoilt, how)]
 
 
+ROWS, F, P, WINDOWS, WIDE, NARROW, SIZE, N = 37, 3, 2, 4, 3, 2, 40, 20       # SIZE: trajectories with those that fill up a tile
+ON, OFF = (np.arange(WINDOWS) * width + np.arange(width)[:, None] for width in (WIDE, NARROW))
+EPS = 2.0 ** -12
+
+
 def scored(put: Callable, dtype: Any, companion: bool, spoilt: bool, how: dict) -> Pairs:
-    rng, real = np.random.default_rng(5), np.dtype(dtype).type
-    rows, F, P, windows, (wide, narrow), N = 37, 3, 2, 4, (3, 2), 20
-    size, eps, tiny = 40, real(2.0 ** -12), real(np.finfo(dtype).tiny)      # size: with those that fill up a tile
-    normal: Callable = lambda *shape: rng.normal(size=shape).astype(dtype)
-    ahead, back = normal(windows * wide, P, F, size), normal(windows * narrow, 2 * P, F, size)
-    memory, y_0, saved = normal(2 * P + 2, F, size), normal(rows, F), normal(rows, F)
-    ahead[5, 1, 2, 30] = np.nan if spoilt else 3.0
-    tiles: Callable = lambda x, T: np.moveaxis(x.reshape(*x.shape[:-1], -1, T), -2, x.ndim - 3)
-    x: list = []
-    at = {}
-    for name, block in {"ahead": tiles(ahead, 8), "back": tiles(back, 4), "memory": tiles(memory, 4), "initial": y_0, "saved": saved,
-                        "other": 0 * y_0, "scratch": np.zeros((F + windows, rows))}.items():
-        at[name] = len(x)
-        x += np.ravel(block).tolist()
-    weights = normal(2, P, wide), normal(7, 2 * P, narrow)
-    rise, steps, counts, less = 1 + abs(normal(windows)), abs(normal(windows)), np.array([0, 1, 1, 1]), abs(normal(windows)) / 2
-    on, off = (np.arange(windows) * width + np.arange(width)[:, None] for width in (wide, narrow))
-    T = Tables()
-    T.put(rows=rows, features=F, parts=P, output=1, count=len(NUMBERS) + 4, pairs=companion, N=N, apart=2, scratch=at["scratch"],
-          initial=at["initial"], ahead=at["ahead"], ahead_T=8, ahead_stride=P * F * 8, ahead_parts=[0, F * 8], looks=len(ahead),
-          look=P * F * size, ahead_windows=windows, ahead_width=wide, ahead_at=P * F * size * on, back=at["back"], back_T=4,
-          back_stride=2 * P * F * 4, back_parts=F * 4 * np.arange(2 * P), back_windows=windows, back_width=narrow,
-          back_at=2 * P * F * size * off, memory=at["memory"], memory_stride=(2 * P + 2) * F * 4, came=F * 4 * np.arange(2 * P),
-          weighed=2 * P * F * 4, largest=(2 * P + 1) * F * 4, compared=1, compared_at=[2 * P * F * size * 3, at["saved"]], others=1,
-          others_at=[at["other"]])
-    T.weigh(ahead_weights=weights[0], rise=rise, steps=steps, counts=counts, back_weights=weights[1], less=less)
-    out = put(np.empty((len(NUMBERS) + 4, -(-rows // LANES)), dtype))
-    kernels.scores(tuple(map(put, T.arrays(dtype))), put(np.asarray(x, dtype)), out, float(eps), float(tiny), **how)
-
-    def mixed(w: np.ndarray, x: np.ndarray, looks: np.ndarray) -> np.ndarray:
-        return abs(added([w[p, j] * x[look, p, :, :rows] for p in range(len(w)) for j, look in enumerate(looks)]))
-
-    def added(terms: Any) -> Any:
-        return reduce(np.add, terms, np.zeros_like(terms[0]))
-
-    def most(terms: Any) -> Any:
-        return reduce(larger, terms, np.zeros_like(terms[0]))
-
-    gap, Y = ([mixed(w, ahead, on[:, k]) for k in range(windows)] for w in weights[0])
-    e, dy, y, b, _, a, da = ([mixed(w, back, off[:, k]) for k in range(windows)] for w in weights[1])
-    came, a_came, weighed, largest = memory[:P, :, :rows], memory[P:-2, :, :rows], memory[-2, :, :rows], memory[-1, :, :rows]
-    y_0, saved, yhat, a_saved = y_0.T, saved.T, back[3, 1, :, :rows], back[3, 3, :, :rows]
-    scale = most([abs(y_0), *abs(ahead[:, 1, :, :rows])])
-    s = [most([Y[j] * rise[j] for j in range(k + 1)]) / rise[k] for k in range(windows)]
-    near, missed = most([abs(y_0), *(y[k] * less[k] for k in range(windows))]), abs(came - y_0)
-    A = most([abs(a_came[1] * y_0), *(a[k] * y[k] for k in range(windows)), abs(a_saved * saved)])
-    W = most([*(abs(a_came) * missed), abs(a_saved) * abs(yhat - saved)])
-    a_0 = added([weights[1][5, P + p, j] * a_came[p] for p in range(P) for j in range(narrow)])
-    a_near = most([abs(a_0), *(a[k] * less[k] for k in range(windows))])
-    be, rest = [added(e[k] * b[k]) for k in range(windows)], [added(da[k]) / (2 * added(a[k]) + tiny) for k in range(windows)]
-    ay = [added(larger(y[k] * a[k], real(0.01) * a[k] * scale)) for k in range(windows)]
-    moved = [added(dy[k] * a[k]) + 1024 * eps * eps * ay[k] for k in range(windows)]
-    nothing = np.zeros((1, rows), dtype)
-    found = [ahead[..., :rows].reshape(-1, rows), scale,
-             [gap[k] * steps[k] / (larger(s[k], eps * most(s[k])) + tiny) for k in range(windows) if counts[k]],
-             [added(be) / (added(moved) + tiny)], [added([be[k] / (ay[k] + tiny) for k in range(windows)]) * N / windows],
-             [added([be[k] * rest[k] / (moved[k] + tiny) for k in range(windows)]) * N / windows],
-             W / (A + tiny), missed[1] / (near + eps * most(near) + tiny), weighed / (A + tiny), largest, a_came, nothing,
-             [added(a_near * a_near)], [added(a_0 * a_0)], missed, y_0, yhat - saved, saved]
-    if not companion:
-        found[2:6] = [nothing] * 4
+    d, tables, x = drawn(dtype, companion, spoilt)
+    out = put(np.empty((len(NUMBERS) + 4, -(-ROWS // LANES)), dtype))
+    kernels.scores(tuple(map(put, tables)), put(x), out, EPS, float(np.finfo(dtype).tiny), **how)
+    found = measured(d, np.dtype(dtype).type, companion)
     lanes = np.zeros((len(found), out.shape[1] * LANES), dtype)
-    lanes[:, :rows] = [most(abs(np.reshape(terms, (-1, rows)))) for terms in found]
+    lanes[:, :ROWS] = [most(abs(np.reshape(terms, (-1, ROWS)))) for terms in found]
     lanes, half = lanes.reshape(len(found), -1, LANES), LANES // 2
     sums = np.isin(np.arange(len(found)), [NUMBERS.index("NEAR"), NUMBERS.index("LEFT")])[:, None, None]
     while half:
         first, second = lanes[..., :half], lanes[..., half:]
         lanes, half = np.where(sums, first + second, larger(first, second)), half // 2
     return [(out, lanes[..., 0])]
+
+
+def drawn(dtype: Any, companion: bool, spoilt: bool) -> tuple[Any, tuple, np.ndarray]:
+    """States, cotangents and weights; the tables that say where they are; and the buffer where they are."""
+    rng = np.random.default_rng(5)
+    normal: Callable = lambda *shape: rng.normal(size=shape).astype(dtype)
+    tiles: Callable = lambda x, T: np.moveaxis(x.reshape(*x.shape[:-1], -1, T), -2, x.ndim - 3)
+    d = SimpleNamespace(ahead=normal(WINDOWS * WIDE, P, F, SIZE), back=normal(WINDOWS * NARROW, 2 * P, F, SIZE),
+                        memory=normal(2 * P + 2, F, SIZE), y_0=normal(ROWS, F), saved=normal(ROWS, F), weights=normal(2, P, WIDE),
+                        back_weights=normal(7, 2 * P, NARROW), rise=1 + abs(normal(WINDOWS)), steps=abs(normal(WINDOWS)),
+                        counts=np.array([0, 1, 1, 1]), less=abs(normal(WINDOWS)) / 2)
+    d.ahead[5, 1, 2, 30] = np.nan if spoilt else 3.0
+    blocks = {"ahead": tiles(d.ahead, 8), "back": tiles(d.back, 4), "memory": tiles(d.memory, 4), "initial": d.y_0, "saved": d.saved,
+              "other": 0 * d.y_0, "scratch": np.zeros((F + WINDOWS, ROWS))}
+    at = dict(zip(blocks, np.cumsum([0, *(x.size for x in blocks.values())]).tolist(), strict=False))
+    T = Tables()
+    T.put(rows=ROWS, features=F, parts=P, output=1, count=len(NUMBERS) + 4, pairs=companion, N=N, apart=2, scratch=at["scratch"],
+          initial=at["initial"], ahead=at["ahead"], ahead_T=8, ahead_stride=P * F * 8, ahead_parts=[0, F * 8], looks=len(d.ahead),
+          look=P * F * SIZE, ahead_windows=WINDOWS, ahead_width=WIDE, ahead_at=P * F * SIZE * ON, back=at["back"], back_T=4,
+          back_stride=2 * P * F * 4, back_parts=F * 4 * np.arange(2 * P), back_windows=WINDOWS, back_width=NARROW,
+          back_at=2 * P * F * SIZE * OFF, memory=at["memory"], memory_stride=(2 * P + 2) * F * 4, came=F * 4 * np.arange(2 * P),
+          weighed=2 * P * F * 4, largest=(2 * P + 1) * F * 4, compared=1, compared_at=[2 * P * F * SIZE * 3, at["saved"]], others=1,
+          others_at=[at["other"]])
+    T.weigh(ahead_weights=d.weights, rise=d.rise, steps=d.steps, counts=d.counts, back_weights=d.back_weights, less=d.less)
+    return d, T.arrays(dtype), np.concatenate([np.ravel(x) for x in blocks.values()]).astype(dtype)
+
+
+def added(terms: Any) -> Any:
+    return reduce(np.add, terms, np.zeros_like(terms[0]))
+
+
+def most(terms: Any) -> Any:
+    return reduce(larger, terms, np.zeros_like(terms[0]))
+
+
+def mixed(w: np.ndarray, x: np.ndarray, looks: np.ndarray) -> list:
+    """What weights make of each window."""
+    return [abs(added([w[p, j] * x[look, p, :, :ROWS] for p in range(len(w)) for j, look in enumerate(looks[:, k])]))
+            for k in range(WINDOWS)]
+
+
+def measured(d: Any, real: Any, companion: bool) -> list:
+    """Of each number the terms, of whose sizes the largest is it, by trajectory."""
+    eps, tiny, each = real(EPS), np.finfo(real).tiny, range(WINDOWS)
+    gap, Y = (mixed(w, d.ahead, ON) for w in d.weights)
+    e, dy, y, b, _, a, da = (mixed(w, d.back, OFF) for w in d.back_weights)
+    memory, y_0, saved, yhat, a_saved = d.memory[..., :ROWS], d.y_0.T, d.saved.T, d.back[3, 1, :, :ROWS], d.back[3, 3, :, :ROWS]
+    came, a_came, weighed, largest = memory[:P], memory[P:-2], memory[-2], memory[-1]
+    scale = most([abs(y_0), *abs(d.ahead[:, 1, :, :ROWS])])
+    s = [most([Y[j] * d.rise[j] for j in range(k + 1)]) / d.rise[k] for k in each]
+    near, off = most([abs(y_0), *(y[k] * d.less[k] for k in each)]), abs(came - y_0)
+    A = most([abs(a_came[1] * y_0), *(a[k] * y[k] for k in each), abs(a_saved * saved)])
+    W = most([*(abs(a_came) * off), abs(a_saved) * abs(yhat - saved)])
+    a_0 = added([d.back_weights[5, P + p, j] * a_came[p] for p in range(P) for j in range(NARROW)])
+    a_near = most([abs(a_0), *(a[k] * d.less[k] for k in each)])
+    nothing = np.zeros((1, ROWS), real)
+    pairs: list = [nothing] * 4
+    if companion:
+        be, changes = [added(e[k] * b[k]) for k in each], [added(da[k]) / (2 * added(a[k]) + tiny) for k in each]
+        ay = [added(larger(y[k] * a[k], real(0.01) * a[k] * scale)) for k in each]
+        moved = [added(dy[k] * a[k]) + 1024 * eps * eps * ay[k] for k in each]
+        pairs = [[gap[k] * d.steps[k] / (larger(s[k], eps * most(s[k])) + tiny) for k in each if d.counts[k]],
+                 [added(be) / (added(moved) + tiny)], [added([be[k] / (ay[k] + tiny) for k in each]) * N / WINDOWS],
+                 [added([be[k] * np.minimum(changes[k], 1 / (eps * eps)) / (moved[k] + tiny) for k in each]) * N / WINDOWS]]
+    return [d.ahead[..., :ROWS], scale, *pairs, W / (A + tiny), off[1] / (near + eps * most(near) + tiny), weighed / (A + tiny),
+            largest, a_came, nothing, [added(a_near * a_near)], [added(a_0 * a_0)], off, y_0, yhat - saved, saved]
 
 
 def collect(put: Callable, dtype: Any, **how: Any) -> Pairs:

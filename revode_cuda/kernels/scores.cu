@@ -146,7 +146,8 @@ struct Trajectory {
             all = all + be;
             all_moved = all_moved + moved;
             by_size = by_size + be / (ay + tiny);
-            at_rest = at_rest + be * (change / (n.apart * sum + tiny)) / (moved + tiny);
+            change = change / (n.apart * sum + tiny);
+            at_rest = at_rest + be * (change > 1 / (eps * eps) ? 1 / (eps * eps) : change) / (moved + tiny);
         }
         out[S_P][l] = all / (all_moved + tiny);
         out[S_Y][l] = by_size * n.N / n.back_windows;
@@ -183,6 +184,6 @@ extern "C" KERNEL void scores(const long long* at, const real* of, real* x, real
             *a = i / half == NEAR || i / half == LEFT ? *a + b : larger(*a, b);
         }
     }
-    SYNC
+    // by the thread that made it in the last round: no barrier
     for (int i = TID; i < count; i += NT) out[(long long)i * gridDim.x + BLOCK] = found[i][0];
 }
