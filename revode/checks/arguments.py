@@ -27,9 +27,14 @@ OTHERWISE = {       # what other solvers call it: what to do here
     **dict.fromkeys(("events", "event", "event_fn"), "event(field, y0, ts, params, when=...) solves to where that crosses zero"),
     "dense_output": "pass interpolate=True, and ask sol.at(t)", "jac": "all methods are explicit; leave it out",
     "vectorized": "batch axes lead in y and are always allowed; leave it out", "bm": "pass noise=Brownian(seed)",
+    "sde_type": "pass interpretation='ito' or 'stratonovich'", "dtype": "the solve has the dtype of y0",
+    "noise_type": "the shape of diffusion's value says it: (..., d) is diagonal, (..., d, m) general",
     "sde": "pass the drift as the field, and diffusion= and noise=Brownian(seed)", "key": "pass noise=Brownian(seed)",
 }
-OTHERWISE |= dict.fromkeys(("teval", "saveat", "tsave"), OTHERWISE["t_eval"])
+OTHERWISE |= {other: OTHERWISE[known] for known, others in {
+    "t_eval": ("teval", "saveat", "tsave", "ts_save"), "dt": ("h", "steps", "n_steps"), "key": ("seed", "rng", "brownian"),
+    "rtol": ("tol", "adaptive"), "dense_output": ("dense",), "f": ("vector_field", "drift"), "adjoint": ("checkpoints",),
+}.items() for other in others}
 
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
