@@ -18,7 +18,7 @@ import numpy as np
 from ..engines.protocol import Rows
 from ..stepping import CLOCK, Problem
 from . import quiet
-from .calls import DTYPES
+from .calls import DTYPES, address
 from .generate import ARGUMENTS, Source, arguments
 from .loops import LANES, MEMBER, Own
 from .lower import lower_all
@@ -115,7 +115,7 @@ class Tiles:
         self.source = Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
         self.chunk = int(min(STEPS, max(1, WORK / max(1.0, self.work()))))
         if make is None:
-            self.as_given = address
+            self.as_given = as_number
             self.function, self.measure = build(self.source.text, self.strict).run, quiet.Measure(self.dtype)
             self.function.restype = None
             self.function.argtypes = [c_longlong, *(c_void_p if "*" in kind else c_longlong for kind, _ in self.arguments)]
@@ -143,7 +143,7 @@ class Tiles:
         self.block: tuple = (-1, None)                    # the first step of a stretch of chunk steps, and its grid values
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
-        self.atimes = {name: np.zeros(problem.N) for name in CLOCK if problem.timed}
+        self.atimes = {name: np.zeros(problem.N) for name in CLOCK} if problem.timed else {}
         self.save = ended(tuple(problem.save))
         self.drive = problem.driver
 
@@ -351,8 +351,8 @@ class Tiles:
         """The last call once more, but for the arrays that are written to."""
         self.stats.nfe += ready.nfe
         self.stats.nvjp += ready.nvjp
-        outputs = [y.ctypes.data for y in ys] if ys else [None] * len(self.outputs)
-        looked = None if seen is None else seen.ctypes.data
+        outputs = map(address, ys) if ys else [None] * len(self.outputs)
+        looked = None if seen is None else address(seen)
         run_tiles(self.function, self.tiles, self.threads, (*ready.before, *outputs, *ready.behind, looked, None, None))
 
     def run(self, *values: Any) -> None:
@@ -480,11 +480,11 @@ class Tiles:
         self.begins, self.landed = "land" not in self.lowered, False
 
 
-def address(value: Any) -> Any:
+def as_number(value: Any) -> Any:
     """as_given(), where a pointer may be a number: for a call that begins while the arrays are there."""
     if value is None or type(value) is int:
         return value
-    return value.ctypes.data if value.flags.c_contiguous and value.dtype in DTYPES else as_c(value)[0]
+    return address(value) if value.flags.c_contiguous and value.dtype in DTYPES else as_c(value)[0]
 
 
 def as_given(value: Any) -> Any:

@@ -123,7 +123,12 @@ def _add(cotangents: list, slot: int, a: Any, x: Any) -> None:
 
 
 def _pull_any(cotangents: list, g: Any, op: Op, slots: list[int], values: list, options: dict, y: Any) -> None:
-    """Pull g back through an entry of the long form."""
+    """Pull g back through an entry of the long form; of MANY it has been pulled back already."""
+    if op is MANY:
+        for slot, x, a in zip(slots, values, g, strict=True):
+            if slot >= 0 and a is not None:
+                _add(cotangents, slot, a, x)
+        return
     for slot, x, vjp in zip(slots, values, op.vjps):  # noqa: B905 (Each never ends)
         a = vjp(g, y, *values, **options) if slot >= 0 else None
         if a is not None:
@@ -238,8 +243,9 @@ class Each:
         return (partial(self.rule, i) for i in count())
 
 
-# One entry for an operation with several outputs, which take the slots that follow it; see record_many.
-MANY = Op("many", lambda: None, Each(lambda i, g, y, *inputs, **options: g[i]))
+# One entry for an operation with several outputs, which take the slots that follow it, and one pullback of all inputs; see
+# record_many.
+MANY = Op("many", lambda: None, ())
 
 
 # A power of scalars: ** of theirs, not that of arrays.
@@ -260,9 +266,9 @@ def record_many(inputs: list, run: Callable, push: Callable | None = None) -> li
     if tape is None:
         return run(values)[0]
     outputs, pull = run([read_only(x) if on else x for x, on in zip(values, on_tape, strict=True)])
-    root = next((root for x in inputs if type(root := traced(x)) is Tensor), None)
-    if root is not None:
-        pull = root.tape.linear(outputs, pull)
+    if Tensor in map(type, values):             # of an outer tape
+        root = next((root for x in inputs if type(root := traced(x)) is Tensor), None)
+        pull = pull if root is None else root.tape.linear(outputs, pull)
     slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape, strict=True)]
     tape.nodes.append((MANY, slots, values, {"pull": pull, "push": push}, outputs))
     return [tape.input(tape.keep_input(y)) if is_float(y) else y for y in outputs]
@@ -270,7 +276,7 @@ def record_many(inputs: list, run: Callable, push: Callable | None = None) -> li
 
 def read_only(x: Any) -> Any:
     """A view that cannot be written to, of what a tape holds."""
-    if type(x) is not Tensor and isinstance(x, ndarray):
+    if type(x) is not Tensor and isinstance(x, ndarray) and x.flags.writeable:
         x = x.view()
         x.flags.writeable = False
     return x
@@ -299,6 +305,11 @@ def innermost(leaves: Any) -> Tape | None:
 def is_float(x: Any) -> bool:
     """Whether gradients flow through x: a Python float, or a float32 / float64 scalar, array or tensor."""
     return type(x) in (float, Tensor) or getattr(x, "dtype", None) in FLOATS
+
+
+def zeros_like(x: Any) -> Any:
+    """np.zeros_like, which takes as long as five of np.zeros."""
+    return np.zeros(x.shape, x.dtype) if type(x) is ndarray else np.zeros_like(x)
 
 
 def completed(tape: Tape) -> bool:
