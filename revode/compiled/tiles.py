@@ -25,7 +25,7 @@ from .lower import lower_all
 from .native import arguments as as_c
 from .native import build, run_tiles
 from .program import V, evaluate, kinds
-from .replay import Grid, given, in_order
+from .replay import KEPT, Grid, given, in_order
 from .rules import prepared
 from .steps import StepPrograms
 
@@ -37,6 +37,7 @@ FEW = 4                    # tiles at least, for as many threads, where that man
 PIECE = 1 << 20            # bytes of states that change their layout at a time
 TABLES, HEAD = ([name for _, name in ARGUMENTS].index(name) for name in ("GB", "saved"))    # between: mostly those of the last call
 LOOKS = [name for _, name in ARGUMENTS].index("look") - len(ARGUMENTS)             # so are the places where it looks: from the end
+NOT_PASSED: tuple = ((None,) * (HEAD - TABLES), [None] * (HEAD - TABLES))
 NOWHERE = np.asarray([-1], np.int64)
 WIDEST = 256               # matrices from this size on are better left to the BLAS: see `worth`
 
@@ -86,7 +87,7 @@ class Tiles:
         self.outputs, self.brownian = outputs, brownian
         self.arguments = arguments(len(outputs))
         self.memory: Any = None                           # of all tiles; P: what depends on the parameters alone
-        self.passed: tuple = ((None,) * (HEAD - TABLES), [None] * (HEAD - TABLES))       # tables and memory of the last call; for C
+        self.passed = NOT_PASSED                          # tables and memory of the last call, and these for C
         self.looked: tuple = (None, None)                 # where it looked, likewise
         self.ready: Ready | None = None
         self.readers: dict[str, list[tuple]] = {}         # by kind: names, and where the numbers lie as they are read
@@ -287,6 +288,8 @@ class Tiles:
             return self.table(name, first, last)
         begin = first // self.chunk * self.chunk
         if self.block[0] != begin:
+            if self.chunk < self.problem.N:               # the last one goes before the next one is made
+                self.block, self.passed, self.ready = (-1, None), NOT_PASSED, None
             self.block = begin, self.table(name, begin, min(begin + self.chunk, self.problem.N))
         whole = self.block[1]                             # the same array again, where all of it is asked for
         return whole if last - first == len(whole) else whole[first - begin:last - begin]
@@ -296,6 +299,8 @@ class Tiles:
         if not columns and not own:
             return nothing(last - first)
         at = self.grids[name].tables(self.problem, first, last)
+        if KEPT < last - first < self.problem.N:
+            return self.filled(name, at, last - first)
         if name not in self.built or self.built[name][0] is not at:          # another grid
             self.built[name] = at, self.filled(name, at, last - first)
         return self.built[name][1]
@@ -335,7 +340,7 @@ class Tiles:
                  self.columns("end", first, first + 1) if settles and "end" in within else None,
                  self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), *self.drives(first, last),
                  *self.counters(), looks, looked, seen, known, W)
-        if self.stays and known is None and type(problem.ts) is np.ndarray and last - first in (N, self.chunk):
+        if self.stays and known is None and type(problem.ts) is np.ndarray and last - first == N:
             self.ready = self.made_ready(part, same, times)
         for j, (name, _) in enumerate(self.source.clocks):
             self.atimes[name][first:last] = tree_sum(W[:, :, j].T)                                  # type: ignore[index]
