@@ -74,6 +74,7 @@ class Family:
     def __init__(self, key: Any, numbers: tuple, lifted: tuple[int, ...] = (), steps: int = 0) -> None:
         self.key, self.numbers, self.lifted, self.steps = key, numbers, lifted, steps
         self.made: dict[str, Made | None] = {}     # by direction; None: cannot be made
+        self.works: dict[str, Any] = {}            # the directions that are being compiled (promote.py)
         self.promotion: Any = None                 # of "auto": when native code takes over (promote.py)
 
     def for_numbers(self, numbers: tuple) -> Family:

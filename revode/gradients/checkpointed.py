@@ -87,6 +87,7 @@ class Checkpointed:
 
         look(n, before, after, a_params) sees the cotangents before and after the pullback of each step, on the tape.
         """
+        problem.ways = ("forward", "pull")
         parts, engine = begin(problem, initial, params)
         N, tapes = problem.N, None
         if problem.adaptive is not None:

@@ -103,7 +103,7 @@ class Reversible:
         acts: the estimated error from which the caller does something; below it an estimate may be a bound.
         """
         kept = Kept(range(0, sys.maxsize if problem.adaptive else problem.N + 1, self.resync or sys.maxsize))
-        problem.resync, problem.swept = self.resync, True
+        problem.resync, problem.swept, problem.ways = self.resync, True, ("forward", "backward")
         ys, final = march(problem, initial, params, kept)
         problem.stats.peak_states = len(kept) + 1
 
