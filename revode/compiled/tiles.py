@@ -219,7 +219,7 @@ class Tiles:
     def tiled(self, x: Any, *steps: int) -> np.ndarray:
         """(rows, features) as (tiles, features, lanes); of many steps as well. A tile has trajectories of one member."""
         if self.rows == 1:
-            return np.asarray(x).reshape(*steps, 1, -1, 1)
+            return (x if type(x) is np.ndarray else np.asarray(x)).reshape(*steps, 1, -1, 1)
         rows = np.asarray(x).reshape(*steps, self.members, self.rows // self.members, -1)
         short = self.tiles * self.T // self.members - rows.shape[-2]
         if short:
@@ -259,7 +259,7 @@ class Tiles:
         """The sums for the parameters when this was asked before, at the last looks, and now, as rows."""
         at = self.source.sums
         now = memory.reshape(1, self.tiles, -1)[:, :, at]
-        before = np.zeros_like(now) if self.flowed_before is None else self.flowed_before
+        before = np.zeros(now.shape, now.dtype) if self.flowed_before is None else self.flowed_before
         rows = np.concatenate([before, now] if self.glimpse is None else [before, self.glimpse[:, :, at], now])
         self.flowed_before = rows[-1:]
         return rows[:, 0] if self.tiles == 1 else rows.sum(axis=1)
@@ -422,7 +422,7 @@ class Tiles:
             return NOWHERE, None
         # where it looks at every step up to the last one no end is needed
         each = type(looks) is range and looks.step == 1 and looks[-1] == last
-        places = np.arange(looks[0], looks[-1] + 1) if each else ended(tuple(looks))
+        places = np.arange(looks[0], last + 1) if each else ended(tuple(looks))
         return places, np.empty((len(looks), self.tiles, self.source.seen), self.dtype)
 
     def seen(self, kind: str, looks: Sequence[int], seen: Any) -> dict:

@@ -539,6 +539,8 @@ def joined(x: Any) -> Any:
 
 def joined_in(x: Any) -> Any:
     """A tree with its arrays of tensors joined; itself where it has none."""
+    if type(x) is Tensor:
+        return x
     return tree.map(joined, x) if any(type(y) is ndarray and y.dtype == object for y in tree.flatten(x)[0]) else x
 
 
