@@ -54,7 +54,7 @@ def address(x: np.ndarray) -> int:
     return ctypes.addressof(_nothing(x)) if x.flags.writeable and x.flags.c_contiguous else x.ctypes.data
 
 
-_nothing = (ctypes.c_char * 0).from_buffer
+_nothing: Callable = (ctypes.c_char * 0).from_buffer
 
 
 def cores() -> int:
