@@ -96,6 +96,8 @@ class Tiles:
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
         self.members = max(x.ensemble for x in self.lowered.values())
         self.settle(T or self.tile(self.rows // self.members), make)
+        self.names = [role[1] for role in self.source.places if role[0] == "state"]             # and the bytes of these
+        self.of_states = sum(self.source.places["state", name][1] for name in self.names) * self.tiles * self.T * self.dtype.itemsize
         self.driven = next((role for role in self.source.places if role[0] == "drive"), None)
         # whether a call differs from the last one in nothing but the arrays that it writes to, where the grid is the same
         self.stays = make is None and type(self).run is Tiles.run and self.driven is None and not self.source.clocks and not any(
@@ -362,14 +364,15 @@ class Tiles:
 
     def run(self, *values: Any) -> None:
         """Call the generated code for every tile. Tables, memory and parameters are mostly those of the last call."""
-        tables = values[TABLES:HEAD]
+        given, tables = self.as_given, values[TABLES:HEAD]
         if not all(map(is_, tables, self.passed[0])):
-            self.passed = tables, [c if x is before else self.as_given(x) for x, before, c in zip(tables, *self.passed, strict=True)]
+            self.passed = tables, [c if x is before else given(x) for x, before, c in zip(tables, *self.passed, strict=True)]
         looks = values[LOOKS]
         if looks is not self.looked[0]:
-            self.looked = looks, self.as_given(looks)
-        run_tiles(self.function, self.tiles, self.threads, (*values[:TABLES], *self.passed[1], *map(self.as_given, values[HEAD:LOOKS]),
-                                                            self.looked[1], *map(self.as_given, values[LOOKS + 1:])))
+            self.looked = looks, given(looks)
+        between, behind = ([x if x is None or type(x) is int else given(x) for x in some] for some in (
+            values[HEAD:LOOKS], values[LOOKS + 1:]))
+        run_tiles(self.function, self.tiles, self.threads, (*values[:TABLES], *self.passed[1], *between, self.looked[1], *behind))
 
     def counters(self) -> tuple[int, int, int]:
         path = self.problem.driver.path if self.brownian else None
@@ -461,9 +464,7 @@ class Tiles:
 
     def pull(self, last: int, first: int, a_ys: tuple, states: Rows) -> None:
         a_ys, save = self.laid_out(a_ys), self.problem.save
-        names = [role[1] for role in self.source.places if role[0] == "state"]
-        size = sum(F for role, (_, F, _) in self.source.places.items() if role[0] == "state") * self.tiles * self.T
-        most, begin = max(1, PIECE // max(1, size * self.dtype.itemsize)), first
+        most, begin, names = max(1, PIECE // max(1, self.of_states)), first, self.names
         while last > first:
             until = max(first, last - most, (last - 1) // self.chunk * self.chunk)
             given = [states[name][until - begin:last - begin] for name in names]

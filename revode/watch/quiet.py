@@ -168,21 +168,29 @@ class Quiet:
 
     def shown(self, weighed: Any) -> Shown:
         """What there is to measure."""
-        problem, method, data = self.problem, self.problem.method, self.pairs.data
+        problem, names = self.problem, self.problem.method.parts
         watch, ahead_ns, states = problem.marched
         (ns, parts, cotangents), (_, came, truth, a) = self.held["see"], self.held["compare"]
-        names, width, smooth = method.parts, neighbours(self.pairs), self.pairs.smooth
-        at, ahead_at = windows(tuple(ns), width)[0], windows(tuple(ahead_ns), watch.width)
-        kind = names, items(data, method.outputs[0]), method.outputs[0], 0.0 if data is None else self.pairs.k
+        looks = problem.kin.get("looks", (None, None))
+        if looks[0] is not ns or looks[1] is not ahead_ns:             # the same lists again, of solves of one kind
+            looks = problem.kin["looks"] = ns, ahead_ns, self.looks(ns, ahead_ns, watch.width)
+        X, ahead, Z = (joined(of, names) for of in ((parts, cotangents), (states,), (came, truth, a)))
+        return looks[2]._replace(X=X, ahead=ahead, Z=Z, weighed=weighed, flowed=self.held["flow"][0])
+
+    def looks(self, ns: Sequence[int], ahead_ns: Sequence[int], ahead_width: int) -> Shown:
+        """What there is to measure, but for the states, cotangents and sums."""
+        problem, method, data = self.problem, self.problem.method, self.pairs.data
+        width, smooth = neighbours(self.pairs), self.pairs.smooth
+        at, ahead_at = windows(tuple(ns), width)[0], windows(tuple(ahead_ns), ahead_width)
+        kind = method.parts, items(data, method.outputs[0]), method.outputs[0], 0.0 if data is None else self.pairs.k
         h = None
         if data is not None and data.velocity:
             h = abs(np.asarray([problem.hs[ahead_ns[i]] for i in ahead_at[1]], float))
         allowed = 0.0 if data is None else data.allowed if problem.driver is None else data.driven
-        X, ahead, Z = (joined(of, names) for of in ((parts, cotangents), (states,), (came, truth, a)))
-        eps, tiny = precision(X.dtype)
-        L, ahead_L = combinations(*kind, width, 2 if smooth else 1), gaps(*kind, watch.width)
-        return Shown(X, at, L, ahead, ahead_at[0], ahead_L, h, Z, weighed, self.held["flow"][0], names.index(method.outputs[0]),
-                     allowed, 2 if smooth else 1, problem.N, eps, tiny)
+        eps, tiny = precision(self.given[3][0].dtype)
+        L, ahead_L, none = combinations(*kind, width, 2 if smooth else 1), gaps(*kind, ahead_width), np.empty(0)
+        return Shown(none, at, L, none, ahead_at[0], ahead_L, h, none, None, None, method.parts.index(method.outputs[0]), allowed,
+                     2 if smooth else 1, problem.N, eps, tiny)
 
     def saved(self, found: Measured, trips: list[tuple[int, float, float]]) -> tuple[list[tuple[int, float, float]], float]:
         """Trips to saved states, too, and W_p with these."""
