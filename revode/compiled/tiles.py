@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from ctypes import c_longlong, c_void_p
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -96,8 +96,6 @@ class Tiles:
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
         self.members = max(x.ensemble for x in self.lowered.values())
         self.settle(T or self.tile(self.rows // self.members), make)
-        self.names = [role[1] for role in self.source.places if role[0] == "state"]             # and the bytes of these
-        self.of_states = sum(self.source.places["state", name][1] for name in self.names) * self.tiles * self.T * self.dtype.itemsize
         self.driven = next((role for role in self.source.places if role[0] == "drive"), None)
         # whether a call differs from the last one in nothing but the arrays that it writes to, where the grid is the same
         self.stays = make is None and type(self).run is Tiles.run and self.driven is None and not self.source.clocks and not any(
@@ -464,7 +462,8 @@ class Tiles:
 
     def pull(self, last: int, first: int, a_ys: tuple, states: Rows) -> None:
         a_ys, save = self.laid_out(a_ys), self.problem.save
-        most, begin, names = max(1, PIECE // max(1, self.of_states)), first, self.names
+        (names, size), begin = self.pulled_at, first
+        most = max(1, PIECE // max(1, size))
         while last > first:
             until = max(first, last - most, (last - 1) // self.chunk * self.chunk)
             given = [states[name][until - begin:last - begin] for name in names]
@@ -473,6 +472,12 @@ class Tiles:
             at = bisect_left(save, last) - 1
             self.call(until, last, saved=at if at >= 0 else len(save), ys=a_ys, known=K)
             last = until
+
+    @cached_property
+    def pulled_at(self) -> tuple[list[str], int]:
+        """The parts of a known state, and their bytes."""
+        found = {role[1]: F for role, (_, F, _) in self.source.places.items() if role[0] == "state"}
+        return list(found), sum(found.values()) * self.tiles * self.T * self.dtype.itemsize
 
     def laid_out(self, a_ys: tuple) -> tuple:
         return tuple(np.ascontiguousarray(a, self.dtype) for a in a_ys)

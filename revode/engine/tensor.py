@@ -124,14 +124,10 @@ def _add(cotangents: list, slot: int, a: Any, x: Any) -> None:
 
 def _pull_any(cotangents: list, g: Any, op: Op, slots: list[int], values: list, options: dict, y: Any) -> None:
     """Pull g back through an entry of the long form; of MANY it has been pulled back already."""
-    if op is MANY:
-        for slot, x, a in zip(slots, values, g, strict=True):
-            if slot >= 0 and a is not None:
-                _add(cotangents, slot, a, x)
-        return
-    for slot, x, vjp in zip(slots, values, op.vjps):  # noqa: B905 (Each never ends)
-        a = vjp(g, y, *values, **options) if slot >= 0 else None
-        if a is not None:
+    found = g if op is MANY else [
+        vjp(g, y, *values, **options) if slot >= 0 else None for slot, vjp in zip(slots, op.vjps)]  # noqa: B905 (Each never ends)
+    for slot, x, a in zip(slots, values, found, strict=True):
+        if slot >= 0 and a is not None:
             _add(cotangents, slot, a, x)
 
 
@@ -305,11 +301,6 @@ def innermost(leaves: Any) -> Tape | None:
 def is_float(x: Any) -> bool:
     """Whether gradients flow through x: a Python float, or a float32 / float64 scalar, array or tensor."""
     return type(x) in (float, Tensor) or getattr(x, "dtype", None) in FLOATS
-
-
-def zeros_like(x: Any) -> Any:
-    """np.zeros_like, which takes as long as five of np.zeros."""
-    return np.zeros(x.shape, x.dtype) if type(x) is ndarray else np.zeros_like(x)
 
 
 def completed(tape: Tape) -> bool:
@@ -539,9 +530,9 @@ def joined(x: Any) -> Any:
 
 def joined_in(x: Any) -> Any:
     """A tree with its arrays of tensors joined; itself where it has none."""
-    if type(x) is Tensor:
-        return x
-    return tree.map(joined, x) if any(type(y) is ndarray and y.dtype == object for y in tree.flatten(x)[0]) else x
+    if type(x) is not Tensor and any(type(y) is ndarray and y.dtype == object for y in tree.flatten(x)[0]):
+        return tree.map(joined, x)
+    return x
 
 
 tree.PLAIN.add(Tensor)
