@@ -4,9 +4,9 @@
                  one of 8 by half warps, and equal words in one go are one (CUDA C Programming Guide, shared memory)
     cycles       in which its four schedulers can issue the products and sums of a warp: one each in float32, every other in float64
 
-A step of a tile takes the larger of the two, and no less than LATENCY for each of its barriers. Where each thread has a trajectory, all
-is counted for a warp, and its step takes no less than DEPENDENT for each of its operations. Sums over elements are counted without
-conflicts, as they lie beside one another.
+A step of a tile takes the larger of the two, and no less than LATENCY for each of its barriers. Where each thread has a trajectory,
+all is counted for a warp, and its step takes no less than DEPENDENT for each of its operations. Sums over elements are counted
+without conflicts, as they lie beside one another.
 """
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import numpy as np
 from revode.compiled.tiles import ELEMENTARY, operations
 
 BANKS, WARP = 32, 32
-DEPENDENT = 2              # cycles from one instruction of a thread to the next: each takes 4, about every other waits for the one before
+DEPENDENT = 2              # cycles from one instruction of a thread to the next: each takes 4, every other waits for it, about
 LATENCY = 100              # cycles of a barrier and of what waits behind it, about
 RESERVED = 1024            # bytes of shared memory that the system takes of each block
 REGISTERS, RESIDENT, BLOCKS = 65536, 2048, 32          # of a multiprocessor: registers, threads, blocks
@@ -37,8 +37,8 @@ class Counts(NamedTuple):
 
     def __str__(self) -> str:
         time = "" if self.microseconds is None else f"\n    estimated, never measured: {self.microseconds:.3g} us a step"
-        return (f"a step of a {'tile' if self.barriers else 'warp'}: {self.wavefronts} wavefronts, {self.cycles} cycles of products and sums, {self.barriers} "
-                f"barriers; {self.blocks} block{'s' * (self.blocks > 1)} a multiprocessor{time}")
+        return (f"a step of a {'tile' if self.barriers else 'warp'}: {self.wavefronts} wavefronts, {self.cycles} cycles of products "
+                f"and sums, {self.barriers} barriers; {self.blocks} block{'s' * (self.blocks > 1)} a multiprocessor{time}")
 
 
 def waves(at: Sequence[int], size: int) -> int:

@@ -5,8 +5,9 @@
     params    the weights and their transposes, the same for all tiles
 
 A field without wide matrices, whose step one thread can hold in its registers, has a thread for each trajectory: T = 1, nothing is
-shared, and nobody waits. Otherwise both lie in the shared memory of the block where they fit. What a multiprocessor offers a block decides: first the tile is made
-smaller, then the weights stay in global memory (its cache holds them), then the state. Wide matrices are left to cuBLAS, op by op.
+shared, and nobody waits. Otherwise both lie in the shared memory of the block where they fit. What a multiprocessor offers a block
+decides: first the tile is made smaller, then the weights stay in global memory (its cache holds them), then the state. Wide matrices
+are left to cuBLAS, op by op.
 
     >>> print(plan_of(lambda t, y, p: -p * y, np.ones((1000, 3)), np.linspace(0, 1, 11), np.ones(3), arch="sm_90").forward)
     forward on sm_90: thread per trajectory, 1000 trajectories, 32 blocks of 32 threads
@@ -38,8 +39,8 @@ SHARED_MEMORY = {"sm_75": 64, "sm_80": 163, "sm_86": 99, "sm_87": 163, "sm_89": 
                  "sm_110": 227, "sm_120": 99, "sm_121": 99}         # in KB
 WITHOUT_ASKING = 48           # KB, anywhere
 NARROW = 16                   # up to this width a warp is enough for a tile, or a thread for a trajectory
-# Of a thread that has a trajectory: bytes of its values, and of params, which the compiler keeps in registers too, out of 255 registers
-# of 4 bytes (nothing spilled where both are smaller, tests/kernels); operations of a step, which take as long as a block's barriers.
+# Of a thread that has a trajectory: bytes of its values, and of params, which the compiler keeps in registers too, out of 255 of
+# 4 bytes (nothing spilled where both are smaller, tests/kernels); operations of a step, which take as long as a block's barriers.
 VALUES, WEIGHTS, OPERATIONS = 512, 768, 1000
 MANY = 1 << 14                # trajectories for which there are warps enough to share blocks
 WIDE = 128                    # beyond it the matrices are left to cuBLAS
@@ -94,9 +95,9 @@ class Plan(NamedTuple):
             f" and {self.spills} bytes of spills" if self.spills else "")
         because = f"\n    because {self.reason}" + ("" if self.counts is None else f"\n    {self.counts}")
         if self.state == "registers":
-            return (f"{self.direction} on {self.arch}: {self.regime}, {self.tiles} trajectories, {self.blocks} blocks of {self.threads} "
-                    f"threads{made}\n    values of a thread: {self.bytes[0]} bytes in registers; params: {self.bytes[1]} bytes in global "
-                    f"memory{because}")
+            return (f"{self.direction} on {self.arch}: {self.regime}, {self.tiles} trajectories, {self.blocks} blocks of "
+                    f"{self.threads} threads{made}\n    values of a thread: {self.bytes[0]} bytes in registers; params: "
+                    f"{self.bytes[1]} bytes in global memory{because}")
         where = [f"{name} {size}" + (" in global memory" if place == "global" else "") for name, size, place in zip(
             ("state", "params"), self.bytes, (self.state, self.params), strict=True)]
         return (f"{self.direction} on {self.arch}: {self.regime}, {self.tiles} tiles of {self.T} trajectories, {self.threads} "

@@ -366,7 +366,8 @@ def test_a_plan_can_be_changed_and_is_checked():
         plans(128, plan={"T": 32, "state": "shared"})
     assert plans(128, plan={"T": 32}).backward.state == "global"
     for bad, said in (({"tiles": 3}, "'tiles' cannot be chosen"), ({"T": 0}, "T=0; a whole number"),
-                      ({"state": "here"}, "state='here'; 'registers' or 'shared' or 'global'"), ({"regime": "fast"}, "regime='fast'; one of")):
+                      ({"state": "here"}, "state='here'; 'registers' or 'shared' or 'global'"),
+                      ({"regime": "fast"}, "regime='fast'; one of")):
         with pytest.raises(ValueError, match=said):
             plans(10, plan=bad)
 
