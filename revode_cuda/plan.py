@@ -114,6 +114,7 @@ class Plans(NamedTuple):
 
 
 CHOICES = ("regime", "T", "threads", "state", "params")
+ALONE = {"regime": REGIMES[0], "T": 1, "state": "registers", "params": "global"}
 
 
 def chosen(given: Any) -> dict[str, Any]:
@@ -130,11 +131,10 @@ def chosen(given: Any) -> dict[str, Any]:
         if name == "regime" and value not in REGIMES:
             raise ValueError(f"plan: regime={value!r}; one of {', '.join(map(repr, REGIMES))}")
     if "registers" in wanted.values() or REGIMES[0] in wanted.values():
-        alone = {"regime": REGIMES[0], "T": 1, "state": "registers", "params": "global"}
-        for name, value in alone.items():
+        for name, value in ALONE.items():
             if wanted.get(name, value) != value:
                 raise ValueError(f"plan: {name}={wanted[name]!r}; a {REGIMES[0]} has {name}={value!r}")
-        wanted |= alone
+        return {**wanted, **ALONE}
     return wanted
 
 
@@ -170,14 +170,9 @@ def make(lowered: Mapping[str, Lowered], source: Callable[..., Source], rows: in
     """
     wanted = chosen(given)
     wide, itemsize, most = width(lowered), np.dtype(dtype).itemsize, budget(arch)
-    if wanted.get("regime") == REGIMES[0] or (not wanted and rows > 1 and wide <= NARROW and not (strict and sums(lowered))):
-        text = source(1, 1)
-        sizes = text.size * itemsize, text.param_size * itemsize
-        most_of = *sizes, max(map(operations, text.lowered.values()))
-        if wanted or all(n <= most for n, most in zip(most_of, (VALUES, WEIGHTS, OPERATIONS), strict=True)):
-            reason = "it was asked for" if wanted else f"the field has no matrix wider than {NARROW}, and a step fits into a thread"
-            threads = wanted.get("threads", 32 if rows < MANY else 128)
-            return Plan(direction, REGIMES[0], 1, threads, rows, "registers", "global", sizes, most, arch, reason), text
+    one = alone(source, rows, itemsize, direction, arch, wanted, rows > 1 and wide <= NARROW and not (strict and sums(lowered)))
+    if one is not None:
+        return one
     first = wanted.get("T") or tile(rows, dtype, strict)
     if rows == 1:
         first = 1                         # features alone are dealt out to the threads
@@ -206,6 +201,20 @@ def make(lowered: Mapping[str, Lowered], source: Callable[..., Source], rows: in
 def sums(lowered: Mapping[str, Lowered]) -> bool:
     """Whether anything is summed over trajectories."""
     return any(loop.kind in OVER_LANES and loop.op is None for x in lowered.values() for loop in x.loops)
+
+
+def alone(source: Callable[..., Source], rows: int, itemsize: int, direction: str, arch: str, wanted: dict,
+          may_be: bool) -> tuple[Plan, Source] | None:
+    """The plan and text of a thread for each trajectory, where it is asked for; and where it may be, and a step fits into one."""
+    if not (wanted.get("regime") == REGIMES[0] if wanted else may_be):
+        return None
+    text = source(1, 1)
+    sizes, longest = (text.size * itemsize, text.param_size * itemsize), max(map(operations, text.lowered.values()))
+    if not wanted and (sizes[0] > VALUES or sizes[1] > WEIGHTS or longest > OPERATIONS):
+        return None
+    reason = "it was asked for" if wanted else f"the field has no matrix wider than {NARROW}, and a step fits into a thread"
+    threads = wanted.get("threads", 32 if rows < MANY else 128)
+    return Plan(direction, REGIMES[0], 1, threads, rows, "registers", "global", sizes, budget(arch), arch, reason), text
 
 
 def tile(rows: int, dtype: Any, strict: bool) -> int:
