@@ -194,6 +194,9 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     y1 = problem.output(parts) if save[-1:] != (problem.N,) or type(ys[0]) is Tensor else tuple(y[-1] for y in ys)
     saved = (times[0] if times else np.asarray(problem.ts))[list(save)]
     between = dense(problem, params, saved, ys) if interpolate else None
+    if between is not None and stops is not None and controller is None:           # its sides were saved for `at` alone
+        mine = np.flatnonzero(np.isin(value_of(saved), value_of(ts)))
+        saved, ys = saved[mine], tuple(y[mine] for y in ys)
     if between is not None and save_at is not None:
         saved = np.asarray(check_save_at(save_at, value_of(ts), 1.0 if ts[1] > ts[0] else -1.0))
         ys = between.at(saved)
@@ -250,12 +253,12 @@ def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> 
 @hinted
 def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Method | None = None,
           state0: State | None = None, controller: PID | None = None, dt0: float | None = None,
-          exact: bool | Lattice | None = None) -> Iterator[tuple[float, State]]:
+          exact: bool | Lattice | None = None, stops: Any = None) -> Iterator[tuple[float, State]]:
     """Step by hand: yields (t, state) for every grid point, the first included; stop whenever you like.
 
     Parameters
     ----------
-    field, y0, ts, params, method, state0, controller, dt0, exact : as for `solve`.
+    field, y0, ts, params, method, state0, controller, dt0, exact, stops : as for `solve`; both sides of a stop are grid points here.
 
     Yields (t, State): state.parts["y"] is the solution for most methods; solve(..., state0=state) goes on from any of them.
     Raises what `solve` raises for bad input, when the first item is asked for.
@@ -271,7 +274,7 @@ def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     0.2 0.8187
     """
     problem, initial, params, layout = prepare(Asked(field, y0, ts, params, method, state0=state0, controller=controller, dt0=dt0,
-                                                     exact=exact))
+                                                     exact=exact, stops=stops))
     check_plain(problem)
     for n, parts in states(problem, initial, params):
         yield float(problem.ts[n]), state_after(problem, layout, parts, n)
