@@ -46,7 +46,8 @@ class Event(NamedTuple):
 
 
 def event(field: Callable, y0: Any, ts: Any, params: Any = None, *, when: Callable, direction: int = 0, method: Method | None = None,
-          gradient: Mode | None = None, controller: PID | None = None, dt0: float | None = None, stops: Any = None, **how: Any) -> Event:
+          gradient: Mode | None = None, controller: PID | None = None, dt0: float | None = None, stops: Any = None,
+          **how: Any) -> Event:
     """Solve to the first time at which when(t, y, params) crosses zero.
 
     Parameters
@@ -80,7 +81,8 @@ def event(field: Callable, y0: Any, ts: Any, params: Any = None, *, when: Callab
     (y0, params), ts, stops = joined_in((y0, params)), as_times(ts), as_times(stops)
     check_times(Asked(field, y0, ts, controller=controller, dt0=dt0, stops=stops))
     own, at = tree.map(plain, (y0, ts, params)), value_of(stops)
-    times, state, beyond = crossing(steps(field, *own, method=method, controller=controller, dt0=dt0, stops=at), when, own[2], direction)
+    path = steps(field, *own, method=method, controller=controller, dt0=dt0, stops=at)
+    times, state, beyond = crossing(path, when, own[2], direction)
     dtype = np.result_type(*tree.flatten(state.parts)[0])
     how |= {"method": state.method, "gradient": gradient, "stops": stops}
     jumps = () if at is None else np.concatenate(sides(np.ravel(at), dtype))         # solve puts them between the others once more

@@ -62,7 +62,8 @@ def check_differentiated(asked: Asked) -> None:
     stands = [what for what, given in (("controller=", asked.controller), ("noise=", asked.noise), ("control=", asked.control),
                                        ("exact=", asked.exact)) if given]
     if stands:
-        raise TypeError(f"solve: {'ts' if type(asked.ts) is Tensor else 'stops'} is a tensor, and with {stands[0]} times get no gradient; pass plain times there, or solve an "
+        name = "ts" if type(asked.ts) is Tensor else "stops"
+        raise TypeError(f"solve: {name} is a tensor, and with {stands[0]} times get no gradient; pass plain times there, or solve an "
                         "ordinary differential equation on a fixed grid (such as the ts of an adaptive solve)")
 
 
