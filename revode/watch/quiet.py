@@ -72,6 +72,19 @@ class Measured(NamedTuple):
     A: np.ndarray
 
 
+class Bounds(NamedTuple):
+    """What tells whether all was quiet, of the whole: the numbers of Ahead and Back, or larger ones."""
+    S: tuple                         # S_p, S_y, S_d
+    together: bool                   # whether the copies kept together on the way there
+    trips: list                      # (grid point, largest difference, largest entry) of what was compared
+    W_p: float
+    ahead: float                     # the largest |y| on the way there
+    W_0: float
+    C_0: float
+    E: float | None                  # None of methods that are exactly reversible
+    C: float
+
+
 def deferred(watch: Ahead, ns: list[int], states: Parts) -> bool:
     """Whether the sweep will see to what a march has shown: where that is all, small and finite."""
     problem, stops = watch.problem, watch.stops
@@ -144,20 +157,13 @@ class Quiet:
         shown = self.shown(weighed)
         if not shown.at.size or not shown.ahead_at.size:
             return None
-        found, eps, tiny = self.measure(shown), shown.eps, shown.tiny
-        chance = by_chance(shown.X.shape[2:-1]) if problem.system.noisy else 1.0
-        limits = self.pairs.limits if self.pairs.data is not None else NOWHERE
-        if not (found.together and all(x <= chance * limit for x, limit in zip(found.S, limits, strict=False))):
-            return None
+        found = self.measure(shown)
         trips, W_p = self.saved(found, [(0, found.off, found.size)])
-        E = 0.0 if weighed is None else found.E
-        W_y = max(off for _, off, _ in trips) / (eps ** 0.25 * found.ahead + tiny)
-        estimate = self.estimate(found, W_y, max(W_p, E), eps)
-        if estimate is None:
-            return None
-        problem.stats.roundtrip = roundtrip(trips, eps, tiny)
-        S = {} if self.pairs.data is None else dict(zip(("S_p", "S_y", "S_d"), found.S, strict=True))
-        return Verdict(estimate, [], {**S, "W_y": W_y, "W_p": W_p, **({} if weighed is None else {"E": E})})
+        W_0 = found.off / found.smallest if found.smallest > 0 else math.inf
+        C_0 = 1.0 + found.A.size * found.a_y / found.least if found.least > 0 else math.inf
+        E = None if weighed is None else found.E
+        return sound(problem, self.tol, self.acts, Bounds(found.S, found.together, trips, W_p, found.ahead, W_0, C_0, E, found.C),
+                     shown.X.dtype, shown.X.shape[2:-1])
 
     def shown(self, weighed: Any) -> Shown:
         """What there is to measure."""
@@ -189,22 +195,31 @@ class Quiet:
         more = [(ns[i], float(x.max()), float(abs(y).max())) for i, x, y in zip(chosen, missed, saved, strict=True)]
         return more + trips, max(found.W_p, float((abs(cotangents[name][chosen]) * missed / found.A.reshape(missed.shape[1:])).max()))
 
-    def estimate(self, found: Measured, W_y: float, of_params: float, eps: float) -> dict[str, float] | None:
-        """Of the errors of the gradient; None where somebody may have something to do about them."""
-        problem = self.problem
-        exact, close = problem.method.exactly_reversible, CLOSE[found.A.dtype.itemsize]
-        over = max(0.0, of_params - eps * problem.N ** 0.5)
-        of_leaf = over and over * found.C
-        at_start = 0.0
-        if problem.asked["y0"]:
-            if not found.smallest * found.least > 0:
-                return None
-            at_start = CAUTION * max(found.off / found.smallest, of_params) * (1.0 + found.A.size * found.a_y / found.least)
-        estimate = {"y0": max(W_y, of_params, at_start), "params": max(of_params, of_leaf)}
-        most = min(self.acts, math.inf if exact else OFF * close)
-        fine = (of_params <= self.tol and W_y <= (1.0 if exact else NEARLY) * self.tol and of_leaf <= OF_LEAF * self.tol
-                and estimate["y0"] <= most and estimate["params"] <= most)
-        return estimate if fine else None
+
+def sound(problem: Any, tol: float, acts: float, found: Bounds, dtype: Any, members: tuple[int, ...]) -> Verdict | None:
+    """The verdict where there is nothing to say, and nobody has something to do about the estimates; None where that cannot be told.
+
+    members : how many trajectories there are.
+    """
+    data, eps, tiny = problem.method.companion, *precision(dtype)
+    chance = by_chance(members) if problem.system.noisy else 1.0
+    limits = Pairs(problem).limits if data is not None else NOWHERE
+    if not (found.together and all(x <= chance * limit for x, limit in zip(found.S, limits, strict=False))):
+        return None
+    of_params = max(found.W_p, found.E or 0.0)
+    W_y = max(off for _, off, _ in found.trips) / (eps ** 0.25 * found.ahead + tiny)
+    over = max(0.0, of_params - eps * problem.N ** 0.5)
+    of_leaf = over and over * found.C
+    at_start = CAUTION * max(found.W_0, of_params) * found.C_0 if problem.asked["y0"] else 0.0
+    estimate = {"y0": max(W_y, of_params, at_start), "params": max(of_params, of_leaf)}
+    exact = problem.method.exactly_reversible
+    most = min(acts, math.inf if exact else OFF * CLOSE[dtype.itemsize])
+    if not (of_params <= tol and W_y <= (1.0 if exact else NEARLY) * tol and of_leaf <= OF_LEAF * tol and at_start < math.inf
+            and estimate["y0"] <= most and estimate["params"] <= most):
+        return None
+    problem.stats.roundtrip = roundtrip(found.trips, eps, tiny)
+    S = {} if data is None else dict(zip(("S_p", "S_y", "S_d"), found.S, strict=True))
+    return Verdict(estimate, [], {**S, "W_y": W_y, "W_p": found.W_p, **({} if found.E is None else {"E": found.E})})
 
 
 def measured(s: Shown) -> Measured:
