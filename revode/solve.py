@@ -194,16 +194,23 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     y1 = problem.output(parts) if save[-1:] != (problem.N,) or type(ys[0]) is Tensor else tuple(y[-1] for y in ys)
     saved = (times[0] if times else np.asarray(problem.ts))[list(save)]
     between = dense(problem, params, saved, ys) if interpolate else None
-    if between is not None and stops is not None and controller is None:           # its sides were saved for `at` alone
-        mine = np.flatnonzero(np.isin(value_of(saved), value_of(ts)))
-        saved, ys = saved[mine], tuple(y[mine] for y in ys)
-    if between is not None and save_at is not None:
-        saved = np.asarray(check_save_at(save_at, value_of(ts), 1.0 if ts[1] > ts[0] else -1.0))
-        ys = between.at(saved)
+    if between is not None:
+        saved, ys = returned(between, problem, value_of(ts), save_at)
     state = state_after(problem, layout, parts)
     if times and problem.N and isinstance(problem.method, LeapfrogMidpoint):        # its next step needs the length of the last
         state = state._replace(h=times[0][-1] - times[0][-2])                       # one: a tensor, which check_resumed sees
     return Solution(saved, layout.unpack(ys, 1), state, problem.stats, layout.unpack(y1), between)
+
+
+def returned(between: Dense, problem: Problem, ts: Any, save_at: Any) -> tuple[Any, tuple]:
+    """The times and states, of those that `at` goes by, that were asked for; the sides of stops are kept for it alone."""
+    if save_at is not None:
+        saved = np.asarray(check_save_at(save_at, ts, 1.0 if ts[1] > ts[0] else -1.0))
+        return saved, between.at(saved)
+    mine = np.flatnonzero(np.isin(value_of(between.ts), ts))
+    if problem.adaptive is not None or len(mine) == len(between.ts):
+        return between.ts, between.ys
+    return between.ts[mine], tuple(y[mine] for y in between.ys)
 
 
 def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> tuple[tuple, dict]:
