@@ -205,11 +205,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
 def returned(between: Dense, problem: Problem, ts: Any, save_at: Any) -> tuple[Any, tuple]:
     """The times and states, of those that `at` goes by, that were asked for; the sides of stops are kept for it alone."""
     if save_at is not None:
-        saved = np.asarray(check_save_at(save_at, ts, 1.0 if ts[1] > ts[0] else -1.0))
-        return saved, between.at(saved)
-    mine = np.flatnonzero(np.isin(value_of(between.ts), ts))
-    if problem.adaptive is not None or len(mine) == len(between.ts):
-        return between.ts, between.ys
+        return (saved := np.asarray(check_save_at(save_at, ts, 1.0 if ts[1] > ts[0] else -1.0))), between.at(saved)
+    mine = slice(None) if problem.adaptive is not None else np.flatnonzero(np.isin(value_of(between.ts), ts))
     return between.ts[mine], tuple(y[mine] for y in between.ys)
 
 
