@@ -70,7 +70,8 @@ def gridded(asked: Asked, method: Any, system: System, ts: np.ndarray, first: An
         if len(stops):
             own, ts = ts, with_stops(ts, stops, seen)
             places = np.flatnonzero(np.isin(ts, own))
-            hs, save = steps_of(ts, first.dtype), tuple(places[list(save)].tolist())
+            hs, kept = steps_of(ts, first.dtype), places[list(save)]
+            save = tuple((np.union1d(kept, np.flatnonzero(~np.isin(ts, own))) if asked.interpolate else kept).tolist())
         problem = Problem(method, system, ts, hs, save, None)
         before = hs[0] if len(hs) else 0.0
     else:

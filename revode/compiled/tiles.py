@@ -20,7 +20,7 @@ from ..stepping import CLOCK, Problem
 from . import quiet
 from .calls import DTYPES
 from .generate import ARGUMENTS, Source, arguments
-from .loops import LANES, MEMBER, Own
+from .loops import LANES, MEMBER, Lowered, Own
 from .lower import lower_all
 from .native import arguments as as_c
 from .native import build, run_tiles
@@ -48,6 +48,12 @@ def tile_of(rows: int, dtype: Any) -> int:
     while T < min(rows, largest):
         T *= 2
     return T
+
+
+def operations(lowered: Lowered) -> int:
+    """About how many operations a program takes for one trajectory."""
+    return sum(loop.out.F * (loop.shape[1] if loop.kind == "linear" else loop.tables[0].shape[1] if loop.tables else
+                             ELEMENTARY if loop.text.startswith("rv_") else 1) for loop in lowered.loops)
 
 
 class Ready(NamedTuple):
@@ -124,10 +130,8 @@ class Tiles:
 
     def work(self) -> float:
         """About how many operations a step of a tile takes."""
-        loops = [loop.out.F * (loop.shape[1] if loop.kind == "linear" else loop.tables[0].shape[1] if loop.tables else
-                               ELEMENTARY if loop.text.startswith("rv_") else 1) for loop in self.lowered["step"].loops]
         noise = sum(NORMAL * F for role, (_, F, _) in self.source.places.items() if role[0] == "drive") if self.brownian else 0
-        return 2.0 * self.T * (sum(loops) + noise)
+        return 2.0 * self.T * (operations(self.lowered["step"]) + noise)
 
     def load(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
         """Begin a sweep from these parts (going back: and their cotangents)."""
