@@ -194,13 +194,20 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     y1 = problem.output(parts) if save[-1:] != (problem.N,) or type(ys[0]) is Tensor else tuple(y[-1] for y in ys)
     saved = (times[0] if times else np.asarray(problem.ts))[list(save)]
     between = dense(problem, params, saved, ys) if interpolate else None
-    if between is not None and save_at is not None:
-        saved = np.asarray(check_save_at(save_at, value_of(ts), 1.0 if ts[1] > ts[0] else -1.0))
-        ys = between.at(saved)
+    if between is not None:
+        saved, ys = returned(between, problem, value_of(ts), save_at)
     state = state_after(problem, layout, parts)
     if times and problem.N and isinstance(problem.method, LeapfrogMidpoint):        # its next step needs the length of the last
         state = state._replace(h=times[0][-1] - times[0][-2])                       # one: a tensor, which check_resumed sees
     return Solution(saved, layout.unpack(ys, 1), state, problem.stats, layout.unpack(y1), between)
+
+
+def returned(between: Dense, problem: Problem, ts: Any, save_at: Any) -> tuple[Any, tuple]:
+    """The times and states, of those that `at` goes by, that were asked for; the sides of stops are kept for it alone."""
+    if save_at is not None:
+        return (saved := np.asarray(check_save_at(save_at, ts, 1.0 if ts[1] > ts[0] else -1.0))), between.at(saved)
+    mine = slice(None) if problem.adaptive is not None else np.flatnonzero(np.isin(value_of(between.ts), ts))
+    return between.ts[mine], tuple(y[mine] for y in between.ys)
 
 
 def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> tuple[tuple, dict]:
@@ -250,12 +257,12 @@ def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> 
 @hinted
 def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Method | None = None,
           state0: State | None = None, controller: PID | None = None, dt0: float | None = None,
-          exact: bool | Lattice | None = None) -> Iterator[tuple[float, State]]:
+          exact: bool | Lattice | None = None, stops: Any = None) -> Iterator[tuple[float, State]]:
     """Step by hand: yields (t, state) for every grid point, the first included; stop whenever you like.
 
     Parameters
     ----------
-    field, y0, ts, params, method, state0, controller, dt0, exact : as for `solve`.
+    field, y0, ts, params, method, state0, controller, dt0, exact, stops : as for `solve`; both sides of a stop are grid points here.
 
     Yields (t, State): state.parts["y"] is the solution for most methods; solve(..., state0=state) goes on from any of them.
     Raises what `solve` raises for bad input, when the first item is asked for.
@@ -271,7 +278,7 @@ def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     0.2 0.8187
     """
     problem, initial, params, layout = prepare(Asked(field, y0, ts, params, method, state0=state0, controller=controller, dt0=dt0,
-                                                     exact=exact))
+                                                     exact=exact, stops=stops))
     check_plain(problem)
     for n, parts in states(problem, initial, params):
         yield float(problem.ts[n]), state_after(problem, layout, parts, n)
