@@ -530,9 +530,8 @@ def joined(x: Any) -> Any:
 
 def joined_in(x: Any) -> Any:
     """A tree with its arrays of tensors joined; itself where it has none."""
-    if type(x) is not Tensor and any(type(y) is ndarray and y.dtype == object for y in tree.flatten(x)[0]):
-        return tree.map(joined, x)
-    return x
+    return tree.map(joined, x) if type(x) is not Tensor and any(
+        type(y) is ndarray and y.dtype == object for y in tree.flatten(x)[0]) else x
 
 
 tree.PLAIN.add(Tensor)
