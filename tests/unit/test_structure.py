@@ -65,7 +65,8 @@ BUDGET = {
     "times": 90,                     # tensors among them, stops, what lies between, on any device
     "finite": 85,
     "memory": 55,
-    "compiled": 5540,                # the search for an adaptive grid; C99 in words of its own; auto; quiet sweeps, calls made again
+    "compiled": 5605,                # the search for an adaptive grid; C99 in words of its own; auto; quiet sweeps, calls made again;
+                                     # values side by side and loops unrolled, for a thread of a GPU; both directions compiled at once
     "export": 325,                   # noise and controls, methods that start with an evaluation
     "interop": 280,                  # a batch under vmap, once it has been seen that it may be one; times
     "problem": 70,
@@ -81,7 +82,7 @@ BUDGET = {
     "equilibrium": 760,             # fixed points: their own checks and words, three methods, two gradients
     "optim": 125,
     "ranks": 130,                    # messages, of device arrays too, and one answer of all ranks, or one error
-    "parallel": 180,                 # the tree of sums, gradients, gathered solves, map
+    "parallel": 193,                 # the tree of sums, gradients, gathered solves and whether their field bears it (13), map
     "plotting": 120,                 # one style for slides; grids of methods and steps; a description in every file
     "conformance": 1250,             # two thirds of it tables: every method as text, and its faults
     # seventeen commands, one file each with its data and its training loop, on any backend; seeds, checkpoints, ranks of mpiexec
