@@ -29,7 +29,7 @@ OTHERWISE = {       # what other solvers call it: what to do here
     "sde_type": "pass interpretation='ito' or 'stratonovich'",
 }
 OTHERWISE |= {other: OTHERWISE[known] for known, others in {
-    "f": ("fun", "func", "vector_field", "drift"), "t0": ("t1",), "x0": ("u0", "y_init"), "t_eval": ("teval", "saveat", "tsave", "ts_save"),
+    "f": ("fun", "func", "vector_field", "drift"), "t0": ("t1",), "x0": ("u0", "y_init"), "t_eval": ("teval", "saveat", "tsave"),
     "dt": ("h", "steps", "n_steps"), "rtol": ("atol", "tol", "adaptive"), "events": ("event", "event_fn"), "dense_output": ("dense",),
     "bm": ("key", "seed", "rng", "brownian"), "adjoint": ("checkpoints",),
 }.items() for other in others}
