@@ -357,6 +357,7 @@ class Function(Body):
         for pattern, put in DIALECT:
             text = re.sub(pattern, put, text)
         text = re.sub(r"c = 0;\n\s*real (\w+) = (.*);\n(\s*)for \(c = 1;", with_first_term, text).replace("    int c;\n", "")
+        text = re.sub(r"c = 0;\n\s*(double|float|real) (\w+ = .*;\n\s*)for \(c = 0;", r"\1 \2for (int c = 0;", text)
         text = re.sub(WHOLE, r"\1 \4", text)
         text = re.sub(r"for \(int k = 0; k < 1; k\+\+\) \{\n(.*?)\n  \}", once, text, flags=re.DOTALL)
         if self.T == 1:
