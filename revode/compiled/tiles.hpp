@@ -27,6 +27,7 @@
 #define STEP static __attribute__((noinline))
 #define APART static __attribute__((noinline))
 #define OUTLINE APART
+#define UNROLL
 #define WHOLE(n) (((n) + WIDE - 1) / WIDE * WIDE)
 #define EACH(F) for (int k = 0; k < (F); k++) for (int r = 0; r < T; r++)
 #define ONCE(F) for (int k = 0; k < (F); k++)
@@ -226,11 +227,11 @@ template <int n> OUTLINE void rv_rows(real* out, const real* x, const real* tota
 #endif
 // An elementary function of n numbers; on the host of whole vectors: every value has that much room.
 #define STRETCH1(f) APART void f##_stretch(real* RESTRICT out, const real* RESTRICT x, int n) { \
-  for (int i = TID; i < WHOLE(n); i += NT) out[i] = f(x[i]); }
+  UNROLL for (int i = TID; i < WHOLE(n); i += NT) out[i] = f(x[i]); }
 #define STRETCH2(f) APART void f##_stretch(real* RESTRICT out, const real* RESTRICT x, const real* RESTRICT y, int n) { \
-  for (int i = TID; i < WHOLE(n); i += NT) out[i] = f(x[i], y[i]); }
+  UNROLL for (int i = TID; i < WHOLE(n); i += NT) out[i] = f(x[i], y[i]); }
 template <int n> OUTLINE void rv_rows_max(real* out, const real* x, const real*, int R) {
-  for (int k = TID; k < n; k += NT) {
+  UNROLL for (int k = TID; k < n; k += NT) {
     real sum = x[k * T];
     for (int r = 1; r < R; r++) { const real y = x[k * T + r]; sum = y > sum || y != y ? y : sum; }
     out[k] = sum;

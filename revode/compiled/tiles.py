@@ -20,7 +20,7 @@ from ..stepping import CLOCK, Problem
 from . import quiet
 from .calls import DTYPES
 from .generate import ARGUMENTS, Source, arguments
-from .loops import LANES, MEMBER, Own
+from .loops import LANES, MEMBER, Lowered, Own
 from .lower import lower_all
 from .native import arguments as as_c
 from .native import build, run_tiles
@@ -48,6 +48,12 @@ def tile_of(rows: int, dtype: Any) -> int:
     while T < min(rows, largest):
         T *= 2
     return T
+
+
+def operations(lowered: Lowered) -> int:
+    """About how many operations a program takes for one trajectory."""
+    return sum(loop.out.F * (loop.shape[1] if loop.kind == "linear" else loop.tables[0].shape[1] if loop.tables else
+                             ELEMENTARY if loop.text.startswith("rv_") else 1) for loop in lowered.loops)
 
 
 class Ready(NamedTuple):
@@ -94,7 +100,7 @@ class Tiles:
         self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
         self.members = max(x.ensemble for x in self.lowered.values())
-        self.settle(T or self.tile(self.rows // self.members), make)
+        self.build(T or self.tile(self.rows // self.members), make)
         self.driven = next((role for role in self.source.places if role[0] == "drive"), None)
         # whether a call differs from the last one in nothing but the arrays that it writes to, where the grid is the same
         self.stays = make is None and type(self).run is Tiles.run and self.driven is None and not self.source.clocks and not any(
@@ -109,7 +115,7 @@ class Tiles:
             T *= 2
         return T
 
-    def settle(self, T: int, make: Callable | None) -> None:
+    def build(self, T: int, make: Callable | None) -> None:
         """Choose the size of a tile, and build."""
         self.T, self.tiles = T, self.members * -(-self.rows // (self.members * T))
         self.source = Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
@@ -124,10 +130,8 @@ class Tiles:
 
     def work(self) -> float:
         """About how many operations a step of a tile takes."""
-        loops = [loop.out.F * (loop.shape[1] if loop.kind == "linear" else loop.tables[0].shape[1] if loop.tables else
-                               ELEMENTARY if loop.text.startswith("rv_") else 1) for loop in self.lowered["step"].loops]
         noise = sum(NORMAL * F for role, (_, F, _) in self.source.places.items() if role[0] == "drive") if self.brownian else 0
-        return 2.0 * self.T * (sum(loops) + noise)
+        return 2.0 * self.T * (operations(self.lowered["step"]) + noise)
 
     def load(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
         """Begin a sweep from these parts (going back: and their cotangents)."""
@@ -313,26 +317,26 @@ class Tiles:
             H[..., offset:offset + x.shape[-1]] = x
         return table
 
-    def call(self, first: int, last: int, begins: bool = False, lands: bool = False, settles: bool = False, saved: int = 0,
+    def call(self, first: int, last: int, begins: bool = False, lands: bool = False, flushes: bool = False, saved: int = 0,
              ys: Any = (), looks: Any = NOWHERE, looked: int = 0, seen: Any = None, known: Any = None) -> None:
         """Steps first .. last - 1, in the direction of this sweep."""
         problem = self.problem
         same = problem.ts, problem.hs, self.save, looks
-        part = first, last, begins, lands, settles, saved, looked, problem.h_before
+        part = first, last, begins, lands, flushes, saved, looked, problem.h_before
         if self.ready is not None and self.ready.part == part and all(map(is_, same, self.ready.same)) and known is None:
             self.again(self.ready, ys, seen)
             return
         N, within = self.problem.N, self.lowered
         edge = min(first, N - 1) if self.direction == "forward" else last - 1
-        times = {"begin": begins, "land": lands, "step": last - first - lands, "end": settles}
+        times = {"begin": begins, "land": lands, "step": last - first - lands, "end": flushes}
         for name, nfe, nvjp in self.counts:
             self.stats.nfe += nfe * times[name]
             self.stats.nvjp += nvjp * times[name]
         W = np.empty((last - first, self.tiles, len(self.source.clocks)), self.dtype) if self.source.clocks else None
-        self.run(first, last, int(begins), int(lands), int(settles),                   # in the order of generate.ARGUMENTS
+        self.run(first, last, int(begins), int(lands), int(flushes),                   # in the order of generate.ARGUMENTS
                  self.columns("begin", edge, edge + 1) if begins and "begin" in within else None, self.columns("step", first, last),
                  self.columns("land", first, first + 1) if lands and "land" in within else None,
-                 self.columns("end", first, first + 1) if settles and "end" in within else None,
+                 self.columns("end", first, first + 1) if flushes and "end" in within else None,
                  self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), *self.drives(first, last),
                  *self.counters(), looks, looked, seen, known, W)
         if self.stays and known is None and type(problem.ts) is np.ndarray and last - first in (N, self.chunk):
@@ -342,9 +346,9 @@ class Tiles:
 
     def made_ready(self, part: tuple, same: tuple, times: dict) -> Ready:
         """The call that has just been made, to be made again."""
-        first, last, begins, lands, settles, saved, looked, _ = part
+        first, last, begins, lands, flushes, saved, looked, _ = part
         nfe, nvjp = (sum(int(counts[i]) * times[counts[0]] for counts in self.counts) for i in (1, 2))
-        return Ready(part, same, (first, last, int(begins), int(lands), int(settles), *self.passed[1], saved),
+        return Ready(part, same, (first, last, int(begins), int(lands), int(flushes), *self.passed[1], saved),
                      (None, None, 0, 0, 0, self.looked[1], looked), nfe, nvjp, self.passed[0])
 
     def again(self, ready: Ready, ys: Any, seen: Any) -> None:
@@ -446,7 +450,7 @@ class Tiles:
             until = max(first, (last - 1) // self.chunk * self.chunk)
             at = bisect_left(self.problem.save, last) - 1
             self.call(until, last, begins=self.begins and "begin" in self.lowered, lands=lands and until == first,
-                      settles=flushes and until == first and "end" in self.lowered,
+                      flushes=flushes and until == first and "end" in self.lowered,
                       saved=at if at >= 0 else len(self.problem.save), ys=a_ys, looks=places,
                       looked=0 if not looks or looks[0] < last else sum(n >= last for n in looks), seen=seen)
             self.begins = False
