@@ -357,7 +357,6 @@ class Function(Body):
         for pattern, put in DIALECT:
             text = re.sub(pattern, put, text)
         text = re.sub(r"c = 0;\n\s*real (\w+) = (.*);\n(\s*)for \(c = 1;", with_first_term, text).replace("    int c;\n", "")
-        text = re.sub(r"c = 0;\n\s*(double|float|real) (\w+ = .*;\n\s*)for \(c = 0;", r"\1 \2for (int c = 0;", text)
         text = re.sub(WHOLE, r"\1 \4", text)
         text = re.sub(r"for \(int k = 0; k < 1; k\+\+\) \{\n(.*?)\n  \}", once, text, flags=re.DOTALL)
         if self.T == 1:
@@ -384,7 +383,7 @@ def at_zero(text: str, index: str) -> str:
 
 DIALECT = (
     (r"\n  SYNC;", ""), (r"  SYNC;\n", ""), (r"\s*\bSYNC;", ""),
-    (r"// op: (.*)", r"/* \1 */"), (r"\bUNROLL ", ""),
+    (r"// op: (.*)", r"/* \1 */"), (r"\bUNROLL ", ""), (r"c = 0;\n\s*(real .*\n\s*for \()c = 0;", r"\1int c = 0;"),
     (r"EACH\((\d+)\)", r"for (int k = 0; k < \1; k++) for (int r = 0; r < T; r++)"),
     (r"ONCE\((\d+)\)", r"for (int k = 0; k < \1; k++)"),
     (r"(rv_\w+)<([\d, ]+)>\(", r"\1(\2, "),
