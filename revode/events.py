@@ -14,16 +14,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .adaptive import PID
+from .checks import check_times
 from .engine import tree
 from .engine.tangents import jvp_of
 from .engine.tensor import Tensor, joined_in, number, value_of
 from .methods.increment import nested
+from .problem import Asked
 from .solve import Method, Mode, Solution, solve, steps
 from .stepping import State
-from .times import as_times
+from .times import as_times, sides
 
 NEAR = 256         # units in the last place: what happens so soon behind a grid point is found by the step before it, to first order
 TRIES = 100        # of Newton and bisection
+ALONE = {"diffusion", "noise", "interpretation", "control", "state0", "save_at"}          # what is not looked for events along
 
 
 class Event(NamedTuple):
@@ -43,18 +46,20 @@ class Event(NamedTuple):
 
 
 def event(field: Callable, y0: Any, ts: Any, params: Any = None, *, when: Callable, direction: int = 0, method: Method | None = None,
-          gradient: Mode | None = None, controller: PID | None = None, dt0: float | None = None, **how: Any) -> Event:
+          gradient: Mode | None = None, controller: PID | None = None, dt0: float | None = None, stops: Any = None,
+          **how: Any) -> Event:
     """Solve to the first time at which when(t, y, params) crosses zero.
 
     Parameters
     ----------
-    field, y0, ts, params, method, gradient, controller, dt0 : as for `solve`; the grid, or the ends, are as far as is looked.
+    field, y0, ts, params, method, gradient, controller, dt0, stops : as for `solve`; the grid, or the ends, are as far as is looked.
     when : when(t, y, params) -> one number, smooth where it is zero.
     direction : -1 for a crossing from positive to negative, 1 for the other one, 0 for either. A zero at the start is none.
     how : further options of `solve` for the solution that is returned: backend, threads, arithmetic, save, interpolate.
 
-    Returns Event(t, y, happened, sol), with first derivatives in y0, params and a tensor ts.
-    Raises ValueError where `when` is no number, or only touches zero, TypeError for a second derivative; and what solve raises.
+    Returns Event(t, y, happened, sol), with first derivatives in y0, params, and tensors ts and stops.
+    Raises ValueError where `when` is no number or not a number, or only touches zero, TypeError for a second derivative, noise or a
+    control; and what solve raises.
 
     Pitfall: a pair of crossings within one step is not seen; take smaller steps there (max_step of PID). One crossing is found for the
     whole batch: solve for trajectories one by one where each has its own.
@@ -71,11 +76,18 @@ def event(field: Callable, y0: Any, ts: Any, params: Any = None, *, when: Callab
     """
     if direction not in (-1, 0, 1):
         raise ValueError(f"event: direction={direction!r}; -1 for falling, 1 for rising, 0 for either")
-    (y0, params), ts = joined_in((y0, params)), as_times(ts)
-    own = tree.map(plain, (y0, ts, params))
-    times, state, beyond = crossing(steps(field, *own, method=method, controller=controller, dt0=dt0), when, own[2], direction)
-    grid, how = ts[:len(times)] if type(ts) is Tensor and controller is None else np.asarray(times), {
-        **how, "method": state.method, "gradient": gradient}
+    if given := [f"{name}=" for name in sorted(ALONE & how.keys()) if how[name] is not None]:
+        raise TypeError(f"event: got {given[0]}; events are looked for along an ordinary differential equation, from y0")
+    (y0, params), ts, stops = joined_in((y0, params)), as_times(ts), as_times(stops)
+    check_times(Asked(field, y0, ts, controller=controller, dt0=dt0, stops=stops))
+    own, at = tree.map(plain, (y0, ts, params)), value_of(stops)
+    path = steps(field, *own, method=method, controller=controller, dt0=dt0, stops=at)
+    times, state, beyond = crossing(path, when, own[2], direction)
+    dtype = np.result_type(*tree.flatten(state.parts)[0])
+    how |= {"method": state.method, "gradient": gradient, "stops": stops}
+    jumps = () if at is None else np.concatenate(sides(np.ravel(at), dtype))         # solve puts them between the others once more
+    grid = np.array([t for t in times if t not in jumps or t in own[1]])
+    grid = ts[:len(grid)] if type(ts) is Tensor else grid
     if beyond is None:
         sol = solve(field, y0, grid, params, **how)
         return Event(grid[-1], sol.y1, False, sol)
@@ -86,7 +98,7 @@ def event(field: Callable, y0: Any, ts: Any, params: Any = None, *, when: Callab
         y = solve(field, None, to, own[2], state0=state, backend="eager").y1
         return y, one(when(t, y, own[2]), t)
 
-    t, dy, dg = located(end, state.t, beyond, np.result_type(*tree.flatten(state.parts)[0]))
+    t, dy, dg = located(end, state.t, beyond, dtype)
     sol = solve(field, y0, np.concatenate([grid, [t]]), params, **how)
     late = -one(when(t, sol.y1, params), t) / dg               # what rounding has left; and all derivatives of t
     return Event(t + late, tree.map(lambda y, d: y + (d * late).astype(y.dtype), sol.y1, dy), True, sol)
@@ -101,9 +113,11 @@ def plain(x: Any) -> Any:
 
 def one(x: Any, t: Any) -> Any:
     """What `when` returned, as one number without axes."""
-    if np.size(value_of(x)) != 1:
-        raise ValueError(f"event: when returned {tree.describe(value_of(x))} at t={float(value_of(t)):.6g}; it returns one number, "
-                         "such as y[0], or np.min(y[..., 0]) for a batch")
+    value = np.asarray(value_of(x))
+    if value.size != 1 or value.dtype.kind not in "fiu" or (value != value).all():
+        raise ValueError(f"event: when returned {tree.describe(value_of(x)) if value.size != 1 else value} at "
+                         f"t={float(value_of(t)):.6g}; it returns one number that goes through zero, such as y[0] - 0.5 (and not "
+                         "y[0] < 0.5), or np.min(y[..., 0]) for a batch")
     return np.reshape(x, ())
 
 
@@ -115,8 +129,7 @@ def crossing(states: Iterable, when: Callable, params: Any, direction: int) -> t
     for t, state in states:
         y = state.layout.unpack(tuple(state.parts[name] for name in state.method.outputs))
         now = number(one(when(t, y, params), t))
-        crosses = before * now < 0 or (before and not now)
-        if crosses and (direction == 0 or (before < 0) == (direction > 0)):
+        if before and np.sign(now) != np.sign(before) and (direction == 0 or (before < 0) == (direction > 0)):
             return times, last, t
         times.append(t)
         last, before = state, now or before
@@ -133,7 +146,7 @@ def located(end: Callable, t0: float, t1: float, dtype: Any) -> tuple[float, Any
     t, sign = t1, 0.0
     for _ in range(TRIES):
         (_, g), (dy, dg) = jvp_of(end, (t,), (1.0,))
-        g, dg = number(g), number(dg)
+        g, dg = number(g), 0.0 if dg is None else number(dg)                                    # None: made of no tensor
         sign = sign or float(np.sign(g)) or 1.0                                                 # behind the crossing
         low, high = (low, t) if g * sign >= 0 else (t, high)
         guess = t - g / dg if dg else low

@@ -61,6 +61,7 @@ def sgd(lr: Rate, momentum: float = 0.0) -> Optimiser:
     if not 0 <= momentum < 1:
         raise ValueError(f"sgd: momentum={momentum!r}; a number in [0, 1)")
     _check_rate("sgd", lr)
+    momentum = float(momentum)
 
     def init(params: Any) -> dict:
         return {"step": np.asarray(0), "m": _zeros(params)}
@@ -135,6 +136,7 @@ def adamw(lr: Rate, weight_decay: float, b1: float = 0.9, b2: float = 0.999, eps
         raise ValueError(f"adam: eps={eps!r}, weight_decay={weight_decay!r}; eps is positive and the decay not "
                          "negative")
     _check_rate("adam", lr)
+    b1, b2, eps, weight_decay = map(float, (b1, b2, eps, weight_decay))
 
     def decayed(params: Any) -> Any:
         """The decay of each leaf."""
@@ -148,7 +150,6 @@ def adamw(lr: Rate, weight_decay: float, b1: float = 0.9, b2: float = 0.999, eps
     def update(params: Any, grads: Any, state: dict) -> tuple[Any, dict]:
         n = int(number(state["step"])) + 1
         rate = _at(lr, n - 1)
-        # Python floats throughout, so that float32 parameters stay float32.
         c1, c2 = 1 - b1 ** n, 1 - b2 ** n
         m = _each(lambda g, m: b1 * m + (1 - b1) * g, grads, state["m"])
         v = _each(lambda g, v: b2 * v + (1 - b2) * g * g, grads, state["v"])
@@ -350,13 +351,15 @@ def _each(fn: Callable, first: Any, *others: Any, keep: int | None = None) -> An
     def leaf(*row: Any) -> Any:
         if row[0] is None:
             return None if keep is None else row[keep]
+        if np.shape(row[0]) != np.shape(row[1]):
+            raise ValueError(f"update: a gradient of shape {np.shape(row[0])} was given for a parameter of shape {np.shape(row[1])}")
         return fn(*row)
 
     return tree.map(leaf, first, *others)
 
 
 def _at(lr: Rate, step: int) -> float:
-    return float(lr(step)) if callable(lr) else lr
+    return float(lr(step) if callable(lr) else lr)           # NumPy's own numbers would make float64 of float32
 
 
 def _check_rate(name: str, lr: Rate) -> None:

@@ -199,6 +199,22 @@ def check_apart(loss: Callable, params: Any, rows: np.ndarray, n: int) -> bool:
     return False
 
 
+def check_alone(field: Callable, y: Any, t: Any, params: Any) -> None:
+    """ValueError where the field of the first rows of y changes with the rows behind them."""
+    half = len(y) // 2
+    try:
+        with np.errstate(all="ignore"):
+            here, there = (field(y.dtype.type(t), np.concatenate([y[:half], y[half:] + shift]), params)[:half]
+                           for shift in (0, 0.25 * (np.max(np.abs(y)) or 1)))
+            apart = bool(number(np.all((here == there) | ((here != here) & (there != there)))))
+    except Exception:                                        # the solve says it better
+        return
+    if not apart:
+        raise ValueError("parallel.solve: the field, or the diffusion, of one trajectory changes with those beside it (a mean over "
+                         "the batch, particles that attract each other), and what is beside it would be another tile of them; use "
+                         "revode.solve, which has them all")
+
+
 def check_tile(name: str, tile: Any) -> None:
     if isinstance(tile, bool) or not isinstance(tile, (int, np.integer)) or tile < 1:
         raise ValueError(f"parallel.{name}: tile={tile!r}; how many trajectories are worked on at a time, at least 1")
@@ -269,10 +285,11 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, comm: Comm |
     y0 : (B, ..., d); the first axis is shared out.
     comm, tile : as for value_and_grad.
 
-    Returns Gathered(ts, ys, y1, stats). Raises as revode.solve, on all ranks; ValueError for adaptive steps, a control or state0, and
-    where ranks have different y0 or params.
+    Returns Gathered(ts, ys, y1, stats). Raises as revode.solve, on all ranks; ValueError for adaptive steps, a control or state0, for
+    a field in which trajectories depend on each other, and where ranks have different y0 or params.
 
-    Cost: the solves of this rank's tiles; one tree of messages of the size of ys, and one of that of the gradient.
+    Cost: the solves of this rank's tiles; two evaluations of the field; one tree of messages of the size of ys, and one
+    of that of the gradient.
 
     Example
     -------
@@ -288,6 +305,10 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, comm: Comm |
     at = np.arange(len(ts))[slice(None) if save is None else save]
     if not np.size(at):
         raise ValueError(f"parallel.solve: save={save!r} leaves nothing to gather; save=[-1] is the end alone")
+    first, held = value_of(y0)[np.minimum(np.arange(max(tile, 2)), len(y0) - 1)], tree.map(value_of, params)
+    for f in (field, options.get("diffusion")):
+        if f is not None:
+            check_alone(f, first, np.ravel(ts)[0], held)
     inner, asked, plain = int(np.prod(y0.shape[1:-1])), type(y0) is Tensor, innermost(tree.flatten((y0, params))[0]) is None
     stats: list[Stats] = []
 

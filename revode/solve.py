@@ -170,12 +170,12 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     >>> print(f"{sol.y1[0]:.6f}")
     0.367879
     """
-    driven = any(x is not None for x in (controller, diffusion, control, state0))
-    y0, params = joined_in((y0, params))
     given, ts, stops = ts, as_times(ts), as_times(stops)
     if controller is None and type(ts) is Tensor:
         check_single(given)
-    method = with_lam(method, field, y0, value_of(ts), params, driven)
+    if isinstance(method, Coupled) and isinstance(method.lam, str):
+        driven = any(x is not None for x in (controller, diffusion, control, state0))
+        method = with_lam(method, field, y0, value_of(ts), params, driven)
     problem, initial, params, layout = prepare(Asked(
         field, y0, ts, params, method, save, state0, progress, controller, dt0, save_at, diffusion, noise, interpretation, control,
         backend, threads, arithmetic, exact, stops, interpolate))
@@ -194,13 +194,20 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     y1 = problem.output(parts) if save[-1:] != (problem.N,) or type(ys[0]) is Tensor else tuple(y[-1] for y in ys)
     saved = (times[0] if times else np.asarray(problem.ts))[list(save)]
     between = dense(problem, params, saved, ys) if interpolate else None
-    if between is not None and save_at is not None:
-        saved = np.asarray(check_save_at(save_at, value_of(ts), 1.0 if ts[1] > ts[0] else -1.0))
-        ys = between.at(saved)
+    if between is not None:
+        saved, ys = returned(between, problem, value_of(ts), save_at)
     state = state_after(problem, layout, parts)
     if times and problem.N and isinstance(problem.method, LeapfrogMidpoint):        # its next step needs the length of the last
         state = state._replace(h=times[0][-1] - times[0][-2])                       # one: a tensor, which check_resumed sees
     return Solution(saved, layout.unpack(ys, 1), state, problem.stats, layout.unpack(y1), between)
+
+
+def returned(between: Dense, problem: Problem, ts: Any, save_at: Any) -> tuple[Any, tuple]:
+    """The times and states, of those that `at` goes by, that were asked for; the sides of stops are kept for it alone."""
+    if save_at is not None:
+        return (saved := np.asarray(check_save_at(save_at, ts, 1.0 if ts[1] > ts[0] else -1.0))), between.at(saved)
+    mine = slice(None) if problem.adaptive is not None else np.flatnonzero(np.isin(value_of(between.ts), ts))
+    return between.ts[mine], tuple(y[mine] for y in between.ys)
 
 
 def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> tuple[tuple, dict]:
@@ -214,8 +221,8 @@ def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> 
         if again and not isinstance(gradient, (Automatic, Direct)):
             raise TypeError(f"solve: a derivative of a derivative was asked through {gradient!r}, which gives first "
                             "derivatives only; use gradient=Direct(), which gives every order (or, in check_vjp, order=1)")
-        if type(initial) is not Tensor:                                                                   # yours stays writeable
-            initial = tree.map(lambda x: x.view() if issubclass(type(x), np.ndarray) else x, initial)
+        initial = initial.view() if type(initial) is np.ndarray else tree.map(                             # yours stays writeable
+            lambda x: x.view() if issubclass(type(x), np.ndarray) else x, initial)
         mode = gradient.higher(problem) if again and isinstance(gradient, Automatic) else gradient
         (ys, parts), pull = mode.solve(problem, initial, params)
         if problem.stats.backend == "eager" or problem.backend.auto:         # another one compares a step with the tape
@@ -250,12 +257,12 @@ def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> 
 @hinted
 def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Method | None = None,
           state0: State | None = None, controller: PID | None = None, dt0: float | None = None,
-          exact: bool | Lattice | None = None) -> Iterator[tuple[float, State]]:
+          exact: bool | Lattice | None = None, stops: Any = None) -> Iterator[tuple[float, State]]:
     """Step by hand: yields (t, state) for every grid point, the first included; stop whenever you like.
 
     Parameters
     ----------
-    field, y0, ts, params, method, state0, controller, dt0, exact : as for `solve`.
+    field, y0, ts, params, method, state0, controller, dt0, exact, stops : as for `solve`; both sides of a stop are grid points here.
 
     Yields (t, State): state.parts["y"] is the solution for most methods; solve(..., state0=state) goes on from any of them.
     Raises what `solve` raises for bad input, when the first item is asked for.
@@ -271,7 +278,7 @@ def steps(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     0.2 0.8187
     """
     problem, initial, params, layout = prepare(Asked(field, y0, ts, params, method, state0=state0, controller=controller, dt0=dt0,
-                                                     exact=exact))
+                                                     exact=exact, stops=stops))
     check_plain(problem)
     for n, parts in states(problem, initial, params):
         yield float(problem.ts[n]), state_after(problem, layout, parts, n)
@@ -345,12 +352,10 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
 
 def with_lam(method: Any, field: Callable, y0: Any, ts: Any, params: Any, driven: bool) -> Any:
     """The method with its lam: Coupled(lam="auto") asks the advisor."""
-    if not isinstance(method, Coupled) or not isinstance(method.lam, str):
-        return method
     if driven:
         raise ValueError("solve: lam='auto' is found on a fixed grid of an ordinary differential equation from y0; with a controller, "
                          "noise, a control or state0, choose lam yourself (rv.advise on a similar grid helps)")
-    y0, params = tree.map(value_of, y0), tree.map(value_of, params)
+    y0, params = tree.map(value_of, joined_in((y0, params)))
     return replace(method, lam=coupling(field, y0, ts, params, method.base))
 
 

@@ -43,6 +43,7 @@ def with_stops(ts: np.ndarray, stops: np.ndarray, dtype: Any) -> np.ndarray:
 def on_grid(ts: Any, stops: Any, grid: np.ndarray, dtype: Any) -> Any:
     """The grid as a tensor, made of ts and stops, one of which is one."""
     if stops is not None:
+        stops = np.reshape(stops, (-1,))
         at = value_of(stops)
         ts = np.concatenate([ts, *(stops + (side - at) for side in sides(at, dtype))])
     values = value_of(ts)
@@ -86,10 +87,12 @@ class Dense(NamedTuple):
     def at(self, t: Any) -> tuple:
         """For each output its value at a time, or at times (k,), which come first then. Raises ValueError outside of these."""
         ts, t = value_of(self.ts), t if type(t) is Tensor else np.asarray(t, np.float64)
+        if np.ndim(value_of(t)) > 1:
+            raise ValueError(f"at: t has shape {np.shape(value_of(t))}; give one time, or times (k,)")
         x, first, last = np.atleast_1d(value_of(t)), min(ts[0], ts[-1]), max(ts[0], ts[-1])
         if not bool(((x >= first) & (x <= last)).all()):
             outside = float(x[~((x >= first) & (x <= last))][0])
-            raise ValueError(f"at: t={outside:.6g} is not between the first and the last saved time, {first:.6g} and {last:.6g}; "
+            raise ValueError(f"at: t={outside:.9g} is not between the first and the last saved time, {first:.9g} and {last:.9g}; "
                              "solve for all times that are wanted")
         sign = 1.0 if ts[-1] >= ts[0] else -1.0
         k = np.clip(np.searchsorted(sign * ts, sign * x, side="right") - 1, 0, max(0, len(ts) - 2))

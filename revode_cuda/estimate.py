@@ -4,8 +4,9 @@
                  one of 8 by half warps, and equal words in one go are one (CUDA C Programming Guide, shared memory)
     cycles       in which its four schedulers can issue the products and sums of a warp: one each in float32, every other in float64
 
-A step of a tile takes the larger of the two, and no less than LATENCY for each of its barriers. Sums over elements are counted without
-conflicts, as they lie beside one another.
+A step of a tile takes the larger of the two, and no less than LATENCY for each of its barriers. Where each thread has a trajectory,
+all is counted for a warp, and its step takes no less than DEPENDENT for each of its operations. Sums over elements are counted
+without conflicts, as they lie beside one another.
 """
 from __future__ import annotations
 
@@ -14,7 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from revode.compiled.tiles import ELEMENTARY, operations
+
 BANKS, WARP = 32, 32
+DEPENDENT = 2              # cycles from one instruction of a thread to the next: each takes 4, every other waits for it, about
 LATENCY = 100              # cycles of a barrier and of what waits behind it, about
 RESERVED = 1024            # bytes of shared memory that the system takes of each block
 REGISTERS, RESIDENT, BLOCKS = 65536, 2048, 32          # of a multiprocessor: registers, threads, blocks
@@ -33,8 +37,8 @@ class Counts(NamedTuple):
 
     def __str__(self) -> str:
         time = "" if self.microseconds is None else f"\n    estimated, never measured: {self.microseconds:.3g} us a step"
-        return (f"a step of a tile: {self.wavefronts} wavefronts, {self.cycles} cycles of products and sums, {self.barriers} "
-                f"barriers; {self.blocks} block{'s' * (self.blocks > 1)} a multiprocessor{time}")
+        return (f"a step of a {'tile' if self.barriers else 'warp'}: {self.wavefronts} wavefronts, {self.cycles} cycles of products "
+                f"and sums, {self.barriers} barriers; {self.blocks} block{'s' * (self.blocks > 1)} a multiprocessor{time}")
 
 
 def waves(at: Sequence[int], size: int) -> int:
@@ -108,7 +112,7 @@ def counted(lowered: Any, text: str, T: int, threads: int, s: int) -> tuple[int,
         else:
             n = len(warps(loop.out.F * (T if loop.out.kind == "lanes" else 1)))
             terms = loop.tables[0].shape[1] if loop.tables else 1
-            w, f = n * (1 + terms * len(loop.reads)) * (s // 4), n * terms * (40 if loop.text.startswith("rv_") else 1)
+            w, f = n * (1 + terms * len(loop.reads)) * (s // 4), n * terms * (ELEMENTARY if loop.text.startswith("rv_") else 1)
         found, products = found + w, products + f
     step = text[text.index("step_step("):text.index('extern "C"')]
     return found, products, step.count("SYNC;")
@@ -116,15 +120,19 @@ def counted(lowered: Any, text: str, T: int, threads: int, s: int) -> tuple[int,
 
 def estimated(plan: Any, lowered: Any, text: str, s: int, capacity: int) -> Counts:
     """What the plan of one direction costs. capacity: bytes of shared memory of a multiprocessor."""
-    wavefronts, products, barriers = counted(lowered, text, plan.T, plan.threads, s)
+    alone = plan.state == "registers"                               # then the same of a warp, on one of four schedulers
+    wavefronts, products, barriers = (0, operations(lowered), 0) if alone else counted(lowered, text, plan.T, plan.threads, s)
     limits = [capacity // (plan.shared + RESERVED), RESIDENT // plan.threads, BLOCKS]
     if plan.registers:
         limits.append(REGISTERS // (plan.registers * plan.threads))
     blocks, machine = max(1, min(limits)), MACHINES.get(plan.arch.rstrip("af"))
-    rate = 4 * (1.0 if s == 4 or machine is None else machine[2])
+    rate = (1 if alone else 4) * (1.0 if s == 4 or machine is None else machine[2])
     cycles = round(products / rate)
     if machine is None:
         return Counts(wavefronts, cycles, barriers, blocks, None)
+    if alone:
+        warps = -(-plan.tiles // (WARP * 4 * machine[0]))           # of the busiest scheduler
+        return Counts(0, cycles, 0, blocks, max(warps * cycles, DEPENDENT * products) / machine[1] * 1e-3)
     together = -(-plan.tiles // machine[0])                         # tiles of the busiest multiprocessor
     at_once = min(blocks, together)
     turn = max(at_once * wavefronts, at_once * cycles, barriers * LATENCY)

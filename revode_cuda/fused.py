@@ -104,10 +104,10 @@ class Fused(Tiles):
         self.tables: dict[str, tuple] = {}                # by argument: its place in memory, the array, and its image on the device
         super().__init__(steps, parts, outputs, direction, brownian, strict)
 
-    def settle(self, T: int, make: Any) -> None:
+    def build(self, T: int, make: Any) -> None:
         """Plan, and compile. Raises CannotBeFused where the plan says op by op."""
-        def source(T: int) -> Source:
-            return Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
+        def source(T: int, align: int = ALIGN) -> Source:
+            return Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian, align)
 
         if any(x.own for x in self.lowered.values()):
             raise CannotBeFused("solve: parameters or a control with a value of their own for each trajectory, or for each member of "
@@ -138,7 +138,7 @@ class Fused(Tiles):
 
     @property
     def stride(self) -> int:
-        return self.source.persistent if self.plan.state == "shared" else self.source.size
+        return self.source.size if self.plan.state == "global" else self.source.persistent
 
     def rooms(self, *sizes: int) -> list[np.ndarray]:
         """Memory and P, one after the other, and what a call leaves (and brings) besides."""
@@ -223,7 +223,7 @@ class Fused(Tiles):
         args = tuple(self.argument(type, name, given[name]) for type, name in self.arguments)
         if self.kept is not None:
             self.kept.append(args)
-        self.function(self.tiles, self.plan.threads, args)
+        self.function(self.plan.blocks, self.plan.threads, args)
 
     def argument(self, type: str, name: str, value: Any) -> Any:
         """As a launch takes it. Tables are mostly those of the last call, and are there already."""
@@ -390,7 +390,7 @@ def rehearse(arithmetic: str = "strict", threads: int | None = None, T: int | No
     >>> import revode as rv
     >>> sol = rv.solve(lambda t, y, p: -y, np.ones((5, 2)), np.linspace(0, 1, 11), backend=rehearse(threads=32, order="random"))
     >>> f"{sol.y1[0, 0]:.3f}"
-    '0.369'
+    '0.368'
     """
     given = {name: value for name, value in (("threads", threads), ("T", T)) if value is not None}
     return Fusing("fused", False, True, arithmetic == "strict", None, shim(**how), tuple(given.items()))

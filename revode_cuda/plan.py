@@ -4,16 +4,21 @@
     state     what a tile stores (T times the features that are live, and the sums for the parameters)
     params    the weights and their transposes, the same for all tiles
 
-Both lie in the shared memory of the block where they fit. What a multiprocessor offers a block decides: first the tile is made
-smaller, then the weights stay in global memory (its cache holds them), then the state. Wide matrices are left to cuBLAS, op by op.
+A field without wide matrices, whose step one thread can hold in its registers, has a thread for each trajectory: T = 1, nothing is
+shared, and nobody waits. Otherwise both lie in the shared memory of the block where they fit. What a multiprocessor offers a block
+decides: first the tile is made smaller, then the weights stay in global memory (its cache holds them), then the state. Wide matrices
+are left to cuBLAS, op by op.
 
     >>> print(plan_of(lambda t, y, p: -p * y, np.ones((1000, 3)), np.linspace(0, 1, 11), np.ones(3), arch="sm_90").forward)
-    forward on sm_90: warp per tile, 250 tiles of 4 trajectories, 32 threads
-        shared memory: 384 bytes of 232448 (state 256, params 128)
-        because the field has no matrix wider than 16
+    forward on sm_90: thread per trajectory, 1000 trajectories, 32 blocks of 32 threads
+        values of a thread: 24 bytes in registers; params: 24 bytes in global memory
+        because the field has no matrix wider than 16, and a step fits into a thread
+        a step of a warp: 0 wavefronts, 108 cycles of products and sums, 0 barriers; 32 blocks a multiprocessor
+        estimated, never measured: 0.0545 us a step
 
 Results do not depend on a plan, but for the gradients of the parameters, whose sums run over the lanes of a tile, and then over
-the tiles in a tree: their last bits depend on T. With arithmetic="strict" T is that of the native host where it fits.
+the tiles in a tree: their last bits depend on T. With arithmetic="strict" T is that of the native host where it fits, and a thread
+has a trajectory of its own where nothing is summed over trajectories, or where that is asked for.
 """
 from __future__ import annotations
 
@@ -24,7 +29,8 @@ import numpy as np
 
 from revode.compiled.generate import Source
 from revode.compiled.lower import Lowered
-from revode.compiled.tiles import tile_of
+from revode.compiled.order import OVER_LANES
+from revode.compiled.tiles import operations, tile_of
 
 from .estimate import Counts
 
@@ -32,7 +38,11 @@ from .estimate import Counts
 SHARED_MEMORY = {"sm_75": 64, "sm_80": 163, "sm_86": 99, "sm_87": 163, "sm_89": 99, "sm_90": 227, "sm_100": 227, "sm_103": 227,
                  "sm_110": 227, "sm_120": 99, "sm_121": 99}         # in KB
 WITHOUT_ASKING = 48           # KB, anywhere
-NARROW = 16                   # up to this width a warp is enough for a tile
+NARROW = 16                   # up to this width a warp is enough for a tile, or a thread for a trajectory
+# Of a thread that has a trajectory: bytes of its values, and of params, which the compiler keeps in registers too, out of 255 of
+# 4 bytes (nothing spilled where both are smaller, tests/kernels); operations of a step, which take as long as a block's barriers.
+VALUES, WEIGHTS, OPERATIONS = 512, 768, 1000
+MANY = 1 << 14                # trajectories for which there are warps enough to share blocks
 WIDE = 128                    # beyond it the matrices are left to cuBLAS
 MULTIPROCESSORS = 128         # so many tiles, if there are trajectories enough: about what a large GPU has
 FEWEST = 2                    # trajectories in a tile that are not given up for that
@@ -48,9 +58,9 @@ class Plan(NamedTuple):
     direction: str               # forward or backward
     regime: str                  # one of REGIMES
     T: int                       # trajectories in a tile
-    threads: int                 # of a block, which works on one tile
-    tiles: int                   # blocks
-    state: str                   # "shared" or "global": where the values of a tile are while it runs
+    threads: int                 # of a block, which works on one tile; on as many, where each thread has one
+    tiles: int
+    state: str                   # "registers", "shared" or "global": where the values of a tile are while it runs
     params: str                  # "shared" or "global": where the weights are
     bytes: tuple[int, int]       # of the state of a tile, and of the params
     budget: int                  # bytes of shared memory that a block may ask for
@@ -67,10 +77,16 @@ class Plan(NamedTuple):
         return sum(size for size, where in zip(self.bytes, (self.state, self.params), strict=True) if where == "shared")
 
     @property
+    def blocks(self) -> int:
+        """Blocks of a launch."""
+        return -(-self.tiles // self.threads) if self.state == "registers" else self.tiles
+
+    @property
     def defines(self) -> str:
         """What the generated text is told of the plan."""
         lines = [f"#define TILE_THREADS {self.threads}"]
-        lines += [f"#define {name}_GLOBAL" for name, where in (("TILE", self.state), ("PARAMS", self.params)) if where == "global"]
+        lines += [f"#define {name}_{where.upper()}" for name, where in (("TILE", self.state), ("PARAMS", self.params))
+                  if where != "shared"]
         return "\n".join([*lines, ""])
 
     def __str__(self) -> str:
@@ -78,11 +94,15 @@ class Plan(NamedTuple):
             return f"{self.direction} on {self.arch}: op by op\n    because {self.reason}"
         made = "" if self.registers is None else f", {self.registers} registers" + (
             f" and {self.spills} bytes of spills" if self.spills else "")
+        because = f"\n    because {self.reason}" + ("" if self.counts is None else f"\n    {self.counts}")
+        if self.state == "registers":
+            return (f"{self.direction} on {self.arch}: {self.regime}, {self.tiles} trajectories, {self.blocks} blocks of "
+                    f"{self.threads} threads{made}\n    values of a thread: {self.bytes[0]} bytes in registers; params: "
+                    f"{self.bytes[1]} bytes in global memory{because}")
         where = [f"{name} {size}" + (" in global memory" if place == "global" else "") for name, size, place in zip(
             ("state", "params"), self.bytes, (self.state, self.params), strict=True)]
         return (f"{self.direction} on {self.arch}: {self.regime}, {self.tiles} tiles of {self.T} trajectories, {self.threads} "
-                f"threads{made}\n    shared memory: {self.shared} bytes of {self.budget} ({', '.join(where)})\n"
-                f"    because {self.reason}" + ("" if self.counts is None else f"\n    {self.counts}"))
+                f"threads{made}\n    shared memory: {self.shared} bytes of {self.budget} ({', '.join(where)}){because}")
 
 
 class Plans(NamedTuple):
@@ -95,6 +115,7 @@ class Plans(NamedTuple):
 
 
 CHOICES = ("regime", "T", "threads", "state", "params", "graph")
+ALONE = {"regime": REGIMES[0], "T": 1, "state": "registers", "params": "global"}
 
 
 def chosen(given: Any) -> dict[str, Any]:
@@ -105,12 +126,18 @@ def chosen(given: Any) -> dict[str, Any]:
             raise ValueError(f"plan: {name!r} cannot be chosen; {', '.join(CHOICES)} can")
         if name in ("T", "threads") and not (isinstance(value, int) and 1 <= value <= 1024):
             raise ValueError(f"plan: {name}={value!r}; a whole number from 1 to 1024")
-        if name in ("state", "params") and value not in ("shared", "global"):
-            raise ValueError(f"plan: {name}={value!r}; 'shared' or 'global'")
+        places = ("registers", "shared", "global") if name == "state" else ("shared", "global")
+        if name in ("state", "params") and value not in places:
+            raise ValueError(f"plan: {name}={value!r}; {' or '.join(map(repr, places))}")
         if name == "graph" and not isinstance(value, bool):
             raise ValueError(f"plan: graph={value!r}; True or False")
         if name == "regime" and value not in REGIMES:
             raise ValueError(f"plan: regime={value!r}; one of {', '.join(map(repr, REGIMES))}")
+    if "registers" in wanted.values() or REGIMES[0] in wanted.values():
+        for name, value in ALONE.items():
+            if wanted.get(name, value) != value:
+                raise ValueError(f"plan: {name}={wanted[name]!r}; a {REGIMES[0]} has {name}={value!r}")
+        return {**wanted, **ALONE}
     return wanted
 
 
@@ -131,14 +158,14 @@ def width(lowered: Mapping[str, Lowered]) -> int:
                default=0)
 
 
-def make(lowered: Mapping[str, Lowered], source: Callable[[int], Source], rows: int, dtype: Any, direction: str, arch: str,
+def make(lowered: Mapping[str, Lowered], source: Callable[..., Source], rows: int, dtype: Any, direction: str, arch: str,
          strict: bool, given: Any = None) -> tuple[Plan, Source]:
     """The plan of one direction, and the text that it is for.
 
     Parameters
     ----------
     lowered : its programs as loops.
-    source : the text for tiles of T trajectories.
+    source : source(T), the text for tiles of T trajectories; source(1, 1), for one, with values side by side.
     rows : trajectories.
     given : what the user has decided, as for `chosen`.
 
@@ -146,6 +173,9 @@ def make(lowered: Mapping[str, Lowered], source: Callable[[int], Source], rows: 
     """
     wanted = chosen(given)
     wide, itemsize, most = width(lowered), np.dtype(dtype).itemsize, budget(arch)
+    one = alone(source, rows, itemsize, direction, arch, wanted, rows > 1 and wide <= NARROW and not (strict and sums(lowered)))
+    if one is not None:
+        return one
     first = wanted.get("T") or tile(rows, dtype, strict)
     if rows == 1:
         first = 1                         # features alone are dealt out to the threads
@@ -171,6 +201,25 @@ def make(lowered: Mapping[str, Lowered], source: Callable[[int], Source], rows: 
     return plan, text
 
 
+def sums(lowered: Mapping[str, Lowered]) -> bool:
+    """Whether anything is summed over trajectories."""
+    return any(loop.kind in OVER_LANES and loop.op is None for x in lowered.values() for loop in x.loops)
+
+
+def alone(source: Callable[..., Source], rows: int, itemsize: int, direction: str, arch: str, wanted: dict,
+          may_be: bool) -> tuple[Plan, Source] | None:
+    """The plan and text of a thread for each trajectory, where it is asked for; and where it may be, and a step fits into one."""
+    if not (wanted.get("regime") == REGIMES[0] if wanted else may_be):
+        return None
+    text = source(1, 1)
+    sizes, longest = (text.size * itemsize, text.param_size * itemsize), max(map(operations, text.lowered.values()))
+    if not wanted and (sizes[0] > VALUES or sizes[1] > WEIGHTS or longest > OPERATIONS):
+        return None
+    reason = "it was asked for" if wanted else f"the field has no matrix wider than {NARROW}, and a step fits into a thread"
+    threads = wanted.get("threads", 32 if rows < MANY else 128)
+    return Plan(direction, REGIMES[0], 1, threads, rows, "registers", "global", sizes, budget(arch), arch, reason), text
+
+
 def tile(rows: int, dtype: Any, strict: bool) -> int:
     """Trajectories in a tile before the budget is looked at."""
     T = tile_of(rows, dtype)
@@ -188,7 +237,7 @@ def fitted(text: Source, rows: int, itemsize: int, direction: str, arch: str, mo
     elif wide <= NARROW:
         reason = f"the field has no matrix wider than {NARROW}"
         threads = max(32, T)
-        regime = "thread per trajectory" if threads == T else "warp per tile"
+        regime = "warp per tile"
     else:
         outputs = [loop.out.F * T // 8 if loop.kind == "linear" else loop.out.F // 16
                    for x in text.lowered.values() for loop in x.loops if loop.kind in ("linear", "outer")]

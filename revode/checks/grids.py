@@ -62,7 +62,8 @@ def check_differentiated(asked: Asked) -> None:
     stands = [what for what, given in (("controller=", asked.controller), ("noise=", asked.noise), ("control=", asked.control),
                                        ("exact=", asked.exact)) if given]
     if stands:
-        raise TypeError(f"solve: ts is a tensor, and with {stands[0]} times get no gradient; pass plain times there, or solve an "
+        name = "ts" if type(asked.ts) is Tensor else "stops"
+        raise TypeError(f"solve: {name} is a tensor, and with {stands[0]} times get no gradient; pass plain times there, or solve an "
                         "ordinary differential equation on a fixed grid (such as the ts of an adaptive solve)")
 
 
@@ -196,6 +197,8 @@ def check_smooth(problem: Problem) -> None:
     if problem.driver is not None:
         raise TypeError("solve: interpolate=True goes along dy/dt = f(t, y), and with noise or a piecewise linear control there is no "
                         "such slope; pass the times in ts (or save_at), or use HermiteCubic")
+    if problem.adaptive is None and not problem.save:
+        raise ValueError("solve: interpolate=True goes between the times that are saved, and save= keeps none")
 
 
 def check_save_at(save_at: Any, ts: np.ndarray, direction: float) -> tuple[float, ...]:

@@ -46,7 +46,7 @@ ALONE = """\
 # What `run` is called with, in this order: the type in C, and the name. Y stands for an array for each output of the method.
 ARGUMENTS = (
     ("INDEX", "first"), ("INDEX", "last"),                       # the steps of this call
-    ("int", "begins"), ("int", "lands"), ("int", "settles"),     # whether the programs of those names have a part in it
+    ("int", "begins"), ("int", "lands"), ("int", "flushes"),     # whether the programs of those names have a part in it
     ("const double*", "GB"), ("const double*", "GS"), ("const double*", "GL"), ("const double*", "GE"),      # their grid values
     ("const real*", "P"), ("real*", "M"), ("INDEX", "rows"),     # of the parameters; the memory of the tiles; trajectories
     ("const INDEX*", "save"), ("INDEX", "saved"), ("real*", "Y"),                # grid points; the next of them; states, cotangents
@@ -83,11 +83,12 @@ class Memory:
 
 
 class Source:
-    """The C text of the programs of one direction, for tiles of T trajectories."""
+    """The C text of the programs of one direction, for tiles of T trajectories. align: numbers to which values are aligned."""
 
     def __init__(self, lowered: dict[str, Lowered], T: int, dtype: Any, direction: str, outputs: Sequence[str],
-                 brownian: bool) -> None:
+                 brownian: bool, align: int = ALIGN) -> None:
         self.T, self.dtype, self.direction, self.outputs, self.brownian = T, np.dtype(dtype), direction, outputs, brownian
+        self.align = align
         self.lowered = {name: order.running(x) for name, x in lowered.items()}
         if sum(map(order.calls, self.lowered.values())) > order.CALLS:
             self.lowered = {name: order.set_apart(x) for name, x in self.lowered.items()}
@@ -145,7 +146,7 @@ class Source:
                 key = meaning(x.program, v)
                 if key not in before:
                     before[key] = offset
-                    offset += -(-F // ALIGN) * ALIGN
+                    offset += -(-F // self.align) * self.align
                 self.layout.params.append((name, v, before[key], F))
         return offset
 
@@ -167,7 +168,7 @@ class Source:
     def room(self, F: int, kind: str) -> int:
         """Numbers that a value takes, rounded up."""
         n = F * (self.T if kind == LANES else 1)
-        return -(-n // ALIGN) * ALIGN
+        return -(-n // self.align) * self.align
 
     def tiling(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
         """For every tile its first trajectory, and how many it has."""
@@ -214,7 +215,7 @@ class Source:
         lines += ["  for (INDEX n = last - 1; n >= first; n--) {" if back else "  for (INDEX n = first; n < last; n++) {",
                   *self.driven(), *self.known(), self.stepped(), *self.clocked(), *self.exchanged(at), *self.looked_at(at), "  }"]
         if "end" in self.lowered:
-            lines.append(f"  if (settles) {self.call('end', 'GE')}")
+            lines.append(f"  if (flushes) {self.call('end', 'GE')}")
         return "\n".join([*lines, "  TILE_RETURN(M);", "}"])
 
     def driven(self) -> list[str]:
@@ -302,7 +303,7 @@ class Source:
     def looked_at(self, at: str) -> list[str]:
         """The state where the monitor wants to look at it."""
         return [f"    if (look[looked] == {at}) {{", f"      real* to = L + (looked * {self.tiles} + tile) * {self.seen};",
-                f"      for (int k = TID; k < {self.seen}; k += NT) to[k] = S[k];", "      looked++;", "      SYNC;", "    }"]
+                f"      UNROLL for (int k = TID; k < {self.seen}; k += NT) to[k] = S[k];", "      looked++;", "      SYNC;", "    }"]
 
 
 def clash(a: tuple, b: tuple) -> bool:
@@ -528,7 +529,7 @@ class Body:
     def contract(self, loop: Loop, name: str) -> str:
         left, right = (self.address(read.slot, self.entry(t))                                      # type: ignore[arg-type]
                        for read, t in zip(loop.reads, loop.tables, strict=True))
-        return (f"c = 0;\n    real {name} = {left} * {right};\n    for (c = 1; c < {loop.tables[0].shape[1]}; c++) "
+        return (f"c = 0;\n    real {name} = {left} * {right};\n    UNROLL for (c = 1; c < {loop.tables[0].shape[1]}; c++) "
                 f"{name} = {name} + {left} * {right};")
 
     def reduce(self, loop: Loop, name: str) -> str:
@@ -537,11 +538,11 @@ class Body:
         combine = {"sum": "{0} + x", "max": "x > {0} || x != x ? x : {0}", "min": "x < {0} || x != x ? x : {0}"}[op].format(name)
         assert slot is not None
         if (table < 0).any():                        # some features have fewer terms than others
-            return (f"c = 0;\n    real {name} = {number(0.0)};\n    for (c = 0; c < {table.shape[1]}; c++) {{ "
+            return (f"c = 0;\n    real {name} = {number(0.0)};\n    UNROLL for (c = 0; c < {table.shape[1]}; c++) {{ "
                     f"const int i = {self.source.table(table)}[k * {table.shape[1]} + c]; "
                     f"const real x = {self.address(slot, '(i < 0 ? 0 : i)')}; {name} = i < 0 ? {name} : ({combine}); }}")
         entry = self.address(slot, self.entry(table))
-        return (f"c = 0;\n    real {name} = {entry};\n    for (c = 1; c < {table.shape[1]}; c++) "
+        return (f"c = 0;\n    real {name} = {entry};\n    UNROLL for (c = 1; c < {table.shape[1]}; c++) "
                 f"{{ const real x = {entry}; {name} = {combine}; }}")
 
     def product(self, loop: Loop, rows: Loop | None = None) -> str:

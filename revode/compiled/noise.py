@@ -50,6 +50,9 @@ def rounds() -> str:
 
 BLOCK = 128
 SOURCE = f"""\
+#ifndef UNROLL
+#define UNROLL
+#endif
 #ifdef __CUDACC__
 #define RV_TIMES(a, b) __dmul_rn(a, b)
 #define RV_DOUBLE(i) __longlong_as_double((long long)(i))
@@ -164,7 +167,7 @@ RV_NOISE void rv_brownian_tile(real* out, int lanes, int channels, int tid, int 
         return;
     }}
 #endif
-    for (int i = tid; i < lanes * channels; i += nt)
+    UNROLL for (int i = tid; i < lanes * channels; i += nt)
         out[i] = rv_increment(seed, first_trajectory + i % lanes, step, i / lanes, width);
 }}
 """

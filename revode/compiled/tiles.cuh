@@ -1,26 +1,24 @@
-// tiles.hpp on a GPU: a block of threads for each tile, every element and every sum of one thread.
+// tiles.hpp on a GPU: a block of threads for each tile, every element and every sum of one thread; or, as the plan has it, one thread
+// for each trajectory.
 //
-// Every instruction of a step is run a few times only before the next step, so the code has to be short, or it does not stay in the
-// instruction cache: sums are functions (OUTLINE; the compiler sees whether their pointers are of shared memory), and loops over
-// elements, of which a thread has few, are not unrolled.
+// Of a block: every instruction of a step is run a few times only before the next step, so the code has to be short, or it does not
+// stay in the instruction cache: sums are functions (OUTLINE; the compiler sees whether their pointers are of shared memory), and loops
+// over elements, of which a thread has few, are not unrolled.
 #define INDEX long long
 #define TILE_ARGUMENT
 #define TABLE alignas(16) __device__ const
 #define RESTRICT __restrict__
 #define STEP static __device__ __forceinline__
-#define APART static __device__ __noinline__
-#define OUTLINE APART
 #define WHOLE(n) (n)
-#define EACH(F) _Pragma("unroll 1") for (int i_ = TID; i_ < (F) * T; i_ += NT) for (int k = i_ / T, r = i_ % T, once_ = 1; once_; once_ = 0)
-#define ONCE(F) for (int k = TID; k < (F); k += NT)
 #ifndef SYNC
 #define TID ((int)threadIdx.x)
 #define NT ((int)blockDim.x)
 #define SYNC __syncthreads()
 #define KERNEL __global__
 #endif
-// Of the plan: TILE_THREADS, the threads of a block; TILE_GLOBAL, the values of a tile stay in global memory; PARAMS_GLOBAL,
-// what comes from the parameters stays there. Otherwise both are in shared memory while a block runs.
+// Of the plan: TILE_THREADS, the threads of a block; TILE_REGISTERS, a thread has a trajectory of its own, and all its values in
+// registers; TILE_GLOBAL, the values of a tile stay in global memory; PARAMS_GLOBAL, what comes from the parameters stays there.
+// Otherwise both are in shared memory while a block runs.
 #ifdef TILE_THREADS
 #undef NT
 #define NT TILE_THREADS
@@ -29,6 +27,41 @@
 #else
 #define TILE_THREADS 128
 #endif
+#ifdef TILE_REGISTERS
+// What has an index has no register, so every loop is unrolled and every function is inlined; T is 1, and there are no barriers.
+#undef TID
+#undef NT
+#undef SYNC
+#define TID 0
+#define NT 1
+#define SYNC
+#define APART static FUNCTION
+#define OUTLINE APART
+#define UNROLL _Pragma("unroll")
+#define EACH(F) UNROLL for (int k = 0; k < (F); k++) for (int r = 0; r < 1; r++)
+#define ONCE(F) UNROLL for (int k = 0; k < (F); k++)
+#define TILE_MEMORY(M) const int tile = (int)(blockIdx.x * TILE_THREADS + threadIdx.x); if (tile >= rows) return; real S[MEMORY]; \
+  UNROLL for (int i_ = 0; i_ < PERSISTENT; i_++) S[i_] = (M)[(INDEX)tile * PERSISTENT + i_]
+#define TILE_RETURN(M) UNROLL for (int i_ = 0; i_ < PERSISTENT; i_++) (M)[(INDEX)tile * PERSISTENT + i_] = S[i_]
+template <int p, int n, int m> OUTLINE void rv_linear(real* out, const real* x, const real* w) {
+  UNROLL for (int k = 0; k < p * m; k++) {
+    real sum = x[k / m * n] * w[k % m];
+    UNROLL for (int c = 1; c < n; c++) sum = sum + x[k / m * n + c] * w[c * m + k % m];
+    out[k] = sum;
+  }
+}
+template <int n, int m> OUTLINE void rv_outer(real* out, const real* x, const real* g, const real* total, int) {
+  UNROLL for (int k = 0; k < n * m; k++) out[k] = total ? total[k] + x[k / m] * g[k % m] : x[k / m] * g[k % m];
+}
+template <int n> OUTLINE void rv_rows(real* out, const real* x, const real* total, int) {
+  UNROLL for (int k = 0; k < n; k++) out[k] = total ? total[k] + x[k] : x[k];
+}
+#else
+#define APART static __device__ __noinline__
+#define OUTLINE APART
+#define UNROLL
+#define EACH(F) _Pragma("unroll 1") for (int i_ = TID; i_ < (F) * T; i_ += NT) for (int k = i_ / T, r = i_ % T, once_ = 1; once_; once_ = 0)
+#define ONCE(F) for (int k = TID; k < (F); k += NT)
 #ifdef TILE_GLOBAL
 #define SHARED_STATE 0
 #define TILE_STATE(M) real* const S = (M) + (INDEX)tile * MEMORY
@@ -114,6 +147,7 @@ template <int n> OUTLINE void rv_rows(real* out, const real* x, const real* tota
     out[k] = total ? total[k] + sum : sum;
   }
 }
+#endif
 template <int n, int m> FUNCTION void rv_outer_rows(real* out, const real* x, const real* g, const real* total, real* sums,
                                                     const real* before, int R) {
   rv_outer<n, m>(out, x, g, total, R);

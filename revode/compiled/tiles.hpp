@@ -27,6 +27,7 @@
 #define STEP static __attribute__((noinline))
 #define APART static __attribute__((noinline))
 #define OUTLINE APART
+#define UNROLL
 #define WHOLE(n) (((n) + WIDE - 1) / WIDE * WIDE)
 #define EACH(F) for (int k = 0; k < (F); k++) for (int r = 0; r < T; r++)
 #define ONCE(F) for (int k = 0; k < (F); k++)
@@ -48,6 +49,13 @@
 #define SUMS 8
 #endif
 #define INSIDE static inline __attribute__((always_inline))
+// What several products take: g++, where it tunes for AMD's cores, reads it again for each of them, and there are then more reads
+// than the processor does beside so many products.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define HELD(x) __asm__("" : "+v"(x))
+#else
+#define HELD(x)
+#endif
 #define WIDE ((int)(VECTOR / sizeof(real)))
 template <int w> struct rv_vec { typedef real type __attribute__((vector_size(w * sizeof(real)), aligned(sizeof(real)))); };
 #if T > 1
@@ -57,8 +65,11 @@ template <int b, int u, int n, int m> INSIDE void rv_linear_block(lanes* out, co
   const int V = T / LANES;
   lanes sum[b][u];
   for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = x[v] * w[j];
-  for (int c = 1; c < n; c++)
-    for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = sum[j][v] + x[c * V + v] * w[c * m + j];
+  for (int c = 1; c < n; c++) {
+    lanes now[u];
+    for (int v = 0; v < u; v++) { now[v] = x[c * V + v]; HELD(now[v]); }
+    for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = sum[j][v] + now[v] * w[c * m + j];
+  }
   for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) out[j * V + v] = sum[j][v];
 }
 // Outputs j and up: as many as there are in blocks of b, the rest in blocks of half as many.
@@ -75,8 +86,11 @@ template <int b, int u, int n, int m> INSIDE void rv_linear_stretch(lanes* out, 
   lanes sum[b][u];
   if (first == 0) for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = x[v] * w[j];
   else for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = out[j * V + v];
-  for (int c = first ? first : 1; c < last; c++)
-    for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = sum[j][v] + x[c * V + v] * w[c * m + j];
+  for (int c = first ? first : 1; c < last; c++) {
+    lanes now[u];
+    for (int v = 0; v < u; v++) { now[v] = x[c * V + v]; HELD(now[v]); }
+    for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = sum[j][v] + now[v] * w[c * m + j];
+  }
   for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) out[j * V + v] = sum[j][v];
 }
 template <int b, int u, int n, int m> INSIDE void rv_linear_stretches(lanes* out, const lanes* x, const real* w, int j, int first, int last) {
@@ -137,8 +151,11 @@ void rv_outer_block(real* out, const real* x, const vec* gt, const real* total, 
   if (total) for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) __builtin_prefetch(total + i * m + v * WIDE, 1);
   vec sum[b][u];
   for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) sum[i][v] = ones ? gt[v] : x[i * T] * gt[v];
-  for (int r = 1; r < R; r++) for (int i = 0; i < b; i++) for (int v = 0; v < u; v++)
-    sum[i][v] = ones ? sum[i][v] + gt[r * u + v] : sum[i][v] + x[i * T + r] * gt[r * u + v];
+  for (int r = 1; r < R; r++) {
+    vec now[u];
+    for (int v = 0; v < u; v++) { now[v] = gt[r * u + v]; HELD(now[v]); }
+    for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) sum[i][v] = ones ? sum[i][v] + now[v] : sum[i][v] + x[i * T + r] * now[v];
+  }
   for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) {
     const int at = i * m + v * WIDE;
     rv_store<columns - (u - 1) * WIDE>(out + at, total ? total + at : total, sum[i][v]);
@@ -210,11 +227,11 @@ template <int n> OUTLINE void rv_rows(real* out, const real* x, const real* tota
 #endif
 // An elementary function of n numbers; on the host of whole vectors: every value has that much room.
 #define STRETCH1(f) APART void f##_stretch(real* RESTRICT out, const real* RESTRICT x, int n) { \
-  for (int i = TID; i < WHOLE(n); i += NT) out[i] = f(x[i]); }
+  UNROLL for (int i = TID; i < WHOLE(n); i += NT) out[i] = f(x[i]); }
 #define STRETCH2(f) APART void f##_stretch(real* RESTRICT out, const real* RESTRICT x, const real* RESTRICT y, int n) { \
-  for (int i = TID; i < WHOLE(n); i += NT) out[i] = f(x[i], y[i]); }
+  UNROLL for (int i = TID; i < WHOLE(n); i += NT) out[i] = f(x[i], y[i]); }
 template <int n> OUTLINE void rv_rows_max(real* out, const real* x, const real*, int R) {
-  for (int k = TID; k < n; k += NT) {
+  UNROLL for (int k = TID; k < n; k += NT) {
     real sum = x[k * T];
     for (int r = 1; r < R; r++) { const real y = x[k * T + r]; sum = y > sum || y != y ? y : sum; }
     out[k] = sum;

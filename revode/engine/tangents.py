@@ -305,7 +305,7 @@ def of_entry(op: Op, vs: list, y: Any, inputs: Sequence, options: dict) -> Any:
 def fitted(v: Any, y: Any) -> Any:
     """A tangent in the shape and dtype of its value."""
     shape, dtype = np.shape(y), getattr(y, "dtype", np.float64)
-    v = v if getattr(v, "dtype", None) == dtype else np.asarray(v, dtype) if not hasattr(v, "astype") else v.astype(dtype)
+    v = np.asarray(v, dtype) if not hasattr(v, "dtype") else v if v.dtype == dtype else v.astype(dtype)
     return v if v.shape == shape else np.broadcast_to(v, shape)
 
 
@@ -414,6 +414,8 @@ def jvp(fn: Callable) -> Callable:
         except ValueError as error:
             raise ValueError(f"jvp: {error}; give a direction like x, {tree.describe(x)}") from None
         for a, b in zip(leaves, vs, strict=True):
+            if b is not None and is_float(a) and np.dtype(getattr(b, "dtype", type(b))).kind not in "fiub":
+                raise TypeError(f"jvp: a direction is {tree.describe(b)}; it is made of real numbers, like x")
             if b is not None and is_float(a) and np.shape(value_of(a)) != np.shape(value_of(b)):
                 raise ValueError(f"jvp: a direction of shape {np.shape(b)} was given for a leaf of shape {np.shape(a)}; the two are "
                                  "equal")

@@ -131,7 +131,7 @@ def affordable(first: Run, jobs: Sequence[Run], full: bool, notes: list[str]) ->
 
 
 def estimated_seconds(gradient: Any, steps: int, forward: float) -> float:
-    """What one iteration takes on the tape, roughly, from the seconds of a plain solve."""
+    """What one iteration takes on the tape, roughly, from the seconds of a plain solve: a step with its pullback is worth five."""
     again = minimal_advances(steps, gradient.n) / steps if isinstance(gradient, Checkpointed) else 0.0
     return (5.0 + again) * forward
 

@@ -7,11 +7,15 @@ Reversible: n steps and n steps back, so time ~ n with flat memory. Checkpointed
 again, where C(c + r, c) >= n, so time ~ n^(1 + 1/c) for few checkpoints. The two are compared on
 the same method, and Checkpointed also on the base alone, which evaluates half as often because it
 need not be reversible. All curves are measured on one backend, by default the tape; claims are
-about curves that truly ran on that of Reversible. Source: McCallum & Foster 2024, arXiv 2410.11648
+about curves that truly ran on that of Reversible.
+
+A slope, and a time over another, is the mean of the repetitions, with an interval of 95 %; a claim whose
+interval lies on both sides cannot be told. Source: McCallum & Foster 2024, arXiv 2410.11648
 (figure and table of complexity).
 """
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from argparse import Namespace
@@ -25,11 +29,10 @@ from .. import nn, plotting
 from ..analysis.order import observed_order
 from ..engine.derivatives import value_and_grad
 from ..gradients import Checkpointed, Direct, Reversible
-from ..gradients.checkpointed import minimal_advances
 from ..methods import Coupled, RungeKutta
 from . import backends, names, tables
 from .backends import Solver, UserError
-from .measuring import peak_memory, relative_error
+from .measuring import half_width, peak_memory, relative_error
 from .options import whole
 from .runner import Plan, Report, shown
 from .tables import Published
@@ -61,6 +64,7 @@ class Curve:
     peak_bytes: dict[int, int] = field(default_factory=dict)
     backend: str = ""                                                  # that truly ran it
     slope: float | None = None
+    slope_width: float | None = None                                   # half of its interval
 
     @property
     def name(self) -> str:
@@ -114,14 +118,13 @@ def parameters(seed: int) -> Any:
 # Measuring ------------------------------------------------------------------------------------------------------------------------
 def measure(found: Sequence[Curve], ns: Sequence[int], params: Any, repeats: int, limit: float = LIMIT) -> list[str]:
     """Fill the curves; returns notes on what was left out. Repetitions are interleaved, so that a slow moment hits all."""
-    jobs, notes = affordable(found, ns, unit(found[0], params), limit)
-    agree(jobs, found[0], params)
+    jobs, notes = agree(found, ns, params, limit)
     for curve, n in shown(jobs * repeats, "time"):
         start = time.perf_counter()
         curve.gradient(n, params)
         curve.seconds[n].append(time.perf_counter() - start)
     for curve in found:
-        curve.slope = slope({n: curve.median(n) for n in curve.seconds if n >= slope_start(ns)})
+        fit_slope(curve, ns)
     # With allocations traced everything takes about four times as long.
     wanted = [n for n in ns if n in MEMORY_NS] or [ns[0], ns[-1]]
     for curve, n in shown([(curve, n) for curve, n in jobs if n in wanted and 4 * curve.median(n) < limit], "memory"):
@@ -129,42 +132,27 @@ def measure(found: Sequence[Curve], ns: Sequence[int], params: Any, repeats: int
     return notes
 
 
-def affordable(found: Sequence[Curve], ns: Sequence[int], per_step: float, limit: float) -> tuple[list, list[str]]:
-    """The (curve, n) to measure, and notes on what would take longer than `limit` seconds."""
-    slow = {curve.name: [n for n in ns if estimate(curve, n, per_step) > limit] for curve in found}
-    return ([(curve, n) for curve in found for n in ns if n not in slow[curve.name]],
-            [f"{name} was left out for n = {', '.join(map(str, late))}: one gradient would take more than {limit:g} s."
-             for name, late in slow.items() if late])
-
-
-def agree(jobs: Sequence[tuple[Curve, int]], first: Curve, params: Any) -> None:
-    """One gradient of each, untimed: losses, errors against Direct, and who ran it."""
+def agree(found: Sequence[Curve], ns: Sequence[int], params: Any, limit: float) -> tuple[list[tuple[Curve, int]], list[str]]:
+    """One gradient of each, those of Direct first: losses, errors against Direct, and who ran it. Returns the (curve, n) to time, and
+    notes on what would take longer than `limit` seconds, by the steps before it and time ~ n^(3/2), that of two checkpoints."""
     truths: dict[tuple[bool, int], Any] = {}
-    kept: dict[int, Any] = {}                       # of Reversible, which comes before its truth
-    for curve, n in shown(jobs, "agreement"):
-        (value, sol), grads = curve.gradient(n, params)
-        curve.loss[n], curve.backend, curve.seconds[n] = float(value), sol.stats.backend, []
-        if isinstance(curve.solve.gradient, Direct):
-            truths[curve.coupled, n] = grads
-        if curve is first:
-            kept[n] = grads
-        elif (curve.coupled, n) in truths:
-            curve.gradient_error[n] = relative_error(grads, truths[curve.coupled, n])
-    first.gradient_error |= {n: relative_error(grads, truths[True, n]) for n, grads in kept.items() if (True, n) in truths}
-
-
-def unit(curve: Curve, params: Any) -> float:
-    """Seconds of one step forward, roughly."""
-    for _ in range(2):                              # the first time more is done
-        start = time.perf_counter()
-        objective(100)(params, replace(curve.solve, gradient=None))
-    return (time.perf_counter() - start) / 100
-
-
-def estimate(curve: Curve, n: int, per_step: float) -> float:
-    """Seconds of one gradient: a step on a tape and back is worth about five plain ones."""
-    again = 0 if curve.checkpoints is None else minimal_advances(n, curve.checkpoints)
-    return (5.0 * n + again) * per_step * (1.0 if curve.coupled else 0.5)
+    jobs, notes, is_direct = [], [], lambda curve: isinstance(curve.solve.gradient, Direct)
+    for curve in shown(sorted(found, key=is_direct, reverse=True), "agreement"):
+        took = 0.0
+        for before, n in zip((ns[0], *ns), ns, strict=False):
+            if took * (n / before) ** 1.5 > limit:
+                notes.append(f"{curve.name} was left out for n = {', '.join(str(m) for m in ns if m >= n)}: one gradient would take "
+                             f"more than {limit:g} s.")
+                break
+            start = time.perf_counter()
+            (value, sol), grads = curve.gradient(n, params)
+            took = time.perf_counter() - start
+            curve.loss[n], curve.backend, curve.seconds[n] = float(value), sol.stats.backend, []
+            truth = truths.setdefault((curve.coupled, n), grads) if is_direct(curve) else truths.get((curve.coupled, n))
+            if truth is not None:
+                curve.gradient_error[n] = relative_error(grads, truth)
+            jobs.append((curve, n))
+    return jobs, notes
 
 
 def slope_start(ns: Iterable[int]) -> int:
@@ -174,46 +162,61 @@ def slope_start(ns: Iterable[int]) -> int:
     return late[0] if len(late) > 1 else ns[len(ns) // 2]
 
 
-def slope(seconds: dict[int, float]) -> float | None:
-    """The exponent p of seconds ~ n^p; None from fewer than two points."""
-    return None if len(seconds) < 2 else observed_order(list(seconds), list(seconds.values()))
+def fit_slope(curve: Curve, ns: Sequence[int]) -> None:
+    """The exponent p of seconds ~ n^p: the mean of those of the repetitions, and its interval. None from fewer than two points."""
+    late = {n: seconds for n, seconds in curve.seconds.items() if n >= slope_start(ns)}
+    if len(late) > 1:
+        slopes = [observed_order(list(late), seconds) for seconds in zip(*late.values(), strict=True)]
+        curve.slope, curve.slope_width = statistics.fmean(slopes), half_width(slopes)
 
 
 # Judging --------------------------------------------------------------------------------------------------------------------------
-Verdict = tuple[str, bool, str]              # a claim, does it hold, the figures
+Verdict = tuple[str, bool | None, str]       # a claim, does it hold (None: it cannot be told), the figures
+SAID = {True: "holds", False: "DOES NOT HOLD", None: "cannot be told"}
+
+
+def within(interval: tuple[float, float], least: float, most: float = math.inf) -> bool | None:
+    """Whether a figure that is known by its interval lies there; None where part of the interval does."""
+    low, high = interval
+    return True if least < low and high < most else False if high <= least or most <= low else None
 
 
 def verdicts(found: Sequence[Curve]) -> list[Verdict]:
     """The claims of the experiment. From fewer than JUDGED repetitions none about times."""
     first = found[0]
     timed = min((len(seconds) for seconds in first.seconds.values()), default=0) >= JUDGED
-    return [*faster(found, timed), *flat(first), *(linear(first) if timed else [])]
-
-
-def faster(found: Sequence[Curve], timed: bool) -> list[Verdict]:
-    """Reversible against Checkpointed(c) for c up to sqrt(n), on the same method and backend."""
-    first = found[0]
     rivals = [(curve, n) for curve in found[1:]
               if curve.coupled and curve.checkpoints is not None and curve.backend == first.backend
               for n in curve.seconds if n in first.seconds and curve.checkpoints ** 2 <= n]
-    if not rivals:
-        return []
-    ratios = {(curve.name, n): curve.median(n) / first.median(n) for curve, n in rivals}
-    lost = [f"{name} at n = {n} (x{x:.2f})" for (name, n), x in ratios.items() if x <= 1]
-    (name, n), least = min(ratios.items(), key=lambda item: item[1])
+    return [*(faster(first, rivals) if timed and rivals else []), *(equal(first, rivals) if rivals else []), *flat(first),
+            *(linear(first) if timed else [])]
+
+
+def faster(first: Curve, rivals: Sequence[tuple[Curve, int]]) -> list[Verdict]:
+    """Reversible against Checkpointed(c) for c up to sqrt(n), on the same method and backend: their times over its own, of the
+    same repetition, by the mean of their logarithms."""
+    over: dict[bool | None, list] = {True: [], False: [], None: []}
+    for curve, n in rivals:
+        logs = np.log(np.divide(curve.seconds[n], first.seconds[n]))
+        low, high = np.exp(logs.mean() + np.array([-1, 1]) * half_width(logs.tolist()))
+        over[within((low, high), 1.0)].append((low, f"x{low:.2f} to x{high:.2f} against {curve.name} at n = {n}"))
+    holds = next(holds for holds in (False, None, True) if over[holds])
+    said = [words for _, words in sorted(over[holds])]
+    return [("Reversible is faster than Checkpointed(c) on the same method, for every c up to sqrt(n)", holds,
+             f"at least {said[0]}" if holds else ", ".join(said))]
+
+
+def equal(first: Curve, rivals: Sequence[tuple[Curve, int]]) -> list[Verdict]:
+    """Their forward solves are the same operations, so their losses are the same bits."""
     off = max(abs(curve.loss[n] - first.loss[n]) / abs(first.loss[n]) for curve, n in rivals)
-    speed = ("Reversible is faster than Checkpointed(c) on the same method, for every c up to sqrt(n)", not lost,
-             f"slower than {', '.join(lost)}" if lost else f"at least x{least:.2f} (against {name} at n = {n})")
-    # The forward solves are the same operations, so their losses are the same bits.
-    return [speed] * timed + [("at equal loss", off == 0, f"largest relative difference {off:.1e}")]
+    return [("at equal loss", off == 0, f"largest relative difference {off:.1e}")]
 
 
 def flat(first: Curve) -> list[Verdict]:
-    """The memory of Reversible."""
+    """The memory of Reversible, which repeats to the byte."""
     if len(first.peak_bytes) < 2:
         return []
-    few, many = min(first.peak_bytes), max(first.peak_bytes)
-    least, most = first.peak_bytes[few], first.peak_bytes[many]
+    (few, least), *_, (many, most) = sorted(first.peak_bytes.items())
     return [(f"with flat memory from n = {few} to {many}, beyond {GRIDS} numbers of 8 bytes a step",
              (most - least - 8 * GRIDS * (many - few)) / least < FLAT,
              f"{tables.size(least)} to {tables.size(most)}, {(most - least) / (many - few):.1f} bytes a step")]
@@ -221,10 +224,10 @@ def flat(first: Curve) -> list[Verdict]:
 
 def linear(first: Curve) -> list[Verdict]:
     """The time of Reversible."""
-    if first.slope is None:
+    if (p := first.slope) is None or (half := first.slope_width) is None:
         return []
     return [(f"Reversible's time grows as n^p with p within {SLOPE} of 1 from n = {slope_start(first.seconds)} up",
-             abs(first.slope - 1) <= SLOPE, f"p = {first.slope:.3f}")]
+             within((p - half, p + half), 1 - SLOPE, 1 + SLOPE), f"p = {p:.3f} +- {half:.3f}")]
 
 
 def against_base(found: Sequence[Curve]) -> str:
@@ -244,7 +247,7 @@ def judge(found: Sequence[Curve], repeats: int, report: Report) -> None:
         return
     judged = verdicts(found)
     report.more["verdicts"] = [{"claim": claim, "holds": holds, "figures": figures} for claim, holds, figures in judged]
-    report.notes += [f"{'holds' if holds else 'DOES NOT HOLD'}: {claim}: {figures}." for claim, holds, figures in judged]
+    report.notes += [f"{SAID[holds]}: {claim}: {figures}." for claim, holds, figures in judged]
     if repeats < JUDGED:
         report.notes.append(f"No verdict about times from fewer than {JUDGED} repetitions.")
     report.notes.append(against_base(found))
@@ -260,7 +263,7 @@ def add_options(parser: Any) -> None:
     parser.add_argument("--limit", type=float, default=LIMIT, metavar="S",
                         help=f"leave out what takes more seconds for one gradient; default {LIMIT:g}")
     parser.add_argument("--seed", type=whole(0), default=0, help="of the parameters; default 0")
-    backends.add_options(parser)
+    backends.add_options(parser, auto="the tape")
 
 
 def plan(args: Namespace) -> Plan:
@@ -269,25 +272,25 @@ def plan(args: Namespace) -> Plan:
         raise UserError(f"--most {args.most} --limit {args.limit:g}: at least 200 steps and more than 0 seconds are needed")
     solver = backends.chosen(args, "eager")
     found = curves(solver)
-    measured = lambda: [curve for curve in found if any(curve.seconds.values())]
 
     def work(report: Report) -> None:
         try:
             report.notes += measure(found, ns, parameters(args.seed), args.repeats, args.limit)
         finally:
-            for curve in measured():
+            for curve in found:
                 curve.seconds = {n: seconds for n, seconds in curve.seconds.items() if seconds}
-                report.rows.append(curve.row())
-            judge(measured(), args.repeats, report)
+            found[:] = [curve for curve in found if curve.seconds]
+            report.rows += [curve.row() for curve in found]
+            judge(found, args.repeats, report)
 
     return Plan(["complexity: MLP 1-10-1 (tanh), midpoint and Coupled midpoint (lam = 0.999), float64",
                  f"steps of {H}, loss y(t_n)^2, n = {', '.join(map(str, ns))}",
                  f"median of {args.repeats}, interleaved; backend: {solver}"],
-                work, lambda report: rendered(measured()), lambda report: picture(measured()), {"h": H}, PUBLISHED)
+                work, lambda report: rendered(found), lambda report: picture(found), {"h": H}, PUBLISHED)
 
 
 def rendered(rows: Sequence[Curve]) -> list[str]:
-    """One line a curve: times, and what else there is; the backend where it is not one for all."""
+    """A line for each curve: its times, with the backend where it is not one for all; its memory and its error."""
     first = rows[0]
     last = max(first.seconds)
     at = 1000 if 1000 in first.seconds else last
@@ -296,14 +299,17 @@ def rendered(rows: Sequence[Curve]) -> list[str]:
     alike = len({curve.backend for curve in rows}) == 1
     time_at = lambda m: lambda c: tables.seconds(c.median(m)) if m in c.seconds else "-"
     size_at = lambda m: lambda c: tables.size(c.peak_bytes[m]) if m in c.peak_bytes else "-"
+    figure = lambda x: "-" if x is None or math.isinf(x) else f"{x:.2f}"
     return [tables.columns(rows, (
-        ("gradient\nmode", lambda c: c.name),
-        *((f"time\nn = {m}", time_at(m)) for m in ns),
-        ("over re-\nversible", lambda c: f"{c.median(at) / first.median(at):.2f}" if at in c.seconds else "-"),
-        ("slope\nof time", lambda c: "-" if c.slope is None else f"{c.slope:.2f}"),
-        *((f"memory\nn = {m}", size_at(m)) for m in memory),
-        ("gradient\nerror", lambda c: tables.small(c.gradient_error.get(at))),
-        ("\nbackend", lambda c: "-" if alike else c.backend)))]
+        ("time of\na gradient", lambda c: c.name),
+        *((f"\nn = {m}", time_at(m)) for m in ns),
+        ("over re-\nversible", lambda c: figure(c.median(at) / first.median(at) if at in c.seconds else None)),
+        ("slope\nof time", lambda c: figure(c.slope)),
+        ("95 %\n+-", lambda c: figure(c.slope_width)),
+        ("\nbackend", lambda c: "-" if alike else c.backend))), tables.columns(rows, (
+            ("memory of it,\nand its error", lambda c: c.name),
+            *((f"\nn = {m}", size_at(m)) for m in memory),
+            (f"error\nn = {at}", lambda c: tables.small(c.gradient_error.get(at)))))]
 
 
 def picture(found: Sequence[Curve]) -> tuple[Any, str]:

@@ -25,7 +25,7 @@ from . import equilibria
 from .backends import UserError, cannot_read
 from .equilibria import Model, rate
 from .options import whole
-from .runner import Plan, Report
+from .runner import Plan
 from .training import Experiment, Run
 
 DIGITS = Path(__file__).with_name("digits.csv.gz")
@@ -94,7 +94,7 @@ def loss(params: Any, model: Model, images: Images) -> tuple[Any, Any]:
 def train(run: Run, seen: Images) -> None:
     """The training loop."""
     optimiser = optim.adam(lambda n: rate(run.share, RATE))
-    batches = optim.minibatches(run.rng, seen, BATCH)
+    batches = run.onward(optim.minibatches(run.rng, seen, BATCH))
     for params, state in run.steps(optimiser.init):
         (value, found), grads = value_and_grad(loss, has_aux=True)(params, run.solve, next(batches))
         params, state = optimiser.update(params, grads, state)
@@ -118,7 +118,8 @@ def runs(seen: Images, held: Images, d: int = 48) -> dict[str, Run]:
         name="digits", title=f"digits: {len(seen.labels)} images of 8 x 8 pixels to learn from, {len(held.labels)} held out",
         words=(f"hidden width {d}; {BATCH} a step; Adam, rate {RATE} with a warm-up and half a cosine",),
         loss=lambda params, model: loss(params, model, first), train=partial(train, seen=seen), start=partial(parameters, d=d),
-        iterations=1000)
+        iterations=1000, notes=("residual: |z - f(z)| / |f(z)| of the images held out, which is 0 at an equilibrium.",
+                                "|W|: the largest singular value; above 1 the cell may be no contraction."))
     return {model.name: model.run(e) for model in MODELS}
 
 
@@ -140,9 +141,5 @@ def plan(args: Namespace) -> Plan:
         right, residual = accuracy(run, held)
         return {"right": right, "residual": residual, "norm": float(np.linalg.norm(run.params["W"], 2))}
 
-    def after(report: Report) -> None:
-        report.notes += ["residual: |z - f(z)| / |f(z)| of the images held out, which is 0 at an equilibrium.",
-                         "|W|: the largest singular value; above 1 the cell may be no contraction."]
-
     shown = (("right,\nheld out", lambda row: f"{row['right']:.2f} %"), ("|W|", lambda row: f"{row['norm']:.2f}"))
-    return equilibria.plan(args, runs(seen, held, args.width), score, shown, ("right", "right (held out, %)"), "loss, nats", after)
+    return equilibria.plan(args, runs(seen, held, args.width), score, shown, ("right", "right (held out, %)"), "loss, nats")

@@ -15,10 +15,11 @@ import numpy as np
 
 from .. import plotting
 from ..engine import tree
-from . import options, tables
+from . import checkpoints, options, tables
 from .measuring import certificate
 from .options import whole
 from .runner import Plan, Report
+from .train import shared_out
 from .training import Experiment, Run, spread, train_all
 
 
@@ -49,26 +50,33 @@ def add_options(parser: Any, names: Sequence[str], iterations: int) -> None:
     parser.add_argument("--seeds", type=whole(0), nargs="+", default=[0], metavar="S", help="train once for each; default 0")
     parser.add_argument("--iterations", type=whole(1), default=iterations, metavar="N", help=f"of each model; default {iterations}")
     parser.add_argument("--minutes", type=options.minutes, metavar="M", help="of processor time for each model, instead of iterations")
+    checkpoints.add_option(parser)
     options.certify(parser)
 
 
+NOT_THE_TRAINING = "command", "plan", "models", "certify", "plot", "json", "checkpoint"        # options that no iteration depends on
+
+
 def plan(args: Namespace, runs: dict[str, Run], score: Callable[[Run], dict], shown: Sequence[tables.Column], mean: tuple[str, str],
-         ylabel: str, after: Callable[[Report], None]) -> Plan:
+         ylabel: str, after: Callable[[Report], None] = lambda report: None) -> Plan:
     """The plan of `train` (revdeq) and `compare` (all). score(run): the figures of its own; shown: their columns; mean: the key of
     the one that is averaged over seeds, and what it is called; after(report): what is said at the end."""
     chosen = args.models or (["revdeq"] if args.command == "train" else list(runs))
-    jobs = [replace(runs[name], name=f"{name}, seed {seed}" if len(args.seeds) > 1 else name, seed=seed, probes=args.certify,
-                    iterations=args.iterations, minutes=args.minutes) for seed in args.seeds for name in chosen]
+    named = lambda name, seed: f"{name}, seed {seed}" if len(args.seeds) > 1 else name
+    jobs = shared_out(args, [replace(runs[name], name=named(name, seed), seed=seed, probes=args.certify, iterations=args.iterations,
+                                     minutes=args.minutes) for seed in args.seeds for name in chosen])
     e = jobs[0].experiment
     budget = f"{args.minutes:g} minutes of processor time" if args.minutes else f"{args.iterations:,} iterations"
+    kept, begun = checkpoints.begun(args.checkpoint, {k: x for k, x in vars(args).items() if k not in NOT_THE_TRAINING}, jobs)
 
     def work(report: Report) -> None:
-        train_all(report, jobs, lambda run: report.rows.append(row_of(run, report.notes) | score(run)))
+        train_all(report, jobs, lambda run: report.rows.append(row_of(run, report.notes) | score(run)), kept=kept)
         after(report)
+        report.notes += e.notes
         report.notes += spread(report.rows, *mean, ".3f")
 
-    return Plan([e.title, *e.words, f"each model: {budget}, seed{'s' * (len(args.seeds) > 1)} {' '.join(map(str, args.seeds))}"], work,
-                lambda report: [tables.columns(report.rows, columns(*shown))], lambda report: curves(report, ylabel),
+    return Plan([e.title, *e.words, f"each model: {budget}, seed{'s' * (len(args.seeds) > 1)} {' '.join(map(str, args.seeds))}",
+                 *begun], work, lambda report: all_tables(report.rows, shown), lambda report: curves(report, ylabel),
                 published=e.published)
 
 
@@ -80,18 +88,16 @@ def row_of(run: Run, notes: list[str]) -> dict:
             "certificate": certificate(run, run.params, notes, "gradient of a batch")}
 
 
-def columns(*scores: tables.Column) -> list[tables.Column]:
+def all_tables(rows: Sequence[dict], scores: Sequence[tables.Column]) -> list[str]:
+    """What was learnt; what it cost, and how right the gradients were."""
     number = lambda key, form: lambda row: "-" if row[key] is None or row[key] != row[key] else format(row[key], form)
-    return [("model", lambda row: row["name"]),
-            ("param-\neters", number("parameters", ",")),
-            ("calls of\na layer", number("evaluations", "d")),
-            ("steps", number("steps", ",")),
-            ("time", lambda row: tables.seconds(row["seconds"])),
-            ("states\nheld", number("states", "d")),
-            *scores,
-            ("resi-\ndual", number("residual", ".2f")),
+    name = lambda row: row["name"]
+    learnt = (("what was\nlearnt", name), ("param-\neters", number("parameters", ",")), ("steps", number("steps", ",")),
+              ("time", lambda row: tables.seconds(row["seconds"])), *scores, ("resi-\ndual", number("residual", ".2f")))
+    cost = (("what it\ncost", name), ("calls of\na layer", number("evaluations", "d")), ("states\nheld", number("states", "d")),
             ("round\ntrip", lambda row: tables.small(row["roundtrip"])),
-            ("certi-\nfied", lambda row: tables.small(tables.certified(row["certificate"])))]
+            ("certi-\nfied", lambda row: tables.small(tables.certified(row["certificate"]))))
+    return [tables.columns(rows, learnt), tables.columns(rows, cost)]
 
 
 def curves(report: Report, ylabel: str) -> tuple[Any, str]:

@@ -101,16 +101,15 @@ def cell(name: str, n: int, params: dict, reference: np.ndarray, seed: int, thre
                 row["backend"] = sol.stats.backend
         except FloatingPointError:
             pass
-    row["parted"] = bool(warned)             # the two copies of the solution, a warning of the forward solve
     error = np.inf if row["error"] is None else row["error"]
-    row["survives"] = error <= threshold
-    row["verdict"] = "survives" if row["survives"] else "wrong" if error < 1e6 else "overflow"
+    # parted: the two copies of the solution, a warning of the forward solve
+    row |= {"parted": bool(warned), "survives": error <= threshold,
+            "verdict": "survives" if error <= threshold else "wrong" if error < 1e6 else "overflow"}
     if row["survives"] and type(solve.method) is not RungeKutta:
         for key, mode in (("", Reversible()), ("_resync", Reversible(resync=RESYNC))):
             check = against_direct(loss, params, replace(solve, gradient=mode))
-            row["gradient_error" + key] = check["gradient_error"]
-            row["flagged" + key] = check["warned"] > row["parted"]
-            row["backend"] = check["backend"]
+            row |= {"gradient_error" + key: check["gradient_error"], "flagged" + key: check["warned"] > row["parted"],
+                    "backend": check["backend"]}
     return row
 
 
@@ -157,15 +156,15 @@ def gradient(row: dict, key: str) -> str:
 def rendered(found: dict[str, list[dict]], steps: list[int]) -> list[str]:
     """Who survives, how good the gradients of the survivors are, and the largest steps."""
     heads = [f"h = 1/{n}" for n in steps]
-    line = lambda name, mine, say: [name, *map(say, mine), *["-"] * (len(steps) - len(mine))]
-    checked = [(name, mine) for name, mine in found.items() if any(row["gradient_error"] is not None for row in mine)]
-    made = [tables.table(("relative error at T", *heads), [line(*item, verdict) for item in found.items()])]
-    for key, title in ("", "gradient error"), ("_resync", f"gradient error, resync={RESYNC}"):
-        if checked:
-            made.append(tables.table((title, *heads), [line(*item, lambda row, key=key: gradient(row, key)) for item in checked]))
-    heads = ["method", "largest h\nthat survives", "largest h by\nlinear theory", "evaluations\nto T", "way back",
-             f"way back\nresync={RESYNC}"]
-    return [*made, tables.table(heads, [largest(*item) for item in found.items()])]
+    grid = lambda title, found, say: tables.table((title, *heads), [
+        [name, *map(say, mine), *["-"] * (len(steps) - len(mine))] for name, mine in found.items()])
+    checked = {name: mine for name, mine in found.items() if any(row["gradient_error"] is not None for row in mine)}
+    gradients = [grid(title, checked, lambda row, key=key: gradient(row, key))
+                 for key, title in (("", "gradient error"), ("_resync", f"gradient error, resync={RESYNC}"))]
+    ends = ("method", "largest h\nthat survives", "largest h by\nlinear theory", "evaluations\nto T", "way back",
+            f"way back\nresync={RESYNC}")
+    return [grid("relative error at T", found, verdict), *(gradients if checked else []),
+            tables.table(ends, [largest(*item) for item in found.items()])]
 
 
 def largest(name: str, mine: list[dict]) -> list[str]:

@@ -20,7 +20,7 @@ import math
 import zlib
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ from .equilibria import Model, rate
 from .options import whole
 from .runner import Plan, Report
 from .tables import Published
-from .training import Experiment, Run
+from .training import LOOKS, Experiment, Run
 
 GENESIS = Path(__file__).with_name("genesis.txt")
 HELD_OUT = 0.1  # of the text, its end
@@ -48,7 +48,6 @@ PUBLISHED = Published(
     ("model", "parameters", "perplexity"),
     (("RevDEQ", "110 M", "23.4"), ("RevDEQ", "169 M", "20.7"), ("Transformer-XL", "139 M", "35.8"),
      ("Transformer-XL", "165 M", "24.3"), ("DEQ", "98 M to 172 M", "32.4, 29.0, 24.2")))
-LOOKS = 10                      # at the held-out text on the way, out of the time of a training
 CELLS = {"residual": layers.block, "published": layers.bare_block}
 
 
@@ -72,6 +71,10 @@ class Text:
         """(B, T + 1) windows of the first part, anywhere."""
         return self.train[rng.integers(0, len(self.train) - T, B)[:, None] + np.arange(T + 1)]
 
+    def batches(self, rng: np.random.Generator, B: int, T: int) -> Iterator[np.ndarray]:
+        while True:
+            yield self.batch(rng, B, T)
+
     def windows(self, T: int) -> np.ndarray:
         """(n, T + 1): the second part in windows that share one byte each."""
         n = (len(self.held_out) - 1) // T
@@ -88,17 +91,14 @@ def lines_beside(text: Text) -> dict[str, float]:
     """
     first, second = (part.astype(np.uint8).tobytes() for part in (text.train, text.held_out))
     found, p = {}, np.full(len(second), 1.0 / text.V)
-    whole = first + second
+    whole, at = first + second, range(len(first), len(first + second))
     for k in range(5):
-        pairs = Counter(first[i:i + k + 1] for i in range(len(first) - k))
-        contexts = Counter(first[i:i + k] for i in range(len(first) - k))
-        at = range(len(first), len(whole))
+        pairs, contexts = (Counter(first[i:i + length] for i in range(len(first) - k)) for length in (k + 1, k))
         p = np.array([(pairs[whole[i - k:i + 1]] + 2 * q) / (contexts[whole[i - k:i]] + 2) for i, q in zip(at, p, strict=True)])
         found[f"{k + 1}-gram"] = float(-np.log2(p).mean())
-    original = [text.bytes[part].tobytes() for part in (text.train, text.held_out)]
+    shown, hidden = (text.bytes[part].tobytes() for part in (text.train, text.held_out))
     for name, compress in (("zlib", lambda s: zlib.compress(s, 9)), ("bz2", bz2.compress)):
-        more = len(compress(original[0] + original[1])) - len(compress(original[0]))
-        found[name] = 8.0 * more / len(second)
+        found[name] = 8.0 * (len(compress(shown + hidden)) - len(compress(shown))) / len(second)
     return found
 
 
@@ -165,13 +165,11 @@ def loss(params: Any, model: Model, tokens: np.ndarray) -> tuple[Any, Any]:
 def train(run: Run, text: Text, B: int, T: int) -> None:
     """The training loop."""
     optimiser = optim.adam(lambda n: rate(run.share, RATE), b1=0.9, b2=0.98)
+    batches = run.onward(text.batches(run.rng, B, T))
     for params, state in run.steps(optimiser.init):
-        tokens = text.batch(run.rng, B, T)
-        (bits, found), grads = value_and_grad(loss, has_aux=True)(params, run.solve, tokens)
+        (bits, found), grads = value_and_grad(loss, has_aux=True)(params, run.solve, next(batches))
         params, state = optimiser.update(params, optim.clip_by_global_norm(grads, CLIP), state)
         run.record(bits, found, params, state)
-        if len(run.along) + 1 <= run.share * LOOKS < LOOKS:          # the last look is that of the score
-            run.along.append(held_out(run, text, T)[0])
 
 
 def held_out(run: Run, text: Text, T: int, most: int = 1 << 16, cell: Callable = layers.block) -> tuple[float, float]:
@@ -207,7 +205,7 @@ def runs(text: Text, d: int = 64, T: int = 64, B: int = 16, cell: str = "residua
              f"half a cosine, gradients clipped to {CLIP:g}; cell: {cell}")
     return {name: model.run(Experiment(
         name=name, title=title, words=words, loss=lambda params, model: loss(params, model, first),
-        train=partial(train, text=text, B=B, T=T), iterations=600, published=PUBLISHED,
+        train=partial(train, text=text, B=B, T=T), iterations=600, published=PUBLISHED, look=lambda run: held_out(run, text, T)[0],
         start=partial(parameters, V=text.V, T=T, d=width(model.layers, text.V, T, d), count=model.layers)))
         for name, model in models(cell).items()}
 
@@ -220,6 +218,10 @@ def add_options(parser: Any) -> None:
     for name, default, what in (("width", 64, "features of one layer; deeper models are narrower"), ("context", 64, "bytes seen"),
                                 ("batch", 16, "windows a step")):
         parser.add_argument(f"--{name}", type=whole(HEADS), default=default, metavar="N", help=f"{what}; default {default}")
+
+
+SHOWN = (("bits per\nbyte", lambda row: f"{row['bits']:.3f}"), ("least on\nthe way", lambda row: f"{min(row['along']):.3f}"),
+         ("bytes/s", lambda row: f"{row['bytes_per_second']:,.0f}"))
 
 
 def plan(args: Namespace) -> Plan:
@@ -248,7 +250,5 @@ def plan(args: Namespace) -> Plan:
             f"A sample of {report.rows[-1]['name']}: {report.rows[-1]['sample']!r}"]
 
     title = f"language: the next byte of {'Genesis (King James Version)' if args.text is None else args.text}"
-    shown = (("bits per\nbyte", lambda row: f"{row['bits']:.3f}"),
-             ("least on\nthe way", lambda row: f"{min(row['along']):.3f}"), ("bytes/s", lambda row: f"{row['bytes_per_second']:,.0f}"))
-    return equilibria.plan(args, runs(text, args.width, T, args.batch, args.cell, title), score, shown, ("bits", "bits per byte"),
+    return equilibria.plan(args, runs(text, args.width, T, args.batch, args.cell, title), score, SHOWN, ("bits", "bits per byte"),
                            "bits per byte", after)

@@ -33,17 +33,9 @@ class Ranks:
         self.threads = max(1, cores() // here)
         self.at = 0.0
 
-    def Get_rank(self) -> int:
-        return self.comm.Get_rank()
-
-    def Get_size(self) -> int:
-        return self.comm.Get_size()
-
-    def send(self, obj: Any, dest: int) -> None:
-        self.comm.send(obj, dest)
-
-    def recv(self, *, source: int) -> Any:
-        return self.comm.recv(source=source)
+    def __getattr__(self, name: str) -> Any:
+        """Get_rank, Get_size, send and recv are the communicator's."""
+        return getattr(self.comm, name)
 
     @property
     def interrupted(self) -> bool:

@@ -270,10 +270,17 @@ def publish(args: Namespace, plan: Plan, report: Report, this: dict) -> None:
         print(fill(note))
     if plan.published is not None:
         print(f"\n{plan.published}")
-    failed, writers = [], {args.json: write_json, vars(args).get("save"): write_best, args.plot: write_picture}
+    failed = []
     for path in files_of(args):
         try:
-            writers[path](path, args, plan, report, this)
+            if path == args.json:
+                write_json(path, args, plan, report, this)
+            elif path == args.plot:
+                with plotting.style():
+                    figure, words = plan.picture(report)
+                    plotting.save(figure, path, words)
+            else:
+                save(path, report.runs[0].best)
             print(f"wrote {path}")
         except OSError as error:
             failed.append(f"{path} could not be written: {error.strerror or error}")
@@ -289,16 +296,6 @@ def write_json(path: str, args: Namespace, plan: Plan, report: Report, this: dic
              "machine": this, "rows": report.rows, "losses": report.losses, "notes": report.notes, "warnings": report.warned,
              "stopped": report.stopped, **report.more, "published": plan.published and plan.published._asdict()}
     Path(path).write_text(json.dumps(plain(whole), indent=1, allow_nan=False) + "\n")
-
-
-def write_best(path: str, args: Namespace, plan: Plan, report: Report, this: dict) -> None:
-    save(path, report.runs[0].best)
-
-
-def write_picture(path: str, args: Namespace, plan: Plan, report: Report, this: dict) -> None:
-    with plotting.style():
-        figure, words = plan.picture(report)
-        plotting.save(figure, path, words)
 
 
 def plain(x: Any) -> Any:

@@ -34,6 +34,7 @@ from ..paths import BrownianTree
 from ..solve import solve
 from ..watch import RevodeWarning
 from . import tables
+from .measuring import half_width
 from .runner import Plan, Report, shown
 
 A = np.array([[-0.5, 0.3], [-0.2, -0.4]])
@@ -42,7 +43,7 @@ START = (0.6, -0.3)
 STEPS, PATHS = (8, 16, 32, 64), 512
 WEAK_STEPS, WEAK_PATHS = (2, 4, 8, 16), 8192
 GROUPS, RESOLVED = 8, 0.5
-STUDENT, NORMAL = 2.365, 1.96     # 97.5 % of the t distribution with 7 degrees of freedom, and of the normal
+NORMAL = 1.96                     # 97.5 % of the normal distribution
 BIAS = 0.07                       # of a strong slope of 1/2: log2(1 / sqrt(1 - 1/4)) / 3, over three halvings
 EXPECTED = {"additive": 1.0, "diagonal": 1.0, "general": 0.5}       # strong
 METHODS = {"reversible Heun": ReversibleHeun(), "coupled midpoint": Coupled("midpoint"), "coupled RK4": Coupled("rk4"),
@@ -91,7 +92,7 @@ def strong(ends: list, truth: Any, steps: tuple[int, ...]) -> dict:
     bands = NORMAL * squares.std(-1) / np.sqrt(squares.shape[1]) / (2 * errors)
     slopes = [fitted(np.sqrt(part.mean(-1)), steps) for part in np.split(squares, GROUPS, 1)]
     return {"errors": errors, "bands": bands, "order": fitted(errors, steps),
-            "width": STUDENT * float(np.std(slopes, ddof=1)) / GROUPS ** 0.5, "resolved": True}
+            "width": half_width(slopes), "resolved": True}
 
 
 def weak(ends: list, truth: Any, steps: tuple[int, ...]) -> dict:
@@ -105,7 +106,7 @@ def weak(ends: list, truth: Any, steps: tuple[int, ...]) -> dict:
         return {"errors": errors, "bands": bands, "order": None, "width": None, "resolved": False}
     used = np.array(steps)[counts]
     slopes = [fitted(abs(np.delete(shifts, group, 1).mean(-1))[counts], used) for group in np.split(np.arange(len(truth)), GROUPS)]
-    width = STUDENT * float(np.std(slopes)) * (GROUPS - 1) ** 0.5
+    width = half_width(slopes) * (GROUPS - 1)                # jackknife: each has left out so small a part
     return {"errors": errors, "bands": bands, "order": fitted(errors[counts], used), "width": width, "resolved": width < RESOLVED}
 
 

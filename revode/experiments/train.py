@@ -13,7 +13,7 @@ examples:
   revode train ou --plot ou.png                           a neural SDE by five methods
   mpiexec -n 4 revode train ou --checkpoint run.npz       the same on four processes; go on if it
                                                           was ended, on any number
-  revode train language --models revdeq --json run.json   a transformer, its depth a fixed point
+  revode train language --checkpoint run.npz              a transformer, its depth a fixed point
   revode train digits                                     an image classifier of the same kind
 
 gradient modes: reversible, reversible:100 (store a state every 100 steps), automatic, direct,
@@ -34,9 +34,8 @@ from typing import Any
 
 from ..checks import checked_gradient
 from ..gradients import Automatic, Reversible
-from . import EXPERIMENTS, backends, measuring, names, options, reporting, tables, training
+from . import EXPERIMENTS, backends, checkpoints, measuring, names, options, reporting, tables, training
 from .backends import REFUSALS, UserError, cannot_read
-from .checkpoints import EVERY, Checkpoint
 from .measuring import direct_gradient
 from .ranks import joined
 from .runner import Plan, Report
@@ -47,8 +46,7 @@ def add_options(parser: Any) -> None:
     """The options of train."""
     add_common_options(parser)
     parser.add_argument("--gradient", type=options.named(names.gradient), metavar="G", help="default: reversible")
-    parser.add_argument("--checkpoint", metavar="RUN.npz",
-                        help=f"write the training every {EVERY} iterations; go on from there if the file is there")
+    checkpoints.add_option(parser)
 
 
 def add_common_options(parser: Any) -> None:
@@ -64,17 +62,15 @@ def add_common_options(parser: Any) -> None:
 def plan(args: Namespace) -> Plan:
     """Train every row, then measure it."""
     jobs = shared_out(args, jobs_of(args, args.gradient))
-    given = {**options.defaults(EXPERIMENTS[args.experiment]), "seed": 0, "seeds": None}
-    kept = None if args.checkpoint is None else Checkpoint(
-        args.checkpoint, {"experiment": args.experiment, "gradient": names.spell(jobs[0].solve.gradient),
-                          **{name: str(getattr(args, name)) for name in given}})
+    given = {name: getattr(args, name) for name in ("experiment", *options.defaults(EXPERIMENTS[args.experiment]), "seed", "seeds")}
+    kept, begun = checkpoints.begun(args.checkpoint, {**given, "gradient": names.spell(jobs[0].solve.gradient)}, jobs)
 
     def work(report: Report) -> None:
         ready = [rehearsed(job, args.backend == "auto", report.notes) for job in jobs]
         training.train_all(report, ready, lambda run: add_row(report, run), kept=kept)
         report.notes += [*training.spread(report.rows, "loss", "loss", ".1e"), *jobs[0].experiment.notes]
 
-    return planned(args, jobs, work, [kept.begun(job.name) for job in jobs if kept is not None and job.name in kept.rows])
+    return planned(args, jobs, work, begun)
 
 
 def planned(args: Namespace, jobs: Sequence[Run], work: Callable[[Report], None], begun: Sequence[str] = ()) -> Plan:

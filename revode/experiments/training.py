@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from ..stepping import Stats
 from .checkpoints import EVERY, Checkpoint
 from .runner import INTERRUPTED, Report, counting, progress_bar
 from .tables import Published
+
+LOOKS = 10                      # on the way of a training, the last of them at its end
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class Experiment:
     findings: Callable | None = None    # (params, start, solve) -> {what: {column: number}}: what is learnt
     published: Published | None = None
     published_iterations: int | None = None
+    look: Callable | None = None        # look(run), LOOKS times on its way and out of its time: numbers for run.along
     adaptive: bool = False              # steps chosen by a controller
     shared: bool = False                # its solves are of a batch, which ranks may share out
     notes: tuple[str, ...] = ()
@@ -111,13 +115,20 @@ class Run:
 
         Raises RuntimeError where one ends without `record`, as this would go on for ever.
         """
-        self.params = self.experiment.start(self.rng) if self.params is None else self.params
+        drawn = self.experiment.start(self.rng)                # also where it is not needed: batches are what rng gives after it
+        self.params = drawn if self.params is None else self.params
         self.state = init(self.params) if self.state is None else self.state
         while self.share < 1.0:
+            if self.experiment.look is not None and len(self.along) + 1 <= self.share * LOOKS:
+                self.along.append(self.experiment.look(self))
             self.begun, before = self.clock(), self.done
             yield self.params, self.state
             if self.done == before:
                 raise RuntimeError(f"{self.name}: an iteration of train(run) ends with run.record(value, found, params, state)")
+
+    def onward(self, batches: Iterator) -> Iterator:
+        """The batches of a training, without those that a checkpoint has seen."""
+        return islice(batches, self.done, None)
 
     def record(self, value: Any, found: Any, params: Any, state: Any) -> None:
         """The end of an iteration. value: the loss; found: what the loss returned beside it; params, state: what update made.
@@ -163,7 +174,7 @@ def fit(job: Run, iterations: int | None = None, params: Any = None, progress: s
           np.errstate(over="ignore", invalid="ignore", divide="ignore")):
         try:
             if run.share >= 1.0:                              # done before: what it costs is seen again
-                run.stats = run.gradient(run.best)[0][1].stats
+                run.stats = getattr(run.gradient(run.best)[0][1], "stats", run.stats)
             run.experiment.train(run)
         except (KeyboardInterrupt, FloatingPointError) as reason:
             if not run.done:

@@ -1,12 +1,13 @@
 """Solves and fixed points as operations of JAX: a custom_vjp around pure_callback, whose forward and backward are this package's.
 
-The work is done by NumPy on the host, also under jit. Under vmap over y0 alone a solve is done for the whole batch at once, if the
-last of them, solved by itself, is the same up to rounding (with noise it is not); over anything else, and going back, one by one:
+The work is done by NumPy on the host, also under jit. Under vmap over y0 alone a solve is done for the whole batch at once, if two
+of them, each solved by itself, are the same up to rounding (with noise they are not); over anything else, and going back, one by one:
 give a batch to solve as an axis of y0, rather than to vmap. A gradient solves forward
 once more, because a callback of JAX can leave nothing behind for another one.
 """
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from ..checks import check_save
 from ..engine import tree
 from ..solve import solve as solve_arrays
 from .operation import Operation, Solved, equilibrium
+
+LOOKED_AT = 0.381966, 1 - 1e-9            # where in a batch, in shares of it: neither at its middle nor at both ends
 
 
 def is_array(x: Any) -> bool:
@@ -69,9 +72,10 @@ def leading(plain: Sequence[np.ndarray], ranks: Sequence[int]) -> tuple[int, ...
 
 
 def at_once(function: Callable, plain: list, lead: int, behind: Sequence[int]) -> tuple | None:
-    """The results for a batch in front of the first array, `lead` axes; None where the last of them is another one by itself.
+    """The results for a batch in front of the first array, `lead` axes; None where two of them are others by themselves.
 
-    So it is with noise, which counts the rows of a batch, and where the field takes y apart by axes from the front.
+    So it is with noise, which counts the rows of a batch, and where the field takes y apart by axes from the front. The last alone
+    would not do: in a batch that grows, a norm or a largest entry over all of it may be its own.
     """
     shared = [x[(0,) * lead] for x in plain[1:]]
     try:
@@ -79,10 +83,13 @@ def at_once(function: Callable, plain: list, lead: int, behind: Sequence[int]) -
                  for y, at in zip(function([plain[0], *shared]), behind, strict=True)]
     except Exception:                                # what is wrong with each of them is said when they are done one by one
         return None
-    for y, alone in zip(found, function([plain[0][(-1,) * lead], *shared]), strict=True):
-        allowed = 100 * np.finfo(y.dtype).eps ** 0.5 * np.max(np.abs(alone), initial=0.0)
-        if not np.all(np.abs(y[(-1,) * lead] - alone) <= allowed):
-            return None
+    batch = plain[0].shape[:lead]
+    for place in {int(share * math.prod(batch)) for share in LOOKED_AT}:
+        at = np.unravel_index(place, batch)
+        for y, alone in zip(found, function([plain[0][at], *shared]), strict=True):
+            allowed = 100 * np.finfo(y.dtype).eps ** 0.5 * np.max(np.abs(alone), initial=0.0)
+            if not np.all(np.abs(y[at] - alone) <= allowed):
+                return None
     return tuple(found)
 
 
@@ -115,8 +122,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, **options: Any)
     Returns Solved(ts, ys, y1, None), with ys and y1 arrays that carry gradients to y0 and params, in reverse mode, once.
     Raises what revode.solve raises: out of a callback as a JaxRuntimeError that has its message. TypeError by JAX for forward mode.
 
-    Cost: that of revode.solve, on the host; a gradient solves forward once more. vmap over y0 alone is one solve ahead, and one of
-    the last; vmap over anything else, with noise, and the way back under vmap, are one solve for each.
+    Cost: that of revode.solve, on the host; a gradient solves forward once more. vmap over y0 alone is one solve ahead, and one for
+    each of two of them; vmap over anything else, with noise, and the way back under vmap, are one solve for each.
 
     Example
     -------

@@ -205,6 +205,9 @@ class Layer(torch.nn.Module):
         leaves, self.structure = tree.flatten(opened(params))
         self.names = ["".join(c if c.isalnum() else "_" for c in path).strip("_") or "params" for path in tree.paths(opened(params))]
         for name, x in zip(self.names, leaves, strict=True):
+            if hasattr(self, name):                  # PyTorch would put the second parameter in the place of the first
+                raise ValueError(f"interop.torch.layer: two names in params would be {name!r} in the module, or every module has "
+                                 "such an attribute; rename one of them")
             value = x if is_tensor(x) else torch.as_tensor(np.array(x))
             if value.is_floating_point():
                 self.register_parameter(name, value if isinstance(value, torch.nn.Parameter) else torch.nn.Parameter(value))

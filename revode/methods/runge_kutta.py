@@ -77,6 +77,9 @@ class OnTableau(Method):
     def psi(self) -> Callable:
         return increment_of(self.base)
 
+    def __getstate__(self) -> dict:
+        return {name: x for name, x in vars(self).items() if name != "psi"}              # which no pickle takes; it is made anew
+
 
 @dataclass(frozen=True)
 class RungeKutta(OnTableau):

@@ -25,6 +25,7 @@ from .translate import translate
 
 BLOCK = 96             # threads of the hand-written kernels: three warps, and no power of two
 NATIVE = cache(solves.run)
+ALONE = {f"{name}/thread": name for name in solves.THREADS}          # the same with a thread for each trajectory
 
 
 @cache
@@ -75,7 +76,9 @@ def solved(name: str, dtype: Any, mode: str, **how: Any) -> tuple[float, float]:
     Fast: an evaluation and its pullback round less than 10 times what fast and strict round alike (see tests/gpu); 5 steps of at
     most 8 of them, whose errors grow by less than 2 (lam = .9 or more, 5 steps back), and a sum over 40 trajectories.
     """
-    found, desired = solves.run(name, device(**how), dtype=dtype, arithmetic=mode), NATIVE(name, dtype=dtype)
+    regime, host = ("thread per trajectory", solves.OneByOne()) if name in ALONE else ("warp per tile", "native")
+    name = ALONE.get(name, name)
+    found, desired = solves.run(name, device(**how), dtype=dtype, arithmetic=mode, regime=regime), NATIVE(name, host, dtype=dtype)
     if mode == "strict":
         for a, b in zip(found, desired, strict=True):
             np.testing.assert_array_equal(a, b)
@@ -96,18 +99,18 @@ def difference(found: Sequence, desired: Sequence, scaled: bool = True) -> float
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m revode_cuda.host.ptx", description="Kernels from NVRTC's PTX, run on the CPU.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*mirrors.CASES, *solves.CASES))}")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*mirrors.CASES, *solves.CASES, *ALONE))}")
     parser.add_argument("--all", action="store_true", help="every one of them")
     parser.add_argument("--seed", type=int, default=0, help="of the order in which threads run (0)")
     args = parser.parse_args()
-    known = {**dict.fromkeys(mirrors.CASES, mirrored), **dict.fromkeys(solves.CASES, solved)}
+    known = {**dict.fromkeys(mirrors.CASES, mirrored), **dict.fromkeys((*solves.CASES, *ALONE), solved)}
     names = list(known) if args.all else args.names
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         parser.error(f"{', '.join(unknown)}: no such kernel" if unknown else "give names of kernels, or --all")
     wrong = 0
     for name in names:
-        for dtype in (np.float64, np.float32)[:1 if name in solves.CASES and solves.CASES[name].only else 2]:
+        for dtype in (np.float64, np.float32)[:1 if (case := solves.CASES.get(ALONE.get(name, name))) and case.only else 2]:
             for mode in ("strict", "fast"):
                 begin = time.perf_counter()
                 try:

@@ -7,11 +7,15 @@ In strict arithmetic all of them are equal in every bit.
 """
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import revode as rv
+from revode.compiled import plans
+from revode.compiled.backend import Backend
+from revode.compiled.tiles import Tiles
 
 from .. import fused
 
@@ -95,6 +99,20 @@ CASES: dict[str, Case] = {name: Case(*x) for name, x in {        # type: ignore[
     "exact": (shallow, 2, 37, weights(2, 8), rv.Coupled("midpoint", lam=0.9), {"exact": True}, np.float64, True),
     "control": (driven, 3, 11, C, rv.ReversibleHeun(), {"control": rv.LinearPath(np.linspace(0.0, 0.5, 5), SERIES)}, np.float64, True),
 }.items()}
+
+
+THREADS = tuple(name for name in CASES if name not in ("coupled", "heun", "wide", "alone"))          # whose steps fit into a thread
+
+
+@dataclass(frozen=True)
+class OneByOne(Backend):
+    """The host's own code with one trajectory in a tile, in strict arithmetic: what has the bits of a thread per trajectory."""
+    name: str = "native"
+    auto: bool = False
+    strict: bool = True
+
+    def in_loops(self, steps: Any, problem: Any, parts: dict, direction: str) -> Tiles:
+        return Tiles(steps, parts, problem.method.outputs, direction, plans.inside(problem), True, T=1)
 
 
 def run(name: str, device: Any = "native", save: Any = (0, 2, 5), dtype: Any = None, arithmetic: str = "strict",

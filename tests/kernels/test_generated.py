@@ -19,7 +19,7 @@ from record_generated import PROGRAMS, TABLE, binaries
 import revode as rv
 from revode_cuda import compile, fused, host, nvrtc
 from revode_cuda import plan as planning
-from revode_cuda.host.solves import CASES, TS, net, pendulum, run, shallow, weights
+from revode_cuda.host.solves import CASES, THREADS, TS, OneByOne, gusts, net, pendulum, run, shallow, weights
 from revode_cuda.plan import CannotBeFused, plan_of
 
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
@@ -30,6 +30,7 @@ if host.missing():
 
 RNG = np.random.default_rng(0)
 NATIVE: dict[str, tuple] = {}
+THREAD = planning.REGIMES[0]
 SMALL = [name for name in CASES if name != "wide"]
 
 
@@ -45,7 +46,40 @@ def same(found: tuple, name: str) -> None:
 @pytest.mark.sample(4)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_kind_of_solve_has_the_bits_of_native_code_and_no_race(name):
-    same(run(name, fused.shim(races=True)), name)
+    same(run(name, fused.shim(races=True), regime="warp per tile"), name)
+
+
+@pytest.mark.sample(3)
+@pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name in THREADS for dtype in (np.float64, np.float32)
+                                             if not CASES[name].only or dtype is CASES[name].dtype])
+def test_a_thread_for_each_trajectory_has_the_bits_of_native_code(name, dtype):
+    """Those of tiles of one trajectory, whose sums for the parameters meet in the tree alone; states do not depend on tiles."""
+    texts: list[str] = []
+    found = run(name, fused.shim(races=True, edit=lambda text: texts.append(text) or text), dtype=dtype, regime=THREAD)
+    assert all(text.startswith("#define TILE_THREADS 32\n#define TILE_REGISTERS\n") for text in texts) and len(texts) > 1
+    for a, b in zip(found, run(name, OneByOne(), dtype=dtype), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(found[:2], run(name, dtype=dtype), strict=False):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_thread_for_each_trajectory_goes_through_stored_states_too():
+    """Pulls, as of Direct and Checkpointed; fewer trajectories than threads, more than a block, and those of no block's length."""
+    for rows, gradient in ((3, rv.Direct()), (70, rv.Checkpointed(2))):
+        y0, p = RNG.normal(size=(rows, 3)), {"c": np.array([1.0, 0.5, 0.7])}
+
+        def slopes(backend: Any, y0: Any = y0, p: Any = p, gradient: Any = gradient) -> list:
+            def loss(y0: Any, p: Any) -> Any:
+                return np.sum(rv.solve(gusts, y0, TS, p, method=rv.RungeKutta("rk4"), gradient=gradient, save=[2, -1], backend=backend
+                                       ).ys ** 2)
+            return rv.tree.flatten(rv.grad(loss, argnums=(0, 1))(y0, p))[0]
+
+        modes: list[str] = []
+        device = fused.shim(edit=lambda text: modes.append(text) or text)
+        found = slopes(fused.Fusing("fused", False, True, True, None, device, (("regime", THREAD),)))
+        assert any("const real* K" in text and "TILE_REGISTERS" in text for text in modes)
+        for a, b in zip(found, slopes(OneByOne()), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 def test_exact_mode_flushes_its_buffers_between_launches():
@@ -269,8 +303,7 @@ def plans(w: int, rows: int = 99, arch: str = "sm_90", dtype: Any = np.float32, 
 
 def test_plans_go_with_the_width():
     small, middle = plans(10, 4096, arithmetic="fast"), plans(64, 4096, arithmetic="fast")
-    assert small.forward.regime == "thread per trajectory" and small.forward.threads == small.forward.T == 32
-    assert plan_of(pendulum, np.ones((8, 1)), TS, {"k": np.ones(1), "c": np.ones(1)}, arch="sm_75").forward.regime == "warp per tile"
+    assert small.forward.regime == "warp per tile" and small.forward.threads == small.forward.T == 32
     assert middle.backward.regime == "block per tile" and middle.backward.threads == 256
     assert (middle.backward.state, middle.backward.params) == ("shared", "shared")
     with pytest.raises(CannotBeFused, match=r"a matrix of width 256 \(more than 128\) is better left to cuBLAS; use"):
@@ -286,6 +319,26 @@ def test_plans_keep_to_the_budget(w, arch):
         for plan in plans(w, 99, arch, dtype, arithmetic="strict"):
             assert plan is not None and plan.shared <= plan.budget == planning.budget(arch)
             assert plan.tiles * plan.T >= 99 > (plan.tiles - 1) * plan.T
+
+
+def test_a_field_without_wide_matrices_has_a_thread_for_each_trajectory():
+    """In strict arithmetic only where no sums over trajectories depend on it, or where it is asked for."""
+    p = {"k": np.ones(1), "c": np.ones(1)}
+    how = {"arch": "sm_75", "method": rv.ReversibleHeun()}
+    fast, strict, asked, blocks = (plan_of(pendulum, np.ones((70, 1)), TS, p, **how, **more) for more in (
+        {}, {"arithmetic": "strict"}, {"arithmetic": "strict", "plan": {"regime": THREAD, "threads": 64}}, {"plan": {"T": 4}}))
+    for plan in (*fast, strict.forward, *asked):
+        assert (plan.regime, plan.T, plan.tiles, plan.state, plan.params, plan.shared) == (THREAD, 1, 70, "registers", "global", 0)
+        assert plan.counts.barriers == plan.counts.wavefronts == 0
+    assert (fast.forward.blocks, asked.forward.blocks, asked.forward.threads) == (3, 2, 64)
+    assert strict.backward.regime == blocks.forward.regime == "warp per tile" and blocks.forward.blocks == blocks.forward.tiles == 18
+    assert str(fast.forward).splitlines()[:3] == [
+        "forward on sm_75: thread per trajectory, 70 trajectories, 3 blocks of 32 threads",
+        "    values of a thread: 48 bytes in registers; params: 16 bytes in global memory",
+        "    because the field has no matrix wider than 16, and a step fits into a thread"]
+    assert plan_of(pendulum, np.ones((1, 1)), TS, p, **how).forward.regime == "warp per tile"          # it has features alone
+    with pytest.raises(ValueError, match=r"plan: T=4; a thread per trajectory has T=1$"):
+        plans(10, plan={"regime": THREAD, "T": 4})
 
 
 def test_what_does_not_fit_gives_way_in_order():
@@ -313,7 +366,8 @@ def test_a_plan_can_be_changed_and_is_checked():
         plans(128, plan={"T": 32, "state": "shared"})
     assert plans(128, plan={"T": 32}).backward.state == "global"
     for bad, said in (({"tiles": 3}, "'tiles' cannot be chosen"), ({"T": 0}, "T=0; a whole number"),
-                      ({"state": "here"}, "state='here'; 'shared' or 'global'"), ({"regime": "fast"}, "regime='fast'; one of")):
+                      ({"state": "here"}, "state='here'; 'registers' or 'shared' or 'global'"),
+                      ({"regime": "fast"}, "regime='fast'; one of")):
         with pytest.raises(ValueError, match=said):
             plans(10, plan=bad)
 

@@ -160,7 +160,8 @@ def test_a_hand_written_kernel_has_the_bits_of_its_mirror(name, dtype, mode):
 
 
 @needs_nvrtc
-@pytest.mark.parametrize(("name", "dtype", "mode"), [("bare", np.float64, "strict"), ("verlet", np.float32, "fast")])
+@pytest.mark.parametrize(("name", "dtype", "mode"), [("bare", np.float64, "strict"), ("verlet", np.float32, "fast"),
+                                                    ("mixed/thread", np.float32, "strict"), ("verlet/thread", np.float64, "fast")])
 def test_a_generated_kernel_has_the_bits_of_native_code(name, dtype, mode):
     worst, allowed = ptx.solved(name, dtype, mode, order="random", shuffle=1, races=mode == "strict")
     print(f"largest difference {worst:.2g} of {allowed:.2g} allowed")

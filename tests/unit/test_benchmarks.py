@@ -15,7 +15,7 @@ from reference.benchmarks.contenders import CONTENDERS, Contender, c_by_hand, nu
 from reference.benchmarks.works import PLAIN, WORKS, Work, loss, problem
 from revode.__main__ import main
 from revode.compiled import native
-from revode.experiments import complexity
+from revode.experiments import complexity, tables
 
 SMALL = Work("w1", "small", (3, 5, 4, 3), 2, 20, 1 / 64)
 
@@ -349,8 +349,14 @@ def test_the_plot_is_drawn(tmp_path):
 
 # revode complexity --------------------------------------------------------------------------------------------------------
 def test_slope_is_the_exponent():
-    assert complexity.slope({n: 3e-5 * n ** 1.5 for n in (1000, 1500, 3000)}) == pytest.approx(1.5, abs=1e-12)
-    assert complexity.slope({1000: 1.0}) is None
+    curve, few = complexity.curves()[:2]
+    # the lowest n is not fitted; slopes 1.4, 1.5 and 1.6 have the deviation 0.1, and t of two degrees of freedom is 4.303
+    curve.seconds = {n: [3e-5 * n ** p for p in (1.4, 1.5, 1.6)] for n in (1000, 1500, 3000)} | {100: [9.0] * 3}
+    few.seconds = {1000: [1.0] * 3}
+    for each in (curve, few):
+        complexity.fit_slope(each, complexity.NS)
+    assert curve.slope == pytest.approx(1.5, abs=1e-12) and curve.slope_width == pytest.approx(4.303 * 0.1 / 3 ** 0.5, rel=1e-9)
+    assert few.slope is None
     assert complexity.slope_start(complexity.NS) == 1000 and complexity.slope_start([100, 200, 300]) == 200
 
 
@@ -369,21 +375,23 @@ def test_complexity_measures_what_it_says():
     assert direct.peak_bytes[16] > 1.5 * direct.peak_bytes[8]
 
 
-def test_complexity_leaves_out_what_takes_too_long():
-    found = complexity.curves()[:3]
-    estimates = [complexity.estimate(found[2], n, 1.0) for n in (8, 200)]
-    per_step = complexity.unit(found[0], complexity.parameters(0))
-    notes = complexity.measure(found[2:], (8, 200), complexity.parameters(0), 1, limit=per_step * estimates[1] / 5)
-    assert "n = 200" in notes[0] and list(found[2].seconds) == [8]
+def test_complexity_leaves_out_what_takes_too_long(monkeypatch):
+    """By a clock of whole seconds a gradient takes one, so that one of 27/8 = 1.5^3 times as many steps would take 1.5^4.5 = 6.2."""
+    clock = iter(range(1000))
+    monkeypatch.setattr(complexity.time, "perf_counter", lambda: float(next(clock)))
+    found = complexity.curves()[2:3]
+    notes = complexity.measure(found, (8, 16, 54, 60), complexity.parameters(0), 1, limit=6.0)
+    assert notes == ["checkpointed:2 was left out for n = 54, 60: one gradient would take more than 6 s."]
+    assert list(found[0].seconds) == [8, 16] and found[0].seconds[16] == [1.0]
 
 
-def judged(reversible, rival, peaks, repeats=3):
+def judged(reversible, rival, peaks, repeats=3, noise=lambda n: (1.0, 1.0, 1.0)):
     first, second = complexity.curves()[0], complexity.curves()[2]
     for curve, seconds in ((first, reversible), (second, rival)):
-        curve.seconds = {n: [s] * repeats for n, s in zip((100, 1000), seconds, strict=True)}
+        curve.seconds = {n: [s * x for x in noise(n)][:repeats] for n, s in zip((100, 1000), seconds, strict=True)}
         curve.loss = {100: 1.0, 1000: 2.0}
     first.peak_bytes = dict(zip((100, 1000), peaks, strict=True))
-    first.slope = complexity.slope({n: first.median(n) for n in first.seconds})
+    complexity.fit_slope(first, [100])                            # from there on
     return [holds for _, holds, _ in complexity.verdicts([first, second])]
 
 
@@ -392,8 +400,27 @@ def test_complexity_judges():
     assert judged((1.0, 10.0), (2.0, 9.9), (50_000, 60_000)) == [False, True, True, True]
     assert judged((1.0, 10.0), (2.0, 60.0), (50_000, 90_000)) == [True, True, False, True]
     assert judged((1.0, 20.0), (2.0, 60.0), (50_000, 60_000)) == [True, True, True, False]
+    # a slope that no interval of 0.1 can hold, since the three are 1, 1.1 and 0.9; the rival, twice as slow each time, is told
+    unsure = lambda n: (1.0, n ** 0.1, n ** -0.1)
+    assert judged((1.0, 10.0), (2.0, 60.0), (50_000, 60_000), noise=unsure) == [True, True, True, None]
+    assert judged((1.0, 30.0), (2.0, 90.0), (50_000, 60_000), noise=lambda n: (1.0, n ** 0.01, n ** -0.01))[3] is False
     # from two repetitions nothing is said about times: equal losses and flat memory are left
     assert judged((1.0, 10.0), (2.0, 9.9), (50_000, 60_000), repeats=2) == [True, True]
+
+
+def test_a_rival_within_the_noise_cannot_be_told():
+    """Times over one another from 0.9 to 1.3, so that the interval of their mean holds 1; the losses are equal all the same."""
+    first, second = complexity.curves()[0], complexity.curves()[2]
+    for curve, seconds in ((first, [1.0, 2.0, 3.0]), (second, [0.9, 2.2, 3.9])):
+        curve.seconds, curve.loss, curve.backend = {100: seconds}, {100: 1.0}, "native"
+    (_, faster, figures), (_, equal, _) = complexity.verdicts([first, second])
+    assert faster is None and equal and figures.startswith("x0.") and figures.endswith("against checkpointed:2 at n = 100")
+    third = complexity.curves()[3]                           # slower for certain, which settles the claim
+    third.seconds, third.loss, third.backend = {100: [0.5, 1.0, 1.5]}, {100: 1.0}, "native"
+    _, faster, figures = complexity.verdicts([first, second, third])[0]
+    assert faster is False and figures == "x0.50 to x0.50 against checkpointed:4 at n = 100"
+    second.seconds = {100: [1.2, 2.4, 3.6]}
+    assert complexity.verdicts([first, second])[0][1:] == (True, "at least x1.20 to x1.20 against checkpointed:2 at n = 100")
 
 
 def test_complexity_compares_what_ran_on_one_backend():
@@ -427,6 +454,19 @@ def test_the_complexity_command_writes_json_and_plot(tmp_path, monkeypatch, caps
     printed = capsys.readouterr().out
     assert "other hardware" in printed and "15.06 s" in printed and "No verdict about times" in printed
     assert max(len(line) for line in printed.splitlines() if str(tmp_path) not in line) <= 100
+
+
+def test_the_tables_of_complexity_are_as_wide_as_a_terminal():
+    """With slopes that have intervals, and rows that another backend ran: none goes on below."""
+    found = complexity.curves()
+    for i, curve in enumerate(found):
+        curve.seconds = {n: [16.5e-5 * n] * 3 for n in complexity.NS}
+        curve.peak_bytes, curve.gradient_error = {100: 1_234_567, 3000: 38 * 2 ** 20}, {1000: 1.5e-15}
+        curve.backend, curve.slope, curve.slope_width = "native" if i else "eager", 1.42, 0.12
+    for text in complexity.rendered(found):
+        lines = text.splitlines()
+        assert len(lines) == 3 + len(found) and max(map(len, lines)) <= tables.WIDTH
+    assert "backend" in complexity.rendered(found)[0] and "0.12" in complexity.rendered(found)[0]
 
 
 def test_complexity_loses_nothing_to_ctrl_c(tmp_path, monkeypatch, capsys):

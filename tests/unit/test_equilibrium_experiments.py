@@ -9,6 +9,7 @@ import math
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 
 import revode as rv
 from revode.__main__ import main
-from revode.experiments import digits, equilibria, language, measuring
+from revode.experiments import digits, equilibria, language, measuring, tables
 from revode.experiments.training import Run, fit
 
 SMALL = dict(d=8, T=16, B=4)
@@ -289,3 +290,48 @@ def test_a_model_without_a_tangent_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     run = replace(digits.runs(*digits.data())["implicit"], probes=3)
     assert measuring.certificate(run, None, notes) is None
     assert notes == ["implicit has no certificate: the change of the fixed point did not settle."]
+
+
+@pytest.mark.parametrize("words", [("digits", "--width", "4"), ("language", "--width", "8", "--context", "16", "--batch", "4")],
+                         ids=["digits", "language"])
+def test_a_training_goes_on_where_it_was_ended(words: tuple, capsys: pytest.CaptureFixture, tmp_path: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ended in the second model, between two writes, then killed before a look at the text was written: the minibatches, the rate,
+    the losses and the looks are those of a training in one go."""
+    out, kept, once, calls = tmp_path / "out.json", tmp_path / "run.npz", Run.record, []
+    command = ["compare", *words, "--iterations", "12", "--models", "explicit" + "-1" * (words[0] == "language"), "revdeq",
+               "--json", str(out)]
+
+    def record(run: Run, *given: Any) -> None:
+        once(run, *given)
+        calls.append(1)
+        if len(calls) == 12 + 7:
+            raise KeyboardInterrupt
+
+    assert main(command) == 0
+    whole = json.loads(out.read_text())
+    monkeypatch.setattr(Run, "record", record)
+    assert main([*command, "--checkpoint", str(kept)]) == 130
+    monkeypatch.setattr(Run, "record", once)
+    capsys.readouterr()
+    assert main([*command, "--checkpoint", str(kept)]) == 0
+    again, said = json.loads(out.read_text()), capsys.readouterr()
+    assert "explicit" in said.out and "revdeq goes on after 7 iterations" in said.out
+    assert again["losses"] == whole["losses"] and all(len(losses) == 12 for losses in again["losses"].values())
+    for ours, theirs in zip(again["rows"], whole["rows"], strict=True):
+        assert {name: ours[name] for name in ("along", "bits", "right", "residual", "sample", "states") if name in ours} == {
+            name: theirs[name] for name in ("along", "bits", "right", "residual", "sample", "states") if name in theirs}
+    assert main([*command, "--checkpoint", str(kept), "--width", "16"]) == 2
+    assert f"of another training (width {words[2]})" in capsys.readouterr().err
+
+
+def test_the_tables_of_language_are_as_wide_as_a_terminal() -> None:
+    """With seeds, a certificate and a training of hours: two tables, each named, and neither goes on below."""
+    rows = [{"name": f"explicit-1, seed {seed}", "parameters": 57_024, "steps": 123_456, "seconds": 55_000.0, "bits": 2.123,
+             "along": [2.1] * 10, "bytes_per_second": 123_456.0, "residual": 0.12, "evaluations": 8, "states": 120, "roundtrip": 1e-16,
+             "certificate": SimpleNamespace(below=1e-13, floor=0.0, size=1.0)} for seed in (10, 11)]
+    learnt, cost = equilibria.all_tables(rows, language.SHOWN)
+    for text, name in ((learnt, "what was"), (cost, "what it")):
+        lines = text.splitlines()
+        assert lines[0].startswith(name) and len(lines) == 3 + len(rows) and max(map(len, lines)) <= tables.WIDTH
+    assert "bytes/s" in learnt and "certi-" in cost

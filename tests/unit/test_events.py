@@ -130,6 +130,30 @@ def test_times_of_the_grid_have_gradients_too():
     assert abs(found - 1.0) < 1e-12
 
 
+def test_how_large_the_condition_is_does_not_matter():
+    """The product of two such numbers is no number any more: the signs are compared."""
+    line = lambda t, y, p: np.ones_like(y)
+    found = rv.event(line, np.array([-0.3]), np.linspace(0.0, 1.0, 5), when=lambda t, y, p: 1e-170 * y[0])
+    assert found.happened and abs(found.t - 0.3) < 4 * EPS
+
+
+@pytest.mark.parametrize("ts, how", [(np.linspace(0.0, 2.0, 201), {}), ((0.0, 2.0), {"controller": rv.PID(1e-9, 1e-9)})])
+def test_what_happens_behind_a_stop(ts, how):
+    """y' = -p y, from s on -3 p y: y = 1/2 at t = (log 2 / p + 2 s) / 3. RK4 with h = .01 is off by h^4 / 120 k^4, below 1e-8."""
+    s, p = 0.437, 0.7
+
+    def half(s: Any, p: Any) -> Any:
+        field = lambda t, y, p: np.where(t < 0.437, -p, -3.0 * p) * y
+        return rv.event(field, np.ones(1), ts, p, when=lambda t, y, p: y[0] - 0.5, stops=[s], **how).t
+
+    if how:
+        value, by_p = rv.value_and_grad(lambda p: half(s, p))(p)
+    else:
+        value, (by_s, by_p) = rv.value_and_grad(half, argnums=(0, 1))(s, p)
+        assert abs(by_s - 2 / 3) < 1e-7
+    assert abs(value - (np.log(2.0) / p + 2 * s) / 3) < 1e-8 and abs(by_p + np.log(2.0) / (3 * p**2)) < 1e-7
+
+
 def test_what_is_refused():
     line = lambda t, y, p: np.ones_like(y)
     ts = np.linspace(-1.0, 1.0, 6)
@@ -143,3 +167,15 @@ def test_what_is_refused():
         rv.event(lambda t, y, p: np.stack([y[1], -G]), np.array([1.0, 0.5]), GRID, G, when=height, method=rv.LeapfrogMidpoint())
     with pytest.raises(ValueError, match="touches or jumps"):
         rv.event(line, np.array([-1.0]), np.array([0.0, 0.4, 1.6]), when=lambda t, y, p: np.where(y[0] > 0, 1.0, -1.0) + 0 * y[0])
+    with pytest.raises(ValueError, match="returned False at t=-1"):                  # which never goes through zero
+        rv.event(line, -np.ones(1), ts, when=lambda t, y, p: y[0] > 0)
+    with pytest.raises(ValueError, match="returned nan at t=-0"), np.errstate(invalid="ignore"):
+        rv.event(line, -np.ones(1), ts, when=lambda t, y, p: np.sqrt(-0.5 - y[0]))
+    with pytest.raises(ValueError, match="touches or jumps"):
+        rv.event(line, -np.ones(1), ts, when=lambda t, y, p: 1 if t > 0 else -1)
+    with pytest.raises(TypeError, match="event: got noise="):
+        rv.event(line, -np.ones(1), ts, when=lambda t, y, p: y[0], noise=rv.Brownian(1))
+    for moving in ({"ts": lambda x: np.stack([x, 1.0])}, {"ts": lambda x: np.array([-1.0, 1.0]), "stops": lambda x: [x]}):
+        with pytest.raises(TypeError, match="with controller= times get no gradient"):
+            rv.grad(lambda x, moving=moving: rv.event(line, -np.ones(1), when=lambda t, y, p: y[0], controller=rv.PID(),
+                                                      **{name: f(x) for name, f in moving.items()}).t)(-1.0)

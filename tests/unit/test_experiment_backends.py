@@ -222,9 +222,10 @@ def test_paths_are_shared_out_over_ranks():
 
 @pytest.mark.parametrize("words, said", [
     (("white-dwarf",), "white-dwarf has no batch of paths to share out over ranks"),
+    (("digits",), "digits has no batch of paths"),
     (("ou", "--certify"), "--certify does not go with mpiexec"),
     (("ou", "--backend", "cuda"), "--backend cuda does not go with mpiexec"),
-], ids=["white-dwarf", "certify", "cuda"])
+], ids=["white-dwarf", "digits", "certify", "cuda"])
 def test_what_does_not_go_on_ranks_is_refused(monkeypatch, words, said):
     monkeypatch.setattr(train, "joined", lambda: Ranks(Alone()))
     monkeypatch.setattr(backends, "chosen", lambda args: Solver(backend=args.backend))            # whatever this machine has

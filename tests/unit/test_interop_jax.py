@@ -79,7 +79,7 @@ def test_vmap_over_y0_is_one_solve_ahead() -> None:
 
     run = lambda y: interop.solve(seen, y, TS, params, method=rv.Coupled(), save=[3, -1]).ys
     found = jax.vmap(jax.vmap(run))(many)
-    assert set(shapes) == {(3, 2, 3), (3,)}                     # and the last by itself, to compare
+    assert set(shapes) == {(3, 2, 3), (3,)}                     # and two by themselves, to compare
     # the same steps; products of another shape may add in another order: some ulps of numbers of size 3
     np.testing.assert_allclose(found, np.stack([[run(y) for y in rows] for rows in many]), rtol=0, atol=1e-14)
     total = jax.grad(lambda p: jax.vmap(lambda y: square(y, p))(y0).sum())(params)
@@ -112,6 +112,14 @@ def test_vmap_is_what_each_solve_is_by_itself(run: Any) -> None:
     wanted = np.stack([jax.grad(lambda y: (run(y, params) ** 2).sum())(y) for y in many])
     found = jax.grad(lambda many: (jax.vmap(lambda y: run(y, params))(many) ** 2).sum())(many)
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("scale", [np.linspace(0.1, 1.0, 5), np.linspace(-1.0, 1.0, 5)], ids=["growing", "between two ends"])
+def test_vmap_sees_a_largest_entry_of_the_whole_batch(scale: Any) -> None:
+    """Which the last has by itself as well, and in a batch between -1 and 1 the first too."""
+    run = lambda y: interop.solve(lambda t, y, p: -y / np.max(np.abs(y)), y, TS, method=rv.Coupled()).ys
+    many = jax.numpy.array(scale[:, None] * np.array([1.0, 0.5]) + np.array([0.0, 0.01]))
+    assert np.array_equal(jax.vmap(run)(many), np.stack([run(y) for y in many]))
 
 
 def test_an_equilibrium_from_rest() -> None:

@@ -139,6 +139,12 @@ def test_a_layer_trains() -> None:
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.parametrize("params", [{"w-1": 1.0, "w_1": 2.0}, {"type": 1.0}], ids=["twice", "a module's own"])
+def test_no_parameter_takes_the_place_of_another(params: Any) -> None:
+    with pytest.raises(ValueError, match="rename one of them"):
+        interop.layer(field, TS, params)
+
+
 def test_containers_of_parameters() -> None:
     y0, params = tensors()
     held = torch.nn.ParameterDict({name: torch.nn.Parameter(x.detach()) for name, x in params.items()})

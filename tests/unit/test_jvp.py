@@ -327,7 +327,17 @@ def test_a_jvp_of_a_gradient_is_a_hessian_times_a_vector() -> None:
     assert np.allclose(rv.jvp(rv.grad(f))(x, v), columns @ v, rtol=1e-13)
 
 
+@pytest.mark.parametrize("one", [1, 1.0, True, np.float32(1.0), np.array(1)])
+def test_a_direction_may_be_a_number(one: Any) -> None:
+    """d (x^3) = 3 x^2, and its gradient 6 x, in powers of two."""
+    for x in (0.5, np.float64(0.5), np.array(0.5)):
+        assert rv.jvp(lambda p: p["x"] ** 3)({"x": x}, {"x": one}) == 0.75
+        assert rv.grad(lambda x: rv.jvp(lambda x: x ** 3)(x, one))(x) == 3.0
+
+
 def test_what_is_refused() -> None:
+    with pytest.raises(TypeError, match="made of real numbers"):                 # the imaginary part would be lost
+        rv.jvp(lambda x: x ** 3)(np.ones(1), np.array([1j]))
     with pytest.raises(ValueError, match="give a direction like x"):
         rv.jvp(lambda p: p["a"])({"a": np.ones(2)}, {"b": np.ones(2)})
     with pytest.raises(ValueError, match="the two are equal"):

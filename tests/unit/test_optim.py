@@ -98,9 +98,24 @@ def test_what_has_no_gradient_passes_through(name):
 @pytest.mark.parametrize("name", CASES)
 def test_float32_stays_float32(name):
     params, grads = example(np.float32)
-    found, state = run(CASES[name][0](0.05), params, grads, 3)
-    for leaf in (found["layers"][0]["W"], state["m"]["layers"][1]["b"]):
-        assert leaf.dtype == np.float32
+    for rate in (0.05, np.float64(0.05), np.logspace(-2.0, -1.0, 3)[1]):
+        found, state = run(CASES[name][0](rate), params, grads, 3)
+        for leaf in (found["layers"][0]["W"], state["m"]["layers"][1]["b"]):
+            assert leaf.dtype == np.float32
+
+
+def test_numbers_of_numpy_keep_float32_too():
+    params = {"a": np.ones(2, np.float32)}
+    for optimiser in (optim.sgd(np.float64(0.1), np.float64(0.9)), optim.adamw(0.1, *np.array([0.1, 0.9, 0.999, 1e-8]))):
+        found, state = optimiser.update(params, params, optimiser.init(params))
+        assert found["a"].dtype == state["m"]["a"].dtype == np.float32
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    for optimiser in (optim.sgd(0.1), optim.adam(0.1)):
+        params = {"a": np.ones(2)}
+        with pytest.raises(ValueError, match=r"a gradient of shape \(2, 2\) was given for a parameter of shape \(2,\)"):
+            optimiser.update(params, {"a": np.ones((2, 2))}, optimiser.init(params))
 
 
 @pytest.mark.parametrize("name", CASES)

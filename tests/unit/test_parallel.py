@@ -7,6 +7,7 @@ right is the tape's gradient of the whole batch, which knows of no tiles: sums i
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -214,6 +215,19 @@ def test_bad_input_gets_a_sentence(given: dict, words: str) -> None:
 def test_what_cannot_be_shared_out(y0: np.ndarray, options: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         parallel.solve(lambda t, y, p: -y, y0, [0.0, 1.0], **options)
+
+
+@pytest.mark.parametrize("field", [
+    lambda t, y, p: np.mean(y, 0) - p * y, lambda t, y, p: p * np.sum(np.sin(y[None] - y[:, None]), 1),
+    lambda t, y, p: -p * y / np.linalg.norm(y), lambda t, y, p: p * np.cumsum(y[::-1], 0)[::-1],
+], ids=["a mean", "Kuramoto", "a norm", "sums of those behind"])
+def test_trajectories_that_move_each_other_are_refused(field: Any) -> None:
+    """A tile would be another world, also where it is the whole batch, filled up with its last row."""
+    alone = lambda t, y, p: -p * y
+    for start in (np.linspace(-1.0, 1.0, 10)[:, None] * np.ones(2), np.ones((3, 2)), np.zeros((1, 2))):
+        for given in ({"field": field}, {"field": alone, "diffusion": field, "noise": rv.Brownian(1)}):
+            with pytest.raises(ValueError, match="changes with those beside it"):
+                parallel.solve(y0=start, ts=cases.TS, params=0.7, **given)
 
 
 # A loss across trajectories, of what all ranks have gathered

@@ -2,6 +2,7 @@
 progress."""
 from __future__ import annotations
 
+import pickle
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -410,3 +411,15 @@ def test_ends_that_are_one_time_with_a_controller():
     sol = rv.solve(field, np.ones(2), (0.3, 0.3), 0.5, controller=rv.PID())
     assert sol.stats.steps == 0 and np.array_equal(sol.y1, np.ones(2))
     assert rv.grad(lambda y0: np.sum(rv.solve(field, y0, (0.3, 0.3), 0.5, controller=rv.PID()).y1))(np.ones(2)).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("method", [None, rv.Coupled("rk4"), rv.RungeKutta("dopri5"), rv.ReversibleHeun(), rv.EES25()], ids=repr)
+def test_a_solution_goes_to_another_process_and_on(method):
+    """What a pool of processes sends back, whose methods have run: their functions of a tableau are no part of it."""
+    field, ts = lambda t, y, p: -p * y, np.linspace(0.0, 1.0, 11)
+    sol = rv.solve(field, np.ones(2), ts, 0.5, method=method)
+    there = pickle.loads(pickle.dumps(sol))
+    np.testing.assert_array_equal(there.ys, sol.ys)
+    assert there.state.method == sol.state.method
+    onward = [rv.solve(field, None, ts + 1.0, 0.5, state0=x.state).y1 for x in (sol, there)]
+    np.testing.assert_array_equal(*onward)
