@@ -248,8 +248,9 @@ def judge(found: Sequence[Curve], repeats: int, report: Report) -> None:
     judged = verdicts(found)
     report.more["verdicts"] = [{"claim": claim, "holds": holds, "figures": figures} for claim, holds, figures in judged]
     report.notes += [f"{SAID[holds]}: {claim}: {figures}." for claim, holds, figures in judged]
-    if repeats < JUDGED:
-        report.notes.append(f"No verdict about times from fewer than {JUDGED} repetitions.")
+    report.notes += [f"No verdict about times from fewer than {JUDGED} repetitions."] * (repeats < JUDGED)
+    report.notes += ["What cannot be told lies within an interval of 95 %; more --repeats make those narrower."] * any(
+        holds is None for _, holds, _ in judged)
     report.notes.append(against_base(found))
     if elsewhere := [curve.name for curve in found if curve.backend != found[0].backend]:
         report.notes.append(f"Not on {found[0].backend}, and so no part of the claims: {', '.join(elsewhere)}.")

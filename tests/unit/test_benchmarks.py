@@ -15,7 +15,7 @@ from reference.benchmarks.contenders import CONTENDERS, Contender, c_by_hand, nu
 from reference.benchmarks.works import PLAIN, WORKS, Work, loss, problem
 from revode.__main__ import main
 from revode.compiled import native
-from revode.experiments import complexity, tables
+from revode.experiments import complexity, runner, tables
 
 SMALL = Work("w1", "small", (3, 5, 4, 3), 2, 20, 1 / 64)
 
@@ -415,6 +415,10 @@ def test_a_rival_within_the_noise_cannot_be_told():
         curve.seconds, curve.loss, curve.backend = {100: seconds}, {100: 1.0}, "native"
     (_, faster, figures), (_, equal, _) = complexity.verdicts([first, second])
     assert faster is None and equal and figures.startswith("x0.") and figures.endswith("against checkpointed:2 at n = 100")
+    report = runner.Report()
+    complexity.judge([first, second], 3, report)
+    assert report.more["verdicts"][0]["holds"] is None and report.notes[0].startswith("cannot be told: Reversible is faster")
+    assert any("more --repeats" in note for note in report.notes)
     third = complexity.curves()[3]                           # slower for certain, which settles the claim
     third.seconds, third.loss, third.backend = {100: [0.5, 1.0, 1.5]}, {100: 1.0}, "native"
     _, faster, figures = complexity.verdicts([first, second, third])[0]
