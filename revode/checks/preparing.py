@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import tree
-from ..engine.tensor import innermost, value_of
+from ..engine.tensor import innermost, joined_in, value_of
 from ..exact import Flushed
 from ..methods.increment import System
 from ..problem import Asked, Packing
@@ -29,6 +29,8 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Packing]:
     found = known(asked)
     if found is not None:
         return found
+    y0, params = joined_in((asked.y0, asked.params))
+    asked = asked._replace(y0=y0, params=params)
     chosen = check_backend(asked)
     method = check_method(asked)
     lattice, method = check_exact(asked, method)

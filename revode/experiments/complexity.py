@@ -267,7 +267,7 @@ def add_options(parser: Any) -> None:
     parser.add_argument("--limit", type=float, default=LIMIT, metavar="S",
                         help=f"leave out what takes more seconds for one gradient; default {LIMIT:g}")
     parser.add_argument("--seed", type=whole(0), default=0, help="of the parameters; default 0")
-    backends.add_options(parser)
+    backends.add_options(parser, auto="the tape")
 
 
 def plan(args: Namespace) -> Plan:
