@@ -24,9 +24,9 @@ from revode.compiled.loops import LANES, MEMBER
 from revode.compiled.program import evaluate
 from revode.compiled.tiles import ended
 from revode.engine.tensor import is_float
-from revode.gradients.reversible import compared
 from revode.stepping import Stats
 from revode.watch.ahead import Ahead
+from revode.watch.places import compared
 from revode.watch.quiet import Quiet
 
 from .crossing import part
@@ -117,7 +117,7 @@ def computed(runner: Any, leaves: list) -> list:
 
 def looks_of(problem: Any, parts: dict) -> tuple[list[int], list[int], set[int]]:
     """The grid points at which the watch looks on the way there and back, and those of them that are compared with saved states."""
-    watch, beside = Ahead(problem, None), compared(problem) - {0}
+    watch, beside = Ahead(problem, None), compared(problem.save, problem.N) - {0}
     watch.begin(parts)
     back, = Quiet(problem, None, beside, (), (), {}).groups(problem.N, 0, parts, sys.maxsize)
     return [n for n in watch.stops if n], back, beside

@@ -19,15 +19,8 @@ from ..engine.tensor import value_of
 from ..engines import engine_of
 from ..march import Kept, march
 from ..stepping import Problem
-from ..watch import STORED, TOL, Complaint, Quiet, ReconstructionWarning, Verdict, complain, report
+from ..watch import STORED, TOL, Complaint, Quiet, ReconstructionWarning, Verdict, compared, complain, report
 from .cotangents import at_the_end, at_the_start
-
-COMPARED = 16      # at most so many saved states are compared on the way back
-
-
-def compared(problem: Problem) -> set[int]:
-    """The grid points of these."""
-    return set(problem.save[::-(-len(problem.save) // COMPARED) or 1]) - {problem.N}
 
 
 @dataclass(frozen=True)
@@ -128,7 +121,8 @@ class Reversible:
             problem.flushed.turn()
         back.load(problem, params, final, a)
         plain_ys, plain = tuple(map(value_of, a_ys)), {name: value_of(x) for name, x in cotangent[1].items()}
-        watch = Quiet(problem, self.tol, compared(problem) - set(kept), ys, plain_ys, plain, acts, getattr(back, "measure", None))
+        beside = compared(problem.save, N) - set(kept)
+        watch = Quiet(problem, self.tol, beside, ys, plain_ys, plain, acts, getattr(back, "measure", None))
         n = N
         for stop in sorted(set(kept) - {N}, reverse=True):
             *groups, looks = watch.groups(n, stop, final, back.shows)
