@@ -103,7 +103,7 @@ def seed_like(g: Any, y: Any) -> Any:
         raise ValueError(f"pull: a cotangent of shape {g.shape} was given for a value of shape "
                          f"{np.shape(value_of(y))}; the two shapes are equal")
     dtype = getattr(y, "dtype", g.dtype)
-    return g if g.dtype == dtype else g.astype(dtype)
+    return g if g.dtype == dtype else checked(g).astype(dtype)
 
 
 def like(g: Any, x: Any, seen: set) -> Any:
@@ -261,7 +261,11 @@ def custom_vjp(fn: Callable, jvp: Callable | None = None) -> Callable:
         def run(values: list) -> tuple[list, Callable]:
             plain = tree.unflatten(structure, values)
             at.append(plain)
-            value, pull = fn(*plain)
+            made = fn(*plain)
+            if not (isinstance(made, (tuple, list)) and len(made) == 2 and callable(made[1])):
+                raise TypeError(f"custom_vjp: the function returned {tree.describe(made)}; it returns (value, pull), and "
+                                "pull(cotangent) a tuple with one cotangent for each argument")
+            value, pull = made
             outputs, out_structure = tree.flatten(value)
             for y in outputs:
                 checked(y)
@@ -324,7 +328,7 @@ def _match(result: Any, arg: Any) -> list:
         raise TypeError(f"custom_vjp: pull returned {tree.describe(result)} for an argument {tree.describe(arg)} ({error}); "
                         "return a tree like the argument") from None
     for g, x in zip(found, leaves, strict=True):
-        if g is not None and shape_of(g) != shape_of(x) and is_float(x):
+        if g is not None and is_float(x) and (shape_of(g) != shape_of(x) or np.iscomplexobj(value_of(g))):
             raise ValueError(f"custom_vjp: pull returned a cotangent of shape {np.shape(value_of(g))} for an argument "
-                             f"of shape {np.shape(value_of(x))}")
+                             f"of shape {np.shape(value_of(x))}{', and of complex numbers' * np.iscomplexobj(value_of(g))}")
     return found
