@@ -261,11 +261,7 @@ def custom_vjp(fn: Callable, jvp: Callable | None = None) -> Callable:
         def run(values: list) -> tuple[list, Callable]:
             plain = tree.unflatten(structure, values)
             at.append(plain)
-            made = fn(*plain)
-            if not (isinstance(made, (tuple, list)) and len(made) == 2 and callable(made[1])):
-                raise TypeError(f"custom_vjp: the function returned {tree.describe(made)}; it returns (value, pull), and "
-                                "pull(cotangent) a tuple with one cotangent for each argument")
-            value, pull = made
+            value, pull = fn(*plain)
             outputs, out_structure = tree.flatten(value)
             for y in outputs:
                 checked(y)

@@ -254,11 +254,6 @@ def test_custom_vjp_checks_what_its_pull_returns(result, error, sentence):
         rv.grad(operation)(2.0)
 
 
-def test_an_operation_without_a_pull_is_told_so():
-    with pytest.raises(TypeError, match=r"the function returned float; it returns \(value, pull\)"):
-        rv.grad(rv.custom_vjp(lambda x: 2.0))(2.0)
-
-
 def test_printing_inside_the_function_is_fine():
     seen = []
     rv.grad(lambda x: seen.append(f"{x:.3f} {x!r}") or x)(2.0)
