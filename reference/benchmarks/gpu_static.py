@@ -27,7 +27,13 @@ ARCH = "sm_90"
 CASES = [Case(work, "reversible-heun" if work == "w4" else "coupled-midpoint", dtype)
          for work in ("w1", "small", "w2", "medium", "w4") for dtype in ("float32", "float64")]
 BEYOND = 68_000           # bytes of y0: larger ones take the same operations, but longer where the machine is pretended
+STEP = r"\n[^\n]*\bstep_step\(S[^\n]*"          # its call
 INSTRUCTION = 16          # bytes, on every architecture since Volta
+PRODUCTS = {"FMUL": 0x20, "FADD": 0x21, "FFMA": 0x23, "DMUL": 0x28, "DADD": 0x29, "DFMA": 0x2B}
+NOP = 0x118
+# Fields without wide matrices, in both layouts that they may have.
+BATCH, STEPS = 4096, 1000
+LAYOUTS = ("warp per tile", "thread per trajectory")
 HEAD = """# GPU kernels, counted
 
 `python -m reference.benchmarks.gpu_static`, NVRTC {version}, {arch}, fast arithmetic. No GPU has run these: every number is
@@ -47,6 +53,15 @@ waited for.
 """
 
 
+APART = f"""## Fields without wide matrices
+
+{BATCH} trajectories, Coupled midpoint, by a warp for each tile, with its values in shared memory, and by a thread for each
+trajectory, with all of them in registers. The code of a step is straight in a thread, so that each of its instructions
+runs once; that of a warp has loops. Instructions of a step are those that the code has more of where the step is taken
+twice, and the share of products and sums (FMA among them) is theirs. The plan takes the threads for these fields.
+"""
+
+
 class Row(NamedTuple):
     """Of one kernel."""
     instructions: int
@@ -55,34 +70,75 @@ class Row(NamedTuple):
     spills: int
     barriers: int
     seconds: float
+    again: tuple[int, int]    # what the step taken twice has more: instructions, and those that are products and sums
     plan: Any
 
 
-def code_bytes(cubin: bytes) -> int:
-    """The size of all sections of code of an ELF file."""
+def lorenz(t: Any, y: Any, p: Any) -> Any:
+    a, b, c = y[..., 0], y[..., 1], y[..., 2]
+    return np.stack([p["s"] * (b - a), a * (p["r"] - c) - b, a * b - p["b"] * c], -1)
+
+
+def pendulum(t: Any, y: Any, p: Any) -> Any:
+    return np.stack([y[..., 1], -p["k"] * np.sin(y[..., 0]) - p["c"] * y[..., 1]], -1)
+
+
+def kinetics(t: Any, y: Any, p: Any) -> Any:
+    """Robertson's reactions."""
+    a, b, c = y[..., 0], y[..., 1], y[..., 2]
+    slow, fast, back = p["k"][0] * a, p["k"][1] * b * b, p["k"][2] * b * c
+    return np.stack([back - slow, slow - fast - back, fast], -1)
+
+
+ANALYTIC: dict[str, tuple] = {"lorenz": (lorenz, 3, {"s": 10.0, "r": 28.0, "b": 8 / 3}),
+                              "pendulum": (pendulum, 2, {"k": 1.0, "c": 0.1}),
+                              "kinetics": (kinetics, 3, {"k": [0.04, 3e7, 1e4]})}
+
+
+def code_of(cubin: bytes) -> bytes:
+    """All sections of code of an ELF file."""
     at, = struct.unpack_from("<Q", cubin, 40)
     size, count, names = struct.unpack_from("<HHH", cubin, 58)
     sections = [struct.unpack_from("<IIQQQQ", cubin, at + i * size) for i in range(count)]
     text = sections[names][4]
-    return sum(length for name, _, _, _, _, length in sections if cubin[text + name:].startswith(b".text"))
+    return b"".join(cubin[at:at + length] for name, _, _, _, at, length in sections if cubin[text + name:].startswith(b".text"))
 
 
-def rows(case: Case) -> dict[str, Row]:
+def instructions(code: bytes) -> np.ndarray:
+    """How many there are, without what fills up; and those that are products, sums, or both.
+
+    The low nine bits of an instruction say what it does, three more what its operands are.
+    """
+    words = np.frombuffer(code, "<u8")[::2] & 0x1FF
+    return np.array([np.sum(words != NOP), np.isin(words, list(PRODUCTS.values())).sum()])
+
+
+def rows(case: Case, plan: Any = None) -> dict[str, Row]:
     """What NVRTC makes of both directions."""
-    work, texts = GPU_WORKS[case.work], []
+    if case.work in ANALYTIC:
+        field, d, p = ANALYTIC[case.work]
+        return made(field, np.full((BATCH, d), 1e-3, case.dtype), np.linspace(0.0, 1.0, STEPS + 1),
+                    {name: np.asarray(x, case.dtype) for name, x in p.items()}, {"method": rv.Coupled("midpoint")}, plan)
+    work = GPU_WORKS[case.work]
     problem, (field, ts, options) = works.problem(work, case.dtype), asked(rv, work, case)
+    return made(field, problem.y0, ts, problem.params, options, plan)
+
+
+def made(field: Any, y0: Any, ts: Any, params: Any, options: dict, plan: Any) -> dict[str, Row]:
+    texts: list[tuple] = []
     device = fused.Device("none", np, ARCH, lambda *how: texts.append(how), None)
-    plans = fused.planned(field, problem.y0, ts, problem.params, device, "fast", None, False, options)
+    plans = fused.planned(field, y0, ts, params, device, "fast", plan, False, options)
     found = {}
     for (text, _, real, _), plan in zip(texts, plans, strict=True):
         begin = time.process_time()
         cubin, log = compiled(text, real)
         seconds, took = time.process_time() - begin, _resources(log)["run"]
-        rest, _ = compiled(re.sub(r"\n[^\n]*\bstep_step\(S[^\n]*", "\n", text), real)
+        rest, _ = compiled(re.sub(STEP, "\n", text), real)
         step = text[text.index("step_step("):text.index('extern "C"')]
-        size, without = (code_bytes(x) // INSTRUCTION for x in (cubin, rest))
-        barriers = len(re.findall(r"\bSYNC;", step))
-        found[plan.direction] = Row(size, size - without, took.registers, took.spills, barriers, seconds, plan)
+        code, without, twice = map(code_of, (cubin, rest, compiled(re.sub(STEP, r"\g<0>\g<0>", text), real)[0]))
+        barriers = 0 if plan.state == "registers" else len(re.findall(r"\bSYNC;", step))
+        found[plan.direction] = Row(*(n // INSTRUCTION for n in (len(code), len(code) - len(without))), took.registers, took.spills,
+                                    barriers, seconds, tuple((instructions(twice) - instructions(code)).tolist()), plan)
     return found
 
 
@@ -113,6 +169,25 @@ def operations(case: Case) -> tuple[int, int]:
     return len(DONE) - DONE.count("wait"), DONE.count("wait")
 
 
+def layouts(names: Any) -> list[str]:
+    """Fields without wide matrices, by a warp for a tile and by a thread for a trajectory."""
+    head = ["field", "dtype", "direction", "layout", "T", "instructions of a step", "products and sums", "registers", "spills",
+            "barriers", "compile, s", "wavefronts", "us a step, estimated"]
+    lines = [head, ["---"] * len(head)]
+    for name in names:
+        for dtype in ("float32", "float64"):
+            both = {layout: rows(Case(name, "coupled-midpoint", dtype), {"regime": layout}) for layout in LAYOUTS}
+            for direction in ("forward", "backward"):
+                for layout, found in both.items():
+                    row = found[direction]
+                    lines.append([name, dtype, direction, layout, str(row.plan.T), str(row.again[0]),
+                                  f"{row.again[1] / row.again[0]:.0%}",
+                                  str(row.registers), str(row.spills), str(row.barriers), f"{row.seconds:.2f}",
+                                  str(row.plan.counts.wavefronts), f"{row.plan.counts.microseconds:.2f}"])
+                    print(" ".join(lines[-1]), flush=True)
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
 def table(cases: list[Case]) -> list[str]:
     head = ["work", "dtype", "direction", "T", "threads", "instructions", "code, kB", "of a step", "registers", "spills", "barriers",
             "compile, s", "wavefronts", "us a step, estimated", "operations", "waits"]
@@ -137,10 +212,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m reference.benchmarks.gpu_static", description="Count what a GPU would run.")
     parser.add_argument("--only", nargs="+", metavar="WORK", help="print the rows of these works, and write nothing")
     args = parser.parse_args()
+    apart = layouts([name for name in ANALYTIC if not args.only or name in args.only])
     lines = table([case for case in CASES if not args.only or case.work in args.only])
     if not args.only:
         version = ".".join(map(str, nvrtc.library().version))
-        PAGE.write_text(HEAD.format(version=version, arch=ARCH) + "\n".join(lines) + "\n", encoding="utf-8")
+        PAGE.write_text(HEAD.format(version=version, arch=ARCH) + "\n".join([*lines, "", APART, *apart]) + "\n", encoding="utf-8")
         print(f"written: {PAGE.name}")
     return 0
 
