@@ -57,11 +57,11 @@ METHODS = {"coupled": rv.Coupled("midpoint"), "alf": rv.AsynchronousLeapfrog(), 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("name", METHODS)
 def test_reversible_is_flat(name: str) -> None:
-    """From N = 100 to 500 (to 4000 for one method, which takes seconds) it grows by less than 5 %, the grid's copies
+    """From N = 100 to 500 (to 2000 for one method, which takes seconds) it grows by less than 5 %, the grid's copies
     aside."""
     gradient_of(20, rv.Reversible(), METHODS[name])()       # what is cached on first use is not counted
     sizes = {N: peak_bytes(gradient_of(N, rv.Reversible(), METHODS[name]))
-             for N in (100, 4000 if name == "heun" else 500)}
+             for N in (100, 2000 if name == "heun" else 500)}
     for N, size in sizes.items():
         assert size - 8 * COPIES * (N - 100) <= 1.05 * sizes[100], sizes
 
