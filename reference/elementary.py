@@ -1,7 +1,7 @@
 """The elementary functions of compiled code: their coefficients, their errors, their speed.
 
     python -m reference.elementary            writes docs/measurements/elementary.md (about two minutes)
-    python -m reference.elementary --fit      prints the coefficients of revode/compiled/elementary.py
+    python -m reference.elementary --fit      prints the coefficients of revode/compiled/precisions.py
 
 Errors: the C functions, strict and fast, on random points; long double arithmetic (for erf, SciPy) finds the worst points, mpmath
 judges them.
@@ -49,7 +49,7 @@ def of_square(f):
 
 
 def coefficients(single: bool) -> dict:
-    """Every polynomial of elementary.DOUBLE, or of SINGLE, rounded to its precision."""
+    """Every polynomial of precisions.DOUBLE, or of SINGLE, rounded to its precision."""
     with mpmath.workdps(50):
         half, root = mpmath.log(2) / 2, mpmath.sqrt(2)
         s, quarter, eighth = ((root - 1) / (root + 1)) ** 2, (mpmath.pi / 4) ** 2, (root - 1) ** 2

@@ -98,7 +98,7 @@ def along_grid(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys:
     first, N, stops = 0, problem.N, watch.stops
     seen_too = {*keep.places, *(range(0, N, max(1, N // 100)) if problem.progress else ())} - {0} if (
         len(keep.places) > 1 or problem.progress) else set()
-    ns = [n for n in (sorted({*stops, *seen_too}) if seen_too else stops) if n]
+    ns = sorted({*stops, *seen_too}) if seen_too else stops
     size = sum(x.nbytes for x in plain.values())
     together = max(engine.shows, size * len(keep.places) // 16)      # bytes that are seen in one call
     most = 1 if engine.looks_often or problem.progress else max(1, together // max(1, size))
@@ -120,11 +120,11 @@ def along_grid(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys:
 
 class Neighbours(NamedTuple):
     """The last states that were seen, which the next ones are judged with."""
-    ns: list[int]
+    ns: Sequence[int]
     states: Parts
 
 
-def watched(watch: Ahead, before: Neighbours, ns: list[int], states: Any) -> Neighbours:
+def watched(watch: Ahead, before: Neighbours, ns: Sequence[int], states: Any) -> Neighbours:
     """Show many states, in arrays with an axis of grid points first."""
     ns, states = joined(*before, ns, states)
     watch.see(ns, states)
@@ -133,24 +133,24 @@ def watched(watch: Ahead, before: Neighbours, ns: list[int], states: Any) -> Nei
     return Neighbours(ns[1 - watch.width:], {name: x[1 - watch.width:] for name, x in states.items()})
 
 
-def pieces(ns: Sequence[int], N: int, width: int, most: int) -> list[list[int]]:
+def pieces(ns: Sequence[int], N: int, width: int, most: int) -> list[Sequence[int]]:
     """Grid points in lists of so many, or a few more: none ends within neighbours that the watch judges as one."""
     if len(ns) <= most:
-        return [[*ns]] if ns else []
+        return [ns] if ns else []
     inside = {n + i for n in places(N, width) for i in range(1, width)}
     found: list[list[int]] = [[]]
     for n in ns:
         if len(found[-1]) >= most and n not in inside:
             found.append([])
         found[-1].append(n)
-    return found
+    return [*found]
 
 
-def joined(before: list[int], rows: Parts, ns: list[int], states: Parts) -> tuple[list[int], Parts]:
+def joined(before: Sequence[int], rows: Parts, ns: Sequence[int], states: Parts) -> tuple[Sequence[int], Parts]:
     """States, behind those that were seen last if these are their neighbours."""
     if not before or not ns or ns[0] != before[-1] + 1:
         return ns, states
-    return before + ns, {name: np.concatenate([rows[name], x]) for name, x in states.items()}
+    return [*before, *ns], {name: np.concatenate([rows[name], x]) for name, x in states.items()}
 
 
 def step_by_step(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys: tuple, keep: Kept, bar: Callable) -> None:

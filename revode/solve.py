@@ -170,12 +170,12 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     >>> print(f"{sol.y1[0]:.6f}")
     0.367879
     """
-    driven = any(x is not None for x in (controller, diffusion, control, state0))
-    y0, params = joined_in((y0, params))
     given, ts, stops = ts, as_times(ts), as_times(stops)
     if controller is None and type(ts) is Tensor:
         check_single(given)
-    method = with_lam(method, field, y0, value_of(ts), params, driven)
+    if isinstance(method, Coupled) and isinstance(method.lam, str):
+        driven = any(x is not None for x in (controller, diffusion, control, state0))
+        method = with_lam(method, field, y0, value_of(ts), params, driven)
     problem, initial, params, layout = prepare(Asked(
         field, y0, ts, params, method, save, state0, progress, controller, dt0, save_at, diffusion, noise, interpretation, control,
         backend, threads, arithmetic, exact, stops, interpolate))
@@ -221,8 +221,8 @@ def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> 
         if again and not isinstance(gradient, (Automatic, Direct)):
             raise TypeError(f"solve: a derivative of a derivative was asked through {gradient!r}, which gives first "
                             "derivatives only; use gradient=Direct(), which gives every order (or, in check_vjp, order=1)")
-        if type(initial) is not Tensor:                                                                   # yours stays writeable
-            initial = tree.map(lambda x: x.view() if issubclass(type(x), np.ndarray) else x, initial)
+        initial = initial.view() if type(initial) is np.ndarray else tree.map(                             # yours stays writeable
+            lambda x: x.view() if issubclass(type(x), np.ndarray) else x, initial)
         mode = gradient.higher(problem) if again and isinstance(gradient, Automatic) else gradient
         (ys, parts), pull = mode.solve(problem, initial, params)
         if problem.stats.backend == "eager" or problem.backend.auto:         # another one compares a step with the tape
@@ -352,12 +352,10 @@ def steps_back(field: Callable, state: State, ts: Any, params: Any = None, *, ay
 
 def with_lam(method: Any, field: Callable, y0: Any, ts: Any, params: Any, driven: bool) -> Any:
     """The method with its lam: Coupled(lam="auto") asks the advisor."""
-    if not isinstance(method, Coupled) or not isinstance(method.lam, str):
-        return method
     if driven:
         raise ValueError("solve: lam='auto' is found on a fixed grid of an ordinary differential equation from y0; with a controller, "
                          "noise, a control or state0, choose lam yourself (rv.advise on a similar grid helps)")
-    y0, params = tree.map(value_of, y0), tree.map(value_of, params)
+    y0, params = tree.map(value_of, joined_in((y0, params)))
     return replace(method, lam=coupling(field, y0, ts, params, method.base))
 
 

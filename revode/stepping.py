@@ -188,6 +188,7 @@ class Problem:
     kin: dict = field(default_factory=dict)        # of solves of one kind: the name of their programs (compiled/plans.py)
     given: tuple = (None, None, [])                # params and field, and what programs get of them (compiled/replay.py)
     times: Any = None            # the grid as a list of tensors, while a tape goes through all steps
+    ways: tuple[str, ...] = ()   # the directions in which a gradient mode will ask for programs (engines/protocol.py)
     swept: bool = False          # whether a reverse sweep will follow, which on a given grid knows better whether the copies part
     suspicion: Any = None        # what the march would say of that
     parted: bool = False         # whether it has been said

@@ -285,7 +285,7 @@ class Course:
                 until = (last - 1) // runner.chunk * runner.chunk
                 at = bisect_left(save, last) - 1
                 runner.call(until, last, begins=last == problem.N and "begin" in runner.lowered, lands=until == 0 and "land" in
-                            runner.lowered, settles=until == 0 and "end" in runner.lowered, saved=at if at >= 0 else len(save),
+                            runner.lowered, flushes=until == 0 and "end" in runner.lowered, saved=at if at >= 0 else len(save),
                             ys=[B[a] for a in self.A], looks=ended(tuple(looks)), looked=sum(n >= last for n in looks),
                             seen=B[self.L_back])
                 last = until

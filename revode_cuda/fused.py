@@ -104,7 +104,7 @@ class Fused(Tiles):
         self.tables: dict[str, tuple] = {}                # by argument: its place in memory, the array, and its image on the device
         super().__init__(steps, parts, outputs, direction, brownian, strict)
 
-    def settle(self, T: int, make: Any) -> None:
+    def build(self, T: int, make: Any) -> None:
         """Plan, and compile. Raises CannotBeFused where the plan says op by op."""
         def source(*how: int) -> Source:
             return Source(self.lowered, how[0], self.dtype, self.direction, self.outputs, self.brownian, *how[1:])

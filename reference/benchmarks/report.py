@@ -141,7 +141,7 @@ def first(rows: Sequence[dict]) -> list[str]:
         return []
     return ["## First gradient of W1 in a fresh process", paragraph(
         f"Seconds from starting the interpreter to the first loss and gradient ({NAMES[rows[0]['method']]} or its base, float64): "
-        "imports, compiling and one run. Median of 3."),
+        "imports (of bytecode that is there), compiling and one run, on all cores. Median of 3."),
         table(["contender", "s"], [[CONTENDERS[row["key"]].title + ", cached" * row.get("cached", False), spread(row["seconds"])]
                                    for row in rows])]
 

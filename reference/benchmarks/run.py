@@ -214,13 +214,14 @@ class Worker:
     """A process that computes when it is told to."""
 
     def __init__(self, python: str, contender: Contender, work: Work, scheme: str, dtype: str, core: int | None,
-                 options: Sequence[str] = ()) -> None:
+                 options: Sequence[str] = (), bytecode: Path | None = None) -> None:
         self.title = contender.title
         self.errors = tempfile.TemporaryFile("w+")
         words = [python, "-m", f"{__package__}.worker", contender.key, work.name, scheme, dtype, "--steps", str(work.N),
                  "--batch", str(work.batch), *options, *(["--core", str(core)] if core is not None else [])]
+        kept = {} if bytecode is None else {"PYTHONPYCACHEPREFIX": str(bytecode), "PYTHONDONTWRITEBYTECODE": ""}
         self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
-                                        cwd=ROOT, env={**os.environ, **ONE_THREAD})
+                                        cwd=ROOT, env={**os.environ, **ONE_THREAD, **kept})
 
     def hear(self) -> dict:
         line = self.process.stdout.readline()
@@ -324,23 +325,24 @@ def cache_of(contender: Contender, folder: Path) -> list[str]:
 
 
 def first_gradients(found: dict[str, str], args: argparse.Namespace) -> list[dict]:
-    """Seconds from starting the interpreter to the first gradient of W1, in fresh processes, in turns."""
+    """Seconds from starting the interpreter to the first gradient of W1, in fresh processes, in turns, on all cores. A first turn,
+    which is not counted, leaves the bytecode of every package behind, as an installation does."""
     work, method = WORKS["w1"], "coupled-midpoint"
     found = {key: python for key, python in found.items() if CONTENDERS[key].takes(work, method, "float32")}
     taken: dict[tuple[str, bool], list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
-        for r in range(3):
+        for r in range(4):
             for key, python in found.items():
                 contender = CONTENDERS[key]
                 for cached in (False, True) if contender.ours and contender.compiled else (False,):
                     start = time.perf_counter()
-                    with working(python, contender, work, scheme_of(contender, method), "float64", args.core,
-                                 cache_of(contender, Path(name, f"{key}-{r}"))) as worker:
+                    with working(python, contender, work, scheme_of(contender, method), "float64", None,
+                                 cache_of(contender, Path(name, f"{key}-{r}")), Path(name, "bytecode")) as worker:
                         worker.hear()
                         taken.setdefault((key, cached), []).append(time.perf_counter() - start)
-            print(f"\rfirst gradient: round {r + 1} of 3", end="", file=sys.stderr, flush=True)
+            print(f"\rfirst gradient: round {r} of 3", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    return [{"key": key, "cached": cached, "method": method, "seconds": seconds} for (key, cached), seconds in taken.items()]
+    return [{"key": key, "cached": cached, "method": method, "seconds": seconds} for (key, cached), (_, *seconds) in taken.items()]
 
 
 def memories(found: dict[str, str], args: argparse.Namespace, times: list[dict]) -> list[dict]:

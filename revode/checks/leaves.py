@@ -10,7 +10,7 @@ from ..engine.tensor import is_float, value_of
 
 
 def read_only(x: Any) -> Any:
-    if isinstance(x, np.ndarray):
+    if isinstance(x, np.ndarray) and x.flags.writeable:
         x = x.view()
         x.flags.writeable = False
     return x

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import tree
-from ..engine.tensor import innermost, value_of
+from ..engine.tensor import innermost, joined_in, value_of
 from ..exact import Flushed
 from ..methods.increment import System
 from ..problem import Asked, Packing
@@ -29,6 +29,8 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Packing]:
     found = known(asked)
     if found is not None:
         return found
+    y0, params = joined_in((asked.y0, asked.params))
+    asked = asked._replace(y0=y0, params=params)
     chosen = check_backend(asked)
     method = check_method(asked)
     lattice, method = check_exact(asked, method)
@@ -42,18 +44,24 @@ def prepare(asked: Asked) -> tuple[Problem, Any, Any, Packing]:
     ts = check_times(asked)
     check_resumed(asked.state0, ts)
     params = check_params(asked.params, first.astype(seen) if layout.promoted else first)
-    system = System(field, Stats(), None if layout.plain else layout.pack, None if layout.plain else layout.open,
-                    None if seen == np.float64 else np.dtype(seen).type, misfit)
+    pack, open_ = (None, None) if layout.plain else (layout.pack, layout.open)
+    system = System(field, Stats(), pack, open_, None if seen == np.float64 else np.dtype(seen).type, misfit)
     problem = gridded(asked, method, system, ts, first, seen)
     drive(problem, asked, ts, output_of(initial, method), tree.map(value_of, params))
     if problem.plain or (chosen is not None and chosen.device is not None):
         problem.backend = chosen
     problem.flushed = Flushed(method) if lattice is not None else None
     problem.widths = () if layout.alone else tuple(map(prod, layout.shapes))
-    problem.asked = {name: innermost(tree.flatten(part)[0]) is not None
-                     for name, part in (("y0", initial), ("params", (params, asked.ts, asked.stops)), ("ts", (asked.ts, asked.stops)))}
+    problem.asked = gradients_asked(asked, initial, params)
     remember(asked, problem, layout)
     return problem, initial, params, layout
+
+
+def gradients_asked(asked: Asked, initial: Any, params: Any) -> dict[str, bool]:
+    """Whether a tape or a tangent follows y0, params (and what is a time among them), and the times."""
+    times = asked.ts, asked.stops
+    return {name: innermost(tree.flatten(part)[0]) is not None
+            for name, part in (("y0", initial), ("params", (params, *times)), ("ts", times))}
 
 
 def gridded(asked: Asked, method: Any, system: System, ts: np.ndarray, first: Any, seen: Any) -> Problem:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
@@ -168,13 +168,27 @@ class Backend:
     def make(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any, family: Any) -> Any:
         """Trace, and build the first runner."""
         from .plans import Made, agree_elsewhere
-        problem.stats.traces += 1
-        made = Made(steps(problem, parts, params, self.merge))
+        work = family.works.pop(direction, None)
+        if work is None:
+            problem.stats.traces += 1
+            made = Made(steps(problem, parts, params, self.merge))
+            self.make_beside(direction, problem, parts, params, family)
+        else:
+            made = work.taken(problem)
         runner = self.runner_of(made, problem, parts, direction)
         made.check_tables(problem)
         agree_elsewhere(runner, direction, problem, parts, params)
         family.made[direction] = made
         return made
+
+    def make_beside(self, direction: str, problem: Problem, parts: dict, params: Any, family: Any) -> None:
+        """Begin to compile the other directions that this solve will take, while this one is compiled."""
+        if self.name != "native" or direction not in problem.ways:
+            return
+        for other in {*problem.ways} - {direction, *family.made, *family.works}:
+            with suppress(Exception):                 # it will be said where it is asked for
+                family.works[other] = _promote().begun(self, other, _steps().DIRECTIONS[other], problem, parts, params)
+                problem.stats.traces += 1
 
     def runner_of(self, made: Any, problem: Problem, parts: dict, direction: str) -> Any:
         """The runner of this thread."""

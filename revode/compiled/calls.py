@@ -49,6 +49,14 @@ def _argument(value: Any) -> Any:
     raise TypeError(f"native: {value!r} cannot be passed to compiled code; it takes arrays, numbers and None.")
 
 
+def address(x: np.ndarray) -> int:
+    """Where an array lies, which has to stay there while the number is in use. (x.ctypes takes as long as ten of these.)"""
+    return ctypes.addressof(_nothing(x)) if x.flags.writeable and x.flags.c_contiguous else x.ctypes.data
+
+
+_nothing: Callable = (ctypes.c_char * 0).from_buffer
+
+
 def cores() -> int:
     """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -4,94 +4,25 @@
     c_source(["tanh", "exp"], np.float64)      FUNCTION real rv_tanh(real x) { ... }, straight lines without a branch
 
 Each function is written once, below, from operations that IEEE 754 rounds in one way only: + - * /, comparisons and the
-vocabulary `m`, which is either `Arrays` (it computes) or `Lines` (it prints C):
-
-    m.where(c, a, b)   m.abs   m.floor   m.sqrt   m.copysign     as in NumPy; where takes both sides, so there is no branch
-    m.power_of_two(n)  2^n for a whole number n of a normal power
-    m.split(x)         (m, e): x = m 2^e, sqrt(1/2) <= m < sqrt 2, for x > 0, subnormal numbers too
-    m.upper(x)         x without the lower half of its digits, so that products of two such numbers are exact
+vocabulary `m` (vocabulary.py), which computes or prints C.
 
 Where a compiler fuses a product with a sum (fast mode) the bits differ, the bounds in FUNCTIONS hold all the same: what is
 computed with exact parts stays exact. NaN gives NaN, of any sign and payload.
 
 Sources: Muller, Elementary Functions (2016), chapters 3, 4 and 11; Cody & Waite 1980 (reduction by a constant in parts); Tang
 1990 and Sun's fdlibm (the form f - (h - s (h + R)) of the logarithm, and the quotient s (3 + s^2 + ...) in `power`).
-Coefficients: interpolation at Chebyshev nodes, made and checked by reference/elementary.py.
+Coefficients: precisions.py.
 """
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
-INFINITY, NAN = float("inf"), float("nan")
+from .vocabulary import HOST, INFINITY, NAN, Arrays, Lines, Symbol, prelude
+
 LOG2E, LN2, LOG10E, PI = 1.4426950408889634, 0.6931471805599453, 0.4342944819032518, 3.141592653589793
-ROOT_HALF = 0.7071067811865476
-fromhex = float.fromhex
-
-
-# ------------------------------------------------------------------------------------------ constants of the two precisions
-# digits: of the significand without its first;  minimum: the smallest normal number;  scale: past it 2^scale overflows, and
-# 2^-scale is 0;  parts of a constant: the first have so few digits that their products with the exponents are exact.
-
-DOUBLE = SimpleNamespace(
-    real="double", integer="unsigned long long", suffix="", digits=52, bias=1023, minimum=2.0 ** -1022, scale=1100.0, tanh_one=20.0,
-    erf_one=6.0, stage=24,
-    ln2=(fromhex("0x1.62e42feep-1"), fromhex("0x1.a39ef35793c76p-33")),
-    log10_2=(fromhex("0x1.34413508p-2"), fromhex("0x1.f79fef311f12bp-34")),
-    half_pi=(fromhex("0x1.921fb544p+0"), fromhex("0x1.0b4611a6p-34"), fromhex("0x1.3198a2e037073p-69")),
-    cut_pi=(fromhex("0x1.921fb54442d18p+0"), fromhex("0x1.1a62633145c07p-54")),
-    cut_ln2=(fromhex("0x1.62e42f8p-1"), fromhex("0x1.be8e7bcd5e4f2p-27")),
-    cut_cp=(fromhex("0x1.ec709d8p-1"), fromhex("0x1.0e80ff5d27f05p-27")),
-    exp=(0.5000000000000001, 0.16666666666666669, 0.041666666666624164, 0.008333333333330065, 0.0013888888917196719,
-         0.00019841269863040545, 2.4801521322368692e-05, 2.7557268480310024e-06, 2.7620075879983367e-07, 2.5100375832561234e-08),
-    log=(0.666666666666667, 0.39999999999899505, 0.28571428625975487, 0.2222221113479508, 0.18182889125261723,
-         0.15331721600556042, 0.14616449685043406),
-    power=(0.6000000000000004, 0.4285714285700784, 0.3333333340661617, 0.272727123774111, 0.23078361750688242,
-           0.19928950910835924, 0.19370244100204728),
-    sin=(-0.16666666666666666, 0.008333333333330948, -0.00019841269836758574, 2.755731610255244e-06, -2.5051131845003624e-08,
-         1.5918129294866608e-10),
-    cos=(0.041666666666666664, -0.0013888888888887398, 2.480158729876569e-05, -2.7557317271729793e-07, 2.08761462684032e-09,
-         -1.1382632425521717e-11),
-    arctan=(-0.3333333333333333, 0.1999999999999552, -0.14285714284666542, 0.11111111015256361, -0.09090904578123903,
-            0.07692183190826087, -0.06664511447381948, 0.0585814891280221, -0.0508544973794026, 0.03923165829558719,
-            -0.01917688711906226),
-    arcsin=(0.16666666666666669, 0.07499999999998433, 0.04464285714635543, 0.030381944138531247, 0.02237217294214989,
-            0.017352392720869973, 0.013971212973552933, 0.011479177415184906, 0.01032281435018578, 0.005457506718640358,
-            0.01740087944269402, -0.014851887071247204, 0.028757851367421566),
-    tanh=((0.11110148078681238, 0.0010575593807133554), (0.44443481412014507, 0.01586916408811706)),
-    erf=(0.12837916709551256, -0.37612638903183543, 0.11283791670945006, -0.02686617064323777, 0.0052239776071164225,
-         -0.0008548325975389692, 0.00012055294904839707, -1.492473690741966e-05, 1.6447424703317362e-06, -1.6208483801871705e-07,
-         1.3720064546777686e-08, -7.795898827002142e-10),
-    erfc=(0.25539567631050575, -0.4271858474139579, 0.24165819424246987, -0.07897858101585253, 0.00373289240349224,
-          0.006997461747753573, -0.0008471431980760424, -0.0009819773208131022, 4.3554202452705896e-05, 0.00017436697232946864,
-          2.754312818566672e-05, -2.7647305443610053e-05, -1.4067532694582058e-05, 1.820143195975009e-06, 3.917059299925389e-06))
-SINGLE = SimpleNamespace(
-    real="float", integer="unsigned int", suffix="f", digits=23, bias=127, minimum=2.0 ** -126, scale=160.0, tanh_one=10.0,
-    erf_one=4.0, stage=10,
-    ln2=(fromhex("0x1.62e4p-1"), fromhex("0x1.7f7d1cp-20")),
-    log10_2=(fromhex("0x1.344p-2"), fromhex("0x1.3509f8p-18")),
-    half_pi=(fromhex("0x1.92p+0"), fromhex("0x1.fap-12"), fromhex("0x1.54p-20"), fromhex("0x1.1p-30"),
-             fromhex("0x1.68p-39"), fromhex("0x1.84698ap-48")),
-    cut_pi=(fromhex("0x1.921fb6p+0"), fromhex("-0x1.777a5cp-25")),
-    cut_ln2=(fromhex("0x1.62ep-1"), fromhex("0x1.0bfbe8p-15")),
-    cut_cp=(fromhex("0x1.ec6p-1"), fromhex("0x1.09dc3ap-13")),
-    exp=(0.5, 0.16666577756404877, 0.041666556149721146, 0.008363173343241215, 0.0013926175888627768),
-    log=(0.6666668653488159, 0.3998878002166748, 0.29579949378967285),
-    power=(0.6000000238418579, 0.42857298254966736, 0.3330714702606201, 0.2868053615093231),
-    sin=(-0.1666666716337204, 0.008333331905305386, -0.00019840087043121457, 2.7249925551586784e-06),
-    cos=(0.0416666679084301, -0.00138888880610466, 2.480059993104078e-05, -2.730095900460583e-07),
-    arctan=(-0.3333333134651184, 0.19999539852142334, -0.14263956248760223, 0.10743731260299683, -0.06451927870512009),
-    arcsin=(0.1666666567325592, 0.07500094175338745, 0.04459940269589424, 0.031100662425160408, 0.017149237915873528,
-            0.03369084745645523),
-    tanh=((0.06660952419042587,), (0.3999427855014801,)),
-    erf=(0.12837916612625122, -0.3761262595653534, 0.11283594369888306, -0.02685421146452427, 0.005189087241888046,
-         -0.000801686430349946, 7.875874871388078e-05),
-    erfc=(0.25539568066596985, -0.427185982465744, 0.24165819585323334, -0.07896830886602402, 0.0037323718424886465,
-          0.006811140105128288, -0.0008379754144698381))
-FORMATS = {np.dtype(np.float64): DOUBLE, np.dtype(np.float32): SINGLE}
 
 
 # -------------------------------------------------------------------------------------------------------- small tools
@@ -473,42 +404,7 @@ NAMES = tuple(MAX_ULP)
 FUNCTIONS: dict[str, Callable] = {name: globals()[name] for name in NAMES}
 
 
-# ------------------------------------------------------------------------------------------- the vocabulary, on NumPy arrays
-
-class Arrays:
-    """m on arrays of one dtype: what the C text computes, bit for bit."""
-
-    def __init__(self, dtype: Any) -> None:
-        self.k, self.real = FORMATS[np.dtype(dtype)], np.dtype(dtype).type
-        self.integer = np.uint64 if self.k is DOUBLE else np.uint32
-
-    abs, floor, sqrt = staticmethod(np.abs), staticmethod(np.floor), staticmethod(np.sqrt)
-
-    def where(self, condition: Any, a: Any, b: Any) -> Any:
-        return np.where(condition, self.real(a) if isinstance(a, float) else a, self.real(b) if isinstance(b, float) else b)
-
-    def copysign(self, a: Any, b: Any) -> Any:
-        return np.copysign(self.real(a) if isinstance(a, float) else a, b)
-
-    def power_of_two(self, n: Any) -> Any:
-        """n + bias stands in the last bits of n + (1.5 2^digits + bias); from there it moves to where the exponent is."""
-        k = self.k
-        return ((n + (1.5 * 2.0 ** k.digits + k.bias)).view(self.integer) << self.integer(k.digits)).view(self.real)
-
-    def split(self, x: Any) -> Any:
-        """The bits of x, moved by those of 1 less those of sqrt(1/2), have e as their exponent; put on 2^digits it is a float."""
-        k, as_bits = self.k, lambda c: int(self.real(c).view(self.integer))
-        root, large = self.integer(as_bits(ROOT_HALF)), 2.0 ** k.digits
-        small = x < k.minimum
-        bits = self.where(small, x * (4.0 * large), x).view(self.integer) + self.integer(as_bits(1.0) - int(root))
-        e = ((bits >> self.integer(k.digits)) | self.integer(as_bits(large))).view(self.real) - (large + k.bias)
-        s = ((bits & self.integer(2 ** k.digits - 1)) + root).view(self.real)
-        return s, e - self.where(small, k.digits + 2.0, 0.0)
-
-    def upper(self, x: Any) -> Any:
-        low = self.integer(2 ** ((self.k.digits + 2) // 2) - 1)
-        return (x.view(self.integer) & ~low).view(self.real)
-
+# ------------------------------------------------------------------------------------------------------------- both ways
 
 def evaluate(name: str, *arrays: Any) -> Any:
     """What the C function rv_<name> gives, bit for bit in strict mode.
@@ -536,122 +432,6 @@ def checked(name: str) -> str:
     if name not in FUNCTIONS:
         raise ValueError(f"elementary: no function {name!r}; there are {', '.join(NAMES)}")
     return name
-
-
-# --------------------------------------------------------------------------------------------------- the vocabulary, as C
-
-class Symbol:
-    """A value in C: a name that is assigned once."""
-    __hash__ = None         # type: ignore[assignment]
-
-    def __init__(self, lines: Lines, text: str) -> None:
-        self.lines, self.text = lines, text
-
-    def __neg__(self) -> Any: return self.lines.put(f"-{self.text}")
-    def __add__(self, other: Any) -> Any: return self.lines.binary(self, "+", other)
-    def __radd__(self, other: Any) -> Any: return self.lines.binary(other, "+", self)
-    def __sub__(self, other: Any) -> Any: return self.lines.binary(self, "-", other)
-    def __rsub__(self, other: Any) -> Any: return self.lines.binary(other, "-", self)
-    def __mul__(self, other: Any) -> Any: return self.lines.binary(self, "*", other)
-    def __rmul__(self, other: Any) -> Any: return self.lines.binary(other, "*", self)
-    def __truediv__(self, other: Any) -> Any: return self.lines.binary(self, "/", other)
-    def __rtruediv__(self, other: Any) -> Any: return self.lines.binary(other, "/", self)
-    def __lt__(self, other: Any) -> Any: return self.lines.compare(self, "<", other)
-    def __le__(self, other: Any) -> Any: return self.lines.compare(self, "<=", other)
-    def __gt__(self, other: Any) -> Any: return self.lines.compare(self, ">", other)
-    def __ge__(self, other: Any) -> Any: return self.lines.compare(self, ">=", other)
-    def __eq__(self, other: Any) -> Any: return self.lines.compare(self, "==", other)
-    def __ne__(self, other: Any) -> Any: return self.lines.compare(self, "!=", other)
-
-
-class Condition(str):
-    """The text of a comparison; & and | do not branch, unlike C's && and ||."""
-    def __and__(self, other: str) -> Condition: return Condition(f"({self} & {other})")
-    def __or__(self, other: str) -> Condition: return Condition(f"({self} | {other})")
-
-
-class Lines:
-    """m that prints: every operation is one line `const real v7 = v3 * v5;`, an equal line is not printed twice."""
-
-    def __init__(self, dtype: Any) -> None:
-        self.k, self.real, self.names = FORMATS[np.dtype(dtype)], np.dtype(dtype).type, dict[str, Symbol]()
-
-    def put(self, text: str) -> Symbol:
-        return self.names.setdefault(text, Symbol(self, f"v{len(self.names) + 1}"))
-
-    def text(self, a: Any) -> str:
-        """A name, or a constant with the digits that give the same bits back."""
-        if isinstance(a, Symbol):
-            return a.text
-        a = self.real(a)
-        if not np.isfinite(a):
-            return "RV_NAN" if a != a else "RV_INFINITY" if a > 0 else "-RV_INFINITY"
-        return f"{np.format_float_scientific(a)}{self.k.suffix}"
-
-    def binary(self, a: Any, sign: str, b: Any) -> Symbol: return self.put(f"{self.text(a)} {sign} {self.text(b)}")
-    def compare(self, a: Any, sign: str, b: Any) -> Condition: return Condition(f"({self.text(a)} {sign} {self.text(b)})")
-    def call(self, name: str, *a: Any) -> Symbol: return self.put(f"{name}({', '.join(map(self.text, a))})")
-    def where(self, c: str, a: Any, b: Any) -> Symbol: return self.put(f"{c} ? {self.text(a)} : {self.text(b)}")
-    def abs(self, x: Any) -> Symbol: return self.call("RV_ABS", x)
-    def floor(self, x: Any) -> Symbol: return self.call("RV_FLOOR", x)
-    def sqrt(self, x: Any) -> Symbol: return self.call("RV_SQRT", x)
-    def copysign(self, a: Any, b: Any) -> Symbol: return self.call("RV_COPYSIGN", a, b)
-    def power_of_two(self, n: Any) -> Symbol: return self.call("RV_POWER_OF_TWO", n)
-    def upper(self, x: Any) -> Symbol: return self.call("RV_UPPER", x)
-
-    def split(self, x: Any) -> tuple[Symbol, Symbol]:
-        small = x < self.k.minimum
-        y = self.where(small, x * (4.0 * 2.0 ** self.k.digits), x)
-        return self.call("RV_SPLIT_M", y), self.call("RV_SPLIT_E", y) - self.where(small, self.k.digits + 2.0, 0.0)
-
-
-HOST = """\
-#ifndef FUNCTION
-#ifdef __CUDACC__
-#define FUNCTION __device__ __forceinline__
-#else
-#define FUNCTION static inline __attribute__((always_inline))
-#endif
-#endif
-typedef {real} real;
-typedef {integer} rv_integer;
-#ifdef __CUDACC__
-#define RV_BITS(x) ((rv_integer){to_bits}(x))
-#define RV_REAL(i) {to_real}(i)
-#define RV_SQRT(x) {cuda_sqrt}(x)
-#define RV_ABS(x) fabs{suffix}(x)
-#define RV_FLOOR(x) floor{suffix}(x)
-#define RV_COPYSIGN(x, y) copysign{suffix}(x, y)
-#else
-#define RV_BITS(x) __builtin_bit_cast(rv_integer, (real)(x))
-#define RV_REAL(i) __builtin_bit_cast(real, (rv_integer)(i))
-#define RV_SQRT(x) __builtin_sqrt{suffix}(x)
-#define RV_ABS(x) __builtin_fabs{suffix}(x)
-#define RV_FLOOR(x) __builtin_floor{suffix}(x)
-#define RV_COPYSIGN(x, y) __builtin_copysign{suffix}(x, y)
-#endif
-"""
-WORDS = """\
-#define RV_INFINITY RV_REAL({infinity}u)
-#define RV_NAN RV_REAL({nan}u)
-#define RV_POWER_OF_TWO(n) RV_REAL(RV_BITS((n) + {shift}{suffix}) << {digits})
-#define RV_UPPER(x) RV_REAL(RV_BITS(x) & ~(rv_integer){low}u)
-#define RV_SPLIT_M(x) RV_REAL(((RV_BITS(x) + {moved}u) & {mask}u) + {root}u)
-#define RV_SPLIT_E(x) (RV_REAL(((RV_BITS(x) + {moved}u) >> {digits}) | {large}u) - {unbias}{suffix})
-"""
-
-
-def prelude(dtype: Any, host: str = HOST) -> str:
-    """real, FUNCTION, and the vocabulary as macros; nothing is included. host: what the language has (here C++ and CUDA C)."""
-    m = Arrays(dtype)
-    k, bits = m.k, lambda c: int(m.real(c).view(m.integer))
-    to_bits, to_real, root = (("__double_as_longlong", "__longlong_as_double", "__dsqrt_rn") if k is DOUBLE else
-                              ("__float_as_uint", "__uint_as_float", "__fsqrt_rn"))
-    return (host + WORDS).format(
-        real=k.real, integer=k.integer, suffix=k.suffix, digits=k.digits, infinity=bits(INFINITY), nan=bits(NAN), to_bits=to_bits,
-        to_real=to_real, cuda_sqrt=root, shift=1.5 * 2.0 ** k.digits + k.bias, low=2 ** ((k.digits + 2) // 2) - 1,
-        moved=bits(1.0) - bits(ROOT_HALF), mask=2 ** k.digits - 1, root=bits(ROOT_HALF), large=bits(2.0 ** k.digits),
-        unbias=2.0 ** k.digits + k.bias)
 
 
 def c_source(names: Sequence[str], dtype: Any, host: str = HOST) -> str:

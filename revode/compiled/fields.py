@@ -95,7 +95,7 @@ class Seen(Brought):
     """
 
     def __init__(self, system: Any, t: Any, y: Any, params: Any, pulls: bool = False) -> None:
-        super().__init__(np.shape(y)[:-1])
+        super().__init__(y.shape[:-1])
         self.at: tuple = (system, y, params)
         self.pulls, self.unseen = pulls, False
         self.arrays: list[Any] = []
@@ -167,6 +167,9 @@ class Seen(Brought):
         for node in self.tape.nodes:
             if node is None:
                 lines.append(None)
+                continue
+            if len(node) == 6 and node[1] >= 0 <= node[2]:                              # many are, and quickly written
+                lines.append((*node[:3], ()))
                 continue
             op, slots, inputs, options, y = entry(node)
             if isinstance(y, tuple):

@@ -46,7 +46,7 @@ ALONE = """\
 # What `run` is called with, in this order: the type in C, and the name. Y stands for an array for each output of the method.
 ARGUMENTS = (
     ("INDEX", "first"), ("INDEX", "last"),                       # the steps of this call
-    ("int", "begins"), ("int", "lands"), ("int", "settles"),     # whether the programs of those names have a part in it
+    ("int", "begins"), ("int", "lands"), ("int", "flushes"),     # whether the programs of those names have a part in it
     ("const double*", "GB"), ("const double*", "GS"), ("const double*", "GL"), ("const double*", "GE"),      # their grid values
     ("const real*", "P"), ("real*", "M"), ("INDEX", "rows"),     # of the parameters; the memory of the tiles; trajectories
     ("const INDEX*", "save"), ("INDEX", "saved"), ("real*", "Y"),                # grid points; the next of them; states, cotangents
@@ -220,7 +220,7 @@ class Source:
         lines += ["  for (INDEX n = last - 1; n >= first; n--) {" if back else "  for (INDEX n = first; n < last; n++) {",
                   *self.driven(), *self.known(), self.stepped(), *self.clocked(), *self.exchanged(at), *self.looked_at(at), "  }"]
         if "end" in self.lowered:
-            lines.append(f"  if (settles) {self.call('end', 'GE')}")
+            lines.append(f"  if (flushes) {self.call('end', 'GE')}")
         return "\n".join([*lines, "  TILE_RETURN(M);", "}"])
 
     def driven(self) -> list[str]:

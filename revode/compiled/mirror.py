@@ -49,7 +49,7 @@ class Mirror:
             with np.errstate(all="ignore"):
                 self.run(**{name: as_python(a) for (_, name), a in zip(self.arguments, arguments, strict=True)})
 
-    def run(self, first: int, last: int, begins: int, lands: int, settles: int, GB: Any, GS: Any, GL: Any, GE: Any, P: Any,
+    def run(self, first: int, last: int, begins: int, lands: int, flushes: int, GB: Any, GS: Any, GL: Any, GE: Any, P: Any,
             M: Any, rows: int, save: Any, saved: int, D: Any, width: Any, seed: int, trajectory: int, step: int, look: Any,
             looked: int, L: Any, K: Any, W: Any, **Y: Any) -> None:
         back = self.source.direction != "forward"
@@ -75,7 +75,7 @@ class Mirror:
             if look[looked] == (n if back else n + 1):
                 L.reshape(-1, len(self.M), self.source.seen)[looked] = self.M[:, :self.source.seen]
                 looked += 1
-        if settles:
+        if flushes:
             self.program("end", GE)
 
     def attempt(self, begins: int, stays: int, t0: float, t1: float, h: float, h_before: float, *arrays: Any) -> None:

@@ -18,6 +18,7 @@ import threading
 from collections import OrderedDict
 from copy import copy
 from dataclasses import fields, is_dataclass
+from functools import cached_property
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -73,6 +74,7 @@ class Family:
     def __init__(self, key: Any, numbers: tuple, lifted: tuple[int, ...] = (), steps: int = 0) -> None:
         self.key, self.numbers, self.lifted, self.steps = key, numbers, lifted, steps
         self.made: dict[str, Made | None] = {}     # by direction; None: cannot be made
+        self.works: dict[str, Any] = {}            # the directions that are being compiled (promote.py)
         self.promotion: Any = None                 # of "auto": when native code takes over (promote.py)
 
     def for_numbers(self, numbers: tuple) -> Family:
@@ -132,7 +134,18 @@ places = count()           # of the fields that are looked at on the tape
 
 # what a program is made from
 
-def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
+class Key(tuple):
+    """A tuple whose hash is computed once: that of a trace takes as long as many look-ups."""
+
+    @cached_property
+    def hash(self) -> int:
+        return super().__hash__()
+
+    def __hash__(self) -> int:
+        return self.hash
+
+
+def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Key:
     """Everything that the programs of a solve are made from, but for the numbers of the field. Raises NotTraceable."""
     seen, system, driver = problem.seen, problem.system, problem.driver
     driven = None
@@ -140,11 +153,11 @@ def key_of(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
         path = ((), 0) if driver.control is None else np.shape(driver.control.values)
         driven = type(driver), inside(problem), driver.shape, path[:-2], path[-1]
     tolerances = tuple(x.shape for x in problem.tolerances)
-    return (backend, tolerances, declared(problem, parts, params), system.signature, seen.key, problem.timed,
-            tuple((name, x.shape, x.dtype) for name, x in parts.items()), driven)
+    return Key((backend, tolerances, declared(problem, parts, params), system.signature, seen.key, problem.timed,
+                tuple((name, x.shape, x.dtype) for name, x in parts.items()), driven))
 
 
-def key_again(backend: tuple, problem: Problem, parts: dict, params: Any) -> Any:
+def key_again(backend: tuple, problem: Problem, parts: dict, params: Any) -> Key:
     """key_of(), which is that of the last solve of this kind where the trace is the same."""
     seen, method, kind = problem.seen, problem.method, type(problem.system)
     shapes = [(name, x.shape, x.dtype) for name, x in parts.items()]
@@ -201,7 +214,7 @@ def glance(problem: Problem, y: Any, params: Any) -> bool:
     again = seen.values[0]
     problem.seen, stats.nfe, stats.checks = seen, 0, 2
     return bool(type(f) is np.ndarray is type(again) and f is not again and f.base is None is again.base and f.dtype == again.dtype
-                and math.isfinite(np.vdot(f, f)) and (f == again).all())
+                and math.isfinite(np.vdot(f, f)) and f.tobytes() == again.tobytes())
 
 
 def look_again(problem: Problem, system: Any, t: Any, y: Any, params: Any, f: Any) -> Any:

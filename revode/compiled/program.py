@@ -202,6 +202,15 @@ def of_times(program: Program) -> list[str]:
     return found
 
 
+def ancestors(program: Program, ends: Iterable[V]) -> list[int]:
+    """Which values these are computed from, and they themselves, in order."""
+    needed = {int(v) for v in ends}
+    for i in range(len(program.values) - 1, -1, -1):
+        if i in needed:
+            needed.update(int(a) for a in program.values[i].args if isinstance(a, V))
+    return sorted(needed)
+
+
 def evaluate(program: Program, inputs: Callable[[Role], Any], which: Iterable[int]) -> dict[int, Any]:
     """Values by their number, operation by operation, as the tape would: what a program means.
 

@@ -77,6 +77,22 @@ class Work(threading.Thread):
             self.join(0.2)                           # without a timeout Windows would not see Ctrl-C
         return self if self.build is None else Work(self.made, self.build).wait()
 
+    def taken(self, problem: Any) -> Made:
+        """What has been compiled, with the runner of this thread. Raises what the compiler raised."""
+        work = self.wait()
+        if work.error is not None:
+            raise work.error
+        problem.stats.compilations += 1
+        work.made.here.runner = work.runner
+        return work.made
+
+
+def begun(native: Any, direction: str, steps: Callable, problem: Any, parts: dict, params: Any) -> Work:
+    """One direction: traced, and being compiled."""
+    new = Made(steps(problem, parts, params, native.merge))
+    shape = {name: x.copy() for name, x in parts.items()}
+    return Work(new, lambda: native.in_loops(new.steps, problem, shape, direction))
+
 
 class Promotion:
     """Of a family of programs: how much its solves have cost beyond native ones, and what is compiled."""
@@ -120,9 +136,7 @@ def instead(backend: Any, family: Family, direction: str, made: Made, steps: Cal
 
     def begin() -> Work:
         problem.stats.traces += 1
-        new = Made(steps(problem, parts, params, True))
-        shape = {name: x.copy() for name, x in parts.items()}
-        return Work(new, lambda: native.in_loops(new.steps, problem, shape, direction))
+        return begun(native, direction, steps, problem, parts, params)
 
     if found.off or (found.replayed and direction == "search"):
         return None
@@ -150,14 +164,9 @@ def runner_of(found: Promotion, native: Any, direction: str, problem: Any, parts
     """The runner of this thread, whose step has been compared with the tape."""
     made = found.made.get(direction)
     if made is None:
-        work = found.works[direction].wait()
-        if work.error is not None:
-            raise work.error
-        made = work.made
-        made.here.runner = work.runner
+        made = found.works[direction].taken(problem)
         made.check_tables(problem)
-        agree_elsewhere(work.runner, direction, problem, parts, params)
-        problem.stats.compilations += 1
+        agree_elsewhere(made.here.runner, direction, problem, parts, params)
         found.made[direction] = made
         native.say(problem, "the solves of %s run natively from now on, as by backend=\"native\"", logging.INFO)
     runner = native.runner_of(made, problem, parts, direction)

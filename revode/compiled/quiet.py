@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..watch.quiet import Measured, Shown, measured
+from .calls import address
 from .native import CompileError, NoCompiler, build
 
 TEXT = Path(__file__).with_name("quiet.hpp").read_text()
@@ -74,4 +75,4 @@ class Measure:
 
 def pointer(x: Any) -> int | None:
     """Where an array lies."""
-    return None if x is None else x.ctypes.data
+    return None if x is None else address(x)

@@ -44,6 +44,8 @@ class Grid:
             return self.last[1]
         ts = np.asarray(problem.ts[first:last + 1], np.float64)
         hs = np.asarray(problem.hs[max(first - 1, 0):last])
+        if self.looked_up or KEPT < last - first < problem.N:               # a part of a long grid is not kept
+            return self.computed(problem, first, ts, hs, control)
         key = first, ts.tobytes(), hs.tobytes(), float(problem.h_before) if first == 0 else None, control
         if key != self.last[0]:                       # else the same grid again, as in training
             found = self.kept.pop(key, None)
@@ -52,8 +54,6 @@ class Grid:
             while self.kept and self.rows + last - first > KEPT:           # what has not been used for the longest time goes first
                 self.rows -= self.kept.pop(next(iter(self.kept)))[ROWS_OF]
             found = found or self.computed(problem, first, ts, hs, control)
-            if self.looked_up:
-                return found
             self.kept[key] = found
             self.rows += last - first
             self.last = key, found

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from ..engine.tensor import RULES, Op
-from .program import ADD, MULTIPLY, NEGATIVE, SUBTRACT, Program, V, Value, frozen, trace
+from .program import ADD, MULTIPLY, NEGATIVE, SUBTRACT, Program, V, Value, ancestors, frozen, trace
 
 DIVIDE, SQRT, ENTRY = RULES[np.divide], RULES[np.sqrt], RULES[np.ndarray.__getitem__]
 
@@ -202,11 +202,7 @@ REWRITES: dict[str, tuple[Callable, ...]] = {
 
 def without_dead(program: Program) -> Program:
     """Only what the outputs need; inputs that nobody reads are dropped as well."""
-    needed = {int(v) for v in program.outputs.values() if isinstance(v, V)}
-    for i in range(len(program.values) - 1, -1, -1):
-        if i in needed:
-            needed.update(int(a) for a in program.values[i].args if isinstance(a, V))
-    number = {i: V(k) for k, i in enumerate(sorted(needed))}
+    number = {i: V(k) for k, i in enumerate(ancestors(program, (v for v in program.outputs.values() if isinstance(v, V))))}
 
     def renumbered(a: Any) -> Any:
         return number[a] if isinstance(a, V) else a

@@ -84,7 +84,7 @@ class SearchTiles(Tiles):
         self.flows, self.fed, self.kinds = flows, fed, kinds if fed else of_times
         super().__init__(steps, parts, outputs, "flow" if flows else "search", False, strict, make=make)
 
-    def settle(self, T: int, make: Callable | None) -> None:
+    def build(self, T: int, make: Callable | None) -> None:
         self.T, self.tiles = T, self.members * -(-self.rows // (self.members * T))
         self.source = SearchSource(self.fed, self.lowered, T, self.dtype, self.direction, self.outputs, False)
         self.chunk = int(min(WORK, max(1, WORK / max(1.0, self.work() * self.tiles))))        # attempts of one call

@@ -10,7 +10,7 @@ method: the methods run as they are, on tensors of a trace.
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -25,7 +25,7 @@ from ..methods.increment import Evaluator, Recorded, Recorder, System
 from ..methods.shears import Shear, Step, near_pullback, pullback, undone
 from ..stepping import CLOCK, Problem, Stats, one_step
 from .fields import Following, seen_in
-from .program import Program, Role, V, Value, frozen, kinds, trace
+from .program import Program, Role, V, Value, ancestors, frozen, kinds, trace
 from .rules import simplify, without_dead
 
 
@@ -503,15 +503,6 @@ def behind(source: Program, fixed: dict[Role, V], program: Program) -> Program:
         else:
             at[i] = inputs[x.role]
     return Program(values, {role: at[v] if isinstance(v, V) else v for role, v in program.outputs.items()})
-
-
-def ancestors(program: Program, ends: Iterable[V]) -> list[int]:
-    """Which values these are computed from, and they themselves, in order."""
-    needed = {int(v) for v in ends}
-    for i in range(len(program.values) - 1, -1, -1):
-        if i in needed:
-            needed.update(int(a) for a in program.values[i].args if isinstance(a, V))
-    return sorted(needed)
 
 
 def on(x: Value, at: Mapping[int, V]) -> Value:

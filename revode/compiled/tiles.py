@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from ctypes import c_longlong, c_void_p
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -18,14 +18,14 @@ import numpy as np
 from ..engines.protocol import Rows
 from ..stepping import CLOCK, Problem
 from . import quiet
-from .calls import DTYPES
+from .calls import DTYPES, address
 from .generate import ARGUMENTS, Source, arguments
 from .loops import LANES, MEMBER, Lowered, Own
 from .lower import lower_all
 from .native import arguments as as_c
 from .native import build, run_tiles
 from .program import V, evaluate, kinds
-from .replay import Grid, given, in_order
+from .replay import KEPT, Grid, given, in_order
 from .rules import prepared
 from .steps import StepPrograms
 
@@ -37,6 +37,7 @@ FEW = 4                    # tiles at least, for as many threads, where that man
 PIECE = 1 << 20            # bytes of states that change their layout at a time
 TABLES, HEAD = ([name for _, name in ARGUMENTS].index(name) for name in ("GB", "saved"))    # between: mostly those of the last call
 LOOKS = [name for _, name in ARGUMENTS].index("look") - len(ARGUMENTS)             # so are the places where it looks: from the end
+NOT_PASSED: tuple = ((None,) * (HEAD - TABLES), [None] * (HEAD - TABLES))
 NOWHERE = np.asarray([-1], np.int64)
 WIDEST = 256               # matrices from this size on are better left to the BLAS: see `worth`
 
@@ -92,7 +93,7 @@ class Tiles:
         self.outputs, self.brownian = outputs, brownian
         self.arguments = arguments(len(outputs))
         self.memory: Any = None                           # of all tiles; P: what depends on the parameters alone
-        self.passed: tuple = ((None,) * (HEAD - TABLES), [None] * (HEAD - TABLES))       # tables and memory of the last call; for C
+        self.passed = NOT_PASSED                          # tables and memory of the last call, and these for C
         self.looked: tuple = (None, None)                 # where it looked, likewise
         self.ready: Ready | None = None
         self.readers: dict[str, list[tuple]] = {}         # by kind: names, and where the numbers lie as they are read
@@ -100,7 +101,7 @@ class Tiles:
         self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
         self.members = max(x.ensemble for x in self.lowered.values())
-        self.settle(T or self.tile(self.rows // self.members), make)
+        self.build(T or self.tile(self.rows // self.members), make)
         self.driven = next((role for role in self.source.places if role[0] == "drive"), None)
         # whether a call differs from the last one in nothing but the arrays that it writes to, where the grid is the same
         self.stays = make is None and type(self).run is Tiles.run and self.driven is None and not self.source.clocks and not any(
@@ -115,13 +116,13 @@ class Tiles:
             T *= 2
         return T
 
-    def settle(self, T: int, make: Callable | None) -> None:
+    def build(self, T: int, make: Callable | None) -> None:
         """Choose the size of a tile, and build."""
         self.T, self.tiles = T, self.members * -(-self.rows // (self.members * T))
         self.source = Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian)
         self.chunk = int(min(STEPS, max(1, WORK / max(1.0, self.work()))))
         if make is None:
-            self.as_given = address
+            self.as_given = as_number
             self.function, self.measure = build(self.source.text, self.strict).run, quiet.Measure(self.dtype)
             self.function.restype = None
             self.function.argtypes = [c_longlong, *(c_void_p if "*" in kind else c_longlong for kind, _ in self.arguments)]
@@ -147,7 +148,7 @@ class Tiles:
         self.block: tuple = (-1, None)                    # the first step of a stretch of chunk steps, and its grid values
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
-        self.atimes = {name: np.zeros(problem.N) for name in CLOCK if problem.timed}
+        self.atimes = {name: np.zeros(problem.N) for name in CLOCK} if problem.timed else {}
         self.save = ended(tuple(problem.save))
         self.drive = problem.driver
 
@@ -227,7 +228,7 @@ class Tiles:
     def tiled(self, x: Any, *steps: int) -> np.ndarray:
         """(rows, features) as (tiles, features, lanes); of many steps as well. A tile has trajectories of one member."""
         if self.rows == 1:
-            return np.asarray(x).reshape(*steps, 1, -1, 1)
+            return (x if type(x) is np.ndarray else np.asarray(x)).reshape(*steps, 1, -1, 1)
         rows = np.asarray(x).reshape(*steps, self.members, self.rows // self.members, -1)
         short = self.tiles * self.T // self.members - rows.shape[-2]
         if short:
@@ -267,7 +268,7 @@ class Tiles:
         """The sums for the parameters when this was asked before, at the last looks, and now, as rows."""
         at = self.source.sums
         now = memory.reshape(1, self.tiles, -1)[:, :, at]
-        before = np.zeros_like(now) if self.flowed_before is None else self.flowed_before
+        before = np.zeros(now.shape, now.dtype) if self.flowed_before is None else self.flowed_before
         rows = np.concatenate([before, now] if self.glimpse is None else [before, self.glimpse[:, :, at], now])
         self.flowed_before = rows[-1:]
         return rows[:, 0] if self.tiles == 1 else rows.sum(axis=1)
@@ -296,6 +297,8 @@ class Tiles:
             return self.table(name, first, last)
         begin = first // self.chunk * self.chunk
         if self.block[0] != begin:
+            if self.chunk < self.problem.N:               # the last one goes before the next one is made
+                self.block, self.passed, self.ready = (-1, None), NOT_PASSED, None
             self.block = begin, self.table(name, begin, min(begin + self.chunk, self.problem.N))
         whole = self.block[1]                             # the same array again, where all of it is asked for
         return whole if last - first == len(whole) else whole[first - begin:last - begin]
@@ -305,6 +308,8 @@ class Tiles:
         if not columns and not own:
             return nothing(last - first)
         at = self.grids[name].tables(self.problem, first, last)
+        if KEPT < last - first < self.problem.N:
+            return self.filled(name, at, last - first)
         if name not in self.built or self.built[name][0] is not at:          # another grid
             self.built[name] = at, self.filled(name, at, last - first)
         return self.built[name][1]
@@ -322,58 +327,59 @@ class Tiles:
             H[..., offset:offset + x.shape[-1]] = x
         return table
 
-    def call(self, first: int, last: int, begins: bool = False, lands: bool = False, settles: bool = False, saved: int = 0,
+    def call(self, first: int, last: int, begins: bool = False, lands: bool = False, flushes: bool = False, saved: int = 0,
              ys: Any = (), looks: Any = NOWHERE, looked: int = 0, seen: Any = None, known: Any = None) -> None:
         """Steps first .. last - 1, in the direction of this sweep."""
         problem = self.problem
         same = problem.ts, problem.hs, self.save, looks
-        part = first, last, begins, lands, settles, saved, looked, problem.h_before
+        part = first, last, begins, lands, flushes, saved, looked, problem.h_before
         if self.ready is not None and self.ready.part == part and all(map(is_, same, self.ready.same)) and known is None:
             self.again(self.ready, ys, seen)
             return
         N, within = self.problem.N, self.lowered
         edge = min(first, N - 1) if self.direction == "forward" else last - 1
-        times = {"begin": begins, "land": lands, "step": last - first - lands, "end": settles}
+        times = {"begin": begins, "land": lands, "step": last - first - lands, "end": flushes}
         for name, nfe, nvjp in self.counts:
             self.stats.nfe += nfe * times[name]
             self.stats.nvjp += nvjp * times[name]
         W = np.empty((last - first, self.tiles, len(self.source.clocks)), self.dtype) if self.source.clocks else None
-        self.run(first, last, int(begins), int(lands), int(settles),                   # in the order of generate.ARGUMENTS
+        self.run(first, last, int(begins), int(lands), int(flushes),                   # in the order of generate.ARGUMENTS
                  self.columns("begin", edge, edge + 1) if begins and "begin" in within else None, self.columns("step", first, last),
                  self.columns("land", first, first + 1) if lands and "land" in within else None,
-                 self.columns("end", first, first + 1) if settles and "end" in within else None,
+                 self.columns("end", first, first + 1) if flushes and "end" in within else None,
                  self.P, self.memory, self.rows, self.save, saved, *(ys or [None] * len(self.outputs)), *self.drives(first, last),
                  *self.counters(), looks, looked, seen, known, W)
-        if self.stays and known is None and type(problem.ts) is np.ndarray and last - first in (N, self.chunk):
+        if self.stays and known is None and type(problem.ts) is np.ndarray and last - first == N:
             self.ready = self.made_ready(part, same, times)
         for j, (name, _) in enumerate(self.source.clocks):
             self.atimes[name][first:last] = tree_sum(W[:, :, j].T)                                  # type: ignore[index]
 
     def made_ready(self, part: tuple, same: tuple, times: dict) -> Ready:
         """The call that has just been made, to be made again."""
-        first, last, begins, lands, settles, saved, looked, _ = part
+        first, last, begins, lands, flushes, saved, looked, _ = part
         nfe, nvjp = (sum(int(counts[i]) * times[counts[0]] for counts in self.counts) for i in (1, 2))
-        return Ready(part, same, (first, last, int(begins), int(lands), int(settles), *self.passed[1], saved),
+        return Ready(part, same, (first, last, int(begins), int(lands), int(flushes), *self.passed[1], saved),
                      (None, None, 0, 0, 0, self.looked[1], looked), nfe, nvjp, self.passed[0])
 
     def again(self, ready: Ready, ys: Any, seen: Any) -> None:
         """The last call once more, but for the arrays that are written to."""
         self.stats.nfe += ready.nfe
         self.stats.nvjp += ready.nvjp
-        outputs = [y.ctypes.data for y in ys] if ys else [None] * len(self.outputs)
-        looked = None if seen is None else seen.ctypes.data
+        outputs = map(address, ys) if ys else [None] * len(self.outputs)
+        looked = None if seen is None else address(seen)
         run_tiles(self.function, self.tiles, self.threads, (*ready.before, *outputs, *ready.behind, looked, None, None))
 
     def run(self, *values: Any) -> None:
         """Call the generated code for every tile. Tables, memory and parameters are mostly those of the last call."""
-        tables = values[TABLES:HEAD]
+        given, tables = self.as_given, values[TABLES:HEAD]
         if not all(map(is_, tables, self.passed[0])):
-            self.passed = tables, [c if x is before else self.as_given(x) for x, before, c in zip(tables, *self.passed, strict=True)]
+            self.passed = tables, [c if x is before else given(x) for x, before, c in zip(tables, *self.passed, strict=True)]
         looks = values[LOOKS]
         if looks is not self.looked[0]:
-            self.looked = looks, self.as_given(looks)
-        run_tiles(self.function, self.tiles, self.threads, (*values[:TABLES], *self.passed[1], *map(self.as_given, values[HEAD:LOOKS]),
-                                                            self.looked[1], *map(self.as_given, values[LOOKS + 1:])))
+            self.looked = looks, given(looks)
+        between, behind = ([x if x is None or type(x) is int else given(x) for x in some] for some in (
+            values[HEAD:LOOKS], values[LOOKS + 1:]))
+        run_tiles(self.function, self.tiles, self.threads, (*values[:TABLES], *self.passed[1], *between, self.looked[1], *behind))
 
     def counters(self) -> tuple[int, int, int]:
         path = self.problem.driver.path if self.brownian else None
@@ -426,7 +432,7 @@ class Tiles:
             return NOWHERE, None
         # where it looks at every step up to the last one no end is needed
         each = type(looks) is range and looks.step == 1 and looks[-1] == last
-        places = np.arange(looks[0], looks[-1] + 1) if each else ended(tuple(looks))
+        places = np.arange(looks[0], last + 1) if each else ended(tuple(looks))
         return places, np.empty((len(looks), self.tiles, self.source.seen), self.dtype)
 
     def seen(self, kind: str, looks: Sequence[int], seen: Any) -> dict:
@@ -454,7 +460,7 @@ class Tiles:
             until = max(first, (last - 1) // self.chunk * self.chunk)
             at = bisect_left(self.problem.save, last) - 1
             self.call(until, last, begins=self.begins and "begin" in self.lowered, lands=lands and until == first,
-                      settles=flushes and until == first and "end" in self.lowered,
+                      flushes=flushes and until == first and "end" in self.lowered,
                       saved=at if at >= 0 else len(self.problem.save), ys=a_ys, looks=places,
                       looked=0 if not looks or looks[0] < last else sum(n >= last for n in looks), seen=seen)
             self.begins = False
@@ -464,9 +470,8 @@ class Tiles:
 
     def pull(self, last: int, first: int, a_ys: tuple, states: Rows) -> None:
         a_ys, save = self.laid_out(a_ys), self.problem.save
-        names = [role[1] for role in self.source.places if role[0] == "state"]
-        size = sum(F for role, (_, F, _) in self.source.places.items() if role[0] == "state") * self.tiles * self.T
-        most, begin = max(1, PIECE // max(1, size * self.dtype.itemsize)), first
+        (names, size), begin = self.pulled_at, first
+        most = max(1, PIECE // max(1, size))
         while last > first:
             until = max(first, last - most, (last - 1) // self.chunk * self.chunk)
             given = [states[name][until - begin:last - begin] for name in names]
@@ -475,6 +480,12 @@ class Tiles:
             at = bisect_left(save, last) - 1
             self.call(until, last, saved=at if at >= 0 else len(save), ys=a_ys, known=K)
             last = until
+
+    @cached_property
+    def pulled_at(self) -> tuple[list[str], int]:
+        """The parts of a known state, and their bytes."""
+        found = {role[1]: F for role, (_, F, _) in self.source.places.items() if role[0] == "state"}
+        return list(found), sum(found.values()) * self.tiles * self.T * self.dtype.itemsize
 
     def laid_out(self, a_ys: tuple) -> tuple:
         return tuple(np.ascontiguousarray(a, self.dtype) for a in a_ys)
@@ -488,11 +499,11 @@ class Tiles:
         self.begins, self.landed = "land" not in self.lowered, False
 
 
-def address(value: Any) -> Any:
+def as_number(value: Any) -> Any:
     """as_given(), where a pointer may be a number: for a call that begins while the arrays are there."""
     if value is None or type(value) is int:
         return value
-    return value.ctypes.data if value.flags.c_contiguous and value.dtype in DTYPES else as_c(value)[0]
+    return address(value) if value.flags.c_contiguous and value.dtype in DTYPES else as_c(value)[0]
 
 
 def as_given(value: Any) -> Any:

@@ -133,7 +133,7 @@ class Keeping:
 
     def keep_input(self, x: Any) -> Any:
         """An array that is differentiated, as it is now; its layout too, so that the value has the bits of a plain call."""
-        if type(x) is not np.ndarray or constant(x):
+        if type(x) is not np.ndarray or (not x.flags.writeable and constant(x)):
             return x
         whole = x.flags.forc
         return copied(x) if whole and x.nbytes <= SHARED else self.hold(x, copying=whole)

@@ -123,10 +123,11 @@ def _add(cotangents: list, slot: int, a: Any, x: Any) -> None:
 
 
 def _pull_any(cotangents: list, g: Any, op: Op, slots: list[int], values: list, options: dict, y: Any) -> None:
-    """Pull g back through an entry of the long form."""
-    for slot, x, vjp in zip(slots, values, op.vjps):  # noqa: B905 (Each never ends)
-        a = vjp(g, y, *values, **options) if slot >= 0 else None
-        if a is not None:
+    """Pull g back through an entry of the long form; of MANY it has been pulled back already."""
+    found = g if op is MANY else [
+        vjp(g, y, *values, **options) if slot >= 0 else None for slot, vjp in zip(slots, op.vjps)]  # noqa: B905 (Each never ends)
+    for slot, x, a in zip(slots, values, found, strict=True):
+        if slot >= 0 and a is not None:
             _add(cotangents, slot, a, x)
 
 
@@ -238,8 +239,9 @@ class Each:
         return (partial(self.rule, i) for i in count())
 
 
-# One entry for an operation with several outputs, which take the slots that follow it; see record_many.
-MANY = Op("many", lambda: None, Each(lambda i, g, y, *inputs, **options: g[i]))
+# One entry for an operation with several outputs, which take the slots that follow it, and one pullback of all inputs; see
+# record_many.
+MANY = Op("many", lambda: None, ())
 
 
 # A power of scalars: ** of theirs, not that of arrays.
@@ -260,9 +262,9 @@ def record_many(inputs: list, run: Callable, push: Callable | None = None) -> li
     if tape is None:
         return run(values)[0]
     outputs, pull = run([read_only(x) if on else x for x, on in zip(values, on_tape, strict=True)])
-    root = next((root for x in inputs if type(root := traced(x)) is Tensor), None)
-    if root is not None:
-        pull = root.tape.linear(outputs, pull)
+    if Tensor in map(type, values):             # of an outer tape
+        root = next((root for x in inputs if type(root := traced(x)) is Tensor), None)
+        pull = pull if root is None else root.tape.linear(outputs, pull)
     slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape, strict=True)]
     tape.nodes.append((MANY, slots, values, {"pull": pull, "push": push}, outputs))
     return [tape.input(tape.keep_input(y)) if is_float(y) else y for y in outputs]
@@ -270,7 +272,7 @@ def record_many(inputs: list, run: Callable, push: Callable | None = None) -> li
 
 def read_only(x: Any) -> Any:
     """A view that cannot be written to, of what a tape holds."""
-    if type(x) is not Tensor and isinstance(x, ndarray):
+    if type(x) is not Tensor and isinstance(x, ndarray) and x.flags.writeable:
         x = x.view()
         x.flags.writeable = False
     return x
@@ -528,7 +530,8 @@ def joined(x: Any) -> Any:
 
 def joined_in(x: Any) -> Any:
     """A tree with its arrays of tensors joined; itself where it has none."""
-    return tree.map(joined, x) if any(type(y) is ndarray and y.dtype == object for y in tree.flatten(x)[0]) else x
+    return tree.map(joined, x) if type(x) is not Tensor and any(
+        type(y) is ndarray and y.dtype == object for y in tree.flatten(x)[0]) else x
 
 
 tree.PLAIN.add(Tensor)

@@ -32,7 +32,7 @@ from ..gradients import Checkpointed, Direct, Reversible
 from ..methods import Coupled, RungeKutta
 from . import backends, names, tables
 from .backends import Solver, UserError
-from .measuring import estimated_seconds, half_width, peak_memory, relative_error
+from .measuring import half_width, peak_memory, relative_error
 from .options import whole
 from .runner import Plan, Report, shown
 from .tables import Published
@@ -118,8 +118,7 @@ def parameters(seed: int) -> Any:
 # Measuring ------------------------------------------------------------------------------------------------------------------------
 def measure(found: Sequence[Curve], ns: Sequence[int], params: Any, repeats: int, limit: float = LIMIT) -> list[str]:
     """Fill the curves; returns notes on what was left out. Repetitions are interleaved, so that a slow moment hits all."""
-    jobs, notes = affordable(found, ns, unit(found[0], params), limit)
-    agree(jobs, params)
+    jobs, notes = agree(found, ns, params, limit)
     for curve, n in shown(jobs * repeats, "time"):
         start = time.perf_counter()
         curve.gradient(n, params)
@@ -133,34 +132,27 @@ def measure(found: Sequence[Curve], ns: Sequence[int], params: Any, repeats: int
     return notes
 
 
-def affordable(found: Sequence[Curve], ns: Sequence[int], per_step: float, limit: float) -> tuple[list, list[str]]:
-    """The (curve, n) to measure, and notes on what would take longer than `limit` seconds."""
-    takes = lambda curve, n: estimated_seconds(curve.solve.gradient, n, n * per_step * (1.0 if curve.coupled else 0.5))
-    slow = {curve.name: [n for n in ns if takes(curve, n) > limit] for curve in found}
-    return ([(curve, n) for curve in found for n in ns if n not in slow[curve.name]],
-            [f"{name} was left out for n = {', '.join(map(str, late))}: one gradient would take more than {limit:g} s."
-             for name, late in slow.items() if late])
-
-
-def agree(jobs: Sequence[tuple[Curve, int]], params: Any) -> None:
-    """One gradient of each, untimed, those of Direct first: losses, errors against Direct, and who ran it."""
+def agree(found: Sequence[Curve], ns: Sequence[int], params: Any, limit: float) -> tuple[list[tuple[Curve, int]], list[str]]:
+    """One gradient of each, those of Direct first: losses, errors against Direct, and who ran it. Returns the (curve, n) to time, and
+    notes on what would take longer than `limit` seconds, by the steps before it and time ~ n^(3/2), that of two checkpoints."""
     truths: dict[tuple[bool, int], Any] = {}
-    is_direct = lambda curve: isinstance(curve.solve.gradient, Direct)
-    for curve, n in shown(sorted(jobs, key=lambda job: not is_direct(job[0])), "agreement"):
-        (value, sol), grads = curve.gradient(n, params)
-        curve.loss[n], curve.backend, curve.seconds[n] = float(value), sol.stats.backend, []
-        if is_direct(curve):
-            truths[curve.coupled, n] = grads
-        if (curve.coupled, n) in truths:
-            curve.gradient_error[n] = relative_error(grads, truths[curve.coupled, n])
-
-
-def unit(curve: Curve, params: Any) -> float:
-    """Seconds of one step forward, roughly."""
-    for _ in range(2):                              # the first time more is done
-        start = time.perf_counter()
-        objective(100)(params, replace(curve.solve, gradient=None))
-    return (time.perf_counter() - start) / 100
+    jobs, notes, is_direct = [], [], lambda curve: isinstance(curve.solve.gradient, Direct)
+    for curve in shown(sorted(found, key=is_direct, reverse=True), "agreement"):
+        took = 0.0
+        for before, n in zip((ns[0], *ns), ns, strict=False):
+            if took * (n / before) ** 1.5 > limit:
+                notes.append(f"{curve.name} was left out for n = {', '.join(str(m) for m in ns if m >= n)}: one gradient would take "
+                             f"more than {limit:g} s.")
+                break
+            start = time.perf_counter()
+            (value, sol), grads = curve.gradient(n, params)
+            took = time.perf_counter() - start
+            curve.loss[n], curve.backend, curve.seconds[n] = float(value), sol.stats.backend, []
+            truth = truths.setdefault((curve.coupled, n), grads) if is_direct(curve) else truths.get((curve.coupled, n))
+            if truth is not None:
+                curve.gradient_error[n] = relative_error(grads, truth)
+            jobs.append((curve, n))
+    return jobs, notes
 
 
 def slope_start(ns: Iterable[int]) -> int:
@@ -298,7 +290,7 @@ def plan(args: Namespace) -> Plan:
 
 
 def rendered(rows: Sequence[Curve]) -> list[str]:
-    """One line a curve: times, and what else there is; the backend where it is not one for all."""
+    """A line for each curve: its times, with the backend where it is not one for all; its memory and its error."""
     first = rows[0]
     last = max(first.seconds)
     at = 1000 if 1000 in first.seconds else last
@@ -307,15 +299,17 @@ def rendered(rows: Sequence[Curve]) -> list[str]:
     alike = len({curve.backend for curve in rows}) == 1
     time_at = lambda m: lambda c: tables.seconds(c.median(m)) if m in c.seconds else "-"
     size_at = lambda m: lambda c: tables.size(c.peak_bytes[m]) if m in c.peak_bytes else "-"
+    figure = lambda x: "-" if x is None or math.isinf(x) else f"{x:.2f}"
     return [tables.columns(rows, (
-        ("gradient\nmode", lambda c: c.name),
-        *((f"time\nn = {m}", time_at(m)) for m in ns),
-        ("over re-\nversible", lambda c: f"{c.median(at) / first.median(at):.2f}" if at in c.seconds else "-"),
-        ("slope\nof time", lambda c: "-" if c.slope is None else f"{c.slope:.2f}"),
-        ("\n+-", lambda c: "-" if math.isinf(c.slope_width or math.inf) else f"{c.slope_width:.2f}"),
-        *((f"memory\nn = {m}", size_at(m)) for m in memory),
-        ("gradient\nerror", lambda c: tables.small(c.gradient_error.get(at))),
-        ("\nbackend", lambda c: "-" if alike else c.backend)))]
+        ("time of\na gradient", lambda c: c.name),
+        *((f"\nn = {m}", time_at(m)) for m in ns),
+        ("over re-\nversible", lambda c: figure(c.median(at) / first.median(at) if at in c.seconds else None)),
+        ("slope\nof time", lambda c: figure(c.slope)),
+        ("95 %\n+-", lambda c: figure(c.slope_width)),
+        ("\nbackend", lambda c: "-" if alike else c.backend))), tables.columns(rows, (
+            ("memory of it,\nand its error", lambda c: c.name),
+            *((f"\nn = {m}", size_at(m)) for m in memory),
+            (f"error\nn = {at}", lambda c: tables.small(c.gradient_error.get(at)))))]
 
 
 def picture(found: Sequence[Curve]) -> tuple[Any, str]:

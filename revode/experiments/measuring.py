@@ -17,8 +17,7 @@ import numpy as np
 from ..certify import certify
 from ..engine import tree
 from ..engine.derivatives import value_and_grad
-from ..gradients import Checkpointed, Direct
-from ..gradients.checkpointed import minimal_advances
+from ..gradients import Direct
 from .backends import Solver
 from .runner import counting
 
@@ -51,12 +50,6 @@ def peak_memory(run: Callable) -> tuple[int, Any]:
     finally:
         if ours:
             tracemalloc.stop()
-
-
-def estimated_seconds(gradient: Any, steps: int, forward: float) -> float:
-    """What one gradient takes on the tape, roughly, from the seconds of a plain solve: a step with its pullback is worth five."""
-    again = minimal_advances(steps, gradient.n) / steps if isinstance(gradient, Checkpointed) else 0.0
-    return (5.0 + again) * forward
 
 
 def relative_error(grads: Any, truth: Any) -> float:

@@ -13,7 +13,7 @@ examples:
   revode train ou --plot ou.png                           a neural SDE by five methods
   mpiexec -n 4 revode train ou --checkpoint run.npz       the same on four processes; go on if it
                                                           was ended, on any number
-  revode train language --models revdeq --json run.json   a transformer, its depth a fixed point
+  revode train language --checkpoint run.npz              a transformer, its depth a fixed point
   revode train digits                                     an image classifier of the same kind
 
 gradient modes: reversible, reversible:100 (store a state every 100 steps), automatic, direct,

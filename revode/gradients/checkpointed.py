@@ -87,6 +87,7 @@ class Checkpointed:
 
         look(n, before, after, a_params) sees the cotangents before and after the pullback of each step, on the tape.
         """
+        problem.ways = ("forward", "pull")
         parts, engine = begin(problem, initial, params)
         N, tapes = problem.N, None
         if problem.adaptive is not None:
@@ -120,8 +121,8 @@ class Checkpointed:
             left, states = (right - 1, {}) if taped else self.states(problem, ahead, kept, right)
             back.pull(right, left, a_ys, states)
             del states                                         # before others are made
-            for n in range(max(left, 1), right):
-                kept.pop(n, None)
+            for n in [n for n in kept if n >= max(left, 1)]:
+                del kept[n]
             right = left
         return at_the_start(problem, initial, params, back)
 
@@ -148,7 +149,8 @@ class Checkpointed:
             engine.restart(kept[left])
             seen = engine.ahead(left, right - 1, looks=looks)
             stats.advances += length - 1
-            engine.restart(kept[left])                         # it would hold on to its last state
+            if engine.looks_often:
+                engine.restart(kept[left])                     # it would hold on to its last state
             stats.peak_states = max(stats.peak_states, len(kept) + len(looks))
             if not whole:
                 return right - 1, seen
@@ -163,7 +165,7 @@ class Checkpointed:
 
 def joined(before: list, x: Any) -> Any:
     """Rows, and more of them behind."""
-    return before + x if isinstance(x, list) else np.concatenate([np.stack(before), x])
+    return before + x if isinstance(x, list) else np.concatenate([*(row[None] for row in before), x])
 
 
 class Online(Kept):

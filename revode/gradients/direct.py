@@ -67,7 +67,7 @@ class Direct:
             return False
         if problem.adaptive is not None:
             return True
-        system = copy(problem.system)
+        system, problem.ways = copy(problem.system), ("forward", "pull")
         system.stats = Stats()
         found = engine_of(problem, "pull", problem.start(Evaluator(system, params), initial), params)
         problem.stats.checks += system.stats.nfe

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
-import numpy as np
-
 from ..certify import Certificate, of_solve
 from ..engine.tensor import value_of
 from ..engines import engine_of
@@ -103,13 +101,12 @@ class Reversible:
         acts: the estimated error from which the caller does something; below it an estimate may be a bound.
         """
         kept = Kept(range(0, sys.maxsize if problem.adaptive else problem.N + 1, self.resync or sys.maxsize))
-        problem.resync, problem.swept = self.resync, True
+        problem.resync, problem.swept, problem.ways = self.resync, True, ("forward", "backward")
         ys, final = march(problem, initial, params, kept)
         problem.stats.peak_states = len(kept) + 1
 
         def judged(cotangent: Any) -> tuple[tuple, Verdict]:
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):        # the round trip says it better
-                return self.sweep(problem, initial, params, ys, final, kept, cotangent, acts)
+            return self.sweep(problem, initial, params, ys, final, kept, cotangent, acts)
 
         return (ys, final), judged, kept
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -84,7 +84,7 @@ class Ahead:
 
     @cached_property
     def stops(self) -> tuple[int, ...]:
-        """The grid points to look at, on a grid that is known."""
+        """The grid points to look at behind the first, on a grid that is known."""
         return stops_of(self.problem.N, self.width)
 
     def groups(self, first: int, last: int, parts: Parts) -> list[list[int]]:
@@ -113,7 +113,7 @@ class Ahead:
             self.judge(self.ns, parts)
             self.ns, self.rows = self.ns[kept:], self.rows[kept:]
 
-    def see(self, ns: list[int], parts: Parts) -> None:
+    def see(self, ns: Sequence[int], parts: Parts) -> None:
         """Many states, in arrays with an axis of grid points first."""
         if not ns:
             return
@@ -133,7 +133,7 @@ class Ahead:
         scales.update({name: np.maximum(scales[name], x) if name in scales else x for name, x in found.items()})
         return list(found.values())
 
-    def judge(self, ns: list[int], parts: Parts) -> None:
+    def judge(self, ns: Sequence[int], parts: Parts) -> None:
         """The largest G among these states; where a smooth part is taken off, among those with both neighbours."""
         problem, pairs = self.problem, self.pairs
         if self.flows and problem.N > 2:
@@ -169,7 +169,7 @@ class Ahead:
             if not problem.swept:
                 complain(problem, problem.suspicion)
 
-    def follow(self, ns: list[int], y: Any) -> None:
+    def follow(self, ns: Sequence[int], y: Any) -> None:
         """Remember where steps were large; at the end, look there, and at the last one, at whether they follow the field."""
         at = threes(tuple(ns))
         ends = ns[-1] == self.problem.N
@@ -192,7 +192,7 @@ class Ahead:
         if ends:
             self.at_end(self.s + floor(self.s))
 
-    def quiet(self, ns: list[int], y: Any) -> bool:
+    def quiet(self, ns: Sequence[int], y: Any) -> bool:
         """Whether no step was large and the last one follows the field: quickly told, and mostly so."""
         s = self.problem.scales[self.problem.method.outputs[0]]
         steps = y[1:] - y[:-1]

@@ -32,8 +32,8 @@ def looks(N: int, width: int, stretch: int | None = None) -> tuple[int, ...]:
 
 @lru_cache(64)
 def stops_of(N: int, width: int) -> tuple[int, ...]:
-    """The grid points to look at on the way forward, the last among them."""
-    return tuple(sorted({N, *looks(N, width)}))
+    """The grid points behind the first to look at on the way forward, the last among them."""
+    return tuple(sorted({N, *looks(N, width)} - {0}))
 
 
 @lru_cache(64)

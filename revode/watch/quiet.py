@@ -11,7 +11,7 @@ What is weighed is linear in what the windows show, (parts and cotangents) x (ne
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -32,7 +32,7 @@ NOWHERE = (math.inf, math.inf, math.inf)         # copies that are none do not p
 class Marched(NamedTuple):
     """All that a march has shown, kept until somebody has reason to look: the watch, and the states at ns."""
     watch: Ahead
-    ns: list[int]
+    ns: Sequence[int]
     states: Parts
 
 
@@ -85,10 +85,10 @@ class Bounds(NamedTuple):
     C: float
 
 
-def deferred(watch: Ahead, ns: list[int], states: Parts) -> bool:
+def deferred(watch: Ahead, ns: Sequence[int], states: Parts) -> bool:
     """Whether the sweep will see to what a march has shown: where that is all, small and finite."""
     problem, stops = watch.problem, watch.stops
-    if not problem.swept or len(ns) < len(stops) - (stops[0] == 0) or sum(x.nbytes for x in states.values()) > ROOM:
+    if not problem.swept or len(ns) < len(stops) or sum(x.nbytes for x in states.values()) > ROOM:
         return False
     if not all(type(x) is np.ndarray and math.isfinite(np.vdot(x, x)) for x in states.values()):
         return False
@@ -150,7 +150,8 @@ class Quiet:
         """The verdict where there is nothing to say; None where that cannot be told."""
         problem, ys, a_parts = self.problem, self.given[3], self.given[5]
         outputs = problem.method.outputs
-        if len(ys) > 1 or type(ys[0]) is not np.ndarray or any(x.any() for part, x in a_parts.items() if part not in outputs):
+        if len(ys) > 1 or type(ys[0]) is not np.ndarray or any(map(
+                np.count_nonzero, [x for part, x in a_parts.items() if part not in outputs])):
             return None
         if not self.held["see"][1]:                  # of so few steps none was looked at
             return None
@@ -167,21 +168,29 @@ class Quiet:
 
     def shown(self, weighed: Any) -> Shown:
         """What there is to measure."""
-        problem, method, data = self.problem, self.problem.method, self.pairs.data
+        problem, names = self.problem, self.problem.method.parts
         watch, ahead_ns, states = problem.marched
         (ns, parts, cotangents), (_, came, truth, a) = self.held["see"], self.held["compare"]
-        names, width, smooth = method.parts, neighbours(self.pairs), self.pairs.smooth
-        at, ahead_at = windows(tuple(ns), width)[0], windows(tuple(ahead_ns), watch.width)
-        kind = names, items(data, method.outputs[0]), method.outputs[0], 0.0 if data is None else self.pairs.k
+        looks = problem.kin.get("looks", (None, None))
+        if looks[0] is not ns or looks[1] is not ahead_ns:             # the same lists again, of solves of one kind
+            looks = problem.kin["looks"] = ns, ahead_ns, self.looks(ns, ahead_ns, watch.width)
+        X, ahead, Z = (joined(of, names) for of in ((parts, cotangents), (states,), (came, truth, a)))
+        return looks[2]._replace(X=X, ahead=ahead, Z=Z, weighed=weighed, flowed=self.held["flow"][0])
+
+    def looks(self, ns: Sequence[int], ahead_ns: Sequence[int], ahead_width: int) -> Shown:
+        """What there is to measure, but for the states, cotangents and sums."""
+        problem, method, data = self.problem, self.problem.method, self.pairs.data
+        width, smooth = neighbours(self.pairs), self.pairs.smooth
+        at, ahead_at = windows(tuple(ns), width)[0], windows(tuple(ahead_ns), ahead_width)
+        kind = method.parts, items(data, method.outputs[0]), method.outputs[0], 0.0 if data is None else self.pairs.k
         h = None
         if data is not None and data.velocity:
             h = abs(np.asarray([problem.hs[ahead_ns[i]] for i in ahead_at[1]], float))
         allowed = 0.0 if data is None else data.allowed if problem.driver is None else data.driven
-        X = np.array([*(parts[name] for name in names), *(cotangents[name] for name in names)])
-        eps, tiny = precision(X.dtype)
-        return Shown(X, at, combinations(*kind, width, 2 if smooth else 1), np.array([states[name] for name in names]), ahead_at[0],
-                     gaps(*kind, watch.width), h, np.array([kind[name] for kind in (came, truth, a) for name in names]), weighed,
-                     self.held["flow"][0], names.index(method.outputs[0]), allowed, 2 if smooth else 1, problem.N, eps, tiny)
+        eps, tiny = precision(self.given[3][0].dtype)
+        L, ahead_L, none = combinations(*kind, width, 2 if smooth else 1), gaps(*kind, ahead_width), np.empty(0)
+        return Shown(none, at, L, none, ahead_at[0], ahead_L, h, none, None, None, method.parts.index(method.outputs[0]), allowed,
+                     2 if smooth else 1, problem.N, eps, tiny)
 
     def saved(self, found: Measured, trips: list[tuple[int, float, float]]) -> tuple[list[tuple[int, float, float]], float]:
         """Trips to saved states, too, and W_p with these."""
@@ -220,6 +229,12 @@ def sound(problem: Any, tol: float, acts: float, found: Bounds, dtype: Any, memb
     problem.stats.roundtrip = roundtrip(found.trips, eps, tiny)
     S = {} if data is None else dict(zip(("S_p", "S_y", "S_d"), found.S, strict=True))
     return Verdict(estimate, [], {**S, "W_y": W_y, "W_p": found.W_p, **({} if found.E is None else {"E": found.E})})
+
+
+def joined(of: Sequence[Parts], names: tuple[str, ...]) -> np.ndarray:
+    """(parts, looks, *y.shape) all parts of these states, in one array."""
+    rows = [parts[name] for parts in of for name in names]
+    return np.concatenate(rows).reshape(len(rows), *rows[0].shape)
 
 
 def measured(s: Shown) -> Measured:

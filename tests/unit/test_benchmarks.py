@@ -15,7 +15,7 @@ from reference.benchmarks.contenders import CONTENDERS, Contender, c_by_hand, nu
 from reference.benchmarks.works import PLAIN, WORKS, Work, loss, problem
 from revode.__main__ import main
 from revode.compiled import native
-from revode.experiments import complexity, measuring
+from revode.experiments import complexity, tables
 
 SMALL = Work("w1", "small", (3, 5, 4, 3), 2, 20, 1 / 64)
 
@@ -375,12 +375,14 @@ def test_complexity_measures_what_it_says():
     assert direct.peak_bytes[16] > 1.5 * direct.peak_bytes[8]
 
 
-def test_complexity_leaves_out_what_takes_too_long():
-    found = complexity.curves()[:3]
-    estimates = [measuring.estimated_seconds(found[2].solve.gradient, n, float(n)) for n in (8, 200)]
-    per_step = complexity.unit(found[0], complexity.parameters(0))
-    notes = complexity.measure(found[2:], (8, 200), complexity.parameters(0), 1, limit=per_step * estimates[1] / 5)
-    assert "n = 200" in notes[0] and list(found[2].seconds) == [8]
+def test_complexity_leaves_out_what_takes_too_long(monkeypatch):
+    """By a clock of whole seconds a gradient takes one, so that one of 27/8 = 1.5^3 times as many steps would take 1.5^4.5 = 6.2."""
+    clock = iter(range(1000))
+    monkeypatch.setattr(complexity.time, "perf_counter", lambda: float(next(clock)))
+    found = complexity.curves()[2:3]
+    notes = complexity.measure(found, (8, 16, 54, 60), complexity.parameters(0), 1, limit=6.0)
+    assert notes == ["checkpointed:2 was left out for n = 54, 60: one gradient would take more than 6 s."]
+    assert list(found[0].seconds) == [8, 16] and found[0].seconds[16] == [1.0]
 
 
 def judged(reversible, rival, peaks, repeats=3, noise=lambda n: (1.0, 1.0, 1.0)):
@@ -413,6 +415,10 @@ def test_a_rival_within_the_noise_cannot_be_told():
         curve.seconds, curve.loss, curve.backend = {100: seconds}, {100: 1.0}, "native"
     (_, faster, figures), (_, equal, _) = complexity.verdicts([first, second])
     assert faster is None and equal and figures.startswith("x0.") and figures.endswith("against checkpointed:2 at n = 100")
+    third = complexity.curves()[3]                           # slower for certain, which settles the claim
+    third.seconds, third.loss, third.backend = {100: [0.5, 1.0, 1.5]}, {100: 1.0}, "native"
+    _, faster, figures = complexity.verdicts([first, second, third])[0]
+    assert faster is False and figures == "x0.50 to x0.50 against checkpointed:4 at n = 100"
     second.seconds = {100: [1.2, 2.4, 3.6]}
     assert complexity.verdicts([first, second])[0][1:] == (True, "at least x1.20 to x1.20 against checkpointed:2 at n = 100")
 
@@ -448,6 +454,19 @@ def test_the_complexity_command_writes_json_and_plot(tmp_path, monkeypatch, caps
     printed = capsys.readouterr().out
     assert "other hardware" in printed and "15.06 s" in printed and "No verdict about times" in printed
     assert max(len(line) for line in printed.splitlines() if str(tmp_path) not in line) <= 100
+
+
+def test_the_tables_of_complexity_are_as_wide_as_a_terminal():
+    """With slopes that have intervals, and rows that another backend ran: none goes on below."""
+    found = complexity.curves()
+    for i, curve in enumerate(found):
+        curve.seconds = {n: [16.5e-5 * n] * 3 for n in complexity.NS}
+        curve.peak_bytes, curve.gradient_error = {100: 1_234_567, 3000: 38 * 2 ** 20}, {1000: 1.5e-15}
+        curve.backend, curve.slope, curve.slope_width = "native" if i else "eager", 1.42, 0.12
+    for text in complexity.rendered(found):
+        lines = text.splitlines()
+        assert len(lines) == 3 + len(found) and max(map(len, lines)) <= tables.WIDTH
+    assert "backend" in complexity.rendered(found)[0] and "0.12" in complexity.rendered(found)[0]
 
 
 def test_complexity_loses_nothing_to_ctrl_c(tmp_path, monkeypatch, capsys):

@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 
 from reference import elementary as measured
-from revode.compiled import elementary, native
+from revode.compiled import elementary, native, precisions
 from revode.compiled.elementary import MAX_ULP, NAMES, evaluate
 from tests.compiler import needs_compiler
 
@@ -79,7 +79,7 @@ def numpy_value(name, *x):
 
 def in_range(name, dtype, *x):
     """Where the documented limits hold: angles with digits left, quotients that remainder can take."""
-    k = elementary.FORMATS[np.dtype(dtype)]
+    k = precisions.FORMATS[np.dtype(dtype)]
     with np.errstate(all="ignore"):
         if name in ("sin", "cos", "tan"):
             return ~np.isfinite(x[0]) | (np.abs(x[0]) <= 1e5)
@@ -130,7 +130,7 @@ def test_fast_mode_has_the_same_zeros_infinities_and_nans(libraries, name, dtype
 def test_remainders_are_numpys_bits(name, dtype):
     x = measured.points(name, dtype, 20_000, seed=6)
     if name == "floor_divide":                               # above, NumPy's own result is rounded, and so is ours
-        kept = np.abs(x[0] / x[1]) < 2.0 ** (elementary.FORMATS[np.dtype(dtype)].digits - 1)
+        kept = np.abs(x[0] / x[1]) < 2.0 ** (precisions.FORMATS[np.dtype(dtype)].digits - 1)
         x = x[0][kept], x[1][kept]
     assert len(x[0]) > 40_000 and equal_bits(evaluate(name, *x), numpy_value(name, *x)).all()
 
@@ -145,7 +145,7 @@ def test_exact_values(dtype):
         assert np.array_equal(evaluate("power", -small, np.full_like(small, k)), (-small) ** k)
     assert evaluate("erf", dtype(6.5)) == 1 and evaluate("erf", dtype(-np.inf)) == -1
     assert evaluate("tanh", dtype(30.0)) == 1 and evaluate("exp", dtype(0.0)) == 1 and evaluate("log", dtype(1.0)) == 0
-    assert np.isnan(evaluate("sin", dtype(2.0) ** elementary.FORMATS[np.dtype(dtype)].digits))
+    assert np.isnan(evaluate("sin", dtype(2.0) ** precisions.FORMATS[np.dtype(dtype)].digits))
 
 
 @pytest.mark.parametrize("name", ["tanh", "sinh", "expm1", "arctan", "arcsin", "arcsinh", "arctanh", "sin", "tan", "log1p", "cbrt"])
@@ -198,7 +198,7 @@ def test_the_text_is_straight_lines_of_single_operations(dtype):
 
 @pytest.mark.parametrize("single", [False, True])
 def test_the_coefficients_are_those_of_the_fit(single):
-    k = elementary.SINGLE if single else elementary.DOUBLE
+    k = precisions.SINGLE if single else precisions.DOUBLE
     for name, expected in measured.coefficients(single).items():
         assert getattr(k, name) == expected, name
 
@@ -206,7 +206,7 @@ def test_the_coefficients_are_those_of_the_fit(single):
 def test_parts_of_constants_add_up():
     """To at least 30 digits more than 2^-(digits) where two parts stand for a constant: mpmath's value, the parts added exactly."""
     import mpmath
-    for k in (elementary.DOUBLE, elementary.SINGLE):
+    for k in (precisions.DOUBLE, precisions.SINGLE):
         with mpmath.workdps(60):
             values = {"ln2": mpmath.log(2), "log10_2": mpmath.log10(2), "half_pi": mpmath.pi / 2, "cut_pi": mpmath.pi / 2,
                       "cut_ln2": mpmath.log(2), "cut_cp": 2 / (3 * mpmath.log(2))}

@@ -449,10 +449,10 @@ def test_what_a_checkpointed_row_takes_tells_of_the_next(monkeypatch):
 
 
 def test_estimates_grow_with_the_recomputed_steps():
-    guess = [measuring.estimated_seconds(rv.Checkpointed(n), 1000, 0.01) for n in (44, 8, 2)]
+    guess = [compare.estimated_seconds(rv.Checkpointed(n), 1000, 0.01) for n in (44, 8, 2)]
     # 5 times .01 s for the taped steps, and .01 s for every 1000 of r N - C(n + r, n + 1) advances.
     assert_allclose(guess, [0.05 + 0.01 * a / 1000 for a in (1954, 4285, 28820)], rtol=1e-12)
-    assert measuring.estimated_seconds(rv.Direct(), 1000, 0.01) == pytest.approx(0.05)
+    assert compare.estimated_seconds(rv.Direct(), 1000, 0.01) == pytest.approx(0.05)
 
 
 # What was done is never lost --------------------------------------------------------------------------------------
