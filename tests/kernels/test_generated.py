@@ -376,7 +376,8 @@ def test_a_plan_can_be_changed_and_is_checked():
     with pytest.raises(ValueError, match=r"the backward sweep with T=32, state='shared' asks for \d+ bytes of shared memory"):
         plans(128, plan={"T": 32, "state": "shared"})
     assert plans(128, plan={"T": 32}).backward.state == "global"
-    for bad, said in (({"tiles": 3}, "'tiles' cannot be chosen"), ({"T": 0}, "T=0; a whole number"), ({"padded": 1}, "padded=1; True or"),
+    for bad, said in (({"tiles": 3}, "'tiles' cannot be chosen"), ({"T": 0}, "T=0; a whole number"),
+                      ({"padded": 1}, "padded=1; True or False"),
                       ({"state": "here"}, "state='here'; 'registers' or 'shared' or 'global'"),
                       ({"regime": "fast"}, "regime='fast'; one of")):
         with pytest.raises(ValueError, match=said):
