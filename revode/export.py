@@ -80,6 +80,8 @@ def export_c(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: A
     problem, initial, params, _ = prepare(Asked(
         field, y0, ts, params, method, save, backend="native", arithmetic="strict", diffusion=diffusion, noise=noise,
         interpretation=interpretation, control=control))
+    if not problem.save:
+        raise ValueError(f"export_c: save={save!r} keeps nothing that the functions could return; save=[-1] is the end alone")
     file = File(name, path.stem, problem, contiguous(initial), params, gradient, constants)
     path.with_suffix(".h").write_text(file.header(), encoding="utf-8")
     path.write_text(file.source(), encoding="utf-8")

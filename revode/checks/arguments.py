@@ -10,26 +10,29 @@ from typing import Any, ParamSpec, TypeVar
 from ..methods.custom import UserMethod
 
 OTHERWISE = {       # what other solvers call it: what to do here
-    "args": "pass params=, any tree of arrays; the field is called as field(t, y, params)",
-    "p": "pass params=",
-    "fun": "the field comes first, field(t, y, params)", "func": "the field comes first, field(t, y, params)",
+    "args": "pass params=, any tree of arrays; the field is called as field(t, y, params)", "p": "pass params=",
     "f": "the field comes first, field(t, y, params)", "terms": "the field comes first, and diffusion= and control= beside it",
     "t_span": "ts is the grid, np.linspace(t0, t1, 101), or with controller=PID(rtol, atol) the ends (t0, t1)",
-    "t0": "ts is the grid, or with controller=PID(rtol, atol) the ends (t0, t1)",
-    "t1": "ts is the grid, or with controller=PID(rtol, atol) the ends (t0, t1)", "t": "the grid is called ts",
+    "t0": "ts is the grid, or with controller=PID(rtol, atol) the ends (t0, t1)", "t": "the grid is called ts",
     "t_eval": "with controller=PID(rtol, atol) pass save_at=times; on a fixed grid put them into ts, and save= chooses among them",
-    "y_init": "the state at ts[0] is called y0", "x0": "the state at ts[0] is called y0", "u0": "the state at ts[0] is called y0",
+    "x0": "the state at ts[0] is called y0",
     "solver": "pass method=", "adjoint": "pass gradient=Reversible(), Checkpointed(n), Direct() or Backsolve()",
-    "rtol": "pass controller=PID(rtol, atol) and ts=(t0, t1)", "atol": "pass controller=PID(rtol, atol) and ts=(t0, t1)",
+    "rtol": "pass controller=PID(rtol, atol) and ts=(t0, t1)",
     "stepsize_controller": "pass controller=PID(rtol, atol)", "first_step": "pass dt0= with controller=PID(rtol, atol)",
     "max_step": "pass controller=PID(rtol, atol, max_step=...)", "max_steps": "pass controller=PID(rtol, atol, max_steps=...)",
     "dt": "the steps of a fixed grid are those of ts; with a controller the first one is dt0",
-    **dict.fromkeys(("events", "event", "event_fn"), "event(field, y0, ts, params, when=...) solves to where that crosses zero"),
+    "events": "event(field, y0, ts, params, when=...) solves to where that crosses zero",
     "dense_output": "pass interpolate=True, and ask sol.at(t)", "jac": "all methods are explicit; leave it out",
-    "vectorized": "batch axes lead in y and are always allowed; leave it out", "bm": "pass noise=Brownian(seed)",
-    "sde": "pass the drift as the field, and diffusion= and noise=Brownian(seed)", "key": "pass noise=Brownian(seed)",
+    "vectorized": "batch axes lead in y and are always allowed; leave it out", "dtype": "the solve has the dtype of y0",
+    "sde": "pass the drift as the field, and diffusion= and noise=Brownian(seed)", "bm": "pass noise=Brownian(seed)",
+    "noise_type": "the shape of diffusion's value says it: (..., d) is diagonal, (..., d, m) general",
+    "sde_type": "pass interpretation='ito' or 'stratonovich'",
 }
-OTHERWISE |= dict.fromkeys(("teval", "saveat", "tsave"), OTHERWISE["t_eval"])
+OTHERWISE |= {other: OTHERWISE[known] for known, others in {
+    "f": ("fun", "func", "vector_field", "drift"), "t0": ("t1",), "x0": ("u0", "y_init"), "t_eval": ("teval", "saveat", "tsave"),
+    "dt": ("h", "steps", "n_steps"), "rtol": ("atol", "tol", "adaptive"), "events": ("event", "event_fn"), "dense_output": ("dense",),
+    "bm": ("key", "seed", "rng", "brownian"), "adjoint": ("checkpoints",),
+}.items() for other in others}
 
 Given = ParamSpec("Given")
 Found = TypeVar("Found")

@@ -83,7 +83,7 @@ def check_backend(asked: Asked) -> Backend | None:
     if isinstance(backend, Backend):                 # that of another device (revode_cuda)
         return backend
     if backend not in ("auto", "eager", "replay", "native"):
-        raise ValueError(f"solve: backend={backend!r}; it is 'auto', 'eager', 'replay' or 'native'")
+        raise ValueError(f"solve: backend={backend!r}; it is 'auto', 'eager', 'replay' or 'native' (a GPU's are those of revode_cuda)")
     if arithmetic not in ("fast", "strict"):
         raise ValueError(f"solve: arithmetic={arithmetic!r}; it is 'fast' or 'strict'")
     if threads is not None and (not isinstance(threads, int) or threads is True or threads < 1):

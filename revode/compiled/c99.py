@@ -383,7 +383,7 @@ def at_zero(text: str, index: str) -> str:
 
 DIALECT = (
     (r"\n  SYNC;", ""), (r"  SYNC;\n", ""), (r"\s*\bSYNC;", ""),
-    (r"// op: (.*)", r"/* \1 */"), (r"\bUNROLL ", ""),
+    (r"// op: (.*)", r"/* \1 */"), (r"\bUNROLL ", ""), (r"c = 0;\n\s*(real .*\n\s*for \()c = 0;", r"\1int c = 0;"),
     (r"EACH\((\d+)\)", r"for (int k = 0; k < \1; k++) for (int r = 0; r < T; r++)"),
     (r"ONCE\((\d+)\)", r"for (int k = 0; k < \1; k++)"),
     (r"(rv_\w+)<([\d, ]+)>\(", r"\1(\2, "),

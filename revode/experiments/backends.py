@@ -113,12 +113,11 @@ def on_gpu(field: Callable, *given: Any, **options: Any) -> Solution:
 
 
 # The options ----------------------------------------------------------------------------------------------------------------------
-def add_options(parser: Any) -> None:
-    """--backend, --threads, --arithmetic."""
+def add_options(parser: Any, auto: str = "native where there is a compiler, else revode's choice") -> None:
+    """--backend, --threads, --arithmetic. auto: what the default is, in words."""
     group = parser.add_argument_group("who runs the steps (docs/backends.md)")
     group.add_argument("--backend", choices=BACKENDS, default="auto", help="eager: the tape; replay: NumPy calls into planned "
-                       "buffers; native: compiled C++; cuda: a GPU; auto (default): native where there is a compiler, else revode's "
-                       "choice")
+                       f"buffers; native: compiled C++; cuda: a GPU; auto (default): {auto}")
     group.add_argument("--threads", type=whole(1), metavar="N", help="of native, over the batch; default: one for each core")
     group.add_argument("--arithmetic", choices=("fast", "strict"), help="fast (default), or strict: the same bits from native, cuda "
                        "and replay on every machine")

@@ -158,7 +158,9 @@ def test_a_field_that_is_called_so(field: Any) -> None:
 HINTS = {"args": "params=", "t_eval": "save_at=", "saveat": "save_at=", "rtol": "controller=PID", "atol": "controller=PID",
          "events": "when=", "dense_output": "interpolate=", "t_span": "ts", "y_init": "y0", "first_step": "dt0=",
          "max_step": "max_step",
-         "adjoint": "gradient=", "t0": "ts", "dt": "dt0", "jac": "explicit", "stepsize_controller": "PID"}
+         "adjoint": "gradient=", "t0": "ts", "dt": "dt0", "jac": "explicit", "stepsize_controller": "PID",
+         "sde_type": "interpretation='ito'", "noise_type": "shape of diffusion", "seed": "Brownian", "n_steps": "ts",
+         "dense": "sol.at", "adaptive": "PID", "checkpoints": "Checkpointed", "dtype": "dtype of y0"}
 
 
 @pytest.mark.parametrize("name", HINTS)

@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 
 from reference import elementary as measured
-from revode.compiled import elementary, native, precisions
+from revode.compiled import elementary, precisions
 from revode.compiled.elementary import MAX_ULP, NAMES, evaluate
 from tests.compiler import needs_compiler
 
@@ -16,12 +16,9 @@ TWO = [name for name in NAMES if measured.arity(name) == 2]
 
 
 @pytest.fixture(scope="module")
-def libraries(tmp_path_factory):
-    """The C functions by (dtype, strict), in a cache folder of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("cache")
-        patch.setattr(native, "cache_folder", lambda: folder)
-        yield {(dtype, strict): measured.library(NAMES, dtype, strict) for dtype in DTYPES for strict in (True, False)}
+def libraries():
+    """The C functions by (dtype, strict)."""
+    return {(dtype, strict): measured.library(NAMES, dtype, strict) for dtype in DTYPES for strict in (True, False)}
 
 
 def edges(name, dtype):

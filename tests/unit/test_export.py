@@ -140,6 +140,9 @@ CASES = {
     "Ito, float32": (mlp, Y5.astype(np.float32), EVEN, of_mlp(np.float32), {
         "method": rv.ReversibleHeun(), "diffusion": spread, "noise": rv.Brownian(5), "interpretation": "ito", "save": [4, -1]}),
     "general noise": (mlp, Y5, EVEN, of_mlp(), {"method": rv.Coupled("midpoint"), "diffusion": both, "noise": rv.Brownian(6)}),
+    "sums of fewer terms in front": (
+        lambda t, y, p: np.cumsum(y * p["a"], -1) - np.cumprod(np.cos(y), -1) * p["b"], Y5[0], EVEN, SCALES,
+        {"method": rv.ReversibleHeun()}),
     "no parameters": (lambda t, y, p: -y, np.array([1.0, 2.0]), EVEN, None, {"method": rv.NearReversible("rk4"), "save": [-1]}),
 }
 
@@ -286,6 +289,7 @@ class Carrying(rv.ReversibleHeun):
     ({"path": "a.c", "method": Carrying()}, ValueError, "both starts with a value of the field and carries one"),
     ({"path": "a.c", "method": rv.RungeKutta("rk4")}, TypeError, "gradient=False"),
     ({"path": "a.c", "ts": [0.0]}, ValueError, "no step"),
+    ({"path": "a.c", "save": []}, ValueError, "keeps nothing that the functions could return"),
 ])
 def test_refusals(how: dict, error: type, says: str, tmp_path: Path) -> None:
     given = {"ts": EVEN, **how, "path": tmp_path / how["path"]}

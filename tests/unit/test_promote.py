@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import revode as rv
-from revode.compiled import backend, native, plans, promote
+from revode.compiled import backend, native, plans, promote, tiles
 from tests.compiler import needs_compiler
 
 HERE = Path(__file__).parents[2]
@@ -84,6 +84,27 @@ def test_it_takes_over_at_the_same_solve_with_the_same_bits(monkeypatch, caplog,
 
 
 @needs_compiler
+@needs_compiler
+@pytest.mark.parametrize("gradient", [rv.Reversible(), rv.Checkpointed(5), rv.Direct()], ids=repr)
+def test_native_compiles_both_directions_side_by_side(monkeypatch, gradient):
+    """Each of the two waits until the other one is there; one after the other they would wait in vain."""
+    both, build, directions = threading.Barrier(2, timeout=30.0), tiles.build, []
+
+    def meet(source, strict):
+        directions.append(both.wait())
+        return build(source, strict)
+
+    def gradients(how):
+        return rv.grad(lambda y0, p: np.sum(rv.solve(damped, y0, TS, p, method=rv.ReversibleHeun(), gradient=gradient, save=[-1],
+                                                     backend=how).y1 ** 2), argnums=(0, 1))(Y0, P)
+
+    monkeypatch.setattr(tiles, "build", meet)
+    found = gradients("native")
+    assert sorted(directions) == [0, 1]
+    for a, b in zip(found, gradients("eager"), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-12)                       # a rounding a step, of 256
+
+
 def test_steps_count_and_not_solves():
     """A forward solve that alone costs what compiling costs waits for it; a few short ones do not come so far."""
     ran, _, _ = script(1, ts=np.linspace(0.0, 1.0, 256 * 5 * AT + 1))

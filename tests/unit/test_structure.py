@@ -104,10 +104,16 @@ def files() -> list[Path]:
     return sorted(ROOT.rglob("*.py"))
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports(path: Path) -> list[tuple[str, bool]]:
     """(what is imported: 'numpy' or 'revode.engine.tree', whether at the top level of the module)."""
     package = ("revode", *path.relative_to(ROOT).parts[:-1])
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     top = {id(node) for node in tree.body}
     found = []
     for node in ast.walk(tree):
@@ -178,7 +184,7 @@ def private_imports(root: Path) -> list[str]:
     found = []
     for path in sorted(root.rglob("*.py")):
         of_a_room = len(path.relative_to(root).parts) > 1
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ImportFrom) and not (of_a_room and node.level == 1):
                 found += [f"{path.relative_to(root).as_posix()}: {alias.name}" for alias in node.names
                           if alias.name.startswith("_") and not alias.name.endswith("__")]
@@ -227,7 +233,7 @@ def lines_of_code(path: Path) -> int:
     """Lines that hold code: neither blank, nor comment, nor docstring."""
     text = path.read_text()
     code = {n for n, line in enumerate(text.splitlines(), 1) if line.strip() and not line.strip().startswith("#")}
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
             quoted = node.body[0]
             code -= set(range(quoted.lineno, quoted.end_lineno + 1))
