@@ -79,6 +79,7 @@ class Scores(Tables):
         look = ahead.tiles * ahead.source.seen
         self.put(rows=ahead.rows, features=ahead.shape[-1], parts=len(names), output=names.index(output),
                  pairs=int(data is not None), N=problem.N, initial=places["initial"], ahead=places["L"], ahead_T=ahead.T,
+                 ahead_lane=ahead.source.stride,
                  ahead_stride=ahead.source.seen, ahead_parts=[ahead.source.places["part", name][0] for name in names],
                  looks=len(looks[0]), look=look, ahead_windows=at.shape[1], ahead_width=watch.width, ahead_at=look * at,
                  scratch=places["scratch"], back=-1, back_T=1, weighed=-1)
@@ -103,7 +104,8 @@ class Scores(Tables):
         compared = [(look * k, saved[n]) for k, n in enumerate(looks) if n in saved]
         self.trips = [*(n for n in looks if n in saved), 0]
         came = "landed" if "land" in back.lowered else "part"
-        self.put(back=places["L_back"], back_T=back.T, back_stride=back.source.seen, back_windows=at.shape[1], back_width=width,
+        self.put(back=places["L_back"], back_T=back.T, back_lane=back.source.stride, back_stride=back.source.seen,
+                 back_windows=at.shape[1], back_width=width,
                  back_at=look * at, back_parts=[lies[what, name] for what in ("part", "cotangent") for name in names], apart=apart,
                  memory=places["M"], memory_stride=back.stride, compared=len(compared), compared_at=np.asarray(compared),
                  came=[lies[what, name] for what in (came, "cotangent") for name in names],

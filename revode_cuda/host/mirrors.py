@@ -121,8 +121,10 @@ def drawn(dtype: Any, companion: bool, spoilt: bool) -> tuple[Any, tuple, np.nda
     at = dict(zip(blocks, np.cumsum([0, *(x.size for x in blocks.values())]).tolist(), strict=False))
     T = Tables()
     T.put(rows=ROWS, features=F, parts=P, output=1, count=len(NUMBERS) + 4, pairs=companion, N=N, apart=2, scratch=at["scratch"],
-          initial=at["initial"], ahead=at["ahead"], ahead_T=8, ahead_stride=P * F * 8, ahead_parts=[0, F * 8], looks=len(d.ahead),
+          initial=at["initial"], ahead=at["ahead"], ahead_T=8, ahead_lane=8, ahead_stride=P * F * 8,
+          ahead_parts=[0, F * 8], looks=len(d.ahead),
           look=P * F * SIZE, ahead_windows=WINDOWS, ahead_width=WIDE, ahead_at=P * F * SIZE * ON, back=at["back"], back_T=4,
+          back_lane=4,
           back_stride=2 * P * F * 4, back_parts=F * 4 * np.arange(2 * P), back_windows=WINDOWS, back_width=NARROW,
           back_at=2 * P * F * SIZE * OFF, memory=at["memory"], memory_stride=(2 * P + 2) * F * 4, came=F * 4 * np.arange(2 * P),
           weighed=2 * P * F * 4, largest=(2 * P + 1) * F * 4, compared=1, compared_at=[2 * P * F * SIZE * 3, at["saved"]], others=1,

@@ -1,7 +1,7 @@
 // What the watch makes of a solve and its sweep (revode/watch: Ahead, Back), by trajectory, and of LANES of these the largest.
 //
 //     x        the buffer that holds everything (course.py). Entry f of part p of trajectory r at a look is at
-//              x[base + tile * stride + part[p] + look + f * T + lane],   r = tile * T + lane; T is that of a direction
+//              x[base + tile * stride + part[p] + look + f * lane + l],   r = tile * T + l, in each direction
 //     window   `width` neighbouring looks, which weights[part, width] make a gap of, a state, what a step did to the gap, ...
 //     s, A     of an entry: |y| so far, fading; the largest |a y|
 //
@@ -20,8 +20,9 @@ enum { LARGEST, Y, GAP, S_P, S_Y, S_D, W_P, W_0, E, DEFECT, A_0, ASIDE, NEAR, LE
 
 // Where things are: numbers, and where in `at` and `of` lists begin. -1: there is none.
 struct Where { long long rows, features, parts, output, count, pairs, N, apart, scratch, initial,
-    ahead, ahead_T, ahead_stride, ahead_parts, ahead_looks, looks, look, ahead_windows, ahead_width, ahead_at, ahead_weights, rise, steps, counts,
-    back, back_T, back_stride, back_parts, back_windows, back_width, back_at, back_weights, less,
+    ahead, ahead_T, ahead_lane, ahead_stride, ahead_parts, ahead_looks, looks, look, ahead_windows, ahead_width, ahead_at,
+    ahead_weights, rise, steps, counts,
+    back, back_T, back_lane, back_stride, back_parts, back_windows, back_width, back_at, back_weights, less,
     memory, memory_stride, came, weighed, largest, compared, compared_at, others, others_at; };
 
 FUNCTION real larger(real a, real b) { return a > b || a != a ? a : b; }
@@ -57,7 +58,7 @@ struct Trajectory {
     FUNCTION void sizes(real (*out)[LANES], int l, real& near) const {
         for (long long w = 0; w < n.ahead_windows; w++) most(w) = 0;
         for (long long f = 0; f < n.features; f++) {
-            const long long k = f * n.ahead_T;
+            const long long k = f * n.ahead_lane;
             real y = first(f), s = 0, s_0 = first(f);
             for (long long i = 0; i < n.looks; i++)
                 for (long long p = 0; p < n.parts; p++) {
@@ -71,7 +72,7 @@ struct Trajectory {
                 s = larger(s, there(1, w, k) * of[n.rise + w]);
                 most(w) = larger(most(w), s / of[n.rise + w]);
             }
-            for (long long w = 0; w < n.back_windows; w++) s_0 = larger(s_0, here(2, w, f * n.back_T) * of[n.less + w]);
+            for (long long w = 0; w < n.back_windows; w++) s_0 = larger(s_0, here(2, w, f * n.back_lane) * of[n.less + w]);
             near = larger(near, s_0);
         }
     }
@@ -94,7 +95,7 @@ struct Trajectory {
     }
 
     FUNCTION void roundtrip(real (*out)[LANES], int l, long long f, real near) const {
-        const long long k = f * n.back_T, a_at = n.back_parts + n.parts, came = n.came, a_came = n.came + n.parts;
+        const long long k = f * n.back_lane, a_at = n.back_parts + n.parts, came = n.came, a_came = n.came + n.parts;
         const real y_0 = x[n.initial + r * n.features + f], *a_weights = of + n.back_weights + 5 * 2 * n.parts * n.back_width;
         real A = 0, W = 0, s = fabs(y_0), a_0 = 0, off = 0, a_near = 0;
         for (long long p = 0; p < n.parts; p++) {
@@ -134,7 +135,7 @@ struct Trajectory {
         for (long long w = 0; w < n.back_windows; w++) {
             real be = 0, moved = 0, ay = 0, sum = 0, change = 0;
             for (long long f = 0; f < n.features; f++) {
-                const long long k = f * n.back_T;
+                const long long k = f * n.back_lane;
                 const real a = here(5, w, k);
                 be = be + here(0, w, k) * here(3, w, k);
                 moved = moved + here(1, w, k) * a;
@@ -158,7 +159,7 @@ struct Trajectory {
         real near = 0;
         sizes(out, l, near);
         for (long long f = 0; f < n.features; f++) {
-            if (n.pairs) gaps(out, l, f * n.ahead_T);
+            if (n.pairs) gaps(out, l, f * n.ahead_lane);
             if (n.back >= 0) roundtrip(out, l, f, near);
         }
         if (n.pairs && n.back_windows) pairs(out, l);
