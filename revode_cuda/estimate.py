@@ -66,23 +66,25 @@ def packed(first: Any, n: int, s: int, threads: range) -> int:
     return sum(waves([(first(i) + k) * s for i in threads], size) for k in range(0, n, size // s))
 
 
-def linear(shape: tuple[int, ...], T: int, threads: int, s: int) -> tuple[int, int]:
-    """Wavefronts, and products of warps, of rv_linear."""
+def linear(shape: tuple[int, ...], T: int, threads: int, s: int, stride: int = 0) -> tuple[int, int]:
+    """Wavefronts, and products of warps, of rv_linear. stride: from one feature to the next; 0: T."""
+    stride = stride or T
     p, n, m = shape
     most = p * m * T // threads
     br = block(T, most)
     bj = block(m, most // br)
     across, total = T // br, 0
     for warp in warps(p * m // bj * across):
-        x = packed(lambda i: i // across * bj // m * n * T + i % across * br, br, s, warp)
+        x = packed(lambda i: i // across * bj // m * n * stride + i % across * br, br, s, warp)
         w = packed(lambda i: i // across * bj % m, bj, s, warp)
-        out = sum(packed(lambda i, j=j: (i // across * bj + j) * T + i % across * br, br, s, warp) for j in range(bj))
+        out = sum(packed(lambda i, j=j: (i // across * bj + j) * stride + i % across * br, br, s, warp) for j in range(bj))
         total += n * (x + w) + out
     return total, len(warps(p * m // bj * across)) * n * br * bj
 
 
-def outer(shape: tuple[int, ...], T: int, threads: int, s: int) -> tuple[int, int]:
+def outer(shape: tuple[int, ...], T: int, threads: int, s: int, stride: int = 0) -> tuple[int, int]:
     """The same of rv_outer."""
+    stride = stride or T
     n, m = shape
     most = n * m // threads
     bj = block(m, most)
@@ -90,25 +92,26 @@ def outer(shape: tuple[int, ...], T: int, threads: int, s: int) -> tuple[int, in
     I, J, V, total = n // bi, m // bj, 4 if T % 4 == 0 else 2 if T % 2 == 0 else 1, 0
     for warp in warps(I * J):
         for r in range(0, T, V):
-            total += sum(packed(lambda i, k=k, r=r: (i // J + k * I) * T + r, V, s, warp) for k in range(bi))
-            total += sum(packed(lambda i, k=k, r=r: (i % J + k * J) * T + r, V, s, warp) for k in range(bj))
+            total += sum(packed(lambda i, k=k, r=r: (i // J + k * I) * stride + r, V, s, warp) for k in range(bi))
+            total += sum(packed(lambda i, k=k, r=r: (i % J + k * J) * stride + r, V, s, warp) for k in range(bj))
         total += 2 * bi * bj * (s // 4)
     return total, len(warps(I * J)) * T * bi * bj
 
 
-def rows(n: int, T: int, s: int) -> tuple[int, int]:
+def rows(n: int, T: int, s: int, stride: int = 0) -> tuple[int, int]:
     """The same of rv_rows."""
+    stride = stride or T
     V = 4 if T % 4 == 0 else 2 if T % 2 == 0 else 1
-    return sum(packed(lambda i, r=r: i * T + r, V, s, warp) for warp in warps(n) for r in range(0, T, V)), len(warps(n)) * T
+    return sum(packed(lambda i, r=r: i * stride + r, V, s, warp) for warp in warps(n) for r in range(0, T, V)), len(warps(n)) * T
 
 
-def counted(lowered: Any, text: str, T: int, threads: int, s: int) -> tuple[int, int, int]:
+def counted(lowered: Any, text: str, T: int, threads: int, s: int, stride: int = 0) -> tuple[int, int, int]:
     """Wavefronts, products and sums of warps, and barriers of a step."""
     found, products = 0, 0
     for loop in lowered.loops:
         if loop.kind in ("linear", "outer", "rows") and loop.op is None:
-            w, f = linear(loop.shape, T, threads, s) if loop.kind == "linear" else outer(loop.shape, T, threads, s) if (
-                loop.kind == "outer") else rows(loop.out.F, T, s)
+            w, f = rows(loop.out.F, T, s, stride) if loop.kind == "rows" else {"linear": linear, "outer": outer}[loop.kind](
+                loop.shape, T, threads, s, stride)
         else:
             n = len(warps(loop.out.F * (T if loop.out.kind == "lanes" else 1)))
             terms = loop.tables[0].shape[1] if loop.tables else 1
@@ -118,10 +121,11 @@ def counted(lowered: Any, text: str, T: int, threads: int, s: int) -> tuple[int,
     return found, products, step.count("SYNC;")
 
 
-def estimated(plan: Any, lowered: Any, text: str, s: int, capacity: int) -> Counts:
-    """What the plan of one direction costs. capacity: bytes of shared memory of a multiprocessor."""
+def estimated(plan: Any, lowered: Any, source: Any, s: int, capacity: int) -> Counts:
+    """What the plan of one direction costs. source: its text; capacity: bytes of shared memory of a multiprocessor."""
     alone = plan.state == "registers"                               # then the same of a warp, on one of four schedulers
-    wavefronts, products, barriers = (0, operations(lowered), 0) if alone else counted(lowered, text, plan.T, plan.threads, s)
+    wavefronts, products, barriers = (0, operations(lowered), 0) if alone else counted(
+        lowered, source.text, plan.T, plan.threads, s, source.stride)
     limits = [capacity // (plan.shared + RESERVED), RESIDENT // plan.threads, BLOCKS]
     if plan.registers:
         limits.append(REGISTERS // (plan.registers * plan.threads))

@@ -106,8 +106,8 @@ class Fused(Tiles):
 
     def build(self, T: int, make: Any) -> None:
         """Plan, and compile. Raises CannotBeFused where the plan says op by op."""
-        def source(T: int, align: int = ALIGN) -> Source:
-            return Source(self.lowered, T, self.dtype, self.direction, self.outputs, self.brownian, align)
+        def source(*how: int) -> Source:
+            return Source(self.lowered, how[0], self.dtype, self.direction, self.outputs, self.brownian, *how[1:])
 
         if any(x.own for x in self.lowered.values()):
             raise CannotBeFused("solve: parameters or a control with a value of their own for each trajectory, or for each member of "
@@ -376,7 +376,7 @@ def planned(field: Callable, y0: Any, ts: Any, params: Any, device: Device, arit
         except NotTraceable as error:
             raise CannotBeFused(f"plan_of: this solve cannot be fused: {error}") from error
         plan = made.compiled() if compiled else made.plan
-        found.append(plan._replace(counts=estimate.estimated(plan, made.source.lowered["step"], made.source.text, made.dtype.itemsize,
+        found.append(plan._replace(counts=estimate.estimated(plan, made.source.lowered["step"], made.source, made.dtype.itemsize,
                                                              planning.capacity(device.arch))))
     return Plans(*found)
 

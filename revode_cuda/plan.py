@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from revode.compiled.generate import Source
+from revode.compiled.generate import ALIGN, Source
 from revode.compiled.lower import Lowered
 from revode.compiled.order import OVER_LANES
 from revode.compiled.tiles import operations, tile_of
@@ -44,6 +44,7 @@ NARROW = 16                   # up to this width a warp is enough for a tile, or
 VALUES, WEIGHTS, OPERATIONS = 512, 768, 1000
 MANY = 1 << 14                # trajectories for which there are warps enough to share blocks
 WIDE = 128                    # beyond it the matrices are left to cuBLAS
+PAD, SHORT = 16, 64           # bytes behind the lanes of each feature, where that is asked for; bytes of lanes that go without
 MULTIPROCESSORS = 128         # so many tiles, if there are trajectories enough: about what a large GPU has
 FEWEST = 2                    # trajectories in a tile that are not given up for that
 REGIMES = ("thread per trajectory", "warp per tile", "block per tile", "op by op")
@@ -66,6 +67,7 @@ class Plan(NamedTuple):
     budget: int                  # bytes of shared memory that a block may ask for
     arch: str
     reason: str
+    padded: bool = False         # numbers behind the lanes of each feature, so that features lie in other banks
     registers: int | None = None       # of a thread; None before the text has been compiled
     spills: int | None = None          # bytes that do not fit into registers
     counts: Counts | None = None       # what a step takes, where that was asked for (estimate.py)
@@ -101,7 +103,8 @@ class Plan(NamedTuple):
         where = [f"{name} {size}" + (" in global memory" if place == "global" else "") for name, size, place in zip(
             ("state", "params"), self.bytes, (self.state, self.params), strict=True)]
         return (f"{self.direction} on {self.arch}: {self.regime}, {self.tiles} tiles of {self.T} trajectories, {self.threads} "
-                f"threads{made}\n    shared memory: {self.shared} bytes of {self.budget} ({', '.join(where)}){because}")
+                f"threads{', padded' if self.padded else ''}{made}\n    shared memory: {self.shared} bytes of {self.budget} "
+                f"({', '.join(where)}){because}")
 
 
 class Plans(NamedTuple):
@@ -113,8 +116,8 @@ class Plans(NamedTuple):
         return "\n".join(str(plan) for plan in self if plan is not None)
 
 
-CHOICES = ("regime", "T", "threads", "state", "params")
-ALONE = {"regime": REGIMES[0], "T": 1, "state": "registers", "params": "global"}
+CHOICES = ("regime", "T", "threads", "state", "params", "padded")
+ALONE = {"regime": REGIMES[0], "T": 1, "state": "registers", "params": "global", "padded": False}
 
 
 def chosen(given: Any) -> dict[str, Any]:
@@ -128,6 +131,8 @@ def chosen(given: Any) -> dict[str, Any]:
         places = ("registers", "shared", "global") if name == "state" else ("shared", "global")
         if name in ("state", "params") and value not in places:
             raise ValueError(f"plan: {name}={value!r}; {' or '.join(map(repr, places))}")
+        if name == "padded" and not isinstance(value, bool):
+            raise ValueError(f"plan: padded={value!r}; True or False")
         if name == "regime" and value not in REGIMES:
             raise ValueError(f"plan: regime={value!r}; one of {', '.join(map(repr, REGIMES))}")
     if "registers" in wanted.values() or REGIMES[0] in wanted.values():
@@ -162,7 +167,7 @@ def make(lowered: Mapping[str, Lowered], source: Callable[..., Source], rows: in
     Parameters
     ----------
     lowered : its programs as loops.
-    source : source(T), the text for tiles of T trajectories; source(1, 1), for one, with values side by side.
+    source : source(T, align, pad), the text for tiles of T trajectories, as of `Source`.
     rows : trajectories.
     given : what the user has decided, as for `chosen`.
 
@@ -170,6 +175,10 @@ def make(lowered: Mapping[str, Lowered], source: Callable[..., Source], rows: in
     """
     wanted = chosen(given)
     wide, itemsize, most = width(lowered), np.dtype(dtype).itemsize, budget(arch)
+
+    def tiles_of(T: int) -> Source:
+        return source(T, ALIGN, PAD // itemsize if wanted.get("padded") and T * itemsize >= SHORT else 0)
+
     one = alone(source, rows, itemsize, direction, arch, wanted, rows > 1 and wide <= NARROW and not (strict and sums(lowered)))
     if one is not None:
         return one
@@ -178,7 +187,7 @@ def make(lowered: Mapping[str, Lowered], source: Callable[..., Source], rows: in
         first = 1                         # features alone are dealt out to the threads
     T = first
     while True:
-        text = source(T)
+        text = tiles_of(T)
         plan = fitted(text, rows, itemsize, direction, arch, most, wide, wanted)
         if plan.shared <= most or "T" in wanted or T == 1:
             break
@@ -187,7 +196,7 @@ def make(lowered: Mapping[str, Lowered], source: Callable[..., Source], rows: in
     if "state" not in wanted and (plan.shared > most or T < min(first, FEWEST)):
         # Too little of it fits for the threads to be worth their while.
         T = first
-        text = source(T)
+        text = tiles_of(T)
         plan = fitted(text, rows, itemsize, direction, arch, most, wide, {**wanted, "state": "global"})
         shrunk = f", and the state of {first} trajectories takes {plan.bytes[0]} bytes, more than a block may have"
     plan = plan._replace(reason=plan.reason + shrunk)
@@ -248,7 +257,7 @@ def fitted(text: Source, rows: int, itemsize: int, direction: str, arch: str, mo
         threads = wanted["threads"]
     if wanted.get("regime", regime) != regime:
         regime, reason = wanted["regime"], "it was asked for"
-    return Plan(direction, regime, T, threads, -(-rows // T), state, params, sizes, most, arch, reason)
+    return Plan(direction, regime, T, threads, -(-rows // T), state, params, sizes, most, arch, reason, wanted.get("padded", False))
 
 
 def plan_of(field: Callable, y0: Any, ts: Any, params: Any = None, *, arch: str, arithmetic: str = "fast", plan: Any = None,

@@ -62,6 +62,13 @@ twice, and the share of products and sums (FMA among them) is theirs. The plan t
 """
 
 
+PADDED = """## Lanes with 16 bytes behind them
+
+With `plan={"padded": True}` the features of a tile begin in different banks. The tiles of the other works have too few
+lanes for it to matter. It is off, until a GPU has measured it.
+"""
+
+
 class Row(NamedTuple):
     """Of one kernel."""
     instructions: int
@@ -188,6 +195,23 @@ def layouts(names: Any) -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
+def padded() -> list[str]:
+    """The work with long lanes, as it is, and padded."""
+    head = ["work", "dtype", "direction", "T", "padded", "bytes of shared memory", "registers", "spills", "wavefronts", "cycles",
+            "us a step, estimated"]
+    lines = [head, ["---"] * len(head)]
+    for dtype in ("float32", "float64"):
+        both = {pads: rows(Case("medium", "coupled-midpoint", dtype), {"padded": pads}) for pads in (False, True)}
+        for direction in ("forward", "backward"):
+            for pads, found in both.items():
+                plan, row = found[direction].plan, found[direction]
+                lines.append(["medium", dtype, direction, str(plan.T), "yes" if pads else "no", str(plan.shared), str(row.registers),
+                              str(row.spills), *(f"{x:.4g}" if isinstance(x, float) else str(x) for x in (
+                                  plan.counts.wavefronts, plan.counts.cycles, plan.counts.microseconds))])
+                print(" ".join(lines[-1]), flush=True)
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
 def table(cases: list[Case]) -> list[str]:
     head = ["work", "dtype", "direction", "T", "threads", "instructions", "code, kB", "of a step", "registers", "spills", "barriers",
             "compile, s", "wavefronts", "us a step, estimated", "operations", "waits"]
@@ -215,8 +239,9 @@ def main() -> int:
     apart = layouts([name for name in ANALYTIC if not args.only or name in args.only])
     lines = table([case for case in CASES if not args.only or case.work in args.only])
     if not args.only:
+        page = [*lines, "", APART, *apart, "", PADDED, *padded()]
         version = ".".join(map(str, nvrtc.library().version))
-        PAGE.write_text(HEAD.format(version=version, arch=ARCH) + "\n".join([*lines, "", APART, *apart]) + "\n", encoding="utf-8")
+        PAGE.write_text(HEAD.format(version=version, arch=ARCH) + "\n".join(page) + "\n", encoding="utf-8")
         print(f"written: {PAGE.name}")
     return 0
 

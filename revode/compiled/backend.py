@@ -100,8 +100,7 @@ class Backend:
 
     def stands_back(self, direction: str, problem: Problem, parts: dict, params: Any) -> bool:
         """Whether this is a solve for the tape."""
-        leaves = tree.flatten((parts, params))[0]
-        unusual = [x for x in leaves if type(x) is not np.ndarray]
+        unusual = [x for x in (*parts.values(), *tree.flatten(params)[0]) if type(x) is not np.ndarray]
         return any(type(x) is Tensor or (is_float(x) and not isinstance(x, (np.ndarray, np.generic, float))) for x in unusual)
 
     def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:

@@ -83,12 +83,16 @@ class Memory:
 
 
 class Source:
-    """The C text of the programs of one direction, for tiles of T trajectories. align: numbers to which values are aligned."""
+    """The C text of the programs of one direction, for tiles of T trajectories.
+
+    align : numbers to which values are aligned; pad : numbers that nobody reads behind the lanes of each feature, so that features lie
+    in different banks of a GPU's memory.
+    """
 
     def __init__(self, lowered: dict[str, Lowered], T: int, dtype: Any, direction: str, outputs: Sequence[str],
-                 brownian: bool, align: int = ALIGN) -> None:
+                 brownian: bool, align: int = ALIGN, pad: int = 0) -> None:
         self.T, self.dtype, self.direction, self.outputs, self.brownian = T, np.dtype(dtype), direction, outputs, brownian
-        self.align = align
+        self.align, self.stride, self.lane = align, T + pad, "STRIDE" if pad else "T"
         self.lowered = {name: order.running(x) for name, x in lowered.items()}
         if sum(map(order.calls, self.lowered.values())) > order.CALLS:
             self.lowered = {name: order.set_apart(x) for name, x in self.lowered.items()}
@@ -167,7 +171,7 @@ class Source:
 
     def room(self, F: int, kind: str) -> int:
         """Numbers that a value takes, rounded up."""
-        n = F * (self.T if kind == LANES else 1)
+        n = F * (self.stride if kind == LANES else 1)
         return -(-n // self.align) * self.align
 
     def tiling(self, rows: int) -> tuple[np.ndarray, np.ndarray]:
@@ -193,8 +197,9 @@ class Source:
         return self.tables[key]
 
     def whole(self, bodies: list[str]) -> str:
-        head = [f"#define T {self.T}", f"#define MEMORY {self.size}", f"#define PERSISTENT {self.persistent}",
-                f"#define PARAMS {self.param_size}"]
+        sizes = {"T": self.T, **({"STRIDE": self.stride} if self.stride > self.T else {}), "MEMORY": self.size,
+                 "PERSISTENT": self.persistent, "PARAMS": self.param_size}
+        head = [f"#define {name} {n}" for name, n in sizes.items()]
         functions = elementary.c_source(sorted(self.functions & set(elementary.NAMES)), self.dtype)
         parts = [*([ALONE] if self.T == 1 else []), functions, *head, TILE_FUNCTIONS, *sorted(self.stretches)]
         if self.brownian:
@@ -225,10 +230,10 @@ class Source:
             if role[0] != "drive":
                 continue
             if self.brownian and role[1] == "dW":
-                lines.append(f"    rv_brownian_tile(S + {offset}, T, {F}, TID, NT, seed, trajectory + (unsigned)row, "
+                lines.append(f"    rv_brownian_tile(S + {offset}, {self.lane}, {F}, TID, NT, seed, trajectory + (unsigned)row, "
                              "step + (unsigned)n, width[n - first]); SYNC;")
             elif where == LANES:
-                lines.append(f"    EACH({F}) S[{offset} + k * T + r] = D[((n - first) * {self.tiles} + tile) * {F * self.T} "
+                lines.append(f"    EACH({F}) S[{offset} + k * {self.lane} + r] = D[((n - first) * {self.tiles} + tile) * {F * self.T} "
                              "+ k * T + r];\n    SYNC;")
             else:
                 lines.append(f"    ONCE({F}) S[{offset} + k] = D[(n - first) * {F} + k];\n    SYNC;")
@@ -239,7 +244,7 @@ class Source:
         given = [place for role, place in self.places.items() if role[0] == "state"]
         whole, before, lines = sum(F for _, F, _ in given) * self.T, 0, []
         for offset, F, _ in given:
-            lines.append(f"    EACH({F}) S[{offset} + k * T + r] = K[((n - first) * {self.tiles} + tile) * {whole} + "
+            lines.append(f"    EACH({F}) S[{offset} + k * {self.lane} + r] = K[((n - first) * {self.tiles} + tile) * {whole} + "
                          f"{before} + k * T + r];\n    SYNC;")
             before += F * self.T
         return lines
@@ -295,7 +300,7 @@ class Source:
         lines = [f"    if ({'saved >= 0 && ' if back else ''}save[saved] == {at}) {{"]
         for j, name in enumerate(self.outputs):
             offset, F, _ = self.places["cotangent" if back else "part", name]
-            mine = f"S[{offset} + k * T + r]"
+            mine = f"S[{offset} + k * {self.lane} + r]"
             where = f"Y{j}[(saved * rows + row + (r < R ? r : R - 1)) * {F} + k]"
             lines.append(f"      EACH({F}) {{ " + (f"{mine} = {mine} + {where};" if back else f"if (r < R) {where} = {mine};") + " }")
         return [*lines, f"      saved{'--' if back else '++'};", "      SYNC;", "    }"]
@@ -326,7 +331,7 @@ class Body:
     pairs = True                                     # whether sums that read the same values may be one call
 
     def __init__(self, source: Source, name: str, lowered: Lowered, base: int) -> None:
-        self.source, self.name, self.lowered, self.T = source, name, lowered, source.T
+        self.source, self.name, self.lowered, self.T, self.lane = source, name, lowered, source.T, source.lane
         self.params = {int(v): offset for program, v, offset, _ in source.layout.params if program == name}
         source.layout.columns[name] = columns = self.columns()
         self.grid = {int(v): (offset, n) for v, offset, n in columns}
@@ -412,7 +417,7 @@ class Body:
 
     def extent(self, slot: Slot) -> tuple[int, int]:
         start = self.offsets[slot]
-        return start, start + slot.F * (self.T if slot.kind == LANES else 1)
+        return start, start + slot.F * (self.source.stride if slot.kind == LANES else 1)
 
     # text
 
@@ -457,11 +462,11 @@ class Body:
             return f"{self.source.constants(np.frombuffer(what[0]))}[{feature}]"
         memory, offset = {"own params": "Q", "own steps": "(real)H"}.get(where, "S"), self.own[what[0]] if where.startswith(
             "own") else self.offsets[slot]
-        return f"{memory}[{offset} + ({feature}) * T + r]" if slot.kind == LANES else f"{memory}[{offset} + {feature}]"
+        return f"{memory}[{offset} + ({feature}) * {self.lane} + r]" if slot.kind == LANES else f"{memory}[{offset} + {feature}]"
 
     def pointer(self, slot: Slot) -> str:
-        return self.address(slot, "0").removesuffix(" * T + r]").replace("[", " + ", 1).replace("(0)", "0").removesuffix("]") \
-            if slot.kind == LANES else self.address(slot, "0").replace("[", " + ", 1).removesuffix("]")
+        first = self.address(slot, "0").replace("[", " + ", 1).removesuffix("]")
+        return first.removesuffix(f" * {self.lane} + r").replace("(0)", "0") if slot.kind == LANES else first
 
     def print(self, group: list[Loop]) -> None:
         says = dict.fromkeys(loop.source for loop in group if loop.source)
@@ -483,7 +488,7 @@ class Body:
         self.need(loop.text)
         self.source.stretches.add(f"STRETCH{len(loop.reads)}({name})")
         places = ", ".join(self.pointer(slot) for slot in (loop.out, *(read.slot for read in loop.reads)) if slot is not None)
-        return f"{name}_stretch({places}, {loop.out.F}{' * T' if loop.out.kind == LANES else ''});"
+        return f"{name}_stretch({places}, {loop.out.F}{f' * {self.lane}' if loop.out.kind == LANES else ''});"
 
     def elements(self, group: list[Loop]) -> list[str]:
         """What is done for element k (of lane r). All is read before any is written: outputs lie where inputs do."""
@@ -582,7 +587,7 @@ class Body:
         for role, read in self.copies:
             offset, F, kind = self.source.places[role]
             each = "EACH" if kind == LANES else "ONCE"
-            own = f"S[{offset} + k * T + r]" if kind == LANES else f"S[{offset} + k]"
+            own = f"S[{offset} + k * {self.lane} + r]" if kind == LANES else f"S[{offset} + k]"
             if kind != LANES and read.slot is not None and read.slot.kind == LANES:
                 raise AssertionError(f"{role} is shared, but its new value is not")
             if read.slot is not None and read.slot in self.lowered.inputs.values():

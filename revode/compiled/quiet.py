@@ -28,6 +28,7 @@ class Measure:
         self.dtype, self.later = dtype, later
         self.function: Any = None
         self.whole, self.scalars, self.out = np.zeros(13, np.int64), np.zeros(5), np.zeros(13)
+        self.numbers: tuple = ()                                     # what stands in the first two
         self.fixed = [pointer(x) for x in (self.whole, self.scalars, self.out)]
         self.known: dict[int, tuple[Any, Any, int | None]] = {}      # constants, in the order of their axes
 
@@ -61,9 +62,11 @@ class Measure:
         if any(x is not None and not (type(x) is np.ndarray and x.flags.c_contiguous and x.dtype == self.dtype) for x in arrays):
             return measured(s)
         rows, entries = (0, 0) if flowed is None else flowed.shape
-        self.whole[:] = (len(s.ahead), prod(shape[:-1]), prod(shape[-1:]), s.X.shape[1], *s.at.shape[::-1], s.ahead.shape[1],
-                         *s.ahead_at.shape[::-1], rows, entries, 0 if begins is None else len(begins), s.output)
-        self.scalars[:] = s.eps, s.tiny, s.allowed, s.N, s.apart
+        numbers = (len(s.ahead), prod(shape[:-1]), prod(shape[-1:]), s.X.shape[1], *s.at.shape[::-1], s.ahead.shape[1],
+                   *s.ahead_at.shape[::-1], rows, entries, 0 if begins is None else len(begins), s.output), (
+                   s.eps, s.tiny, s.allowed, s.N, s.apart)
+        if numbers != self.numbers:                                  # mostly those of the last solve
+            self.whole[:], self.scalars[:] = self.numbers = numbers
         A, (whole, scalars, out) = np.empty(shape, s.X.dtype), self.fixed
         at, L, ahead_at, ahead_L = map(self.at, (s.at, s.L, s.ahead_at, s.ahead_L))
         self.function(whole, scalars, pointer(s.X), at, L, pointer(s.ahead), ahead_at, ahead_L, pointer(s.h), pointer(s.Z),

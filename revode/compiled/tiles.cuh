@@ -18,7 +18,10 @@
 #endif
 // Of the plan: TILE_THREADS, the threads of a block; TILE_REGISTERS, a thread has a trajectory of its own, and all its values in
 // registers; TILE_GLOBAL, the values of a tile stay in global memory; PARAMS_GLOBAL, what comes from the parameters stays there.
-// Otherwise both are in shared memory while a block runs.
+// Otherwise both are in shared memory while a block runs. STRIDE, from one feature to the next: T, or more where lanes are padded.
+#ifndef STRIDE
+#define STRIDE T
+#endif
 #ifdef TILE_THREADS
 #undef NT
 #define NT TILE_THREADS
@@ -93,7 +96,7 @@ template <int p, int n, int m> OUTLINE void rv_linear(real* out, const real* x, 
     for (int l = 0; l < bj * br; l++) sum[l / br][l % br] = -(real)0;
     #pragma unroll 4
     for (int c = 0; c < n; c++) {
-      const rv_pack<br> a = rv_load<br>(x + (q * n + c) * T + r);
+      const rv_pack<br> a = rv_load<br>(x + (q * n + c) * STRIDE + r);
       const rv_pack<bj> b = rv_load<bj>(w + c * m + j);
       #pragma unroll
       for (int l = 0; l < bj * br; l++) sum[l / br][l % br] = sum[l / br][l % br] + a.v[l % br] * b.v[l / br];
@@ -103,7 +106,7 @@ template <int p, int n, int m> OUTLINE void rv_linear(real* out, const real* x, 
       rv_pack<br> a;
       #pragma unroll
       for (int rr = 0; rr < br; rr++) a.v[rr] = sum[jj][rr];
-      *(rv_pack<br>*)(out + (k + jj) * T + r) = a;
+      *(rv_pack<br>*)(out + (k + jj) * STRIDE + r) = a;
     }
   }
 }
@@ -119,9 +122,9 @@ template <int n, int m> OUTLINE void rv_outer(real* out, const real* x, const re
     for (int r = 0; r < R; r += V) {
       rv_pack<V> xs[bi], gs[bj];
       #pragma unroll
-      for (int ii = 0; ii < bi; ii++) xs[ii] = rv_load<V>(x + (a + ii * I) * T + r);
+      for (int ii = 0; ii < bi; ii++) xs[ii] = rv_load<V>(x + (a + ii * I) * STRIDE + r);
       #pragma unroll
-      for (int jj = 0; jj < bj; jj++) gs[jj] = rv_load<V>(g + (b + jj * J) * T + r);
+      for (int jj = 0; jj < bj; jj++) gs[jj] = rv_load<V>(g + (b + jj * J) * STRIDE + r);
       #pragma unroll
       for (int rr = 0; rr < V; rr++)
         if (r + rr < R)
@@ -140,7 +143,7 @@ template <int n> OUTLINE void rv_rows(real* out, const real* x, const real* tota
   for (int k = TID; k < n; k += NT) {
     real sum = -(real)0;
     for (int r = 0; r < R; r += V) {
-      const rv_pack<V> a = rv_load<V>(x + k * T + r);
+      const rv_pack<V> a = rv_load<V>(x + k * STRIDE + r);
       #pragma unroll
       for (int rr = 0; rr < V; rr++) if (r + rr < R) sum = sum + a.v[rr];
     }

@@ -28,6 +28,7 @@
 #define APART static __attribute__((noinline))
 #define OUTLINE APART
 #define UNROLL
+#define STRIDE T
 #define WHOLE(n) (((n) + WIDE - 1) / WIDE * WIDE)
 #define EACH(F) for (int k = 0; k < (F); k++) for (int r = 0; r < T; r++)
 #define ONCE(F) for (int k = 0; k < (F); k++)
@@ -77,11 +78,13 @@ template <int b, int u, int n, int m> INSIDE void rv_linear_blocks(lanes* out, c
   for (; j + b <= m; j += b) rv_linear_block<b, u, n, m>(out + j * (T / LANES), x, w + j);
   if constexpr (b > 1) rv_linear_blocks<b / 2, u, n, m>(out, x, w, j);
 }
-// A long sum in stretches of STRETCH terms, which goes on where the last one ended: what a stretch reads of w and of x stays in the
-// cache while all outputs and lanes have their share of it. Bits are those of the sum in one.
+// A wide product in stretches of STRETCH terms, each of which goes on where the last one ended: what a stretch reads of w and of x
+// stays in the cache while all outputs and lanes have their share of it. Where there are many lanes, what a block of outputs reads of w
+// is copied to one place for them: its rows lie a multiple of 2^k bytes apart, for which a cache has few places. Bits are those of the
+// sum in one.
 #define LONG 256
-#define STRETCH (VECTOR < 64 ? 64 : 256)
-template <int b, int u, int n, int m> INSIDE void rv_linear_stretch(lanes* out, const lanes* x, const real* w, int first, int last) {
+#define STRETCH (VECTOR < 64 ? 16 : 256)       // 16 terms of 128 lanes are half of the first cache; 256 were measured with AVX-512
+template <int b, int u> INSIDE void rv_linear_stretch(lanes* out, const lanes* x, const real* w, int apart, int first, int last) {
   const int V = T / LANES;
   lanes sum[b][u];
   if (first == 0) for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = x[v] * w[j];
@@ -89,19 +92,24 @@ template <int b, int u, int n, int m> INSIDE void rv_linear_stretch(lanes* out, 
   for (int c = first ? first : 1; c < last; c++) {
     lanes now[u];
     for (int v = 0; v < u; v++) { now[v] = x[c * V + v]; HELD(now[v]); }
-    for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = sum[j][v] + now[v] * w[c * m + j];
+    for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = sum[j][v] + now[v] * w[(c - first) * apart + j];
   }
   for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) out[j * V + v] = sum[j][v];
 }
 template <int b, int u, int n, int m> INSIDE void rv_linear_stretches(lanes* out, const lanes* x, const real* w, int j, int first, int last) {
-  const int V = T / LANES;
-  for (; j + b <= m; j += b)
-    for (int v = 0; v < V; v += u) rv_linear_stretch<b, u, n, m>(out + j * V + v, x + v, w + j, first, last);
+  const int V = T / LANES, many = V >= 4 * u;
+  real copy[many ? STRETCH * b : 1];
+  for (; j + b <= m; j += b) {
+    const real* part = w + first * m + j;
+    if (many) for (int c = 0; c < last - first; c++) for (int i = 0; i < b; i++) copy[c * b + i] = part[c * m + i];
+    for (int v = 0; v < V; v += u)
+      rv_linear_stretch<b, u>(out + j * V + v, x + v, many ? copy : part, many ? b : m, first, last);
+  }
   if constexpr (b > 1) rv_linear_stretches<b / 2, u, n, m>(out, x, w, j, first, last);
 }
 template <int p, int n, int m> static inline void rv_linear(real* out, const real* x, const real* w) {
   const int V = T / LANES, u = V > 1 ? 2 : 1;
-  if constexpr (n >= LONG) {
+  if constexpr (n >= LONG || m >= LONG) {
     for (int q = 0; q < p; q++) for (int c = 0; c < n; c += STRETCH)
       rv_linear_stretches<SUMS / u, u, n, m>((lanes*)(out + q * m * T), (const lanes*)(x + q * n * T), w, 0, c,
                                              c + STRETCH < n ? c + STRETCH : n);
@@ -232,8 +240,8 @@ template <int n> OUTLINE void rv_rows(real* out, const real* x, const real* tota
   UNROLL for (int i = TID; i < WHOLE(n); i += NT) out[i] = f(x[i], y[i]); }
 template <int n> OUTLINE void rv_rows_max(real* out, const real* x, const real*, int R) {
   UNROLL for (int k = TID; k < n; k += NT) {
-    real sum = x[k * T];
-    for (int r = 1; r < R; r++) { const real y = x[k * T + r]; sum = y > sum || y != y ? y : sum; }
+    real sum = x[k * STRIDE];
+    for (int r = 1; r < R; r++) { const real y = x[k * STRIDE + r]; sum = y > sum || y != y ? y : sum; }
     out[k] = sum;
   }
 }

@@ -210,10 +210,15 @@ class Tiles:
 
     def place(self, role: Any) -> np.ndarray:
         """Where a value lies: (tiles, F, T) or (tiles, F)."""
+        return self.within(self.memory.reshape(self.tiles, -1), role)
+
+    def within(self, x: np.ndarray, role: Any) -> np.ndarray:
+        """A value in what tiles hold, (..., tiles, numbers): (..., tiles, F, T) or (..., tiles, F)."""
         offset, F, kind = self.source.places[role]
-        n = F * (self.T if kind == LANES else 1)
-        block = self.memory.reshape(self.tiles, -1)[:, offset:offset + n]
-        return block.reshape(self.tiles, F, self.T) if kind == LANES else block
+        stride = self.source.stride
+        if kind != LANES:
+            return x[..., offset:offset + F]
+        return x[..., offset:offset + F * stride].reshape(*x.shape[:-1], F, stride)[..., :self.T]
 
     def put(self, kind: str, arrays: dict) -> None:
         for name, x in arrays.items():
@@ -434,10 +439,9 @@ class Tiles:
         """What was seen, in arrays with an axis of grid points first."""
         found = {}
         for role in self.roles_of(kind) if looks else ():
-            offset, F, _ = self.source.places[role]
-            rows = seen[:, :, offset:offset + F * self.T]
+            rows = self.within(seen, role)
             if self.rows > 1:
-                rows = self.untiled(rows.reshape(len(looks), self.tiles, F, self.T), len(looks))
+                rows = self.untiled(rows, len(looks))
             found[role[1]] = rows.reshape(len(looks), *self.shapes.get(role, self.shape))
         return found
 

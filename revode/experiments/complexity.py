@@ -188,28 +188,29 @@ def verdicts(found: Sequence[Curve]) -> list[Verdict]:
     rivals = [(curve, n) for curve in found[1:]
               if curve.coupled and curve.checkpoints is not None and curve.backend == first.backend
               for n in curve.seconds if n in first.seconds and curve.checkpoints ** 2 <= n]
-    return [*(faster(first, rivals) if timed and rivals else []), *(equal(first, rivals) if rivals else []), *flat(first),
+    # Forward solves are the same operations, so their losses are the same bits.
+    off = max((abs(curve.loss[n] - first.loss[n]) / abs(first.loss[n]) for curve, n in rivals), default=0.0)
+    equal: Verdict = ("at equal loss", off == 0, f"largest relative difference {off:.1e}")
+    return [*(faster(first, rivals) if timed and rivals else []), *([equal] if rivals else []), *flat(first),
             *(linear(first) if timed else [])]
 
 
+def over(first: Curve, curve: Curve, n: int) -> tuple[float, float]:
+    """The time of a curve over that of the first in the same repetition: the interval of its mean, by logarithms. What was ended
+    early has fewer repetitions of some."""
+    logs = np.log([y / x for x, y in zip(first.seconds[n], curve.seconds[n], strict=False)])
+    low, high = np.exp(logs.mean() + np.array([-1, 1]) * half_width(logs.tolist()))
+    return float(low), float(high)
+
+
 def faster(first: Curve, rivals: Sequence[tuple[Curve, int]]) -> list[Verdict]:
-    """Reversible against Checkpointed(c) for c up to sqrt(n), on the same method and backend: their times over its own, of the
-    same repetition, by the mean of their logarithms."""
-    over: dict[bool | None, list] = {True: [], False: [], None: []}
-    for curve, n in rivals:
-        logs = np.log(np.divide(curve.seconds[n], first.seconds[n]))
-        low, high = np.exp(logs.mean() + np.array([-1, 1]) * half_width(logs.tolist()))
-        over[within((low, high), 1.0)].append((low, f"x{low:.2f} to x{high:.2f} against {curve.name} at n = {n}"))
-    holds = next(holds for holds in (False, None, True) if over[holds])
-    said = [words for _, words in sorted(over[holds])]
+    """Reversible against Checkpointed(c) for c up to sqrt(n), on the same method and backend."""
+    told: dict[bool | None, list[str]] = {False: [], None: [], True: []}
+    for (low, high), curve, n in sorted(((over(first, curve, n), curve, n) for curve, n in rivals), key=lambda rival: rival[0]):
+        told[within((low, high), 1.0)].append(f"x{low:.2f} to x{high:.2f} against {curve.name} at n = {n}")
+    holds = next(holds for holds, said in told.items() if said)
     return [("Reversible is faster than Checkpointed(c) on the same method, for every c up to sqrt(n)", holds,
-             f"at least {said[0]}" if holds else ", ".join(said))]
-
-
-def equal(first: Curve, rivals: Sequence[tuple[Curve, int]]) -> list[Verdict]:
-    """Their forward solves are the same operations, so their losses are the same bits."""
-    off = max(abs(curve.loss[n] - first.loss[n]) / abs(first.loss[n]) for curve, n in rivals)
-    return [("at equal loss", off == 0, f"largest relative difference {off:.1e}")]
+             f"at least {told[holds][0]}" if holds else ", ".join(told[holds]))]
 
 
 def flat(first: Curve) -> list[Verdict]:
@@ -232,13 +233,15 @@ def linear(first: Curve) -> list[Verdict]:
 
 def against_base(found: Sequence[Curve]) -> str:
     """Where checkpointing the base method, which need not be reversible, is the faster way; a sentence."""
-    first = found[0]
-    n = 1000 if 1000 in first.seconds else max(first.seconds)
-    over = {curve.checkpoints: curve.median(n) / first.median(n) for curve in found
-            if not curve.coupled and curve.checkpoints is not None and n in curve.seconds}
-    quicker = ", ".join(f"c = {c} (x{x:.2f} of the time)" for c, x in over.items() if x < 1)
+    n = 1000 if 1000 in found[0].seconds else max(found[0].seconds)
+    ratio = {curve.checkpoints: over(found[0], curve, n) for curve in found
+              if not curve.coupled and curve.checkpoints is not None and n in curve.seconds}
+    said = []
+    for told, what in (True, "faster than Reversible for"), (None, "not to be told from it for"):
+        mine = [f"c = {c} (x{x[0]:.2f} to x{x[1]:.2f} of the time)" for c, x in ratio.items() if within(x, 0.0, 1.0) is told]
+        said += [f"{what} {', '.join(mine)}"] * bool(mine)
     return (f"Not the same method: Checkpointed(c) on the plain midpoint base, with half the evaluations a step, at n = {n} is "
-            + (f"faster than Reversible for {quicker}." if quicker else "slower than Reversible for every c."))
+            + ("; ".join(said) or "slower than Reversible for every c") + ".")
 
 
 def judge(found: Sequence[Curve], repeats: int, report: Report) -> None:
@@ -248,9 +251,10 @@ def judge(found: Sequence[Curve], repeats: int, report: Report) -> None:
     judged = verdicts(found)
     report.more["verdicts"] = [{"claim": claim, "holds": holds, "figures": figures} for claim, holds, figures in judged]
     report.notes += [f"{SAID[holds]}: {claim}: {figures}." for claim, holds, figures in judged]
-    if repeats < JUDGED:
-        report.notes.append(f"No verdict about times from fewer than {JUDGED} repetitions.")
-    report.notes.append(against_base(found))
+    report.notes += [f"No verdict about times from fewer than {JUDGED} repetitions."] * (repeats < JUDGED)
+    report.notes += ["What cannot be told lies within an interval of 95 %; more --repeats make those narrower."] * any(
+        holds is None for _, holds, _ in judged)
+    report.notes += [against_base(found)] * (repeats >= JUDGED)
     if elsewhere := [curve.name for curve in found if curve.backend != found[0].backend]:
         report.notes.append(f"Not on {found[0].backend}, and so no part of the claims: {', '.join(elsewhere)}.")
 

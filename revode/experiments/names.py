@@ -43,9 +43,7 @@ def gradient(text: str) -> Any:
 
 def spell(mode: Any) -> str:
     """The name of a gradient mode, which `gradient` reads back."""
-    field = mode.n if isinstance(mode, Checkpointed) else None
-    if isinstance(mode, Reversible):
-        field = mode.resync
+    field = mode.n if isinstance(mode, Checkpointed) else mode.resync if isinstance(mode, Reversible) else None
     name = next(name for name, (make, _, _) in GRADIENTS.items() if make is type(mode))
     return name if field is None else f"{name}:{field}"
 

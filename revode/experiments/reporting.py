@@ -44,7 +44,7 @@ def round_trip(field: str, say: Callable[[Any], str] = small) -> Callable[[dict]
 
 
 FOUND: tuple[tables.Column, ...] = (
-    ("", lambda row: row["name"]),
+    ("what was\nfound", lambda row: row["name"]),
     ("\nbackend", lambda row: row["backend"]),
     ("loss\nbefore", lambda row: small(row["loss_before"], 2)),
     ("\nloss", lambda row: small(row["loss"], 2)),
@@ -52,7 +52,7 @@ FOUND: tuple[tables.Column, ...] = (
     ("time per\niteration", lambda row: tables.seconds(row["seconds_per_iteration"])),
     ("over re-\nversible", lambda row: "-" if row["relative"] is None else f"{row['relative']:.2f}"))
 COST: tuple[tables.Column, ...] = (
-    ("", lambda row: row["name"]),
+    ("what it\ncost", lambda row: row["name"]),
     ("steps,\nrejected", lambda row: "-" if row["rejected"] is None else f"{row['steps']:,}, {row['rejected']}"),
     ("peak\nmemory", lambda row: tables.size(row["peak_bytes"])),
     ("states\nheld", lambda row: f"{row['states']:,}"),
@@ -76,7 +76,7 @@ def learnt(rows: Sequence[dict]) -> list[str]:
     number = lambda key: lambda line: f"{line[key]:.4g}" if line.get(key) is not None else "-"
     alone = len({line["name"] for line in lines}) == 1
     named = lambda line: line["what"] if alone else f"{line['name']}, {line['what']}".strip(", ")
-    return [tables.columns(lines, [("", named), *((key.replace(", ", "\n"), number(key)) for key in keys)])]
+    return [tables.columns(lines, [("what was\nlearnt", named), *((key.replace(", ", "\n"), number(key)) for key in keys)])]
 
 
 def picture(report: Report) -> tuple[Any, str]:

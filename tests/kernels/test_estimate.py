@@ -25,6 +25,8 @@ def test_a_product_and_sums_by_hand() -> None:
     each of 8 neighbours that read 16 bytes waits for the others: 8 quarter warps of it for 32 lanes."""
     assert estimate.linear((1, 4, 8), 32, 32, 4) == (4 * (4 + 2) + 2 * 4, 4 * 8)
     assert estimate.rows(32, 32, 4) == (8 * 4 * 8, 32)
+    # with 16 bytes behind them, neighbours lie in different banks: eight of them read 128 bytes in one go
+    assert estimate.rows(32, 32, 4, stride=36) == (8 * 4, 32)
     # rv_outer<4, 8> for 2 lanes: one sum a thread, 8 bytes of both lanes: half a warp reads 2 and 8 rows of them, without conflicts
     wavefronts, products = estimate.outer((4, 8), 2, 32, 4)
     assert (wavefronts, products) == (2 + 2 + 2, 2)

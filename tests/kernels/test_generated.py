@@ -43,6 +43,17 @@ def same(found: tuple, name: str) -> None:
         assert np.all(np.isfinite(b))
 
 
+@pytest.mark.parametrize(("name", "dtype"), [("heun", np.float32), ("diagonal", np.float64)])
+def test_padded_lanes_change_no_bit(name, dtype):
+    """16 bytes behind 32 floats, or 16 doubles: no race, and nobody reads what lies there."""
+    texts: list[str] = []
+    found = run(name, fused.shim(races=True, edit=lambda text: texts.append(text) or text), dtype=dtype, regime="warp per tile",
+                padded=True)
+    assert all(f"#define STRIDE {36 if dtype is np.float32 else 18}\n" in text for text in texts) and len(texts) == 2
+    for a, b in zip(found, run(name, dtype=dtype), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 @pytest.mark.sample(4)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_kind_of_solve_has_the_bits_of_native_code_and_no_race(name):
@@ -366,6 +377,7 @@ def test_a_plan_can_be_changed_and_is_checked():
         plans(128, plan={"T": 32, "state": "shared"})
     assert plans(128, plan={"T": 32}).backward.state == "global"
     for bad, said in (({"tiles": 3}, "'tiles' cannot be chosen"), ({"T": 0}, "T=0; a whole number"),
+                      ({"padded": 1}, "padded=1; True or False"),
                       ({"state": "here"}, "state='here'; 'registers' or 'shared' or 'global'"),
                       ({"regime": "fast"}, "regime='fast'; one of")):
         with pytest.raises(ValueError, match=said):

@@ -15,7 +15,7 @@ from reference.benchmarks.contenders import CONTENDERS, Contender, c_by_hand, nu
 from reference.benchmarks.works import PLAIN, WORKS, Work, loss, problem
 from revode.__main__ import main
 from revode.compiled import native
-from revode.experiments import complexity, tables
+from revode.experiments import complexity, runner, tables
 
 SMALL = Work("w1", "small", (3, 5, 4, 3), 2, 20, 1 / 64)
 
@@ -415,6 +415,12 @@ def test_a_rival_within_the_noise_cannot_be_told():
         curve.seconds, curve.loss, curve.backend = {100: seconds}, {100: 1.0}, "native"
     (_, faster, figures), (_, equal, _) = complexity.verdicts([first, second])
     assert faster is None and equal and figures.startswith("x0.") and figures.endswith("against checkpointed:2 at n = 100")
+    second.seconds = {100: [0.9, 2.2]}                       # ended before its third
+    assert complexity.verdicts([first, second])[0][1] is None
+    report = runner.Report()
+    complexity.judge([first, second], 3, report)
+    assert report.more["verdicts"][0]["holds"] is None and report.notes[0].startswith("cannot be told: Reversible is faster")
+    assert any("more --repeats" in note for note in report.notes)
     third = complexity.curves()[3]                           # slower for certain, which settles the claim
     third.seconds, third.loss, third.backend = {100: [0.5, 1.0, 1.5]}, {100: 1.0}, "native"
     _, faster, figures = complexity.verdicts([first, second, third])[0]
@@ -436,10 +442,12 @@ def test_complexity_says_where_the_plain_base_is_faster():
     found = complexity.curves()
     first, slow, fast = found[0], found[-6], found[-1]
     for curve, seconds in ((first, 1.0), (slow, 2.0), (fast, 0.6)):
-        curve.seconds = {1000: [seconds]}
-    assert complexity.against_base(found).endswith("faster than Reversible for c = 44 (x0.60 of the time).")
-    fast.seconds = {1000: [1.1]}
-    assert complexity.against_base(found).endswith("slower than Reversible for every c.")
+        curve.seconds = {1000: [seconds] * 3}
+    assert complexity.against_base(found).endswith("is faster than Reversible for c = 44 (x0.60 to x0.60 of the time).")
+    fast.seconds = {1000: [1.1] * 3}
+    assert complexity.against_base(found).endswith("is slower than Reversible for every c.")
+    fast.seconds = {1000: [0.6, 0.9, 1.2]}                   # 0.87 in the middle, by 2.4 either way
+    assert "is not to be told from it for c = 44 (x0." in complexity.against_base(found)
 
 
 @pytest.mark.long

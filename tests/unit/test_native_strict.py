@@ -171,9 +171,9 @@ def test_backwards_in_time_and_single_precision_times():
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_wide_products_run_in_stretches_and_have_the_bits_of_the_sum_in_one(dtype):
-    """260 terms are stretches and a rest; 37 trajectories are one ragged tile, for wide ones are larger."""
+    """260 terms are stretches and a rest; 70 trajectories are two tiles of 64, for wide ones are larger: many lanes, a ragged end."""
     rng = np.random.default_rng(11)
-    y0, params = start(rv.ReversibleHeun(), (37,), 2, dtype, rng), network(2, 260, 1, dtype, rng)
+    y0, params = start(rv.ReversibleHeun(), (70,), 2, dtype, rng), network(2, 260, 1, dtype, rng)
     compare(layers, y0, params, rv.ReversibleHeun(), ts=TS[:4], save=(1, 3))
 
 

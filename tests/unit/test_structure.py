@@ -68,7 +68,7 @@ BUDGET = {
     "compiled": 5605,                # the search for an adaptive grid; C99 in words of its own; auto; quiet sweeps, calls made again;
                                      # values side by side and loops unrolled, for a thread of a GPU; both directions compiled at once
     "export": 325,                   # noise and controls, methods that start with an evaluation
-    "interop": 280,                  # a batch under vmap, once it has been seen that it may be one; times
+    "interop": 287,                  # a batch under vmap, once it has been seen that it may be one; times; options without a gradient
     "problem": 70,
     "checks": 850,                   # a file for each kind of thing that is given, with its imports; kinds that have passed
     "solve": 190,                    # what a Solution says of itself; a solve as one node of the tape
