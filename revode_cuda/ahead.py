@@ -7,9 +7,14 @@ What is launched depends on the grid and on the trace of the field, and not on a
 one needs none of them on the host: the field is traced at the values of the last solve, and with the report the march and the
 sweep run once more over what the device says (Told stands for the engine), so that the watch sees all that it sees elsewhere.
 Where it does not trust a gradient, it is computed again from the host, as everywhere.
+
+Large states stay on the device: `scores` measures them there, and the host judges by its numbers (scores.py), which it reads with
+the gradient. Where these do not tell that all is well, the solve is done once more, not queued, and looked at in full.
 """
 from __future__ import annotations
 
+import logging
+import math
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -22,20 +27,26 @@ from revode.checks import checked_gradient, prepare
 from revode.compiled.plans import look_elsewhere
 from revode.engine.tangents import jvp_of
 from revode.engine.tensor import is_float, value_of
-from revode.finite import guarded
+from revode.finite import finite, guarded
 from revode.gradients import Automatic, Reversible
 from revode.march import march
 from revode.methods.increment import Evaluator
 from revode.problem import Asked
 from revode.solve import state_after
 from revode.stepping import Stats
+from revode.watch import CLOSE, TOL, Verdict
+from revode.watch.quiet import sound
 
 from .arrays import on_device
 from .course import Course, NotAhead
 from .crossing import fetch, send
 from .fused import Fusing
 
+COURSES = 8                # grids, and choices of what is saved, of a kind of solve whose buffers are kept
 KEPT = 64                  # kinds of solves whose last values are kept, for the trace of the next
+DOUBTS = 2                 # so many of a kind in a row that had to be looked at in full, and none is queued any more
+
+logger = logging.getLogger("revode")
 
 
 class Doubt(Exception):
@@ -89,8 +100,7 @@ class Told:
             n = self.course.n_y
             return {i - n: self.told["gradient", i] for i in self.course.floats[n:]}
         if kind == "flowed":
-            rows = list(named(self.told, "flowed").values())
-            return None if not rows else (np.concatenate([0 * rows[1], *rows]), self.course.back.source.begins)
+            return flowed(self.course, self.told)
         return named(self.told, kind)
 
 
@@ -99,12 +109,23 @@ def named(told: dict, *kind: Any) -> dict:
     return {key[-1]: x for key, x in told.items() if key[:-1] == kind}
 
 
+def flowed(course: Course, told: dict) -> tuple | None:
+    """What has flowed to the parameters, at the start, at the looks and at the end, and where each leaf begins."""
+    rows = list(named(told, "flowed").values())
+    return None if not rows else (np.concatenate([0 * rows[1], *rows]), course.back.source.begins)
+
+
 # a solve
 
 class Hint(NamedTuple):
     """What is kept of the last solve of a kind."""
     values: list               # its y0 and params, the leaves, on the host
     why: list                  # why solves of this kind are not queued, if they are not
+    doubts: list               # of the last ones, those that were done once more
+
+    def refused(self, why: str) -> None:
+        self.why.append(why)
+        logger.info("solve: fused solves like this one are not queued as a whole, because %s", why)
 
 
 _here = threading.local()
@@ -139,14 +160,17 @@ def remember(key: Any, y0: Any, params: Any) -> None:
     known = hints()
     if key not in known:
         leaves = [value_of(x) for x in tree.flatten((y0, params))[0]]
-        known[key] = Hint(fetch(leaves), [])
+        known[key] = Hint(fetch(leaves), [], [])
         while len(known) > KEPT:
             known.popitem(last=False)
 
 
 def solve(key: Any, backend: Fusing, field: Callable, y0: Any, ts: Any, params: Any, options: dict,
-          otherwise: Callable) -> Solution | None:
-    """The solve, queued; None where it is not known, or of another kind. otherwise(y0, params) solves it as if nothing were known."""
+          otherwise: Callable, large: bool) -> Solution | None:
+    """The solve, queued; None where it is not known, or of another kind. otherwise(y0, params) solves it as if nothing were known.
+
+    large : whether its states are, so that what the watch looks at stays on the device.
+    """
     hint = hints().get(key)
     if hint is None or hint.why:
         return None
@@ -155,9 +179,9 @@ def solve(key: Any, backend: Fusing, field: Callable, y0: Any, ts: Any, params: 
     if any(type(value_of(x)) is Tensor for x in leaves) or type(ts) is Tensor:
         return None
     try:
-        found = known_course(hint, backend, field, leaves, structure, ts, options)
+        found = known_course(hint, backend, field, leaves, structure, ts, options, large)
     except NotAhead as error:
-        hint.why.append(str(error))
+        hint.refused(str(error))
         return None
     if found is None:
         return None
@@ -190,27 +214,43 @@ def outputs_of(sol: Solution) -> tuple:
     return (sol.ys if len(sol.state.method.outputs) > 1 else (sol.ys,)), sol.state.parts
 
 
-def known_course(hint: Hint, backend: Fusing, field: Callable, leaves: list, structure: Any, ts: Any, options: dict) -> Any:
+def known_course(hint: Hint, backend: Fusing, field: Callable, leaves: list, structure: Any, ts: Any, options: dict,
+                 large: bool) -> Any:
     """The problem at the values of the last solve, and the course of its kind; None where its programs have not been made."""
     there = [value_of(x) for x in leaves]
-    floats = [x for x in there if is_float(x)]
+    floats = list(filter(is_float, there))
     y0, params = tree.unflatten(structure, [old if is_float(x) else x for old, x in zip(hint.values, there, strict=True)])
     refuse((not all(map(on_device, floats)) or len({x.dtype for x in floats}) > 1, "not all of it is on the device, in one dtype"))
     rest = {name: x for name, x in options.items() if name != "gradient"}
-    try:
-        problem, initial, params, layout = prepare(Asked(field, y0, ts, params, backend=backend, **rest))
-        parts = problem.start(Evaluator(problem.system, params), initial)
-        before, family = problem.stats.nfe, backend.family(problem, parts, params)
-    except Exception:                                     # whatever it is: it will be said by the solve that is not queued
+    begun = begin(backend, Asked(field, y0, ts, params, backend=backend, **rest))
+    if begun is None:
         return None
+    problem, initial, params, layout, parts, before, family = begun
     gradient, wanted = checked_gradient(options["gradient"], problem.method), any(type(x) is Tensor for x in leaves)
     starts = initial if isinstance(initial, tuple) else (initial,)
     of_part = {name: k for name, x in parts.items() for k, y in enumerate(starts) if x is y}
     refuse((not problem.N, "it takes no step"), (not layout.alone or layout.promoted, "its state is a tree"),
            (wanted and not isinstance(gradient, (Automatic, Reversible)), "its gradient keeps states"),
+           (large and not is_batch(problem, starts), "its large state is no batch of trajectories"),
            (bool(before) or len(of_part) < len(parts), "its method begins with more than copies of y0"))
-    course = course_of(problem, family, wanted, backend.device.xp, y0, params, parts, of_part)
+    course = course_of(problem, family, wanted, backend.device.xp, y0, params, parts, of_part, large,
+                       dict(backend.given or ()).get("graph", True))
     return None if course is None else (problem, layout, gradient, course)
+
+
+def begin(backend: Fusing, asked: Asked) -> tuple | None:
+    """The problem, its initial state, params, layout, parts, evaluations and programs; None where something is wrong."""
+    try:
+        problem, initial, params, layout = prepare(asked)
+        parts = problem.start(Evaluator(problem.system, params), initial)
+        return problem, initial, params, layout, parts, problem.stats.nfe, backend.family(problem, parts, params)
+    except Exception:                                     # whatever it is: it will be said by the solve that is not queued
+        return None
+
+
+def is_batch(problem: Any, starts: tuple) -> bool:
+    """Whether a state is one array of trajectories, which can be measured one by one."""
+    return len(problem.method.outputs) == 1 and len(starts[0].shape) > 1
 
 
 def refuse(*cases: tuple[bool, str]) -> None:
@@ -219,7 +259,8 @@ def refuse(*cases: tuple[bool, str]) -> None:
             raise NotAhead(why)
 
 
-def course_of(problem: Any, family: Any, wanted: bool, xp: Any, y0: Any, params: Any, parts: dict, of_part: dict) -> Course | None:
+def course_of(problem: Any, family: Any, wanted: bool, xp: Any, y0: Any, params: Any, parts: dict, of_part: dict,
+              large: bool, graphs: bool) -> Course | None:
     """The course of this kind of solve; None where it has not been solved on this thread."""
     runners: list[Any] = [getattr(made.here, "runner", None) if (made := family.made.get(way)) else None
                           for way in ("forward", "backward")[:1 + wanted]]
@@ -227,19 +268,46 @@ def course_of(problem: Any, family: Any, wanted: bool, xp: Any, y0: Any, params:
         return None
     kind, known = (problem.save, problem.ts.tobytes(), wanted), runners[0].courses
     if kind not in known:
-        if any(len(r.asked) != 1 for r in runners):
-            return None
         for r in runners:
             r.problem = problem
-        known[kind] = Course(xp, problem, y0, params, parts, of_part, *(*runners, None)[:2])
+        known[kind] = Course(xp, problem, y0, params, parts, of_part, runners[0], runners[1] if wanted else None, large,
+                             graphs)
+        while len(known) > COURSES:
+            known.pop(next(iter(known)))
     return known[kind]
+
+
+def scored(problem: Any, gradient: Any, course: Course, told: dict) -> Verdict | None:
+    """The verdict on a solve, and on its gradient if it has one, that was measured on the device, with its stats; None: look at it."""
+    stats, swept = problem.stats, course.back is not None
+    stats.nfe, stats.nvjp = stats.nfe + course.spent.nfe, stats.nvjp + course.spent.nvjp
+    stats.nfe_forward = stats.nfe
+    bounds = course.scores.bounds(problem, told["scores",], flowed(course, told))
+    if bounds is None or not swept:
+        return Verdict({}, [], {}) if bounds is not None and bounds.together else None
+    stats.nfe, stats.nvjp, stats.peak_states = stats.nfe + course.spent_back.nfe, stats.nvjp + course.spent_back.nvjp, 2
+    dtype, automatic = course.ahead.dtype, type(gradient) is Automatic
+    tol, acts = (TOL, gradient.tol or CLOSE[dtype.itemsize]) if automatic else (gradient.tol or TOL, math.inf)
+    found = list(named(told, "gradient").values())
+    return sound(problem, tol, acts, bounds, dtype, course.ahead.shape[:-1]) if finite(found) else None
+
+
+def doubted(hint: Hint, doubt: bool) -> None:
+    """Raises Doubt, if there is one; where that is so time and again, solves like this are no longer queued."""
+    if not doubt:
+        hint.doubts.clear()
+        return
+    hint.doubts.append(doubt)
+    if len(hint.doubts) == DOUBTS:
+        hint.refused("the watch had to look at the states of the last ones")
+    raise Doubt
 
 
 def queued_solve(hint: Hint, problem: Any, gradient: Any, course: Course, structure: Any, otherwise: Callable) -> Callable:
     """The operation y0, params -> (saved outputs, final parts), and its pull, which looks at both ways behind them."""
     def operation(y0: Any, params: Any) -> tuple:
         leaves, xp = tree.flatten((y0, params))[0], course.xp
-        B = course.free.pop() if course.free else xp.empty(course.size, course.ahead.dtype)
+        B = course.buffer()
         out = course.go_ahead(B, problem, leaves)
         problem.stats.steps, problem.stats.backend = problem.N, "fused"
         outputs, names = problem.method.outputs, problem.method.parts
@@ -250,19 +318,26 @@ def queued_solve(hint: Hint, problem: Any, gradient: Any, course: Course, struct
 
         def heard(report: Any) -> tuple:
             """The report on the host, and y0 and params there."""
-            told = course.report.of(report.get())
+            flat = report.get()
+            told = course.report.of(flat)
             course.free.append(mine.pop())
             for i in course.floats:
                 hint.values[i] = told["given", i]
             values = tree.unflatten(structure, [hint.values[i] if i in course.floats else x for i, x in enumerate(leaves)])
-            problem.backend = Told(course, told, problem.backend)
             initial = values[0] if len(outputs) > 1 else tree.flatten(values[0])[0][0]
+            if course.scores:
+                told["scores",] = flat[course.report.size:]
+            else:
+                problem.backend = Told(course, told, problem.backend)
             return told, initial, values[1]
 
         def judged() -> None:
             """Of a solve without a gradient."""
-            _, initial, params = heard(course.reported(B))
-            march(problem, initial, params)
+            told, initial, params = heard(course.reported(B))
+            if course.scores:
+                doubted(hint, scored(problem, gradient, course, told) is None)
+            else:
+                march(problem, initial, params)
             problem.stats.peak_states = 1
 
         def pull(cotangent: Any) -> Any:
@@ -273,6 +348,13 @@ def queued_solve(hint: Hint, problem: Any, gradient: Any, course: Course, struct
             a_ys, a_parts = cotangent
             report = course.go_back(B, problem, [*a_ys, *(a_parts[name] for name in names)])
             told, initial, params = heard(report)
+            there = lambda: tree.unflatten(structure, [course.report.there(xp, report, ("gradient", i)) if i in course.floats else None
+                                                       for i in range(len(leaves))])
+            if course.scores:
+                doubted(hint, scored(problem, gradient, course, told) is None)
+                if problem.backend.auto:
+                    look_elsewhere(problem, params, tuple(named(told, "ys").values()), named(told, "part"))
+                return there()
             solved, back = gradient.solve(problem, initial, params)
             if problem.backend.backend.auto:
                 look_elsewhere(problem, params, *solved)
@@ -282,14 +364,21 @@ def queued_solve(hint: Hint, problem: Any, gradient: Any, course: Course, struct
             found = back(a)
             if problem.backend.others:                    # it was computed again
                 return send(xp)(found)
-            return tree.unflatten(structure, [course.report.there(xp, report, ("gradient", i)) if i in course.floats else None
-                                              for i in range(len(leaves))])
+            return there()
 
         def surely(cotangent: Any) -> Any:
             try:
                 return pull(cotangent)
             except Doubt:
-                return vjp(lambda y0, params: outputs_of(otherwise(y0, params)), y0, params)[1](cotangent)
+                sols: list = []
+
+                def again(y0: Any, params: Any) -> tuple:
+                    sols.append(otherwise(y0, params))
+                    return outputs_of(sols[0])
+
+                found = vjp(again, y0, params)[1](cotangent)
+                vars(problem.stats).update(vars(sols[0].stats))
+                return found
 
         return (ys, parts), surely if problem.differentiated else judged
 

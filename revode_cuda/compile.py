@@ -29,7 +29,7 @@ from revode.compiled.native import cache_folder
 from . import nvrtc
 
 KERNELS = Path(__file__).parent / "kernels"
-SUBJECTS = ("adamw", "collect", "reductions", "shears")
+SUBJECTS = ("adamw", "collect", "scores", "shears")
 INSTALL = "pip install cupy-cuda13x"
 ENTRIES = 400                # files of a kind kept in the cache folder, each some 10 kB
 MODES = {"strict": ("--fmad=false",), "fast": ()}

@@ -4,9 +4,13 @@
 
 Arrays are known by the positions of their entries: arrays of integers that are packed, tiled and untiled by the very code that
 does it with numbers (compiled/tiles.py).
+
+Of large states (scored) what was looked at stays where it is, and the report has what `scores` makes of it.
 """
 from __future__ import annotations
 
+import logging
+import sys
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from math import prod
@@ -21,12 +25,19 @@ from revode.compiled.program import evaluate
 from revode.compiled.tiles import ended
 from revode.engine.tensor import is_float
 from revode.stepping import Stats
+from revode.watch.ahead import Ahead
+from revode.watch.places import compared
+from revode.watch.quiet import Quiet
 
 from .crossing import part
 from .kernels import collect
+from .scores import Scores
+
+logger = logging.getLogger("revode")
 
 MOST = 1 << 24             # entries of the buffer
 LEVELS = 20                # of collect.cu: it sums fewer than 2^LEVELS terms
+SCORED = 1 << 26           # of one whose looks the host does not read
 
 
 class NotAhead(Exception):
@@ -90,7 +101,7 @@ def places_of(view: np.ndarray, base: np.ndarray, first: int) -> np.ndarray:
                                            [8 * s // base.itemsize for s in view.strides])
 
 
-def stretch(places: np.ndarray) -> slice:
+def span(places: np.ndarray) -> slice:
     """Where an array lies that has a room of its own."""
     return slice(int(places.flat[0]), int(places.flat[0]) + places.size) if places.size else slice(0, 0)
 
@@ -107,16 +118,32 @@ def computed(runner: Any, leaves: list) -> list:
     return [done[name][v] for _, name, v in runner.packed]
 
 
-class Course:
-    """Where all arrays of a kind of solve lie, and how they get there. Raises NotAhead."""
+def looks_of(problem: Any, parts: dict) -> tuple[list[int], list[int], set[int]]:
+    """The grid points at which the watch looks on the way there and back, and those of them that are compared with saved states."""
+    watch, beside = Ahead(problem, None), compared(problem.save, problem.N) - {0}
+    watch.begin(parts)
+    back, = Quiet(problem, None, beside, (), (), {}).groups(problem.N, 0, parts, sys.maxsize)
+    return [n for n in watch.stops if n], back, beside
 
-    def __init__(self, xp: Any, problem: Any, y0: Any, params: Any, parts: dict, of_part: dict, ahead: Any, back: Any) -> None:
-        self.xp, self.ahead, self.back, self.size = xp, ahead, back, 0
+
+class Course:
+    """Where all arrays of a kind of solve lie, and how they get there. Raises NotAhead.
+
+    scored : whether its states are large: what the watch looks at does not go to the host.
+    graphs : whether what is launched is captured as a CUDA graph, where nothing but data changes from solve to solve.
+    """
+
+    def __init__(self, xp: Any, problem: Any, y0: Any, params: Any, parts: dict, of_part: dict, ahead: Any, back: Any,
+                 scored: bool, graphs: bool) -> None:
+        self.graphs = graphs and problem.driver is None   # (of noise and controls, arguments change as well)
+        self.xp, self.ahead, self.back, self.size, self.scored = xp, ahead, back, 0, scored
+        self.looks, self.looks_back, self.compared = looks_of(problem, parts)
         self.report, self.result = Report(), Report()
-        self.free: list = []                              # buffers that no solve is at work in
+        self.free: list[Buffer] = []                      # those that no solve is at work in
         self.brought: tuple = (None, [])                  # what fields brought along the last time: on the host, on the device
         leaves = tree.flatten((y0, params))[0]
         self.n_y = len(tree.flatten(y0)[0])
+        self.scores: Any = None
         self.floats = [i for i, x in enumerate(leaves) if is_float(x)]
         at = self.given(leaves, problem.seen.extras)
         initial = {name: at[k] for name, k in of_part.items()}
@@ -124,7 +151,11 @@ class Course:
         if back is not None:
             self.way_back(problem, initial, final, shapes, at)
             self.gradients(of_part, leaves)
-        if self.size > MOST:
+        self.told_size = self.report.size
+        if scored:
+            self.scores = self.judged_there(problem, parts, at)
+            self.told_size += self.scores.size
+        if self.size > (SCORED if scored else MOST):
             raise NotAhead("its states are large")
         self.reports = self.report.moves().there(xp)
 
@@ -154,22 +185,21 @@ class Course:
         """The places and moves of the solve. Returns where its final parts lie, and the shapes of its saved states."""
         ahead, outputs, save = self.ahead, problem.method.outputs, problem.save
         moves, self.P, self.M = self.packing(ahead, at)
-        self.looks = ahead.asked[0][2]
         for name, x in initial.items():
             moves.put(places_of(ahead.views["part", name], ahead.memory, self.M), ahead.tiled(x))
         self.pack = moves.there(self.xp), moves
         ys = [self.room((len(save), *parts[name].shape)) for name in outputs]
-        self.Y = [stretch(y) for y in ys]
-        seen = self.room((len(self.looks), ahead.tiles, ahead.source.seen))
-        self.L = stretch(seen)
+        self.Y = [span(y) for y in ys]
+        self.L = self.stretch(len(self.looks) * ahead.tiles * ahead.source.seen)
         final = {name: rows_of(ahead, ("part", name), self.M) for name in initial}
         for j, (name, y) in enumerate(zip(outputs, ys, strict=True)):
             y[[k for k, n in enumerate(save) if n == 0]] = initial[name]
             self.add("ys", j, y)
         for name, x in final.items():
             self.add("part", name, x)
-        for name, x in ahead.seen("part", self.looks, seen).items():
-            self.report.add(("look", name), x)
+        if not self.scored:
+            for name, x in ahead.seen("part", self.looks, self.seen(ahead, self.looks, self.L)).items():
+                self.report.add(("look", name), x)
         self.ends = self.result.moves().there(self.xp)
         return final, [y.shape for y in ys]
 
@@ -178,7 +208,7 @@ class Course:
         back = self.back
         *cotangents, self.a_end = self.end_to_end([*shapes, *(x.shape for x in final.values())])
         a_ys, a_parts = cotangents[:len(shapes)], dict(zip(final, cotangents[len(shapes):], strict=True))
-        self.A, self.a_at = [stretch(a) for a in a_ys], slice(self.a_end - sum(a.size for a in cotangents), self.a_end)
+        self.A, self.a_at = [span(a) for a in a_ys], slice(self.a_end - sum(a.size for a in cotangents), self.a_end)
         moves, self.P_back, self.M_back = self.packing(back, at)
         last = dict(zip(problem.method.outputs, a_ys, strict=True)) if problem.N in problem.rows else {}
         for kind, arrays in (("part", final), ("known", initial), ("cotangent", a_parts)):
@@ -187,9 +217,18 @@ class Course:
                     to, enters = places_of(back.views[kind, name], back.memory, self.M_back), kind == "cotangent" and name in last
                     moves.put(to, back.tiled(x), 1 + enters, back.tiled(last[name][problem.rows[problem.N]] - x) if enters else 0)
         self.pack_back = moves.there(self.xp), moves
-        self.looks_back = back.asked[0][2]
-        seen = self.room((len(self.looks_back), back.tiles, back.source.seen))
-        self.L_back = stretch(seen)
+        self.L_back = self.stretch(len(self.looks_back) * back.tiles * back.source.seen)
+        self.a_parts = a_parts
+        if not self.scored:
+            self.told(initial, a_ys, a_parts)
+        sums, looked = back.source.sums, np.arange(len(self.looks_back))[:, None] * (back.tiles * back.source.seen)
+        if sums is not None:
+            self.report.add(("flowed", 0), self.L_back.start + looked + np.arange(sums.start, sums.stop), back.tiles, back.source.seen)
+            self.report.add(("flowed", 1), self.M_back + np.arange(sums.start, sums.stop)[None], back.tiles, back.stride)
+
+    def told(self, initial: dict, a_ys: list, a_parts: dict) -> None:
+        """What the watch on the host is told of a sweep."""
+        back = self.back
         for j, a in enumerate(a_ys):
             self.report.add(("a_ys", j), a)
         for name in initial:
@@ -197,14 +236,22 @@ class Course:
             self.report.add(("cotangent", name), rows_of(back, ("cotangent", name), self.M_back))
             self.report.add(("a_part", name), a_parts[name])
         for kind in ("part", "cotangent"):
-            for name, x in back.seen(kind, self.looks_back, seen).items():
+            for name, x in back.seen(kind, self.looks_back, self.seen(back, self.looks_back, self.L_back)).items():
                 self.report.add(("back", kind, name), x)
         for role in back.roles_of("missed"):
             self.report.add(role, rows_of(back, role, self.M_back))
-        sums = back.source.sums
-        if sums is not None:
-            self.report.add(("flowed", 0), seen[:, 0, sums], back.tiles, back.source.seen)
-            self.report.add(("flowed", 1), self.M_back + np.arange(sums.start, sums.stop)[None], back.tiles, back.stride)
+
+    def judged_there(self, problem: Any, parts: dict, at: dict) -> Scores:
+        """The watch of the device."""
+        ahead, back, windows = self.ahead, self.back, len(self.looks)
+        places: dict[str, Any] = {"initial": int(at[0].flat[0]), "L": self.L.start,
+                                  "scratch": self.stretch(ahead.rows * (ahead.shape[-1] + windows)).start}
+        if back is not None:
+            outputs, Y = problem.method.outputs, self.Y[0].start
+            places |= {"M": self.M_back, "L_back": self.L_back.start,
+                       "saved": {n: Y + k * prod(ahead.shape) for k, n in enumerate(problem.save) if n in self.compared},
+                       "others": [int(x.flat[0]) for name, x in self.a_parts.items() if name not in outputs]}
+        return Scores(self.xp, problem, parts, ahead, back, (self.looks, self.looks_back), places)
 
     def gradients(self, of_part: dict, leaves: list) -> None:
         """The gradients: of y0 from its copies, of params over the tiles."""
@@ -228,9 +275,18 @@ class Course:
 
     def room(self, shape: tuple[int, ...]) -> np.ndarray:
         """The positions of an array of this shape, behind all others."""
+        at = self.stretch(prod(shape))
+        return np.arange(at.start, at.stop).reshape(shape)
+
+    def stretch(self, n: int) -> slice:
+        """Where n numbers lie, behind all others."""
         first = self.size
-        self.size += -(-prod(shape) // ALIGN) * ALIGN
-        return np.arange(first, first + prod(shape)).reshape(shape)
+        self.size += -(-n // ALIGN) * ALIGN
+        return slice(first, first + n)
+
+    def seen(self, runner: Any, looks: list, at: slice) -> np.ndarray:
+        """The positions of what a runner has seen."""
+        return np.arange(at.start, at.stop).reshape(len(looks), runner.tiles, runner.source.seen)
 
     def end_to_end(self, shapes: Sequence[tuple[int, ...]]) -> list:
         """The positions of arrays that are copied there in one, and where these end."""
@@ -254,12 +310,18 @@ class Course:
             self.brought = flat, [part(self.xp)(there, at, np.asarray(x)) for at, x in zip(ends, extras, strict=False)]
         return self.brought[1]
 
-    def go_ahead(self, B: Any, problem: Any, leaves: list) -> Any:
+    def buffer(self) -> Buffer:
+        return self.free.pop() if self.free else Buffer(self.xp.empty(self.size, self.ahead.dtype))
+
+    def go_ahead(self, buffer: Buffer, problem: Any, leaves: list) -> Any:
         """The solve: its saved states and final parts, in one array."""
-        xp, extras = self.xp, self.bring(problem.seen.extras)
+        B, xp, extras = buffer.array, self.xp, self.bring(problem.seen.extras)
         of_params = [*leaves[self.n_y:], *extras]
         more = [x for r in (self.ahead, self.back) if r is not None for x in computed(r, of_params)]
         end_to_end(xp, [*(leaves[i] for i in self.floats), *extras, *more], B[:self.end])
+        return self.queue(buffer, self.ahead, self.result.size, lambda out: self.launches_ahead(B, problem, out))
+
+    def launches_ahead(self, B: Any, problem: Any, out: Any) -> None:
         launch, moves = self.pack
         launch(B[:moves.first], B[moves.first:moves.first + moves.n])
         runner, save, N, first = self.ahead, problem.save, problem.N, 0
@@ -271,13 +333,15 @@ class Course:
                             seen=B[self.L])
                 first = until
             self.spent = runner.stats
-        out = xp.empty(self.result.size, runner.dtype)
         self.ends(B, out)
-        return out
 
-    def go_back(self, B: Any, problem: Any, cotangents: list) -> Any:
+    def go_back(self, buffer: Buffer, problem: Any, cotangents: list) -> Any:
         """The reverse sweep: the report, gradients among it, on the device."""
+        B = buffer.array
         end_to_end(self.xp, cotangents, B[self.a_at])
+        return self.queue(buffer, self.back, self.told_size, lambda out: self.launches_back(B, problem, out))
+
+    def launches_back(self, B: Any, problem: Any, out: Any) -> None:
         launch, moves = self.pack_back
         launch(B[:moves.first], B[moves.first:moves.first + moves.n])
         runner, save, last = self.back, problem.save, problem.N
@@ -293,12 +357,65 @@ class Course:
                             seen=B[self.L_back])
                 last = until
             self.spent_back = runner.stats
-        return self.reported(B)
+        self.launch_report(B, out)
 
-    def reported(self, B: Any) -> Any:
-        out = self.xp.empty(self.report.size, self.ahead.dtype)
-        self.reports(B, out)
+    def reported(self, buffer: Buffer) -> Any:
+        """The report on a solve that has no sweep."""
+        out = self.xp.empty(self.told_size, self.ahead.dtype)
+        self.launch_report(buffer.array, out)
         return out
+
+    def launch_report(self, B: Any, out: Any) -> None:
+        n, scores = self.report.size, self.scores
+        self.reports(B, out[:n])
+        if scores:
+            scores.launch(B, out[n:].reshape(scores.shape))
+
+    def queue(self, buffer: Buffer, runner: Any, size: int, launches: Callable) -> Any:
+        """launches(out), into a new array; from the third time in a buffer on by a graph, into an array of its own that is copied."""
+        way = runner.direction
+        if way in buffer.graphs:
+            graph, out, _ = buffer.graphs[way]
+            graph.launch()
+            return out.copy()
+        out = self.xp.empty(size, runner.dtype)
+        launches(out)
+        if self.graphs and way in buffer.seen:            # the tables are on the device now: a capture takes no copies
+            self.capture(buffer, runner, self.xp.empty(size, runner.dtype), launches)
+        buffer.seen.add(way)
+        return out
+
+    def capture(self, buffer: Buffer, runner: Any, out: Any, launches: Callable) -> None:
+        """Make a graph of these launches; where CUDA refuses, say so, once for this kind of solve."""
+        runner.kept = []
+        try:
+            buffer.graphs[runner.direction] = captured(self.xp, lambda: launches(out)), out, runner.kept
+        except Exception as error:
+            self.graphs = False
+            logger.info("solve: no CUDA graph is made of fused solves like this one, which are launched kernel by kernel, because: %s",
+                        error)
+        runner.kept = None
+
+
+class Buffer:
+    """The memory of a solve. seen, graphs: by direction, whether it has run here, and a graph with what it fills and refers to."""
+
+    def __init__(self, array: Any) -> None:
+        self.array = array
+        self.seen: set[str] = set()
+        self.graphs: dict[str, tuple] = {}
+
+
+def captured(xp: Any, launches: Callable) -> Any:
+    """A graph of what is launched; nothing runs. Raises what CUDA refuses."""
+    stream = xp.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        try:
+            launches()
+        finally:
+            graph = stream.end_capture()
+    return graph
 
 
 class queued:

@@ -99,8 +99,8 @@ class Fused(Tiles):
         self.device, self.given = device, given
         self.beside, self.there = 0, cast(Any, None)
         self.image: dict | None = None                    # where P and M are, while calls are queued (ahead.py)
-        self.asked: list[tuple] = []                      # the stretches of the last sweep, and where they were looked at
         self.courses: dict = {}                           # of ahead.py
+        self.kept: list | None = None                     # while a graph is captured: the arguments that it will refer to
         self.tables: dict[str, tuple] = {}                # by argument: its place in memory, the array, and its image on the device
         super().__init__(steps, parts, outputs, direction, brownian, strict)
 
@@ -149,7 +149,6 @@ class Fused(Tiles):
 
     def load(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:
         self.home = next(iter(parts.values()))            # results go where this is
-        self.asked = []
         super().load(on_host(problem), *tree.map(to_host, (params, parts, cotangents)))
 
     def lift(self, x: Any) -> Any:
@@ -173,12 +172,7 @@ class Fused(Tiles):
         return places, seen if seen is None or isinstance(self.home, (np.ndarray, np.generic)) else self.device.xp.empty(
             seen.shape, self.dtype)
 
-    def back(self, last: int, first: int, a_ys: tuple, known: Any = None, flushes: bool = False, looks: Any = ()) -> tuple:
-        self.asked.append((last, first, tuple(looks)))
-        return super().back(last, first, a_ys, known, flushes, looks)
-
     def ahead(self, first: int, last: int, ys: Any = None, looks: Any = ()) -> dict:
-        self.asked.append((first, last, tuple(looks)))
         if ys is None or all(isinstance(y, np.ndarray) for y in ys):
             return super().ahead(first, last, ys, looks)
         rows = [np.empty(y.shape, self.dtype) for y in ys]
@@ -227,6 +221,8 @@ class Fused(Tiles):
 
     def launch(self, given: dict) -> None:
         args = tuple(self.argument(type, name, given[name]) for type, name in self.arguments)
+        if self.kept is not None:
+            self.kept.append(args)
         self.function(self.plan.blocks, self.plan.threads, args)
 
     def argument(self, type: str, name: str, value: Any) -> Any:

@@ -71,6 +71,7 @@ class Plan(NamedTuple):
     registers: int | None = None       # of a thread; None before the text has been compiled
     spills: int | None = None          # bytes that do not fit into registers
     counts: Counts | None = None       # what a step takes, where that was asked for (estimate.py)
+    graph: bool = True                 # whether solves that differ in nothing but data are captured as a CUDA graph
 
     @property
     def shared(self) -> int:
@@ -116,7 +117,7 @@ class Plans(NamedTuple):
         return "\n".join(str(plan) for plan in self if plan is not None)
 
 
-CHOICES = ("regime", "T", "threads", "state", "params", "padded")
+CHOICES = ("regime", "T", "threads", "state", "params", "padded", "graph")
 ALONE = {"regime": REGIMES[0], "T": 1, "state": "registers", "params": "global", "padded": False}
 
 
@@ -131,8 +132,8 @@ def chosen(given: Any) -> dict[str, Any]:
         places = ("registers", "shared", "global") if name == "state" else ("shared", "global")
         if name in ("state", "params") and value not in places:
             raise ValueError(f"plan: {name}={value!r}; {' or '.join(map(repr, places))}")
-        if name == "padded" and not isinstance(value, bool):
-            raise ValueError(f"plan: padded={value!r}; True or False")
+        if name in ("padded", "graph") and not isinstance(value, bool):
+            raise ValueError(f"plan: {name}={value!r}; True or False")
         if name == "regime" and value not in REGIMES:
             raise ValueError(f"plan: regime={value!r}; one of {', '.join(map(repr, REGIMES))}")
     if "registers" in wanted.values() or REGIMES[0] in wanted.values():

@@ -46,7 +46,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     arithmetic : of the fused kernel: "strict" (the bits of NumPy's mirror) or "fast" (products and sums may be fused).
         Op by op, CuPy's own kernels decide.
     exact : True or a Lattice, as for revode.solve.
-    plan : of the fused kernel, a plan.Plan or a dict with some of regime, T, threads, state, params; see plan.plan_of, which
+    plan : of the fused kernel, a plan.Plan or a dict with some of regime, T, threads, state, params, graph; see plan.plan_of, which
         prints the default.
 
     Returns a Solution whose arrays are where y0 is, but for its ts.
@@ -63,8 +63,10 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     the watch says what it has to say, so that an error or a warning of the solve comes where its gradient is taken (a vjp that is
     never pulled is not judged). The first of a
     kind, and what is not queued, takes some twenty operations and four waits: y0, params, saved states and gradients go to the host
-    and back once. Above 64 kB of y0, where the watch looks on the device, some 320 operations and 55 waits, whatever the number of
-    steps. Op by op, one kernel launch for each array operation, and one wait for the device every 16 steps (is the state
+    and back once. Above 64 kB of y0 it takes some 320 operations and 55 waits, whatever the number of steps, since the watch looks
+    on the device; of what is queued a kernel measures there what the watch judges by, and where these numbers leave a doubt the
+    solve is done once more. What is not queued says why in one line of the log.
+    Op by op, one kernel launch for each array operation, and one wait for the device every 16 steps (is the state
     finite?).
 
     Example
@@ -134,10 +136,10 @@ def fused(field: Callable, y0: Any, ts: Any, params: Any, *, arithmetic: str, au
 
     if backend.holds(field, options["diffusion"]):
         return solved(y0, params, state0, "eager")
-    if not (crosses and plain):
+    if not (plain and there):
         return at_once(y0, params)
     key = ahead.key_of(device, field, arrays, structure, {**options, "decided": decided, "strict": arithmetic == "strict"})
-    sol = ahead.solve(key, backend, field, y0, ts, params, rest, at_once)
+    sol = ahead.solve(key, backend, field, y0, ts, params, rest, at_once, not crosses)
     if sol is None:
         sol = at_once(y0, params)
         ahead.remember(key, y0, params)

@@ -47,9 +47,16 @@ class Function:
             raise ValueError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: {shared_mem} bytes of shared memory, {self.allowed} are allowed")
         if len(args) != len(self.kinds):
             raise TypeError(f"{self.name}: {len(args)} arguments for {len(self.kinds)} parameters")
+        values = [self.passed(i, x) for i, x in enumerate(args)]
+
+        def run() -> None:
+            host.launch(self.source, self.name, grid, block, values, real=self.real, mode=self.mode, shared=shared_mem)
+
+        if DONE.captured is not None:
+            DONE.captured.append((self.name, run))
+            return
         DONE.append(self.name)
-        host.launch(self.source, self.name, grid, block, [self.passed(i, x) for i, x in enumerate(args)], real=self.real,
-                    mode=self.mode, shared=shared_mem)
+        run()
 
     def passed(self, i: int, x: Any) -> Any:
         """An argument, as the machine of the host takes it."""
@@ -88,8 +95,34 @@ def compiled(source: str, real: str = "double", arch: str = "sm_90", mode: str =
     return compile.Binary(text, "", "", {name: compile.Resources(32, 0, 0, 0) for name in host.ENTRY.findall(source)})
 
 
+class Graph:
+    """The launches of a capture. ran: the names of the kernels of all graphs, in the order in which they ran."""
+    ran: list[str] = []
+
+    def __init__(self, recorded: list) -> None:
+        self.recorded = recorded
+
+    def launch(self) -> None:
+        DONE.append("graph")
+        for name, run in self.recorded:
+            self.ran.append(name)
+            run()
+
+
 class Stream:
+    refuses = False                   # whether there is no capture on this device
+
     def __init__(self, **options: Any) -> None: pass
+
+    def begin_capture(self) -> None:
+        if self.refuses or DONE.captured is not None:
+            raise RuntimeError("cudaErrorStreamCaptureUnsupported: this stream is not captured")
+        DONE.captured = []
+
+    def end_capture(self) -> Graph:
+        recorded, DONE.captured = DONE.captured, None
+        return Graph(recorded or [])
+
     def __enter__(self) -> Stream: return self
     def __exit__(self, *error: Any) -> None: pass
     def synchronize(self) -> None: DONE.append("wait")
@@ -98,6 +131,8 @@ class Stream:
 def there(name: str) -> Any:
     """A function of NumPy that makes an array on the device."""
     def function(*args: Any, **options: Any) -> Any:
+        if name == "empty" and DONE.captured is not None:
+            raise RuntimeError("cudaErrorStreamCaptureUnsupported: memory is allocated while a stream is capturing")
         if name != "empty" and name != "broadcast_to":
             DONE.append(name)
         return wrap(getattr(np, name)(*unwrap_tree(args), **unwrap_tree(options)))

@@ -42,13 +42,13 @@ read from the machine code, or counted on the pretended CuPy of the tests.
 Code is that of a whole kernel, in instructions of 16 bytes, and what it loses where the step is taken out. Barriers are
 those of one step. Compiling is processor time, without a cache. Operations are the kernels and copies that a warm solve
 and its gradient ask of the device, without those of the loss; waits are how often the host waits for it. They were
-counted in 40 steps, with the batch of the work, but y0 of 68 kB at most. A solve of states above 64 kB (medium) is not
-queued as a whole: the watch looks at them on the device, which is many small operations. Wavefronts are
+counted in 40 steps, with the batch of the work, but y0 of 68 kB at most. States above 64 kB (medium) are measured on the
+device, by a kernel more, and the watch judges by its numbers. Wavefronts are
 those of shared memory in a step of a tile; the microseconds of a step are an estimate from these counts
 (`revode_cuda/estimate.py`). Neither has been measured.
 
-Before (12 operations and four waits; medium 380 and 57), y0, params, the solve, the cotangent and the gradient were each
-waited for.
+Before (12 operations and four waits), y0, params, the solve, the cotangent and the gradient were each waited for; of medium
+the watch looked at the states on the device, by many small operations (318, and 55 waits).
 
 """
 

@@ -41,7 +41,7 @@ def misfit(f: Any, t: Any, y: Any, params: Any, tail: tuple[int, ...], what: str
     if f.dtype != y.dtype:
         raise TypeError(f"solve: the {what} returned {f.dtype} for y of {y.dtype} {at}; give params and constants y's dtype (or "
                         "plain Python numbers, which take it)")
-    if nested(f) > max(map(nested, [y, *tree.flatten(params)[0]])):
+    if nested(f) > max(map(nested, [y, t, *tree.flatten(params)[0]])):
         raise TypeError(f"solve: the {what} uses a tensor that it was not given (a variable from outside) {at}, so its gradient would "
                         "be lost; pass everything that is to be differentiated through params")
 

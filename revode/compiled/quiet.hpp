@@ -30,7 +30,8 @@ extern "C" __attribute__((cold)) void rv_quiet(const quiet_whole* n, const doubl
       moved += 1024 * eps * ay;
       all_be += be; all_moved += moved;
       S_y += be / (ay + tiny);
-      S_d += be * (change / (s[4] * size + tiny)) / (moved + tiny);
+      change /= s[4] * size + tiny;
+      S_d += be * (change > 1 / eps ? 1 / eps : change) / (moved + tiny);
     }
     out[0] = quiet_worst(out[0], all_be / (all_moved + tiny));
     out[1] = quiet_worst(out[1], S_y * s[3] / windows);

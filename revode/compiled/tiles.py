@@ -268,7 +268,7 @@ class Tiles:
         """The sums for the parameters when this was asked before, at the last looks, and now, as rows."""
         at = self.source.sums
         now = memory.reshape(1, self.tiles, -1)[:, :, at]
-        before = np.zeros(now.shape, now.dtype) if self.flowed_before is None else self.flowed_before
+        before = np.zeros_like(now) if self.flowed_before is None else self.flowed_before
         rows = np.concatenate([before, now] if self.glimpse is None else [before, self.glimpse[:, :, at], now])
         self.flowed_before = rows[-1:]
         return rows[:, 0] if self.tiles == 1 else rows.sum(axis=1)

@@ -124,6 +124,8 @@ def answer(implementation: Callable, case: Case, problem: Problem | None = None)
 def shaped(x: Any, name: str, shape: tuple) -> tuple[np.ndarray, bool]:
     """x as float64 of this shape (axes of length 1 aside), and whether its numbers are float32."""
     try:
+        if np.iscomplexobj(x):
+            raise TypeError("it is complex, and its imaginary part would be dropped; give x.real where that is meant")
         x = np.asarray(x, dtype=float)
     except (TypeError, ValueError) as error:
         raise CannotRun(f"{name} is not an array of numbers: {error}") from None

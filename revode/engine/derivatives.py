@@ -103,7 +103,7 @@ def seed_like(g: Any, y: Any) -> Any:
         raise ValueError(f"pull: a cotangent of shape {g.shape} was given for a value of shape "
                          f"{np.shape(value_of(y))}; the two shapes are equal")
     dtype = getattr(y, "dtype", g.dtype)
-    return g if g.dtype == dtype else g.astype(dtype)
+    return g if g.dtype == dtype else checked(g).astype(dtype)
 
 
 def like(g: Any, x: Any, seen: set) -> Any:
@@ -324,7 +324,7 @@ def _match(result: Any, arg: Any) -> list:
         raise TypeError(f"custom_vjp: pull returned {tree.describe(result)} for an argument {tree.describe(arg)} ({error}); "
                         "return a tree like the argument") from None
     for g, x in zip(found, leaves, strict=True):
-        if g is not None and shape_of(g) != shape_of(x) and is_float(x):
+        if g is not None and is_float(x) and (shape_of(g) != shape_of(x) or np.iscomplexobj(value_of(g))):
             raise ValueError(f"custom_vjp: pull returned a cotangent of shape {np.shape(value_of(g))} for an argument "
-                             f"of shape {np.shape(value_of(x))}")
+                             f"of shape {np.shape(value_of(x))}{', and of complex numbers' * np.iscomplexobj(value_of(g))}")
     return found

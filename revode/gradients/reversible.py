@@ -19,10 +19,8 @@ from ..engine.tensor import value_of
 from ..engines import engine_of
 from ..march import Kept, march
 from ..stepping import Problem
-from ..watch import STORED, TOL, Complaint, Quiet, ReconstructionWarning, Verdict, complain, report
+from ..watch import STORED, TOL, Complaint, Quiet, ReconstructionWarning, Verdict, compared, complain, report
 from .cotangents import at_the_end, at_the_start
-
-COMPARED = 16      # at most so many saved states are compared on the way back
 
 
 @dataclass(frozen=True)
@@ -121,10 +119,10 @@ class Reversible:
         back = engine_of(problem, "backward", final, params)
         if problem.flushed is not None:
             problem.flushed.turn()
-        compared = set(problem.save[::-(-len(problem.save) // COMPARED) or 1]) - {N}
         back.load(problem, params, final, a)
         plain_ys, plain = tuple(map(value_of, a_ys)), {name: value_of(x) for name, x in cotangent[1].items()}
-        watch = Quiet(problem, self.tol, compared - set(kept), ys, plain_ys, plain, acts, getattr(back, "measure", None))
+        beside = compared(problem.save, N) - set(kept)
+        watch = Quiet(problem, self.tol, beside, ys, plain_ys, plain, acts, getattr(back, "measure", None))
         n = N
         for stop in sorted(set(kept) - {N}, reverse=True):
             *groups, looks = watch.groups(n, stop, final, back.shows)

@@ -110,6 +110,14 @@ def checked(call: Operation, homes: tuple[str, ...]) -> Operation:
     return call
 
 
+def check_options(name: str, options: dict) -> None:
+    """TypeError for an option that requires a gradient, which nobody would give it."""
+    for option, x in options.items():
+        if any(is_tensor(leaf) and leaf.requires_grad for leaf in tree.flatten(x)[0]):
+            raise TypeError(f"{name}: {option} requires a gradient, and the arguments before it alone get one; pass it detached, "
+                            f"{option}.detach(), or take this gradient with revode.solve itself")
+
+
 def run(call: Operation, homes: tuple[str, ...] = ("cpu", "cuda")) -> Any:
     """The outputs of an operation, in the form in which its function returns them."""
     if torch._C._are_functorch_transforms_active():
@@ -150,6 +158,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, **options: Any)
     >>> [round(float(a), 4) for a in y0.grad]
     [0.3679, 0.3679]
     """
+    check_options("interop.torch.solve", options)
     ts = ts.detach().cpu().numpy() if is_tensor(ts) and not ts.requires_grad else ts
     stats: list = []
 
@@ -192,6 +201,7 @@ def fixed_point(f: Callable, z0: Any, params: Any = None, x: Any = None, **optio
     >>> round(z.item(), 6)
     0.981888
     """
+    check_options("interop.torch.fixed_point", options)
     trees = {"z0": z0, "params": opened(params), "x": opened(x)}
     return run(Operation("interop.torch.fixed_point", equilibrium(f, options), trees, is_tensor), ("cpu",))
 

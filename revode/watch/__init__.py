@@ -36,13 +36,13 @@ from .alarms import (
 )
 from .back import Back, RoundTrip
 from .causes import CLOSE, LIMITS, MANY, STORED, TOL, Limits
-from .places import LOOKS, ROOM, grouped, looks, places, runs
+from .places import LOOKS, ROOM, compared, grouped, looks, places, runs
 from .quiet import Quiet, deferred
 from .sizes import begins, flat, size, stacked
 
 __all__ = [
     "CLOSE", "LIMITS", "LOOKS", "MANY", "ROOM", "STORED", "TOL", "AdjointError", "AdjointWarning", "Ahead", "Back", "Complaint",
     "Limits", "NonFiniteError", "NonFiniteWarning", "ParasiteError", "ParasiteWarning", "Quiet", "ReconstructionError",
-    "ReconstructionWarning", "RevodeWarning", "RoundTrip", "StabilityError", "StabilityWarning", "Verdict", "begins", "complain",
-    "deferred", "flat", "grouped", "looks", "places", "report", "runs", "size", "stacked",
+    "ReconstructionWarning", "RevodeWarning", "RoundTrip", "StabilityError", "StabilityWarning", "Verdict", "begins", "compared",
+    "complain", "deferred", "flat", "grouped", "looks", "places", "report", "runs", "size", "stacked",
 ]

@@ -248,6 +248,7 @@ def cancelled(flows: Any, most: float) -> float:
 def of_pairs(be: Any, moved: Any, ay: Any, changes: Any, eps: float, tiny: float, N: int) -> dict[str, float]:
     """The S, from what was seen by window and member."""
     moved = moved + 1024 * eps * ay              # what rounding does to a state at rest is no parasite
+    changes = np.minimum(changes, 1 / eps)       # where a cotangent has come in and there was none it is without end
     return {"S_p": finite(size(be.sum(axis=0) / (moved.sum(axis=0) + tiny))),
             "S_y": finite(size((be / (ay + tiny)).sum(axis=0))) * N / len(be),
             "S_d": finite(size((be * changes / (moved + tiny)).sum(axis=0))) * N / len(be)}

@@ -6,6 +6,7 @@ from functools import lru_cache
 import numpy as np
 
 LOOKS = 16            # places at which a march, forward or back, is looked at
+COMPARED = 16      # at most so many saved states are compared on the way back
 ROOM = 1 << 15        # bytes of states that are held to be judged together
 
 
@@ -43,6 +44,11 @@ def back_from(N: int, width: int, resync: int | None, inner: bool, compared: fro
     if inner:
         seen = tuple(n for n in seen if n and (resync is None or n % resync))
     return tuple(sorted({*compared, *seen}, reverse=True))
+
+
+def compared(save: tuple[int, ...], N: int) -> set[int]:
+    """The saved grid points whose states are compared on the way back, at most COMPARED of them."""
+    return set(save[::-(-len(save) // COMPARED) or 1]) - {N}
 
 
 @lru_cache(64)

@@ -1,8 +1,7 @@
 """Kernels on a laptop: the text of a .cu file, compiled by the host's C++ compiler and run with all its threads.
 
-    x = np.linspace(0.0, 1.0, 5000)
-    partial = np.empty(2)
-    host.launch(kernel_source("reductions"), "sum", 2, 96, (5000, 4096, x, partial), order="descending")
+    x, ak = np.linspace(0.0, 1.0, 5000), np.ones(5000)
+    host.launch(kernel_source("shears"), "shear_forward", 2, 96, (5000, x, None, ak, 1.0, 0.0, 0.1), order="descending")
 
 shim.hpp is the machine: threads as fibers, barriers, poisoned shared memory, shuffles, and an error for what is touched
 outside an array. Python's part is to compile and to hand over the arguments. To step through a kernel with gdb, launch it with

@@ -1,7 +1,7 @@
 """The hand-written kernels and how each is launched: on CuPy arrays on the GPU, on NumPy arrays on the CPU (host/), same bits.
 
     kernels.shear_forward(x, k, scale=0.999, c=h, about=z)         # x changes in place
-    kernels.total(x)                                               # a fixed order, for any block and on any machine
+    kernels.adamw(p, g, m, v, 1, 1e-3)                             # a step: p, m and v change in place
 
 Every function takes `block` (threads in a block; it decides nothing but the time) and hands what else it is given to the
 launch: mode="fast"; and on the host order= and shuffle=, or launch=host.ptx.launch. Arrays are float64 or float32, contiguous,
@@ -16,8 +16,6 @@ import numpy as np
 from .. import compile, host
 from ..compile import kernel_source
 
-TILE = 4096                  # elements of a tile of total and max_abs
-ROWS = 16                    # rows of a tile of sum_rows
 REALS = {"float64": "double", "float32": "float"}
 
 
@@ -41,37 +39,6 @@ def shear_pullback(x: Any, k: Any, ax: Any, scale: float, c: float, about: Any =
     return ak
 
 
-# Reductions -------------------------------------------------------------------------------------------------------------
-def total(x: Any, **how: Any) -> Any:
-    """The sum of all elements, (1,): tiles of TILE, then tiles of the tiles' sums, until one is left."""
-    return _reduced("sum", x, how)
-
-
-def max_abs(x: Any, **how: Any) -> Any:
-    """The largest |x|, (1,); NaN where there is one."""
-    return _reduced("max_abs", x, how)
-
-
-def _reduced(name: str, x: Any, how: dict) -> Any:
-    while True:
-        tiles = max(1, -(-x.size // TILE))
-        partial = np.empty_like(x, shape=(tiles,))
-        _run("reductions", name, x, tiles, (x.size, TILE, x, partial), how)
-        if tiles == 1:
-            return partial
-        x = partial
-
-
-def sum_rows(x: Any, **how: Any) -> Any:
-    """Down the columns of x (rows, width), (width,): tiles of ROWS rows, then tiles of these, until one row is left."""
-    while x.shape[0] > 1:
-        tiles = -(-x.shape[0] // ROWS)
-        out = np.empty_like(x, shape=(tiles, x.shape[1]))
-        _run("reductions", "sum_rows", x, (_blocks(x.shape[1], how), tiles), (*x.shape, ROWS, x, out), how)
-        x = out
-    return x[0]
-
-
 # What a solve brings from one place of a buffer to another ----------------------------------------------------------------
 def collect(table: tuple, x: Any, out: Any, **how: Any) -> None:
     """out[i] = the sum of count[i] entries of x: start[i], start[i] + step[i], ... in the fixed tree; of none: zero.
@@ -79,6 +46,12 @@ def collect(table: tuple, x: Any, out: Any, **how: Any) -> None:
     table : (start, count, step), int32, as long as out. x, out : of one dtype; in one buffer, or apart.
     """
     _run("collect", "collect", out, _blocks(out.size, how), (out.size, *table, x, out), how)
+
+
+def scores(tables: tuple, x: Any, out: Any, eps: float, tiny: float, **how: Any) -> None:
+    """What the watch wants to know of a solve that lies in x: out (count, tiles), a row for each number. scores.py has the tables."""
+    real = x.dtype.type
+    _run("scores", "scores", x, out.shape[1], (*tables, x, real(eps), real(tiny), out), how)
 
 
 # Optimiser --------------------------------------------------------------------------------------------------------------

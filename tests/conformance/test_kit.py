@@ -327,6 +327,7 @@ def judged(level: str = "gradients", **changes) -> judging.Verdict:
 def test_answers_that_cannot_be_compared_say_why() -> None:
     for changes, says in (({"ys": lambda x: x[1:]}, "ys has shape (6, 3); it is to have shape (7, 3)"),
                           ({"ys": lambda x: "fine"}, "ys is not an array of numbers"),
+                          ({"ys": lambda x: x + 0.1j}, "ys is not an array of numbers: it is complex"),
                           ({"ay0": lambda x: None}, "no gradient was returned"),
                           ({"aparams": lambda x: {"W1": x["W1"]}},
                            "aparams holds ['W1']; it is a dictionary of ['W1', 'W2', 'b1', 'b2', 'k']"),

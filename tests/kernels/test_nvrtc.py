@@ -48,7 +48,7 @@ def test_compiles_and_takes_what_is_recorded(subject, real, mode, arch):
 
 def test_fast_builds_contract():
     """Contraction is what tells the modes apart."""
-    for subject, fused in (("shears", True), ("adamw", True), ("reductions", False)):
+    for subject, fused in (("shears", True), ("adamw", True), ("scores", True), ("collect", False)):
         ptx = compile.compile(compile.kernel_source(subject), "double", "sm_90", "fast").ptx
         assert any("fma.rn.f64" in line for line in compile.lint(ptx)) == fused
 

@@ -81,7 +81,7 @@ GROUPS: list[tuple[str, list[tuple[str, str, str]]]] = [
         ('engine/checking.py',
          'worst = max(worst, check_vjp(pullback, *floats_only, order=order - 1, rtol=rtol, seed=seed + 1))',
          '1 -> 2 (#2)'),
-        ('gradients/reversible.py',
+        ('watch/places.py',
          'COMPARED = 16      # at most so many saved states are compared on the way back',
          '16 -> 17'),
         ('methods/effectively_symmetric.py',

@@ -17,13 +17,29 @@ DONE notes what a GPU would have to do: an entry for each kernel and each copy, 
 """
 from __future__ import annotations
 
+from collections.abc import Iterable
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 
 SCALARS = (bool, int, float, np.generic)
-DONE: list[str] = []
+
+
+class Done(list[str]):
+    """What has been done. While a stream is captured there is nothing that may be done but to launch a kernel, which is recorded."""
+    captured: list | None = None
+
+    def append(self, what: str) -> None:
+        self.extend((what,))
+
+    def extend(self, what: Iterable[str]) -> None:
+        if self.captured is not None:
+            raise RuntimeError(f"cudaErrorStreamCaptureUnsupported: operation not permitted when stream is capturing ({what})")
+        super().extend(what)
+
+
+DONE = Done()
 FREE = {np.empty_like, np.shape, np.ndim, np.size, np.may_share_memory}           # and what gives a view
 LIKE = {np.zeros_like, np.ones_like, np.full_like, np.empty_like}
 

@@ -233,6 +233,7 @@ def test_a_tensor_of_a_completed_gradient_cannot_be_used():
     (np.ones(3), ValueError, r"a cotangent of shape \(3,\) was given for a value of shape \(2,\)"),
     (1.0, ValueError, r"shape \(\) was given for a value of shape \(2,\)"),
     ([np.ones(2), np.ones(2)], ValueError, "give a tree like the value"),
+    (np.ones(2) * 1j, TypeError, "complex values have no gradient here"),
 ])
 def test_pull_wants_a_cotangent_like_the_value(cotangent, error, sentence):
     _, pull = rv.vjp(lambda x: x * x, np.ones(2))
@@ -245,6 +246,7 @@ def test_pull_wants_a_cotangent_like_the_value(cotangent, error, sentence):
     ((1.0, 2.0), TypeError, r"pull returned tuple for 1 argument\(s\)"),
     ((np.ones(3),), ValueError, r"cotangent of shape \(3,\) for an argument of shape \(\)"),
     (([1.0],), TypeError, "return a tree like the argument"),
+    ((1j,), ValueError, "and of complex numbers"),
 ])
 def test_custom_vjp_checks_what_its_pull_returns(result, error, sentence):
     operation = rv.custom_vjp(lambda x: (x, lambda g: result))

@@ -145,6 +145,14 @@ def test_no_parameter_takes_the_place_of_another(params: Any) -> None:
         interop.layer(field, TS, params)
 
 
+def test_an_option_that_wants_a_gradient_is_refused() -> None:
+    y0, params = tensors()
+    stops = torch.tensor([0.3], dtype=torch.float64)
+    interop.solve(field, y0, TS, params, stops=stops)
+    with pytest.raises(TypeError, match=r"interop\.torch\.solve: stops requires a gradient"):
+        interop.solve(field, y0, TS, params, stops=stops.requires_grad_())
+
+
 def test_containers_of_parameters() -> None:
     y0, params = tensors()
     held = torch.nn.ParameterDict({name: torch.nn.Parameter(x.detach()) for name, x in params.items()})

@@ -124,8 +124,10 @@ def test_an_exception_on_one_rank_ends_all_and_says_which() -> None:
     assert "line 9, in work" in done.stderr                                        # where it happened on rank 1
 
 
-def test_what_runs_in_one_process_says_so_once() -> None:
-    done, said = mpiexec(2, "-m", "revode", "train", "digits"), "this command runs in one process"
+@pytest.mark.parametrize(("words", "said"), [
+    ("train digits", "digits has no batch of paths to share out over ranks"), ("stability", "this command runs in one process")])
+def test_what_runs_in_one_process_says_so_once(words: str, said: str) -> None:
+    done = mpiexec(2, "-m", "revode", *words.split())
     assert done.returncode == 2 and done.stderr.count(said) == 1, done.stderr
 
 

@@ -166,6 +166,8 @@ def test_second_derivatives_and_forward_mode():
     end = lambda t1: rv.solve(lambda t, y, p: -y, np.ones(1), t1 * unit).y1[0]
     R = np.poly1d([1 / 24 / 8**4, -1 / 6 / 8**3, 1 / 2 / 8**2, -1 / 8, 1.0])
     assert abs(rv.grad(lambda t1: rv.grad(end)(t1))(0.8) - np.polyder(R**8, 2)(0.8)) < 1e-13       # some hundred roundings
+    wave = lambda t1: rv.solve(lambda t, y, p: np.cos(t) + 0 * y, np.zeros(1), t1 * unit).y1[0]       # sin t, of time alone
+    assert abs(rv.grad(lambda t1: rv.grad(wave)(t1))(0.8) + np.sin(0.8)) < 1e-5                    # (h = .1)^4 / 2880, twice derived
     v = rng.standard_normal(N + 1)
     for name in ("leapfrog", "verlet", "rk4"):
         method, split = METHODS[name][0], name == "verlet"

@@ -451,3 +451,13 @@ def test_a_sweep_over_few_steps_at_which_nobody_looked_has_its_verdict(backend, 
     truth, found = (rv.grad(loss, (0, 1))(*at, gradient) for gradient in (rv.Direct(), rv.Reversible()))
     for got, wanted in zip(found, truth, strict=True):          # words: roundings; RK4 comes back to h^6 / 6! = 1.4e-9 a step, times
         np.testing.assert_allclose(got, wanted, rtol=1e-7)      # derivatives of the field, which are of order one
+
+
+@pytest.mark.parametrize("backend", ["eager", "native"])
+def test_a_cotangent_that_comes_in_on_the_way_is_no_parasite(backend):
+    """Of any size: behind the last saved state that the loss reads there is none, and what changes beside nothing is without end."""
+    loss = lambda p: 1e3 * np.sum(rv.solve(lambda t, y, p: -p * y + np.cos(t), np.ones((4, 3)), np.linspace(0.0, 0.5, 21), p,
+                                           method=rv.ReversibleHeun(), save=[3, 9], backend=backend).ys)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        rv.grad(loss)(np.ones(3))
