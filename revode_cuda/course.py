@@ -36,6 +36,7 @@ from .scores import Scores
 logger = logging.getLogger("revode")
 
 MOST = 1 << 24             # entries of the buffer
+LEVELS = 20                # of collect.cu: it sums fewer than 2^LEVELS terms
 SCORED = 1 << 26           # of one whose looks the host does not read
 
 
@@ -51,6 +52,8 @@ class Moves:
         self.start, self.count, self.step = (np.zeros(n, np.int32) for _ in range(3))
 
     def put(self, to: np.ndarray, of: np.ndarray, count: int = 1, step: Any = 0) -> None:
+        if count >> LEVELS:
+            raise NotAhead(f"a sum of {count} tiles, more than its kernel takes")
         at = to.reshape(-1) - self.first
         self.start[at], self.count[at], self.step[at] = of.reshape(-1), count, np.broadcast_to(step, of.shape).reshape(-1)
 

@@ -10,7 +10,7 @@ import pytest
 
 import revode
 import revode_cuda as rv
-from revode_cuda import ahead, host
+from revode_cuda import ahead, compile, course, host
 from tests.pretended_cupy import DONE, pretended
 
 if host.missing():
@@ -246,3 +246,12 @@ def test_a_field_that_branches_on_values_is_never_queued() -> None:
             desired = rv.value_and_grad(lambda p: np.sum(revode.solve(branching, Y0, ts, p, backend="eager").y1))(sign * K)
             for x, y in zip(found, desired, strict=True):
                 np.testing.assert_allclose(x, y, rtol=1e-12)          # rounding of 20 steps of four evaluations
+
+
+def test_a_sum_of_more_tiles_than_its_kernel_takes_is_not_queued() -> None:
+    """A thread for each trajectory makes as many tiles: a million of them would be lost in silence."""
+    assert f"#define LEVELS {course.LEVELS}\n" in compile.kernel_source("collect")
+    one = np.zeros(1, np.int64)
+    course.Moves(0, 1).put(one, one, 2**20 - 1)
+    with pytest.raises(course.NotAhead, match="a sum of 1048576 tiles"):
+        course.Moves(0, 1).put(one, one, 2**20)
