@@ -3,23 +3,51 @@
 Trains the double pendulum and the coupled oscillator on the recorded series (your copies of them), three seeds each, and writes
 docs/measurements/recordings.md: the losses beside the published ones, and those of the same parameters with steps half as long.
 --measured takes the JSON files of the two commands that the page names, if they have been run.
+The oscillator is trained with other networks too, by the same loop, to see what its loss depends on.
 """
 from __future__ import annotations
 
 import argparse
 import json
 import tempfile
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from revode import nn
 from revode.__main__ import main as command
 from revode.experiments import oscillator, pendulum
+from revode.experiments.backends import Solver
+from revode.experiments.training import Run, fit
 
 OUT = Path(__file__).parents[1] / "docs" / "measurements" / "recordings.md"
 OPTIONS = ["--backend", "native", "--threads", "1", "--iterations", "10000", "--seeds", "0", "1", "2"]
 PUBLISHED = {"pendulum": pendulum.PUBLISHED, "oscillator": oscillator.PUBLISHED}
 HEAD = ["experiment", "seed", "iterations", "loss before", "after", "half the steps", "gradient error", "an iteration"]
+
+# Other networks for the oscillator: their widths, and what stands between them.
+OTHERS = {"4-10-4, softplus": ((4, 10, 4), partial(np.logaddexp, 0.0)), "4-10-10-4, tanh": ((4, 10, 10, 4), np.tanh)}
+
+
+def other(data: str, sizes: tuple[int, ...], activation: Any, seed: int) -> list[float]:
+    """The loss of the oscillator after its training with this network, and that with half the steps."""
+    e = oscillator.experiment(data=data)
+
+    def network(t: Any, y: Any, params: Any) -> Any:
+        return nn.mlp(params, y, activation)
+
+    def loss(params: Any, solve: Any) -> tuple:
+        return e.loss(params, lambda field, *rest: solve(network, *rest))
+
+    def start(seed: Any) -> Any:
+        return nn.mlp_init(np.random.default_rng(seed), sizes, nn.uniform, random_biases=True)
+
+    solver = Solver(backend="native", threads=1, method=e.method)
+    run = fit(Run(f"{sizes}", replace(e, loss=loss, start=start), solver, seed, iterations=e.iterations))
+    return [run.losses[-1], float(loss(run.params, replace(solver, finer=True))[0])]
 
 
 def measured(name: str, data: str) -> dict:
@@ -40,7 +68,11 @@ def summary(name: str, found: dict) -> str:
             f"{PUBLISHED[name].rows[0][1]}. Warnings of all solves: {said}.")
 
 
-def page(both: dict[str, dict]) -> str:
+def sentence(name: str, losses: list) -> str:
+    return f"- {name}: " + "; ".join(f"{loss:.2e} (half the steps: {finer:.2e})" for loss, finer in losses)
+
+
+def page(both: dict[str, dict], others: dict[str, list]) -> str:
     rows = [HEAD, ["---"] * len(HEAD), *(row for name, found in both.items() for row in lines(name, found))]
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
     return f"""# The recorded systems
@@ -57,6 +89,11 @@ that of the last gradient against `Direct()`, an iteration the median by wall cl
 {table}
 
 {chr(10).join(summary(name, found) for name, found in both.items())}
+
+The least published loss of the oscillator lies between what this network reaches, 4-10-4 with tanh, and what a second hidden layer
+of the same width does. Trained by the same loop, seeds 0, 1, 2:
+
+{chr(10).join(sentence(*it) for it in others.items())}
 """
 
 
@@ -64,10 +101,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs=2, help="the recordings of the pendulum and of the oscillator")
     parser.add_argument("--measured", nargs=2, help="JSON files of the two trainings")
+    parser.add_argument("--others", type=Path, help="JSON file of the other networks: read if it is there, else written")
     args = parser.parse_args()
     made = [json.loads(Path(path).read_text()) for path in args.measured or []]
     both = {name: made[i] if made else measured(name, data) for i, (name, data) in enumerate(zip(PUBLISHED, args.data, strict=True))}
-    OUT.write_text(page(both))
+    if args.others is not None and args.others.exists():
+        others = json.loads(args.others.read_text())
+    else:
+        others = {name: [other(args.data[1], *network, seed) for seed in range(3)] for name, network in OTHERS.items()}
+        if args.others is not None:
+            args.others.write_text(json.dumps(others))
+    OUT.write_text(page(both, others))
 
 
 if __name__ == "__main__":

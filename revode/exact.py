@@ -40,6 +40,7 @@ from .watch import ReconstructionError
 
 BITS = 48                  # the finest lattice that is chosen by itself: where the state stays below 32
 HEADROOM = 128.0           # times the largest entry of the initial state, at least, has to fit onto the lattice
+FEWEST = 24                # bits that the largest entry of the initial state has on the lattice, at least: scales stir 12 of them
 DENOMINATOR = 4096         # the largest q: 12 bits of the 52 that a buffer has
 WORD = 32                  # bits that leave the buffer at a time
 LOOKED = 64                # accepted steps of an adaptive solve that are asked for at a time, at most
@@ -472,7 +473,15 @@ def most(contractions: list[Contract], name: str, bound: int) -> int:
     return largest
 
 
-def bits_for(initial: Any) -> int:
-    """The lattice for an initial state: as fine as BITS, with room for HEADROOM times its largest entry."""
+def bits_for(initial: Any, bits: int | None) -> int:
+    """The lattice for an initial state: as fine as BITS, with room for HEADROOM times its largest entry, where none was chosen.
+
+    Raises ValueError where little or nothing of the state would be left on it.
+    """
     largest = max(float(abs(value_of(x)).max()) for x in tree.flatten(initial)[0])
-    return BITS if largest == 0 else max(0, min(BITS, math.floor(53 - math.log2(largest * HEADROOM))))
+    if bits is None:
+        bits = BITS if largest == 0 else max(0, min(BITS, math.floor(53 - math.log2(largest * HEADROOM))))
+    if 0 < largest < 2.0 ** (FEWEST - bits):
+        raise ValueError(f"solve: exact=True: the largest entry of y0, {largest:.1e}, has less than {FEWEST} bits on a lattice of "
+                         f"2^-{bits}. Give the state in a unit in which it is near 1, or take a finer lattice, Lattice(bits=60)")
+    return bits

@@ -66,7 +66,7 @@ def check_exact(asked: Asked, method: Any) -> tuple[Lattice | None, Any]:
 
 def on_lattice(lattice: Lattice, method: Any, initial: Any) -> tuple[Exact, Any]:
     """The exact form of a method, and what it begins with: parts that go on get buffers of their own."""
-    exact = Exact(method, bits_for(initial) if lattice.bits is None else lattice.bits, lattice.digits)
+    exact = Exact(method, bits_for(initial, lattice.bits), lattice.digits)
     _ = exact.contractions                                   # scales that are no ratio are refused here
     if isinstance(initial, dict):
         initial = exact.with_buffers({name: exact.round(initial[name]) for name in method.parts})
