@@ -40,7 +40,7 @@ class Done(list[str]):
 
 
 DONE = Done()
-FREE = {np.empty_like, np.shape, np.ndim, np.size, np.may_share_memory}           # and what gives a view
+FREE = {np.empty_like, np.shape, np.ndim, np.size, np.may_share_memory, np.iscomplexobj}           # and what gives a view
 LIKE = {np.zeros_like, np.ones_like, np.full_like, np.empty_like}
 
 FUNCTIONS = {                      # NumPy functions that CuPy has under the same name, as far as they are needed here
@@ -49,7 +49,7 @@ FUNCTIONS = {                      # NumPy functions that CuPy has under the sam
     np.full_like, np.empty_like, np.any, np.all, np.shape, np.ndim, np.size, np.argmax, np.argmin, np.argsort, np.clip,
     np.copy, np.take, np.count_nonzero, np.dot, np.prod, np.cumprod, np.tensordot, np.inner, np.vdot, np.kron,
     np.linalg.solve, np.linalg.inv, np.linalg.det, np.linalg.pinv, np.linalg.cholesky, np.linalg.eigvalsh, np.linalg.matrix_power,
-    np.nan_to_num, np.may_share_memory,
+    np.nan_to_num, np.may_share_memory, np.iscomplexobj,
 }
 MISSING = {np.spacing, np.vecdot, np.matvec, np.vecmat} if hasattr(np, "vecmat") else {np.spacing}
 
