@@ -1,8 +1,8 @@
 """Which tests are for every day. The others are `long`: `python -m pytest -m long`, or `python -m reference.release_check`.
 
 A test marked `sample(n)` has a table of cases: n of them are for every day, more where each value of each parameter wants one
-(of each parameter that has values more than once). They are the same on every machine, and stay when the table grows: those
-whose names have the least checksums.
+(of each parameter that has values more than once; not so for `sample(n, cover=False)`, where each case takes seconds). They are
+the same on every machine, and stay when the table grows: those whose names have the least checksums.
 """
 from zlib import crc32
 
@@ -14,18 +14,18 @@ def mark_long(items):
     cases = {}
     for item in items:
         if (marker := item.get_closest_marker("sample")) is not None:
-            cases.setdefault((item.path, item.originalname), (marker.args[0], []))[1].append(item)
-    for least, group in cases.values():
-        kept = {id(item) for item in sample(group, least)}
+            cases.setdefault((item.path, item.originalname), (marker, []))[1].append(item)
+    for marker, group in cases.values():
+        kept = {id(item) for item in sample(group, *marker.args, **marker.kwargs)}
         for item in group:
             if id(item) not in kept:
                 item.add_marker(pytest.mark.long)
 
 
-def sample(group, least):
-    """Of these cases `least`, and every value at least once of the parameters that have values more than once."""
+def sample(group, least, cover=True):
+    """Of these cases `least`, and every value at least once of the parameters that have values more than once, if they are to cover."""
     group = sorted(group, key=lambda item: crc32(item.name.encode()))
-    columns = [[repr(item.callspec.params[name]) for item in group] for name in group[0].callspec.params]
+    columns = [[repr(item.callspec.params[name]) for item in group] for name in group[0].callspec.params if cover]
     columns = [column for column in columns if len(set(column)) < len(column)]
     seen, kept = set(), []
     for i, item in enumerate(group):

@@ -63,7 +63,7 @@ def test_a_warm_training_step_is_a_dozen_operations(method: Any, dtype: Any) -> 
 QUEUED = ("heun", "coupled", "default", "ees", "number", "composition", "noise", "tree")
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(4, cover=False)
 @pytest.mark.parametrize("save", [[-1], [0, 7, 20], [3, 9]], ids=str)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("case", QUEUED)
