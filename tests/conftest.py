@@ -1,5 +1,6 @@
 """What all tests share: hypothesis without a clock and without chance, so that a run can be repeated; a cache of its own."""
 import os
+import signal
 
 import numpy as np
 import pytest
@@ -34,6 +35,14 @@ def pytest_runtest_setup(item):
     for x in vars(getattr(item, "module", pytest)).values():
         if isinstance(x, np.random.Generator):
             x.bit_generator.state = STATES.setdefault(id(x), x.bit_generator.state)
+
+
+@pytest.fixture
+def interruptible():
+    """Who starts the tests may have SIGINT ignored, as a shell does for a job in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session", autouse=True)

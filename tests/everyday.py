@@ -23,7 +23,7 @@ def mark_long(items):
 
 
 def sample(group, least, cover=True):
-    """Of these cases `least`, and every value at least once of the parameters that have values more than once, if they are to cover."""
+    """Of these cases `least`; if they are to cover, every value at least once of the parameters that have values more than once."""
     group = sorted(group, key=lambda item: crc32(item.name.encode()))
     columns = [[repr(item.callspec.params[name]) for item in group] for name in group[0].callspec.params if cover]
     columns = [column for column in columns if len(set(column)) < len(column)]

@@ -292,8 +292,8 @@ def test_a_model_without_a_tangent_says_so(monkeypatch: pytest.MonkeyPatch) -> N
     assert notes == ["implicit has no certificate: the change of the fixed point did not settle."]
 
 
-@pytest.mark.parametrize("words", [("digits", "--width", "4"), ("language", "--width", "8", "--context", "16", "--batch", "4")],
-                         ids=["digits", "language"])
+@pytest.mark.parametrize("words", [("digits", "--width", "4"), pytest.param(
+    ("language", "--width", "8", "--context", "16", "--batch", "4"), marks=pytest.mark.long)], ids=["digits", "language"])
 def test_a_training_goes_on_where_it_was_ended(words: tuple, capsys: pytest.CaptureFixture, tmp_path: Path,
                                                monkeypatch: pytest.MonkeyPatch) -> None:
     """Ended in the second model, between two writes, then killed before a look at the text was written: the minibatches, the rate,

@@ -470,6 +470,7 @@ def test_ctrl_c_publishes_what_was_reached(capsys, monkeypatch, tmp_path, comman
     assert picture.read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("reason, status", [(KeyboardInterrupt(), 130), (FloatingPointError("boom"), 1)])
 def test_a_stop_while_measuring_publishes_the_rows_so_far(capsys, monkeypatch, tmp_path, reason, status):
     path, measured = tmp_path / "a.json", measuring.measured

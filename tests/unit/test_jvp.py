@@ -244,6 +244,7 @@ SOLVES: dict[str, tuple] = {
 COMPILED = [name for name in SOLVES if name not in map(repr, METHODS) or name in ("ReversibleHeun()", "EES27()")]
 
 
+@pytest.mark.sample(10, cover=False)
 @pytest.mark.parametrize("name, backend", [*((name, "replay") for name in SOLVES), *(
     pytest.param(name, "native", marks=needs_compiler) for name in COMPILED)])
 @pytest.mark.filterwarnings("ignore::revode.RevodeWarning")

@@ -42,14 +42,6 @@ def folder(tmp_path, monkeypatch):
         native._temporary_folder.cache_clear()
 
 
-@pytest.fixture
-def interruptible():
-    """Who starts the tests may have SIGINT ignored, as a shell does for a job in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def files(folder):
     return sorted(path.name for path in folder.iterdir())
 

@@ -152,6 +152,7 @@ FED = {**{name: DRIVEN[name] for name in ("noise", "line", "smooth")},
 
 
 @needs_compiler
+@pytest.mark.sample(3, cover=False)
 @pytest.mark.parametrize(("driven", "kind"), [("noise", "d"), ("noise", "f"), ("general noise", "d"), ("line", "d"), ("smooth", "d"),
                                               ("a line each", "d"), ("a curve each", "d")])
 def test_noise_and_controls_are_handed_to_native_attempts(driven: str, kind: str) -> None:
@@ -219,7 +220,7 @@ def test_members_tolerances_and_many_steps() -> None:
 
 
 @needs_compiler
-def test_ctrl_c_ends_a_long_search() -> None:
+def test_ctrl_c_ends_a_long_search(interruptible: None) -> None:
     solved("native", "bosh3", start((3,)), dt0=0.1)                                    # compiled
     timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
     timer.start()
