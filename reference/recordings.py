@@ -90,7 +90,7 @@ that of the last gradient against `Direct()`, an iteration the median by wall cl
 
 {chr(10).join(summary(name, found) for name, found in both.items())}
 
-The least published loss of the oscillator lies between what this network reaches, 4-10-4 with tanh, and what a second hidden layer
+The published loss of the oscillator lies between what this network reaches, 4-10-4 with tanh, and what a second hidden layer
 of the same width does. Trained by the same loop, seeds 0, 1, 2:
 
 {chr(10).join(sentence(*it) for it in others.items())}
