@@ -46,8 +46,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     arithmetic : of the fused kernel: "strict" (the bits of NumPy's mirror) or "fast" (products and sums may be fused).
         Op by op, CuPy's own kernels decide.
     exact : True or a Lattice, as for revode.solve.
-    plan : of the fused kernel, a plan.Plan or a dict with some of regime, T, threads, state, params, graph; see plan.plan_of, which
-        prints the default.
+    plan : of the fused kernel, a plan.Plan or a dict with some of regime, T, threads, state, params, padded, graph; see
+        plan.plan_of, which prints the default.
 
     Returns a Solution whose arrays are where y0 is, but for its ts.
 
@@ -61,12 +61,11 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     compilation the first time on this machine. A solve like an earlier one (same shapes, method and grid; from y0 on a fixed grid,
     by Automatic() or Reversible()) is queued with its gradient as a dozen operations of the device, and one wait at the end: then
     the watch says what it has to say, so that an error or a warning of the solve comes where its gradient is taken (a vjp that is
-    never pulled is not judged). The first of a
-    kind, and what is not queued, takes some twenty operations and four waits: y0, params, saved states and gradients go to the host
-    and back once. Above 64 kB of y0 it takes some 320 operations and 55 waits, whatever the number of steps, since the watch looks
-    on the device; of what is queued a kernel measures there what the watch judges by, and where these numbers leave a doubt the
-    solve is done once more. What is not queued says why in one line of the log.
-    Op by op, one kernel launch for each array operation, and one wait for the device every 16 steps (is the state
+    never pulled is not judged). Above 64 kB of y0 a kernel measures on the device what the watch judges by, and where its numbers
+    leave a doubt the solve is done once more. The first of a kind, and what is not queued (a line of the log says why), takes some
+    twenty operations and four waits: y0, params, saved states and gradients go to the host and back once; above 64 kB, where the
+    watch itself looks on the device, some 320 operations and 55 waits, whatever the number of steps. Op by op, one kernel launch for
+    each array operation, and one wait for the device every 16 steps (is the state
     finite?).
 
     Example
