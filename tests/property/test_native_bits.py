@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ import revode as rv
 from tests.compiler import needs_compiler
 from tests.strict_cases import METHODS, NOISY, compare, layers, network, start
 
-pytestmark = needs_compiler
+pytestmark = [needs_compiler, pytest.mark.optimised]
 
 
 def drift(t: Any, y: Any, p: Any) -> Any:
