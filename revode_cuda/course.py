@@ -37,7 +37,7 @@ logger = logging.getLogger("revode")
 
 MOST = 1 << 24             # entries of the buffer
 LEVELS = 20                # of collect.cu: it sums fewer than 2^LEVELS terms
-SPLIT = 256                # of longer sums so many terms by a thread, then what these make: a power of two, so that the tree is the same
+SPLIT = 256                # of longer sums so many terms by a thread, then what these make; a power of two: it is the same tree
 SCORED = 1 << 26           # of one whose looks the host does not read
 
 
