@@ -81,7 +81,7 @@ def test_and_that_would_be_seen():
     assert any(re.search(STACK, line) for block in found for line in block)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(2, cover=False)
 @x86
 @pytest.mark.parametrize("level", ["AVX2", "SSE2"])
 @pytest.mark.parametrize("rows", [1, 3, 21])
