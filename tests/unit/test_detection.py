@@ -21,7 +21,6 @@ CONSTANT = {
 }
 
 
-@pytest.mark.sample(4)
 @pytest.mark.parametrize("problem", detest.PROBLEMS, ids=lambda p: p.name)
 def test_detest_has_the_solutions_of_the_literature(problem: detest.Detest) -> None:
     """SciPy's DOP853 at rtol 1e-12: its global error on these problems is below 1e-9, that of its dense output below 1e-8."""
