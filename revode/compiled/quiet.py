@@ -4,9 +4,11 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
+from functools import lru_cache
 from math import prod
+from operator import is_
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,7 +18,7 @@ from .native import CompileError, NoCompiler, build
 
 TEXT = Path(__file__).with_name("quiet.hpp").read_text()
 LATER = 20                             # sweeps that NumPy measures
-ARRAYS = 13                            # pointers besides the sizes and the scalars
+ARRAYS = 15                            # pointers besides the sizes and the scalars
 
 logger = logging.getLogger("revode")
 
@@ -27,10 +29,11 @@ class Measure:
     def __init__(self, dtype: Any, later: int = LATER) -> None:
         self.dtype, self.later = dtype, later
         self.function: Any = None
-        self.whole, self.scalars, self.out = np.zeros(13, np.int64), np.zeros(5), np.zeros(13)
-        self.numbers: tuple = ()                                     # what stands in the first two
+        self.whole, self.scalars, self.out = np.zeros(14, np.int64), np.zeros(5), np.zeros(13)
         self.fixed = [pointer(x) for x in (self.whole, self.scalars, self.out)]
-        self.known: dict[int, tuple[Any, Any, int | None]] = {}      # constants, in the order of their axes
+        self.sizes, self.now = (), (None,) * 8                       # of the last sweep: how it was laid out, and its constants,
+        self.kept: list = []                                         # which lie there, in the order of their axes
+        self.at: list[int | None] = []
 
     def build(self) -> None:
         """Compile, or load what has been compiled; where that cannot be done NumPy goes on, with the same numbers."""
@@ -41,39 +44,58 @@ class Measure:
         except (CompileError, NoCompiler) as error:
             logger.info("what tells a quiet sweep is measured by NumPy, because: %s", error)
 
-    def at(self, x: Any) -> int | None:
-        """Where a constant lies, which is the same array from solve to solve."""
-        found = self.known.get(id(x))
-        if found is None or found[0] is not x:
-            if len(self.known) > 64:
-                self.known.clear()
-            whole = np.ascontiguousarray(x)
-            found = self.known[id(x)] = x, whole, pointer(whole)
-        return found[2]
-
     def __call__(self, s: Shown) -> Measured:
-        shape, (flowed, begins) = s.X.shape[2:], s.flowed or (None, None)
         self.later -= 1
         if self.later == 0:
             self.build()
-        if self.function is None:
+        arrays = s.X, s.ahead, s.Z, s.weighed, s.flowed and s.flowed[0]
+        if self.function is None or any(x is not None and not (type(x) is np.ndarray and x.flags.c_contiguous and x.dtype == self.dtype)
+                                        for x in arrays):
             return measured(s)
-        arrays = s.X, s.ahead, s.Z, s.weighed, flowed
-        if any(x is not None and not (type(x) is np.ndarray and x.flags.c_contiguous and x.dtype == self.dtype) for x in arrays):
-            return measured(s)
-        rows, entries = (0, 0) if flowed is None else flowed.shape
-        numbers = (len(s.ahead), prod(shape[:-1]), prod(shape[-1:]), s.X.shape[1], *s.at.shape[::-1], s.ahead.shape[1],
-                   *s.ahead_at.shape[::-1], rows, entries, 0 if begins is None else len(begins), s.output), (
-                   s.eps, s.tiny, s.allowed, s.N, s.apart)
-        if numbers != self.numbers:                                  # mostly those of the last solve
-            self.whole[:], self.scalars[:] = self.numbers = numbers
-        A, (whole, scalars, out) = np.empty(shape, s.X.dtype), self.fixed
-        at, L, ahead_at, ahead_L = map(self.at, (s.at, s.L, s.ahead_at, s.ahead_L))
-        self.function(whole, scalars, pointer(s.X), at, L, pointer(s.ahead), ahead_at, ahead_L, pointer(s.h), pointer(s.Z),
-                      pointer(s.weighed), pointer(flowed), self.at(begins), out, pointer(A))
+        (p, looks), shape = s.X.shape[:2], s.X.shape[2:]
+        rows = Rows(shape, *(side_by_side(n, of, prod(shape)) for n, of in ((p, looks), s.ahead.shape[:2])))
+        return self.of_rows(s, rows, s.X, s.ahead, s.Z, s.weighed, s.flowed)
+
+    def of_rows(self, s: Shown, rows: Rows, X: Any, ahead: Any, Z: Any, weighed: Any, flowed: tuple | None) -> Measured:
+        """The same, where X and ahead have the parts at a look in a row; of s what stays the same from solve to solve."""
+        shape, (place, width, _), (ahead_place, ahead_width, looks) = rows
+        flow, begins = flowed or (None, None)
+        many = (0, 0, 0) if flow is None else (*flow.shape, len(begins))
+        sizes, now = (shape, width, ahead_width, looks, *many), (s.at, s.L, s.ahead_at, s.ahead_L, s.h, place, ahead_place, begins)
+        if not (sizes == self.sizes and all(map(is_, now, self.now))):                           # mostly those of the last solve
+            self.sizes, self.now, self.A = sizes, now, np.empty(shape, self.dtype)
+            self.whole[:] = (len(ahead_place) // prod(shape), prod(shape[:-1]), prod(shape[-1:]), width, *s.at.shape[::-1], looks,
+                             *s.ahead_at.shape[::-1], *many, s.output, ahead_width)
+            self.scalars[:] = s.eps, s.tiny, s.allowed, s.N, s.apart
+            self.kept = [None if x is None else np.ascontiguousarray(x) for x in (*now, self.A)]
+            self.at = [pointer(x) for x in self.kept]
+        whole, scalars, out = self.fixed
+        at, L, ahead_at, ahead_L, h, place, ahead_place, begins, A = self.at
+        self.function(whole, scalars, pointer(X), place, at, L, pointer(ahead), ahead_place, ahead_at, ahead_L, h, pointer(Z),
+                      pointer(weighed), pointer(flow), begins, out, A)
         S_p, S_y, S_d, together, *found = self.out.tolist()
-        W_p, off, size, ahead, a_y, least, smallest, E, C = found
-        return Measured((S_p, S_y, S_d), bool(together), W_p, off, size, ahead, a_y, least, smallest, E, C, A)
+        W_p, off, size, most, a_y, least, smallest, E, C = found
+        return Measured((S_p, S_y, S_d), bool(together), W_p, off, size, most, a_y, least, smallest, E, C, self.A)
+
+
+class Laid(NamedTuple):
+    """Where in a row the entries of each part lie, part by part; how many numbers it has; and how many rows there are."""
+    place: np.ndarray
+    width: int
+    looks: int
+
+
+class Rows(NamedTuple):
+    """How what a march and its sweep have shown is laid out: the shape of y, and a row of each."""
+    shape: tuple[int, ...]
+    back: Laid
+    ahead: Laid
+
+
+@lru_cache(64)
+def side_by_side(parts: int, looks: int, entries: int) -> Laid:
+    """Of an array of (parts, looks, entries), which has the same part at the next look in the next row."""
+    return Laid((np.arange(parts)[:, None] * looks * entries + np.arange(entries)).ravel(), entries, looks)
 
 
 def pointer(x: Any) -> int | None:

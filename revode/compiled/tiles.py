@@ -98,6 +98,7 @@ class Tiles:
         self.ready: Ready | None = None
         self.readers: dict[str, list[tuple]] = {}         # by kind: names, and where the numbers lie as they are read
         self.roles: dict[tuple, list] = {}
+        self.layouts: dict[tuple, tuple] = {}             # by kinds: where they lie in a row of what was seen
         self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
         self.members = max(x.ensemble for x in self.lowered.values())
@@ -400,8 +401,13 @@ class Tiles:
             return np.ascontiguousarray(np.stack([self.tiled(x) for x in given]).astype(self.dtype, copy=False)), None
         return np.ascontiguousarray(np.stack(given).astype(self.dtype, copy=False)), None
 
+    @property
+    def most_looks(self) -> int:
+        """As many of them as there is room for at a time."""
+        return max(1, PIECE // (self.tiles * self.source.seen * self.dtype.itemsize))
+
     def ahead(self, first: int, last: int, ys: Sequence[Any] | None = None, looks: Sequence[int] = ()) -> dict:
-        most = max(1, PIECE // (self.tiles * self.source.seen * self.dtype.itemsize))
+        most = self.most_looks
         if len(looks) <= most:
             return self.stretch(first, last, ys, looks)
         found: dict = {}
@@ -415,6 +421,10 @@ class Tiles:
 
     def stretch(self, first: int, last: int, ys: Sequence[Any] | None, looks: Sequence[int]) -> dict:
         """ahead(), with room for all looks at once."""
+        return self.seen("part", looks, self.swept(first, last, ys, looks))
+
+    def swept(self, first: int, last: int, ys: Sequence[Any] | None, looks: Sequence[int]) -> Any:
+        """The same; returns what was seen as it lies in the memory of the tiles."""
         places, seen = self.looking(looks, last)
         save = self.problem.save
         while first < last:
@@ -424,7 +434,14 @@ class Tiles:
                       looks=places, looked=bisect_right(looks, first), seen=seen)
             self.begins = False
             first = until
-        return self.seen("part", looks, seen)
+        return seen
+
+    def laid(self, *kinds: str) -> tuple[np.ndarray, int]:
+        """Where in a row of what was seen these lie, entry by entry, and how many numbers it has."""
+        if kinds not in self.layouts:
+            row = np.arange(self.tiles * self.source.seen).reshape(1, self.tiles, -1)
+            self.layouts[kinds] = np.concatenate([x.ravel() for kind in kinds for x in self.seen(kind, (0,), row).values()]), row.size
+        return self.layouts[kinds]
 
     def looking(self, looks: Sequence[int], last: int = -1) -> tuple[Any, Any]:
         """Where a call looks, and the room for what it sees there."""
@@ -451,6 +468,11 @@ class Tiles:
 
         Returns the parts and cotangents at `looks`, last first, in arrays with an axis of grid points first.
         """
+        seen = self.swept_back(last, first, a_ys, known, flushes, looks)
+        return self.seen("part", looks, seen), self.seen("cotangent", looks, seen)
+
+    def swept_back(self, last: int, first: int, a_ys: tuple, known: dict | None, flushes: bool, looks: Sequence[int]) -> Any:
+        """The same; returns what was seen as it lies in the memory of the tiles."""
         a_ys = self.laid_out(a_ys)
         places, seen = self.looking(looks)
         lands = known is not None and "land" in self.lowered
@@ -466,7 +488,7 @@ class Tiles:
             self.begins = False
             last = until
         self.landed, self.glimpse = lands, seen
-        return self.seen("part", looks, seen), self.seen("cotangent", looks, seen)
+        return seen
 
     def pull(self, last: int, first: int, a_ys: tuple, states: Rows) -> None:
         a_ys, save = self.laid_out(a_ys), self.problem.save
