@@ -68,6 +68,11 @@ class Tape(Keeping):
         self.nodes.append(None)
         return Tensor(value, self, len(self.nodes) - 1)
 
+    def inputs(self, values: list) -> list[Tensor]:
+        first = len(self.nodes)
+        self.nodes.extend([None] * len(values))
+        return [Tensor(x, self, i) for i, x in enumerate(values, first)]
+
     def close(self) -> None:
         """No more recording: a tensor that outlives its gradient says so when it is used."""
         self.nodes = _Closed(self.nodes)
@@ -261,7 +266,8 @@ def record_many(inputs: list, run: Callable, push: Callable | None = None) -> li
     values = [x._value if on else x for x, on in zip(inputs, on_tape, strict=True)]
     if tape is None:
         return run(values)[0]
-    outputs, pull = run([read_only(x) if on else x for x, on in zip(values, on_tape, strict=True)])
+    outputs, pull = run([read_only(x) if on and (type(x) is not ndarray or x.flags.writeable) else x
+                         for x, on in zip(values, on_tape, strict=True)])
     if Tensor in map(type, values):             # of an outer tape
         root = next((root for x in inputs if type(root := traced(x)) is Tensor), None)
         pull = pull if root is None else root.tape.linear(outputs, pull)
@@ -294,8 +300,13 @@ def lifted(inputs: tuple) -> tuple:
 
 def innermost(leaves: Any) -> Tape | None:
     """The tape with the highest level among the tensors of a list; None without any."""
-    tapes = [x.tape for x in leaves if type(x) is Tensor]
-    return max(tapes, key=lambda tape: tape.level) if tapes else None
+    tapes = {x.tape for x in leaves if type(x) is Tensor}
+    return max(tapes, key=lambda tape: tape.level, default=None) if len(tapes) != 1 else tapes.pop()
+
+
+def floats_in(leaves: list) -> list[bool]:
+    """is_float() of each."""
+    return [x.dtype in FLOATS if type(x) is ndarray else is_float(x) for x in leaves]
 
 
 def is_float(x: Any) -> bool:
@@ -458,7 +469,7 @@ class Tensor(Refusing, Arraylike):
 
     # shape
     @property
-    def shape(self) -> tuple[int, ...]: return np.shape(value_of(self))
+    def shape(self) -> tuple[int, ...]: return self._value.shape if type(self._value) is ndarray else np.shape(value_of(self))
     @property
     def dtype(self) -> Any: return getattr(value_of(self), "dtype", np.dtype(float))
     def __getitem__(self, index: Any) -> Any:
