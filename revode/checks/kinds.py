@@ -75,7 +75,7 @@ def known(asked: Asked) -> tuple[Problem, Any, Any, Packing] | None:
                             asked={"y0": any(on_tape[:many]), "params": any(on_tape[many:]), "ts": False})
     initial = laid(asked.y0, layout)
     from ..compiled.plans import glance  # what makes programs is imported where it is used: import revode stays quick
-    params = tree.unflatten(structure[2][1], map(read_only, plain[many:]))
+    params = tree.unflatten(structure[2][1], [read_only(x) if x.flags.writeable else x for x in plain[many:]])
     return (problem, initial, asked.params, layout) if glance(problem, output_of(initial, method), params) else None
 
 

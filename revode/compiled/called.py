@@ -20,7 +20,6 @@ from ..watch import Ahead, Verdict, compared
 from ..watch.quiet import Marched, Measured, saved, told
 from .fields import Seen
 from .plans import due, programs
-from .quiet import Laid, Rows
 from .replay import given
 
 ARRAYS = {np.ndarray}
@@ -44,12 +43,15 @@ class Called:
         final, y = self.result[1], self.parts[output]
         engine.load(problem, self.params, final, a)
         seen = engine.swept_back(problem.N, 0, a_ys, self.parts, True, ns)
-        rows = Rows(y.shape, Laid(*engine.laid("part", "cotangent"), len(ns)), Laid(*self.engine.laid("part"), len(ahead_ns)))
-        ends = [*engine.read("part").values(), *self.parts.values(), *engine.read("cotangent").values()]
-        missed, Z = engine.read("missed"), np.concatenate([x.reshape(-1) for x in ends])
-        found = engine.measure.of_rows(constants, rows, seen, self.seen, Z, missed.get("weighed"), engine.read("flowed"))
+        laid = engine.laid("part", "cotangent"), self.engine.laid("part")
+        missed, at_start = engine.read("missed"), engine.read("cotangent")
+        Z = np.concatenate([x.reshape(-1) for x in (*engine.read("part").values(), *self.parts.values(), *at_start.values())])
+        found = engine.measure.of_rows(constants, (y.shape, *laid, len(ahead_ns)), seen, self.seen, Z, missed.get("weighed"),
+                                       engine.read("flowed"))
         verdict = told(problem, tol, acts, found, self.others(engine, ns, seen, found), y, **missed)
-        return self.long(*before) if verdict is None else (at_the_start(problem, initial, self.params, engine), verdict)
+        if verdict is None:
+            return self.long(*before)
+        return at_the_start(problem, initial, self.params, engine, at_start), verdict
 
     def others(self, engine: Any, ns: list[int], seen: np.ndarray, found: Measured) -> tuple:
         """Trips to saved states, and how much they weigh."""

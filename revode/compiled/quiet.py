@@ -8,7 +8,7 @@ from functools import lru_cache
 from math import prod
 from operator import is_
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +21,8 @@ LATER = 20                             # sweeps that NumPy measures
 ARRAYS = 15                            # pointers besides the sizes and the scalars
 
 logger = logging.getLogger("revode")
+
+Laid = tuple[np.ndarray, int]          # where in a row the entries of each part lie, part by part, and how many numbers it has
 
 
 class Measure:
@@ -53,12 +55,16 @@ class Measure:
                                         for x in arrays):
             return measured(s)
         (p, looks), shape = s.X.shape[:2], s.X.shape[2:]
-        rows = Rows(shape, *(side_by_side(n, of, prod(shape)) for n, of in ((p, looks), s.ahead.shape[:2])))
+        most, entries = s.ahead.shape[1], prod(shape)
+        rows = shape, side_by_side(p, looks, entries), side_by_side(p // 2, most, entries), most
         return self.of_rows(s, rows, s.X, s.ahead, s.Z, s.weighed, s.flowed)
 
-    def of_rows(self, s: Shown, rows: Rows, X: Any, ahead: Any, Z: Any, weighed: Any, flowed: tuple | None) -> Measured:
-        """The same, where X and ahead have the parts at a look in a row; of s what stays the same from solve to solve."""
-        shape, (place, width, _), (ahead_place, ahead_width, looks) = rows
+    def of_rows(self, s: Shown, rows: tuple[tuple, Laid, Laid, int], X: Any, ahead: Any, Z: Any, weighed: Any, flowed: tuple | None) -> Measured:
+        """The same, where X and ahead have the parts at a look in a row; of s what stays the same from solve to solve.
+
+        rows : the shape of y, how X and ahead are laid out, and the looks on the way ahead.
+        """
+        shape, (place, width), (ahead_place, ahead_width), looks = rows
         flow, begins = flowed or (None, None)
         many = (0, 0, 0) if flow is None else (*flow.shape, len(begins))
         sizes, now = (shape, width, ahead_width, looks, *many), (s.at, s.L, s.ahead_at, s.ahead_L, s.h, place, ahead_place, begins)
@@ -78,24 +84,10 @@ class Measure:
         return Measured((S_p, S_y, S_d), bool(together), W_p, off, size, most, a_y, least, smallest, E, C, self.A)
 
 
-class Laid(NamedTuple):
-    """Where in a row the entries of each part lie, part by part; how many numbers it has; and how many rows there are."""
-    place: np.ndarray
-    width: int
-    looks: int
-
-
-class Rows(NamedTuple):
-    """How what a march and its sweep have shown is laid out: the shape of y, and a row of each."""
-    shape: tuple[int, ...]
-    back: Laid
-    ahead: Laid
-
-
 @lru_cache(64)
 def side_by_side(parts: int, looks: int, entries: int) -> Laid:
     """Of an array of (parts, looks, entries), which has the same part at the next look in the next row."""
-    return Laid((np.arange(parts)[:, None] * looks * entries + np.arange(entries)).ravel(), entries, looks)
+    return (np.arange(parts)[:, None] * looks * entries + np.arange(entries)).ravel(), entries
 
 
 def pointer(x: Any) -> int | None:

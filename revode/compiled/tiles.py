@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from ctypes import c_longlong, c_void_p
 from functools import cached_property, lru_cache
+from math import prod
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -164,6 +165,8 @@ class Tiles:
         Q = self.P[self.source.param_size:-1].reshape(self.tiles, -1)
         self.packed_own = [(Q[:, offset:offset + n], name, self.lowered[name].own[i]) for name, i, offset, n in self.source.layout.own]
         self.views = {role: self.place(role) for role in self.source.places}
+        alone = self.rows == self.T == 1 and type(self.memory) is np.ndarray             # values of one trajectory lie as they are
+        self.flat = {role: x.reshape(self.shape) for role, x in self.views.items() if alone and x.size == prod(self.shape)}
         self.packed: list[tuple[np.ndarray, str, int]] = []        # where in P, and which value of which program
         self.before: dict[str, list[int]] = {}                     # by program: the values that depend on the parameters
         self.copied: list[tuple[np.ndarray, int]] = []             # where in P, and which leaf lies there as it is, or transposed
@@ -223,7 +226,9 @@ class Tiles:
 
     def put(self, kind: str, arrays: dict) -> None:
         for name, x in arrays.items():
-            if (kind, name) in self.views:
+            if (kind, name) in self.flat:
+                self.flat[kind, name][...] = x
+            elif (kind, name) in self.views:
                 self.views[kind, name][...] = self.tiled(x)
 
     def tiled(self, x: Any, *steps: int) -> np.ndarray:
