@@ -1,4 +1,4 @@
-"""A solve of a kind that has been here before, called: two sweeps of native code, and what they leave behind measured in one pass.
+"""A solve of a kind that has been here before, called: two sweeps of native code, and one pass over what they leave behind.
 
     ahead    N steps, and the states at the looks, as they lie in a tile          back    N steps back, likewise:  is all quiet?
 
@@ -19,29 +19,34 @@ from ..stepping import Problem, in_rows
 from ..watch import Ahead, Verdict, compared
 from ..watch.quiet import Marched, Measured, saved, told
 from .fields import Seen
-from .plans import due, programs
+from .plans import Family, due, programs
 from .replay import given
 
 ARRAYS = {np.ndarray}
 
 class Called:
-    """One solve, that has been taken ahead; `result` is what a march returns."""
+    """One solve, that has been taken ahead."""
 
     def __init__(self, problem: Problem, params: Any, parts: dict, engine: Any, ys: tuple, seen: np.ndarray) -> None:
         self.problem, self.params, self.parts, self.engine, self.seen = problem, params, parts, engine, seen
-        self.result = ys, engine.read("part")
+        self.ys, self.final = ys, engine.read("part")
         problem.stats.steps, problem.stats.nfe_forward = problem.N, problem.stats.nfe
+
+    def result(self, kept: dict) -> tuple[tuple, dict]:
+        """What a march returns; the state at the start goes to those that are kept."""
+        kept[0] = self.parts
+        return self.ys, self.final
 
     def back(self, initial: Any, cotangent: Any, tol: float | None, acts: float) -> tuple[tuple, Verdict] | None:
         """The gradients, and the verdict that all was quiet; None where the long way is to be gone."""
         problem, stats, output = self.problem, self.problem.stats, self.problem.method.outputs[0]
         a_ys, a = at_the_end(problem, cotangent)
-        engine = runner(problem, "backward")
+        engine, y = runner(problem, "backward", problem.seen.family), self.parts[output]
         before, (ns, ahead_ns, constants) = (stats.nfe, stats.nvjp), problem.kin["looks"]
-        if engine is None or engine.measure.function is None or any([np.count_nonzero(x) for name, x in cotangent[1].items() if name != output]):
+        aside = [np.count_nonzero(x) for name, x in cotangent[1].items() if name != output]
+        if engine is None or engine.measure.function is None or any(aside):
             return self.long(*before)
-        final, y = self.result[1], self.parts[output]
-        engine.load(problem, self.params, final, a)
+        engine.load(problem, self.params, self.final, a)
         seen = engine.swept_back(problem.N, 0, a_ys, self.parts, True, ns)
         laid = engine.laid("part", "cotangent"), self.engine.laid("part")
         missed, at_start = engine.read("missed"), engine.read("cotangent")
@@ -59,28 +64,34 @@ class Called:
         beside = compared(save, self.problem.N) - {0} if len(save) > 1 or save != (self.problem.N,) else None
         if not beside:
             return [], 0.0
-        return saved(self.problem, beside, self.result[0][0], ns, engine.seen("part", ns, seen), engine.seen("cotangent", ns, seen), found)
+        parts, cotangents = engine.seen("part", ns, seen), engine.seen("cotangent", ns, seen)
+        return saved(self.problem, beside, self.ys[0], ns, parts, cotangents, found)
 
-    def long(self, nfe: int, nvjp: int) -> None:
-        """Leave everything as a march would whose watch has been deferred (watch/quiet.py)."""
+    def long(self, nfe: int, nvjp: int) -> tuple | None:
+        """None, and everything as a march leaves it whose watch has been deferred (watch/quiet.py)."""
         problem, ahead_ns = self.problem, self.problem.kin["looks"][1]
         problem.stats.nfe, problem.stats.nvjp = nfe, nvjp
         watch = Ahead(problem, self.params)
         watch.begin(self.parts)
         problem.marched = Marched(watch, ahead_ns, self.engine.seen("part", ahead_ns, self.seen))
+        return None
 
 
 def called(problem: Problem, initial: Any, params: Any) -> Called | None:
-    """A solve, taken ahead; None where it has to go the long way: no sweep of its kind has been quiet yet, or this one is not finite."""
+    """A solve, taken ahead; None where it has to go the long way: where a state is not finite, say.
+
+    problem.kin["looks"]: of the last sweep of this kind that was quiet; [options]: the name of its programs (plans.py).
+    """
     looks, before, seen = problem.kin["looks"], problem.kin.get(problem.backend.options), problem.seen
-    if before is None or type(seen) is not Seen or seen.unseen or before[2] != seen.key or {*map(type, given(problem, params))} != ARRAYS:
+    if before is None or type(seen) is not Seen or seen.unseen or before[2] != seen.key:
         return None
-    _, _, _, key, copies = before
-    family = programs.get(key)
-    if family is None or (family.numbers != seen.fixed and family.for_numbers(seen.fixed) is not family):
+    family, copies, nfe = programs.get(before[3]), before[4], problem.stats.nfe
+    if family is None or family.for_numbers(seen.fixed) is not family:
         return None
-    seen.family, seen.lifted, nfe = family, family.lifted, problem.stats.nfe
-    engine = runner(problem, "forward")
+    seen.lifted = family.lifted                # which decides what is given
+    if {*map(type, given(problem, params))} != ARRAYS:
+        return None
+    seen.family, engine = family, runner(problem, "forward", family)
     if engine is None or len(looks[1]) > engine.most_looks:
         return None
     if copies:
@@ -98,9 +109,9 @@ def called(problem: Problem, initial: Any, params: Any) -> Called | None:
     return Called(problem, params, parts, engine, ys, states)
 
 
-def runner(problem: Problem, direction: str) -> Any:
+def runner(problem: Problem, direction: str, family: Family) -> Any:
     """The runner of this thread; None where there is none that could be called, or its step is to be compared with the tape."""
-    made = problem.seen.family.made.get(direction)
+    made = family.made.get(direction)
     engine = getattr(made.here, "runner", None) if made is not None else None
     if engine is None or not engine.stays or due(made, engine, direction, problem):
         return None

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from ..engine import tree
-from ..engine.tensor import RULES, NotTraceable, Op, Tensor, apply, entry, floats_in, number, to_host, value_of
+from ..engine.kept import FLOATS
+from ..engine.tensor import RULES, NotTraceable, Op, Tensor, apply, entry, is_float, number, to_host, value_of
 from ..stepping import Problem, Stats
 from .program import Pull, Role, Trace, frozen
 
@@ -110,7 +111,7 @@ class Seen(Brought):
         self.found: dict[bytes, Seen] = {}          # by the whole numbers: what the field brings along there
         self.tape: Any = Trace()
         leaves, structure = tree.flatten(params)
-        floats = floats_in(leaves)
+        floats = [x.dtype in FLOATS if type(x) is np.ndarray else is_float(x) for x in leaves]
         if not all(floats) or {*map(type, leaves)} != {np.ndarray}:
             self.leaves = tuple([(getattr(x, "shape", ()), getattr(x, "dtype", float)) if float_ else None
                                  for x, float_ in zip(leaves, floats, strict=True)])

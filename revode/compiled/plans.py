@@ -79,6 +79,8 @@ class Family:
 
     def for_numbers(self, numbers: tuple) -> Family:
         """This family, or another one, in which the numbers that have changed are inputs."""
+        if numbers == self.numbers:
+            return self
         changed = {m for m, (a, b) in enumerate(zip(self.numbers, numbers, strict=True)) if a != b and m not in self.lifted}
         return self if not changed else Family(self.key, numbers, tuple(sorted({*self.lifted, *changed})), self.steps)
 

@@ -33,9 +33,10 @@ class Measure:
         self.function: Any = None
         self.whole, self.scalars, self.out = np.zeros(14, np.int64), np.zeros(5), np.zeros(13)
         self.fixed = [pointer(x) for x in (self.whole, self.scalars, self.out)]
-        self.sizes, self.now = (), (None,) * 8                       # of the last sweep: how it was laid out, and its constants,
-        self.kept: list = []                                         # which lie there, in the order of their axes
-        self.at: list[int | None] = []
+        self.numbers: tuple = ()                                     # of the last sweep: what stands in the first two,
+        self.constants: tuple = (None,) * 8                          # and the arrays that are mostly those of the next one, too:
+        self.kept: list = []                                         # the same, in the order of their axes;
+        self.at: list[int | None] = []                               # where these lie, and A
 
     def build(self) -> None:
         """Compile, or load what has been compiled; where that cannot be done NumPy goes on, with the same numbers."""
@@ -51,15 +52,16 @@ class Measure:
         if self.later == 0:
             self.build()
         arrays = s.X, s.ahead, s.Z, s.weighed, s.flowed and s.flowed[0]
-        if self.function is None or any(x is not None and not (type(x) is np.ndarray and x.flags.c_contiguous and x.dtype == self.dtype)
-                                        for x in arrays):
+        fit = [type(x) is np.ndarray and x.flags.c_contiguous and x.dtype == self.dtype for x in arrays if x is not None]
+        if self.function is None or not all(fit):
             return measured(s)
         (p, looks), shape = s.X.shape[:2], s.X.shape[2:]
         most, entries = s.ahead.shape[1], prod(shape)
         rows = shape, side_by_side(p, looks, entries), side_by_side(p // 2, most, entries), most
         return self.of_rows(s, rows, s.X, s.ahead, s.Z, s.weighed, s.flowed)
 
-    def of_rows(self, s: Shown, rows: tuple[tuple, Laid, Laid, int], X: Any, ahead: Any, Z: Any, weighed: Any, flowed: tuple | None) -> Measured:
+    def of_rows(self, s: Shown, rows: tuple[tuple, Laid, Laid, int], X: Any, ahead: Any, Z: Any, weighed: Any,
+                flowed: tuple | None) -> Measured:
         """The same, where X and ahead have the parts at a look in a row; of s what stays the same from solve to solve.
 
         rows : the shape of y, how X and ahead are laid out, and the looks on the way ahead.
@@ -67,18 +69,19 @@ class Measure:
         shape, (place, width), (ahead_place, ahead_width), looks = rows
         flow, begins = flowed or (None, None)
         many = (0, 0, 0) if flow is None else (*flow.shape, len(begins))
-        sizes, now = (shape, width, ahead_width, looks, *many), (s.at, s.L, s.ahead_at, s.ahead_L, s.h, place, ahead_place, begins)
-        if not (sizes == self.sizes and all(map(is_, now, self.now))):                           # mostly those of the last solve
-            self.sizes, self.now, self.A = sizes, now, np.empty(shape, self.dtype)
+        numbers = shape, width, ahead_width, looks, *many, s.output, s.eps, s.tiny, s.allowed, s.N, s.apart
+        constants = s.at, s.L, s.ahead_at, s.ahead_L, s.h, place, ahead_place, begins
+        if not (numbers == self.numbers and all(map(is_, constants, self.constants))):
+            self.numbers, self.constants, self.A = numbers, constants, np.empty(shape, self.dtype)
             self.whole[:] = (len(ahead_place) // prod(shape), prod(shape[:-1]), prod(shape[-1:]), width, *s.at.shape[::-1], looks,
                              *s.ahead_at.shape[::-1], *many, s.output, ahead_width)
             self.scalars[:] = s.eps, s.tiny, s.allowed, s.N, s.apart
-            self.kept = [None if x is None else np.ascontiguousarray(x) for x in (*now, self.A)]
-            self.at = [pointer(x) for x in self.kept]
+            self.kept = [None if x is None else np.ascontiguousarray(x) for x in constants]
+            self.at = [pointer(x) for x in (*self.kept, self.A)]
         whole, scalars, out = self.fixed
-        at, L, ahead_at, ahead_L, h, place, ahead_place, begins, A = self.at
-        self.function(whole, scalars, pointer(X), place, at, L, pointer(ahead), ahead_place, ahead_at, ahead_L, h, pointer(Z),
-                      pointer(weighed), pointer(flow), begins, out, A)
+        at, L, ahead_at, ahead_L, h, back, there, of_leaves, A = self.at
+        self.function(whole, scalars, pointer(X), back, at, L, pointer(ahead), there, ahead_at, ahead_L, h, pointer(Z),
+                      pointer(weighed), pointer(flow), of_leaves, out, A)
         S_p, S_y, S_d, together, *found = self.out.tolist()
         W_p, off, size, most, a_y, least, smallest, E, C = found
         return Measured((S_p, S_y, S_d), bool(together), W_p, off, size, most, a_y, least, smallest, E, C, self.A)

@@ -165,8 +165,6 @@ class Tiles:
         Q = self.P[self.source.param_size:-1].reshape(self.tiles, -1)
         self.packed_own = [(Q[:, offset:offset + n], name, self.lowered[name].own[i]) for name, i, offset, n in self.source.layout.own]
         self.views = {role: self.place(role) for role in self.source.places}
-        alone = self.rows == self.T == 1 and type(self.memory) is np.ndarray             # values of one trajectory lie as they are
-        self.flat = {role: x.reshape(self.shape) for role, x in self.views.items() if alone and x.size == prod(self.shape)}
         self.packed: list[tuple[np.ndarray, str, int]] = []        # where in P, and which value of which program
         self.before: dict[str, list[int]] = {}                     # by program: the values that depend on the parameters
         self.copied: list[tuple[np.ndarray, int]] = []             # where in P, and which leaf lies there as it is, or transposed
@@ -189,6 +187,12 @@ class Tiles:
             self.before[name] = [i for i, kind in enumerate(self.grids[name].kinds) if kind == "param"]
         self.sums = {role: {kind for lowered in self.lowered.values() if (kind := lowered.sums.get(role)) is not None}
                      for role in self.source.places}
+
+    @cached_property
+    def flat(self) -> dict:
+        """The views of what is shaped like y, where there is one trajectory: these lie as they are."""
+        alone = self.rows == self.T == 1 and type(self.memory) is np.ndarray
+        return {role: x.reshape(self.shape) for role, x in self.views.items() if alone and x.size == prod(self.shape)}
 
     def rooms(self, *sizes: int) -> list[np.ndarray]:
         """Arrays of so many numbers each."""

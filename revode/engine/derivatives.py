@@ -17,7 +17,7 @@ import numpy as np
 from . import arrays, functions, linalg, primitives, spectrum, tree  # noqa: F401 (they fill the tables)
 from .kept import FLOATS
 from .refusals import explain
-from .tensor import Tape, Tensor, completed, floats_in, is_float, joined, joined_in, record_many, value_of
+from .tensor import Tape, Tensor, completed, is_float, joined, joined_in, record_many, value_of
 
 
 def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
@@ -49,7 +49,7 @@ def vjp_of_own(fn: Callable, *args: Any, own: bool = True) -> tuple[Any, Callabl
     """vjp for a caller that writes neither to the arguments nor to the value before it pulls: nothing of them is copied."""
     leaves, structure = tree.flatten(args)
     tape = Tape()
-    floats = floats_in(leaves)
+    floats = [x.dtype in FLOATS if type(x) is np.ndarray else is_float(x) for x in leaves]
     on_tape = tape.inputs([x if own else tape.keep_input(x) for x, float in zip(leaves, floats, strict=True) if float])
     rest, slots = iter(on_tape), [x.slot for x in on_tape]
     inputs = on_tape if all(floats) else [next(rest) if float else checked(x) for x, float in zip(leaves, floats, strict=True)]
@@ -60,8 +60,7 @@ def vjp_of_own(fn: Callable, *args: Any, own: bool = True) -> tuple[Any, Callabl
         tape.release()                # the traceback would keep it, and what it keeps, for as long as somebody looks at it
         explain(error)
         raise
-    returned = (lambda y: y) if own else tape.keep_output
-    values = [returned(y._value) if type(y) is Tensor and y.tape is tape else y for y in outputs]
+    values = [(y._value if own else tape.keep_output(y._value)) if type(y) is Tensor and y.tape is tape else y for y in outputs]
 
     def pull(cotangent: Any) -> tuple:
         try:
@@ -167,9 +166,7 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
         value, pull = vjp_of_own(call, *chosen, own=False)
         grads = pull(np.ones_like(value))
         grads = grads if isinstance(argnums, (tuple, list)) else grads[0]
-        if not has_aux:
-            return value, grads
-        return (value, tree.map(_lower, aux[0])), grads
+        return (value, tree.map(_lower, aux[0])) if has_aux else value, grads
 
     return with_gradient
 

@@ -65,8 +65,7 @@ class Tape(Keeping):
         self.level = next(Tape.levels)
 
     def input(self, value: Any) -> Tensor:
-        self.nodes.append(None)
-        return Tensor(value, self, len(self.nodes) - 1)
+        return self.inputs([value])[0]
 
     def inputs(self, values: list) -> list[Tensor]:
         first = len(self.nodes)
@@ -158,9 +157,8 @@ def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
     """Undo broadcasting: sum x over the axes along which `shape` was stretched."""
     if type(x) is ndarray and x.size == prod(shape):         # stretched from one to one
         return x.reshape(shape)
-    extra = x.ndim - len(shape)
-    if extra:
-        x = np.sum(x, axis=tuple(range(extra)))
+    if x.ndim > len(shape):
+        x = np.sum(x, axis=tuple(range(x.ndim - len(shape))))
     stretched = tuple(i for i, n in enumerate(shape) if n == 1 and x.shape[i] != 1)
     return np.sum(x, axis=stretched, keepdims=True) if stretched else x
 
@@ -266,8 +264,7 @@ def record_many(inputs: list, run: Callable, push: Callable | None = None) -> li
     values = [x._value if on else x for x, on in zip(inputs, on_tape, strict=True)]
     if tape is None:
         return run(values)[0]
-    outputs, pull = run([read_only(x) if on and (type(x) is not ndarray or x.flags.writeable) else x
-                         for x, on in zip(values, on_tape, strict=True)])
+    outputs, pull = run([read_only(x) if on else x for x, on in zip(values, on_tape, strict=True)])
     if Tensor in map(type, values):             # of an outer tape
         root = next((root for x in inputs if type(root := traced(x)) is Tensor), None)
         pull = pull if root is None else root.tape.linear(outputs, pull)
@@ -302,11 +299,6 @@ def innermost(leaves: Any) -> Tape | None:
     """The tape with the highest level among the tensors of a list; None without any."""
     tapes = {x.tape for x in leaves if type(x) is Tensor}
     return max(tapes, key=lambda tape: tape.level, default=None) if len(tapes) != 1 else tapes.pop()
-
-
-def floats_in(leaves: list) -> list[bool]:
-    """is_float() of each."""
-    return [x.dtype in FLOATS if type(x) is ndarray else is_float(x) for x in leaves]
 
 
 def is_float(x: Any) -> bool:

@@ -36,10 +36,9 @@ def at_the_start(problem: Problem, initial: Any, params: Any, engine: Engine, a:
 def spread(params: Any, cotangents: list) -> Any:
     """The cotangents of the float leaves as a tree like params; None for the other leaves."""
     leaves, structure = tree.flatten(params)
-    if len(leaves) == len(cotangents):
-        return tree.unflatten(structure, cotangents)
-    found = iter(cotangents)
-    return tree.unflatten(structure, [next(found) if is_float(x) else None for x in leaves])
+    rest = iter(cotangents)
+    return tree.unflatten(structure, cotangents if len(leaves) == len(cotangents) else [
+        next(rest) if is_float(x) else None for x in leaves])
 
 
 def pull_start(problem: Problem, initial: Any, params: Any, cotangent: Parts) -> tuple:

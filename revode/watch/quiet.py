@@ -219,8 +219,7 @@ def sound(problem: Any, tol: float, acts: float, found: Bounds, dtype: Any, memb
     data, eps, tiny = problem.method.companion, *precision(dtype)
     chance = by_chance(members) if problem.system.noisy else 1.0
     limits = Pairs(problem).limits if data is not None else NOWHERE
-    (S_p, S_y, S_d), (most_p, most_y, most_d) = found.S, limits[:3]
-    if not (found.together and S_p <= chance * most_p and S_y <= chance * most_y and S_d <= chance * most_d):
+    if not (found.together and all([x <= chance * limit for x, limit in zip(found.S, limits, strict=False)])):
         return None
     of_params = max(found.W_p, found.E or 0.0)
     W_y = max([off for _, off, _ in found.trips]) / (eps ** 0.25 * found.ahead + tiny)
