@@ -236,6 +236,8 @@ class Backend:
         from .search_tiles import searching
         from .tiles import Tiles
         make = None if self.name == "native" else Mirror
+        if make is None:
+            _called()                                 # imported before the solves that it is to make quick
         if direction == "search":
             return searching(steps, parts, problem, self.strict, make)
         return Tiles(steps, parts, problem.method.outputs, direction, inside(problem), self.strict, self.threads, make=make)

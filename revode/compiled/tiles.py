@@ -307,11 +307,15 @@ class Tiles:
             return self.table(name, first, last)
         begin = first // self.chunk * self.chunk
         if self.block[0] != begin:
-            if self.chunk < self.problem.N:               # the last one goes before the next one is made
-                self.block, self.passed, self.ready = (-1, None), NOT_PASSED, None
+            self.drop()                                   # the last one goes before the next one is made
             self.block = begin, self.table(name, begin, min(begin + self.chunk, self.problem.N))
         whole = self.block[1]                             # the same array again, where all of it is asked for
         return whole if last - first == len(whole) else whole[first - begin:last - begin]
+
+    def drop(self) -> None:
+        """Let go of the grid values of a block, where the grid has several."""
+        if self.chunk < self.problem.N:
+            self.block, self.passed, self.ready = (-1, None), NOT_PASSED, None
 
     def table(self, name: str, first: int, last: int) -> np.ndarray:
         columns, own = self.source.layout.columns.get(name, []), self.source.layout.own_columns.get(name, [])
@@ -443,6 +447,8 @@ class Tiles:
                       looks=places, looked=bisect_right(looks, first), seen=seen)
             self.begins = False
             first = until
+        if last == self.problem.N:
+            self.drop()
         return seen
 
     def laid(self, *kinds: str) -> tuple[np.ndarray, int]:

@@ -66,7 +66,7 @@ BUDGET = {
     "times": 90,                     # tensors among them, stops, what lies between, on any device
     "finite": 85,
     "memory": 55,
-    "compiled": 5730,                # the search for an adaptive grid; C99 in words of its own; auto; quiet sweeps, calls made again;
+    "compiled": 5735,                # the search for an adaptive grid; C99 in words of its own; auto; quiet sweeps, calls made again;
                                      # values side by side and loops unrolled, for a thread of a GPU; both directions compiled at once;
                                      # a warm solve called, without a march and a watch between its two sweeps: 120
     "export": 325,                   # noise and controls, methods that start with an evaluation
