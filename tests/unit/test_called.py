@@ -69,7 +69,7 @@ def warmed(*args: Any, **how: Any) -> tuple:
 @pytest.mark.parametrize("name", METHODS)
 def test_called_or_the_long_way(name: str, shape: tuple, save: Any, ways: list[bool]) -> None:
     y0 = np.random.default_rng(0).normal(size=shape)
-    how = {"method": METHODS[name], "save": save}
+    how: dict[str, Any] = {"method": METHODS[name], "save": save, "gradient": None if save is None else rv.Reversible()}
     one = warmed(y0, PARAMS, **how)
     assert ways[-1:] == [True]
     calls = len(ways)
