@@ -24,11 +24,12 @@ from .replay import given
 
 ARRAYS = {np.ndarray}
 
+
 class Called:
     """One solve, that has been taken ahead."""
 
-    def __init__(self, problem: Problem, params: Any, parts: dict, engine: Any, ys: tuple, seen: np.ndarray) -> None:
-        self.problem, self.params, self.parts, self.engine, self.seen = problem, params, parts, engine, seen
+    def __init__(self, problem: Problem, params: Any, parts: dict, engine: Any, looks: tuple, ys: tuple, seen: np.ndarray) -> None:
+        self.problem, self.params, self.parts, self.engine, self.looks, self.seen = problem, params, parts, engine, looks, seen
         self.ys, self.final = ys, engine.read("part")
         problem.stats.steps, problem.stats.nfe_forward = problem.N, problem.stats.nfe
 
@@ -42,7 +43,7 @@ class Called:
         problem, stats, output = self.problem, self.problem.stats, self.problem.method.outputs[0]
         a_ys, a = at_the_end(problem, cotangent)
         engine, y = runner(problem, "backward", problem.seen.family), self.parts[output]
-        before, (ns, ahead_ns, constants) = (stats.nfe, stats.nvjp), problem.kin["looks"]
+        before, (ns, ahead_ns, constants) = (stats.nfe, stats.nvjp), self.looks
         aside = [np.count_nonzero(x) for name, x in cotangent[1].items() if name != output]
         if engine is None or engine.measure.function is None or any(aside):
             return self.long(*before)
@@ -69,7 +70,7 @@ class Called:
 
     def long(self, nfe: int, nvjp: int) -> tuple | None:
         """None, and everything as a march leaves it whose watch has been deferred (watch/quiet.py)."""
-        problem, ahead_ns = self.problem, self.problem.kin["looks"][1]
+        problem, ahead_ns = self.problem, self.looks[1]
         problem.stats.nfe, problem.stats.nvjp = nfe, nvjp
         watch = Ahead(problem, self.params)
         watch.begin(self.parts)
@@ -106,7 +107,7 @@ def called(problem: Problem, initial: Any, params: Any) -> Called | None:
     if not isfinite(np.vdot(states, states)):
         problem.stats.nfe = nfe
         return None
-    return Called(problem, params, parts, engine, ys, states)
+    return Called(problem, params, parts, engine, looks, ys, states)
 
 
 def runner(problem: Problem, direction: str, family: Family) -> Any:
