@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from ..paths import philox
 
 
-def number(c: float) -> str:
+def number(c: Any) -> str:
     return repr(float(c))
 
 
