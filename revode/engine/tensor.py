@@ -40,7 +40,7 @@ class Op(NamedTuple):
     tangent: Callable | None = None
 
 
-ndarray = np.ndarray
+ndarray, new = np.ndarray, object.__new__
 POSITIONS = frozenset({int, slice, type(None), type(Ellipsis)})       # indices that cannot change
 RULES: dict[Callable, Op] = {}        # NumPy function -> Op, filled by primitives.py
 FUNCTIONS: dict[Callable, Callable] = {}   # NumPy function -> the same in terms of primitives, filled by functions.py
@@ -360,9 +360,10 @@ def _operators(ufunc: np.ufunc) -> tuple[Callable, Callable]:
         if type(other) is Tensor and other.tape is tape:         # apply2(), without the detours
             x, z = self._value, other._value
             y = ufunc(x, z)
-            nodes = tape.nodes
+            nodes, made = tape.nodes, new(Tensor)
+            made._value, made.tape, made.slot = y, tape, len(nodes)
             nodes.append((RULES[ufunc], self.slot, other.slot, x, z, y))
-            return Tensor(y, tape, len(nodes) - 1)
+            return made
         return apply2(RULES[ufunc], self, other)
 
     return operator, lambda self, other: apply2(RULES[ufunc], other, self)
