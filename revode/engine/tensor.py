@@ -40,7 +40,7 @@ class Op(NamedTuple):
     tangent: Callable | None = None
 
 
-ndarray = np.ndarray
+ndarray, new = np.ndarray, object.__new__
 POSITIONS = frozenset({int, slice, type(None), type(Ellipsis)})       # indices that cannot change
 RULES: dict[Callable, Op] = {}        # NumPy function -> Op, filled by primitives.py
 FUNCTIONS: dict[Callable, Callable] = {}   # NumPy function -> the same in terms of primitives, filled by functions.py
@@ -68,9 +68,8 @@ class Tape(Keeping):
         return self.inputs([value])[0]
 
     def inputs(self, values: list) -> list[Tensor]:
-        first = len(self.nodes)
         self.nodes.extend([None] * len(values))
-        return [Tensor(x, self, i) for i, x in enumerate(values, first)]
+        return [Tensor(x, self, i) for i, x in enumerate(values, len(self.nodes) - len(values))]
 
     def close(self) -> None:
         """No more recording: a tensor that outlives its gradient says so when it is used."""
@@ -363,9 +362,10 @@ def _operators(ufunc: np.ufunc) -> tuple[Callable, Callable]:
         if type(other) is Tensor and other.tape is tape:         # apply2(), without the detours
             x, z = self._value, other._value
             y = ufunc(x, z)
-            nodes = tape.nodes
+            nodes, made = tape.nodes, new(Tensor)
+            made._value, made.tape, made.slot = y, tape, len(nodes)
             nodes.append((RULES[ufunc], self.slot, other.slot, x, z, y))
-            return Tensor(y, tape, len(nodes) - 1)
+            return made
         return apply2(RULES[ufunc], self, other)
 
     return operator, lambda self, other: apply2(RULES[ufunc], other, self)

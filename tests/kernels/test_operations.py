@@ -1,0 +1,133 @@
+"""A warm fused training step, of any size: at most 15 operations of the device, and one wait for it."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from test_ahead import CASES, pulled, values
+
+import revode
+import revode_cuda as rv
+from reference.benchmarks import works
+from reference.benchmarks.gpu.cases import Case, Setting, asked
+from reference.benchmarks.gpu_static import ANALYTIC
+from revode_cuda import course, host
+from tests.pretended_cupy import DONE, pretended
+
+if host.missing():
+    pytest.skip(f"kernels cannot run on this machine: {host.missing()}", allow_module_level=True)
+
+
+def step(solve: Callable, y0: Any, a: Any, params: Any, field: Any, ts: Any, **how: Any) -> tuple:
+    """The last state, and its gradients with respect to y0 and params: what a solve asks of the device, without a loss."""
+    y1, pull = rv.vjp(lambda y0, p: solve(field, y0, ts, p, save=[-1], **how).ys, y0, params)
+    return y1, pull(a)
+
+
+def counted(field: Any, y0: np.ndarray, params: Any, ts: Any, times: int = 3, **how: Any) -> tuple[list[tuple[int, int]], tuple]:
+    """Operations and waits of each of these steps, kernel by kernel, and what the last one found."""
+    counts = []
+    with pretended() as cupy:
+        at = rv.to_device((y0, np.cos(y0)[None], params))
+        for _ in range(times):
+            del DONE[:]
+            found = step(rv.solve, *at, field, ts, backend="fused", plan={"graph": False}, **how)
+            counts.append((len(DONE) - DONE.count("wait"), DONE.count("wait")))
+        assert cupy.is_available()
+        return counts, rv.to_host(found)
+
+
+def agrees(found: Any, desired: Any, dtype: Any) -> None:
+    """Fast arithmetic beside the host's: some hundred operations in another order."""
+    for x, y in zip(rv.tree.flatten(found)[0], rv.tree.flatten(desired)[0], strict=True):
+        assert x.dtype == y.dtype and abs(x - y).max() <= 400 * np.finfo(dtype).eps * abs(y).max()
+
+
+@pytest.mark.parametrize(("n", "N"), [(1, 20), (40, 20), (3000, 20), pytest.param(100_000, 4, marks=pytest.mark.long)])
+@pytest.mark.parametrize("method", [None, rv.ReversibleHeun(), rv.Coupled("midpoint")], ids=repr)
+def test_lorenz(n: int, N: int, method: Any) -> None:
+    """Steps of a size at which the gradient is trusted. (Where it is not, the watch looks at the states, and that is said.)"""
+    field, d, numbers = ANALYTIC["lorenz"]
+    y0, params = np.random.default_rng(0).normal(size=(n, d)), {name: np.asarray(x) for name, x in numbers.items()}
+    ts = np.linspace(0.0, 0.001 * N, N + 1)
+    counts, found = counted(field, y0, params, ts, method=method)
+    print(n, counts)
+    assert counts[-1][0] <= 15 and counts[-1][1] == 1
+    agrees(found, step(revode.solve, y0, np.cos(y0)[None], params, field, ts, method=method, backend="eager"), y0.dtype)
+
+
+@pytest.mark.parametrize(("work", "method"), [("small", "coupled-midpoint"), ("w2", "coupled-midpoint"), ("w4", "reversible-heun"),
+                                              pytest.param("medium", "coupled-midpoint", marks=pytest.mark.long)])
+def test_the_works_of_the_benchmark(work: str, method: str) -> None:
+    """Their batches, in eight steps."""
+    case, chosen = Case(work, method, "float32"), Setting(None)                                       # type: ignore[arg-type]
+    problem = works.problem(chosen.size(work), case.dtype)
+    field, ts, options = asked(rv, chosen.size(work)._replace(N=8), case)
+    counts, found = counted(field, problem.y0, problem.params, ts, **options)
+    print(work, counts)
+    assert counts[-1][0] <= 15 and counts[-1][1] == 1
+    agrees(found, step(revode.solve, problem.y0, np.cos(problem.y0)[None], problem.params, field, ts, backend="eager", **options),
+           problem.y0.dtype)
+
+
+@pytest.mark.parametrize("split", [2, 4])
+@pytest.mark.parametrize("case", ["heun", "coupled", "default", "noise"])
+def test_long_sums_are_made_in_two_parts_with_the_same_bits(case: str, split: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nine tiles of a few trajectories: four, or two, whole parts, and one that is not."""
+    monkeypatch.setattr(course, "SPLIT", split)
+    _, names, _, _ = CASES[case]
+    y0, a, params = values(names, 5, batch=(131,))
+    with pretended():
+        for _ in range(3):
+            del DONE[:]
+            found = pulled(rv.solve, case, *rv.to_device((y0, a[None], params)), [-1], "fused", plan={"graph": False})[:2]
+        assert DONE.count("collect") == 5 and DONE.count("wait") == 1
+        found = rv.to_host(found)
+    for x, y in zip(rv.tree.flatten(found)[0], rv.tree.flatten(pulled(revode.solve, case, y0, a[None], params, [-1], "native")[:2])[0],
+                    strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+FAR, MIXED, OFFSETS = (np.random.default_rng(1).normal(size=shape) for shape in ((3000, 3), (3, 3), (2900, 3)))
+
+
+def held(t: Any, y: Any, p: Any) -> Any:
+    """It holds 72 kB of the host, and a small matrix."""
+    near = np.sum(np.exp(-np.sum((y[:, None, :] - FAR) ** 2, -1)), -1, keepdims=True)
+    return np.tanh(y @ MIXED) * p - 1e-4 * near
+
+
+def small(t: Any, y: Any, p: Any) -> Any:
+    return np.tanh(y @ MIXED) * p - y
+
+
+@pytest.mark.parametrize(("field", "n"), [(held, 5), (small, 5), (small, 2900)])
+@pytest.mark.parametrize("backend", ["auto", "fused"])
+def test_a_field_that_holds_arrays_of_the_host_is_fused(field: Any, n: int, backend: str) -> None:
+    """Whatever their size, and that of the state, and from the first solve on, since op by op they do not mix with the device's."""
+    y0, p, ts = np.random.default_rng(0).normal(size=(n, 3)), np.array([1.0, 0.5, 0.2]), np.linspace(0.0, 0.05, 6)
+    with pretended():
+        at = rv.to_device((y0, np.cos(y0)[None], p))
+        for _ in range(3):
+            del DONE[:]
+            found = step(rv.solve, *at, field, ts, method=rv.ReversibleHeun(), backend=backend, plan={"graph": False})
+        assert DONE.count("run") == 2 and len(DONE) - DONE.count("wait") <= 15 and DONE.count("wait") == 1
+        found = rv.to_host(found)
+    agrees(found, step(revode.solve, y0, np.cos(y0)[None], p, field, ts, method=rv.ReversibleHeun(), backend="eager"), y0.dtype)
+
+
+def test_what_holds_arrays_of_the_host_and_cannot_be_fused_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """With the reason, once, and the remedy; asked for by name it is an error, also after "auto" has found that it cannot be."""
+    shifted: Callable = lambda t, y, p: p * OFFSETS[:len(y)] - y
+    caplog.set_level("INFO", "revode")
+    with pretended():
+        for n in (5, 2900):
+            at = rv.to_device((np.ones((n, 3)), np.ones(3)))
+            for _ in range(2):
+                with pytest.raises(TypeError, match=r"the field holds the host array OFFSETS, and goes op by op.*pass it in params"):
+                    rv.solve(shifted, at[0], np.linspace(0.0, 0.1, 5), at[1])
+            with pytest.raises(NotImplementedError, match="a value of their own"):
+                rv.solve(shifted, at[0], np.linspace(0.0, 0.1, 5), at[1], backend="fused")
+    assert len([x for x in caplog.messages if "goes op by op: parameters or a control with a value of their own" in x]) == 1
