@@ -86,15 +86,18 @@ def budget(rows: Sequence[dict]) -> tuple[str, float, str]:
 
 def section(rows: Sequence[dict], picture: str) -> str:
     text, minutes, cell = budget(rows)
-    seeds, (d, T, B) = sorted({row["seed"] for row in rows}), rows[0]["sizes"]
+    d, T, B = rows[0]["sizes"]
+    trained = {model: " ".join(map(str, sorted(row["seed"] for row in rows if row["model"] == model))) for model in MODELS}
+    commands = [f"    revode compare language{'' if text == 'genesis' else f' --text {text}.txt'} --minutes {minutes:g} --seeds {seeds} "
+                f"--models {' '.join(model for model in MODELS if trained[model] == seeds)}"
+                for seeds in sorted(set(trained.values()) - {""}, reverse=True)]
     beside = ", ".join(f"{name} {bits:.3f}" for name, bits in rows[0]["lines"].items())
     best = min(rows, key=lambda row: row["bits"])
     samples = [best, *[row for row in rows if row["model"] == "revdeq" and row is not best][:1]]
     written = [f"Written by `{row['model']}` (seed {row['seed']}): *{' '.join(row['sample'].split())}*\n" for row in samples]
-    option = "" if text == "genesis" else f" --text {text}.txt"
     return f"""## {text.capitalize()}, {minutes:g} minutes of processor time each
 
-    revode compare language{option} --minutes {minutes:g} --seeds {" ".join(map(str, seeds))} --models {" ".join(MODELS)}
+{chr(10).join(commands)}
 
 Width {d} (deeper models are narrower), contexts of {T}, {B} a step, the cell `{cell}`. Bits per byte of the held-out text, best first:
 
