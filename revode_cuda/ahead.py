@@ -299,7 +299,8 @@ def doubted(hint: Hint, doubt: bool) -> None:
         return
     hint.doubts.append(doubt)
     if len(hint.doubts) == DOUBTS:
-        hint.refused("the watch had to look at the states of the last ones")
+        hint.refused("the watch had to look at the states of the last ones, whose gradients it does not trust (see what it says of "
+                     "them)")
     raise Doubt
 
 

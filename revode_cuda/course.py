@@ -37,6 +37,7 @@ logger = logging.getLogger("revode")
 
 MOST = 1 << 24             # entries of the buffer
 LEVELS = 20                # of collect.cu: it sums fewer than 2^LEVELS terms
+SPLIT = 256                # of longer sums so many terms by a thread, then what these make; a power of two: it is the same tree
 SCORED = 1 << 26           # of one whose looks the host does not read
 
 
@@ -139,6 +140,7 @@ class Course:
         self.xp, self.ahead, self.back, self.size, self.scored = xp, ahead, back, 0, scored
         self.looks, self.looks_back, self.compared = looks_of(problem, parts)
         self.report, self.result = Report(), Report()
+        self.long: list[tuple] = []                       # sums over many tiles: their key, the entries of the first tile, the step
         self.free: list[Buffer] = []                      # those that no solve is at work in
         self.brought: tuple = (None, [])                  # what fields brought along the last time: on the host, on the device
         leaves = tree.flatten((y0, params))[0]
@@ -151,6 +153,7 @@ class Course:
         if back is not None:
             self.way_back(problem, initial, final, shapes, at)
             self.gradients(of_part, leaves)
+        self.halves = self.in_halves()
         self.told_size = self.report.size
         if scored:
             self.scores = self.judged_there(problem, parts, at)
@@ -223,8 +226,8 @@ class Course:
             self.told(initial, a_ys, a_parts)
         sums, looked = back.source.sums, np.arange(len(self.looks_back))[:, None] * (back.tiles * back.source.seen)
         if sums is not None:
-            self.report.add(("flowed", 0), self.L_back.start + looked + np.arange(sums.start, sums.stop), back.tiles, back.source.seen)
-            self.report.add(("flowed", 1), self.M_back + np.arange(sums.start, sums.stop)[None], back.tiles, back.stride)
+            self.over_tiles(("flowed", 0), self.L_back.start + looked + np.arange(sums.start, sums.stop), back.source.seen)
+            self.over_tiles(("flowed", 1), self.M_back + np.arange(sums.start, sums.stop)[None], back.stride)
 
     def told(self, initial: dict, a_ys: list, a_parts: dict) -> None:
         """What the watch on the host is told of a sweep."""
@@ -269,7 +272,30 @@ class Course:
             if back.sums[role] & {LANES, MEMBER}:
                 raise NotAhead("parameters of their own for trajectories")
             x = places_of(back.views[role], back.memory, self.M_back).reshape(back.tiles, -1)
-            self.report.add(("gradient", i), x[0].reshape(shape), back.tiles, back.stride)
+            self.over_tiles(("gradient", i), x[0].reshape(shape), back.stride)
+
+    def over_tiles(self, key: tuple, of: np.ndarray, step: int) -> None:
+        """A sum over the tiles of the sweep. (One thread would sum 100000 of them for as long as a solve takes.)"""
+        tiles = self.back.tiles
+        if tiles <= SPLIT or not of.size:
+            self.report.add(key, of, tiles, step)
+            return
+        self.long.append((key, of, step))
+
+    def in_halves(self) -> tuple[Callable, slice] | None:
+        """The launch that makes the first part of all long sums, and where it puts them. The report sums what it makes."""
+        if not self.long:
+            return None
+        tiles, parts = self.back.tiles, -(-self.back.tiles // SPLIT)
+        room = self.room((sum(of.size for _, of, _ in self.long), parts))
+        moves, at = Moves(int(room[0, 0]), room.size), 0
+        for key, of, step in self.long:
+            mine = room[at:at + of.size]
+            for k in range(parts):
+                moves.put(mine[:, k], of.reshape(-1) + k * SPLIT * step, min(SPLIT, tiles - k * SPLIT), step)
+            self.report.add(key, mine[:, 0].reshape(of.shape), parts, 1)
+            at += of.size
+        return moves.there(self.xp), span(room)
 
     # places
 
@@ -367,6 +393,9 @@ class Course:
 
     def launch_report(self, B: Any, out: Any) -> None:
         n, scores = self.report.size, self.scores
+        if self.halves:
+            launch, at = self.halves
+            launch(B[:at.start], B[at])
         self.reports(B, out[:n])
         if scores:
             scores.launch(B, out[n:].reshape(scores.shape))

@@ -174,7 +174,7 @@ def make(lowered: Mapping[str, Lowered], source: Callable[..., Source], rows: in
 
     Raises ValueError for a choice that does not fit into the budget. Never launches, needs no GPU.
     """
-    wanted = chosen(given)
+    wanted = {name: x for name, x in chosen(given).items() if name != "graph"}           # which is no matter of layout
     wide, itemsize, most = width(lowered), np.dtype(dtype).itemsize, budget(arch)
 
     def tiles_of(T: int) -> Source:

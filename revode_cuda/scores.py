@@ -135,6 +135,6 @@ class Scores(Tables):
             problem.stats.defect = worst["DEFECT"]
         # the kernel puts a trip to the start first, the watch compares that last
         return Bounds(tuple(worst[name] for name in ("S_P", "S_Y", "S_D")), worst["GAP"] <= allowed,
-                      [(n, *trip) for n, trip in zip(self.trips, [*trips[1:], *trips[:1]], strict=True)], worst["W_P"], worst["Y"],
+                      [(n, *trip) for n, trip in zip(self.trips, [*trips[1:], *trips[:1]], strict=True)], worst["W_P"], worst["W_Y"],
                       worst["W_0"], max(1.0, sqrt(near / left)) if left > 0 else 1.0, worst["E"] if nearly else None,
                       cancelled(flowing(None, flowed), 0.0))

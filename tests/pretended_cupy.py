@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
@@ -128,6 +129,13 @@ class Stream:
     def synchronize(self) -> None: DONE.append("wait")
 
 
+class Event:
+    """A time on the device's clock, which is the host's."""
+
+    def record(self) -> None: self.at = time.perf_counter()
+    def synchronize(self) -> None: DONE.append("wait")
+
+
 def there(name: str) -> Any:
     """A function of NumPy that makes an array on the device."""
     def function(*args: Any, **options: Any) -> Any:
@@ -159,6 +167,13 @@ def module() -> ModuleType:
     device = SimpleNamespace(id=0, compute_capability="90", attributes={"MaxSharedMemoryPerBlockOptin": MOST})
     cupy.cuda = ModuleType("cupy.cuda")
     cupy.cuda.Device, cupy.cuda.Stream, cupy.cuda.get_current_stream = lambda: device, Stream, Stream
+    cupy.cuda.Event, cupy.cuda.get_elapsed_time = Event, lambda begin, end: 1e3 * (end.at - begin.at)
+    cupy.cuda.runtime = SimpleNamespace(
+        driverGetVersion=lambda: 13000, runtimeGetVersion=lambda: 13000, getDeviceCount=lambda: 1, getDeviceProperties=lambda device: {
+            "name": b"pretended", "major": 9, "minor": 0, "multiProcessorCount": 132, "totalGlobalMem": 1 << 37})
+    cupy.random = SimpleNamespace(default_rng=lambda seed: SimpleNamespace(
+        standard_normal=lambda shape: put(np.random.default_rng(seed).standard_normal(shape))))
+    cupy.get_default_memory_pool = lambda: SimpleNamespace(total_bytes=lambda: 1 << 20)
     cupy.cuda.function = SimpleNamespace(Module=Module)
     cupy.cuda.driver = SimpleNamespace(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES=8, funcSetAttribute=allow)
     return cupy
@@ -180,3 +195,8 @@ def pretended() -> Iterator[Any]:
             patch.object(FakeArray, "__module__", "cupy"):
         yield cupy
     forget()
+
+
+def play(playing: Any = pretended()) -> None:      # noqa: B008  (held here: what is let go ends)
+    """From now on, in this process."""
+    playing.__enter__()

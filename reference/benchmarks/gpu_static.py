@@ -17,7 +17,7 @@ import numpy as np
 
 import revode as rv
 from reference.benchmarks import works
-from reference.benchmarks.gpu import GPU_WORKS, Case, asked
+from reference.benchmarks.gpu.cases import GPU_WORKS, Case, asked
 from revode_cuda import fused, nvrtc
 from revode_cuda.compile import _resources, cuda_prelude
 from revode_cuda.plan import CannotBeFused

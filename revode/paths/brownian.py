@@ -111,8 +111,8 @@ class Brownian:
 
 
 class Along:
-    """Increments of consecutive steps, a block at a time: at most 4096 numbers (or one step) are held, for any N."""
-    numbers = 4096
+    """Increments of consecutive steps, a block at a time: at most 8192 numbers (or one step) are held, for any N."""
+    numbers = 8192
 
     def __init__(self, N: int, shape: tuple[int, ...], make: Callable) -> None:
         self.N, self.make = N, make                       # make(start, stop): (stop - start, *shape) increments
@@ -345,8 +345,7 @@ def counted_normals(noise: Any, steps: Any, last: Any, shape: tuple[int, ...]) -
         raise ValueError(f"{type(noise).__name__}: offset={noise.offset} and shape {shape} go past 2^32 trajectories "
                          "or channels; use another seed for the rest")
     trajectory = np.tile(np.arange(noise.offset, noise.offset + batch, dtype=np.uint64), len(steps))
-    steps_of, last_of = (np.repeat(np.broadcast_to(word, len(steps)), batch) for word in (steps, last))
-    rows = normals(noise.seed, trajectory, steps_of, channels, last_of)
+    rows = normals(noise.seed, trajectory, np.repeat(steps, batch), channels, np.repeat(last, batch) if np.ndim(last) else last)
     return rows.reshape(len(steps), *shape)
 
 

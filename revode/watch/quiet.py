@@ -78,7 +78,7 @@ class Bounds(NamedTuple):
     together: bool                   # whether the copies kept together on the way there
     trips: list                      # (grid point, largest difference, largest entry) of what was compared
     W_p: float
-    ahead: float                     # the largest |y| on the way there
+    W_y: float
     W_0: float
     C_0: float
     E: float | None                  # None of methods that are exactly reversible
@@ -163,7 +163,8 @@ class Quiet:
         W_0 = found.off / found.smallest if found.smallest > 0 else math.inf
         C_0 = 1.0 + found.A.size * found.a_y / found.least if found.least > 0 else math.inf
         E = None if weighed is None else found.E
-        return sound(problem, self.tol, self.acts, Bounds(found.S, found.together, trips, W_p, found.ahead, W_0, C_0, E, found.C),
+        W_y = max(off for _, off, _ in trips) / (shown.eps ** 0.25 * found.ahead + shown.tiny)
+        return sound(problem, self.tol, self.acts, Bounds(found.S, found.together, trips, W_p, W_y, W_0, C_0, E, found.C),
                      shown.X.dtype, shown.X.shape[2:-1])
 
     def shown(self, weighed: Any) -> Shown:
@@ -216,19 +217,18 @@ def sound(problem: Any, tol: float, acts: float, found: Bounds, dtype: Any, memb
     if not (found.together and all(x <= chance * limit for x, limit in zip(found.S, limits, strict=False))):
         return None
     of_params = max(found.W_p, found.E or 0.0)
-    W_y = max(off for _, off, _ in found.trips) / (eps ** 0.25 * found.ahead + tiny)
     over = max(0.0, of_params - eps * problem.N ** 0.5)
     of_leaf = over and over * found.C
     at_start = CAUTION * max(found.W_0, of_params) * found.C_0 if problem.asked["y0"] else 0.0
-    estimate = {"y0": max(W_y, of_params, at_start), "params": max(of_params, of_leaf)}
+    estimate = {"y0": max(found.W_y, of_params, at_start), "params": max(of_params, of_leaf)}
     exact = problem.method.exactly_reversible
     most = min(acts, math.inf if exact else OFF * CLOSE[dtype.itemsize])
-    if not (of_params <= tol and W_y <= (1.0 if exact else NEARLY) * tol and of_leaf <= OF_LEAF * tol and at_start < math.inf
+    if not (of_params <= tol and found.W_y <= (1.0 if exact else NEARLY) * tol and of_leaf <= OF_LEAF * tol and at_start < math.inf
             and estimate["y0"] <= most and estimate["params"] <= most):
         return None
     problem.stats.roundtrip = roundtrip(found.trips, eps, tiny)
     S = {} if data is None else dict(zip(("S_p", "S_y", "S_d"), found.S, strict=True))
-    return Verdict(estimate, [], {**S, "W_y": W_y, "W_p": found.W_p, **({} if found.E is None else {"E": found.E})})
+    return Verdict(estimate, [], {**S, "W_y": found.W_y, "W_p": found.W_p, **({} if found.E is None else {"E": found.E})})
 
 
 def joined(of: Sequence[Parts], names: tuple[str, ...]) -> np.ndarray:

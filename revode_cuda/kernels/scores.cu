@@ -5,7 +5,7 @@
 //     window   `width` neighbouring looks, which weights[part, width] make a gap of, a state, what a step did to the gap, ...
 //     s, A     of an entry: |y| so far, fading; the largest |a y|
 //
-//     GAP = |gap| / s      W_P = |a (yhat - y)| / A      W_0 = |yhat_0 - y_0| / s_0      E = sum |a r| / A
+//     GAP = |gap| / s      W_P = |a (yhat - y)| / A      W_0 = |yhat_0 - y_0| / s_0      E = sum |a r| / A      W_Y = |yhat - y| / |y|
 //     S_P = sum |b e| / sum |a dy|      S_Y = sum of |b e| / |a y|      S_D = sum of |b e| / |a dy| * |da| / |a|
 //
 // Where the watch takes the largest entry of all trajectories as a size, here it is that of one: what is divided by it comes out as
@@ -14,9 +14,9 @@
 // launch: grid = tiles of LANES trajectories, any block. out: a row of one number a tile for each of `count`.
 
 #define LANES 32
-#define MOST 52          // numbers: those below, and two for each of 17 grid points at which states are compared
+#define MOST 53          // numbers: those below, and two for each of 17 grid points at which states are compared
 
-enum { LARGEST, Y, GAP, S_P, S_Y, S_D, W_P, W_0, E, DEFECT, A_0, ASIDE, NEAR, LEFT, TRIPS };       // NEAR and LEFT are sums
+enum { LARGEST, Y, GAP, S_P, S_Y, S_D, W_P, W_Y, W_0, E, DEFECT, A_0, ASIDE, NEAR, LEFT, TRIPS };       // NEAR and LEFT are sums
 
 // Where things are: numbers, and where in `at` and `of` lists begin. -1: there is none.
 struct Where { long long rows, features, parts, output, count, pairs, N, apart, scratch, initial,
@@ -86,21 +86,24 @@ struct Trajectory {
         }
     }
 
-    // yhat beside y, weighed with |a|
-    FUNCTION real beside(real (*out)[LANES], int l, int trip, real yhat, real y, real a) const {
+    // yhat beside y, weighed with |a|; of the output also as a share of its size
+    FUNCTION real beside(real (*out)[LANES], int l, int trip, real yhat, real y, real a, real size) const {
         const real off = fabs(yhat - y);
+        if (size > 0) out[W_Y][l] = larger(out[W_Y][l], off / size);
         out[trip][l] = larger(out[trip][l], off);
         out[trip + 1][l] = larger(out[trip + 1][l], fabs(y));
         return fabs(a) * off;
     }
 
-    FUNCTION void roundtrip(real (*out)[LANES], int l, long long f, real near) const {
+    // least: the size that an entry of this trajectory has at least
+    FUNCTION void roundtrip(real (*out)[LANES], int l, long long f, real near, real least) const {
         const long long k = f * n.back_lane, a_at = n.back_parts + n.parts, came = n.came, a_came = n.came + n.parts;
         const real y_0 = x[n.initial + r * n.features + f], *a_weights = of + n.back_weights + 5 * 2 * n.parts * n.back_width;
+        const real own = larger(size(f), least) + tiny;
         real A = 0, W = 0, s = fabs(y_0), a_0 = 0, off = 0, a_near = 0;
         for (long long p = 0; p < n.parts; p++) {
             const real a = memory[at[a_came + p] + k], yhat = memory[at[came + p] + k];
-            W = larger(W, beside(out, l, TRIPS, yhat, y_0, a));
+            W = larger(W, beside(out, l, TRIPS, yhat, y_0, a, p == n.output ? own : 0));
             out[A_0][l] = larger(out[A_0][l], fabs(a));
             if (p == n.output) { A = fabs(a * y_0); off = fabs(yhat - y_0); }
             for (long long j = 0; j < n.back_width; j++) a_0 = a_0 + a_weights[(n.parts + p) * n.back_width + j] * a;
@@ -115,7 +118,7 @@ struct Trajectory {
         for (long long c = 0; c < n.compared; c++) {
             const long long look = at[n.compared_at + 2 * c], row = at[n.compared_at + 2 * c + 1];
             const real a = back[at[a_at + n.output] + look + k], y = x[row + r * n.features + f];
-            W = larger(W, beside(out, l, TRIPS + 2 + 2 * (int)c, back[at[n.back_parts + n.output] + look + k], y, a));
+            W = larger(W, beside(out, l, TRIPS + 2 + 2 * (int)c, back[at[n.back_parts + n.output] + look + k], y, a, own));
             A = larger(A, fabs(a * y));
         }
         out[W_P][l] = larger(out[W_P][l], W / (A + tiny));
@@ -156,11 +159,12 @@ struct Trajectory {
     }
 
     FUNCTION void judge(real (*out)[LANES], int l) const {
-        real near = 0;
+        real near = 0, most = 0;
         sizes(out, l, near);
+        for (long long f = 0; f < n.features; f++) most = larger(most, size(f));
         for (long long f = 0; f < n.features; f++) {
             if (n.pairs) gaps(out, l, f * n.ahead_lane);
-            if (n.back >= 0) roundtrip(out, l, f, near);
+            if (n.back >= 0) roundtrip(out, l, f, near, sqrt(eps) * most);
         }
         if (n.pairs && n.back_windows) pairs(out, l);
     }

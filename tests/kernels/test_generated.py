@@ -320,6 +320,8 @@ def test_plans_go_with_the_width():
     with pytest.raises(CannotBeFused, match=r"a matrix of width 256 \(more than 128\) is better left to cuBLAS; use"):
         plans(256)
     assert plans(256, plan={"regime": "block per tile", "T": 4}).forward.regime == "block per tile"
+    wish = plans(10, 4096, arithmetic="fast", plan={"graph": False})             # which is no matter of layout
+    assert wish == small
 
 
 @pytest.mark.sample(10)

@@ -360,7 +360,7 @@ def test_no_increment_is_stored() -> None:
 
     run(20)()
     few, many = peak_bytes(run(100)), peak_bytes(run(10000))
-    block = 8 * 4096  # one block of normals; 100 steps need half of one, and a few copies live while it is made
+    block = 8 * 8192  # one block of normals, of which 100 steps need a part, and a few copies live while it is made
     assert many - 32 * 9900 <= 1.05 * few + 8 * block, (few, many)
 
 

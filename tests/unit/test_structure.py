@@ -75,7 +75,7 @@ BUDGET = {
     "solve": 190,                    # what a Solution says of itself; a solve as one node of the tape
     "adaptive": 260,                 # the search for a grid, apart from who attempts a step
     "driving": 100,
-    "paths": 460,                    # series with times of their own, windows of a path
+    "paths": 467,                    # series with times of their own, windows of a path; rounds of Philox in place: 7
     "advise": 320,
     "analysis": 155,
     "nn": 110,
