@@ -18,6 +18,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,6 +83,11 @@ def notebooks(folder: Path, names: tuple[str, ...] = ()) -> str:
     python("-m", "reference.site.notebooks", folder / "notebooks")
     done = python("-m", "reference.site.notebooks", "--run", *names)
     return f"{len(list((folder / 'notebooks').rglob('*.ipynb')))} written, {done.count('.ipynb: ')} executed"
+
+
+def mypy(folder: Path) -> str:
+    """The package's own types."""
+    return python("-m", "mypy").strip().splitlines()[-1]
 
 
 def types(folder: Path) -> str:
@@ -158,9 +164,9 @@ def book(folder: Path) -> str:
     return f"{len(python('-m', 'tests.docs.run_chapters').splitlines())} pages"
 
 
-def long_tests(folder: Path) -> str:
-    """The tests that are not for every day: long ones, and all cases of those of which a sample is."""
-    done = python("-m", "pytest", "-n", "auto", "--dist", "worksteal", "-m", "long", "-p", "no:cacheprovider")
+def all_tests(folder: Path) -> str:
+    """All tests: the long ones too, all cases of those of which a sample is for every day, and compiled as a user's programs are."""
+    done = python("-m", "pytest", "-n", "auto", "--dist", "worksteal", "-m", "", "--thorough", "-p", "no:cacheprovider")
     return done.strip().splitlines()[-1].strip("= ")
 
 
@@ -170,8 +176,21 @@ def quick_notebooks(folder: Path) -> str:
 
 
 CHECKS: dict[str, Callable[[Path], str]] = {check.__name__: check for check in (
-    site, types, wheel, quick_notebooks, notebooks, screenshots, book, long_tests, mutations, fuzz)}
-QUICK = ("site", "types", "wheel", "quick_notebooks")
+    site, mypy, types, wheel, quick_notebooks, notebooks, screenshots, book, all_tests, mutations, fuzz)}
+QUICK = ("site", "types", "mypy", "wheel", "quick_notebooks")          # none needs another, nor a quiet machine: two at a time
+
+
+def fault(name: str, folder: Path, lenient: bool) -> bool:
+    """Whether a check has one; its line is printed."""
+    began, wrong = time.perf_counter(), False
+    try:
+        said = CHECKS[name](folder)
+    except Missing as error:
+        wrong, said = not lenient, f"NOT DONE: {error}"
+    except RuntimeError as error:
+        wrong, said = True, f"FAILED: {error}"
+    print(f"{name:16} {time.perf_counter() - began:6.0f} s   {said}", flush=True)
+    return wrong
 
 
 def main(arguments: list[str]) -> int:
@@ -186,19 +205,8 @@ def main(arguments: list[str]) -> int:
     if unknown:
         parser.error(f"there is no check {', '.join(unknown)}; there are {', '.join(CHECKS)}")
     wanted = options.check or (QUICK if options.quick else [name for name in CHECKS if name != "quick_notebooks"])
-    faults = 0
-    with tempfile.TemporaryDirectory() as folder:
-        for name in wanted:
-            began = time.perf_counter()
-            try:
-                said = CHECKS[name](Path(folder))
-            except Missing as error:
-                faults += not options.lenient
-                said = f"NOT DONE: {error}"
-            except RuntimeError as error:
-                faults += 1
-                said = f"FAILED: {error}"
-            print(f"{name:16} {time.perf_counter() - began:6.0f} s   {said}", flush=True)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2 if options.quick else 1) as pool:
+        faults = sum(pool.map(lambda name: fault(name, Path(folder), options.lenient), wanted))
     print(f"{len(wanted) - faults} passed, {faults} failed")
     return 1 if faults else 0
 

@@ -13,6 +13,7 @@ It runs without a GPU on the threads of revode_cuda.host: a Device says where.
 from __future__ import annotations
 
 import inspect
+import logging
 from bisect import bisect_right
 from collections.abc import Callable
 from copy import copy
@@ -251,6 +252,7 @@ class Fusing(Backend):
     device: Any = None
     given: Any = None              # what the user has decided of the plan, as pairs
     crossed: bool = False          # the arrays are those of the device, moved: what is not fused is no work for the host
+    bound: bool = False            # the field holds arrays of the host, with which op by op is no way
 
     def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         found = super().runner(direction, steps, problem, parts, params)
@@ -260,13 +262,16 @@ class Fusing(Backend):
 
     @property
     def options(self) -> tuple:
-        return (*super().options, self.device.name, self.device.arch, self.device.function, self.given)
+        return (*super().options, self.auto, self.device.name, self.device.arch, self.device.function, self.given)
 
     def stands_back(self, direction: str, problem: Problem, parts: dict, params: Any) -> bool:
         if any(type(x) is Tensor for x in tree.flatten((parts, params))[0]):
             self.refuse("a derivative of a derivative records every operation on a tape; take first derivatives")
             return True
         return False
+
+    def pays(self, family: Any, problem: Problem) -> bool:
+        return super().pays(family, problem) or self.bound
 
     def no_search(self, problem: Problem) -> str | None:
         return "a controller looks at the error of each of its adaptive steps"
@@ -294,6 +299,7 @@ class Fusing(Backend):
 
     def cannot(self, problem: Problem, error: Exception, tell: bool = True) -> None:
         if self.auto and isinstance(error, CannotBeFused):
+            self.say(problem, "the field %s goes op by op: %s", logging.INFO, str(error).removeprefix("solve: "))
             return
         if isinstance(error, NotTraceable) and not self.auto:
             raise CannotBeFused(f"solve: this solve cannot be fused: {error}; use backend='eager', or 'auto'") from error
@@ -302,9 +308,8 @@ class Fusing(Backend):
         if tell:
             self.tell(problem, error)
 
-    def holds(self, field: Callable, *more: Any) -> bool:
+    def holds(self, field: Callable, found: list[str]) -> bool:
         """Whether the functions of a solve hold arrays of the device: then it goes op by op, or not at all."""
-        found = device_arrays(field, *more)
         if found:
             why = f"the field holds the device array {', '.join(found)}, and its trace runs on the host; pass it in params"
             self.refuse(why)
@@ -316,9 +321,11 @@ class Fusing(Backend):
             raise CannotBeFused(f"solve: this solve cannot be fused, because {why}, or backend='eager'")
 
 
-def device_arrays(*functions: Any) -> list[str]:
-    """The names of device arrays that functions reach besides their arguments: closed over, global, or of an object's own."""
-    found, todo, seen = [], [f for f in functions if f is not None], set()
+def arrays_held(*functions: Any) -> tuple[list[str], list[str]]:
+    """The names of arrays that functions reach besides their arguments, of the device and of the host: closed over, global, or of an
+    object's own."""
+    found: dict[bool, set[str]] = {True: set(), False: set()}
+    todo, seen = [f for f in functions if f is not None], set()
     while todo:
         f = todo.pop()
         if id(f) in seen:
@@ -331,9 +338,11 @@ def device_arrays(*functions: Any) -> list[str]:
         for name, x in {**names.globals, **names.nonlocals, **getattr(getattr(f, "__self__", f), "__dict__", {})}.items():
             if callable(x) and not isinstance(x, type):
                 todo.append(x)
-            elif any(on_device(leaf) for leaf in (tree.flatten(x)[0] if isinstance(x, (dict, list, tuple)) else [x])):
-                found.append(name)
-    return sorted(found)
+                continue
+            for leaf in tree.flatten(x)[0] if isinstance(x, (dict, list, tuple)) else [x]:
+                if on_device(leaf) or isinstance(leaf, np.ndarray):
+                    found[on_device(leaf)].add(name)
+    return sorted(found[True]), sorted(found[False])
 
 
 def to_host(x: Any) -> Any:

@@ -107,7 +107,7 @@ def fused(field: Callable, y0: Any, ts: Any, params: Any, *, arithmetic: str, au
     """revode.solve with the backend of fused.py. auto: what cannot be fused goes op by op; else CannotBeFused says why."""
     from . import ahead
     from .crossing import across
-    from .fused import Fusing, OpByOp, gpu
+    from .fused import Fusing, OpByOp, arrays_held, gpu
     try:
         device = gpu()
     except (ImportError, RuntimeError) as error:
@@ -119,11 +119,19 @@ def fused(field: Callable, y0: Any, ts: Any, params: Any, *, arithmetic: str, au
     arrays, structure = tree.flatten((y0, params, None if state0 is None else state0.parts))
     size = sum(value_of(x).nbytes for x in tree.flatten((y0, None if state0 is None else state0.parts))[0] if x is not None)
     there = any(on_device(value_of(x)) for x in arrays)
-    crosses = options["controller"] is None and not options["interpolate"] and size <= CROSSING and there
-    backend: Any = Fusing("fused", auto, True, arithmetic == "strict", None, device, decided, crosses)
+    held, of_host = arrays_held(field, options["diffusion"])
+    # (host arrays that a field holds go into its program by a trace on the host; op by op they do not mix with those of the device)
+    crosses = options["controller"] is None and not options["interpolate"] and (size <= CROSSING or bool(of_host)) and there
+    backend: Any = Fusing("fused", auto, True, arithmetic == "strict", None, device, decided, crosses, crosses and bool(of_host))
 
     def solved(y0: Any, params: Any, state0: Any, backend: Any = backend) -> Solution:
-        return revode.solve(field, y0, ts, params, state0=state0, **rest, backend=backend)
+        try:
+            return revode.solve(field, y0, ts, params, state0=state0, **rest, backend=backend)
+        except TypeError as error:
+            if not (of_host and there and "Unsupported type" in str(error)):
+                raise
+            raise TypeError(f"solve: the field holds the host array {', '.join(of_host)}, and goes op by op, where arrays of the host "
+                            "do not mix with those of the device; pass it in params, or hold it as to_device gives it") from error
 
     def at_once(y0: Any, params: Any) -> Solution:
         if not crosses:                                   # (a controller takes its steps op by op, where the arrays are)
@@ -133,12 +141,12 @@ def fused(field: Callable, y0: Any, ts: Any, params: Any, *, arithmetic: str, au
         except OpByOp:
             return solved(y0, params, state0, "eager")
 
-    if backend.holds(field, options["diffusion"]):
+    if backend.holds(field, held):
         return solved(y0, params, state0, "eager")
     if not (plain and there):
         return at_once(y0, params)
     key = ahead.key_of(device, field, arrays, structure, {**options, "decided": decided, "strict": arithmetic == "strict"})
-    sol = ahead.solve(key, backend, field, y0, ts, params, rest, at_once, not crosses)
+    sol = ahead.solve(key, backend, field, y0, ts, params, rest, at_once, size > CROSSING)
     if sol is None:
         sol = at_once(y0, params)
         ahead.remember(key, y0, params)

@@ -8,9 +8,10 @@ from everyday import mark_long
 from hypothesis import settings
 
 from revode.compiled import native
+from revode_cuda import host
 
-settings.register_profile("revode", deadline=None, derandomize=True, max_examples=25)
-settings.load_profile("revode")
+for profile, examples in (("every day", 12), ("thorough", 100)):
+    settings.register_profile(profile, deadline=None, derandomize=True, max_examples=examples)
 
 
 # Most tests compare numbers with literal loops, on grids of a few steps, on which the two copies of a method part by a few per
@@ -27,11 +28,25 @@ def pytest_collection_modifyitems(items):
 
 
 STATES = {}          # of the random generators of the tests' files, as they were before the first test
+FLAGS, OPTIMISE = native.FLAGS, host.OPTIMISE            # those of users
+
+
+def pytest_addoption(parser):
+    parser.addoption("--thorough", action="store_true", help="more random examples; and what tests compile is optimised in all of "
+                     "them, as for a user, not only in those that are marked so")
+
+
+def pytest_configure(config):
+    settings.load_profile("thorough" if config.getoption("thorough") else "every day")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item):
-    """A test draws the numbers that it draws alone, whatever has run before it in this process."""
+    """A test draws the numbers that it draws alone, whatever has run before it in this process. No optimiser may change what most
+    compiled programs compute, so they are compiled without one."""
+    quick = not (item.config.getoption("thorough") or item.get_closest_marker("optimised"))
+    native.FLAGS = ("-O0", *FLAGS[1:]) if quick else FLAGS
+    host.OPTIMISE = dict.fromkeys(OPTIMISE, "-O0") if quick else OPTIMISE
     for x in vars(getattr(item, "module", pytest)).values():
         if isinstance(x, np.random.Generator):
             x.bit_generator.state = STATES.setdefault(id(x), x.bit_generator.state)
@@ -53,5 +68,6 @@ def native_cache(tmp_path_factory):
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(native, "cache_folder", lambda: folder)
+        patch.setattr(native, "ENTRIES", 10_000)             # all of them: what another worker has built is not built again
         patch.setattr("revode_cuda.compile.cache_folder", lambda: folder)
         yield folder

@@ -1,4 +1,4 @@
-"""Which tests are for every day. The others are `long`: `python -m pytest -m long`, or `python -m reference.release_check`.
+"""Which tests are for every day. The others are `long`: `python -m pytest -m long`; `python -m reference.release_check` runs all.
 
 A test marked `sample(n)` has a table of cases: n of them are for every day, more where each value of each parameter wants one
 (of each parameter that has values more than once; not so for `sample(n, cover=False)`, where each case takes seconds). They are

@@ -8,7 +8,8 @@
 
 The numbers and the order of every operation are those of paths/philox.py, whose constants are printed here; all arithmetic is
 float64, rounded once to `real` at the end. The three quotients of the inverse distribution function are one, whose
-coefficients and argument each lane chooses, so that there is no branch and a compiler makes vectors of it.
+coefficients and argument each lane chooses, so that there is no branch and a compiler makes vectors of it. A block of numbers on the
+host has the quotient of the centre first, and then that of the tails for the seventh that are there.
 
 A fused product would change bits. In CUDA each product is therefore __dmul_rn; clang is told by a pragma, which it heeds under
 -ffp-contract=fast-honor-pragmas; g++ compiles these functions with contraction off, and inlines them into no others.
@@ -18,11 +19,13 @@ Cost on one core with AVX-512 (docs/measurements/elementary.md): about 3.5 ns a 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
+from typing import Any
 
 from ..paths import philox
 
 
-def number(c: float) -> str:
+def number(c: Any) -> str:
     return repr(float(c))
 
 
@@ -49,6 +52,8 @@ def rounds() -> str:
 
 
 BLOCK = 128
+LOWEST = ceil((0.5 - 0.425) * 2.0 ** 52 - 0.5)          # exact: the bits of which q = u - 1/2 is -.425 or above
+HIGHEST = 2 ** 52 - 1 - LOWEST                          # and .425 or below
 SOURCE = f"""\
 #ifndef UNROLL
 #define UNROLL
@@ -80,14 +85,18 @@ SOURCE = f"""\
 
 /* Words are held in 64 bits on the host, so that vectors keep one width throughout; a GPU has 32-bit registers. */
 #ifdef __CUDACC__
+#define RV_WORD(x) (unsigned)(x)
 typedef unsigned rv_word;
 #else
+#define RV_WORD(x) (x)
 typedef unsigned long long rv_word;
 #endif
 #define RV_ROUND(key0, key1) {{ \
-    const unsigned long long p0 = {philox.MULTIPLIERS[0]:#x}ull * c0, p1 = {philox.MULTIPLIERS[1]:#x}ull * c2; \
-    c0 = (rv_word)(p1 >> 32) ^ c1 ^ (unsigned)(key0); c1 = (rv_word)(p1 & {philox.WORD:#x}ull); \
-    c2 = (rv_word)(p0 >> 32) ^ c3 ^ (unsigned)(key1); c3 = (rv_word)(p0 & {philox.WORD:#x}ull); }}
+    const auto p0 = rv_product({philox.MULTIPLIERS[0]:#x}ull, c0), p1 = rv_product({philox.MULTIPLIERS[1]:#x}ull, c2); \
+    c0 = RV_WORD(p1 >> 32) ^ c1 ^ (unsigned)(key0); c1 = RV_WORD(p1 & {philox.WORD:#x}ull); \
+    c2 = RV_WORD(p0 >> 32) ^ c3 ^ (unsigned)(key1); c3 = RV_WORD(p0 & {philox.WORD:#x}ull); }}
+
+RV_INSIDE unsigned long long rv_product(unsigned long long m, rv_word c) {{ return m * c; }}
 
 /* Philox4x32-10: the 52 bits (w0 << 20) | (w1 >> 12) of counter (a0, a1, a2, a3) and key (k0, k1). */
 RV_INSIDE unsigned long long rv_philox(unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned k0, unsigned k1) {{
@@ -95,6 +104,23 @@ RV_INSIDE unsigned long long rv_philox(unsigned a0, unsigned a1, unsigned a2, un
     {rounds()}
     return ((unsigned long long)c0 << 20) | (c1 >> 12);
 }}
+
+/* Four counters (a0, a0 + 1, a0 + 2, a0 + 3; a1, a2, 0). AVX2 has a product of 32-bit words; g++ would make shifts and sums of it. */
+#if defined(__AVX2__) && !defined(__AVX512DQ__) && defined(__GNUC__) && !defined(__clang__) && !defined(__CUDACC__)
+#define RV_FOUR
+typedef unsigned long long rv_four __attribute__((vector_size(32)));
+typedef int rv_eight __attribute__((vector_size(32)));
+RV_INSIDE rv_four rv_product(unsigned long long m, rv_four c) {{
+    return (rv_four)__builtin_ia32_pmuludq256((rv_eight)(rv_four{{}} + m), (rv_eight)c);
+}}
+
+RV_INSIDE void rv_philox_four(unsigned long long* out, unsigned a0, unsigned a1, unsigned a2, unsigned k0, unsigned k1) {{
+    rv_four c0 = rv_four{{0, 1, 2, 3}} + a0, c1 = rv_four{{}} + a1, c2 = rv_four{{}} + a2, c3 = {{}};
+    {rounds()}
+    c0 = (c0 << 20) | (c1 >> 12);
+    __builtin_memcpy(out, &c0, sizeof c0);
+}}
+#endif
 
 /* log x for normal x > 0, paths/philox.py log; the moved bits are those of elementary.py's split. */
 RV_INSIDE double rv_philox_log(double x) {{
@@ -108,7 +134,8 @@ RV_INSIDE double rv_philox_log(double x) {{
     return RV_TIMES(e, {number(philox.LN2_HIGH)}) + (RV_TIMES(2.0, s) + small);
 }}
 
-/* The normal of 52 random bits, paths/philox.py normal(uniform(...)): first the root of the tails' logarithm, then the quotient. */
+/* The normal of 52 random bits, paths/philox.py normal(uniform(...)): first the root of the tails' logarithm, then the quotient;
+   rv_centre gives it for bits from {LOWEST} to {HIGHEST}. */
 RV_INSIDE double rv_uniform(unsigned long long bits) {{
     RV_APART
     return RV_TIMES((RV_DOUBLE(bits | RV_INTEGER(0x1p52)) - 0x1p52) + 0.5, 0x1p-52);
@@ -130,6 +157,14 @@ RV_INSIDE double rv_quotient(unsigned long long bits, double root) {{
     return (central ? RV_TIMES(q, above) : q < 0.0 ? -above : above) / below;
 }}
 
+RV_INSIDE double rv_centre(unsigned long long bits) {{
+    RV_APART
+    const double q = rv_uniform(bits) - 0.5, r = 0.180625 - RV_TIMES(q, q);
+    {horner("above", [*map(number, philox.CENTRE[0])], "r")}
+    {horner("below", [*map(number, philox.CENTRE[1])], "r")}
+    return RV_TIMES(q, above) / below;
+}}
+
 RV_INSIDE double rv_normal(unsigned long long bits) {{
     return rv_quotient(bits, rv_root(bits));
 }}
@@ -148,21 +183,42 @@ RV_NOISE void rv_brownian_tile(real* out, int lanes, int channels, int tid, int 
                                unsigned first_trajectory, unsigned step, double width) {{
 #ifndef __CUDACC__
     if (nt == 1) {{
-        /* Some {BLOCK} numbers in three sweeps, each short enough for the processor to work on several vectors at once. */
-        unsigned long long bits[{BLOCK}];
-        double root[{BLOCK}];
+        /* Some {BLOCK} numbers in sweeps, each short enough for the processor to work on several vectors at once. The tails, a
+           seventh of all numbers, are put together for theirs. */
+        unsigned long long bits[{BLOCK} + 8], tails[{BLOCK} + 8];
+        double normal[{BLOCK} + 8], tail[{BLOCK} + 8];
+        int at[{BLOCK} + 8];
         const int wide = lanes < {BLOCK} ? lanes : {BLOCK}, high = lanes < {BLOCK} ? {BLOCK} / lanes : 1;
         const unsigned k0 = (unsigned)seed, k1 = (unsigned)(seed >> 32);
         for (int k = 0; k < channels; k += high)
             for (int r = 0; r < lanes; r += wide) {{
                 const int rows = channels - k < high ? channels - k : high, columns = lanes - r < wide ? lanes - r : wide;
                 for (int a = 0; a < rows; a++)
+#ifdef RV_FOUR
+                    for (int b = 0; b < columns; b += 4)
+                        rv_philox_four(bits + a * columns + b, first_trajectory + r + b, step, k + a, k0, k1);
+#else
                     for (int b = 0; b < columns; b++)
                         bits[a * columns + b] = rv_philox(first_trajectory + r + b, step, k + a, 0u, k0, k1);
+#endif
+                int n = 0;
+                for (int i = 0; i < rows * columns; i++) {{
+                    tails[n] = bits[i];
+                    at[n] = i;
+                    n += bits[i] - {LOWEST}ull > {HIGHEST - LOWEST}ull;
+                }}
+                for (; n % 8; n++) {{
+                    tails[n] = 0;
+                    at[n] = {BLOCK};
+                }}
                 for (int i = 0; i < rows * columns; i++)
-                    root[i] = rv_root(bits[i]);
+                    normal[i] = rv_centre(bits[i]);
+                for (int i = 0; i < n; i++)
+                    tail[i] = rv_normal(tails[i]);
+                for (int i = 0; i < n; i++)
+                    normal[at[i]] = tail[i];
                 for (int i = 0; i < rows * columns; i++)
-                    out[k * lanes + r + i] = (real)RV_TIMES(rv_quotient(bits[i], root[i]), width);
+                    out[k * lanes + r + i] = (real)RV_TIMES(normal[i], width);
             }}
         return;
     }}

@@ -33,6 +33,7 @@ ENTRY = re.compile(r'extern\s+"C"\s+(?:KERNEL|__global__)\s+void\s+(?:__launch_b
 BARRIER = re.compile(r"\b__syncthreads\s*\(\s*\)\s*;|\bSYNC\b(?:\s*;)?")
 DYNAMIC = re.compile(r"\bextern\s+__shared__\s+(?:__align__\(\d+\)\s+)?([\w ]+?)\s+(\w+)\s*\[\s*\]")
 ENDING = ".shim"
+OPTIMISE = {"strict": "-O1", "fast": "-O2"}
 SCALARS: dict[str, Any] = {
     "double": ctypes.c_double, "float": ctypes.c_float, "int": ctypes.c_int, "unsigned": ctypes.c_uint, "long": ctypes.c_long,
     "unsigned long": ctypes.c_ulong, "long long": ctypes.c_longlong, "unsigned long long": ctypes.c_ulonglong,
@@ -73,7 +74,7 @@ def build(source: str, real: str = "double", mode: str = "strict", races: bool =
     if why:
         raise native.NoCompiler(f"host: {why}")
     found = native.compiler()
-    optimise = ("-O0", "-g") if debug else ("-O1",) if mode == "strict" else ("-O2",)      # -O1 contracts nothing
+    optimise = ("-O0", "-g") if debug else (OPTIMISE[mode],)
     flags = (*optimise, *found.target, native.STRICT if mode == "strict" else native.FAST, "-std=c++17", "-fPIC",
              "-fno-strict-aliasing", "-fsanitize=bounds,thread" if races else "-fsanitize=bounds", "-w")
     if debug:

@@ -170,7 +170,9 @@ def measured(d: Any, real: Any, companion: bool) -> list:
         pairs = [[gap[k] * d.steps[k] / (larger(s[k], eps * most(s[k])) + tiny) for k in each if d.counts[k]],
                  [added(be) / (added(moved) + tiny)], [added([be[k] / (ay[k] + tiny) for k in each]) * N / WINDOWS],
                  [added([be[k] * np.minimum(changes[k], 1 / (eps * eps)) / (moved[k] + tiny) for k in each]) * N / WINDOWS]]
-    return [d.ahead[..., :ROWS], scale, *pairs, W / (A + tiny), off[1] / (near + eps * most(near) + tiny), weighed / (A + tiny),
+    own = larger(scale, np.sqrt(eps) * most(scale)) + tiny
+    W_Y = [off[1] / own, abs(yhat - saved) / own]
+    return [d.ahead[..., :ROWS], scale, *pairs, W / (A + tiny), W_Y, off[1] / (near + eps * most(near) + tiny), weighed / (A + tiny),
             largest, a_came, nothing, [added(a_near * a_near)], [added(a_0 * a_0)], off, y_0, yhat - saved, saved]
 
 

@@ -12,8 +12,7 @@
 //
 // Fibers start through ucontext and then switch by longjmp, which makes no system calls: about 20 ns a barrier and thread.
 #undef _FORTIFY_SOURCE                       // its longjmp refuses to leave one stack for another
-#include <utility>
-#undef _GLIBCXX_USE_STD_SPEC_FUNCS           // Bessel's functions and the like: a fifth of what the compiler reads and does here
+#define _GLIBCXX_INCLUDE_NEXT_C_HEADERS      // C's own math.h and stdlib.h: those of C++ are two thirds of what a compiler does here
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -48,6 +47,13 @@
 #define __shfl_up_sync(mask, value, by) shim::shuffle(__LINE__, mask, value, shim::lane() - (int)(by))
 
 struct dim3 { unsigned x, y, z; };
+
+// What C++ makes of C's functions of double, and CUDA too: those of float beside them.
+#define SHIM_FLOAT(name) static inline float name(float x) { return name##f(x); }
+SHIM_FLOAT(fabs) SHIM_FLOAT(sqrt) SHIM_FLOAT(floor) SHIM_FLOAT(ceil) SHIM_FLOAT(rint) SHIM_FLOAT(exp) SHIM_FLOAT(log)
+SHIM_FLOAT(sin) SHIM_FLOAT(cos) SHIM_FLOAT(tanh)
+static inline float copysign(float x, float y) { return copysignf(x, y); }
+static inline float fma(float x, float y, float z) { return fmaf(x, y, z); }
 
 // Through memory, so that no compiler fuses the result with what follows.
 #define SHIM_ROUNDED(name, T, expression) \
@@ -405,8 +411,10 @@ template <class... A> const char* types(void (*)(A...)) {
     (void)each;
     return said;
 }
-template <class... A, size_t... I> void call(void (*kernel)(A...), void** a, std::index_sequence<I...>) { kernel(*(A*)a[I]...); }
-template <class... A> void call(void (*kernel)(A...), void** a) { call(kernel, a, std::index_sequence_for<A...>{}); }
+template <size_t n, size_t... I> struct Count : Count<n - 1, n - 1, I...> {};          // is a Count<0, 0, 1, ..., n - 1>
+template <size_t... I> struct Count<0, I...> {};
+template <class... A, size_t... I> void call(void (*kernel)(A...), void** a, Count<0, I...>) { kernel(*(A*)a[I]...); }
+template <class... A> void call(void (*kernel)(A...), void** a) { call(kernel, a, Count<sizeof...(A)>{}); }
 
 }  // namespace shim
 

@@ -89,7 +89,7 @@ struct Trajectory {
     // yhat beside y, weighed with |a|; of the output also as a share of its size
     FUNCTION real beside(real (*out)[LANES], int l, int trip, real yhat, real y, real a, real size) const {
         const real off = fabs(yhat - y);
-        if (size > 0) out[W_Y][l] = larger(out[W_Y][l], off / size);
+        if (size != 0) out[W_Y][l] = larger(out[W_Y][l], off / size);
         out[trip][l] = larger(out[trip][l], off);
         out[trip + 1][l] = larger(out[trip + 1][l], fabs(y));
         return fabs(a) * off;

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,11 @@ ALL = {case.problem.name: case for case in chosen()}
 
 
 # ------------------------------------------------------------------------------------------------------------ the cases
-def test_every_case_is_what_the_oracle_makes(capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize("pattern", ["*-uniform", pytest.param("*", marks=pytest.mark.long)])
+def test_every_case_is_what_the_oracle_makes(pattern: str, capsys: pytest.CaptureFixture) -> None:
     """In 50 digits, rounded once: the same text, to the last bit."""
-    assert make(["--check"]) == 0
-    assert capsys.readouterr().out == f"{len(CASES)} cases compared\n"
+    assert make([pattern, "--check"]) == 0
+    assert capsys.readouterr().out == f"{len([name for name in CASES if fnmatch(name, pattern)])} cases compared\n"
 
 
 def test_the_table_and_the_files_are_the_same_cases() -> None:
@@ -109,6 +111,7 @@ def effects() -> dict:
     return found
 
 
+@pytest.mark.long
 def test_every_fault_shows_and_none_hides_near_the_tolerance() -> None:
     """An effect is absent (the fault is none for this base or grid) or 20 times the tolerance, and each shows somewhere."""
     table = effects()

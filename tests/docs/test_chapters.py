@@ -10,11 +10,13 @@ from revode.compiled.plans import programs
 from tests.compiler import HERE
 
 WIDTH = 120        # characters: a page is read without scrolling
+HEAVY = ("03", "10", "12")                 # chapters that count memory, or take many steps: some ten seconds and more
 LONG = ("which-method", *(name for name in PAGES if name.startswith("gallery/") and name[8:] not in ("pendulum", "choreography")))
 TYPED = 40         # lines of functions and classes that a chapter types in front of the reader (STYLE.md)
 
 
-@pytest.mark.parametrize("path", chapters(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.long] * path.name.startswith(HEAVY), id=path.stem)
+                                  for path in chapters()])
 def test_the_book_shows_what_its_code_prints(path):
     wrong = differences(path)
     assert not wrong, "\n\n".join([*wrong, "If the new output is right: python -m tests.docs.run_chapters --write"])

@@ -241,7 +241,7 @@ def test_03_1_order_of_the_gradient():
     """By about 16 each time the steps are halved: the gradient of a method of order 4 is of order 4 as well. It comes to 2^4 from
     above, since the next term of the error has the same sign.
     """
-    loss = names("03")["loss"]
+    loss = beginning("03", 1)["loss"]
     errors = [abs(rv.grad(loss)(1.3, N, rv.Direct(), rv.RungeKutta("rk4")) + 2 * np.sin(2.6)) for N in (80, 160, 320)]
     factors = [a / b for a, b in pairwise(errors)]
     assert factors[1] < factors[0] and 16 < factors[1] < 19   # to 2^4 from above: the next term has the same sign
@@ -251,7 +251,7 @@ def test_03_2_four_modes_one_number():
     """Direct, Checkpointed and Reversible agree to 1e-13, as they are one number computed in three ways. Backsolve is off by
     something between 1e-8 and 1e-3: the error of its own discretisation, h^4 at this step.
     """
-    loss, method = names("03")["loss"], rv.Coupled("rk4")
+    loss, method = beginning("03", 1)["loss"], rv.Coupled("rk4")
     direct, checkpointed, reversible, continuous = (
         rv.grad(loss)(1.3, 20, gradient, method)
         for gradient in (rv.Direct(), rv.Checkpointed(5), rv.Reversible(), rv.Backsolve()))
@@ -263,7 +263,7 @@ def test_03_3_newton():
     """`w <- w - (q(2; w) + 0.8) / (dq/dw)` from 1.3: after five steps q(2) = -0.8 to 1e-12. Where a maximum or minimum is looked
     for, it is the gradient that is set to zero, and Newton's method divides by the second derivative.
     """
-    loss, w = names("03")["loss"], 1.3
+    loss, w = beginning("03", 1)["loss"], 1.3
     slope = rv.grad(loss)
     for _ in range(5):
         w = w - (loss(w, 80) + 0.8) / slope(w, 80)
@@ -704,6 +704,7 @@ def test_12_2_no_ratio():
         rv.solve(lambda t, y, p: -y, np.ones(1), np.linspace(0.0, 1.0, 11), method=rv.Coupled(lam=np.exp(-0.05)), exact=True)
 
 
+@pytest.mark.long                                          # all of chapter 12 comes before it
 def test_12_3_a_coarse_lattice():
     """The gradient is off by more than a hundred times as much, as the unit of the lattice is 2^16 times larger. The certificate stays
     at zero: every bit comes back. It speaks of the way back, and not of how fine the state is.

@@ -78,7 +78,7 @@ def pulled(solve: Callable, case: str, y0: Any, a: Any, params: Any, save: list[
     return ys, pull(a), sols[0].stats
 
 
-@pytest.mark.sample(6, cover=False)
+@pytest.mark.sample(4, cover=False)
 @pytest.mark.parametrize("save", [[-1], [0, 7, 20], [3, 9]], ids=str)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("case", CASES)

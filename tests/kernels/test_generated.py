@@ -54,13 +54,14 @@ def test_padded_lanes_change_no_bit(name, dtype):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.sample(4)
+@pytest.mark.optimised
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_kind_of_solve_has_the_bits_of_native_code_and_no_race(name):
     same(run(name, fused.shim(races=True), regime="warp per tile"), name)
 
 
-@pytest.mark.sample(4, cover=False)
+@pytest.mark.sample(3, cover=False)
 @pytest.mark.parametrize(("name", "dtype"), [(name, dtype) for name in THREADS for dtype in (np.float64, np.float32)
                                              if not CASES[name].only or dtype is CASES[name].dtype])
 def test_a_thread_for_each_trajectory_has_the_bits_of_native_code(name, dtype):
@@ -134,6 +135,7 @@ def test_memory_may_be_anywhere(given):
     same(run("heun", fused.shim(order="descending"), threads=96, **given), "heun")
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", SMALL)
 def test_and_those_of_the_mirror(name):
     same(run(name, "replay"), name)
@@ -234,7 +236,7 @@ REDUNDANT = {
 }
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(3, cover=False)
 @pytest.mark.parametrize(("name", "kind", "after"), [
     ("mixed", "map", ""), ("mixed", "reduce", ""), ("mixed", "gather", ""), ("mixed", "contract", ""), ("mixed", "linear", ""),
     ("heun", "rows", "rv_linear"), ("diagonal", "brownian_tile", ""), ("diagonal", "saved", ""), ("coupled", "rows", "ONCE")])
@@ -291,6 +293,7 @@ RECORDED = json.loads(Path(TABLE).read_text(encoding="utf-8"))
 SLACK = 16          # registers more than recorded that are let through: the programs change a little with the generator
 
 
+@pytest.mark.sample(6, cover=False)
 @pytest.mark.skipif(bool(WITHOUT), reason=WITHOUT or "-")
 @pytest.mark.parametrize(("name", "arch"), [(name, arch) for name in PROGRAMS for arch in PROGRAMS[name][-1]])
 def test_compiles_for_every_architecture(name, arch):

@@ -32,6 +32,7 @@ def equal(found: Any, desired: Any) -> None:
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("large", [False, True])
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_a_captured_step_is_ten_operations(method: Any, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:

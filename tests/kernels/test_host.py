@@ -12,6 +12,7 @@ from revode_cuda import compile, host
 if host.missing():
     pytest.skip(f"kernels cannot run on this machine: {host.missing()}", allow_module_level=True)
 
+pytestmark = pytest.mark.optimised
 ENTRY = 'extern "C" KERNEL void k'
 
 

@@ -88,3 +88,46 @@ def test_long_sums_are_made_in_two_parts_with_the_same_bits(case: str, split: in
     for x, y in zip(rv.tree.flatten(found)[0], rv.tree.flatten(pulled(revode.solve, case, y0, a[None], params, [-1], "native")[:2])[0],
                     strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+FAR, MIXED, OFFSETS = (np.random.default_rng(1).normal(size=shape) for shape in ((3000, 3), (3, 3), (2900, 3)))
+
+
+def held(t: Any, y: Any, p: Any) -> Any:
+    """It holds 72 kB of the host, and a small matrix."""
+    near = np.sum(np.exp(-np.sum((y[:, None, :] - FAR) ** 2, -1)), -1, keepdims=True)
+    return np.tanh(y @ MIXED) * p - 1e-4 * near
+
+
+def small(t: Any, y: Any, p: Any) -> Any:
+    return np.tanh(y @ MIXED) * p - y
+
+
+@pytest.mark.parametrize(("field", "n"), [(held, 5), (small, 5), (small, 2900)])
+@pytest.mark.parametrize("backend", ["auto", "fused"])
+def test_a_field_that_holds_arrays_of_the_host_is_fused(field: Any, n: int, backend: str) -> None:
+    """Whatever their size, and that of the state, and from the first solve on, since op by op they do not mix with the device's."""
+    y0, p, ts = np.random.default_rng(0).normal(size=(n, 3)), np.array([1.0, 0.5, 0.2]), np.linspace(0.0, 0.05, 6)
+    with pretended():
+        at = rv.to_device((y0, np.cos(y0)[None], p))
+        for _ in range(3):
+            del DONE[:]
+            found = step(rv.solve, *at, field, ts, method=rv.ReversibleHeun(), backend=backend, plan={"graph": False})
+        assert DONE.count("run") == 2 and len(DONE) - DONE.count("wait") <= 15 and DONE.count("wait") == 1
+        found = rv.to_host(found)
+    agrees(found, step(revode.solve, y0, np.cos(y0)[None], p, field, ts, method=rv.ReversibleHeun(), backend="eager"), y0.dtype)
+
+
+def test_what_holds_arrays_of_the_host_and_cannot_be_fused_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """With the reason, once, and the remedy; asked for by name it is an error, also after "auto" has found that it cannot be."""
+    shifted: Callable = lambda t, y, p: p * OFFSETS[:len(y)] - y
+    caplog.set_level("INFO", "revode")
+    with pretended():
+        for n in (5, 2900):
+            at = rv.to_device((np.ones((n, 3)), np.ones(3)))
+            for _ in range(2):
+                with pytest.raises(TypeError, match=r"the field holds the host array OFFSETS, and goes op by op.*pass it in params"):
+                    rv.solve(shifted, at[0], np.linspace(0.0, 0.1, 5), at[1])
+            with pytest.raises(NotImplementedError, match="a value of their own"):
+                rv.solve(shifted, at[0], np.linspace(0.0, 0.1, 5), at[1], backend="fused")
+    assert len([x for x in caplog.messages if "goes op by op: parameters or a control with a value of their own" in x]) == 1

@@ -159,6 +159,7 @@ def test_a_hand_written_kernel_has_the_bits_of_its_mirror(name, dtype, mode):
     assert worst <= allowed
 
 
+@pytest.mark.sample(2, cover=False)
 @needs_nvrtc
 @pytest.mark.parametrize(("name", "dtype", "mode"), [("bare", np.float64, "strict"), ("verlet", np.float32, "fast"),
                                                     ("mixed/thread", np.float32, "strict"), ("verlet/thread", np.float64, "fast")])

@@ -36,6 +36,7 @@ def large(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         yield cupy
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("method", "dtype"), [(rv.Coupled("midpoint"), np.float64), (rv.ReversibleHeun(), np.float32)], ids=str)
 def test_a_warm_training_step_is_a_dozen_operations(method: Any, dtype: Any) -> None:
     """Of 70 kB, from the second gradient on: eleven kernels and copies but for the loss's, and one wait; the bits of native."""
@@ -65,7 +66,7 @@ def test_a_warm_training_step_is_a_dozen_operations(method: Any, dtype: Any) -> 
 QUEUED = ("heun", "coupled", "default", "ees", "number", "composition", "noise", "tree")
 
 
-@pytest.mark.sample(4, cover=False)
+@pytest.mark.sample(3, cover=False)
 @pytest.mark.parametrize("save", [[-1], [0, 7, 20], [3, 9]], ids=str)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("case", QUEUED)
@@ -125,6 +126,7 @@ def test_the_numbers_of_the_watch_and_the_bits_of_native(large: Any, monkeypatch
     assert watched["W_0"] * (1 - rounding) - rounding * rounding <= at_start <= 10 * watched["W_0"] + rounding
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("gradient", [rv.Reversible(), rv.Automatic(), rv.Reversible(tol=1e-12)], ids=repr)
 @pytest.mark.parametrize("method", [rv.ReversibleHeun(), rv.Coupled("midpoint"), rv.EES25()], ids=repr)
 def test_what_the_watch_has_to_say_it_says(large: Any, method: Any, gradient: Any) -> None:

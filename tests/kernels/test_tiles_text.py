@@ -12,6 +12,7 @@ from revode.compiled import elementary, generate, native, noise
 from revode_cuda import compile, nvrtc
 from tests.compiler import needs_compiler
 
+pytestmark = pytest.mark.optimised
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-fsyntax-only")
 WIDTHS = {"native": ("-march=native",), "SSE2": ("-march=x86-64",), "AVX2": ("-march=x86-64-v3",), "AVX-512": ("-march=x86-64-v4",)}
 SIZES = [(1, 1, 1), (1, 3, 5), (2, 17, 11), (1, 64, 48), (1, 256, 300)]          # p, n, m
@@ -56,6 +57,7 @@ def test_a_warning_would_be_seen():
 PLANS = {"plain": "", "threads": "#define TILE_THREADS 64\n", "global": "#define TILE_GLOBAL\n#define PARAMS_GLOBAL\n"}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("plan", PLANS)
 def test_and_nvrtc(plan):
     try:
@@ -79,7 +81,7 @@ def test_nothing_is_included():
 SUMMED = [(1, 1), (3, 5), (8, 8), (4, 32), (32, 4), (17, 11), (20, 50)]            # n, m: rests of blocks, of panels, of vectors
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(3, cover=False)
 @needs_compiler
 @pytest.mark.parametrize("level", ["native", "SSE2", "AVX2", "without shuffles"])
 @pytest.mark.parametrize("T", [1, 2, 4, 16, 32])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import compileall
 import os
 import random
 import shutil
@@ -23,6 +24,7 @@ import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from typing import NamedTuple
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")      # threads do not survive a fork
@@ -207,14 +209,17 @@ def run(mutants: list[Mutant], oracle: dict, suite: bool = True, progress: bool 
     with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "revode"
         shutil.copytree(ROOT / "revode", base, ignore=shutil.ignore_patterns("__pycache__"))
+        # A child compiles the file that was changed; of the others it finds the bytecode, told by a hash of the source.
+        compileall.compile_dir(base, quiet=2, invalidation_mode=PycInvalidationMode.CHECKED_HASH)
         unchanged: dict[tuple[str, str], str] = {}
 
         def meet(stage: str, mutant: Mutant) -> str:
             room = mutant.file.split("/")[0]
-            if (stage, room) not in unchanged:
-                unchanged[stage, room] = noticed(folder, stage, room, oracle)
-            if unchanged[stage, room]:
-                raise RuntimeError(f"the {stage} of {room} fails on the unchanged package: {unchanged[stage, room]}")
+            same = stage, "methods" if stage == "battery" and room in ("gradients", "engines") else room       # one battery for three
+            if same not in unchanged:
+                unchanged[same] = noticed(folder, stage, room, oracle)
+            if unchanged[same]:
+                raise RuntimeError(f"the {stage} of {room} fails on the unchanged package: {unchanged[same]}")
             path = base / mutant.file
             original = path.read_text()
             path.write_text(changed(original, mutant))

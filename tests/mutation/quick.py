@@ -430,6 +430,7 @@ def check_programs(rv: Any, cache: str) -> None:
     """Programs of the steps, and what is generated from them, against the tape: gradients (tests/grid.py), what is counted, bits."""
     from revode.compiled import native
     native.cache_folder = lambda: Path(cache)                       # what a change did not touch is not compiled again
+    native.FLAGS = ("-O0", *native.FLAGS[1:])                       # a wrong sign shows without an optimiser
     grid = import_module("tests.grid")                             # of this copy: `tests` itself remembers the one before
     here = ["replay", *(["native", "strict"] if HERE else [])]
     for kind, method, mode in PROGRAMS:

@@ -30,7 +30,7 @@ def run_program(program, values):
     return np.sum(np.sin(values[-1]))
 
 
-@settings(max_examples=100)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(programs, SEEDS)
 def test_random_programs_have_the_gradient_of_the_complex_step(program, seed):
     rng = np.random.default_rng(seed)
@@ -45,7 +45,7 @@ def test_random_programs_have_the_gradient_of_the_complex_step(program, seed):
         assert abs(np.sum(g * direction) - exact) <= 1e-11 * size
 
 
-@settings(max_examples=100)
+@settings(max_examples=4 * settings.default.max_examples)
 @given(programs, SEEDS)
 def test_random_programs_have_symmetric_second_derivatives(program, seed):
     """<u, H v> = <v, H u>, which no single wrong rule of a rule survives."""

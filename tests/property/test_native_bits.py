@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ import revode as rv
 from tests.compiler import needs_compiler
 from tests.strict_cases import METHODS, NOISY, compare, layers, network, start
 
-pytestmark = needs_compiler
+pytestmark = [needs_compiler, pytest.mark.optimised]
 
 
 def drift(t: Any, y: Any, p: Any) -> Any:
@@ -26,7 +27,7 @@ def general(t: Any, y: Any, p: Any) -> Any:
     return 0.2 * np.reshape(np.tanh(y @ p["V"]), (*y.shape, 2))
 
 
-@settings(max_examples=4, phases=(Phase.explicit, Phase.generate))         # each example compiles: no shrinking
+@settings(max_examples=settings.default.max_examples // 6, phases=(Phase.explicit, Phase.generate))      # each compiles: no shrinking
 @example(d=3, width=17, depth=2, T=8, batch=(19,), dtype=np.float64, method=rv.Coupled("midpoint"), noise=None, seed=0)
 @example(d=2, width=9, depth=1, T=32, batch=(40,), dtype=np.float32, method=rv.ReversibleHeun(), noise="general", seed=1)
 @given(d=st.integers(1, 5), width=st.integers(1, 20), depth=st.integers(0, 2), T=st.sampled_from((1, 2, 4, 8, 16, 32)),

@@ -146,7 +146,7 @@ def fresh(drawn: Drawn) -> Evaluator:
                      drawn.params)
 
 
-@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5 * settings.default.max_examples, suppress_health_check=[HealthCheck.too_slow])
 @given(problems(most_steps=12))
 def test_inverse_undoes_steps_within_the_bound(drawn: Drawn) -> None:
     """RULP, at every step of the way back, against sum_{k<n} G^k * 5 S G, in ulps of the largest state."""
@@ -161,7 +161,7 @@ def test_inverse_undoes_steps_within_the_bound(drawn: Drawn) -> None:
         assert rulp <= allowed, f"RULP {rulp:.3g}, allowed {allowed:.3g}, at step {n} of {len(words)}, G = {G:.4g}"
 
 
-@settings(max_examples=250, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=5 * settings.default.max_examples, suppress_health_check=[HealthCheck.too_slow])
 @given(problems(most_steps=1))
 def test_a_step_undoes_the_inverse_within_the_bound(drawn: Drawn) -> None:
     """step(inverse(x)): the same count of roundings with the forward bound: what an undone shear leaves, e, is scaled
@@ -178,7 +178,7 @@ def test_a_step_undoes_the_inverse_within_the_bound(drawn: Drawn) -> None:
     assert rulp <= allowed, f"RULP {rulp:.3g}, allowed {allowed:.3g}, Gf = {Gf:.4g}"
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2 * settings.default.max_examples, suppress_health_check=[HealthCheck.too_slow])
 @given(problems(most_steps=6))
 def test_inverse_is_exact_on_the_way_that_a_swap_takes(drawn: Drawn) -> None:
     """Names only: a word of swaps is undone bit for bit, whatever the parts."""
@@ -203,7 +203,7 @@ def vjp_lipschitz(drawn: Drawn, M: float) -> float:
     return A * A * B + 2 + M * B + 6 * B + A + B + M * A * B + 6 * A * B
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=4 * settings.default.max_examples, suppress_health_check=[HealthCheck.too_slow])
 @given(problems(most_steps=8), st.data())
 def test_reversible_gradient_is_direct_within_the_bound(drawn: Drawn, data: Any) -> None:
     """GULP for y0 and params, all entries by the bound in the head of this file; c = 60 roundings of a vjp (inner

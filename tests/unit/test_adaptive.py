@@ -119,6 +119,7 @@ CONTROLLERS = {"I": {}, "PI": {"p": 0.4, "i": 0.3}, "PID": {"p": 0.2, "i": 0.3, 
                "tame": {"safety": 0.8, "shrink": 0.5, "grow": 2.0, "max_step": 0.3}}
 
 
+@pytest.mark.sample(30)
 @pytest.mark.parametrize("way", ["plain", "dt0", "stops", "backwards"])
 @pytest.mark.parametrize("controller", CONTROLLERS)
 @pytest.mark.parametrize("name", LITERAL)
@@ -188,6 +189,7 @@ def test_accuracy_of_scipy_at_equal_tolerances(base, outside, rtol):
     assert error < 300 * rtol                           # SciPy's own errors are up to 100 rtol on this problem
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name, power", [("rk-bosh3", 1), ("rk-dopri5", 1), ("rk-midpoint", 1), ("coupled-bosh3", 1),
                                          ("reversible-heun", 1), ("EES25", 2 / 3)])
 def test_tolerance_proportionality(name, power):
@@ -206,7 +208,7 @@ def test_tolerance_proportionality(name, power):
 
 # ------------------------------------------------------------------------------------------------------- replay, gradients
 
-@pytest.mark.sample(8)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32], ids=lambda d: d.__name__)
 @pytest.mark.parametrize("span", [(0.2, 3.0), (3.0, 0.2)], ids=["forwards", "backwards"])
 @pytest.mark.parametrize("name", SOME)
@@ -227,6 +229,7 @@ def test_replay_in_bits(name, span, dtype):
             assert a.dtype == dtype and np.array_equal(a, b), mode
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", SOME)
 def test_gradient_modes(name):
     method = METHODS[name][0]
@@ -339,6 +342,7 @@ def test_evaluations_of_reversible_heun():
     assert stats.nfe == stats.steps + stats.rejected + at_first
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["EES25", "coupled-bosh3", "reversible-heun", "near-bosh3"])
 def test_memory_of_reversible_is_flat(name):
     """State of 10^4 numbers (80 kB): four times as many steps may not cost one state more."""
@@ -361,6 +365,7 @@ def test_memory_of_reversible_is_flat(name):
 
 # --------------------------------------------------------------------------------------------------- what is returned
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("name", ["rk-bosh3", "coupled-bosh3", "EES25"])
 @pytest.mark.parametrize("times", [[0.2, 3.0], [0.2], [3.0], [1.1], [0.2, 0.5, 0.500001, 2.9999, 3.0]], ids=str)
 def test_save_at(name, times):

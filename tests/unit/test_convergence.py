@@ -1,6 +1,7 @@
 """The order of the coupled methods, the `convergence` command, and round-off in scaled ulps."""
 import json
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -11,11 +12,10 @@ from revode.__main__ import main
 from revode.analysis import accumulated, gulp, local_orders, modal_growth, observed_order, reverse_growth, rulp, scaled_ulps
 from revode.experiments import convergence as command
 
-ROWS = [command.row(base, lam=0.999) for base in command.BASES]
 
-
+@cache
 def row(base):
-    return next(row for row in ROWS if row["base"] == base)
+    return command.row(base, lam=0.999)
 
 
 @pytest.mark.parametrize("base", command.BASES)

@@ -11,6 +11,7 @@ from revode.compiled import elementary, precisions
 from revode.compiled.elementary import MAX_ULP, NAMES, evaluate
 from tests.compiler import needs_compiler
 
+pytestmark = pytest.mark.optimised
 DTYPES = (np.float64, np.float32)
 TWO = [name for name in NAMES if measured.arity(name) == 2]
 

@@ -123,6 +123,7 @@ def fed(asked: Asked, slopes: dict) -> Any:
     return layout.unpack(a_initial if isinstance(a_initial, tuple) else (a_initial,)), spread(params, R.aparams)
 
 
+@pytest.mark.sample(6)
 @pytest.mark.filterwarnings("ignore::revode.ParasiteWarning")          # not whether a method suits the problem
 @pytest.mark.parametrize("word", WORDS)
 class TestEveryWord:
@@ -205,7 +206,7 @@ def test_the_states_are_those_of_whole_numbers() -> None:
     assert sol.state.parts["bits_y"].tolist() == B
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(st.lists(st.tuples(st.integers(1, 4096), st.integers(1, 4096)), min_size=1, max_size=40), st.integers(0, 2 ** 32 - 1))
 def test_contractions_are_bijections_with_the_buffers_of_whole_numbers(ratios: list, seed: int) -> None:
     """Push and pop against Python's integers, for scales of all kinds, as long as the buffer has room."""
@@ -276,7 +277,7 @@ NOISE = {"none": {}, "diagonal": {"diffusion": lambda t, y, p: 0.2 * np.cos(y) *
          "tree": {"diffusion": lambda t, y, p: 0.2 * np.cos(y) * p["c"], "noise": rv.BrownianTree(5, 0.0, 20.0)}}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(words(), st.data())
 def test_random_words_come_back_at_every_step(drawn: tuple, data: st.DataObject) -> None:
     """Random words, fields, grids, dtypes, noise, saved and kept states: every bit of every state, and the gradient from stored states
@@ -345,7 +346,7 @@ class TestAround:
         found = []
 
         def loss(y0: Any, params: Any) -> Any:
-            sol = rv.solve(lambda t, y, p: p["c"] * np.cos(40 * t * t) * y + np.tanh(y @ p["A"]), y0, (0.0, 2.0), params,
+            sol = rv.solve(lambda t, y, p: p["c"] * np.cos(40 * t * t) * y + np.tanh(y @ p["A"]), y0, (0.0, 1.0), params,
                            method=method,
                            controller=rv.PID(1e-6, 1e-8), exact=True)
             found.append(sol.stats)
@@ -365,13 +366,13 @@ class TestAround:
         found: list = []
 
         def loss(y0: Any, params: Any) -> Any:
-            found.append(rv.solve(steep, y0, (0.0, 2.0), params, backend="eager", **how))
+            found.append(rv.solve(steep, y0, (0.0, 1.0), params, backend="eager", **how))
             return np.sum(np.sin(found[-1].y1))
 
         gradients = rv.grad(loss, argnums=(0, 1))(Y0, PARAMS)
         assert found[0].stats.exact
         assert found[0].stats.rejected > 1
-        assert same(gradients, fed(Asked(steep, Y0, (0.0, 2.0), PARAMS, **how), {-1: np.cos}))
+        assert same(gradients, fed(Asked(steep, Y0, (0.0, 1.0), PARAMS, **how), {-1: np.cos}))
 
     def test_an_empty_buffer_where_a_solve_goes_on(self) -> None:
         method, ts = rv.Coupled("midpoint", lam=0.98), grid(100)
@@ -539,7 +540,7 @@ ENGINES = {"tape": {"backend": "eager"}, "replay": {"backend": "replay"}, "mirro
            "native": {"backend": "native"}}
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(3)
 @pytest.mark.filterwarnings("ignore::revode.ParasiteWarning")
 @pytest.mark.parametrize("word", ["coupled midpoint .999", "coupled euler 1/3", "reversible heun", "alf .75", "twisted", "verlet",
                                   "ees27", "near rk4"])
@@ -591,6 +592,7 @@ BEYOND = {          # method, field, grid, lattice, what is said
 }
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("case", BEYOND)
 @pytest.mark.filterwarnings("ignore::revode.ParasiteWarning")

@@ -80,6 +80,7 @@ def test_native_is_flat() -> None:
     assert sizes[10000] - 16 * 9900 <= 1.05 * sizes[100], sizes
 
 
+@pytest.mark.long
 def test_reversible_is_flat_to_ten_thousand_steps() -> None:
     """The promise of DESIGN section 6, on the cheapest field there is: y' = p y with one entry."""
     def run(N: int) -> Any:

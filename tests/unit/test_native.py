@@ -57,7 +57,8 @@ def start(shape, dtype=np.float64, seed=1):
 
 
 # Methods --------------------------------------------------------------------------------------------------------------
-@pytest.mark.sample(6)
+@pytest.mark.optimised
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("i", range(len(SOME)), ids=SOME)
 def test_every_method(i):
     """One trajectory (with and without an axis for it), two axes of batch, more than a tile with a ragged last one."""
@@ -172,6 +173,7 @@ def weights(dtype=np.float64):
     return {name: x.astype(dtype) for name, x in made.items()}
 
 
+@pytest.mark.optimised
 @pytest.mark.sample(4)
 @pytest.mark.parametrize(("f", "shape", "method"), [
     (functions, (17, 3), rv.ReversibleHeun()), (kinks, (17, 3), rv.ReversibleHeun()), (kinks, (3,), rv.Coupled("midpoint", 0.9)),

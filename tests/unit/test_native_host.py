@@ -17,6 +17,7 @@ import pytest
 from revode.compiled import calls, native
 from tests.compiler import needs_compiler
 
+pytestmark = pytest.mark.optimised
 posix = pytest.mark.skipif(os.name != "posix", reason="a shell script stands in for a compiler")
 
 SOURCE = """

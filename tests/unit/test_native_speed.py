@@ -23,7 +23,7 @@ from revode.nn import ERF
 from tests.compiler import needs_compiler
 from tests.strict_cases import assert_same_bits, compare, layers, network, results, start, tiles_of
 
-pytestmark = needs_compiler
+pytestmark = [needs_compiler, pytest.mark.optimised]
 x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="assembly and flags of x86-64")
 HERE = ("-march=native",)
 LEVELS = {"here": HERE, "AVX2": ("-march=x86-64-v3",), "AVX2 of AMD": ("-march=x86-64-v3", "-mtune=znver3"),

@@ -12,7 +12,7 @@ from revode.compiled.lower import NotFusable
 from tests.compiler import needs_compiler
 from tests.strict_cases import METHODS, NOISY, TS, assert_same_bits, compare, layers, network, results, start, tiles_of
 
-pytestmark = needs_compiler
+pytestmark = [needs_compiler, pytest.mark.optimised]
 DTYPES = (np.float64, np.float32)
 
 

@@ -30,6 +30,10 @@ extern "C" void words(unsigned long long* out, const unsigned long long* a) {
 RV_NOISE void rv_normals(double* out, const unsigned long long* bits, long long n) {
     for (long long i = 0; i < n; i++) out[i] = rv_normal(bits[i]);
 }
+RV_NOISE void rv_centres(double* out, const unsigned long long* bits, long long n) {
+    for (long long i = 0; i < n; i++) out[i] = rv_centre(bits[i]);
+}
+extern "C" void centres(double* out, const unsigned long long* bits, long long n) { rv_centres(out, bits, n); }
 extern "C" void normals(double* out, const unsigned long long* bits, long long n) { rv_normals(out, bits, n); }
 """
 
@@ -117,6 +121,19 @@ def test_normals_of_the_tails_and_where_the_quotients_meet(compiled):
     assert same_bits(out, philox.normal(u))
     for i in range(0, len(bits), 997):                       # and Python's own floats, one at a time
         assert out[i] == oracle.ppnd16(float(u[i]))
+
+
+def test_the_centre_reaches_to_its_last_numbers(compiled):
+    """The quotient of the centre alone, from end to end; beyond, the normal is another."""
+    bits = np.concatenate([np.linspace(noise.LOWEST, noise.HIGHEST, 5_000).astype(np.uint64), np.array(
+        [noise.LOWEST, noise.LOWEST + 1, noise.HIGHEST - 1, noise.HIGHEST], np.uint64)])
+    bits = bits[(bits >= noise.LOWEST) & (bits <= noise.HIGHEST)]
+    u = (bits.astype(np.float64) + 0.5) * 2.0 ** -52
+    out = np.empty(len(bits))
+    compiled[1].centres(*native.arguments(out, bits, len(bits)))
+    assert same_bits(out, philox.normal(u)) and np.abs(u - 0.5).max() <= 0.425
+    for beyond in (noise.LOWEST - 1, noise.HIGHEST + 1):
+        assert abs((beyond + 0.5) / 2 ** 52 - 0.5) > 0.425
 
 
 def test_constants_come_from_paths_philox():

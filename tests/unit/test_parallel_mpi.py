@@ -90,6 +90,7 @@ def test_a_lost_rank_ends_all_and_what_was_written_goes_on(tmp_path: Path) -> No
     assert cases.bits(rv.load(ours)) == cases.bits(alone.best)
 
 
+@pytest.mark.long
 def test_ctrl_c_ends_all_and_keeps_what_there_is(tmp_path: Path) -> None:
     status, said, seconds = ended(2, tmp_path / "run.npz", lambda job: job.send_signal(signal.SIGINT))
     assert status != 0 and seconds < 10.0, said

@@ -25,7 +25,7 @@ SMALL = {
 }
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("words", SMALL, ids=" ".join)
 def test_a_command_prints_its_table_and_writes_its_files(words: tuple, tmp_path: Path, capsys: Any) -> None:
     png, first, second = tmp_path / "x.png", tmp_path / "a.json", tmp_path / "b.json"

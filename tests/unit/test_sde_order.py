@@ -59,6 +59,7 @@ def gbm(method: Any, general: bool, N: int, noise: Any, interpretation: str = "s
 STEPS = (8, 16, 32, 64, 128)
 
 
+@pytest.mark.sample(4, cover=False)
 @pytest.mark.parametrize(
     "method",
     [

@@ -152,7 +152,7 @@ FED = {**{name: DRIVEN[name] for name in ("noise", "line", "smooth")},
 
 
 @needs_compiler
-@pytest.mark.sample(3, cover=False)
+@pytest.mark.sample(2, cover=False)
 @pytest.mark.parametrize(("driven", "kind"), [("noise", "d"), ("noise", "f"), ("general noise", "d"), ("line", "d"), ("smooth", "d"),
                                               ("a line each", "d"), ("a curve each", "d")])
 def test_noise_and_controls_are_handed_to_native_attempts(driven: str, kind: str) -> None:
