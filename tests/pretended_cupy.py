@@ -34,7 +34,7 @@ from revode_cuda import ahead, compile, fused, host
 from revode_cuda.host.translate import kinds
 
 sys.path.append(str(Path(__file__).parent / "unit"))
-from fake_array import DONE, FakeArray, put, unwrap_tree, wrap
+from fake_array import DONE, FUNCTIONS, FakeArray, put, unwrap_tree, wrap  # noqa: F401
 
 TYPES = {"long long": np.int64, "int": np.int32, "unsigned": np.uint32, "unsigned long long": np.uint64, "double": np.float64,
          "float": np.float32}

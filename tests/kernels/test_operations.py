@@ -140,7 +140,7 @@ ADAPTIVE: dict[str, dict] = {
 
 @pytest.mark.parametrize("case", ADAPTIVE)
 def test_adaptive_steps_of_small_states_are_found_on_the_host(case: str) -> None:
-    """Op by op on the device, 1574 steps were 64236 operations and 6407 waits. The grid, the solve and both gradients are the host's."""
+    """Op by op on the device, 1574 steps were 64236 operations. The grid, the solve and both gradients are the host's."""
     dtype, ts = np.float32 if case == "float32" else np.float64, [0.0, 1.0]
     y0, p = np.random.default_rng(0).normal(size=(7, 3)).astype(dtype), np.array([1.0, 0.5, 0.2], dtype)
     how = {"method": rv.ReversibleHeun(), "controller": rv.PID(1e-4, 1e-4), **ADAPTIVE[case]}

@@ -2,14 +2,13 @@
 import inspect
 from typing import Any
 
-import fake_array
 import numpy as np
 import pytest
 
 import revode
 import revode_cuda as rv
 from revode_cuda import compile, host, kernels
-from tests.pretended_cupy import DONE, pretended
+from tests.pretended_cupy import DONE, FUNCTIONS, pretended
 
 if host.missing():
     pytest.skip(f"kernels cannot run on this machine: {host.missing()}", allow_module_level=True)
@@ -112,7 +111,7 @@ def test_the_real_cupy_has_what_is_pretended() -> None:
     """Names, and where it can be asked without a driver, arguments."""
     real = pytest.importorskip("cupy")
     with pretended() as played:
-        for name, x in vars(played).items():
+        for name in vars(played):
             assert name.startswith("__") or hasattr(real, name), name
         for part in ("cuda", "cuda.runtime", "cuda.driver", "cuda.function", "random"):
             theirs, ours = real, played
@@ -126,6 +125,6 @@ def test_the_real_cupy_has_what_is_pretended() -> None:
     for name in ("get", "set", "reshape", "astype", "take", "copy", "view", "scatter_add"):
         assert hasattr(real.ndarray, name)
     assert "blocking" in real.ndarray.get.__doc__ and "out" in inspect.signature(real.concatenate).parameters
-    for function in fake_array.FUNCTIONS:
+    for function in FUNCTIONS:
         home = real.linalg if function.__module__.startswith("numpy.linalg") else real
         assert hasattr(home, function.__name__), function
