@@ -70,6 +70,9 @@ class Told:
         self.ways += 1
         return self
 
+    def called(self, problem: Any, initial: Any, params: Any) -> None:
+        """Not as a whole: the march and the sweep are walked through."""
+
     def load(self, problem: Any, params: Any, parts: Any, cotangents: Any = None) -> None:
         self.problem, self.parts = problem, parts
         problem.stats.backend = self.name
