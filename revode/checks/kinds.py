@@ -60,7 +60,7 @@ def known(asked: Asked) -> tuple[Problem, Any, Any, Packing] | None:
         return None
     leaves, plain, structure = given(asked)
     kind = find(asked, ts, structure, plain)
-    if kind is None or not math.isfinite(sum(float(np.vdot(x, x)) for x in plain)):
+    if kind is None or not math.isfinite(sum([float(np.vdot(x, x)) for x in plain])):
         return None
     method, layout, code = kind.problem["method"], kind.layout, code_of(asked.field)
     if code is None or code != kind.code:
@@ -75,7 +75,7 @@ def known(asked: Asked) -> tuple[Problem, Any, Any, Packing] | None:
                             asked={"y0": any(on_tape[:many]), "params": any(on_tape[many:]), "ts": False})
     initial = laid(asked.y0, layout)
     from ..compiled.plans import glance  # what makes programs is imported where it is used: import revode stays quick
-    params = tree.unflatten(structure[2][1], map(read_only, plain[many:]))
+    params = tree.unflatten(structure[2][1], [read_only(x) if x.flags.writeable else x for x in plain[many:]])
     return (problem, initial, asked.params, layout) if glance(problem, output_of(initial, method), params) else None
 
 
@@ -102,8 +102,7 @@ def find(asked: Asked, ts: np.ndarray, structure: Any, plain: list) -> Kind | No
     """The kind of what was asked for."""
     options = asked[4:]
     for kind in _kinds:
-        if kind.ts is ts and kind.options == options and kind.structure == structure and all(
-                type(x) is np.ndarray and x.dtype == kind.dtype and x.shape == shape
-                for x, shape in zip(plain, kind.shapes, strict=True)):
+        if kind.ts is ts and kind.options == options and kind.structure == structure and {*map(type, plain)} == {np.ndarray} and (
+                [x.shape for x in plain] == kind.shapes and {x.dtype for x in plain} == {kind.dtype}):
             return kind
     return None

@@ -61,6 +61,12 @@ def _steps() -> Any:
     return steps
 
 
+@cache
+def _called() -> Any:
+    from . import called
+    return called
+
+
 @dataclass(frozen=True)
 class Backend:
     """name: 'replay' or 'native'; auto: fall back to the tape where a program does not pay, or cannot be made."""
@@ -84,6 +90,11 @@ class Backend:
         if direction == "search" and problem.flushed is not None and not getattr(made, "source", None):
             problem.backend = self.of_the_tape(problem)
         return made
+
+    def called(self, problem: Problem, initial: Any, params: Any) -> Any:
+        """Both sweeps of a solve whose kind is known, called (called.py): taken ahead. None where it has to go the long way."""
+        here = type(self) is Backend and self.name == "native" and "looks" in problem.kin
+        return _called().called(problem, initial, params) if here else None
 
     def of_the_tape(self, problem: Problem) -> Backend:
         """What goes back where the steps of an exact solve were found with the bits of the tape, which generated code has not."""
@@ -225,6 +236,8 @@ class Backend:
         from .search_tiles import searching
         from .tiles import Tiles
         make = None if self.name == "native" else Mirror
+        if make is None:
+            _called()                                 # imported before the solves that it is to make quick
         if direction == "search":
             return searching(steps, parts, problem, self.strict, make)
         return Tiles(steps, parts, problem.method.outputs, direction, inside(problem), self.strict, self.threads, make=make)

@@ -54,7 +54,7 @@ class Made:
     def __init__(self, steps: Any) -> None:
         self.steps = steps
         self.here = threading.local()              # .runner: its memory belongs to one thread
-        self.solves = count()
+        self.solves = 0                            # of which the first and then some are compared with the tape
 
     def check_tables(self, problem: Problem) -> None:
         """Evaluate the field where it looks up tables on this grid. Raises NotTraceable."""
@@ -79,6 +79,8 @@ class Family:
 
     def for_numbers(self, numbers: tuple) -> Family:
         """This family, or another one, in which the numbers that have changed are inputs."""
+        if numbers == self.numbers:
+            return self
         changed = {m for m, (a, b) in enumerate(zip(self.numbers, numbers, strict=True)) if a != b and m not in self.lifted}
         return self if not changed else Family(self.key, numbers, tuple(sorted({*self.lifted, *changed})), self.steps)
 
@@ -167,7 +169,7 @@ def key_again(backend: tuple, problem: Problem, parts: dict, params: Any) -> Key
         return before[3]
     key = key_of(backend, problem, parts, params)
     if plain:
-        problem.kin[backend] = method, shapes, seen.key, key
+        problem.kin[backend] = method, shapes, seen.key, key, problem.copies
     return key
 
 
@@ -431,12 +433,19 @@ def irregular(shape: tuple[int, ...]) -> np.ndarray:
     return np.reshape(np.arange(int(np.prod(shape))) * GOLDEN % 1, shape)
 
 
+def due(made: Made, runner: Any, direction: str, problem: Problem) -> bool:
+    """Whether a step of the next solve is to be compared with the tape."""
+    steps = SEARCHED if direction == "search" else max(problem.N, 1)
+    every = -(-runner.pays * (1 if direction in ("forward", "search") else BACK) // steps)
+    return made.solves < ALWAYS or made.solves % every == 0
+
+
 def compared(made: Made, runner: Any, direction: str, problem: Problem, parts: dict, params: Any) -> None:
     """One step of this solve against the tape, at a place that moves from solve to solve."""
-    k, N = next(made.solves), problem.N
-    steps = SEARCHED if direction == "search" else max(N, 1)
-    every = -(-runner.pays * (1 if direction in ("forward", "search") else BACK) // steps)
-    if N and (k < ALWAYS or k % every == 0):
+    k, N = made.solves, problem.N
+    look = due(made, runner, direction, problem)
+    made.solves += 1
+    if N and look:
         agree(runner, direction, problem, parts, params, int(k * GOLDEN % 1 * N))
 
 

@@ -1,13 +1,15 @@
 // What watch/quiet.py measures of a sweep (`measured` there), in one pass, in double. `real` stands before it.
-// n: parts, members, features, looks, windows, width; on the way ahead looks, windows, width; rows and entries that flowed, leaves; y
+// n: parts, members, features, numbers in a row of X, windows, width; on the way ahead looks, windows, width; rows and entries that
+//    flowed, leaves; y; numbers in a row of ahead.  place: where in a row the entries lie, part by part
 // s: eps, tiny, allowed, N, apart.  out: S_p, S_y, S_d, together, W_p, off, size, ahead, a_y, least, smallest, E, C.  A: |a y| + tiny
 typedef long long quiet_whole;
 static inline double quiet_abs(double x) { return x < 0 ? -x : x; }
 static inline double quiet_worst(double a, double b) { return a != a ? a : b <= a ? a : b; }          // the larger one, or NaN
 
-extern "C" __attribute__((cold)) void rv_quiet(const quiet_whole* n, const double* s, const real* X, const quiet_whole* at, const double* L,
-    const real* ahead, const quiet_whole* ahead_at, const double* ahead_L, const double* h, const real* Z, const real* weighed,
-    const real* flowed, const quiet_whole* begins, double* out, real* A) {
+extern "C" __attribute__((cold)) void rv_quiet(const quiet_whole* n, const double* s, const real* X, const quiet_whole* place,
+    const quiet_whole* at, const double* L, const real* ahead, const quiet_whole* ahead_place,
+    const quiet_whole* ahead_at, const double* ahead_L, const double* h, const real* Z, const real* weighed, const real* flowed,
+    const quiet_whole* begins, double* out, real* A) {
   const quiet_whole p = n[0], F = n[2], m = n[1] * F, windows = n[4], width = n[5], c = 2 * p * width;
   const double eps = s[0], tiny = s[1];
   for (int i = 0; i < 13; i++) out[i] = 0;
@@ -19,7 +21,7 @@ extern "C" __attribute__((cold)) void rv_quiet(const quiet_whole* n, const doubl
       for (quiet_whole i = member * F; i < (member + 1) * F; i++) {
         double q[7] = {0, 0, 0, 0, 0, 0, 0};
         for (quiet_whole j = 0; j < c; j++) {
-          const double x = X[(j / width * n[3] + at[j % width * windows + w]) * m + i];
+          const double x = X[at[j % width * windows + w] * n[3] + place[j / width * m + i]];
           for (int k = 0; k < 7; k++) q[k] += L[k * c + j] * x;
         }
         for (int k = 0; k < 7; k++) q[k] = quiet_abs(q[k]);
@@ -42,12 +44,13 @@ extern "C" __attribute__((cold)) void rv_quiet(const quiet_whole* n, const doubl
     for (quiet_whole i = 0; i < m; i++) {
       double gap = 0, y = 0;
       for (quiet_whole j = 0; j < p * n[8]; j++) {
-        const double x = ahead[(j / n[8] * n[6] + ahead_at[j % n[8] * n[7] + w]) * m + i];
+        const double x = ahead[ahead_at[j % n[8] * n[7] + w] * n[13] + ahead_place[j / n[8] * m + i]];
         gap += ahead_L[j] * x; y += ahead_L[p * n[8] + j] * x;
       }
       if (!(quiet_abs(gap) * (h ? h[w] : 1) <= s[2] * quiet_abs(y))) out[3] = 0;
     }
-  for (quiet_whole i = 0; i < n[6] * m; i++) out[7] = quiet_worst(out[7], quiet_abs(ahead[n[12] * n[6] * m + i]));
+  for (quiet_whole look = 0; look < n[6]; look++)
+    for (quiet_whole i = 0; i < m; i++) out[7] = quiet_worst(out[7], quiet_abs(ahead[look * n[13] + ahead_place[n[12] * m + i]]));
   out[10] = quiet_abs(Z[(p + n[12]) * m]);
   for (quiet_whole i = 0; i < m; i++) {
     A[i] += (real)tiny;

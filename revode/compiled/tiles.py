@@ -10,6 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from ctypes import c_longlong, c_void_p
 from functools import cached_property, lru_cache
+from math import prod
 from operator import is_
 from typing import Any, NamedTuple
 
@@ -98,6 +99,7 @@ class Tiles:
         self.ready: Ready | None = None
         self.readers: dict[str, list[tuple]] = {}         # by kind: names, and where the numbers lie as they are read
         self.roles: dict[tuple, list] = {}
+        self.layouts: dict[tuple, tuple] = {}             # by kinds: where they lie in a row of what was seen
         self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
         self.shapes = {role: x.shape for program in steps.programs.values() for x in program.values if (role := x.role) is not None}
         self.members = max(x.ensemble for x in self.lowered.values())
@@ -186,6 +188,12 @@ class Tiles:
         self.sums = {role: {kind for lowered in self.lowered.values() if (kind := lowered.sums.get(role)) is not None}
                      for role in self.source.places}
 
+    @cached_property
+    def flat(self) -> dict:
+        """The views of what is shaped like y, where there is one trajectory: these lie as they are."""
+        alone = self.rows == self.T == 1 and type(self.memory) is np.ndarray
+        return {role: x.reshape(self.shape) for role, x in self.views.items() if alone and x.size == prod(self.shape)}
+
     def rooms(self, *sizes: int) -> list[np.ndarray]:
         """Arrays of so many numbers each."""
         return [aligned(n, self.dtype) for n in sizes]
@@ -222,7 +230,9 @@ class Tiles:
 
     def put(self, kind: str, arrays: dict) -> None:
         for name, x in arrays.items():
-            if (kind, name) in self.views:
+            if (kind, name) in self.flat:
+                self.flat[kind, name][...] = x
+            elif (kind, name) in self.views:
                 self.views[kind, name][...] = self.tiled(x)
 
     def tiled(self, x: Any, *steps: int) -> np.ndarray:
@@ -297,11 +307,15 @@ class Tiles:
             return self.table(name, first, last)
         begin = first // self.chunk * self.chunk
         if self.block[0] != begin:
-            if self.chunk < self.problem.N:               # the last one goes before the next one is made
-                self.block, self.passed, self.ready = (-1, None), NOT_PASSED, None
+            self.drop()                                   # the last one goes before the next one is made
             self.block = begin, self.table(name, begin, min(begin + self.chunk, self.problem.N))
         whole = self.block[1]                             # the same array again, where all of it is asked for
         return whole if last - first == len(whole) else whole[first - begin:last - begin]
+
+    def drop(self) -> None:
+        """Let go of the grid values of a block, where the grid has several."""
+        if self.chunk < self.problem.N:
+            self.block, self.passed, self.ready = (-1, None), NOT_PASSED, None
 
     def table(self, name: str, first: int, last: int) -> np.ndarray:
         columns, own = self.source.layout.columns.get(name, []), self.source.layout.own_columns.get(name, [])
@@ -400,8 +414,13 @@ class Tiles:
             return np.ascontiguousarray(np.stack([self.tiled(x) for x in given]).astype(self.dtype, copy=False)), None
         return np.ascontiguousarray(np.stack(given).astype(self.dtype, copy=False)), None
 
+    @property
+    def most_looks(self) -> int:
+        """As many of them as there is room for at a time."""
+        return max(1, PIECE // (self.tiles * self.source.seen * self.dtype.itemsize))
+
     def ahead(self, first: int, last: int, ys: Sequence[Any] | None = None, looks: Sequence[int] = ()) -> dict:
-        most = max(1, PIECE // (self.tiles * self.source.seen * self.dtype.itemsize))
+        most = self.most_looks
         if len(looks) <= most:
             return self.stretch(first, last, ys, looks)
         found: dict = {}
@@ -415,6 +434,10 @@ class Tiles:
 
     def stretch(self, first: int, last: int, ys: Sequence[Any] | None, looks: Sequence[int]) -> dict:
         """ahead(), with room for all looks at once."""
+        return self.seen("part", looks, self.swept(first, last, ys, looks))
+
+    def swept(self, first: int, last: int, ys: Sequence[Any] | None, looks: Sequence[int]) -> Any:
+        """The same; returns what was seen as it lies in the memory of the tiles."""
         places, seen = self.looking(looks, last)
         save = self.problem.save
         while first < last:
@@ -424,7 +447,16 @@ class Tiles:
                       looks=places, looked=bisect_right(looks, first), seen=seen)
             self.begins = False
             first = until
-        return self.seen("part", looks, seen)
+        if last == self.problem.N:
+            self.drop()
+        return seen
+
+    def laid(self, *kinds: str) -> tuple[np.ndarray, int]:
+        """Where in a row of what was seen these lie, entry by entry, and how many numbers it has."""
+        if kinds not in self.layouts:
+            row = np.arange(self.tiles * self.source.seen).reshape(1, self.tiles, -1)
+            self.layouts[kinds] = np.concatenate([x.ravel() for kind in kinds for x in self.seen(kind, (0,), row).values()]), row.size
+        return self.layouts[kinds]
 
     def looking(self, looks: Sequence[int], last: int = -1) -> tuple[Any, Any]:
         """Where a call looks, and the room for what it sees there."""
@@ -451,6 +483,11 @@ class Tiles:
 
         Returns the parts and cotangents at `looks`, last first, in arrays with an axis of grid points first.
         """
+        seen = self.swept_back(last, first, a_ys, known, flushes, looks)
+        return self.seen("part", looks, seen), self.seen("cotangent", looks, seen)
+
+    def swept_back(self, last: int, first: int, a_ys: tuple, known: dict | None, flushes: bool, looks: Sequence[int]) -> Any:
+        """The same; returns what was seen as it lies in the memory of the tiles."""
         a_ys = self.laid_out(a_ys)
         places, seen = self.looking(looks)
         lands = known is not None and "land" in self.lowered
@@ -466,7 +503,7 @@ class Tiles:
             self.begins = False
             last = until
         self.landed, self.glimpse = lands, seen
-        return self.seen("part", looks, seen), self.seen("cotangent", looks, seen)
+        return seen
 
     def pull(self, last: int, first: int, a_ys: tuple, states: Rows) -> None:
         a_ys, save = self.laid_out(a_ys), self.problem.save

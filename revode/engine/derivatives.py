@@ -49,9 +49,10 @@ def vjp_of_own(fn: Callable, *args: Any, own: bool = True) -> tuple[Any, Callabl
     """vjp for a caller that writes neither to the arguments nor to the value before it pulls: nothing of them is copied."""
     leaves, structure = tree.flatten(args)
     tape = Tape()
-    floats = [is_float(x) for x in leaves]
-    inputs = [tape.input(x if own else tape.keep_input(x)) if float else checked(x) for x, float in zip(leaves, floats, strict=True)]
-    slots = [x.slot for x, float in zip(inputs, floats, strict=True) if float]
+    floats = [x.dtype in FLOATS if type(x) is np.ndarray else is_float(x) for x in leaves]
+    on_tape = tape.inputs([x if own else tape.keep_input(x) for x, float in zip(leaves, floats, strict=True) if float])
+    rest, slots = iter(on_tape), [x.slot for x in on_tape]
+    inputs = on_tape if all(floats) else [next(rest) if float else checked(x) for x, float in zip(leaves, floats, strict=True)]
     try:
         outputs, out_structure = tree.flatten(joined_in(fn(*tree.unflatten(structure, inputs))))
         tape.close()
@@ -59,8 +60,7 @@ def vjp_of_own(fn: Callable, *args: Any, own: bool = True) -> tuple[Any, Callabl
         tape.release()                # the traceback would keep it, and what it keeps, for as long as somebody looks at it
         explain(error)
         raise
-    returned = (lambda y: y) if own else tape.keep_output
-    values = [returned(y._value) if type(y) is Tensor and y.tape is tape else y for y in outputs]
+    values = [(y._value if own else tape.keep_output(y._value)) if type(y) is Tensor and y.tape is tape else y for y in outputs]
 
     def pull(cotangent: Any) -> tuple:
         try:
@@ -158,7 +158,7 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
                 out, extra = out
                 aux.append(tree.map(joined, extra))
             out = joined(out)
-            if (type(out) not in (float, Tensor) and not is_float(out)) or np.shape(out):
+            if (type(out) not in (float, Tensor) and not is_float(out)) or shape_of(out):
                 raise TypeError(f"value_and_grad: the function returned {tree.describe(out)}; a gradient is of one "
                                 "number, so reduce with np.sum or np.mean (or use vjp for several outputs)")
             return out
@@ -166,9 +166,7 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
         value, pull = vjp_of_own(call, *chosen, own=False)
         grads = pull(np.ones_like(value))
         grads = grads if isinstance(argnums, (tuple, list)) else grads[0]
-        if not has_aux:
-            return value, grads
-        return (value, tree.map(_lower, aux[0])), grads
+        return (value, tree.map(_lower, aux[0])) if has_aux else value, grads
 
     return with_gradient
 
@@ -181,12 +179,12 @@ def check_argnums(name: str, argnums: Any) -> None:
 def of_chosen(name: str, fn: Callable, argnums: Any, args: tuple, kwargs: dict) -> tuple[Callable, list]:
     """fn as a function of the arguments that argnums names, and these; TypeError or ValueError where they carry no gradient."""
     numbers: Any = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
-    if len({i % max(len(args), 1) for i in numbers}) < len(numbers) or not all(-len(args) <= i < len(args) for i in numbers):
+    if len({i % max(len(args), 1) for i in numbers}) < len(numbers) or not {*numbers} <= {*range(-len(args), len(args))}:
         raise ValueError(f"{name}: argnums={argnums} with {len(args)} positional argument(s); name each argument to "
                          "differentiate once, counting from 0")
     chosen = [args[i] for i in numbers]
     leaves = tree.flatten(chosen)[0]
-    if not leaves or not all(type(x) is np.ndarray and x.dtype in FLOATS for x in leaves):
+    if not leaves or not {x.dtype if type(x) is np.ndarray else None for x in leaves} <= FLOATS:
         for i, x in zip(numbers, chosen, strict=True):
             tree.check_leaves(x, f"{name}: argument {i}")
         for x in leaves:

@@ -65,8 +65,11 @@ class Tape(Keeping):
         self.level = next(Tape.levels)
 
     def input(self, value: Any) -> Tensor:
-        self.nodes.append(None)
-        return Tensor(value, self, len(self.nodes) - 1)
+        return self.inputs([value])[0]
+
+    def inputs(self, values: list) -> list[Tensor]:
+        self.nodes.extend([None] * len(values))
+        return [Tensor(x, self, i) for i, x in enumerate(values, len(self.nodes) - len(values))]
 
     def close(self) -> None:
         """No more recording: a tensor that outlives its gradient says so when it is used."""
@@ -153,9 +156,8 @@ def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
     """Undo broadcasting: sum x over the axes along which `shape` was stretched."""
     if type(x) is ndarray and x.size == prod(shape):         # stretched from one to one
         return x.reshape(shape)
-    extra = x.ndim - len(shape)
-    if extra:
-        x = np.sum(x, axis=tuple(range(extra)))
+    if x.ndim > len(shape):
+        x = np.sum(x, axis=tuple(range(x.ndim - len(shape))))
     stretched = tuple(i for i, n in enumerate(shape) if n == 1 and x.shape[i] != 1)
     return np.sum(x, axis=stretched, keepdims=True) if stretched else x
 
@@ -294,8 +296,8 @@ def lifted(inputs: tuple) -> tuple:
 
 def innermost(leaves: Any) -> Tape | None:
     """The tape with the highest level among the tensors of a list; None without any."""
-    tapes = [x.tape for x in leaves if type(x) is Tensor]
-    return max(tapes, key=lambda tape: tape.level) if tapes else None
+    tapes = {x.tape for x in leaves if type(x) is Tensor}
+    return max(tapes, key=lambda tape: tape.level, default=None) if len(tapes) != 1 else tapes.pop()
 
 
 def is_float(x: Any) -> bool:
@@ -459,7 +461,7 @@ class Tensor(Refusing, Arraylike):
 
     # shape
     @property
-    def shape(self) -> tuple[int, ...]: return np.shape(value_of(self))
+    def shape(self) -> tuple[int, ...]: return self._value.shape if type(self._value) is ndarray else np.shape(value_of(self))
     @property
     def dtype(self) -> Any: return getattr(value_of(self), "dtype", np.dtype(float))
     def __getitem__(self, index: Any) -> Any:

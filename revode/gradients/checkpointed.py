@@ -121,7 +121,7 @@ class Checkpointed:
             left, states = (right - 1, {}) if taped else self.states(problem, ahead, kept, right)
             back.pull(right, left, a_ys, states)
             del states                                         # before others are made
-            for n in [n for n in kept if n >= max(left, 1)]:
+            for n in [n for n in kept if n and n >= left]:
                 del kept[n]
             right = left
         return at_the_start(problem, initial, params, back)

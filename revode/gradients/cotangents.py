@@ -24,9 +24,9 @@ def at_the_end(problem: Problem, cotangent: Any) -> tuple[tuple, Parts]:
     return a_ys, enter(a, problem.method.outputs, a_ys, problem.rows[N]) if N in problem.rows else a
 
 
-def at_the_start(problem: Problem, initial: Any, params: Any, engine: Engine) -> tuple:
-    """The gradients, from the cotangents of the initial parts and the sums that an engine has come back with."""
-    a_initial, a_params, *a_clock = pull_start(problem, initial, params, engine.read("cotangent"))
+def at_the_start(problem: Problem, initial: Any, params: Any, engine: Engine, a: Parts | None = None) -> tuple:
+    """The gradients, from the cotangents of the initial parts (a, if they are at hand) and the sums that an engine comes back with."""
+    a_initial, a_params, *a_clock = pull_start(problem, initial, params, a or engine.read("cotangent"))
     sums = list(engine.read("aparam").values())
     if a_params is not None:
         accumulate(sums, a_params)
@@ -36,10 +36,9 @@ def at_the_start(problem: Problem, initial: Any, params: Any, engine: Engine) ->
 def spread(params: Any, cotangents: list) -> Any:
     """The cotangents of the float leaves as a tree like params; None for the other leaves."""
     leaves, structure = tree.flatten(params)
-    if len(leaves) == len(cotangents):
-        return tree.unflatten(structure, cotangents)
-    found = iter(cotangents)
-    return tree.unflatten(structure, [next(found) if is_float(x) else None for x in leaves])
+    rest = iter(cotangents)
+    return tree.unflatten(structure, cotangents if len(leaves) == len(cotangents) else [
+        next(rest) if is_float(x) else None for x in leaves])
 
 
 def pull_start(problem: Problem, initial: Any, params: Any, cotangent: Parts) -> tuple:

@@ -100,11 +100,13 @@ class Reversible:
         """
         kept = Kept(range(0, sys.maxsize if problem.adaptive else problem.N + 1, self.resync or sys.maxsize))
         problem.resync, problem.swept, problem.ways = self.resync, True, ("forward", "backward")
-        ys, final = march(problem, initial, params, kept)
+        called = None if self.resync or problem.backend is None else problem.backend.called(problem, initial, params)
+        ys, final = march(problem, initial, params, kept) if called is None else called.result(kept)
         problem.stats.peak_states = len(kept) + 1
 
         def judged(cotangent: Any) -> tuple[tuple, Verdict]:
-            return self.sweep(problem, initial, params, ys, final, kept, cotangent, acts)
+            found = called and called.back(initial, cotangent, self.tol, acts)
+            return found or self.sweep(problem, initial, params, ys, final, kept, cotangent, acts)
 
         return (ys, final), judged, kept
 

@@ -139,14 +139,10 @@ class Quiet:
 
     def verdict(self, largest: Any = None, weighed: Any = None) -> Verdict:
         """The judgement, as Back gives it; where all is quiet its numbers are bounds."""
-        found = self.quickly(weighed) if self.full is None and len(self.held) == 3 else None
-        if found is None:
-            return self.back.verdict(largest, weighed)
-        if largest is not None:
-            self.problem.stats.defect = size(largest)
-        return found
+        found = self.quickly(largest, weighed) if self.full is None and len(self.held) == 3 else None
+        return self.back.verdict(largest, weighed) if found is None else found
 
-    def quickly(self, weighed: Any) -> Verdict | None:
+    def quickly(self, largest: Any, weighed: Any) -> Verdict | None:
         """The verdict where there is nothing to say; None where that cannot be told."""
         problem, ys, a_parts = self.problem, self.given[3], self.given[5]
         outputs = problem.method.outputs
@@ -159,13 +155,9 @@ class Quiet:
         if not shown.at.size or not shown.ahead_at.size:
             return None
         found = self.measure(shown)
-        trips, W_p = self.saved(found, [(0, found.off, found.size)])
-        W_0 = found.off / found.smallest if found.smallest > 0 else math.inf
-        C_0 = 1.0 + found.A.size * found.a_y / found.least if found.least > 0 else math.inf
-        E = None if weighed is None else found.E
-        W_y = max(off for _, off, _ in trips) / (shown.eps ** 0.25 * found.ahead + shown.tiny)
-        return sound(problem, self.tol, self.acts, Bounds(found.S, found.together, trips, W_p, W_y, W_0, C_0, E, found.C),
-                     shown.X.dtype, shown.X.shape[2:-1])
+        ns, parts, cotangents = self.held["see"]
+        others = saved(problem, self.given[2], ys[0], ns, parts, cotangents, found)
+        return told(problem, self.tol, self.acts, found, others, parts[outputs[0]][0], largest, weighed)
 
     def shown(self, weighed: Any) -> Shown:
         """What there is to measure."""
@@ -193,17 +185,31 @@ class Quiet:
         return Shown(none, at, L, none, ahead_at[0], ahead_L, h, none, None, None, method.parts.index(method.outputs[0]), allowed,
                      2 if smooth else 1, problem.N, eps, tiny)
 
-    def saved(self, found: Measured, trips: list[tuple[int, float, float]]) -> tuple[list[tuple[int, float, float]], float]:
-        """Trips to saved states, too, and W_p with these."""
-        problem, _, compared, (ys,), _, _ = self.given
-        (ns, parts, cotangents), name = self.held["see"], problem.method.outputs[0]
-        chosen = [i for i, n in enumerate(ns) if n in compared] if compared else []
-        if not chosen:
-            return trips, found.W_p
-        saved = ys[[problem.rows[ns[i]] for i in chosen]]
-        missed = abs(parts[name][chosen] - saved)
-        more = [(ns[i], float(x.max()), float(abs(y).max())) for i, x, y in zip(chosen, missed, saved, strict=True)]
-        return more + trips, max(found.W_p, float((abs(cotangents[name][chosen]) * missed / found.A.reshape(missed.shape[1:])).max()))
+
+def saved(problem: Any, compared: set[int], ys: Any, ns: Sequence[int], parts: Parts, cotangents: Parts, found: Measured) -> tuple:
+    """Trips to saved states, of which ys has a row for each, and W_p of these."""
+    name, chosen = problem.method.outputs[0], [i for i, n in enumerate(ns) if n in compared] if compared else []
+    if not chosen:
+        return [], 0.0
+    there = ys[[problem.rows[ns[i]] for i in chosen]]
+    missed = abs(parts[name][chosen] - there)
+    trips = [(ns[i], float(x.max()), float(abs(y).max())) for i, x, y in zip(chosen, missed, there, strict=True)]
+    return trips, float((abs(cotangents[name][chosen]) * missed / found.A.reshape(missed.shape[1:])).max())
+
+
+def told(problem: Any, tol: float | None, acts: float, found: Measured, others: tuple[list, float], y: np.ndarray,
+         largest: Any = None, weighed: Any = None) -> Verdict | None:
+    """The verdict from what was measured of a sweep, and on the way to other states; None where that cannot be told. y: a state."""
+    trips, W_p = others
+    W_0 = found.off / found.smallest if found.smallest > 0 else math.inf
+    C_0 = 1.0 + found.A.size * found.a_y / found.least if found.least > 0 else math.inf
+    trips, (eps, tiny) = [*trips, (0, found.off, found.size)], precision(y.dtype)
+    W_y = max([off for _, off, _ in trips]) / (eps ** 0.25 * found.ahead + tiny)
+    bounds = Bounds(found.S, found.together, trips, max(found.W_p, W_p), W_y, W_0, C_0, None if weighed is None else found.E, found.C)
+    verdict = sound(problem, TOL if tol is None else tol, acts, bounds, y.dtype, y.shape[:-1])
+    if verdict is not None and largest is not None:
+        problem.stats.defect = size(largest)
+    return verdict
 
 
 def sound(problem: Any, tol: float, acts: float, found: Bounds, dtype: Any, members: tuple[int, ...]) -> Verdict | None:
@@ -214,7 +220,7 @@ def sound(problem: Any, tol: float, acts: float, found: Bounds, dtype: Any, memb
     data, eps, tiny = problem.method.companion, *precision(dtype)
     chance = by_chance(members) if problem.system.noisy else 1.0
     limits = Pairs(problem).limits if data is not None else NOWHERE
-    if not (found.together and all(x <= chance * limit for x, limit in zip(found.S, limits, strict=False))):
+    if not (found.together and all([x <= chance * limit for x, limit in zip(found.S, limits, strict=False)])):
         return None
     of_params = max(found.W_p, found.E or 0.0)
     over = max(0.0, of_params - eps * problem.N ** 0.5)

@@ -18,7 +18,7 @@ def put(x: np.ndarray) -> np.ndarray:
     return x.copy()
 
 
-@pytest.mark.sample(60)
+@pytest.mark.sample(30)
 @pytest.mark.parametrize("order", host.ORDERS)
 @pytest.mark.parametrize("block", BLOCKS)
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)

@@ -129,6 +129,7 @@ def grads(path: Any, method: Any, mode: Any, ts: Any = GRID) -> Any:
     return rv.grad(lambda y0, p: np.sum(cde(path, ts, method, y0, p, gradient=mode).ys ** 2), argnums=(0, 1))(Y0, P)
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("kind", [LinearPath, Rectilinear, HermiteCubic])
 @pytest.mark.parametrize("name", METHODS)
 def test_every_gradient_mode(kind: Any, name: str) -> None:

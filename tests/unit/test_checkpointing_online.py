@@ -137,6 +137,7 @@ def test_gradient_is_that_of_direct(N, n, save):
     assert distance(grads[1], direct[1]) <= 40 * N * EPS
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("method", [rv.RungeKutta("dopri5"), rv.Coupled("bosh3"), rv.ReversibleHeun(), rv.EES25()], ids=repr)
 @pytest.mark.parametrize("n", [1, 2, 4])
 def test_real_adaptive_solves(method, n):

@@ -89,6 +89,7 @@ METHODS = {
 }
 
 
+@pytest.mark.sample(30)
 @pytest.mark.filterwarnings("ignore::revode.ReconstructionWarning")
 @pytest.mark.parametrize("mode", GRADIENTS)
 @pytest.mark.parametrize("name", METHODS)
@@ -120,6 +121,7 @@ NOISY = {"ReversibleHeun": rv.ReversibleHeun(), "Coupled": rv.Coupled("heun2"), 
          "RungeKutta": rv.RungeKutta("heun2")}
 
 
+@pytest.mark.sample(16)
 @pytest.mark.filterwarnings("ignore::revode.ReconstructionWarning")
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("mode", GRADIENTS)
@@ -195,6 +197,7 @@ ADAPTIVE = {"Coupled": rv.Coupled("bosh3"), "ReversibleHeun": rv.ReversibleHeun(
 LOOSE = rv.PID(rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.sample(6)
 @pytest.mark.filterwarnings("ignore::revode.ReconstructionWarning")
 @pytest.mark.parametrize("mode", ["Direct", "Checkpointed", "Reversible"])
 @pytest.mark.parametrize("name", ADAPTIVE)

@@ -55,6 +55,7 @@ def test_strict_c_has_the_bits_of_numpy(libraries, name, dtype):
     assert same.all(), [a[~same][:3] for a in x]
 
 
+@pytest.mark.sample(20, cover=False)
 @needs_compiler
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", NAMES)

@@ -151,6 +151,7 @@ def outcome(x: Any) -> list:
     return list(x) if isinstance(x, tuple) else [x]
 
 
+@pytest.mark.sample(8)
 @needs_cc
 @pytest.mark.parametrize("name", CASES)
 def test_the_bits_of_strict_arithmetic(name: str, tmp_path: Path) -> None:
@@ -243,6 +244,7 @@ int main(void)
 """
 
 
+@pytest.mark.long
 @needs_cc
 def test_nothing_outside_the_arrays_is_touched(tmp_path: Path) -> None:
     """Three tiles, the last of them in part, under the sanitizers of addresses and of undefined behaviour."""

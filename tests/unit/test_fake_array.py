@@ -129,6 +129,7 @@ GRADIENTS = {"Direct": rv.Direct(), "Checkpointed": rv.Checkpointed(3), "Reversi
              "resync": rv.Reversible(resync=4), "Backsolve": rv.Backsolve()}
 
 
+@pytest.mark.sample(40)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("mode", GRADIENTS)
 @pytest.mark.parametrize("name", METHODS)

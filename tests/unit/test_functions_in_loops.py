@@ -54,6 +54,7 @@ def solved(f, y0, **how):
     return rv.value_and_grad(loss, argnums=(0, 1), has_aux=True)(y0, np.array(0.3))
 
 
+@pytest.mark.sample(40)
 @pytest.mark.parametrize("shape", [(6,), (5, 6), (6, 6)], ids=str)         # one trajectory, some, as many as there are features
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_loops_give_what_the_tape_gives(name, shape):

@@ -174,7 +174,7 @@ def weights(dtype=np.float64):
 
 
 @pytest.mark.optimised
-@pytest.mark.sample(4)
+@pytest.mark.sample(2, cover=False)
 @pytest.mark.parametrize(("f", "shape", "method"), [
     (functions, (17, 3), rv.ReversibleHeun()), (kinks, (17, 3), rv.ReversibleHeun()), (kinks, (3,), rv.Coupled("midpoint", 0.9)),
     (shapes, (17, 3), rv.ReversibleHeun()), (shapes, (3,), rv.Coupled("midpoint", 0.9)), (products, (17, 3), rv.ReversibleHeun()),
@@ -221,7 +221,7 @@ def test_trees_and_split_states():
 
 
 # Noise, controls, gradients inside, adaptive grids, resumed solves ----------------------------------------------------
-@pytest.mark.sample(3)
+@pytest.mark.sample(3, cover=False)
 @pytest.mark.parametrize(("kind", "method", "shape", "dtype"), [
     ("diagonal", rv.ReversibleHeun(), (17, 3), np.float64), ("diagonal", rv.Coupled("heun2", 0.9), (3,), np.float32),
     ("general", rv.ReversibleHeun(), (17, 3), np.float64), ("diagonal", rv.EES25(), (3,), np.float64),
@@ -256,6 +256,7 @@ def test_noise_goes_on_where_it_was():
     assert_close(net, state.parts, sde_cases.make(), ts=TS[4:], state=state, **noise)
 
 
+@pytest.mark.sample(2, cover=False)
 @pytest.mark.parametrize(("path", "batch", "shape"), [(rv.LinearPath, (4,), (4, 3)), (rv.Rectilinear, (), (4, 3)),
                                                       (rv.HermiteCubic, (), (4, 3)), (rv.HermiteCubic, (), (3,))], ids=range(4))
 def test_controls(path, batch, shape):

@@ -23,7 +23,7 @@ from revode.nn import ERF
 from tests.compiler import needs_compiler
 from tests.strict_cases import assert_same_bits, compare, layers, network, results, start, tiles_of
 
-pytestmark = [needs_compiler, pytest.mark.optimised]
+pytestmark = needs_compiler
 x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="assembly and flags of x86-64")
 HERE = ("-march=native",)
 LEVELS = {"here": HERE, "AVX2": ("-march=x86-64-v3",), "AVX2 of AMD": ("-march=x86-64-v3", "-mtune=znver3"),
@@ -52,6 +52,7 @@ def register(target):
     return "%zmm" if "__AVX512F__" in macros else "%ymm" if "__AVX__" in macros else "%xmm"
 
 
+@pytest.mark.optimised
 @pytest.mark.sample(4)
 @x86
 @pytest.mark.parametrize("strict", [True, False])
@@ -72,6 +73,7 @@ def test_products_stay_in_whole_registers(what, level, strict):
                 assert len([line for line in block if re.match(r"[^(]*\(.*\).*%[xyz]mm", line)]) < len(products)
 
 
+@pytest.mark.optimised
 @x86
 def test_and_that_would_be_seen():
     """Vectors of 64 bytes on a processor that has 32: the products go through the stack."""
@@ -81,7 +83,8 @@ def test_and_that_would_be_seen():
     assert any(re.search(STACK, line) for block in found for line in block)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.optimised
+@pytest.mark.sample(2, cover=False)
 @x86
 @pytest.mark.parametrize("level", ["AVX2", "SSE2"])
 @pytest.mark.parametrize("rows", [1, 3, 21])
@@ -129,6 +132,7 @@ def sources(field, y0, params, method):
     return found
 
 
+@pytest.mark.long
 def test_a_loop_has_a_few_elementary_functions_and_a_function_a_bounded_number_of_loops():
     """The time of a compiler grows faster than the length of a loop with such functions, and than that of a function."""
     def sines(count):

@@ -12,11 +12,12 @@ from revode.compiled.lower import NotFusable
 from tests.compiler import needs_compiler
 from tests.strict_cases import METHODS, NOISY, TS, assert_same_bits, compare, layers, network, results, start, tiles_of
 
-pytestmark = [needs_compiler, pytest.mark.optimised]
+pytestmark = needs_compiler
 DTYPES = (np.float64, np.float32)
 
 
-@pytest.mark.sample(5)
+@pytest.mark.optimised
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("i", range(len(METHODS)), ids=lambda i: repr(METHODS[i]))
 def test_every_method(i):
     """Seven trajectories in tiles of four: the last tile has three. Every other method in float32."""
@@ -53,6 +54,7 @@ FIELDS = {"elementwise": (elementwise, {"w": (1,), "scale": (4,)}),
           "coupled": (coupled, {"k": (4,), "V": (4, 16)})}
 
 
+@pytest.mark.optimised
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: dtype.__name__)
 @pytest.mark.parametrize("name", FIELDS)
@@ -99,6 +101,7 @@ def general(t, y, p):
     return 0.2 * np.reshape(np.tanh(y @ p["V"]), (*y.shape, 3))
 
 
+@pytest.mark.optimised
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("i", range(len(NOISY)), ids=lambda i: repr(NOISY[i]))
 def test_noise(i):
@@ -169,6 +172,7 @@ def test_backwards_in_time_and_single_precision_times():
     compare(layers, y0, params, rv.ReversibleHeun(), T=4, ts=TS[::-1].copy())
 
 
+@pytest.mark.optimised
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_wide_products_run_in_stretches_and_have_the_bits_of_the_sum_in_one(dtype):
     """260 terms are stretches and a rest; 70 trajectories are two tiles of 64, for wide ones are larger: many lanes, a ragged end."""
@@ -199,6 +203,7 @@ def test_a_generator_that_is_wrong_is_found(what, monkeypatch):
         compare(layers, y0, params, rv.Coupled("midpoint"), T=4, eager=False)
 
 
+@pytest.mark.optimised
 def test_fused_products_would_show():
     rng = np.random.default_rng(8)
     y0, params = start(rv.Coupled("midpoint"), (3,), 5, np.float64, rng), network(5, 16, 1, np.float64, rng)

@@ -270,6 +270,7 @@ def check(how, A, B, exact):
 METHODS = {"coupled": rv.Coupled("midpoint", 0.9), "heun": rv.ReversibleHeun()}
 
 
+@pytest.mark.sample(24)
 @pytest.mark.parametrize("name", DATA)
 @pytest.mark.parametrize("method", METHODS)
 def test_data(name, method):
@@ -279,6 +280,7 @@ def test_data(name, method):
     assert (stats.traces, stats.compilations) == (0, 0)
 
 
+@pytest.mark.sample(24)
 @pytest.mark.parametrize("name", OTHERS)
 @pytest.mark.parametrize("method", METHODS)
 def test_others(name, method):

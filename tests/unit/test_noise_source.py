@@ -74,6 +74,7 @@ def test_1e5_draws_are_those_of_brownian(compiled):
         assert same_bits(tile(lib, dtype, 9_000, 4, seed, 11, step, np.sqrt(h)), np.ascontiguousarray(expected.T))
 
 
+@pytest.mark.sample(16)
 @pytest.mark.parametrize("lanes, channels", [(1, 1), (1, 5), (3, 2), (7, 3), (16, 4), (17, 1), (50, 7), (64, 3), (128, 2), (300, 2)])
 def test_any_tile_any_number_of_threads(compiled, lanes, channels):
     dtype, lib = compiled

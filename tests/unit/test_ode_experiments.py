@@ -247,6 +247,7 @@ def test_gradient_against_differences(name):
     assert (up - down) / (2 * h) == pytest.approx(slope, rel=1e-6 if name != "pendulum" else 1e-3)
 
 
+@pytest.mark.long
 def test_sir_recovers_its_constants():
     e = sir.experiment(28)           # of half a day: RK4 is then off by 4e-4, sqrt(28) of which is a tenth of the noise
     result = training.fit(job(e), 60)
@@ -283,6 +284,7 @@ def test_spiral_is_rebuilt_and_continued():
 
 
 # The commands --------------------------------------------------------------------------------------------------------
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", NEW)
 def test_train_prints_and_writes(capsys, tmp_path, name):
     path, picture = tmp_path / "out.json", tmp_path / "out.png"
@@ -312,7 +314,7 @@ def test_train_prints_and_writes(capsys, tmp_path, name):
     assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-@pytest.mark.sample(1)
+@pytest.mark.long
 @pytest.mark.parametrize("name", NEW)
 def test_compare_measures_every_mode(capsys, tmp_path, name):
     path, picture = tmp_path / "out.json", tmp_path / "out.png"

@@ -30,6 +30,7 @@ def folded(values: list) -> float:
     return folded(values[:half]) + folded(values[half:])
 
 
+@pytest.mark.sample(16)
 @pytest.mark.parametrize("ranks", (1, 2, 3, 5, 8, 13))
 @pytest.mark.parametrize("count", (1, 2, 3, 7, 8, 11, 16, 29))
 def test_sums_are_those_of_the_tree(count: int, ranks: int) -> None:

@@ -75,6 +75,7 @@ def assert_same(f, y0, params, how=EXACT, extra=None, **options):
 
 
 # Methods, shapes, options ---------------------------------------------------------------------------------------------
+@pytest.mark.sample(40)
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("shape", [(3,), (1, 3), (3, 3), (2, 3, 3)], ids=str)
 def test_every_method_and_batch(name, shape):
@@ -97,6 +98,7 @@ def test_counts(name):
     assert stats.nfe_forward == case.a_step * 12 + case.once
 
 
+@pytest.mark.sample(12)
 @pytest.mark.parametrize("save", [None, [], [-1], [0], [0, 1, 2, 12], slice(1, None, 3), [5, 6]], ids=str)
 @pytest.mark.parametrize("resync", [None, 1, 5, 100])
 def test_saved_and_kept_states(save, resync):

@@ -25,8 +25,8 @@ SMALL = {
 }
 
 
-@pytest.mark.sample(1)
-@pytest.mark.parametrize("words", SMALL, ids=" ".join)
+@pytest.mark.parametrize("words", [pytest.param(words, marks=[pytest.mark.long] * (words != ("train", "flow")), id=" ".join(words))
+                                   for words in SMALL])
 def test_a_command_prints_its_table_and_writes_its_files(words: tuple, tmp_path: Path, capsys: Any) -> None:
     png, first, second = tmp_path / "x.png", tmp_path / "a.json", tmp_path / "b.json"
     command = [*words, *SMALL[words], "--backend", "eager"]

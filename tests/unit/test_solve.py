@@ -111,6 +111,7 @@ CLEAN = [case for case in CASES.values() if not (case.order % 2 and case.name.st
          and case.order != 5 and case.order != 8]
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("case", CLEAN, **by_name)
 def test_order_of_convergence_by_regression(case: Case) -> None:
     """log error against log N over four grids, each twice as fine. Error = C h^p (1 + r h), with |r h| <= 1/2 at the

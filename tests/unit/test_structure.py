@@ -66,8 +66,9 @@ BUDGET = {
     "times": 90,                     # tensors among them, stops, what lies between, on any device
     "finite": 85,
     "memory": 55,
-    "compiled": 5650,                # the search for an adaptive grid; C99 in words of its own; auto; quiet sweeps, calls made again;
+    "compiled": 5780,                # the search for an adaptive grid; C99 in words of its own; auto; quiet sweeps, calls made again;
                                      # values side by side and loops unrolled, for a thread of a GPU; both directions compiled at once;
+                                     # a warm solve called, without a march and a watch between its two sweeps: 120;
                                      # noise: words by AVX2's own product, tails together: 43
     "export": 325,                   # noise and controls, methods that start with an evaluation
     "interop": 287,                  # a batch under vmap, once it has been seen that it may be one; times; options without a gradient
@@ -82,7 +83,7 @@ BUDGET = {
     "nn": 110,
     "layers": 380,                  # attention, layer norm, gelu, cross entropy, each with a pullback that is a row
     "equilibrium": 760,             # fixed points: their own checks and words, three methods, two gradients
-    "optim": 125,
+    "optim": 130,                    # whose state it is
     "ranks": 130,                    # messages, of device arrays too, and one answer of all ranks, or one error
     "parallel": 193,                 # the tree of sums, gradients, gathered solves and whether their field bears it (13), map
     "plotting": 120,                 # one style for slides; grids of methods and steps; a description in every file

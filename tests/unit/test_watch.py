@@ -139,6 +139,7 @@ SOUND = {
 }
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("save", [(-1,), None])
 @pytest.mark.parametrize("name", SOUND)
 def test_what_is_sound_is_not_told(name: str, save: Any) -> None:
@@ -157,6 +158,7 @@ METHODS = (rv.Coupled("midpoint"), rv.Coupled("rk4", 0.9), rv.ReversibleHeun(), 
            rv.EES25(), rv.NearReversible("rk4"))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_where_all_is_quiet_a_full_look_finds_nothing(method: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 60 solves that begin near and far from zero, with few and many steps, many of them are lost. A quiet one has bounds of all
