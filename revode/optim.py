@@ -67,7 +67,7 @@ def sgd(lr: Rate, momentum: float = 0.0) -> Optimiser:
         return {"step": np.asarray(0), "m": _zeros(params)}
 
     def update(params: Any, grads: Any, state: dict) -> tuple[Any, dict]:
-        n = int(number(state["step"]))
+        n = _step("sgd", state, "m")
         m = _each(lambda g, m: momentum * m + g, grads, state["m"])
         params = _each(lambda m, p: p - _at(lr, n) * m, m, params, keep=1)
         return params, {"step": np.asarray(n + 1), "m": m}
@@ -148,7 +148,7 @@ def adamw(lr: Rate, weight_decay: float, b1: float = 0.9, b2: float = 0.999, eps
         return {"step": np.asarray(0), "m": _zeros(params), "v": _zeros(params)}
 
     def update(params: Any, grads: Any, state: dict) -> tuple[Any, dict]:
-        n = int(number(state["step"])) + 1
+        n = _step("adam", state, "m", "v") + 1
         rate = _at(lr, n - 1)
         c1, c2 = 1 - b1 ** n, 1 - b2 ** n
         m = _each(lambda g, m: b1 * m + (1 - b1) * g, grads, state["m"])
@@ -340,6 +340,13 @@ def lbfgs(value_and_grad: Callable, params: Any, iterations: int = 100, **option
     result = minimize(objective, start.astype(np.float64), method="L-BFGS-B", jac=True,
                       options={"maxiter": iterations, **options})
     return rebuilt(result.x), result
+
+
+def _step(name: str, state: Any, *kept: str) -> int:
+    """The step that a state has reached."""
+    if not isinstance(state, dict) or state.keys() != {"step", *kept}:
+        raise TypeError(f"{name}: this state is {tree.describe(state)}, which is none of {name}; begin with {name}(...).init(params)")
+    return int(number(state["step"]))
 
 
 def _zeros(params: Any) -> Any:

@@ -70,6 +70,9 @@ class Told:
         self.ways += 1
         return self
 
+    def called(self, *of: Any) -> None:
+        """As a backend has it: no solve of it is one of native code."""
+
     def load(self, problem: Any, params: Any, parts: Any, cotangents: Any = None) -> None:
         self.problem, self.parts = problem, parts
         problem.stats.backend = self.name

@@ -255,6 +255,10 @@ class Fusing(Backend):
     bound: bool = False            # the field holds arrays of the host, with which op by op is no way
 
     def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
+        if direction == "search" and self.crossed:            # its launches would be small, and each attempt waits for a number
+            self.say(problem, "the adaptive steps of %s are found on the host: op by op on the device each takes some forty launches",
+                     logging.INFO)
+            return Backend().runner(direction, steps, problem, parts, params)
         found = super().runner(direction, steps, problem, parts, params)
         if found is None and self.crossed and direction == "forward":
             raise OpByOp

@@ -64,7 +64,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     never pulled is not judged). Above 64 kB of y0 a kernel measures on the device what the watch judges by, and where its numbers
     leave a doubt the solve is done once more. The first of a kind, and what is not queued (a line of the log says why), takes some
     twenty operations and four waits: y0, params, saved states and gradients go to the host and back once; above 64 kB, where the
-    watch itself looks on the device, some 320 operations and 55 waits, whatever the number of steps. Op by op, one kernel launch for
+    watch itself looks on the device, some 320 operations and 55 waits, whatever the number of steps. Adaptive steps of up to 64 kB of
+    y0 are found on the host (their gradient is fused), of more op by op. Op by op, one kernel launch for
     each array operation, and one wait for the device every 16 steps (is the state
     finite?).
 
@@ -121,7 +122,9 @@ def fused(field: Callable, y0: Any, ts: Any, params: Any, *, arithmetic: str, au
     there = any(on_device(value_of(x)) for x in arrays)
     held, of_host = arrays_held(field, options["diffusion"])
     # (host arrays that a field holds go into its program by a trace on the host; op by op they do not mix with those of the device)
-    crosses = options["controller"] is None and not options["interpolate"] and (size <= CROSSING or bool(of_host)) and there
+    # A controller's steps are found on the host, too; those of an exact solve where it goes back with the same bits: where they are.
+    may_cross = not options["interpolate"] and (options["controller"] is None or not options["exact"])
+    crosses = may_cross and (size <= CROSSING or bool(of_host)) and there
     backend: Any = Fusing("fused", auto, True, arithmetic == "strict", None, device, decided, crosses, crosses and bool(of_host))
 
     def solved(y0: Any, params: Any, state0: Any, backend: Any = backend) -> Solution:
@@ -134,7 +137,7 @@ def fused(field: Callable, y0: Any, ts: Any, params: Any, *, arithmetic: str, au
                             "do not mix with those of the device; pass it in params, or hold it as to_device gives it") from error
 
     def at_once(y0: Any, params: Any) -> Solution:
-        if not crosses:                                   # (a controller takes its steps op by op, where the arrays are)
+        if not crosses:
             return solved(y0, params, state0)
         try:
             return across(solved, device.xp, y0, params, state0)

@@ -6,6 +6,14 @@
 
 What CuPy and a driver would not notice, or only by a crash, is an error here: an argument of another type or size than the
 kernel's parameter, more shared memory than the function was allowed, a block too large.
+
+What was compared with CuPy 14.2.0 (its wheel imports without a driver; test_pretended_cupy.py asks it again where it is installed)
+and with its sources: every name below; `cupy.cuda.function.Module.load(bytes)`, `get_function`, and a Function's call (grid, block,
+args, shared_mem), which takes NumPy scalars by their size, arrays by their pointer, np.uint64(0) as a null pointer, and the current
+stream; `get(blocking=, out=)` and `set`; `concatenate(out=)`; `ndarray(shape, dtype, memptr=)`; a capture, which is begun on a
+stream of its own (the default stream is refused), in relaxed mode, ends in a Graph, and whose launch goes to the current stream.
+cuBLAS is refused in a capture (cupy issue 6290): graphs hold kernels of this package alone. A pool keeps memory by stream: what a
+graph refers to is made before the capture, and kept.
 """
 from __future__ import annotations
 
@@ -26,7 +34,7 @@ from revode_cuda import ahead, compile, fused, host
 from revode_cuda.host.translate import kinds
 
 sys.path.append(str(Path(__file__).parent / "unit"))
-from fake_array import DONE, FakeArray, put, unwrap_tree, wrap
+from fake_array import DONE, FUNCTIONS, FakeArray, put, unwrap_tree, wrap  # noqa: F401
 
 TYPES = {"long long": np.int64, "int": np.int32, "unsigned": np.uint32, "unsigned long long": np.uint64, "double": np.float64,
          "float": np.float32}

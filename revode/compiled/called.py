@@ -114,7 +114,7 @@ def runner(problem: Problem, direction: str, family: Family) -> Any:
     """The runner of this thread; None where there is none that could be called, or its step is to be compared with the tape."""
     made = family.made.get(direction)
     engine = getattr(made.here, "runner", None) if made is not None else None
-    if engine is None or not engine.stays or due(made, engine, direction, problem):
+    if made is None or engine is None or not engine.stays or due(made, engine, direction, problem):
         return None
     made.solves += 1
     engine.threads = problem.backend.threads

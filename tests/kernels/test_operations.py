@@ -131,3 +131,36 @@ def test_what_holds_arrays_of_the_host_and_cannot_be_fused_says_so(caplog: pytes
             with pytest.raises(NotImplementedError, match="a value of their own"):
                 rv.solve(shifted, at[0], np.linspace(0.0, 0.1, 5), at[1], backend="fused")
     assert len([x for x in caplog.messages if "goes op by op: parameters or a control with a value of their own" in x]) == 1
+
+
+ADAPTIVE: dict[str, dict] = {
+    "ode": {}, "float32": {}, "saved": {"save_at": np.linspace(0.0, 1.0, 5)}, "coupled": {"method": rv.Coupled("bosh3")},
+    "noise": {"diffusion": lambda t, y, p: 0.2 * np.cos(y) * p, "noise": rv.BrownianTree(3, 0.0, 1.0)}}
+
+
+@pytest.mark.parametrize("case", ADAPTIVE)
+def test_adaptive_steps_of_small_states_are_found_on_the_host(case: str) -> None:
+    """Op by op on the device, 1574 steps were 64236 operations. The grid, the solve and both gradients are the host's."""
+    dtype, ts = np.float32 if case == "float32" else np.float64, [0.0, 1.0]
+    y0, p = np.random.default_rng(0).normal(size=(7, 3)).astype(dtype), np.array([1.0, 0.5, 0.2], dtype)
+    how = {"method": rv.ReversibleHeun(), "controller": rv.PID(1e-4, 1e-4), **ADAPTIVE[case]}
+    field: Callable = lambda t, y, p: np.sin(3.0 * y) * p - y
+    sols: list = []
+
+    def run(solve: Callable, *at: Any, **more: Any) -> tuple:
+        def loss(y0: Any, p: Any) -> Any:
+            sols.append(solve(field, y0, ts, p, **how, **more))
+            return np.sum(sols[-1].ys ** 2)
+        return rv.value_and_grad(loss, argnums=(0, 1))(*at)
+
+    with pretended():
+        at = rv.to_device((y0, p))
+        for _ in range(3):
+            del DONE[:]
+            found = run(rv.solve, *at, backend="fused")
+        assert len(DONE) - DONE.count("wait") <= 30 and DONE.count("wait") <= 6 and DONE.count("run") == 1
+        found = rv.to_host(found)
+    desired = run(revode.solve, y0, p, backend="eager")
+    assert (sols[-1].stats.steps, sols[-1].stats.rejected) == (sols[-2].stats.steps, sols[-2].stats.rejected)
+    for x, y in zip(rv.tree.flatten(found)[0], rv.tree.flatten(desired)[0], strict=True):       # rounding, and what a grid makes of it
+        assert abs(x - y).max() <= 1e4 * np.finfo(dtype).eps * abs(y).max()

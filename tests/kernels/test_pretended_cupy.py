@@ -1,4 +1,5 @@
 """The pretended CuPy refuses what a driver would take, and crash."""
+import inspect
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import revode
 import revode_cuda as rv
 from revode_cuda import compile, host, kernels
-from tests.pretended_cupy import DONE, pretended
+from tests.pretended_cupy import DONE, FUNCTIONS, pretended
 
 if host.missing():
     pytest.skip(f"kernels cannot run on this machine: {host.missing()}", allow_module_level=True)
@@ -104,3 +105,26 @@ def test_a_step_of_adamw_is_one_kernel_with_the_bits_of_numpy(dtype: Any) -> Non
         masked = rv.optim.adamw(0.1, 0.01, mask=lambda x: np.ndim(x) > 1)
         masked.update(found, given, masked.init(found))
         assert "adamw" not in DONE and len(DONE) > 20
+
+
+def test_the_real_cupy_has_what_is_pretended() -> None:
+    """Names, and where it can be asked without a driver, arguments."""
+    real = pytest.importorskip("cupy")
+    with pretended() as played:
+        for name in vars(played):
+            assert name.startswith("__") or hasattr(real, name), name
+        for part in ("cuda", "cuda.runtime", "cuda.driver", "cuda.function", "random"):
+            theirs, ours = real, played
+            for word in part.split("."):
+                theirs, ours = getattr(theirs, word), getattr(ours, word)
+            for name in vars(ours):
+                assert name.startswith("__") or hasattr(theirs, name), (part, name)
+    for name in ("begin_capture", "end_capture", "synchronize", "record"):
+        assert hasattr(real.cuda.Stream, name)
+    assert hasattr(real.cuda.Graph, "launch") and hasattr(real.cuda.Event, "synchronize")
+    for name in ("get", "set", "reshape", "astype", "take", "copy", "view", "scatter_add"):
+        assert hasattr(real.ndarray, name)
+    assert "blocking" in real.ndarray.get.__doc__ and "out" in inspect.signature(real.concatenate).parameters
+    for function in FUNCTIONS:
+        home = real.linalg if function.__module__.startswith("numpy.linalg") else real
+        assert hasattr(home, function.__name__), function

@@ -94,7 +94,7 @@ def test_the_numbers_of_the_watch_and_the_bits_of_native(large: Any, monkeypatch
     assert len(DONE) - DONE.count("wait") <= 15 and DONE.count("wait") == 1 and len(measured) == 1
     watched: dict[str, Any] = {"G": 0.0}
     numbers, judge = watch_back.Back.numbers, watch_ahead.Ahead.judge
-    monkeypatch.setattr(quiet.Quiet, "quickly", lambda self, weighed: None)
+    monkeypatch.setattr(quiet.Quiet, "quickly", lambda self, *missed: None)
 
     def in_full(self: Any, weighed: Any) -> dict:
         self.fade()                                      # before which at_start may tell a bound

@@ -118,6 +118,15 @@ def test_a_gradient_of_another_shape_is_refused():
             optimiser.update(params, {"a": np.ones((2, 2))}, optimiser.init(params))
 
 
+@pytest.mark.parametrize("mine, other", [(optim.sgd, optim.adam), (optim.adam, optim.sgd)])
+def test_state_of_another_optimiser_is_refused(mine, other):
+    """Of Adam's state sgd would find a momentum, and take its mean of gradients for a sum."""
+    params = {"a": np.ones(2)}
+    for state in (other(0.1).init(params), None):
+        with pytest.raises(TypeError, match=rf"{mine.__name__}: this state is .* which is none of {mine.__name__}; begin with"):
+            mine(0.1).update(params, params, state)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_update_is_pure_and_state_can_be_saved(name, tmp_path):
     """Stop after 7 steps, save, load, go on: the same bits as without the stop; nothing given is written to."""

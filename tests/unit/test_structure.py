@@ -83,7 +83,7 @@ BUDGET = {
     "nn": 110,
     "layers": 380,                  # attention, layer norm, gelu, cross entropy, each with a pullback that is a row
     "equilibrium": 760,             # fixed points: their own checks and words, three methods, two gradients
-    "optim": 125,
+    "optim": 130,                    # whose state it is
     "ranks": 130,                    # messages, of device arrays too, and one answer of all ranks, or one error
     "parallel": 193,                 # the tree of sums, gradients, gathered solves and whether their field bears it (13), map
     "plotting": 120,                 # one style for slides; grids of methods and steps; a description in every file
