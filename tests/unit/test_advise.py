@@ -96,6 +96,7 @@ MORE = [
 ]
 
 
+@pytest.mark.sample(4, cover=False)
 @pytest.mark.parametrize("name, N, method", [*TABLE, *(pytest.param(*row, marks=pytest.mark.long) for row in MORE)],
                          ids=lambda x: str(x))
 def test_predictions_within_a_factor_of_ten(name, N, method):
@@ -127,6 +128,7 @@ def test_van_der_pol_diverges_with_a_coupling_near_one(lam):
         rv.solve(*problem("van der Pol", 2000), method=coupled(lam))
 
 
+@pytest.mark.long
 def test_van_der_pol_is_told():
     advice = advise(*problem("van der Pol", 2000), method=coupled(0.99))
     # exp(-2 h), which works, is below the threshold, and .99 is not.
@@ -174,6 +176,7 @@ def test_lorenz_needs_a_coupling_below_its_contraction():
 # ---------------------------------------------------------------------------------------------- recommendations
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name, N, method", [
     ("van der Pol", 1200, coupled(0.98)),
     pytest.param("Lorenz", 1500, coupled(0.99), marks=pytest.mark.long),
@@ -191,6 +194,7 @@ def test_what_is_recommended_works(name, N, method):
     assert stats.roundtrip.absolute < 10 * advice.recommended_roundtrip < advice.tol * 10 * advice.scale
 
 
+@pytest.mark.long
 def test_recommendations_hold_on():
     # Asked about what it recommended, the advisor agrees where no resync is needed.
     args = problem("pendulum", 1200)
@@ -225,6 +229,7 @@ def test_lam_auto_is_the_coupling():
     assert np.array_equal(auto.y1, rv.solve(*args, method=coupled(lam)).y1)
 
 
+@pytest.mark.long
 def test_coupling_without_contraction_costs_a_digit_at_the_most():
     for N in (100, 20_000):
         lam = coupling(decay, np.array([1.0]), np.linspace(0.0, 1.0, N + 1), {"a": -1.0})

@@ -34,6 +34,7 @@ def assert_near(found, wanted, rtol, atol=0.0):
         assert np.linalg.norm(a - b) <= rtol * np.linalg.norm(b) + atol
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("method", [rv.NearReversible("rk4"), rv.EES(stages=4), rv.Coupled("rk4", lam=0.99)], ids=repr)
 def test_where_the_sweep_holds_there_is_no_fallback(method):
     (_, sol), found = gradients(PENDULUM, method=method, save=[-1])
@@ -42,6 +43,7 @@ def test_where_the_sweep_holds_there_is_no_fallback(method):
     assert_near(found, wanted, 1e-5)                    # what Automatic allows itself in float64
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("backend", ["eager", "replay"])
 @pytest.mark.parametrize("problem", [VAN_DER_POL, HEAT], ids=["van der Pol", "heat"])
 def test_where_it_fails_the_gradient_is_computed_again(problem, backend, caplog):
@@ -123,7 +125,7 @@ def by_leaf(found, wanted):
                                                                          strict=True))
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("backend", ["eager", "replay", "native"])
 @pytest.mark.parametrize("problem", [CANCELLING, UNLIKE, GROWN], ids=["a leaf that cancels", "beside others", "a y0 that was small"])
 def test_the_tolerance_holds_for_each_leaf(problem, backend):

@@ -360,6 +360,7 @@ def test_slope_is_the_exponent():
     assert complexity.slope_start(complexity.NS) == 1000 and complexity.slope_start([100, 200, 300]) == 200
 
 
+@pytest.mark.long
 def test_complexity_measures_what_it_says():
     found = [curve for curve in complexity.curves() if curve.checkpoints in (None, 2)]
     notes = complexity.measure(found, (8, 16), complexity.parameters(0), repeats=2)

@@ -105,6 +105,7 @@ def test_the_store_follows_the_algorithm(n):
         assert n == 1 or i in store                        # the newest is always there: the sweep starts with it
 
 
+@pytest.mark.sample(40)
 @pytest.mark.parametrize("N, n", TABLE)
 def test_counts(N, n):
     """Advances, per step and in all, as the field saw them: bosh3 evaluates at the middle of a step once in each run of it."""

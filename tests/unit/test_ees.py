@@ -77,6 +77,7 @@ def test_ees27_conditions_in_q_of_root_2():
     assert any(w != zero for tree, w in round_trip if size(tree) == 8)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("s", range(2, 7))
 def test_trigonometric_conditions_to_fifty_digits(s):
     m = 2 * s - 1

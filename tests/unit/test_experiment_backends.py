@@ -34,7 +34,7 @@ RUNS = {"white-dwarf": lambda: white_dwarf.experiment(60), "oscillator": lambda:
 
 
 # The program of EES(2,7) takes the compiler some 5 s, so it is replayed here; tests of the native host have such methods too.
-@pytest.mark.sample(4)
+@pytest.mark.sample(3, cover=False)
 @pytest.mark.parametrize(("name", "backend"), [
     (name, backend) for name in RUNS for backend in ["replay"] + ["native"] * (name != "ou, EES(2,7)")])
 def test_the_losses_are_those_of_the_tape(name: str, backend: str) -> None:

@@ -54,7 +54,7 @@ METHODS = {"coupled": rv.Coupled("midpoint"), "alf": rv.AsynchronousLeapfrog(), 
            "leapfrog": rv.LeapfrogMidpoint(), "composed": rv.Composition(rv.ReversibleHeun())}
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", METHODS)
 def test_reversible_is_flat(name: str) -> None:
     """From N = 100 to 500 (to 2000 for one method, which takes seconds) it grows by less than 5 %, the grid's copies
@@ -92,6 +92,7 @@ def test_reversible_is_flat_to_ten_thousand_steps() -> None:
     assert many - 8 * COPIES * 9900 <= 1.05 * few, (few, many)
 
 
+@pytest.mark.long
 def test_direct_grows_with_the_steps_and_reversible_is_below_it() -> None:
     """A step of the tape holds at least the two states and the two hidden layers of one evaluation; and it is linear:
     the second 200 steps cost what the first 200 did, within the 5 % that lists over-allocate. What the monitor looks at together
@@ -103,6 +104,7 @@ def test_direct_grows_with_the_steps_and_reversible_is_below_it() -> None:
     assert peak_bytes(gradient_of(500, rv.Reversible(), method)) < c / 20 + 3 * ROOM
 
 
+@pytest.mark.long
 def test_checkpointed_grows_with_its_checkpoints() -> None:
     """On states of 64 KB, n states more are n * 64 KB more (a state of plain Runge-Kutta is one array), and N does not
     count."""
@@ -121,6 +123,7 @@ def test_checkpointed_grows_with_its_checkpoints() -> None:
     assert abs(size[240, 12] - size[120, 12]) <= 0.5 * y0.nbytes, size
 
 
+@pytest.mark.long
 def test_resync_grows_with_its_states() -> None:
     y0 = np.linspace(0.0, 1.0, 8192)
 
@@ -148,6 +151,7 @@ def test_a_plain_solve_is_flat_and_saving_costs_what_is_saved() -> None:
     assert all_of_them <= many + 2001 * (2 * Y0.nbytes + 500), (many, all_of_them)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("gradient", [rv.Reversible(), rv.Reversible(resync=5), rv.Direct(), rv.Checkpointed(3),
                                       rv.Backsolve()], ids=str)
 def test_nothing_is_left_behind(gradient: Any) -> None:

@@ -488,7 +488,7 @@ def type_of_params(t, y, p):
     return -np.abs(p) * y * (1.0 if type(p) is np.ndarray else 1.5)
 
 
-@pytest.mark.sample(8)
+@pytest.mark.sample(4, cover=False)
 @pytest.mark.parametrize("how", ["eager", "auto", "replay", "native"])
 @pytest.mark.parametrize("gradient", [None, rv.Direct(), rv.Checkpointed(9)], ids=repr)
 @pytest.mark.parametrize("f, plain", [(isinstance_field, lambda t, y, p: -p * y), (isinstance_on_the_way, lambda t, y, p: np.where(

@@ -197,6 +197,7 @@ AWKWARD = {
 WIDENING = {"bools", "counts", "custom vjp", "joined", "sorted", "numbers for an array", "place of the largest"}
 
 
+@pytest.mark.sample(20)
 @pytest.mark.parametrize(("name", "dtype"), [*((name, np.float64) for name in AWKWARD),
                                              *((name, np.float32) for name in AWKWARD if name not in WIDENING)])
 def test_awkward_fields(name, dtype):
@@ -237,6 +238,7 @@ TABLES = {
 }
 
 
+@pytest.mark.sample(3, cover=False)
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_that_are_looked_up_at_a_time(name):
     """Inputs held between samples, against a literal loop with a complex step: 400 steps of some 100 roundings, 1e-11."""
@@ -279,6 +281,7 @@ def test_rows_in_the_order_of_columns():
 
 
 # Noise, controls, gradients inside, adaptive grids, resumed solves ----------------------------------------------------
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("kind", [*sde_cases.NOISES, "ito", "tree"])
 @pytest.mark.parametrize("method", [rv.ReversibleHeun(), rv.Coupled("heun2", 0.9), rv.EES25()], ids=repr)
 def test_noise(kind, method):
@@ -409,6 +412,7 @@ def test_merging_within_its_bound(method, dtype):
 
 
 # Memory ---------------------------------------------------------------------------------------------------------------
+@pytest.mark.long
 def test_memory_does_not_grow_with_the_steps():
     """Four times the steps: the times and the steps themselves (8 bytes each, some copies), and nothing else."""
     params = make_params()
@@ -462,6 +466,7 @@ def plain(x):
     return x
 
 
+@pytest.mark.sample(4, cover=False)
 @pytest.mark.parametrize("f", [branching, reads_values, reads_parameters, reads_the_time, formats, keys], ids=lambda f: f.__name__)
 @pytest.mark.parametrize("how", ["replay", "auto"])
 def test_a_field_that_cannot_be_traced_runs_on_the_tape(f, how, caplog):

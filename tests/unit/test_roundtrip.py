@@ -156,6 +156,7 @@ def test_a_small_part_of_a_large_state_is_not_overlooked() -> None:
 # ------------------------------------------------------------------------------------------------------------------
 # remedies
 
+@pytest.mark.long
 def test_resync_repairs_van_der_pol() -> None:
     """METHODS section 2: mu = 1, h = .01, lam = exp(-2h), a state every 200 steps: the reconstruction is 1e-12, so
     1e-10 passes and 1e-14 would be too good; without resync it is lost over 2000 steps; with lam = .999 alone as
@@ -268,7 +269,7 @@ FLAT = {"coupled": rv.Coupled("midpoint"), "alf": rv.AsynchronousLeapfrog(),
         "heun": rv.ReversibleHeun(), "leapfrog": rv.LeapfrogMidpoint()}
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(2, cover=False)
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("method", FLAT.values(), ids=FLAT)
 def test_no_false_alarm(method: Any, dtype: type) -> None:
