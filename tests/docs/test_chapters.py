@@ -10,7 +10,7 @@ from revode.compiled.plans import programs
 from tests.compiler import HERE
 
 WIDTH = 120        # characters: a page is read without scrolling
-HEAVY = ("03", "10", "12")                 # chapters that count memory, or take many steps: some ten seconds and more
+HEAVY = ("03", "05", "10", "12")           # chapters that count memory, or take many steps: five seconds to a minute
 LONG = ("which-method", *(name for name in PAGES if name.startswith("gallery/") and name[8:] not in ("pendulum", "choreography")))
 TYPED = 40         # lines of functions and classes that a chapter types in front of the reader (STYLE.md)
 

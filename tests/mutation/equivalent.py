@@ -53,7 +53,7 @@ GROUPS: list[tuple[str, list[tuple[str, str, str]]]] = [
     ]),
     ("without arguments the next condition refuses", [
         ('engine/derivatives.py',
-         'if len({i % max(len(args), 1) for i in numbers}) < len(numbers) or not all(-len(args) <= i < len(args) for i in numbers):',
+         'if len({i % max(len(args), 1) for i in numbers}) < len(numbers) or not {*numbers} <= {*range(-len(args), len(args))}:',
          '1 -> 2'),
     ]),
     ("a threshold or a seed, not a formula", [

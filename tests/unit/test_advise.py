@@ -203,6 +203,7 @@ def test_recommendations_hold_on():
     assert first.resync is None and again.ok and again.recommended == first.recommended
 
 
+@pytest.mark.long
 def test_tol_is_what_decides():
     args = problem("pendulum", 1000)
     assert advise(*args, method=coupled(0.99)).ok

@@ -634,6 +634,7 @@ def test_a_flush_between_the_calls_of_an_engine(engine: str) -> None:
             assert all(np.all(np.isfinite(x)) for x in rv.tree.flatten(first)[0])
 
 
+@pytest.mark.long
 @needs_compiler
 def test_noise_and_adaptive_grids_on_the_engines() -> None:
     for options in ENGINES.values():

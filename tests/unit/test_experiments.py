@@ -335,6 +335,7 @@ def test_seeds_are_trained_one_by_one(capsys, tmp_path):
     assert "reversible, seed 4, gradient: error below" in out and [row["certificate"]["probes"] for row in rows] == [4, 4, 4]
 
 
+@pytest.mark.long
 def test_compare_measures_every_mode(capsys, tmp_path):
     path = tmp_path / "out.json"
     status, out, err = run(capsys, "compare", "white-dwarf", "--steps", "50", "--iterations", "6", "--json", path,

@@ -151,7 +151,7 @@ def outcome(x: Any) -> list:
     return list(x) if isinstance(x, tuple) else [x]
 
 
-@pytest.mark.sample(8)
+@pytest.mark.sample(5)
 @needs_cc
 @pytest.mark.parametrize("name", CASES)
 def test_the_bits_of_strict_arithmetic(name: str, tmp_path: Path) -> None:

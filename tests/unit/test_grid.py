@@ -14,7 +14,7 @@ from tests import grid
 NATIVE = shutil.which("g++") or shutil.which("clang++")
 
 
-@pytest.mark.sample(40, cover=False)
+@pytest.mark.sample(32, cover=False)
 @pytest.mark.parametrize("case", grid.sample(), ids="-".join)
 def test_a_mode_on_an_engine(case: grid.Case) -> None:
     if case.engine in ("native", "strict", "shim") and not NATIVE:

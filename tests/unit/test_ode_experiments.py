@@ -347,6 +347,7 @@ def test_loose_methods_reject_and_go_on(capsys, tmp_path):
     assert status == 0 and row["steps"] > 4 and row["gradient_error"] < 1e-11
 
 
+@pytest.mark.long
 def test_float32(capsys):
     for name in NEW:
         status, out, _ = run(capsys, "train", name, "--steps", 14, "--iterations", 1, "--dtype", "float32", "--backend", "eager")

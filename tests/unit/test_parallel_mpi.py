@@ -74,6 +74,7 @@ def ended(ranks: int, path: Path, end, iterations: int = 5000) -> tuple[int, str
     return job.returncode, said, time.monotonic() - begin
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="processes are found by /proc")
 def test_a_lost_rank_ends_all_and_what_was_written_goes_on(tmp_path: Path) -> None:
     """Killed on three ranks, gone on with on two: the bits of a training on one that nobody ended."""
