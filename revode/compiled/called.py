@@ -112,7 +112,7 @@ def called(problem: Problem, initial: Any, params: Any) -> Called | None:
 
 def runner(problem: Problem, direction: str, family: Family) -> Any:
     """The runner of this thread; None where there is none that could be called, or its step is to be compared with the tape."""
-    made = family.made.get(direction)
+    made = family.native(problem.backend.name).get(direction)
     engine = getattr(made.here, "runner", None) if made is not None else None
     if made is None or engine is None or not engine.stays or due(made, engine, direction, problem):
         return None

@@ -77,6 +77,10 @@ class Family:
         self.works: dict[str, Any] = {}            # the directions that are being compiled (promote.py)
         self.promotion: Any = None                 # of "auto": when native code takes over (promote.py)
 
+    def native(self, name: str) -> dict[str, Made | None]:
+        """What runs natively, by direction: with the backend of this name, or since it was promoted."""
+        return self.made if name == "native" else {} if self.promotion is None or self.promotion.off else self.promotion.made
+
     def for_numbers(self, numbers: tuple) -> Family:
         """This family, or another one, in which the numbers that have changed are inputs."""
         if numbers == self.numbers:

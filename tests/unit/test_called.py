@@ -11,7 +11,7 @@ import pytest
 
 import revode as rv
 from revode.checks import kinds
-from revode.compiled import called
+from revode.compiled import called, promote
 from tests.compiler import HERE
 
 pytestmark = pytest.mark.skipif(not HERE, reason="no C++ compiler")
@@ -62,6 +62,19 @@ def warmed(*args: Any, **how: Any) -> tuple:
     for _ in range(WARM):
         found = gradient(*args, **how)
     return found
+
+
+def test_called_once_auto_has_gone_native(ways: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """backend="auto" is called as well, with the bits of native code; replay never is."""
+    for price in ("COMPILER", "OPERATION"):
+        monkeypatch.setattr(promote, price, 0.0)
+    y0 = np.array([[0.3, -0.2]])
+    found = warmed(y0, PARAMS, backend="auto")
+    assert ways[-1:] == [True]
+    assert found == warmed(y0, PARAMS)
+    calls = len(ways)
+    warmed(y0, PARAMS, backend="replay")
+    assert len(ways) == calls
 
 
 @pytest.mark.parametrize("save", [[-1], None, [0, 20, 40]], ids=str)
