@@ -45,6 +45,7 @@ def agrees(found: Any, desired: Any, dtype: Any) -> None:
         assert x.dtype == y.dtype and abs(x - y).max() <= 400 * np.finfo(dtype).eps * abs(y).max()
 
 
+@pytest.mark.sample(3, cover=False)
 @pytest.mark.parametrize(("method", "n", "N"), [
     *((method, n, 20) for method in (None, rv.ReversibleHeun(), rv.Coupled("midpoint")) for n in (1, 40, 3000)),
     pytest.param(rv.Coupled("midpoint"), 100_000, 4, marks=pytest.mark.long)], ids=repr)
@@ -60,6 +61,7 @@ def test_lorenz(method: Any, n: int, N: int) -> None:
     agrees(found, step(revode.solve, y0, np.cos(y0)[None], params, field, ts, method=method, backend="eager"), y0.dtype)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("work", "method"), [("small", "coupled-midpoint"), ("w2", "coupled-midpoint"), ("w4", "reversible-heun"),
                                               pytest.param("medium", "coupled-midpoint", marks=pytest.mark.long)])
 def test_the_works_of_the_benchmark(work: str, method: str) -> None:
@@ -74,6 +76,7 @@ def test_the_works_of_the_benchmark(work: str, method: str) -> None:
            problem.y0.dtype)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("split", [2, 4])
 @pytest.mark.parametrize("case", ["heun", "coupled", "default", "noise"])
 def test_long_sums_are_made_in_two_parts_with_the_same_bits(case: str, split: int, monkeypatch: pytest.MonkeyPatch) -> None:
