@@ -15,6 +15,7 @@ LONG = ("which-method", *(name for name in PAGES if name.startswith("gallery/") 
 TYPED = 40         # lines of functions and classes that a chapter types in front of the reader (STYLE.md)
 
 
+@pytest.mark.optimised             # what is compared to the last bit is what a reader gets
 @pytest.mark.parametrize("path", [pytest.param(path, marks=[pytest.mark.long] * path.name.startswith(HEAVY), id=path.stem)
                                   for path in chapters()])
 def test_the_book_shows_what_its_code_prints(path):
