@@ -40,8 +40,8 @@ HEAD = """# GPU kernels, counted
 read from the machine code, or counted on the pretended CuPy of the tests.
 
 Code is that of a whole kernel, in instructions of 16 bytes, and what it loses where the step is taken out. Barriers are
-those of one step. Compiling is processor time, without a cache, on a machine that
-others were using (idle it takes about half). Operations are the kernels and copies that a warm solve
+those of one step. Compiling is processor time, without a cache, on a machine that others were using.
+Operations are the kernels and copies that a warm solve
 and its gradient ask of the device, without those of the loss; waits are how often the host waits for it. They were
 counted in 40 steps (medium in 4), with the batch of the work, but y0 of 68 kB at most, kernel by kernel: as a CUDA graph,
 which is made in the third solve of a kind, they are some four fewer. States above 64 kB (medium) are measured on the device,

@@ -247,6 +247,7 @@ def test_03_1_order_of_the_gradient():
     assert factors[1] < factors[0] and 16 < factors[1] < 19   # to 2^4 from above: the next term has the same sign
 
 
+@pytest.mark.long
 def test_03_2_four_modes_one_number():
     """Direct, Checkpointed and Reversible agree to 1e-13, as they are one number computed in three ways. Backsolve is off by
     something between 1e-8 and 1e-3: the error of its own discretisation, h^4 at this step.

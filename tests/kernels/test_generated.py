@@ -55,7 +55,7 @@ def test_padded_lanes_change_no_bit(name, dtype):
 
 
 @pytest.mark.optimised
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", SMALL)
 def test_every_kind_of_solve_has_the_bits_of_native_code_and_no_race(name):
     same(run(name, fused.shim(races=True), regime="warp per tile"), name)

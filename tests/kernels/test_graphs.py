@@ -60,6 +60,7 @@ def test_a_captured_step_is_ten_operations(method: Any, large: bool, monkeypatch
             equal(found, desired)
 
 
+@pytest.mark.long
 def test_solves_that_share_a_kernel_have_graphs_of_their_own() -> None:
     """Two grids in turn: the tables of one are no longer those of the kernel's last launch when the other's graph runs."""
     with pretended():

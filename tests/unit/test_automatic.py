@@ -43,7 +43,7 @@ def test_where_the_sweep_holds_there_is_no_fallback(method):
     assert_near(found, wanted, 1e-5)                    # what Automatic allows itself in float64
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(2, cover=False)
 @pytest.mark.parametrize("backend", ["eager", "replay"])
 @pytest.mark.parametrize("problem", [VAN_DER_POL, HEAT], ids=["van der Pol", "heat"])
 def test_where_it_fails_the_gradient_is_computed_again(problem, backend, caplog):

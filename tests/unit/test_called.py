@@ -77,6 +77,7 @@ def test_called_once_auto_has_gone_native(ways: list[bool], monkeypatch: pytest.
     assert len(ways) == calls
 
 
+@pytest.mark.sample(8)
 @pytest.mark.parametrize("save", [[-1], None, [0, 20, 40]], ids=str)
 @pytest.mark.parametrize("shape", [(2,), (1, 2), (21, 2)], ids=str)
 @pytest.mark.parametrize("name", METHODS)

@@ -116,7 +116,7 @@ def test_one_call_of_the_cell_is_one_layer(text: language.Text) -> None:
     assert float(a) == pytest.approx(float(b), rel=1e-6)
 
 
-@pytest.mark.sample(2, cover=False)
+@pytest.mark.sample(1, cover=False)
 @pytest.mark.parametrize("name", list(language.models()))
 @pytest.mark.filterwarnings("ignore::revode.ConvergenceWarning")
 def test_every_language_model_learns(name: str, text: language.Text) -> None:

@@ -654,6 +654,7 @@ ADAPTIVE = {"coupled": (rv.Coupled("bosh3", lam=0.5), 1e-6), "heun": (rv.Reversi
             "near": (rv.NearReversible("tsit5"), 1e-7)}
 
 
+@pytest.mark.sample(1, cover=False)
 @pytest.mark.parametrize("name", ADAPTIVE)
 def test_adaptive_steps_on_the_engines(name: str) -> None:
     """tape = replay and native = its mirror, grids and gradients; on each of them the gradient of a sweep that is fed with its own

@@ -17,7 +17,7 @@ DTYPES = (np.float64, np.float32)
 
 
 @pytest.mark.optimised
-@pytest.mark.sample(4)
+@pytest.mark.sample(2, cover=False)
 @pytest.mark.parametrize("i", range(len(METHODS)), ids=lambda i: repr(METHODS[i]))
 def test_every_method(i):
     """Seven trajectories in tiles of four: the last tile has three. Every other method in float32."""

@@ -333,6 +333,7 @@ def test_ito_of_additive_noise_is_stratonovich() -> None:
 # ------------------------------------------------------------------------------------- storage, resuming, the grid
 
 
+@pytest.mark.long
 def test_no_increment_is_stored() -> None:
     """Bytes of a gradient with save=[-1], 8 x 3 normals a step: N = 10000 may take what N = 100 does, plus the grid
     and its
