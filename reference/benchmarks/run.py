@@ -54,32 +54,11 @@ class Disagreement(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
-    found, absent = interpreters([CONTENDERS[key] for key in args.contenders], [sys.executable, *args.python])
-    for key, reason in absent.items():
-        print(f"absent: {CONTENDERS[key].title} ({reason})", file=sys.stderr)
-    measured: dict[str, Any] = {
-        "schema": SCHEMA, "date": time.strftime("%Y-%m-%d"), "command": command(args), "machine": machine(),
-        "load_before": load(), "repeats": args.repeats, "absent": absent, "versions": {}, "times": [], "first": [],
-        "memory": [], "errors": [], "growth": [], "short": {}}
     try:
-        for name in args.work:
-            work = WORKS[name]._replace(**{k: v for k, v in (("N", args.steps), ("batch", args.batch)) if v})
-            methods, dtypes = FIRST_OF.get(name, (list(PLAIN), list(AGREE)))
-            for dtype in args.dtype or dtypes:
-                for method in (args.methods or methods) if not work.sde else ["reversible-heun"]:
-                    measured["times"].append(side_by_side(work, method, dtype, found, args, measured["versions"]))
-            if not work.sde:
-                measured["errors"].append({"work": name, **errors(work)})
-        if "w1" in args.work and not args.quick:
-            measured["first"] = first_gradients(found, args)
-            measured["memory"] = memories(found, args, measured["times"])
-        if not args.quick:
-            measured["growth"] = growth(found, args)
-            measured["short"] = alone("few_steps") if "revode-native" in found else {}
+        measured = json.loads(args.again.read_text()) if args.again else measure(args)
     except Disagreement as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
-    measured["load_after"] = load()
     text = report.markdown(measured, [json.loads(path.read_text()) for path in args.beside])
     print(text)
     for path, write in ((args.out, lambda path: path.write_text(text)),
@@ -90,6 +69,33 @@ def main(argv: Sequence[str] | None = None) -> int:
             write(path)
             print(f"wrote {path}", file=sys.stderr)
     return 0
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Everything that was asked for. Raises Disagreement."""
+    found, absent = interpreters([CONTENDERS[key] for key in args.contenders], [sys.executable, *args.python])
+    for key, reason in absent.items():
+        print(f"absent: {CONTENDERS[key].title} ({reason})", file=sys.stderr)
+    measured: dict[str, Any] = {
+        "schema": SCHEMA, "date": time.strftime("%Y-%m-%d"), "command": command(args), "machine": machine(),
+        "load_before": load(), "repeats": args.repeats, "absent": absent, "versions": {}, "times": [], "first": [],
+        "memory": [], "errors": [], "growth": [], "short": {}}
+    for name in args.work:
+        work = WORKS[name]._replace(**{k: v for k, v in (("N", args.steps), ("batch", args.batch)) if v})
+        methods, dtypes = FIRST_OF.get(name, (list(PLAIN), list(AGREE)))
+        for dtype in args.dtype or dtypes:
+            for method in (args.methods or methods) if not work.sde else ["reversible-heun"]:
+                measured["times"].append(side_by_side(work, method, dtype, found, args, measured["versions"]))
+        if not work.sde:
+            measured["errors"].append({"work": name, **errors(work)})
+    if "w1" in args.work and not args.quick:
+        measured["first"] = first_gradients(found, args)
+        measured["memory"] = memories(found, args, measured["times"])
+    if not args.quick:
+        measured["growth"] = growth(found, args)
+        measured["short"] = alone("few_steps") if "revode-native" in found else {}
+    measured["load_after"] = load()
+    return measured
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -117,6 +123,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, metavar="N", help="instead of each work's own number, for a trial")
     parser.add_argument("--batch", type=int, metavar="B", help="instead of each work's own size, for a trial")
     parser.add_argument("--quick", action="store_true", help="leave out memory, growth and first gradients")
+    parser.add_argument("--again", type=Path, metavar="MEASURED.json", help="measure nothing: the page of what was measured before")
     parser.add_argument("--beside", type=Path, action="append", default=[], metavar="OTHER.json",
                         help="what another machine has measured: it gets a column beside this one's, bar by bar")
     parser.add_argument("--core", type=int, default=last_core(), help="processor to run on; default: the last one")

@@ -17,7 +17,8 @@ METHODS = {"coupled-midpoint": lambda: rv.Coupled("midpoint", lam=LAM), "reversi
 MODES = {"reversible": (rv.Reversible(), "eager"), "direct": (rv.Direct(), "eager"), "checkpointed": (rv.Checkpointed(44), "eager"),
          "replay": (rv.Reversible(), "replay"), "native": (rv.Reversible(), "native"), "auto": (rv.Reversible(), "auto"),
          "direct-native": (rv.Direct(), "native"), "checkpointed-native": (rv.Checkpointed(44), "native")}
-FIRST, PATIENCE = 25, 10.0         # gradients after which "auto" is timed, or so many seconds
+FIRST = {"auto": 25, "eager": 0}   # gradients before the one that is timed
+COMPARED, PATIENCE = 8, 15.0       # those of compiled programs: each of the first 8 is compared with the tape. Or so many seconds
 
 
 def make(work: Work, method: str, dtype: str, mode: str) -> Callable:
@@ -43,7 +44,7 @@ def make(work: Work, method: str, dtype: str, mode: str) -> Callable:
 
     def warm() -> Callable:
         end = perf_counter() + PATIENCE
-        for _ in range(FIRST * (backend == "auto")):
+        for _ in range(FIRST.get(backend, COMPARED)):
             run()
             if perf_counter() > end:
                 break
