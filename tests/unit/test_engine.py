@@ -334,6 +334,7 @@ def test_custom_vjp_written_with_numpy_functions_has_second_derivatives():
 
 # ------------------------------------------------------------------ size and memory
 
+@pytest.mark.long
 def test_a_tape_of_a_million_operations():
     def fn(x):
         y = x

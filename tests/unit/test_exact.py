@@ -356,7 +356,7 @@ class TestAround:
         assert found[0].exact
         assert found[0].rejected > 3
 
-    @pytest.mark.sample(2, cover=False)
+    @pytest.mark.sample(1, cover=False)
     @pytest.mark.parametrize("method, noise", [
         (rv.Coupled("bosh3", lam=0.95), "none"), (rv.Coupled("tsit5", lam=1 / 3), "none"), (rv.NearReversible("tsit5"), "none"),
         (rv.NearReversible("bosh3"), "none"), (rv.ReversibleHeun(), "tree")], ids=repr)
