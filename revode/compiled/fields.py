@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 
 from ..engine import tree
-from ..engine.kept import FLOATS
 from ..engine.tensor import RULES, NotTraceable, Op, Tensor, apply, entry, is_float, number, to_host, value_of
 from ..stepping import Problem, Stats
 from .program import Pull, Role, Trace, frozen
@@ -111,15 +110,12 @@ class Seen(Brought):
         self.found: dict[bytes, Seen] = {}          # by the whole numbers: what the field brings along there
         self.tape: Any = Trace()
         leaves, structure = tree.flatten(params)
-        floats = [x.dtype in FLOATS if type(x) is np.ndarray else is_float(x) for x in leaves]
-        if not all(floats) or {*map(type, leaves)} != {np.ndarray}:
-            self.leaves = tuple([(getattr(x, "shape", ()), getattr(x, "dtype", float)) if float_ else None
-                                 for x, float_ in zip(leaves, floats, strict=True)])
-            # A program knows numbers as arrays without axes, whose powers are not those of scalars.
-            leaves = [self.tape.input(np.asarray(x) if isinstance(x, (float, np.generic)) else x) if float_ else x
-                      for x, float_ in zip(leaves, floats, strict=True)]
-        else:                                       # as ever
-            self.leaves, leaves = tuple([(x.shape, x.dtype) for x in leaves]), self.tape.inputs(leaves)
+        floats = [is_float(x) for x in leaves]
+        self.leaves = tuple([(getattr(x, "shape", ()), getattr(x, "dtype", float)) if float_ else None
+                             for x, float_ in zip(leaves, floats, strict=True)])
+        # A program knows numbers as arrays without axes, whose powers are not those of scalars.
+        leaves = [self.tape.input(np.asarray(x) if isinstance(x, (float, np.generic)) else x) if float_ else x
+                  for x, float_ in zip(leaves, floats, strict=True)]
         time, state = self.tape.inputs([t, y])
         self.given, self.time = len(self.tape.nodes), time.slot
         self.tape.brought = self

@@ -49,7 +49,7 @@ def vjp_of_own(fn: Callable, *args: Any, own: bool = True) -> tuple[Any, Callabl
     """vjp for a caller that writes neither to the arguments nor to the value before it pulls: nothing of them is copied."""
     leaves, structure = tree.flatten(args)
     tape = Tape()
-    floats = [x.dtype in FLOATS if type(x) is np.ndarray else is_float(x) for x in leaves]
+    floats = [is_float(x) for x in leaves]
     on_tape = tape.inputs([x if own else tape.keep_input(x) for x, float in zip(leaves, floats, strict=True) if float])
     rest, slots = iter(on_tape), [x.slot for x in on_tape]
     inputs = on_tape if all(floats) else [next(rest) if float else checked(x) for x, float in zip(leaves, floats, strict=True)]
@@ -166,7 +166,7 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
         value, pull = vjp_of_own(call, *chosen, own=False)
         grads = pull(np.ones_like(value))
         grads = grads if isinstance(argnums, (tuple, list)) else grads[0]
-        return (value, tree.map(_lower, aux[0])) if has_aux else value, grads
+        return ((value, tree.map(_lower, aux[0])) if has_aux else value), grads
 
     return with_gradient
 

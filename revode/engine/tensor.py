@@ -302,7 +302,7 @@ def innermost(leaves: Any) -> Tape | None:
 
 def is_float(x: Any) -> bool:
     """Whether gradients flow through x: a Python float, or a float32 / float64 scalar, array or tensor."""
-    return type(x) in (float, Tensor) or getattr(x, "dtype", None) in FLOATS
+    return x.dtype in FLOATS if type(x) is ndarray else type(x) in (float, Tensor) or getattr(x, "dtype", None) in FLOATS
 
 
 def completed(tape: Tape) -> bool:

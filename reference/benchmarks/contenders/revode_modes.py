@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import revode as rv
+from revode.compiled.plans import ALWAYS
 
 from ..works import LAM, SEED, Work, diffusion, problem
 
@@ -18,7 +19,7 @@ MODES = {"reversible": (rv.Reversible(), "eager"), "direct": (rv.Direct(), "eage
          "replay": (rv.Reversible(), "replay"), "native": (rv.Reversible(), "native"), "auto": (rv.Reversible(), "auto"),
          "direct-native": (rv.Direct(), "native"), "checkpointed-native": (rv.Checkpointed(44), "native")}
 FIRST = {"auto": 25, "eager": 0}   # gradients before the one that is timed
-COMPARED, PATIENCE = 8, 15.0       # those of compiled programs: each of the first 8 is compared with the tape. Or so many seconds
+PATIENCE = 15.0                    # or so many seconds; those of compiled programs are ALWAYS: each of these is compared with the tape
 
 
 def make(work: Work, method: str, dtype: str, mode: str) -> Callable:
@@ -44,7 +45,7 @@ def make(work: Work, method: str, dtype: str, mode: str) -> Callable:
 
     def warm() -> Callable:
         end = perf_counter() + PATIENCE
-        for _ in range(FIRST.get(backend, COMPARED)):
+        for _ in range(FIRST.get(backend, ALWAYS)):
             run()
             if perf_counter() > end:
                 break
