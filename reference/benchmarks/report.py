@@ -23,7 +23,7 @@ def markdown(measured: dict, beside: Sequence[dict] = ()) -> str:
     """The whole page; beside: what other machines have measured."""
     this = measured["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in sorted({**measured["versions"], "numpy": this["numpy"]}.items()))
-    parts = ["# Benchmarks: loss and gradient, side by side", paragraph(
+    parts = [f"# Benchmarks on {this.get('simd', 'unknown vectors')}: loss and gradient, side by side", paragraph(
         f"{described(this)}, {this['cores']} cores, {this['system']}, Python {this['python']}; {versions}. {measured['date']}. "
         f"Load average {measured['load_before']} before and {measured.get('load_after')} after (a run that has the machine for "
         "itself makes about 1.0 of its own)."), f"```\n{measured['command']}\n```", paragraph(
