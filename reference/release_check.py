@@ -183,6 +183,7 @@ QUICK = ("site", "types", "mypy", "wheel", "quick_notebooks")          # none ne
 def fault(name: str, folder: Path, lenient: bool) -> bool:
     """Whether a check has one; its line is printed."""
     began, wrong = time.perf_counter(), False
+    print(f"{name:16}  began {time.strftime('%H:%M')}", flush=True)
     try:
         said = CHECKS[name](folder)
     except Missing as error:
