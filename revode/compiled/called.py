@@ -51,7 +51,7 @@ class Called:
         seen = engine.swept_back(problem.N, 0, a_ys, self.parts, True, ns)
         laid = engine.laid("part", "cotangent"), self.engine.laid("part")
         missed, at_start = engine.read("missed"), engine.read("cotangent")
-        Z = np.concatenate([x.reshape(-1) for x in (*engine.read("part").values(), *self.parts.values(), *at_start.values())])
+        Z = np.concatenate([x.ravel() for x in (*engine.read("part").values(), *self.parts.values(), *at_start.values())])
         found = engine.measure.of_rows(constants, (y.shape, *laid, len(ahead_ns)), seen, self.seen, Z, missed.get("weighed"),
                                        engine.read("flowed"))
         verdict = told(problem, tol, acts, found, self.others(engine, ns, seen, found), y, **missed)

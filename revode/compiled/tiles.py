@@ -143,7 +143,7 @@ class Tiles:
         problem.stats.backend = self.name
         if self.memory is None:
             self.allocate()
-        self.memory.reshape(self.tiles, -1)[:, :self.source.persistent] = 0                 # the rest is written before it is read
+        self.persistent[...] = 0                                                            # the rest is written before it is read
         self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
         self.glimpse: Any = None                          # what was seen at the last looks, and the sums for the parameters before
@@ -163,6 +163,7 @@ class Tiles:
     def allocate(self) -> None:
         """The memory, which all solves of this thread use one after another, and where things go in it."""
         self.memory, self.P = self.rooms(self.tiles * self.stride, self.source.param_size + 1 + self.tiles * self.source.own_size)
+        self.persistent = self.memory.reshape(self.tiles, -1)[:, :self.source.persistent]
         Q = self.P[self.source.param_size:-1].reshape(self.tiles, -1)
         self.packed_own = [(Q[:, offset:offset + n], name, self.lowered[name].own[i]) for name, i, offset, n in self.source.layout.own]
         self.views = {role: self.place(role) for role in self.source.places}
@@ -278,10 +279,12 @@ class Tiles:
     def flowed(self, memory: Any) -> Any:
         """The sums for the parameters when this was asked before, at the last looks, and now, as rows."""
         at = self.source.sums
-        now = memory.reshape(1, self.tiles, -1)[:, :, at]
-        before = np.zeros_like(now) if self.flowed_before is None else self.flowed_before
-        rows = np.concatenate([before, now] if self.glimpse is None else [before, self.glimpse[:, :, at], now])
-        self.flowed_before = rows[-1:]
+        now, looks = memory.reshape(self.tiles, -1)[:, at], 0 if self.glimpse is None else len(self.glimpse)
+        rows = np.empty_like(now, shape=(looks + 2, *now.shape))
+        rows[0], rows[-1] = 0 if self.flowed_before is None else self.flowed_before, now
+        if looks:
+            rows[1:-1] = self.glimpse[:, :, at]
+        self.flowed_before = rows[-1]
         return rows[:, 0] if self.tiles == 1 else rows.sum(axis=1)
 
     def summed(self, role: Any, x: np.ndarray) -> np.ndarray:
