@@ -113,8 +113,8 @@ def swaps(node: ast.AST) -> Iterator[tuple[str, str, object]]:
 
 def changes(tree: ast.AST) -> Iterator[tuple[ast.AST, str, str, object]]:
     # reshape takes any negative length as the one that remains
-    remaining = {id(node.operand) for call in ast.walk(tree) if isinstance(call, ast.Call) and getattr(call.func, "attr", "") == "reshape"
-                 for given in call.args for node in ast.walk(given) if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub)}
+    given = [x for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "reshape" for x in node.args]
+    remaining = {id(node.operand) for x in given for node in ast.walk(x) if isinstance(node, ast.UnaryOp)}
     for node in places(tree):
         if id(node) in remaining:
             continue
