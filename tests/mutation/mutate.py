@@ -113,8 +113,8 @@ def swaps(node: ast.AST) -> Iterator[tuple[str, str, object]]:
 
 def changes(tree: ast.AST) -> Iterator[tuple[ast.AST, str, str, object]]:
     # reshape takes any negative length as the one that remains
-    given = [x for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "reshape" for x in node.args]
-    remaining = {id(node.operand) for x in given for node in ast.walk(x) if isinstance(node, ast.UnaryOp)}
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "reshape"]
+    remaining = {id(node.operand) for call in calls for x in call.args for node in ast.walk(x) if isinstance(node, ast.UnaryOp)}
     for node in places(tree):
         if id(node) in remaining:
             continue
