@@ -21,6 +21,7 @@ from ..stepping import CLOCK, Problem
 from . import quiet
 from .calls import DTYPES, address
 from .generate import ARGUMENTS, Source, arguments
+from .lines import aligned
 from .loops import LANES, MEMBER, Lowered, Own
 from .lower import lower_all
 from .native import arguments as as_c
@@ -196,7 +197,7 @@ class Tiles:
 
     def rooms(self, *sizes: int) -> list[np.ndarray]:
         """Arrays of so many numbers each."""
-        return [aligned(n, self.dtype) for n in sizes]
+        return [aligned((n,), self.dtype) for n in sizes]
 
     def pack_params(self, leaves: list) -> None:
         """What depends on the parameters alone, in one array."""
@@ -565,13 +566,6 @@ def nothing(rows: int) -> np.ndarray:
 def turned(x: Any) -> bool:
     """Whether a value of a program is another one, transposed."""
     return x.op.name == "transpose" and isinstance(x.args[0], V)
-
-
-def aligned(n: int, dtype: Any) -> np.ndarray:
-    """n zeros that begin at the start of a cache line, as the widest vectors like it."""
-    room = np.zeros(n + 16, dtype)
-    skip = -room.ctypes.data % 64 // room.itemsize
-    return room[skip:skip + n]
 
 
 def tree_sum(x: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .tensor import CONSTANT, RULES, STATIC, Each, Op, apply
+from .tensor import CONSTANT, NAMED, RULES, STATIC, Each, Op, apply
 
 
 def swap(x: Any) -> Any:
@@ -188,7 +188,7 @@ for row in (
     (np.arccosh,     "rv_arccosh({0})",       lambda g, y, a: g / np.sqrt(a * a - 1)),
     (np.arctanh,     "rv_arctanh({0})",       lambda g, y, a: g / (1 - a * a)),
 ):
-    RULES[row[0]] = Op(row[0].__name__, row[0], row[2:], row[1])
+    RULES[row[0]] = NAMED[row[0].__name__] = Op(row[0].__name__, row[0], row[2:], row[1])
 
 # Operations with options (keywords) or a variable number of inputs.
 RULES[np.sum] = Op("sum", np.sum, (_sum,))

@@ -23,7 +23,7 @@ from .alarms import Verdict
 from .back import Back, cancelled, flowing, neighbours, of_pairs, roundtrip
 from .causes import CAUTION, CLOSE, NEARLY, OF_LEAF, OFF, TOL, Pairs
 from .gaps import injected, parted
-from .places import ROOM, back_from, groups_between, windows
+from .places import ROOM, back_from, groups_back, windows, within
 from .sizes import by_chance, precision, size
 
 NOWHERE = (math.inf, math.inf, math.inf)         # copies that are none do not part
@@ -116,7 +116,8 @@ class Quiet:
         problem, width, exact = self.problem, neighbours(self.pairs), self.problem.method.exactly_reversible
         # where a state is kept nearly reversible methods land on it: there is nothing to look at
         looks = back_from(problem.N, width, problem.resync, not exact, frozenset(self.given[2]))
-        return groups_between(looks, first, last, width, 2 * sum(x.nbytes for x in parts.values()), room)
+        most = max(1, room // max(1, 2 * sum(x.nbytes for x in parts.values())))
+        return groups_back(looks, first, last, most, within(problem.N - 1, width, problem.resync))
 
     def show(self, what: str, *shown: Any) -> None:
         """What Back is to see, to compare, or to take for the flow."""

@@ -14,7 +14,7 @@ from scipy.integrate import solve_ivp
 import revode as rv
 from revode.methods.companion import Companion, neutral
 from revode.methods.shears import Step
-from revode.watch import LOOKS, Quiet, grouped, looks, places, runs
+from revode.watch import LOOKS, Quiet, grouped, looks, places, runs, within
 from revode.watch.gaps import injected, parted
 
 ENGINES = ("eager", "replay", "native")
@@ -371,7 +371,21 @@ def test_places_share_no_point_and_stay_inside(N: int, width: int) -> None:
 def test_runs_are_neighbours_in_the_order_of_time() -> None:
     assert runs((1, 2, 3, 7, 8, 9, 10), 3).T.tolist() == [[0, 1, 2], [3, 4, 5], [4, 5, 6]]
     assert runs((10, 9, 8, 3, 2), 2).T.tolist() == [[1, 0], [2, 1], [4, 3]]
-    assert grouped([1, 2, 5, 6, 9, 10], 2, 1 << 30) == [[1, 2], [5, 6], [9, 10]] and grouped([], 2, 1) == [[]]
+
+
+@pytest.mark.parametrize("N", [7, 20, 63, 64, 100, 1000])
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_groups_end_where_windows_do(N: int, width: int) -> None:
+    """Also of windows that share an end, and among points that are in none; there and back."""
+    for others in (set(), {0, N // 2, N // 2 + 1, N}):
+        for way in (1, -1):
+            ns = sorted({*looks(N, width), *others})[::way]
+            for most in (1, 5, 1000):
+                groups = grouped(ns, most, within(N, width))
+                assert [n for group in groups for n in group] == ns and max(map(len, groups)) < most + width
+                assert all(sum(n in group for group in groups) == 1 and {*range(n, n + width)} <= {*group}
+                           for n in places(N, width) for group in groups if n in group)
+    assert grouped([], 1, frozenset()) == [[]]
 
 
 def test_a_smooth_gap_is_taken_off() -> None:
