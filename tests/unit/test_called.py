@@ -90,6 +90,7 @@ def test_called_or_the_long_way(name: str, shape: tuple, save: Any, ways: list[b
     kinds._kinds.clear()
     assert gradient(y0, PARAMS, **how)[:2] == one[:2] and len(ways) == calls
     assert gradient(y0, PARAMS, **how) == one
+    assert one[1] == (*gradient(y0, PARAMS, **how, backend="eager")[1][:-1], "native")          # what is counted, the tape counts
 
 
 def test_other_numbers_are_those_of_the_solve_at_hand(ways: list[bool]) -> None:
