@@ -114,8 +114,8 @@ class Seen(Brought):
         self.leaves = tuple([(getattr(x, "shape", ()), getattr(x, "dtype", float)) if float_ else None
                              for x, float_ in zip(leaves, floats, strict=True)])
         # A program knows numbers as arrays without axes, whose powers are not those of scalars.
-        given = [np.asarray(x) if isinstance(x, (float, np.generic)) else x for x, float_ in zip(leaves, floats, strict=True) if float_]
-        *inputs, time, state = self.tape.inputs([*given, t, y])
+        *inputs, time, state = self.tape.inputs([*[np.asarray(x) if isinstance(x, (float, np.generic)) else x
+                                                   for x, float_ in zip(leaves, floats, strict=True) if float_], t, y])
         rest = iter(inputs)
         leaves = [next(rest) if float_ else x for x, float_ in zip(leaves, floats, strict=True)]
         self.given, self.time = len(self.tape.nodes), time.slot
