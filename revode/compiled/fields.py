@@ -164,8 +164,8 @@ class Seen(Brought):
 
     def named(self, outputs: list) -> Any:
         """Everything that programs are made of, in a form that can be compared."""
-        lines = [None if node is None else (*node[:3], ()) if len(node) == 6 and node[1] >= 0 <= node[2] else line(node)
-                 for node in self.tape.nodes]
+        lines: list[Any] = [None if node is None else (*node[:3], ()) if len(node) == 6 and node[1] >= 0 <= node[2] else line(node)
+                            for node in self.tape.nodes]
         lines += [x.slot if type(x) is Tensor else content(x) for x in outputs]
         asked = None if self.asked_before is None else (
             self.asked_before, self.fixed, tuple(sorted(self.pinned.items())), tuple((np.shape(x), x.dtype) for x in self.asked))
