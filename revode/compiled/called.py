@@ -22,8 +22,6 @@ from .fields import Seen
 from .plans import Family, due, programs
 from .replay import given
 
-ARRAYS = {np.ndarray}
-
 
 class Called:
     """One solve, that has been taken ahead."""
@@ -90,7 +88,7 @@ def called(problem: Problem, initial: Any, params: Any) -> Called | None:
     if family is None or family.for_numbers(seen.fixed) is not family:
         return None
     seen.lifted = family.lifted                # which decides what is given
-    if {*map(type, given(problem, params))} != ARRAYS:
+    if {*map(type, given(problem, params))} != {np.ndarray}:
         return None
     seen.family, engine = family, runner(problem, "forward", family)
     if engine is None or len(looks[1]) > engine.most_looks:

@@ -116,8 +116,7 @@ class Seen(Brought):
         # A program knows numbers as arrays without axes, whose powers are not those of scalars.
         *inputs, time, state = self.tape.inputs([*[np.asarray(x) if isinstance(x, (float, np.generic)) else x
                                                    for x, float_ in zip(leaves, floats, strict=True) if float_], t, y])
-        rest = iter(inputs)
-        leaves = [next(rest) if float_ else x for x, float_ in zip(leaves, floats, strict=True)]
+        leaves = [inputs.pop(0) if float_ else x for x, float_ in zip(leaves, floats, strict=True)]
         self.given, self.time = len(self.tape.nodes), time.slot
         self.tape.brought = self
         try:
