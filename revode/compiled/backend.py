@@ -207,22 +207,18 @@ class Backend:
                     raise
                 self.say(problem, f"backend={self.name!r}: adaptive steps of %s are replayed, because they have no loop: %s",
                          logging.INFO, error)
-        from .replay import Replay
-        from .search import Search
-        return (Search if direction == "search" else Replay)(steps, parts, self.merge and not self.strict)
+        runner = _of("search").Search if direction == "search" else _of("replay").Replay
+        return runner(steps, parts, self.merge and not self.strict)
 
     def in_loops(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Any:
         """Generated loops, compiled or in NumPy. Raises NotTraceable for what has none."""
-        from .mirror import Mirror
-        from .plans import inside
-        from .search_tiles import searching
-        from .tiles import Tiles
-        make = None if self.name == "native" else Mirror
+        make = None if self.name == "native" else _of("mirror").Mirror
         if make is None:
             _of("called")                                 # imported before the solves that it is to make quick
         if direction == "search":
-            return searching(steps, parts, problem, self.strict, make)
-        return Tiles(steps, parts, problem.method.outputs, direction, inside(problem), self.strict, self.threads, make=make)
+            return _of("search_tiles").searching(steps, parts, problem, self.strict, make)
+        inside, outputs = _of("plans").inside(problem), problem.method.outputs
+        return _of("tiles").Tiles(steps, parts, outputs, direction, inside, self.strict, self.threads, make=make)
 
     def pays(self, family: Any, problem: Problem) -> bool:
         """Whether enough steps of this kind have been asked for; without a family each solve stands for itself."""
