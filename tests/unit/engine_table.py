@@ -288,6 +288,11 @@ case(np.nanquantile, lambda a: np.nanquantile(a, 0.3, axis=1), x23, formula=lamb
 case(np.nanquantile, lambda a: np.nanquantile(holed(a), 0.3, axis=1, keepdims=True), x23, note="nan",
      formula=lambda a: np.stack([0.7 * np.sort(a[0, 1:])[:1] + 0.3 * np.sort(a[0, 1:])[1:], sorted_row(a[1:], [0.4, 0.6, 0.0])]))
 case(np.nanquantile, lambda a: np.nanquantile(a, [0.5, 1.0], axis=1), x23, note="two", formula=lambda a: np.sort(a, 1)[:, 1:].T)
+case(np.nanvar, lambda a: np.nanvar(holed(a), axis=1, ddof=1), x23, note="nan",
+     formula=lambda a: np.stack([covariance(a[:1, 1:])[0, 0], covariance(a[1:])[0, 0]]))
+case(np.nanmax, lambda a: np.nanmax(holed(a), axis=1), x23, note="nan", formula=lambda a: np.stack([np.max(a[0, 1:]), np.max(a[1])]))
+case(np.nanmin, lambda a: np.nanmin(holed(a), axis=1), x23, note="nan", formula=lambda a: np.stack([np.min(a[0, 1:]), np.min(a[1])]))
+case(np.quantile, lambda a: np.quantile(a, 1.0, axis=1), x23, note="greatest", formula=lambda a: np.sort(a, 1)[:, 2])
 case(np.nanpercentile, lambda a: np.nanpercentile(a, 30, axis=1), x23, formula=lambda a: sorted_row(a, [0.4, 0.6, 0.0]))
 case(np.nanmedian, lambda a: np.nanmedian(a, axis=1), x23, formula=lambda a: sorted_row(a, [0.0, 1.0, 0.0]))
 case(np.nancumprod, lambda a: np.nancumprod(a, axis=0), x23, formula=lambda a: np.cumprod(a, axis=0))
