@@ -354,7 +354,7 @@ def with_lam(method: Any, field: Callable, y0: Any, ts: Any, params: Any, driven
     if driven:
         raise ValueError("solve: lam='auto' is found on a fixed grid of an ordinary differential equation from y0; with a controller, "
                          "noise, a control or state0, choose lam yourself (rv.advise on a similar grid helps)")
-    from .advise import coupling                     # for this alone, so that a first solve is quick
+    from .advise import coupling  # for this alone, so that a first solve is quick
     y0, params = tree.map(value_of, joined_in((y0, params)))
     return replace(method, lam=coupling(field, y0, ts, params, method.base))
 
