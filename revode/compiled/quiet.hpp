@@ -6,19 +6,25 @@ typedef long long quiet_whole;
 static inline double quiet_abs(double x) { return x < 0 ? -x : x; }
 static inline double quiet_worst(double a, double b) { return a != a ? a : b <= a ? a : b; }          // the larger one, or NaN
 
-// The square of how much has flowed to a leaf in all, in units of what is left of it: the entries begin .. end - 1 of `rows` rows.
-static __attribute__((hot, noinline)) double quiet_flow(const real* flowed, quiet_whole rows, quiet_whole width, quiet_whole begin,
-    quiet_whole end) {
-  double left = 0, amount = 0;
-  for (quiet_whole i = begin, some; i < end; i += some) {                  // eight of them side by side, each in its own order
-    double sum[8] = {0, 0, 0, 0, 0, 0, 0, 0};
+// The largest square, among leaves, of how much has flowed to them in all, in units of what is left of it: of `rows` rows of sums.
+static __attribute__((hot, noinline)) double quiet_flow(const real* flowed, quiet_whole rows, quiet_whole width,
+    const quiet_whole* begins, quiet_whole leaves) {
+  double worst = 0, left = 0, amount = 0;
+  quiet_whole leaf = 0;
+  for (quiet_whole i = 0, some; i < width; i += some) {                    // many entries side by side, each in its own order
+    double sum[64] = {0};
     const real* now = flowed + i;
-    some = end - i < 8 ? end - i : 8;
+    some = width - i < 64 ? width - i : 64;
     for (quiet_whole row = 1; row < rows; row++, now += width)
       for (quiet_whole k = 0; k < some; k++) sum[k] += quiet_abs((double)now[width + k] - now[k]);
-    for (quiet_whole k = 0; k < some; k++) { left += (double)now[k] * now[k]; amount += sum[k] * sum[k]; }
+    for (quiet_whole k = 0; k < some; k++) {
+      left += (double)now[k] * now[k]; amount += sum[k] * sum[k];
+      if (i + k + 1 < (leaf + 1 < leaves ? begins[leaf + 1] : width)) continue;
+      if (left > 0 || left != left) worst = quiet_worst(worst, amount / left);
+      left = amount = 0; leaf++;
+    }
   }
-  return left > 0 || left != left ? amount / left : 0;
+  return worst;
 }
 
 extern "C" __attribute__((cold)) void rv_quiet(const quiet_whole* n, const double* s, const real* X, const quiet_whole* place,
@@ -83,7 +89,6 @@ extern "C" __attribute__((cold)) void rv_quiet(const quiet_whole* n, const doubl
     out[9] = quiet_worst(out[9], quiet_abs(a));
     if (weighed) out[11] = quiet_worst(out[11], weighed[i] / A[i]);
   }
-  for (quiet_whole leaf = 0; leaf < n[11]; leaf++)
-    out[12] = quiet_worst(out[12], quiet_flow(flowed, n[9], n[10], begins[leaf], leaf + 1 < n[11] ? begins[leaf + 1] : n[10]));
+  out[12] = quiet_flow(flowed, n[9], n[10], begins, n[11]);
   out[12] = out[12] > 1 || out[12] != out[12] ? __builtin_sqrt(out[12]) : 1;
 }
