@@ -1,6 +1,6 @@
 """What is checked before a release, and is too long for every run of the tests.
 
-    python -m reference.release_check                    everything (an hour or two)
+    python -m reference.release_check                    everything (hours on two cores: all_tests and mutations most of them)
     python -m reference.release_check site types         these alone
     python -m reference.release_check --quick            what CI runs besides the tests: some minutes
 
@@ -151,7 +151,10 @@ def wheel(folder: Path) -> str:
 
 def mutations(folder: Path) -> str:
     """Every change of a sign, factor or comparison is noticed by a test."""
-    return python("-m", "tests.mutation.mutate", "--all").strip().splitlines()[-1]
+    parts = os.cpu_count() or 1
+    with ThreadPoolExecutor(parts) as pool:
+        said = pool.map(lambda k: python("-m", "tests.mutation.mutate", "--all", "--part", f"{k + 1}/{parts}"), range(parts))
+        return "; ".join(text.strip().splitlines()[-1] for text in said)
 
 
 def fuzz(folder: Path) -> str:
@@ -183,6 +186,7 @@ QUICK = ("site", "types", "mypy", "wheel", "quick_notebooks")          # none ne
 def fault(name: str, folder: Path, lenient: bool) -> bool:
     """Whether a check has one; its line is printed."""
     began, wrong = time.perf_counter(), False
+    print(f"{name:16}  began {time.strftime('%H:%M')}", flush=True)
     try:
         said = CHECKS[name](folder)
     except Missing as error:

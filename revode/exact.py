@@ -83,9 +83,9 @@ def divided(x: Any, q: int) -> tuple[Any, Any]:
     if type(x) is np.ndarray and x.size < FEW:
         return np.divmod(x, float(q))           # the same numbers, in one call
     a = np.floor(x * (1.0 / q))
-    r = x - a * q
-    a = np.where(r < 0, a - 1.0, np.where(r >= q, a + 1.0, a))
-    return a, x - a * q
+    r = x - a * (q - 1.0) - a                   # a q itself may lie beyond 2^53
+    over = np.where(r < 0, -1.0, np.where(r >= q, 1.0, 0.0))
+    return a + over, r - over * q
 
 
 def rounded(x: Any, unit: float) -> Any:

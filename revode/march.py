@@ -18,7 +18,7 @@ from .engines.protocol import Rows
 from .methods.increment import Evaluator
 from .methods.shears import Parts
 from .stepping import Problem
-from .watch import Ahead, deferred, places
+from .watch import Ahead, deferred, grouped, within
 
 chose: ContextVar[Callable] = ContextVar("chose", default=lambda N: None)     # hears of each march that chose its own N steps
 
@@ -103,7 +103,7 @@ def along_grid(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys:
     together = max(engine.shows, size * len(keep.places) // 16)      # bytes that are seen in one call
     most = 1 if engine.looks_often or problem.progress else max(1, together // max(1, size))
     before = Neighbours([], {})
-    groups = pieces(ns, N, watch.width, most)
+    groups = grouped(ns, most, within(N, watch.width)) if ns else []
     for group in groups:
         seen = engine.ahead(first, group[-1], ys, group)
         bar(group[-1] - first)
@@ -131,19 +131,6 @@ def watched(watch: Ahead, before: Neighbours, ns: Sequence[int], states: Any) ->
     if watch.width == 1:
         return before
     return Neighbours(ns[1 - watch.width:], {name: x[1 - watch.width:] for name, x in states.items()})
-
-
-def pieces(ns: Sequence[int], N: int, width: int, most: int) -> list[Sequence[int]]:
-    """Grid points in lists of so many, or a few more: none ends within neighbours that the watch judges as one."""
-    if len(ns) <= most:
-        return [ns] if ns else []
-    inside = {n + i for n in places(N, width) for i in range(1, width)}
-    found: list[list[int]] = [[]]
-    for n in ns:
-        if len(found[-1]) >= most and n not in inside:
-            found.append([])
-        found[-1].append(n)
-    return [*found]
 
 
 def joined(before: Sequence[int], rows: Parts, ns: Sequence[int], states: Parts) -> tuple[Sequence[int], Parts]:

@@ -28,9 +28,10 @@ from revode.checks import prepare
 from revode.compiled import plans
 from revode.compiled.backend import Backend
 from revode.compiled.generate import ALIGN, Source
+from revode.compiled.lines import aligned
 from revode.compiled.replay import Replay
 from revode.compiled.steps import backward_steps, forward_steps
-from revode.compiled.tiles import Tiles, aligned
+from revode.compiled.tiles import Tiles
 from revode.engine import tree
 from revode.engine.tensor import NotTraceable, Tensor, is_float
 from revode.methods.increment import Evaluator
@@ -145,7 +146,7 @@ class Fused(Tiles):
         """Memory and P, one after the other, and what a call leaves (and brings) besides."""
         nM, nP = (-(-n // ALIGN) * ALIGN for n in sizes)
         self.inside = nM + nP
-        self.whole = aligned(self.inside + self.beside, self.dtype)
+        self.whole = aligned((self.inside + self.beside,), self.dtype)
         return [self.whole[nP:nP + sizes[0]], self.whole[:sizes[1]]]
 
     def load(self, problem: Problem, params: Any, parts: dict, cotangents: dict | None = None) -> None:

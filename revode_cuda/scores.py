@@ -125,11 +125,11 @@ class Scores(Tables):
         worst = dict(zip(NUMBERS, numbers.max(axis=1).tolist(), strict=False))
         near, left = (float(numbers[NUMBERS.index(name)].sum()) for name in ("NEAR", "LEFT"))
         trips = numbers[len(NUMBERS):].max(axis=1).reshape(-1, 2).tolist()
-        if worst["ASIDE"] or (self.trips and not self.where["back_windows"]) or not self.where["ahead_windows"]:
+        if worst["ASIDE"]:
             return None
         data, nearly = problem.method.companion, self.where["weighed"] >= 0
         allowed = inf if data is None else data.allowed if problem.driver is None else data.driven
-        if data is not None and self.trips:               # a sweep knows better, unless the gap is very large
+        if data is not None and self.trips and self.where["back_windows"]:         # a sweep knows better, unless the gap is very large
             allowed *= Pairs(problem).limits.G
         if nearly:
             problem.stats.defect = worst["DEFECT"]

@@ -9,13 +9,16 @@ products is one product for many steps: the rows of both factors are collected, 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from .program import Program, Role, V, Value, kinds
+from .program import ARITHMETIC, Program, Role, V, Value, kinds
 
 ROWS = 64             # rows that are collected for one product of a weight gradient
+LINE = 64             # bytes of a line of the cache
+SMALL = 1 << 18       # bytes of an array of the parameters that is stretched once a solve
 VIEWS = {"reshape", "transpose", "broadcast_to", "flip", "getitem"}
 REDUCTIONS = {"sum": "add", "max": "maximum", "min": "minimum"}
 PERSISTENT = {"part", "cotangent", "carry", "aparam", "known", "landed", "missed", "most", "error", "step"}
@@ -33,10 +36,13 @@ class Code:
         self.lines: list[str] = []
         self.flushes: list[str] = []
         self.uses = last_uses(program)
+        self.outputs = {v for v in program.outputs.values() if isinstance(v, V)}
         self.array: dict[int, Any] = {}                            # value -> its array, where it stays the same
         self.free: dict[Any, list] = {}
+        self.owned: dict[int, np.ndarray] = {}                     # value -> the buffer that is its own
         self.per_step = [V(i) for i, x in enumerate(values) if self.kinds[i] == "step" and self.leaves_grid(i)]
         self.per_solve = [V(i) for i, x in enumerate(values) if self.kinds[i] == "param" and self.leaves_grid(i)]
+        self.wide = {v: shape for v in self.per_solve if (shape := self.stretched(v)) is not None}
         self.drives = [V(i) for i, x in enumerate(values) if x.role is not None and x.role[0] in ("drive", "state")]
         self.clocks = [(role[1], v) for role, v in program.outputs.items() if role[0] == "atime"]       # of each step, to O[k]
         self.count = max(1, ROWS // max(1, rows)) if merge and any(role[0] == "aparam" for role in program.outputs) else 1
@@ -49,9 +55,20 @@ class Code:
     def leaves_grid(self, i: int) -> bool:
         """Whether a value of the grid, or of the parameters, is needed by the state, or is an output."""
         kind = self.kinds[i]
-        return any(self.kinds[j] != kind for j, x in enumerate(self.program.values)
-                   if any(isinstance(a, V) and a == i for a in x.args)) or any(
-            isinstance(v, V) and v == i for v in self.program.outputs.values())
+        return i in self.outputs or any(self.kinds[j] != kind for j, x in enumerate(self.program.values)
+                                        if any(isinstance(a, V) and a == i for a in x.args))
+
+    def stretched(self, i: V) -> tuple[int, ...] | None:
+        """The shape to which all sums and products stretch an array of the parameters, where a copy of that shape is small.
+
+        NumPy adds a bias row by row, and a whole array of such rows in less than half the time: to the same bits.
+        """
+        x, shapes = self.program.values[i], set()
+        for j, y in enumerate(self.program.values):
+            if self.kinds[j] == "state" and any(isinstance(a, V) and a == i for a in y.args):
+                shapes.add(y.shape if y.op.name in ARITHMETIC else x.shape)                        # type: ignore[union-attr]
+        shape, = shapes if len(shapes) == 1 and i not in self.outputs else {x.shape}
+        return shape if x.shape and prod(x.shape) < prod(shape) <= SMALL // x.dtype.itemsize else None
 
     def find_products(self) -> dict[int, list]:
         """Additions to a parameter's sum of nothing but x^T g and sums of rows: the factors, to be multiplied for many steps."""
@@ -83,7 +100,7 @@ class Code:
                 a, b = values[v].args
                 if not (isinstance(a, V) and isinstance(b, V)) or not (self.leads_to(a, role) or self.leads_to(b, role)):
                     break
-                self.sums[int(v)] = self.store.setdefault(role, np.zeros(values[v].shape, values[v].dtype))
+                self.sums[int(v)] = self.stored(role, values[v])
                 before, term = (a, b) if self.leads_to(a, role) else (b, a)
                 pairs = factors(term)
                 if pairs is not None:
@@ -112,7 +129,7 @@ class Code:
         values, placed = self.program.values, self.outputs_in_place()
         factors = {int(a) for pairs in self.products.values() for pair in pairs for a in pair if a is not None}
         used = self.still_used(factors)
-        self.collected = {a: np.zeros((self.count, *values[a].shape), values[a].dtype) for a in factors}
+        self.collected = {a: aligned((self.count, *values[a].shape), values[a].dtype) for a in factors}
         for i, x in enumerate(values):
             if self.kinds[i] in ("step", "param"):
                 if x.op is None or V(i) in self.per_step or V(i) in self.per_solve:
@@ -132,7 +149,7 @@ class Code:
     def still_used(self, factors: set[int]) -> set[int]:
         """The values that somebody reads, now that products of many steps are made of their factors."""
         values = self.program.values
-        used = factors | {int(v) for v in self.program.outputs.values() if isinstance(v, V)}
+        used = factors | set(map(int, self.outputs))
         for i in range(len(values) - 1, -1, -1):
             if i in self.products or i in used:
                 used.update(int(a) for a in values[i].args if isinstance(a, V) and (i not in self.products or int(a) in self.sums))
@@ -141,7 +158,7 @@ class Code:
     def enter(self, i: int, x: Value) -> None:
         """An input: its array, where it stays from step to step."""
         if x.role[0] in PERSISTENT:                                                                # type: ignore[index]
-            self.array[i] = self.names[f"v{i}"] = self.store.setdefault(x.role, np.zeros(x.shape, x.dtype))  # type: ignore[arg-type]
+            self.array[i] = self.names[f"v{i}"] = self.stored(x.role, x)                           # type: ignore[arg-type]
         if i in self.collected:
             self.line(f"copyto(C{i}[r], v{i})")
 
@@ -166,7 +183,7 @@ class Code:
             if v in self.sums:
                 found[int(v)] = self.sums[v]
             elif last < v or alias:
-                found[int(v)] = self.store.setdefault(role, np.zeros(values[v].shape, values[v].dtype))
+                found[int(v)] = self.stored(role, values[v])
         return found | {i: x for i, x in self.sums.items() if i not in self.products}
 
     def through_view(self, i: Any, v: int) -> bool:
@@ -180,10 +197,16 @@ class Code:
             x = self.program.values[i]
         return i
 
+    def stored(self, role: Role, x: Any) -> np.ndarray:
+        """The array of the store that holds a value like x from step to step."""
+        if role not in self.store:
+            self.store[role] = aligned(x.shape, x.dtype)
+        return self.store[role]
+
     def buffer(self, x: Value) -> np.ndarray:
-        key = int(np.prod(x.shape)), x.dtype
+        key = prod(x.shape), x.dtype
         pool = self.free.setdefault(key, [])
-        return (pool.pop() if pool else np.empty(key[0], x.dtype)).reshape(x.shape)
+        return (pool.pop() if pool else aligned(key[:1], x.dtype)).reshape(x.shape)
 
     def release(self, i: int) -> None:
         """Give back the buffers of values whose last use this was."""
@@ -192,10 +215,6 @@ class Code:
                 self.free[owner.size, owner.dtype].append(owner.reshape(-1))
                 del self.owned[j]
 
-    @property
-    def owned(self) -> dict[int, np.ndarray]:
-        return self.__dict__.setdefault("_owned", {})
-
     # lines
 
     def line(self, text: str) -> None:
@@ -203,13 +222,9 @@ class Code:
 
     def name(self, a: Any, dtype: Any = None) -> str:
         """The name of an argument; a constant becomes an array without axes, which NumPy takes fastest."""
-        if isinstance(a, V):
-            return f"v{int(a)}"
-        if isinstance(a, (bool, int, float)) or np.ndim(a) == 0:
+        if not isinstance(a, V) and np.ndim(a) == 0:
             a = np.asarray(a, dtype if dtype is not None and dtype.kind == "f" else None)
-        name = f"c{len(self.names)}"
-        self.names[name] = a
-        return name
+        return self.as_given(a)
 
     def as_given(self, a: Any) -> str:
         """The name of an argument, a constant as it is: an axis, say, is a whole number."""
@@ -268,18 +283,11 @@ class Code:
         for k, (role, v) in enumerate(self.program.outputs.items()):
             if role[0] not in PERSISTENT:
                 continue
-            target = self.store.get(role)
-            if target is None:
-                x = self.program.values[v] if isinstance(v, V) else v
-                target = self.store[role] = np.zeros(x.shape, x.dtype)
+            target = self.stored(role, self.program.values[v] if isinstance(v, V) else v)
             if isinstance(v, V) and (placed.get(int(v)) is target or int(v) in self.products or self.array.get(int(v)) is target):
                 continue
             self.names[f"out{k}"] = target
-            if isinstance(v, V):
-                pending.append((f"out{k}", target, self.array.get(int(v)), f"v{int(v)}"))
-            else:
-                self.names[f"const{k}"] = v
-                pending.append((f"out{k}", target, None, f"const{k}"))
+            pending.append((f"out{k}", target, self.array.get(v) if isinstance(v, V) else None, self.as_given(v)))
         while pending:
             ready = next((p for p in pending if not any(
                 q is not p and q[2] is not None and np.may_share_memory(p[1], q[2]) for q in pending)), None)
@@ -309,6 +317,14 @@ class Code:
         exec("\n".join(flush), whole)
         self.flush = whole["flush"]
         return names["steps"]
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Zeros that begin at the start of a cache line: NumPy's vectors, where they lie across two lines, take twice as long."""
+    nbytes = prod(shape) * np.dtype(dtype).itemsize
+    room = np.zeros(nbytes + LINE, np.uint8)
+    skip = -room.ctypes.data % LINE
+    return room[skip:skip + nbytes].view(dtype).reshape(shape)
 
 
 # how operations are written; None: as a call of their forward function

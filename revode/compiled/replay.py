@@ -13,7 +13,7 @@ from ..engines.protocol import Rows
 from ..stepping import CLOCK, Problem
 from ..watch import MANY, ROOM, begins, flat
 from .fields import DERIVATIVE, LOOK_UP
-from .lines import Code
+from .lines import Code, aligned
 from .program import Program, Role, V, evaluate
 from .steps import StepPrograms
 
@@ -75,7 +75,7 @@ class Grid:
             if x.op is None:
                 at[i] = given[x.role[1]]                                                           # type: ignore[index]
             elif isinstance(x.op.forward, np.ufunc) and x.op.name != "matmul":
-                at[i] = x.op.forward(*(aligned(at[a], len(x.shape)) if isinstance(a, V) else a for a in x.args))
+                at[i] = x.op.forward(*(with_axes(at[a], len(x.shape)) if isinstance(a, V) else a for a in x.args))
             elif x.op.name == "astype":
                 at[i] = at[x.args[0]].astype(x.dtype)
             elif x.op is LOOK_UP:
@@ -295,12 +295,16 @@ def in_order(roles: Iterable[Role], kind: str, problem: Problem) -> list[Role]:
 
 
 def prelude(code: Code, leaves: list, contiguous: bool = False) -> list:
-    """The values that depend on the parameters alone; contiguous: transposed matrices are copied, which products like."""
+    """The values that depend on the parameters alone, stretched where the code wants that; contiguous: transposed matrices are
+    copied, which products like."""
     at = evaluate(code.program, lambda role: np.asarray(leaves[role[1]]), [i for i, kind in enumerate(code.kinds) if kind == "param"])
+    for i, shape in code.wide.items():
+        wide = aligned(shape, at[i].dtype)
+        wide[...], at[i] = at[i], wide
     return [at[i].copy() if contiguous and not at[i].flags.c_contiguous else at[i] for i in code.per_solve]
 
 
-def aligned(table: np.ndarray, ndim: int) -> np.ndarray:
+def with_axes(table: np.ndarray, ndim: int) -> np.ndarray:
     """A table of arrays, with axes of length one where its arrays lack them, so that steps meet steps."""
     return table.reshape(len(table), *(1,) * (ndim + 1 - table.ndim), *table.shape[1:])
 

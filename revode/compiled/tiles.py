@@ -21,6 +21,7 @@ from ..stepping import CLOCK, Problem
 from . import quiet, stretches
 from .calls import DTYPES, address
 from .generate import ARGUMENTS, Source, arguments
+from .lines import aligned
 from .loops import LANES, MEMBER, Lowered, Own
 from .lower import lower_all
 from .native import arguments as as_c
@@ -145,7 +146,7 @@ class Tiles:
         problem.stats.backend = self.name
         if self.memory is None:
             self.allocate()
-        self.memory.reshape(self.tiles, -1)[:, :self.source.persistent] = 0                 # the rest is written before it is read
+        self.persistent[...] = 0                                                            # the rest is written before it is read
         self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
         self.glimpse: Any = None                          # what was seen at the last looks, and the sums for the parameters before
@@ -166,6 +167,7 @@ class Tiles:
     def allocate(self) -> None:
         """The memory, which all solves of this thread use one after another, and where things go in it."""
         self.memory, self.P = self.rooms(self.tiles * self.stride, self.source.param_size + 1 + self.tiles * self.source.own_size)
+        self.persistent = self.memory.reshape(self.tiles, -1)[:, :self.source.persistent]
         Q = self.P[self.source.param_size:-1].reshape(self.tiles, -1)
         self.packed_own = [(Q[:, offset:offset + n], name, self.lowered[name].own[i]) for name, i, offset, n in self.source.layout.own]
         self.views = {role: self.place(role) for role in self.source.places}
@@ -200,7 +202,7 @@ class Tiles:
 
     def rooms(self, *sizes: int) -> list[np.ndarray]:
         """Arrays of so many numbers each."""
-        return [aligned(n, self.dtype) for n in sizes]
+        return [aligned((n,), self.dtype) for n in sizes]
 
     def pack_params(self, leaves: list) -> None:
         """What depends on the parameters alone, in one array."""
@@ -281,10 +283,12 @@ class Tiles:
     def flowed(self, memory: Any) -> Any:
         """The sums for the parameters when this was asked before, at the last looks, and now, as rows."""
         at = self.source.sums
-        now = memory.reshape(1, self.tiles, -1)[:, :, at]
-        before = np.zeros_like(now) if self.flowed_before is None else self.flowed_before
-        rows = np.concatenate([before, now] if self.glimpse is None else [before, self.glimpse[:, :, at], now])
-        self.flowed_before = rows[-1:]
+        now, looks = memory.reshape(self.tiles, -1)[:, at], 0 if self.glimpse is None else len(self.glimpse)
+        rows = np.empty_like(now, shape=(looks + 2, *now.shape))
+        rows[0], rows[-1] = 0 if self.flowed_before is None else self.flowed_before, now
+        if looks:
+            rows[1:-1] = self.glimpse[:, :, at]
+        self.flowed_before = rows[-1]
         return rows[:, 0] if self.tiles == 1 else rows.sum(axis=1)
 
     def summed(self, role: Any, x: np.ndarray) -> np.ndarray:
@@ -577,13 +581,6 @@ def nothing(rows: int) -> np.ndarray:
 def turned(x: Any) -> bool:
     """Whether a value of a program is another one, transposed."""
     return x.op.name == "transpose" and isinstance(x.args[0], V)
-
-
-def aligned(n: int, dtype: Any) -> np.ndarray:
-    """n zeros that begin at the start of a cache line, as the widest vectors like it."""
-    room = np.zeros(n + 16, dtype)
-    skip = -room.ctypes.data % 64 // room.itemsize
-    return room[skip:skip + n]
 
 
 def tree_sum(x: np.ndarray) -> np.ndarray:

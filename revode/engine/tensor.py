@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from inspect import signature
 from itertools import count
@@ -43,6 +43,7 @@ class Op(NamedTuple):
 ndarray, new = np.ndarray, object.__new__
 POSITIONS = frozenset({int, slice, type(None), type(Ellipsis)})       # indices that cannot change
 RULES: dict[Callable, Op] = {}        # NumPy function -> Op, filled by primitives.py
+NAMED: dict[str, Op] = {}             # the same of ufuncs, by name
 FUNCTIONS: dict[Callable, Callable] = {}   # NumPy function -> the same in terms of primitives, filled by functions.py
 CONSTANT: dict[Callable, Op] = {}     # NumPy functions whose result carries no gradient (comparisons, floor, ...)
 METHODS: dict[tuple, Callable] = {}   # (ufunc, "reduce" or "accumulate") -> the same in terms of primitives
@@ -52,9 +53,9 @@ STATIC: set[Callable] = set()         # NumPy functions that look at shapes and 
 class Tape(Keeping):
     """A list of entries; a slot is an index into it.
 
-    None for an input;  (op, slot, value, y) and (op, slot, slot, value, value, y) for one and two inputs, which is most
-    of them, and where the time goes;  (op, slots, values, options, y) for all others (`entry` makes this of any). A slot is -1 for
-    a plain value.
+    None for an input;  (name, slot, value, y) and (name, slot, slot, value, value, y) of ufuncs, which is most of them, and where
+    the time goes: of names, numbers and arrays, which Python's collector passes by;  (op, slots, values, options, y) for all others
+    (`entry` makes this of any). A slot is -1 for a plain value.
     """
     __slots__ = ("level", "nodes")
     levels = count()             # of two tapes, the inner one was created later (next() is one step for all threads)
@@ -77,7 +78,7 @@ class Tape(Keeping):
         if self.held is not None:
             self.check()
 
-    def pull(self, seeds: list[tuple[int, Any]], inputs: list[int]) -> list[Any]:
+    def pull(self, seeds: list[tuple[int, Any]], inputs: Sequence[int]) -> list[Any]:
         """From (slot, cotangent) seeds to the cotangents of the input slots; None where nothing flowed."""
         if self.held is not None:
             self.check()
@@ -85,8 +86,7 @@ class Tape(Keeping):
         cotangents: list[Any] = [None] * len(nodes)
         for slot, g in seeds:
             cotangents[slot] = g if cotangents[slot] is None else cotangents[slot] + g
-        for i in range(len(nodes) - 1, -1, -1):
-            node = nodes[i]
+        for i, node in zip(range(len(nodes) - 1, -1, -1), reversed(nodes), strict=True):
             if node is None:
                 continue
             g = cotangents[i]
@@ -95,8 +95,8 @@ class Tape(Keeping):
             cotangents[i] = None
             kind = len(node)
             if kind == 6:                                # written out, for this is where the time goes
-                op, slot, other, x, z, y = node
-                vjp_x, vjp_z = op.vjps
+                name, slot, other, x, z, y = node
+                vjp_x, vjp_z = NAMED[name].vjps
                 if slot >= 0:
                     a, before = vjp_x(g, y, x, z), cotangents[slot]
                     shape = x.shape if type(x) is not float else ()
@@ -111,8 +111,9 @@ class Tape(Keeping):
                     cotangents[other] = a if before is None else before + a
                 continue
             if kind == 4:
-                op, slot, x, y = node
-                _add(cotangents, slot, op.vjps[0](g, y, x), x)
+                name, slot, x, y = node
+                vjp, = NAMED[name].vjps
+                _add(cotangents, slot, vjp(g, y, x), x)
                 continue
             _pull_any(cotangents, g, *node)
         return [cotangents[slot] for slot in inputs]
@@ -136,13 +137,10 @@ def _pull_any(cotangents: list, g: Any, op: Op, slots: list[int], values: list, 
 
 def entry(node: tuple) -> tuple:
     """An entry of a tape in its long form: (op, slots, values, options, y)."""
-    if len(node) == 4:
-        op, i, x, y = node
-        return op, [i], [x], {}, y
-    if len(node) == 6:
-        op, i, j, x, z, y = node
-        return op, [i, j], [x, z], {}, y
-    return node
+    if len(node) == 5:
+        return node
+    half = len(node) // 2
+    return NAMED[node[0]], [*node[1:half]], [*node[half:-1]], {}, node[-1]
 
 
 class _Closed(list):
@@ -164,6 +162,9 @@ def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
 
 def apply(op: Op, *inputs: Any, **options: Any) -> Any:
     """Carry out one operation; record it on the innermost tape among its inputs, if there is any."""
+    if [*map(type, inputs)] == [Tensor] and type((x := inputs[0])._value) is ndarray and not (x.tape.tracing or "index" in options):
+        x.tape.nodes.append((op, [x.slot], [x._value], options, y := op.forward(x._value, **options)))
+        return Tensor(y, x.tape, len(x.tape.nodes) - 1)
     return _record(op, lifted(tuple(map(joined, inputs))), options)
 
 
@@ -175,25 +176,23 @@ def _record(op: Op, inputs: tuple, options: dict) -> Any:
     values = [x._value if slot >= 0 else x for x, slot in zip(inputs, slots, strict=True)]
     kept = [x if slot >= 0 or type(x) is Tensor else tape.keep(x) for x, slot in zip(values, slots, strict=True)]
     y = _record(op, tuple(values), options)       # recorded again further out, if a value is a tensor of an outer tape
-    index = options.get("index")
-    if type(index) not in POSITIONS:
+    if type(index := options.get("index")) not in POSITIONS:
         options["index"] = tape.keep_index(index)
-    nodes = tape.nodes
-    nodes.append((op, slots, kept, options, y))
-    return Tensor(y, tape, len(nodes) - 1)
+    tape.nodes.append((op, slots, kept, options, y))
+    return Tensor(y, tape, len(tape.nodes) - 1)
 
 
 def apply1(op: Op, x: Tensor) -> Any:
-    """apply() for one input and no options, without the detours: this is where the time goes."""
+    """apply() of a ufunc for one input, without the detours: this is where the time goes."""
     value = x._value
     y = op.forward(value) if type(value) is not Tensor else apply(op, value)
     nodes = x.tape.nodes
-    nodes.append((op, x.slot, value, y))
+    nodes.append((op.name, x.slot, value, y))
     return Tensor(y, x.tape, len(nodes) - 1)
 
 
 def apply2(op: Op, a: Any, b: Any) -> Any:
-    """apply() for two inputs on one tape, or a tensor and what cannot change: a number, a step; one at least is a tensor."""
+    """apply() of a ufunc for two inputs on one tape, or a tensor and what cannot change: a number, a step."""
     if type(a) is Tensor:
         tape, value_a, slot_a = a.tape, a._value, a.slot
         if type(b) is Tensor:
@@ -212,7 +211,7 @@ def apply2(op: Op, a: Any, b: Any) -> Any:
         return apply(op, value_a if slot_a < 0 else a, value_b if slot_b < 0 else b)
     y = op.forward(value_a, value_b)              # of tensors of an outer tape: recorded out there, too
     nodes = tape.nodes
-    nodes.append((op, slot_a, slot_b, value_a, value_b, y))
+    nodes.append((op.name, slot_a, slot_b, value_a, value_b, y))
     return Tensor(y, tape, len(nodes) - 1)
 
 
@@ -228,7 +227,7 @@ def apply_plain(op: Op, a: Any, b: Any) -> Any:
     (value_a, kept_a, slot_a), (value_b, kept_b, slot_b) = (
         (x._value, x._value, x.slot) if type(x) is Tensor else (x, tape.keep(x), -1) for x in (a, b))
     y = op.forward(value_a, value_b)
-    tape.nodes.append((op, slot_a, slot_b, kept_a, kept_b, y))
+    tape.nodes.append((op.name, slot_a, slot_b, kept_a, kept_b, y))
     return Tensor(y, tape, len(tape.nodes) - 1)
 
 
@@ -259,15 +258,14 @@ def record_many(inputs: list, run: Callable, push: Callable | None = None) -> li
         outputs, pull = run(inputs)         # a program has no entries but those of the table
         tape.linear(outputs, pull)                                                                 # type: ignore[attr-defined]
         return outputs
-    on_tape = [type(x) is Tensor and x.tape is tape for x in inputs]
-    values = [x._value if on else x for x, on in zip(inputs, on_tape, strict=True)]
+    slots = [x.slot if type(x) is Tensor and x.tape is tape else -1 for x in inputs]
+    values = [x if slot < 0 else x._value for x, slot in zip(inputs, slots, strict=True)]
     if tape is None:
         return run(values)[0]
-    outputs, pull = run([read_only(x) if on else x for x, on in zip(values, on_tape, strict=True)])
+    outputs, pull = run([x if slot < 0 else read_only(x) for x, slot in zip(values, slots, strict=True)])
     if Tensor in map(type, values):             # of an outer tape
         root = next((root for x in inputs if type(root := traced(x)) is Tensor), None)
         pull = pull if root is None else root.tape.linear(outputs, pull)
-    slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape, strict=True)]
     tape.nodes.append((MANY, slots, values, {"pull": pull, "push": push}, outputs))
     return [tape.input(tape.keep_input(y)) if is_float(y) else y for y in outputs]
 
@@ -276,7 +274,7 @@ def read_only(x: Any) -> Any:
     """A view that cannot be written to, of what a tape holds."""
     if type(x) is not Tensor and isinstance(x, ndarray) and x.flags.writeable:
         x = x.view()
-        x.flags.writeable = False
+        x.setflags(write=False)
     return x
 
 
@@ -357,6 +355,8 @@ def _whole(x: Tensor, dtype: np.dtype) -> Any:
 
 def _operators(ufunc: np.ufunc) -> tuple[Callable, Callable]:
     """The operator of a ufunc, and the one with exchanged operands."""
+    name = ufunc.__name__
+
     def operator(self: Tensor, other: Any) -> Any:
         tape = self.tape
         if type(other) is Tensor and other.tape is tape:         # apply2(), without the detours
@@ -364,7 +364,7 @@ def _operators(ufunc: np.ufunc) -> tuple[Callable, Callable]:
             y = ufunc(x, z)
             nodes, made = tape.nodes, new(Tensor)
             made._value, made.tape, made.slot = y, tape, len(nodes)
-            nodes.append((RULES[ufunc], self.slot, other.slot, x, z, y))
+            nodes.append((name, self.slot, other.slot, x, z, y))
             return made
         return apply2(RULES[ufunc], self, other)
 
@@ -440,7 +440,7 @@ class Tensor(Refusing, Arraylike):
     def __pow__(self, other: Any) -> Any:
         scalar = isinstance(value_of(self), (float, np.generic)) and np.ndim(value_of(other)) == 0
         if scalar:                             # Python's and NumPy's scalars have a power of their own, in other bits
-            return apply2(POWER_OF_SCALARS, self, other)
+            return apply(POWER_OF_SCALARS, self, other)
         return apply1(RULES[np.square], self) if type(other) is int and other == 2 else apply2(
             RULES[np.power], self, other)
 

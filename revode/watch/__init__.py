@@ -36,7 +36,7 @@ from .alarms import (
 )
 from .back import Back, RoundTrip
 from .causes import CLOSE, LIMITS, MANY, STORED, TOL, Limits
-from .places import LOOKS, ROOM, compared, grouped, looks, places, runs
+from .places import LOOKS, ROOM, compared, grouped, looks, places, runs, within
 from .quiet import Quiet, deferred
 from .sizes import begins, flat, size, stacked
 
@@ -45,4 +45,5 @@ __all__ = [
     "Limits", "NonFiniteError", "NonFiniteWarning", "ParasiteError", "ParasiteWarning", "Quiet", "ReconstructionError",
     "ReconstructionWarning", "RevodeWarning", "RoundTrip", "StabilityError", "StabilityWarning", "Verdict", "begins", "compared",
     "complain", "deferred", "flat", "grouped", "looks", "places", "report", "runs", "size", "stacked",
+    "within",
 ]

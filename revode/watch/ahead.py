@@ -17,7 +17,7 @@ from ..stiffness import FOLLOWS, Unstable, astray, largest, rows, unstable
 from .alarms import complain
 from .causes import OF_TOLERANCE, Pairs, parted_copies, too_large
 from .gaps import parted
-from .places import ROOM, groups_between, stops_of, threes, windows
+from .places import ROOM, stops_of, threes, windows
 from .sizes import column, floor, highest, largest_of_each, precision, size, size_of_each, so_far, stacked
 
 logger = logging.getLogger("revode")
@@ -86,10 +86,6 @@ class Ahead:
     def stops(self) -> tuple[int, ...]:
         """The grid points to look at behind the first, on a grid that is known."""
         return stops_of(self.problem.N, self.width)
-
-    def groups(self, first: int, last: int, parts: Parts) -> list[list[int]]:
-        """The looks at first + 1 .. last, as many together as there is room for."""
-        return groups_between(self.stops, first + 1, last + 1, self.width, sum(x.nbytes for x in parts.values()))
 
     def begin(self, parts: Parts) -> None:
         """The state at the start, of which there is nothing to judge."""
@@ -275,7 +271,9 @@ class Ahead:
         if self.problem.driver is not None and s.ndim > 2:       # a path that noise brings near zero is no small solution
             s = np.maximum(s, np.sqrt(np.mean(s * s, axis=tuple(range(1, s.ndim - 1)), keepdims=True)))
         eps, tiny = precision(y.dtype)
-        return counts, np.maximum(s, eps ** 0.5 * s.max(axis=-1)[..., None] if s.ndim > 1 else 0.0) + tiny
+        if s.ndim > 1 and not (isinstance(s, np.ndarray) and s.min() >= eps ** 0.5 * s.max()):         # quickly told, of all members
+            s = np.maximum(s, eps ** 0.5 * s.max(axis=-1)[..., None])
+        return counts, s + tiny
 
     def overflow(self, n: int) -> None:
         """Find the step at which the state stopped being finite, and say so."""

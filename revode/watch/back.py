@@ -12,7 +12,7 @@ from .alarms import Verdict
 from .causes import CAUTION, CLOSE, FADE, NEARLY, OF_LEAF, OFF, TOL, Pairs, lost, parted_copies
 from .gaps import injected, weighted
 from .places import ROOM, windows
-from .sizes import by_chance, column, finite, highest, largest_of_each, largest_seen, members, precision, size, sums_of
+from .sizes import by_chance, column, finite, highest, largest_of_each, largest_seen, members, precision, size, sums_of, taken
 
 
 class RoundTrip(NamedTuple):
@@ -85,9 +85,9 @@ class Back:
             return
         at = beside(parts[next(iter(self.ys))])(at)
         middle = at[width // 2]
+        a = taken(middle, cotangents)
         for name in self.ys:
-            a = cotangents[name] if data is None else weighted(data.a, cotangents)
-            y, a_y = parts[name].take(middle, 0), a.take(middle, 0)
+            y, a_y = parts[name].take(middle, 0), a[name] if data is None else weighted(data.a, a)
             ay = abs(a_y * y)
             self.A[name] = np.maximum(self.A[name], ay.max(axis=0))
             self.recent.append((name, points, y, a_y))
@@ -100,8 +100,9 @@ class Back:
             size = abs(a_y)
             ay = np.maximum(ay, 1e-2 * size * self.scales[name])                   # a state at zero has no size of its own
             apart = 2 if self.pairs.smooth else 1                                  # what swings from step to step is no change
-            changes = members(a_y - a.take(at[width // 2 - apart], 0)) / (apart * members(size) + self.tiny)       # of what is small
-            self.sums.append((members(weighted(data.b, cotangents).take(middle, 0) * e), members(moved), members(ay), changes))
+            before = weighted(data.a, taken(at[width // 2 - apart], cotangents))
+            changes = members(a_y - before) / (apart * members(size) + self.tiny)                          # of what is small
+            self.sums.append((members(weighted(data.b, a) * e), members(moved), members(ay), changes))
 
     def compare(self, ns: list[int], parts: Parts, truth: Parts, cotangents: Parts) -> None:
         """What came back at these steps beside what had been there."""

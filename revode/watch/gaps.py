@@ -14,8 +14,8 @@ def weighted(weights: dict[str, float], parts: dict) -> Any:
     """The sum of weight * part."""
     total: Any = None
     for name, weight in weights.items():
-        term = parts[name] if weight == 1.0 else -parts[name] if weight == -1.0 else weight * parts[name]
-        total = term if total is None else total + term
+        term = parts[name] if abs(weight) == 1.0 else abs(weight) * parts[name]
+        total = (term if weight > 0 else -term) if total is None else total + term if weight > 0 else total - term
     return total
 
 

@@ -1,6 +1,7 @@
 """Where a march is looked at, forward and back: a few grid points and their neighbours, which depend on the grid alone."""
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -67,23 +68,28 @@ def windows(ns: tuple[int, ...], width: int) -> tuple[np.ndarray, list[int], tup
     return at, middle, tuple(ns[i] for i in middle)
 
 
-def grouped(ns: list[int], width: int, nbytes: int, room: int = ROOM) -> list[list[int]]:
-    """ns in lists as long as there is room for, one at least, none of which ends between neighbours; nbytes: of one look."""
-    most = max(1, room // max(1, nbytes))
+@lru_cache(64)
+def within(N: int, width: int, stretch: int | None = None) -> frozenset[int]:
+    """The points of those windows that come behind another one of theirs."""
+    return frozenset(n + i for n in places(N, width, stretch) for i in range(1, width))
+
+
+def grouped(ns: Sequence[int], most: int, inside: Collection[int]) -> list[Sequence[int]]:
+    """Grid points, either way, in lists of so many, or a few more: none ends in a window; inside: what within() gives."""
     if len(ns) <= most:
         return [ns]
     found: list[list[int]] = [[]]
     for n in ns:
-        if len(found[-1]) >= most and (width == 1 or abs(n - found[-1][-1]) > 1):
+        if len(found[-1]) >= most and not (max(n, found[-1][-1]) in inside and abs(n - found[-1][-1]) == 1):
             found.append([])
         found[-1].append(n)
-    return found
+    return [*found]
 
 
 @lru_cache(64)
-def groups_between(ns: tuple[int, ...], first: int, last: int, width: int, nbytes: int, room: int = ROOM) -> list[list[int]]:
-    """Those of ns in first .. last - 1, grouped."""
-    return grouped([n for n in ns if first <= n < last], width, nbytes, room)
+def groups_back(looks: tuple[int, ...], first: int, last: int, most: int, inside: frozenset[int]) -> list[list[int]]:
+    """Those of the looks in first .. last - 1, grouped."""
+    return [[*group] for group in grouped([n for n in looks if first <= n < last], most, inside)]
 
 
 @lru_cache(64)

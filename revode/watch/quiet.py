@@ -23,7 +23,7 @@ from .alarms import Verdict
 from .back import Back, cancelled, flowing, neighbours, of_pairs, roundtrip
 from .causes import CAUTION, CLOSE, NEARLY, OF_LEAF, OFF, TOL, Pairs
 from .gaps import injected, parted
-from .places import ROOM, back_from, groups_between, windows
+from .places import ROOM, back_from, groups_back, windows, within
 from .sizes import by_chance, precision, size
 
 NOWHERE = (math.inf, math.inf, math.inf)         # copies that are none do not part
@@ -116,7 +116,8 @@ class Quiet:
         problem, width, exact = self.problem, neighbours(self.pairs), self.problem.method.exactly_reversible
         # where a state is kept nearly reversible methods land on it: there is nothing to look at
         looks = back_from(problem.N, width, problem.resync, not exact, frozenset(self.given[2]))
-        return groups_between(looks, first, last, width, 2 * sum(x.nbytes for x in parts.values()), room)
+        most = max(1, room // max(1, 2 * sum(x.nbytes for x in parts.values())))
+        return groups_back(looks, first, last, most, within(problem.N - 1, width, problem.resync))
 
     def show(self, what: str, *shown: Any) -> None:
         """What Back is to see, to compare, or to take for the flow."""
@@ -206,6 +207,8 @@ def told(problem: Any, tol: float | None, acts: float, found: Measured, others: 
     trips, (eps, tiny) = [*trips, (0, found.off, found.size)], precision(y.dtype)
     W_y = max([off for _, off, _ in trips]) / (eps ** 0.25 * found.ahead + tiny)
     bounds = Bounds(found.S, found.together, trips, max(found.W_p, W_p), W_y, W_0, C_0, None if weighed is None else found.E, found.C)
+    if not problem.method.exactly_reversible:                # past it the full watch looks at the steps (of small states: Ahead.flows)
+        acts = min(acts, OFF * CLOSE[y.dtype.itemsize])
     verdict = sound(problem, TOL if tol is None else tol, acts, bounds, y.dtype, y.shape[:-1])
     if verdict is not None and largest is not None:
         problem.stats.defect = size(largest)
@@ -227,10 +230,9 @@ def sound(problem: Any, tol: float, acts: float, found: Bounds, dtype: Any, memb
     of_leaf = over and over * found.C
     at_start = CAUTION * max(found.W_0, of_params) * found.C_0 if problem.asked["y0"] else 0.0
     estimate = {"y0": max(found.W_y, of_params, at_start), "params": max(of_params, of_leaf)}
-    exact = problem.method.exactly_reversible
-    most = min(acts, math.inf if exact else OFF * CLOSE[dtype.itemsize])
-    if not (of_params <= tol and found.W_y <= (1.0 if exact else NEARLY) * tol and of_leaf <= OF_LEAF * tol and at_start < math.inf
-            and estimate["y0"] <= most and estimate["params"] <= most):
+    allowed = tol if problem.method.exactly_reversible else NEARLY * tol
+    if not (of_params <= tol and found.W_y <= allowed and of_leaf <= OF_LEAF * tol and at_start < math.inf
+            and estimate["y0"] <= acts and estimate["params"] <= acts):
         return None
     problem.stats.roundtrip = roundtrip(found.trips, eps, tiny)
     S = {} if data is None else dict(zip(("S_p", "S_y", "S_d"), found.S, strict=True))

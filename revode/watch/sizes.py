@@ -42,6 +42,11 @@ def stacked(rows: list[Parts]) -> Parts:
     return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
 
+def taken(at: Any, parts: Parts) -> Parts:
+    """The rows `at` of all."""
+    return {name: x.take(at, 0) for name, x in parts.items()}
+
+
 def members(x: Any) -> Any:
     """The sum of |entries| of each member of a batch; x has an axis of grid points before those of the state."""
     x = abs(x)
@@ -80,7 +85,7 @@ def column(values: Any, like: Any) -> Any:
 def so_far(x: Any) -> Any:
     """The largest of each entry up to each row."""
     if isinstance(x, np.ndarray):
-        return np.maximum.accumulate(x)
+        return np.maximum.accumulate(x) if len(x) > 1 else x
     for k in (2 ** j for j in range((len(x) - 1).bit_length())):          # what devices offer: by doubling
         x = np.concatenate([x[:k], np.maximum(x[k:], x[:-k])])
     return x

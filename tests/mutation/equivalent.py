@@ -1,26 +1,6 @@
 """Changes that no test can notice, with the reason: (file, line of source, change) -> why nothing changes."""
 
 GROUPS: list[tuple[str, list[tuple[str, str, str]]]] = [
-    ("reshape takes any negative length as the one that remains", [
-        ('engine/functions.py',
-         'return apply(RULES[function], np.reshape(a, (-1,)), axis=0)',
-         '1 -> 2'),
-        ('engine/functions.py',
-         'j = np.reshape(j, (-1,))',
-         '1 -> 2'),
-        ('engine/functions.py',
-         'a, axis = (np.reshape(a, (-1,)), 0) if axis is None else (a, axis)',
-         '1 -> 2'),
-        ('engine/primitives.py',
-         'return np.matmul(np.reshape(a, (-1, a.shape[-1])).T, np.reshape(g, (-1, g.shape[-1])))',
-         '1 -> 2'),
-        ('engine/primitives.py',
-         'return np.matmul(np.reshape(a, (-1, a.shape[-1])).T, np.reshape(g, (-1, g.shape[-1])))',
-         '1 -> 2 (#3)'),
-        ('engine/arraylike.py',
-         'def flat(self: Any) -> Any: return iter(np.reshape(self, (-1,)))',
-         '1 -> 2'),
-    ]),
     ("a default that is never used: the option is always given", [
         ('engine/primitives.py',
          'def _sum(g: Any, y: Any, a: Any, axis: Any = None, keepdims: bool = False) -> Any:',

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import revode as rv
+from revode.engine.tensor import NAMED, RULES, Tape, entry
 
 
 def test_check_vjp_finds_a_wrong_sign_in_the_first_and_in_the_second_derivative():
@@ -65,6 +66,8 @@ def test_third_derivative():
     (np.abs, (0.0,), (0.0,)),
     (np.maximum, (1.0, 1.0), (0.5, 0.5)),
     (np.minimum, (1.0, 1.0), (0.5, 0.5)),
+    (np.fmax, (1.0, 1.0), (0.5, 0.5)),
+    (np.fmin, (1.0, 1.0), (0.5, 0.5)),
     (lambda x: np.max(x), ([2.0, 1.0, 2.0],), ([0.5, 0.0, 0.5],)),
     (lambda x: np.min(x), ([2.0, 1.0, 1.0, 1.0],), ([0.0, 1 / 3, 1 / 3, 1 / 3],)),
     (lambda x: np.sum(np.max(x, axis=1)), ([[1.0, 1.0], [3.0, 2.0]],), ([[0.5, 0.5], [1.0, 0.0]],)),
@@ -374,6 +377,23 @@ def test_nothing_is_left_for_the_garbage_collector(name):
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_the_garbage_collector_has_no_entries_of_ufuncs_to_look_at():
+    """Of names, numbers and arrays: or each of its full rounds would go through the whole of a long tape."""
+    tape = Tape()
+    x, = tape.inputs([np.ones((2, 2))])
+    for y in (x + x, 2.0 * x, x @ np.ones((2, 2)), np.tanh(x), -x, np.arctan2(x, x), x - np.array(0.5)):
+        x = y
+    gc.collect()
+    entries = tape.nodes[1:]
+    assert len(entries) == 7 and not any(map(gc.is_tracked, entries))
+    assert [entry(node)[0] for node in entries] == [RULES[f] for f in (
+        np.add, np.multiply, np.matmul, np.tanh, np.negative, np.arctan2, np.subtract)]
+
+
+def test_every_ufunc_of_the_table_is_found_by_its_name():
+    assert {f.__name__: op for f, op in RULES.items() if isinstance(f, np.ufunc)} == NAMED
 
 
 def test_the_tape_is_freed_with_its_pull():

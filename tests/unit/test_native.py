@@ -13,7 +13,7 @@ import pytest
 import revode as rv
 from revode.compiled import native, plans
 from revode.compiled.lower import NotFusable
-from revode.engine.tensor import RULES
+from revode.engine.tensor import NAMED
 from tests import sde_cases
 from tests.compiler import needs_compiler
 from tests.method_cases import CASES as METHOD_CASES
@@ -334,7 +334,7 @@ def test_what_has_no_form_is_named(f, says):
 
 
 def test_a_compiler_that_refuses_names_the_operation(monkeypatch):
-    monkeypatch.setitem(RULES, np.arctan, RULES[np.arctan]._replace(c="no_such_function({0})"))
+    monkeypatch.setitem(NAMED, "arctan", NAMED["arctan"]._replace(c="no_such_function({0})"))
     with pytest.raises(native.CompileError, match=r"arctan(.|\n)*no_such_function"):
         rv.solve(lambda t, y, p: np.arctan(y @ MATRIX) + np.sin(y), start((5, 3)), TS, None, backend="native")
 

@@ -30,7 +30,8 @@ LEVELS = {"here": HERE, "AVX2": ("-march=x86-64-v3",), "AVX2 of AMD": ("-march=x
           "AVX": ("-march=x86-64", "-mavx"), "SSE2": ("-march=x86-64",)}
 
 # Vectors ----------------------------------------------------------------------------------------------------------------
-CALLS = {"linear": "rv_linear<1, 64, 48>(out, x, w)", "outer": "rv_outer<64, 48>(out, x, w, out, n)"}
+# Outer products in pairs of vectors, at any width of these: a vector that is left over is read along with each of its products.
+CALLS = {"linear": "rv_linear<1, 64, 48>(out, x, w)", "outer": "rv_outer<64, 64>(out, x, w, out, n)"}
 LANE = r"v?(insert|extract|pinsr|pextr|movh|movlp|movhlp|movlhp|perm|blend)"          # what puts vectors together, or takes them apart
 STACK = r"%[xyz]mm.*\(%r[sb]p|\(%r[sb]p.*%[xyz]mm"
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import revode as rv
-from revode.compiled.lines import Code
+from revode.compiled import lines
+from revode.compiled.lines import LINE, Code
 from revode.compiled.program import ADD, V, interpret, kinds, trace
+from revode.compiled.replay import prelude
 from revode.compiled.rules import simplify
 from revode.engine.tensor import RULES, NotTraceable
 from tests.unit import engine_table
@@ -66,6 +68,41 @@ def test_every_operation_and_its_vjp(case):
     code.function([0], 0, *([x.op.forward(*x.args, **x.options) for x in (short.values[i] for i in code.per_solve)]))
     for role, y in expected.items():
         np.testing.assert_array_equal(store[role], y, err_msg=f"replay: {role}\n{code.source}")
+
+
+def test_arrays_begin_at_cache_lines():
+    """Of numbers of any size, those of the store and those in between."""
+    for dtype in (np.float32, np.float64):
+        program = trace(lambda T: {("part", "x"): np.where(np.exp(T["part", "x"]) > 1.0, 2.0, T["part", "x"])},
+                        {("part", "x"): np.ones((5, 3), dtype)})
+        code = Code(program, {}, rows=5)
+        found = [x for name, x in code.names.items() if name[0] == "v" or name == "out0"]
+        assert {x.dtype for x in found} == {np.dtype(dtype), np.dtype(bool)} and all(x.ctypes.data % LINE == 0 for x in found)
+
+
+@pytest.mark.parametrize(("fn", "stretched"), [
+    (lambda x, b: (x + b, b * 2), True),
+    (lambda x, b: (x / b - b * x,), True),
+    (lambda x, b: (np.arctan2(x, b),), False),              # of other functions the bits may depend on how arrays lie
+    (lambda x, b: (np.where(x > 0, b, x + b),), False),     # who else reads it wants its own shape
+    (lambda x, b: (x + b, b), False),
+    (lambda x, b: (x[0] + b,), False),
+    (lambda x, b: (x[:2] + b, x + b), False)])
+def test_what_is_added_to_rows_is_stretched_once(fn, stretched, monkeypatch):
+    """Where all sums and products stretch it to one shape, and that is small: by the prelude of a solve."""
+    x, b = np.arange(15.0).reshape(5, 3) - 6.5, np.array([0.5, -1.0, 2.0])
+    program = trace(lambda T: {("part", f"z{i}"): z for i, z in enumerate(fn(T["part", "x"], T["param", 0]))},
+                    {("part", "x"): x, ("param", 0): b})
+    for small in (x.nbytes, x.nbytes - 1):
+        monkeypatch.setattr(lines, "SMALL", small)
+        code = Code(program, {}, rows=5)
+        assert list(code.wide.values()) == [x.shape] * (stretched and small == x.nbytes)
+        code.store["part", "x"][...] = x
+        bound = prelude(code, [b])
+        assert [y.shape for y in bound if y.ndim == 2] == list(code.wide.values())
+        code.function([0], 0, *bound)
+        for i, z in enumerate(fn(x, b)):
+            np.testing.assert_array_equal(code.store["part", f"z{i}"], z)
 
 
 def test_the_cases_reach_every_rule():

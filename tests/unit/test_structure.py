@@ -301,7 +301,7 @@ def test_import_loads_next_to_nothing() -> None:
 # What a script that solves on the tape and takes a gradient does without.
 NOT_NEEDED = {"ctypes", "concurrent.futures", "hashlib", "subprocess", "multiprocessing", "unittest", "argparse", "json",
               "revode.compiled.native", "revode.compiled.generate", "revode.compiled.elementary", "revode.nn", "revode.optim",
-              "revode.analysis", "revode.experiments", "revode.plotting"}
+              "revode.analysis", "revode.experiments", "revode.plotting", "revode.advise"}
 
 
 def test_a_first_solve_loads_what_it_uses() -> None:
