@@ -23,7 +23,7 @@ from .generate import arguments
 from .native import CompileError, NoCompiler, build
 
 TEXT = Path(__file__).with_name("stretches.hpp").read_text(encoding="utf-8")
-LATER = 8                  # sweeps of a runner that go the long way: to compile this would make the first one wait
+LATER = 8                  # sweeps of a runner that go the long way
 SHORT = 1 << 14            # steps of a solve whose plans are kept
 # what `run` is given of what stretches.hpp has at hand, by the names of generate.ARGUMENTS; of the rest nothing
 AHEAD = {"P": "P_ahead", "M": "M_ahead", "saved": "n[11]"} | {x: x for x in "first last begins GB GS rows save look L".split()}
@@ -43,9 +43,7 @@ class Plan(NamedTuple):
 
 def plans(N: int, n: int, kept: Collection[int], chunk: int) -> Iterator[Plan]:
     """The sweep from N to the start with n places, where these states are kept; a block is `chunk` steps."""
-    found: list[tuple] = []
-    looks: list[int] = []
-    steps, peak = [0, 0], 0
+    found, looks, steps, peak = list[tuple](), list[int](), [0, 0], 0
     for move, some, states in pieces(N, n, kept, chunk):
         if found and (move[1] // chunk != found[0][1] // chunk or sum(steps) > chunk):
             yield planned(found, looks, steps, peak)
@@ -64,8 +62,8 @@ def plans_again(N: int, n: int, kept: tuple[int, ...], chunk: int) -> tuple[Plan
 
 
 def planned(found: list[tuple], looks: list[int], steps: list[int], peak: int) -> Plan:
-    begins = [first for back, first, _, row, *_ in found if row >= 0 and not back]
-    return Plan(np.asarray(found, np.int64), np.asarray([*looks, -1], np.int64), begins, steps, peak)
+    return Plan(np.asarray(found, np.int64), np.asarray([*looks, -1], np.int64),
+                [first for back, first, _, row, *_ in found if row >= 0 and not back], steps, peak)
 
 
 def pieces(N: int, n: int, kept: Collection[int], chunk: int) -> Iterator[tuple[tuple, list[int], int]]:
@@ -109,21 +107,20 @@ class Stretches:
                                      for role, (_, F, _) in back.source.places.items() if role[0] == "state"])
         self.states = np.zeros((rows, tiles, ahead.source.seen), ahead.dtype)
         self.rooms = np.empty((rows, tiles, self.place.size), ahead.dtype), self.place, np.empty((tiles, rows), np.int64)
-        runs = [ctypes.cast(x.function, ctypes.c_void_p).value for x in (ahead, back)]
-        self.at = np.array([*runs, *map(address, (self.states, *self.rooms))], np.uintp)
+        self.at = np.array([*(ctypes.cast(x.function, ctypes.c_void_p).value for x in (ahead, back)),
+                            *map(address, (self.states, *self.rooms))], np.uintp)
         self.memory = [address(x) for x in (ahead.P, back.P, ahead.memory, back.memory)]
 
     def put(self, kept: dict) -> None:
         """The states that are kept, in order."""
-        ns = sorted(kept)
         for name in kept[0]:
-            x = self.ahead.tiled(np.stack([kept[n][name] for n in ns]), len(ns))
-            self.ahead.within(self.states[:len(ns)], ("part", name))[...] = x
+            x = np.stack([kept[n][name] for n in sorted(kept)])
+            self.ahead.within(self.states[:len(x)], ("part", name))[...] = self.ahead.tiled(x, len(x))
 
     def make(self, plan: Plan, a_ys: tuple, chunk: int) -> None:
         """These moves."""
         ahead, back, (rows, tiles, seen) = self.ahead, self.back, self.states.shape
-        stats, save, block = ahead.stats, ahead.save, plan.moves[0, 1] // chunk * chunk
+        stats, save, block = ahead.stats, ahead.save, int(plan.moves[0, 1]) // chunk * chunk
         GS, G = (x.columns("step", block, min(block + chunk, ahead.problem.N)) for x in (ahead, back))
         GB = np.concatenate([np.empty((0, ahead.source.widths("begin")[0])), *(            # as `call` has them, each by itself
             ahead.columns("begin", n, n + 1) for n in plan.begins if "begin" in ahead.lowered)])
@@ -144,12 +141,11 @@ def walk(ahead: Any, back: Any, kept: Any, n: int, a_ys: tuple) -> bool:
     if not (ahead.stays and getattr(back, "stays", False)):
         return False
     chunk = min(ahead.chunk, back.chunk)
-    if (ahead.T, ahead.tiles) != (back.T, back.tiles) or (N > chunk and ahead.chunk != back.chunk):
-        return False
-    if rows * ahead.tiles * ahead.source.seen * ahead.dtype.itemsize > TOGETHER:
+    if (ahead.T, ahead.tiles) != (back.T, back.tiles) or (N > chunk and ahead.chunk != back.chunk) or (
+            rows * ahead.tiles * ahead.source.seen * ahead.dtype.itemsize > TOGETHER):
         return False
     ahead.walks += 1
-    if ahead.walks <= LATER:
+    if ahead.walks <= LATER:                       # compiling the walk would make the first wait
         return False
     if ahead.walker is None or ahead.walker.back is not back or len(ahead.walker.states) != rows:
         try:
