@@ -193,13 +193,9 @@ def align(structure: Any, tree: Any) -> list:
         raise ValueError(f"{describe(tree)} stands where a {kind.__name__} " + (
             f"with the keys {list(keys)}" if keys is not None else f"of {len(children)} items") + " is expected")
     items = tree if keys is None else [getattr(tree, key) if record else tree[key] for key in keys]
-    found: list = []
-    for child, item in zip(children, items, strict=True):
-        if child is LEAF and type(item) in PLAIN:
-            found.append(item)
-        else:
-            found += align(child, item)
-    return found
+    if not any(children) and PLAIN.issuperset(builtins.map(type, items)):
+        return list(items)
+    return [x for child, item in zip(children, items, strict=True) for x in align(child, item)]
 
 
 def paths(tree: Any, prefix: str = "") -> list[str]:
