@@ -13,6 +13,7 @@ import types
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import fields
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -195,7 +196,7 @@ def align(structure: Any, tree: Any) -> list:
     items = tree if keys is None else [getattr(tree, key) if record else tree[key] for key in keys]
     if not any(children) and PLAIN.issuperset(builtins.map(type, items)):
         return list(items)
-    return [x for child, item in zip(children, items, strict=True) for x in align(child, item)]
+    return list(chain.from_iterable(builtins.map(align, children, items)))
 
 
 def paths(tree: Any, prefix: str = "") -> list[str]:
