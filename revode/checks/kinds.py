@@ -68,7 +68,7 @@ def known(asked: Asked) -> tuple[Problem, Any, Any, Packing] | None:
         return None
     leaves, plain, structure = given(asked)
     kind = find(asked, ts, structure, plain)
-    if kind is None or not math.isfinite(sum([float(np.vdot(x, x)) for x in plain])):
+    if kind is None or not math.isfinite(sum(map(float, map(np.vdot, plain, plain)))):
         return None
     method, layout, code = kind.problem["method"], kind.layout, code_of(asked.field)
     if code is None or code != kind.code:

@@ -6,7 +6,7 @@
 Libraries are kept in `cache_folder()` under <key>-<digest>: the key is a hash of everything that decides what the compiler
 makes (source, flags, compiler, what this processor can do), the digest a hash of the library itself, so that a damaged one
 is seen and built again. A library appears there whole or not at all, by a rename; when the folder cannot be used, a
-temporary one takes its place for the life of the process.
+temporary one takes its place for the life of the process. compiler-<key> holds what a compiler said of itself.
 """
 from __future__ import annotations
 

@@ -222,7 +222,7 @@ def sound(problem: Any, tol: float, acts: float, found: Bounds, dtype: Any, memb
     """
     data, eps, tiny = problem.method.companion, *precision(dtype)
     chance = by_chance(members) if problem.system.noisy else 1.0
-    limits = Pairs(problem).limits if data is not None else NOWHERE
+    limits = problem.kin.get("limits") or problem.kin.setdefault("limits", NOWHERE if data is None else Pairs(problem).limits)
     if not (found.together and all([x <= chance * limit for x, limit in zip(found.S, limits, strict=False)])):
         return None
     of_params = max(found.W_p, found.E or 0.0)
