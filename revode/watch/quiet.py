@@ -141,7 +141,10 @@ class Quiet:
     def verdict(self, largest: Any = None, weighed: Any = None) -> Verdict:
         """The judgement, as Back gives it; where all is quiet its numbers are bounds."""
         found = self.quickly(largest, weighed) if self.full is None and len(self.held) == 3 else None
-        return self.back.verdict(largest, weighed) if found is None else found
+        if found is None:
+            return self.back.verdict(largest, weighed)
+        self.problem.marched = None                  # nobody has reason to look at it any more, and it holds the problem
+        return found
 
     def quickly(self, largest: Any, weighed: Any) -> Verdict | None:
         """The verdict where there is nothing to say; None where that cannot be told."""

@@ -16,7 +16,7 @@ import pytest
 
 import revode as rv
 from revode.compiled import backend, native, plans, promote, tiles
-from tests.compiler import needs_compiler
+from tests.compiler import forget, needs_compiler
 
 HERE = Path(__file__).parents[2]
 P = np.array([0.3, 0.7])
@@ -31,8 +31,7 @@ needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="a system withou
 @pytest.fixture(autouse=True)
 def cold(monkeypatch):
     """No programs, nothing said, and a price of a little more than three gradients."""
-    monkeypatch.setattr(plans, "programs", plans.Programs())
-    monkeypatch.setattr(promote, "programs", plans.programs)
+    forget(monkeypatch)
     monkeypatch.setattr(backend, "_told", set())
     monkeypatch.setattr(promote, "OPERATION", 0.0)
     gain = script(1)[2]
