@@ -148,8 +148,7 @@ class Quiet:
 
     def quickly(self, largest: Any, weighed: Any) -> Verdict | None:
         """The verdict where there is nothing to say; None where that cannot be told."""
-        problem, ys, a_parts = self.problem, self.given[3], self.given[5]
-        outputs = problem.method.outputs
+        problem, ys, a_parts, outputs = self.problem, self.given[3], self.given[5], self.problem.method.outputs
         if len(ys) > 1 or type(ys[0]) is not np.ndarray or any(map(
                 np.count_nonzero, [x for part, x in a_parts.items() if part not in outputs])):
             return None
@@ -180,9 +179,8 @@ class Quiet:
         width, smooth = neighbours(self.pairs), self.pairs.smooth
         at, ahead_at = windows(tuple(ns), width)[0], windows(tuple(ahead_ns), ahead_width)
         kind = method.parts, items(data, method.outputs[0]), method.outputs[0], 0.0 if data is None else self.pairs.k
-        h = None
-        if data is not None and data.velocity:
-            h = abs(np.asarray([problem.hs[ahead_ns[i]] for i in ahead_at[1]], float))
+        moving = data is not None and data.velocity
+        h = abs(np.asarray([problem.hs[ahead_ns[i]] for i in ahead_at[1]], float)) if moving else None
         allowed = 0.0 if data is None else data.allowed if problem.driver is None else data.driven
         eps, tiny = precision(self.given[3][0].dtype)
         L, ahead_L, none = combinations(*kind, width, 2 if smooth else 1), gaps(*kind, ahead_width), np.empty(0)
