@@ -47,6 +47,7 @@ WIDE = 128                    # beyond it the matrices are left to cuBLAS
 PAD, SHORT = 16, 64           # bytes behind the lanes of each feature, where that is asked for; bytes of lanes that go without
 MULTIPROCESSORS = 128         # so many tiles, if there are trajectories enough: about what a large GPU has
 FEWEST = 2                    # trajectories in a tile that are not given up for that
+SEARCHES = ("search", "flow")  # whose tiles sum up an error, which one block sums over the tiles
 REGIMES = ("thread per trajectory", "warp per tile", "block per tile", "op by op")
 
 
@@ -180,7 +181,8 @@ def make(lowered: Mapping[str, Lowered], source: Callable[..., Source], rows: in
     def tiles_of(T: int) -> Source:
         return source(T, ALIGN, PAD // itemsize if wanted.get("padded") and T * itemsize >= SHORT else 0)
 
-    one = alone(source, rows, itemsize, direction, arch, wanted, rows > 1 and wide <= NARROW and not (strict and sums(lowered)))
+    summed = direction in SEARCHES or (strict and sums(lowered))
+    one = alone(source, rows, itemsize, direction, arch, wanted, rows > 1 and wide <= NARROW and not summed)
     if one is not None:
         return one
     first = wanted.get("T") or tile(rows, dtype, strict)
