@@ -97,7 +97,6 @@ def shim(arch: str = "sm_90", order: str = "ascending", shuffle: int = 0, races:
 class Fused(Tiles):
     """One direction of a solve on a device. plan: how it is laid out there."""
     shows = 1 << 26            # a launch and its wait take as long as some megabytes
-    entry = "run"              # the kernel of its text
 
     def __init__(self, steps: Any, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool, strict: bool,
                  device: Device, given: Any = None) -> None:
@@ -127,7 +126,10 @@ class Fused(Tiles):
         self.chunk = int(min(STEPS, max(16.0, min(WORK / (work * self.rows), DRIVES / max(1, drive * self.rows)))))
         self.real, self.mode = "double" if self.dtype == np.float64 else "float", "strict" if self.strict else "fast"
         self.text = plan.defines + self.source.text
-        self.function = self.device.function(self.text, plan.shared, self.real, self.mode, self.entry)
+        self.function = self.load_kernel()
+
+    def load_kernel(self) -> Any:
+        return self.device.function(self.text, self.plan.shared, self.real, self.mode)
 
     def text_of(self, *how: int) -> Source:
         return Source(self.lowered, how[0], self.dtype, self.direction, self.outputs, self.brownian, *how[1:])
@@ -135,7 +137,7 @@ class Fused(Tiles):
     def compiled(self) -> Plan:
         """The plan with the registers and spills that NVRTC reports."""
         from .compile import compile
-        took = compile(self.text, self.real, self.device.arch, self.mode).resources[self.entry]
+        took = compile(self.text, self.real, self.device.arch, self.mode).resources["run"]
         self.plan = self.plan._replace(registers=took.registers, spills=took.spills)
         return self.plan
 
@@ -259,9 +261,8 @@ class Fusing(Backend):
     bound: bool = False            # the field holds arrays of the host, with which op by op is no way
 
     def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
-        if direction == "search" and self.crossed:            # its launches would be small, and each attempt waits for a number
-            self.say(problem, "the adaptive steps of %s are found on the host: op by op on the device each takes some forty launches",
-                     logging.INFO)
+        if direction == "search" and self.crossed:            # its launches would be small, and the state is on the host
+            self.say(problem, "the adaptive steps of %s are found on the host, as those of all small states are", logging.INFO)
             return Backend().runner(direction, steps, problem, parts, params)
         found = super().runner(direction, steps, problem, parts, params)
         if found is None and self.crossed and direction == "forward":

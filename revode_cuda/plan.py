@@ -181,8 +181,7 @@ def make(lowered: Mapping[str, Lowered], source: Callable[..., Source], rows: in
     def tiles_of(T: int) -> Source:
         return source(T, ALIGN, PAD // itemsize if wanted.get("padded") and T * itemsize >= SHORT else 0)
 
-    summed = direction in SEARCHES or (strict and sums(lowered))
-    one = alone(source, rows, itemsize, direction, arch, wanted, rows > 1 and wide <= NARROW and not summed)
+    one = alone(source, rows, itemsize, direction, arch, wanted, rows > 1 and wide <= NARROW and not (strict and sums(lowered)))
     if one is not None:
         return one
     first = wanted.get("T") or tile(rows, dtype, strict)
@@ -218,7 +217,7 @@ def sums(lowered: Mapping[str, Lowered]) -> bool:
 def alone(source: Callable[..., Source], rows: int, itemsize: int, direction: str, arch: str, wanted: dict,
           may_be: bool) -> tuple[Plan, Source] | None:
     """The plan and text of a thread for each trajectory, where it is asked for; and where it may be, and a step fits into one."""
-    if not (wanted.get("regime") == REGIMES[0] if wanted else may_be):
+    if not (wanted.get("regime") == REGIMES[0] if wanted else may_be and direction not in SEARCHES):
         return None
     text = source(1, 1)
     sizes, longest = (text.size * itemsize, text.param_size * itemsize), max(map(operations, text.lowered.values()))

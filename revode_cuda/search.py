@@ -52,7 +52,7 @@ class Source(SearchSource):
         names = [name for name in ORDER if name in self.lowered]
         put = [f"    e[{1 + j}] = S[{offset}];" for j, offset in enumerate(errors)]
         begin = [f"  if (B[{AT['FRESH']}] != 0) {{", f"    if (TID == 0) begin_grid({self.given});", "    SYNC;",
-                 f"    {self.call('begin', 'G')}", "    SYNC;", "    TILE_RETURN(M);", "  }"] if "begin" in names else []
+                 f"    {self.call('begin', 'G')}", "    TILE_RETURN(M);", "  }"] if "begin" in names else []
         return "\n".join([
             *(self.grid_of(name).replace("static void", "STEP void", 1) for name in names),
             'extern "C" KERNEL void attempt(const double* B, const real* P, real* L, real* E, INDEX rows) {',
@@ -61,8 +61,7 @@ class Source(SearchSource):
             f"  if (B[{AT['DONE']}] != 0) return;",
             f"  const INDEX whole = (INDEX){self.tiles} * PERSISTENT;",
             f"  real* const M = L + (INDEX)B[{AT['AT_ROW']}] * whole;", "  TILE_MEMORY(M);", *self.rows(), *begin,
-            f"  if (TID == 0) step_grid({self.given});", "  SYNC;", f"  {self.call('step', 'G')}", "  SYNC;",
-            "  int finite = 1;",
+            f"  if (TID == 0) step_grid({self.given});", "  SYNC;", f"  {self.call('step', 'G')}", "  int finite = 1;",
             f"  EACH({F}) {{ const real y = S[{at} + k * {self.lane} + r]; finite = finite && y - y == 0; }}",
             "  flags[TID] = finite;", "  SYNC;", "  if (TID == 0) {",
             f"    real* const e = E + (INDEX)tile * {1 + len(errors)};",
@@ -83,7 +82,6 @@ class Source(SearchSource):
 class SearchFused(Fused):
     """Attempts by all tiles, as SearchTiles, on a device."""
     kinds = staticmethod(of_times)
-    entry = "attempt"
     count: Callable = SearchTiles.count
     largest: Callable = SearchTiles.largest
     source: Source
@@ -92,6 +90,9 @@ class SearchFused(Fused):
         self.flows = flows
         alone = given.get("regime") == REGIMES[0]         # then the sums of the tiles would be those of the trajectories, one by one
         super().__init__(steps, parts, outputs, "flow" if flows else "search", False, strict, device, {} if alone else given)
+
+    def load_kernel(self) -> Any:
+        return self.device.function(self.text, self.plan.shared, self.real, self.mode, "attempt")
 
     def text_of(self, *how: int) -> Source:
         return Source(False, self.lowered, how[0], self.dtype, self.direction, self.outputs, False, *how[1:])
@@ -109,7 +110,6 @@ class SearchFused(Fused):
         super().load(problem, params, parts, cotangents)
         xp, state = self.device.xp, self.memory.reshape(self.tiles, -1)[:, :self.source.persistent]
         self.given_parts, self.params, self.norms = parts, params, (0.0, 0.0)
-        self.failed: FloatingPointError | None = None
         self.most = max(1, min(AHEAD, ROOM // state.nbytes))
         self.L, self.row = xp.asarray(state[None]), 0     # accepted states, and which is that of now
         self.E, self.P_there = xp.empty((self.tiles, 1 + self.errors), self.dtype), xp.asarray(self.P)
@@ -118,19 +118,19 @@ class SearchFused(Fused):
     def extend(self, most: int = AHEAD) -> dict:
         """The next accepted steps, as far as the device has run ahead."""
         problem, controller, now = self.problem, self.problem.adaptive, self.L[self.row]
-        if self.failed:
-            raise self.failed
         if not controller.h:
             controller.begin(problem, self.given_parts, self.params)
         self.L, self.row = self.device.xp.empty((1 + self.most, *now.shape), self.dtype), 0
         self.L[0] = now
         while self.row < self.most and not controller.arrived(problem) and (self.log or not self.row):
+            before = controller.tries, controller.h, self.stats.rejected, self.stats.nfe
             try:
                 controller.search(problem, self)
-            except FloatingPointError as error:           # what has been found is looked at first
+            except FloatingPointError:                    # what has been found is looked at first; then it is tried, and said, again
                 if not self.row:
                     raise
-                self.failed = error
+                controller.tries, controller.h, self.stats.rejected, self.stats.nfe = before
+                self.log, self.begins = [], self.flows
                 break
             self.row, self.begins = self.row + 1, self.flows
         return self.states(1, 1 + self.row)
