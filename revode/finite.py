@@ -48,7 +48,7 @@ def guarded(problem: Problem, initial: Any, params: Any, solved: tuple[Any, Call
 def finite(gradients: Any) -> bool:
     """Whether all leaves are finite; those of a derivative that is itself being differentiated are not looked at."""
     leaves = tree.flatten(gradients)[0]
-    if {*map(type, leaves)} == {np.ndarray} and isfinite(sum([float(np.vdot(x, x)) for x in leaves])):
+    if {*map(type, leaves)} == {np.ndarray} and isfinite(sum(map(float, map(np.vdot, leaves, leaves)))):
         return True
     total: Any = 0.0
     with np.errstate(over="ignore", invalid="ignore"):

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 import numpy as np
 
 from .adaptive import PID
-from .advise import coupling
 from .checks import check_plain, check_reached, check_save_at, check_single, check_smooth, checked_gradient, hinted, method_of, prepare
 from .engine import tree
 from .engine.tensor import Tensor, innermost, is_float, joined_in, record_many, value_of
@@ -355,6 +354,7 @@ def with_lam(method: Any, field: Callable, y0: Any, ts: Any, params: Any, driven
     if driven:
         raise ValueError("solve: lam='auto' is found on a fixed grid of an ordinary differential equation from y0; with a controller, "
                          "noise, a control or state0, choose lam yourself (rv.advise on a similar grid helps)")
+    from .advise import coupling  # for this alone, so that a first solve is quick
     y0, params = tree.map(value_of, joined_in((y0, params)))
     return replace(method, lam=coupling(field, y0, ts, params, method.base))
 

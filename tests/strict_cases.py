@@ -11,6 +11,7 @@ import pytest
 
 import revode as rv
 from revode.compiled import plans, tiles
+from tests.compiler import forget
 
 N = 12
 TS = 0.1 + 0.5 * np.linspace(0.0, 1.0, N + 1) ** 1.1
@@ -29,7 +30,7 @@ TOLERANCE = {np.float64: 1e-11, np.float32: 3e-3}
 def tiles_of(T: int | None) -> Iterator[None]:
     """Solves with tiles of T trajectories, and no program of an earlier solve."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plans, "programs", plans.Programs())
+        forget(patch)
         if T is not None:
             patch.setattr(tiles, "tile_of", lambda rows, dtype: T if rows > 1 else 1)
         yield

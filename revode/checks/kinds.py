@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from types import FunctionType
 from typing import Any, NamedTuple
 
@@ -42,6 +43,13 @@ class Kind(NamedTuple):
 _kinds: list[Kind] = []
 
 
+@cache
+def plans() -> Any:
+    """What makes programs is imported where it is used: import revode stays quick."""
+    from ..compiled import plans
+    return plans
+
+
 def code_of(field: Any) -> Any:
     """What decides which arguments a plain function takes; of another callable nothing that could be compared."""
     return (field.__code__, len(field.__defaults__ or ())) if type(field) is FunctionType else None
@@ -60,7 +68,7 @@ def known(asked: Asked) -> tuple[Problem, Any, Any, Packing] | None:
         return None
     leaves, plain, structure = given(asked)
     kind = find(asked, ts, structure, plain)
-    if kind is None or not math.isfinite(sum([float(np.vdot(x, x)) for x in plain])):
+    if kind is None or not math.isfinite(sum(map(float, map(np.vdot, plain, plain)))):
         return None
     method, layout, code = kind.problem["method"], kind.layout, code_of(asked.field)
     if code is None or code != kind.code:
@@ -74,21 +82,19 @@ def known(asked: Asked) -> tuple[Problem, Any, Any, Packing] | None:
     problem.__dict__.update(system=system, stats=system.stats, scales={}, compared=set(), promoted={},
                             asked={"y0": any(on_tape[:many]), "params": any(on_tape[many:]), "ts": False})
     initial = laid(asked.y0, layout)
-    from ..compiled.plans import glance  # what makes programs is imported where it is used: import revode stays quick
     params = tree.unflatten(structure[2][1], [read_only(x) if x.flags.writeable else x for x in plain[many:]])
-    return (problem, initial, asked.params, layout) if glance(problem, output_of(initial, method), params) else None
+    return (problem, initial, asked.params, layout) if plans().glance(problem, output_of(initial, method), params) else None
 
 
 def remember(asked: Asked, problem: Problem, layout: Packing) -> None:
     """Keep what has passed every check, if nothing but what `known` looks at can change."""
-    from ..compiled.plans import own  # what makes programs is imported where it is used: import revode stays quick
     _, plain, structure = given(asked)
     ts, method = np.asarray(problem.ts), problem.method
     dtype = getattr(plain[0], "dtype", None)
     special = (asked.state0, asked.controller, asked.diffusion, asked.noise, asked.control, asked.exact, asked.stops)
     if any(x is not None for x in special) or asked.progress or not isinstance(asked.backend, str) or type(asked.save) not in SAVES:
         return
-    if passed(asked.ts) is not ts or far(ts) or not own(method) or any(
+    if passed(asked.ts) is not ts or far(ts) or not plans().own(method) or any(
             type(x) is not np.ndarray or x.dtype != dtype for x in plain) or find(asked, ts, structure, plain) is not None:
         return
     _ = problem.rows, method.companion and problem.neutral            # computed once
@@ -100,9 +106,8 @@ def remember(asked: Asked, problem: Problem, layout: Packing) -> None:
 
 def find(asked: Asked, ts: np.ndarray, structure: Any, plain: list) -> Kind | None:
     """The kind of what was asked for."""
-    options = asked[4:]
     for kind in _kinds:
-        if kind.ts is ts and kind.options == options and kind.structure == structure and {*map(type, plain)} == {np.ndarray} and (
+        if kind.ts is ts and kind.options == asked[4:] and kind.structure == structure and {*map(type, plain)} == {np.ndarray} and (
                 [x.shape for x in plain] == kind.shapes and {x.dtype for x in plain} == {kind.dtype}):
             return kind
     return None

@@ -12,7 +12,7 @@ from ..engine.tensor import is_float, value_of
 def read_only(x: Any) -> Any:
     if isinstance(x, np.ndarray) and x.flags.writeable:
         x = x.view()
-        x.flags.writeable = False
+        x.setflags(write=False)
     return x
 
 

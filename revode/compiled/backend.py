@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -44,27 +45,8 @@ def steady() -> Iterator[None]:
 # What makes programs is imported when the first one is made: import revode stays quick.
 
 @cache
-def _plans() -> Any:
-    from . import plans
-    return plans
-
-
-@cache
-def _promote() -> Any:
-    from . import promote
-    return promote
-
-
-@cache
-def _steps() -> Any:
-    from . import steps
-    return steps
-
-
-@cache
-def _called() -> Any:
-    from . import called
-    return called
+def _of(name: str) -> Any:
+    return import_module(f".{name}", __package__)
 
 
 @dataclass(frozen=True)
@@ -86,7 +68,7 @@ class Backend:
             direction = "search"
         elif not problem.N:                           # nothing to do
             return None
-        made = self.runner(direction, _steps().DIRECTIONS[direction], problem, parts, params)
+        made = self.runner(direction, _of("steps").DIRECTIONS[direction], problem, parts, params)
         if direction == "search" and problem.flushed is not None and not getattr(made, "source", None):
             problem.backend = self.of_the_tape(problem)
         return made
@@ -94,7 +76,7 @@ class Backend:
     def called(self, problem: Problem, initial: Any, params: Any) -> Any:
         """Both sweeps of a solve whose kind is known, called (called.py): taken ahead. None where it has to go the long way."""
         here = type(self) is Backend and (self.auto or self.name == "native") and "looks" in problem.kin
-        return _called().called(problem, initial, params) if here else None
+        return _of("called").called(problem, initial, params) if here else None
 
     def of_the_tape(self, problem: Problem) -> Backend:
         """What goes back where the steps of an exact solve were found with the bits of the tape, which generated code has not."""
@@ -135,7 +117,7 @@ class Backend:
 
     def planned(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
         """runner(), for a solve that programs can do."""
-        plans = _plans()
+        plans = _of("plans")
         if self.auto and problem.N < PAYS and getattr(problem.seen, "unseen", False):
             return None                               # a custom_vjp, whose pull is called to see it: each solve stands for itself
         try:
@@ -168,12 +150,12 @@ class Backend:
 
     def family(self, problem: Problem, parts: dict, params: Any) -> Any:
         """The programs of this kind of solve. Raises NotTraceable."""
-        return _plans().family_of(self.options, problem, parts, params)
+        return _of("plans").family_of(self.options, problem, parts, params)
 
     def instead(self, *of: Any) -> Any:
         """The runner of native code that has been compiled beside solves of "auto"; None before."""
         there = type(self) is Backend and self.auto and self.name == "replay" and not _steady.get()
-        return _promote().instead(self, *of) if there else None
+        return _of("promote").instead(self, *of) if there else None
 
     def make(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any, family: Any) -> Any:
         """Trace, and build the first runner."""
@@ -197,7 +179,7 @@ class Backend:
             return
         for other in {*problem.ways} - {direction, *family.made, *family.works}:
             with suppress(Exception):                 # it will be said where it is asked for
-                family.works[other] = _promote().begun(self, other, _steps().DIRECTIONS[other], problem, parts, params)
+                family.works[other] = _of("promote").begun(self, other, _of("steps").DIRECTIONS[other], problem, parts, params)
                 problem.stats.traces += 1
 
     def runner_of(self, made: Any, problem: Problem, parts: dict, direction: str) -> Any:
@@ -214,7 +196,7 @@ class Backend:
         made.check_tables(problem)
         if direction not in problem.compared:
             problem.compared.add(direction)
-            _plans().compared(made, runner, direction, problem, parts, params)
+            _of("plans").compared(made, runner, direction, problem, parts, params)
 
     def build(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Any:
         if self.name == "native" or (self.strict and not self.auto):        # strict: the same bits from NumPy
@@ -225,28 +207,24 @@ class Backend:
                     raise
                 self.say(problem, f"backend={self.name!r}: adaptive steps of %s are replayed, because they have no loop: %s",
                          logging.INFO, error)
-        from .replay import Replay
-        from .search import Search
-        return (Search if direction == "search" else Replay)(steps, parts, self.merge and not self.strict)
+        runner = _of("search").Search if direction == "search" else _of("replay").Replay
+        return runner(steps, parts, self.merge and not self.strict)
 
     def in_loops(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Any:
         """Generated loops, compiled or in NumPy. Raises NotTraceable for what has none."""
-        from .mirror import Mirror
-        from .plans import inside
-        from .search_tiles import searching
-        from .tiles import Tiles
-        make = None if self.name == "native" else Mirror
+        make = None if self.name == "native" else _of("mirror").Mirror
         if make is None:
-            _called()                                 # imported before the solves that it is to make quick
+            _of("called")                                 # imported before the solves that it is to make quick
         if direction == "search":
-            return searching(steps, parts, problem, self.strict, make)
-        return Tiles(steps, parts, problem.method.outputs, direction, inside(problem), self.strict, self.threads, make=make)
+            return _of("search_tiles").searching(steps, parts, problem, self.strict, make)
+        inside, outputs = _of("plans").inside(problem), problem.method.outputs
+        return _of("tiles").Tiles(steps, parts, outputs, direction, inside, self.strict, self.threads, make=make)
 
     def pays(self, family: Any, problem: Problem) -> bool:
         """Whether enough steps of this kind have been asked for; without a family each solve stands for itself."""
         if family is None or not self.auto:
             return not self.auto or problem.N >= PAYS
-        family.steps += problem.N or _plans().SEARCHED
+        family.steps += problem.N or _of("plans").SEARCHED
         return family.steps >= PAYS
 
     def cannot(self, problem: Problem, error: Exception, tell: bool = True) -> None:

@@ -22,8 +22,6 @@ from .fields import Seen
 from .plans import Family, due, programs
 from .replay import given
 
-ARRAYS = {np.ndarray}
-
 
 class Called:
     """One solve, that has been taken ahead."""
@@ -51,7 +49,7 @@ class Called:
         seen = engine.swept_back(problem.N, 0, a_ys, self.parts, True, ns)
         laid = engine.laid("part", "cotangent"), self.engine.laid("part")
         missed, at_start = engine.read("missed"), engine.read("cotangent")
-        Z = np.concatenate([x.reshape(-1) for x in (*engine.read("part").values(), *self.parts.values(), *at_start.values())])
+        Z = np.concatenate([x.ravel() for x in (*engine.read("part").values(), *self.parts.values(), *at_start.values())])
         found = engine.measure.of_rows(constants, (y.shape, *laid, len(ahead_ns)), seen, self.seen, Z, missed.get("weighed"),
                                        engine.read("flowed"))
         verdict = told(problem, tol, acts, found, self.others(engine, ns, seen, found), y, **missed)
@@ -90,7 +88,7 @@ def called(problem: Problem, initial: Any, params: Any) -> Called | None:
     if family is None or family.for_numbers(seen.fixed) is not family:
         return None
     seen.lifted = family.lifted                # which decides what is given
-    if {*map(type, given(problem, params))} != ARRAYS:
+    if {*map(type, given(problem, params))} != {np.ndarray}:
         return None
     seen.family, engine = family, runner(problem, "forward", family)
     if engine is None or len(looks[1]) > engine.most_looks:

@@ -28,8 +28,6 @@ def arguments(*values: Any) -> tuple:
 
 
 def _argument(value: Any) -> Any:
-    if type(value) is int:
-        return ctypes.c_longlong(value)
     if isinstance(value, np.ndarray):
         if value.dtype not in DTYPES:
             raise TypeError(f"native: an array of dtype {value.dtype} cannot be passed to compiled code; it takes "

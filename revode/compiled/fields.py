@@ -114,9 +114,9 @@ class Seen(Brought):
         self.leaves = tuple([(getattr(x, "shape", ()), getattr(x, "dtype", float)) if float_ else None
                              for x, float_ in zip(leaves, floats, strict=True)])
         # A program knows numbers as arrays without axes, whose powers are not those of scalars.
-        leaves = [self.tape.input(np.asarray(x) if isinstance(x, (float, np.generic)) else x) if float_ else x
-                  for x, float_ in zip(leaves, floats, strict=True)]
-        time, state = self.tape.inputs([t, y])
+        *inputs, time, state = self.tape.inputs([*[np.asarray(x) if isinstance(x, (float, np.generic)) else x
+                                                   for x, float_ in zip(leaves, floats, strict=True) if float_], t, y])
+        leaves = [inputs.pop(0) if float_ else x for x, float_ in zip(leaves, floats, strict=True)]
         self.given, self.time = len(self.tape.nodes), time.slot
         self.tape.brought = self
         try:
@@ -163,20 +163,8 @@ class Seen(Brought):
 
     def named(self, outputs: list) -> Any:
         """Everything that programs are made of, in a form that can be compared."""
-        lines: list[Any] = []
-        for node in self.tape.nodes:
-            if node is None:
-                lines.append(None)
-                continue
-            if len(node) == 6 and node[1] >= 0 <= node[2]:                              # many are, and quickly written
-                lines.append((*node[:3], ()))
-                continue
-            op, slots, inputs, options, y = entry(node)
-            if isinstance(y, tuple):
-                raise NotTraceable(f"np.{op.name}, whose result depends on the values in its shape")
-            lines.append((DERIVATIVE, *slots, y.shape, y.dtype) if op.name == DERIVATIVE else
-                         (op, *(i if i >= 0 else content(x) for i, x in zip(slots, inputs, strict=True)),
-                          frozen(options) if options else ()))
+        lines: list[Any] = [None if node is None else (*node[:3], ()) if len(node) == 6 and node[1] >= 0 <= node[2] else line(node)
+                            for node in self.tape.nodes]
         lines += [x.slot if type(x) is Tensor else content(x) for x in outputs]
         asked = None if self.asked_before is None else (
             self.asked_before, self.fixed, tuple(sorted(self.pinned.items())), tuple((np.shape(x), x.dtype) for x in self.asked))
@@ -230,6 +218,15 @@ def seen_in(problem: Problem, parts: dict, params: Any) -> Seen:
         problem.seen = Seen(system, np.asarray(t) if isinstance(y, np.ndarray) else t, y, params, pulls=True)
         problem.seen.at = (problem.system, y, params)
     return problem.seen
+
+
+def line(node: tuple) -> tuple:
+    """An operation, in a form that can be compared."""
+    op, slots, inputs, options, y = entry(node)
+    if isinstance(y, tuple):
+        raise NotTraceable(f"np.{op.name}, whose result depends on the values in its shape")
+    return (DERIVATIVE, *slots, y.shape, y.dtype) if op.name == DERIVATIVE else (
+        op, *[i if i >= 0 else content(x) for i, x in zip(slots, inputs, strict=True)], frozen(options) if options else ())
 
 
 def content(x: Any) -> Any:

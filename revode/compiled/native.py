@@ -6,7 +6,7 @@
 Libraries are kept in `cache_folder()` under <key>-<digest>: the key is a hash of everything that decides what the compiler
 makes (source, flags, compiler, what this processor can do), the digest a hash of the library itself, so that a damaged one
 is seen and built again. A library appears there whole or not at all, by a rename; when the folder cannot be used, a
-temporary one takes its place for the life of the process.
+temporary one takes its place for the life of the process. compiler-<key> holds what a compiler said of itself.
 """
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,6 +44,7 @@ STRICT, FAST = "-ffp-contract=off", "-ffp-contract=fast"
 CLANG_FAST = "-ffp-contract=fast-honor-pragmas"     # the noise asks by a pragma to be left alone; g++ takes an attribute
 SHARED = ("-shared",) if sys.platform == "win32" else ("-shared", "-fPIC")
 ENDING = {"win32": ".dll", "darwin": ".dylib"}.get(sys.platform, ".so")
+PROCESSOR = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags")        # in /proc/cpuinfo, of those that are common
 ENTRIES = 200                        # libraries kept in the cache folder: some 30 kB each
 ABANDONED = 3600.0                   # seconds after which a build that left its folder behind is taken to be dead
 INSTALL = {"darwin": "run xcode-select --install", "win32": "install MinGW-w64 and put its g++ on the PATH"}.get(
@@ -74,10 +76,8 @@ class Compiler(NamedTuple):
 # The compiler ---------------------------------------------------------------------------------------------------------
 def compiler() -> Compiler:
     """The first of g++, clang++ and c++ on the PATH that works. Raises NoCompiler."""
-    for name in ("g++", "clang++", "c++"):
-        path = shutil.which(name)
-        found = _probe(path) if path else None
-        if found:
+    for path in filter(None, map(shutil.which, ("g++", "clang++", "c++"))):
+        if found := _probe(path):
             return found
     raise NoCompiler(f"native: found no C++ compiler (looked for g++, clang++ and c++): {INSTALL}, or use backend=\"replay\", "
                      "which needs none.")
@@ -85,14 +85,43 @@ def compiler() -> Compiler:
 
 @cache
 def _probe(path: str) -> Compiler | None:
-    """What the compiler says of itself. A name on the PATH may be an empty promise (on macOS, before the tools are installed)."""
+    """What the compiler says of itself; what it said to an earlier process, while it and the processor are the same.
+
+    A name on the PATH may be an empty promise (on macOS, before the tools are installed).
+    """
+    with suppress(OSError, ValueError):              # not there, or damaged
+        check, *said = _answer(path).read_text().splitlines()
+        if check == _hash("\n".join(said)):
+            return Compiler(path, said[0], tuple(said[2:]), said[1])
     for target in (("-march=native",), ()):
         with suppress(OSError):
             done = subprocess.run([path, *target, "-dM", "-E", "-x", "c++", "-"], input="", capture_output=True, text=True)
             version = re.search(r'__VERSION__ "(.*)"', done.stdout)
             if done.returncode == 0 and version:
-                return Compiler(path, f"{Path(path).stem} {version[1]}", target, _hash(done.stdout))
+                found = Compiler(path, f"{Path(path).stem} {version[1]}", target, _hash(done.stdout))
+                _keep(path, "\n".join((found.version_text, found.features, *target)))
+                return found
     return None
+
+
+def _answer(path: str) -> Path:
+    """Where is kept what this very file said on this processor. Raises OSError where the system does not tell what that can do."""
+    with open("/proc/cpuinfo") as file:
+        can = [line for line in takewhile(str.strip, file) if line.split("\t")[0] in PROCESSOR]
+    at, folder = os.stat(path), cache_folder()
+    if len(can) < len(PROCESSOR) or not folder.is_absolute():
+        raise OSError("nobody knows")
+    return folder / f"compiler-{_hash(repr((path, os.path.realpath(path), at.st_mtime_ns, at.st_size, at.st_ino, can)))}"
+
+
+def _keep(path: str, said: str) -> None:
+    """For the next process, whole or not at all."""
+    with suppress(OSError):
+        place = _answer(path)
+        place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        new = place.with_suffix(f".{os.getpid()}")
+        new.write_text(f"{_hash(said)}\n{said}")
+        os.replace(new, place)
 
 
 def _compile(source: str, flags: Iterable[str], out: Path, found: Compiler) -> None:
@@ -240,7 +269,6 @@ def _alone(folder: Path, key: str) -> Iterator[None]:
 
 
 def _store(folder: Path, key: str, source: str, flags: tuple[str, ...], extra: str | None, found: Compiler) -> ctypes.CDLL:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)        # the first to come here
     with tempfile.TemporaryDirectory(prefix="building-", dir=folder, ignore_cleanup_errors=True) as name:
         made, part = Path(name, f"library{ENDING}"), Path(name, "strict.o")
         try:

@@ -6,6 +6,27 @@ typedef long long quiet_whole;
 static inline double quiet_abs(double x) { return x < 0 ? -x : x; }
 static inline double quiet_worst(double a, double b) { return a != a ? a : b <= a ? a : b; }          // the larger one, or NaN
 
+// The largest square, among leaves, of how much has flowed to them in all, in units of what is left of it: of `rows` rows of sums.
+static __attribute__((hot, noinline)) double quiet_flow(const real* flowed, quiet_whole rows, quiet_whole width,
+    const quiet_whole* begins, quiet_whole leaves) {
+  double worst = 0, left = 0, amount = 0;
+  quiet_whole leaf = 0;
+  for (quiet_whole i = 0, some; i < width; i += some) {                    // many entries side by side, each in its own order
+    double sum[64] = {0};
+    const real* now = flowed + i;
+    some = width - i < 64 ? width - i : 64;
+    for (quiet_whole row = 1; row < rows; row++, now += width)
+      for (quiet_whole k = 0; k < some; k++) sum[k] += quiet_abs((double)now[width + k] - now[k]);
+    for (quiet_whole k = 0; k < some; k++) {
+      left += (double)now[k] * now[k]; amount += sum[k] * sum[k];
+      if (i + k + 1 < (leaf + 1 < leaves ? begins[leaf + 1] : width)) continue;
+      if (left > 0 || left != left) worst = quiet_worst(worst, amount / left);
+      left = amount = 0; leaf++;
+    }
+  }
+  return worst;
+}
+
 extern "C" __attribute__((cold)) void rv_quiet(const quiet_whole* n, const double* s, const real* X, const quiet_whole* place,
     const quiet_whole* at, const double* L, const real* ahead, const quiet_whole* ahead_place,
     const quiet_whole* ahead_at, const double* ahead_L, const double* h, const real* Z, const real* weighed, const real* flowed,
@@ -20,10 +41,11 @@ extern "C" __attribute__((cold)) void rv_quiet(const quiet_whole* n, const doubl
       double be = 0, moved = 0, ay = 0, size = 0, change = 0;
       for (quiet_whole i = member * F; i < (member + 1) * F; i++) {
         double q[7] = {0, 0, 0, 0, 0, 0, 0};
-        for (quiet_whole j = 0; j < c; j++) {
-          const double x = X[at[j % width * windows + w] * n[3] + place[j / width * m + i]];
-          for (int k = 0; k < 7; k++) q[k] += L[k * c + j] * x;
-        }
+        for (quiet_whole part = 0, j = 0; part < 2 * p; part++)
+          for (quiet_whole near = 0; near < width; near++, j++) {
+            const double x = X[at[near * windows + w] * n[3] + place[part * m + i]];
+            for (int k = 0; k < 7; k++) q[k] += L[k * c + j] * x;
+          }
         for (int k = 0; k < 7; k++) q[k] = quiet_abs(q[k]);
         be += q[0] * q[3]; moved += q[1] * q[4]; ay += q[2] * q[5]; size += q[5]; change += q[6];
         A[i] = (real)quiet_worst(A[i], q[2] * q[5]);
@@ -43,10 +65,11 @@ extern "C" __attribute__((cold)) void rv_quiet(const quiet_whole* n, const doubl
   for (quiet_whole w = 0; w < n[7]; w++)
     for (quiet_whole i = 0; i < m; i++) {
       double gap = 0, y = 0;
-      for (quiet_whole j = 0; j < p * n[8]; j++) {
-        const double x = ahead[ahead_at[j % n[8] * n[7] + w] * n[13] + ahead_place[j / n[8] * m + i]];
-        gap += ahead_L[j] * x; y += ahead_L[p * n[8] + j] * x;
-      }
+      for (quiet_whole part = 0, j = 0; part < p; part++)
+        for (quiet_whole near = 0; near < n[8]; near++, j++) {
+          const double x = ahead[ahead_at[near * n[7] + w] * n[13] + ahead_place[part * m + i]];
+          gap += ahead_L[j] * x; y += ahead_L[p * n[8] + j] * x;
+        }
       if (!(quiet_abs(gap) * (h ? h[w] : 1) <= s[2] * quiet_abs(y))) out[3] = 0;
     }
   for (quiet_whole look = 0; look < n[6]; look++)
@@ -66,15 +89,6 @@ extern "C" __attribute__((cold)) void rv_quiet(const quiet_whole* n, const doubl
     out[9] = quiet_worst(out[9], quiet_abs(a));
     if (weighed) out[11] = quiet_worst(out[11], weighed[i] / A[i]);
   }
-  for (quiet_whole leaf = 0; leaf < n[11]; leaf++) {
-    double left = 0, amount = 0;
-    for (quiet_whole i = begins[leaf]; i < (leaf + 1 < n[11] ? begins[leaf + 1] : n[10]); i++) {
-      double sum = 0;
-      for (quiet_whole r = 1; r < n[9]; r++) sum += quiet_abs((double)flowed[r * n[10] + i] - flowed[(r - 1) * n[10] + i]);
-      left += (double)flowed[(n[9] - 1) * n[10] + i] * flowed[(n[9] - 1) * n[10] + i];
-      amount += sum * sum;
-    }
-    if (left > 0 || left != left) out[12] = quiet_worst(out[12], amount / left);
-  }
+  out[12] = quiet_flow(flowed, n[9], n[10], begins, n[11]);
   out[12] = out[12] > 1 || out[12] != out[12] ? __builtin_sqrt(out[12]) : 1;
 }

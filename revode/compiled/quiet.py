@@ -18,7 +18,6 @@ from .native import CompileError, NoCompiler, build
 
 TEXT = Path(__file__).with_name("quiet.hpp").read_text()
 LATER = 20                             # sweeps that NumPy measures
-ARRAYS = 15                            # pointers besides the sizes and the scalars
 
 logger = logging.getLogger("revode")
 
@@ -43,7 +42,7 @@ class Measure:
         self.later = sys.maxsize
         try:
             self.function = build(f"typedef {'double' if self.dtype == np.float64 else 'float'} real;\n{TEXT}", True).rv_quiet
-            self.function.restype, self.function.argtypes = None, [ctypes.c_void_p] * (ARRAYS + 2)
+            self.function.restype, self.function.argtypes = None, [ctypes.c_void_p] * 17
         except (CompileError, NoCompiler) as error:
             logger.info("what tells a quiet sweep is measured by NumPy, because: %s", error)
 

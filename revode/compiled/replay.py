@@ -18,7 +18,7 @@ from .program import Program, Role, V, evaluate
 from .steps import StepPrograms
 
 CHUNK = 128           # steps for which values of the grid are computed at a time
-KEPT = 1024           # steps for which they are kept for the next solve
+KEPT = 1024           # steps for which they are kept for the next solve, but for parts as long as this
 ROWS_OF = -1          # where a dictionary of such values says how many rows they have
 
 
@@ -44,7 +44,7 @@ class Grid:
             return self.last[1]
         ts = np.asarray(problem.ts[first:last + 1], np.float64)
         hs = np.asarray(problem.hs[max(first - 1, 0):last])
-        if self.looked_up or KEPT < last - first < problem.N:               # a part of a long grid is not kept
+        if self.looked_up or KEPT <= last - first < problem.N:               # a part of a long grid is not kept
             return self.computed(problem, first, ts, hs, control)
         key = first, ts.tobytes(), hs.tobytes(), float(problem.h_before) if first == 0 else None, control
         if key != self.last[0]:                       # else the same grid again, as in training

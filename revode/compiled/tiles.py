@@ -18,7 +18,7 @@ import numpy as np
 
 from ..engines.protocol import Rows
 from ..stepping import CLOCK, Problem
-from . import quiet
+from . import quiet, stretches
 from .calls import DTYPES, address
 from .generate import ARGUMENTS, Source, arguments
 from .lines import aligned
@@ -31,7 +31,7 @@ from .replay import KEPT, Grid, given, in_order
 from .rules import prepared
 from .steps import StepPrograms
 
-STEPS = 2048               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
+STEPS = 1024               # at most so many steps in one call for a tile; between calls Python is asked whether to stop
 WORK = 2e8                 # about so many operations in one call: .2 s on a slow core, .02 s where vectors are at work
 ELEMENTARY, NORMAL = 40, 60          # operations that an elementary function, and a normal number, count for
 MANY, ROOM = 128, 1 << 19  # of a tile beside wide matrices: trajectories at most, and bytes of its widest value
@@ -74,6 +74,8 @@ class Tiles:
     """One direction of a solve in generated loops. host: builds the source and runs a call (native, or a GPU)."""
     looks_often = False
     as_given: Callable = staticmethod(lambda value: as_given(value))
+    walks: int = 0             # of solves with checkpoints; and who makes them (stretches.py)
+    walker: Any = None
     measure: Any = None        # of the way back: whether all was quiet (watch/quiet.py)
     kinds: Callable = staticmethod(kinds)
     shows = 1 << 20            # bytes of states in one call: each call begins with tiles that have left the cache
@@ -98,6 +100,7 @@ class Tiles:
         self.passed = NOT_PASSED                          # tables and memory of the last call, and these for C
         self.looked: tuple = (None, None)                 # where it looked, likewise
         self.ready: Ready | None = None
+        self.block: tuple = (-1, None)                    # the first of so many steps as one call makes, and their grid values
         self.readers: dict[str, list[tuple]] = {}         # by kind: names, and where the numbers lie as they are read
         self.roles: dict[tuple, list] = {}
         self.layouts: dict[tuple, tuple] = {}             # by kinds: where they lie in a row of what was seen
@@ -143,12 +146,13 @@ class Tiles:
         problem.stats.backend = self.name
         if self.memory is None:
             self.allocate()
-        self.memory.reshape(self.tiles, -1)[:, :self.source.persistent] = 0                 # the rest is written before it is read
+        self.persistent[...] = 0                                                            # the rest is written before it is read
         self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
         self.glimpse: Any = None                          # what was seen at the last looks, and the sums for the parameters before
         self.flowed_before: Any = None
-        self.block: tuple = (-1, None)                    # the first step of a stretch of chunk steps, and its grid values
+        self.block = -1, None
+        self.drop()
         self.put("part", parts)
         self.put("cotangent", cotangents or {})
         self.atimes = {name: np.zeros(problem.N) for name in CLOCK} if problem.timed else {}
@@ -163,6 +167,7 @@ class Tiles:
     def allocate(self) -> None:
         """The memory, which all solves of this thread use one after another, and where things go in it."""
         self.memory, self.P = self.rooms(self.tiles * self.stride, self.source.param_size + 1 + self.tiles * self.source.own_size)
+        self.persistent = self.memory.reshape(self.tiles, -1)[:, :self.source.persistent]
         Q = self.P[self.source.param_size:-1].reshape(self.tiles, -1)
         self.packed_own = [(Q[:, offset:offset + n], name, self.lowered[name].own[i]) for name, i, offset, n in self.source.layout.own]
         self.views = {role: self.place(role) for role in self.source.places}
@@ -278,10 +283,12 @@ class Tiles:
     def flowed(self, memory: Any) -> Any:
         """The sums for the parameters when this was asked before, at the last looks, and now, as rows."""
         at = self.source.sums
-        now = memory.reshape(1, self.tiles, -1)[:, :, at]
-        before = np.zeros_like(now) if self.flowed_before is None else self.flowed_before
-        rows = np.concatenate([before, now] if self.glimpse is None else [before, self.glimpse[:, :, at], now])
-        self.flowed_before = rows[-1:]
+        now, looks = memory.reshape(self.tiles, -1)[:, at], 0 if self.glimpse is None else len(self.glimpse)
+        rows = np.empty_like(now, shape=(looks + 2, *now.shape))
+        rows[0], rows[-1] = 0 if self.flowed_before is None else self.flowed_before, now
+        if looks:
+            rows[1:-1] = self.glimpse[:, :, at]
+        self.flowed_before = rows[-1]
         return rows[:, 0] if self.tiles == 1 else rows.sum(axis=1)
 
     def summed(self, role: Any, x: np.ndarray) -> np.ndarray:
@@ -323,7 +330,7 @@ class Tiles:
         if not columns and not own:
             return nothing(last - first)
         at = self.grids[name].tables(self.problem, first, last)
-        if KEPT < last - first < self.problem.N:
+        if KEPT <= last - first < self.problem.N:
             return self.filled(name, at, last - first)
         if name not in self.built or self.built[name][0] is not at:          # another grid
             self.built[name] = at, self.filled(name, at, last - first)
@@ -354,9 +361,7 @@ class Tiles:
         N, within = self.problem.N, self.lowered
         edge = min(first, N - 1) if self.direction == "forward" else last - 1
         times = {"begin": begins, "land": lands, "step": last - first - lands, "end": flushes}
-        for name, nfe, nvjp in self.counts:
-            self.stats.nfe += nfe * times[name]
-            self.stats.nvjp += nvjp * times[name]
+        self.tally(times)
         W = np.empty((last - first, self.tiles, len(self.source.clocks)), self.dtype) if self.source.clocks else None
         self.run(first, last, int(begins), int(lands), int(flushes),                   # in the order of generate.ARGUMENTS
                  self.columns("begin", edge, edge + 1) if begins and "begin" in within else None, self.columns("step", first, last),
@@ -368,6 +373,12 @@ class Tiles:
             self.ready = self.made_ready(part, same, times)
         for j, (name, _) in enumerate(self.source.clocks):
             self.atimes[name][first:last] = tree_sum(W[:, :, j].T)                                  # type: ignore[index]
+
+    def tally(self, times: dict[str, int]) -> None:
+        """So often each program has been run."""
+        for name, nfe, nvjp in self.counts:
+            self.stats.nfe += nfe * times.get(name, 0)
+            self.stats.nvjp += nvjp * times.get(name, 0)
 
     def made_ready(self, part: tuple, same: tuple, times: dict) -> Ready:
         """The call that has just been made, to be made again."""
@@ -524,6 +535,10 @@ class Tiles:
         """The parts of a known state, and their bytes."""
         found = {role[1]: F for role, (_, F, _) in self.source.places.items() if role[0] == "state"}
         return list(found), sum(found.values()) * self.tiles * self.T * self.dtype.itemsize
+
+    def walk(self, back: Any, kept: Any, n: int, a_ys: tuple) -> bool:
+        """Make all stretches of a solve with n checkpoints, and pull them back by another runner; False where that cannot be."""
+        return stretches.walk(self, back, kept, n, a_ys)
 
     def laid_out(self, a_ys: tuple) -> tuple:
         return tuple(np.ascontiguousarray(a, self.dtype) for a in a_ys)

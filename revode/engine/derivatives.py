@@ -48,10 +48,9 @@ def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
 def vjp_of_own(fn: Callable, *args: Any, own: bool = True) -> tuple[Any, Callable]:
     """vjp for a caller that writes neither to the arguments nor to the value before it pulls: nothing of them is copied."""
     leaves, structure = tree.flatten(args)
-    tape = Tape()
-    floats = [is_float(x) for x in leaves]
+    tape, floats = Tape(), list(map(is_float, leaves))
     on_tape = tape.inputs([x if own else tape.keep_input(x) for x, float in zip(leaves, floats, strict=True) if float])
-    rest, slots = iter(on_tape), [x.slot for x in on_tape]
+    rest, slots = iter(on_tape), range(len(on_tape))
     inputs = on_tape if all(floats) else [next(rest) if float else checked(x) for x, float in zip(leaves, floats, strict=True)]
     try:
         outputs, out_structure = tree.flatten(joined_in(fn(*tree.unflatten(structure, inputs))))

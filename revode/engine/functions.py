@@ -84,7 +84,7 @@ def numpys(function: Callable, listed: bool = True) -> Callable:
 
 def array(x: Any) -> Any:
     """A tensor or an array as it is; lists and numbers as NumPy takes them."""
-    return x if type(x) is Tensor or hasattr(x, "dtype") else np.asarray(x)
+    return x if hasattr(x, "dtype") else np.asarray(x)
 
 
 # Reductions ------------------------------------------------------------------------------------------------------------

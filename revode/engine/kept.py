@@ -170,8 +170,8 @@ class Keeping:
 
 def copied(x: np.ndarray) -> np.ndarray:
     """A copy with the layout of x, read-only."""
-    y = x.copy(order="K")
-    y.flags.writeable = False
+    y = x.copy("K")
+    y.setflags(write=False)
     return y
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from inspect import signature
 from itertools import count
@@ -78,7 +78,7 @@ class Tape(Keeping):
         if self.held is not None:
             self.check()
 
-    def pull(self, seeds: list[tuple[int, Any]], inputs: list[int]) -> list[Any]:
+    def pull(self, seeds: list[tuple[int, Any]], inputs: Sequence[int]) -> list[Any]:
         """From (slot, cotangent) seeds to the cotangents of the input slots; None where nothing flowed."""
         if self.held is not None:
             self.check()
@@ -86,8 +86,7 @@ class Tape(Keeping):
         cotangents: list[Any] = [None] * len(nodes)
         for slot, g in seeds:
             cotangents[slot] = g if cotangents[slot] is None else cotangents[slot] + g
-        for i in range(len(nodes) - 1, -1, -1):
-            node = nodes[i]
+        for i, node in zip(range(len(nodes) - 1, -1, -1), reversed(nodes), strict=True):
             if node is None:
                 continue
             g = cotangents[i]
@@ -163,6 +162,9 @@ def sum_to(x: Any, shape: tuple[int, ...]) -> Any:
 
 def apply(op: Op, *inputs: Any, **options: Any) -> Any:
     """Carry out one operation; record it on the innermost tape among its inputs, if there is any."""
+    if [*map(type, inputs)] == [Tensor] and type((x := inputs[0])._value) is ndarray and not (x.tape.tracing or "index" in options):
+        x.tape.nodes.append((op, [x.slot], [x._value], options, y := op.forward(x._value, **options)))
+        return Tensor(y, x.tape, len(x.tape.nodes) - 1)
     return _record(op, lifted(tuple(map(joined, inputs))), options)
 
 
@@ -174,12 +176,10 @@ def _record(op: Op, inputs: tuple, options: dict) -> Any:
     values = [x._value if slot >= 0 else x for x, slot in zip(inputs, slots, strict=True)]
     kept = [x if slot >= 0 or type(x) is Tensor else tape.keep(x) for x, slot in zip(values, slots, strict=True)]
     y = _record(op, tuple(values), options)       # recorded again further out, if a value is a tensor of an outer tape
-    index = options.get("index")
-    if type(index) not in POSITIONS:
+    if type(index := options.get("index")) not in POSITIONS:
         options["index"] = tape.keep_index(index)
-    nodes = tape.nodes
-    nodes.append((op, slots, kept, options, y))
-    return Tensor(y, tape, len(nodes) - 1)
+    tape.nodes.append((op, slots, kept, options, y))
+    return Tensor(y, tape, len(tape.nodes) - 1)
 
 
 def apply1(op: Op, x: Tensor) -> Any:
@@ -258,15 +258,14 @@ def record_many(inputs: list, run: Callable, push: Callable | None = None) -> li
         outputs, pull = run(inputs)         # a program has no entries but those of the table
         tape.linear(outputs, pull)                                                                 # type: ignore[attr-defined]
         return outputs
-    on_tape = [type(x) is Tensor and x.tape is tape for x in inputs]
-    values = [x._value if on else x for x, on in zip(inputs, on_tape, strict=True)]
+    slots = [x.slot if type(x) is Tensor and x.tape is tape else -1 for x in inputs]
+    values = [x if slot < 0 else x._value for x, slot in zip(inputs, slots, strict=True)]
     if tape is None:
         return run(values)[0]
-    outputs, pull = run([read_only(x) if on else x for x, on in zip(values, on_tape, strict=True)])
+    outputs, pull = run([x if slot < 0 else read_only(x) for x, slot in zip(values, slots, strict=True)])
     if Tensor in map(type, values):             # of an outer tape
         root = next((root for x in inputs if type(root := traced(x)) is Tensor), None)
         pull = pull if root is None else root.tape.linear(outputs, pull)
-    slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape, strict=True)]
     tape.nodes.append((MANY, slots, values, {"pull": pull, "push": push}, outputs))
     return [tape.input(tape.keep_input(y)) if is_float(y) else y for y in outputs]
 
@@ -275,7 +274,7 @@ def read_only(x: Any) -> Any:
     """A view that cannot be written to, of what a tape holds."""
     if type(x) is not Tensor and isinstance(x, ndarray) and x.flags.writeable:
         x = x.view()
-        x.flags.writeable = False
+        x.setflags(write=False)
     return x
 
 

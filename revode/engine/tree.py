@@ -13,6 +13,7 @@ import types
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import fields
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -193,13 +194,9 @@ def align(structure: Any, tree: Any) -> list:
         raise ValueError(f"{describe(tree)} stands where a {kind.__name__} " + (
             f"with the keys {list(keys)}" if keys is not None else f"of {len(children)} items") + " is expected")
     items = tree if keys is None else [getattr(tree, key) if record else tree[key] for key in keys]
-    found: list = []
-    for child, item in zip(children, items, strict=True):
-        if child is LEAF and type(item) in PLAIN:
-            found.append(item)
-        else:
-            found += align(child, item)
-    return found
+    if not any(children) and PLAIN.issuperset(builtins.map(type, items)):
+        return list(items)
+    return list(chain.from_iterable(builtins.map(align, children, items)))
 
 
 def paths(tree: Any, prefix: str = "") -> list[str]:

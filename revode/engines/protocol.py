@@ -6,6 +6,7 @@
     back   last -> first    (parts_n, cotangent_n) from those at n + 1: reconstruct AND pull back         words of shears, or nearly
     pull   last -> first    cotangent_n from that at n + 1, AT states[n]: nothing is reconstructed        every method
     read, restart         what is there; go on from other parts
+    walk                  of generated code alone: all stretches of Checkpointed(n) in a few calls (compiled/stretches.py)
 
     mode                  schedule
     Reversible(resync)    ahead, keeping every resync-th state; back from one that is kept to the next

@@ -11,7 +11,7 @@ Sources: Griewank & Walther 2000 (revolve), proposition 1; Wang, Moin & Iaccarin
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from math import comb
 from typing import Any
@@ -116,51 +116,72 @@ class Checkpointed:
         ahead.load(problem, params, kept[0])
         back.load(problem, params, kept[0], a)
         right = problem.N
-        while right:
-            taped = tapes is not None and right - 1 in tapes
-            left, states = (right - 1, {}) if taped else self.states(problem, ahead, kept, right)
-            back.pull(right, left, a_ys, states)
-            del states                                         # before others are made
-            for n in [n for n in kept if n and n >= left]:
-                del kept[n]
-            right = left
+        if tapes and right - 1 in tapes:                       # of no steps there is none
+            right -= 1
+            back.pull(right + 1, right, a_ys, {})
+            forget(kept, right)
+        if not (hasattr(ahead, "walk") and ahead.walk(back, kept, self.n, a_ys)):
+            self.walk(problem, ahead, back, kept, right, a_ys)
         return at_the_start(problem, initial, params, back)
 
-    def states(self, problem: Problem, engine: Any, kept: Kept, right: int) -> tuple[int, dict]:
-        """(left, states left .. right - 1), as many as there are places for, made from the last one that is kept before.
+    def walk(self, problem: Problem, ahead: Any, back: Any, kept: Kept, right: int, a_ys: tuple) -> None:
+        """Make the states of each stretch, and pull it back."""
+        stats, together = problem.stats, TOGETHER // max(1, sum(x.nbytes for x in kept[0].values()))
+        for left, row, looks, last, first in moves(right, self.n, kept, together):
+            seen: Any = {name: [] for name in kept[0]}
+            if looks:
+                ahead.restart(kept[left])
+                seen = ahead.ahead(left, looks[-1], looks=looks)
+                stats.advances += looks[-1] - left
+                stats.peak_states = max(stats.peak_states, row + 1 + len(looks))
+            if first is None:
+                kept.put([*looks], seen)
+            else:
+                if looks and ahead.looks_often:
+                    ahead.restart(kept[left])                  # it would hold on to its last state
+                if first <= left:
+                    before = [kept[n] for n in range(first, left + 1)]
+                    seen = {name: joined([parts[name] for parts in before], x) for name, x in seen.items()}
+                    del before
+                back.pull(last, first, a_ys, seen)
+                forget(kept, first)
+            del seen                                           # before others are made
 
-        Where there are places for all of them, they are made in one go; else others are kept on the way, where that pays.
-        """
-        stats = problem.stats
-        while True:
-            left = max(kept)
-            free, length = self.n - len(kept), right - left
-            if free <= 0 or free >= length - 2:                # the last one is the state at hand, and needs no place
-                break
-            places = [left + n for n in sorted(schedule(length, free + 1)) if n]
-            engine.restart(kept[left])
-            kept.put(places, engine.ahead(left, places[-1], looks=places))
-            stats.advances += places[-1] - left
-        first = left
-        seen: dict[str, Any] = {name: [] for name in kept[left]}
-        if length > 1:
-            whole = free >= length - 2
-            looks = range(left + 1, right) if whole else (right - 1,)
-            engine.restart(kept[left])
-            seen = engine.ahead(left, right - 1, looks=looks)
-            stats.advances += length - 1
-            if engine.looks_often:
-                engine.restart(kept[left])                     # it would hold on to its last state
-            stats.peak_states = max(stats.peak_states, len(kept) + len(looks))
-            if not whole:
-                return right - 1, seen
-        of_a_state = sum(x.nbytes for x in kept[left].values())
-        if length > 1 and length * of_a_state > TOGETHER:
-            return left + 1, seen                              # to join them would hold them twice
-        while first - 1 in kept and (right - first) * of_a_state < TOGETHER:         # neighbours go in one go, too
-            first -= 1
-        before = [kept[n] for n in range(first, left + 1)]
-        return first, {name: joined([parts[name] for parts in before], x) for name, x in seen.items()}
+
+def moves(right: int, n: int, kept: Collection[int], together: int) -> Iterator[tuple[int, int, Sequence[int], int, int | None]]:
+    """The stretches from `right` to the start: each reaches from the last state that is kept to where the sweep is.
+
+    Yields (left, row, looks, right, first): ahead from the state at left, in place `row` of those that are kept, to the last look;
+    then back from right to first, or, where first is None, what was seen is kept.
+    Where there are places for all of its states, they are made in one go; else others are kept on the way, where that pays.
+    together: so many states may be copied, so that a stretch and the states kept right before it go back in one call.
+    """
+    at = sorted(kept)
+    while right:
+        left, row, free, length = at[-1], len(at) - 1, n - len(at), right - at[-1]
+        if 0 < free < length - 2:                              # the last one is the state at hand, and needs no place
+            places = [left + m for m in sorted(schedule(length, free + 1)) if m]
+            yield left, row, places, right, None
+            at += places
+            continue
+        looks, first = range(left + 1, right), left
+        if free < length - 2:
+            looks, first = looks[-1:], right - 1
+        elif 1 < length > together:
+            first = left + 1                                   # to join them would hold them twice
+        else:
+            while row and at[row - 1] == first - 1 and right - first < together:         # neighbours go in one go, too
+                row, first = row - 1, first - 1
+        yield left, len(at) - 1, looks, right, first
+        right = first
+        while len(at) > 1 and at[-1] >= right:
+            at.pop()
+
+
+def forget(kept: Kept, first: int) -> None:
+    """Let go of the states from `first` on, but for that at the start, from which the sweep may be made again."""
+    for n in [n for n in kept if n and n >= first]:
+        del kept[n]
 
 
 def joined(before: list, x: Any) -> Any:

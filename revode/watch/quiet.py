@@ -141,12 +141,14 @@ class Quiet:
     def verdict(self, largest: Any = None, weighed: Any = None) -> Verdict:
         """The judgement, as Back gives it; where all is quiet its numbers are bounds."""
         found = self.quickly(largest, weighed) if self.full is None and len(self.held) == 3 else None
-        return self.back.verdict(largest, weighed) if found is None else found
+        if found is None:
+            return self.back.verdict(largest, weighed)
+        self.problem.marched = None                  # nobody has reason to look at it any more, and it holds the problem
+        return found
 
     def quickly(self, largest: Any, weighed: Any) -> Verdict | None:
         """The verdict where there is nothing to say; None where that cannot be told."""
-        problem, ys, a_parts = self.problem, self.given[3], self.given[5]
-        outputs = problem.method.outputs
+        problem, ys, a_parts, outputs = self.problem, self.given[3], self.given[5], self.problem.method.outputs
         if len(ys) > 1 or type(ys[0]) is not np.ndarray or any(map(
                 np.count_nonzero, [x for part, x in a_parts.items() if part not in outputs])):
             return None
@@ -177,9 +179,8 @@ class Quiet:
         width, smooth = neighbours(self.pairs), self.pairs.smooth
         at, ahead_at = windows(tuple(ns), width)[0], windows(tuple(ahead_ns), ahead_width)
         kind = method.parts, items(data, method.outputs[0]), method.outputs[0], 0.0 if data is None else self.pairs.k
-        h = None
-        if data is not None and data.velocity:
-            h = abs(np.asarray([problem.hs[ahead_ns[i]] for i in ahead_at[1]], float))
+        moving = data is not None and data.velocity
+        h = abs(np.asarray([problem.hs[ahead_ns[i]] for i in ahead_at[1]], float)) if moving else None
         allowed = 0.0 if data is None else data.allowed if problem.driver is None else data.driven
         eps, tiny = precision(self.given[3][0].dtype)
         L, ahead_L, none = combinations(*kind, width, 2 if smooth else 1), gaps(*kind, ahead_width), np.empty(0)
@@ -222,7 +223,7 @@ def sound(problem: Any, tol: float, acts: float, found: Bounds, dtype: Any, memb
     """
     data, eps, tiny = problem.method.companion, *precision(dtype)
     chance = by_chance(members) if problem.system.noisy else 1.0
-    limits = Pairs(problem).limits if data is not None else NOWHERE
+    limits = problem.kin.get("limits") or problem.kin.setdefault("limits", NOWHERE if data is None else Pairs(problem).limits)
     if not (found.together and all([x <= chance * limit for x, limit in zip(found.S, limits, strict=False)])):
         return None
     of_params = max(found.W_p, found.E or 0.0)

@@ -36,7 +36,8 @@ FILES = ["engine/primitives.py", "engine/functions.py", "engine/tensor.py", "eng
          "engine/arraylike.py", "methods/*.py", "gradients/*.py", "engines/*.py", *(f"compiled/{name}.py" for name in (
              "program", "steps", "rules", "sums", "replay", "lines", "loops", "lower", "place", "generate", "tiles"))]
 ENGINE_TESTS = ["tests/unit/test_engine.py", "tests/unit/test_numpy_functions.py", "tests/unit/test_errors_engine.py",
-                "tests/unit/test_tree.py", "tests/property/test_engine_properties.py"]
+                "tests/unit/test_tree.py", "tests/unit/test_numpy_values.py", "tests/unit/test_jvp.py",
+                "tests/unit/test_functions_in_loops.py", "tests/property/test_engine_properties.py"]
 SUITES = {"engine": ENGINE_TESTS,
           "methods": ["tests/conformance/test_methods.py", "tests/unit/test_shears.py", "tests/unit/test_gradients.py",
                       "tests/unit/test_ees.py", "tests/unit/test_errors_solve.py"],

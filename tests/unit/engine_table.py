@@ -270,6 +270,7 @@ case(np.cov, np.cov, x23, formula=covariance)
 case(np.cov, lambda a: np.cov(a, rowvar=False), x23, note="columns", formula=lambda a: covariance(a.T))
 case(np.corrcoef, np.corrcoef, x23,
     formula=lambda a: covariance(a) / np.sqrt(np.outer(np.diag(covariance(a)), np.diag(covariance(a)))))
+case(np.corrcoef, lambda a: np.corrcoef(a[0]) * a[1], x23, note="one", formula=lambda a: a[1])
 
 some_nan = np.array([[True, False, False], [False, False, False]])
 
@@ -287,6 +288,11 @@ case(np.nanquantile, lambda a: np.nanquantile(a, 0.3, axis=1), x23, formula=lamb
 case(np.nanquantile, lambda a: np.nanquantile(holed(a), 0.3, axis=1, keepdims=True), x23, note="nan",
      formula=lambda a: np.stack([0.7 * np.sort(a[0, 1:])[:1] + 0.3 * np.sort(a[0, 1:])[1:], sorted_row(a[1:], [0.4, 0.6, 0.0])]))
 case(np.nanquantile, lambda a: np.nanquantile(a, [0.5, 1.0], axis=1), x23, note="two", formula=lambda a: np.sort(a, 1)[:, 1:].T)
+case(np.nanvar, lambda a: np.nanvar(holed(a), axis=1, ddof=1), x23, note="nan",
+     formula=lambda a: np.stack([covariance(a[:1, 1:])[0, 0], covariance(a[1:])[0, 0]]))
+case(np.nanmax, lambda a: np.nanmax(holed(a), axis=1), x23, note="nan", formula=lambda a: np.stack([np.max(a[0, 1:]), np.max(a[1])]))
+case(np.nanmin, lambda a: np.nanmin(holed(a), axis=1), x23, note="nan", formula=lambda a: np.stack([np.min(a[0, 1:]), np.min(a[1])]))
+case(np.quantile, lambda a: np.quantile(a, 1.0, axis=1), x23, note="greatest", formula=lambda a: np.sort(a, 1)[:, 2])
 case(np.nanpercentile, lambda a: np.nanpercentile(a, 30, axis=1), x23, formula=lambda a: sorted_row(a, [0.4, 0.6, 0.0]))
 case(np.nanmedian, lambda a: np.nanmedian(a, axis=1), x23, formula=lambda a: sorted_row(a, [0.0, 1.0, 0.0]))
 case(np.nancumprod, lambda a: np.nancumprod(a, axis=0), x23, formula=lambda a: np.cumprod(a, axis=0))
@@ -334,16 +340,17 @@ case(np.maximum, lambda a: np.maximum.accumulate(a, 1), x23, note="accumulate", 
 case(np.minimum, lambda a: np.minimum.accumulate(a) * a.view(), x23, note="accumulate",
      formula=lambda a: np.stack([a[0], np.min(a, 0)]) * a)
 case(np.mean, lambda a: np.mean(a, dtype=a.dtype), x23, note="dtype", formula=np.mean)
-case(np.piecewise, lambda a: np.piecewise(a, [y23 > 0, y23 < -0.5], [lambda x: x * x, np.exp, 2.0]), x23,
-     formula=lambda a: np.where(y23 > 0, a * a, np.where(y23 < -0.5, np.exp(a), 2.0 + 0 * a)))
+case(np.piecewise, lambda a: np.piecewise(a, [y23 > 0.3, y23 < -0.5, abs(y23) < 0.2], [lambda x: x * x, np.exp, np.sin, 2.0]), x23,
+     formula=lambda a: np.select([y23 > 0.3, y23 < -0.5, abs(y23) < 0.2], [a * a, np.exp(a), np.sin(a)], 2.0 + 0 * a))
 case(np.modf, lambda a: np.modf(a)[0] * a + np.modf(a)[1], x23, formula=lambda a: (a - np.trunc(x23)) * a + np.trunc(x23))
 case(np.logaddexp, lambda a: np.logaddexp.reduce(a, 1), x23, note="reduce", formula=lambda a: np.log(np.sum(np.exp(a), 1)))
 case(np.interp, lambda a, b: np.interp(a, [-2.0, 0.0, 2.0], b), x23, row3,
      formula=lambda a, b: np.where(x23 < 0, b[0] + (b[1] - b[0]) * (a + 2) / 2, b[1] + (b[2] - b[1]) * a / 2))
 case(np.interp, lambda a: np.interp(0.3, a, [1.0, 3.0, -1.0]), away3, note="knots",
      formula=lambda a: 1.0 + 2.0 * (0.3 - a[0]) / (a[1] - a[0]))
-case(np.interp, lambda a, b: np.interp(a, [-0.1, 0.4], b), x23, np.array([0.5, 1.5]), note="ends",
-     formula=lambda a, b: np.where(x23 < -0.1, b[0], np.where(x23 > 0.4, b[1], b[0] + (b[1] - b[0]) * (a + 0.1) / 0.5)))
+case(np.interp, lambda a, b: np.interp(a, [-0.8, -0.4, 0.0], b), x23, np.array([0.5, 1.5, 1.0]), note="ends",
+     formula=lambda a, b: np.select([x23 < -0.8, x23 < -0.4, x23 < 0], [b[0] + 0 * a, b[0] + (b[1] - b[0]) * (a + 0.8) / 0.4,
+                                                                        b[1] + (b[2] - b[1]) * (a + 0.4) / 0.4], b[2] + 0 * a))
 case(np.linspace, lambda a, b: np.linspace(a, b, 5), 0.3, 0.9)
 case(np.linspace, lambda a, b: np.linspace(a, b, 4, endpoint=False, axis=-1), row3, 0.9, note="open")
 case(np.trapezoid, lambda y, x: np.trapezoid(y, x), x23, away3)

@@ -159,3 +159,38 @@ def test_a_field_that_has_changed(ways: list[bool]) -> None:
         for a, b in zip(found[-1][0], wanted[0], strict=True):          # 60 steps and back, each rounded: some 1e2 eps
             np.testing.assert_allclose(np.frombuffer(a), np.frombuffer(b), rtol=1e-12)
     assert found[0][0] == found[2][0] != found[1][0]
+
+
+CHANGES: dict[str, Callable] = {
+    "operation": lambda y0, p, use: use.__setitem__(0, np.sin) or (y0, p),
+    "shape": lambda y0, p, use: (np.tile(y0, (3, 1)), p),
+    "dtype": lambda y0, p, use: (y0.astype(np.float32), {name: x.astype(np.float32) for name, x in p.items()}),
+    "shape of a parameter": lambda y0, p, use: (y0, {**p, "b": np.array(0.2)}),
+    "one parameter more": lambda y0, p, use: (y0, {**p, "c": np.array([0.3, -0.1])}),
+    "one parameter less": lambda y0, p, use: (y0, {"W": p["W"]}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_after_warm_solves_is_noticed(change: str, ways: list[bool]) -> None:
+    """The next solve is that of the tape, and so are those that are called after it."""
+    use = [np.tanh]
+
+    def changing(t: Any, y: Any, p: Any) -> Any:
+        return use[0](y @ p["W"] + p.get("b", 0.0)) + p.get("c", 0.0) * y
+
+    how: dict[str, Any] = {"method": rv.ReversibleHeun(), "field": changing}
+    y0 = np.array([0.4, -0.9])
+    before = warmed(y0, PARAMS, **how)
+    assert ways[-1]
+    y0, params = CHANGES[change](y0, PARAMS, use)
+    first, later = gradient(y0, params, **how), warmed(y0, params, **how)
+    assert ways[-1]
+    wanted = gradient(y0, params, **{**how, "backend": "eager", "gradient": rv.Direct()})[0]
+    # 60 steps and back, each rounded: some 1e2 eps
+    dtype, rtol = (y0.dtype, 1e-12 if y0.dtype == np.float64 else 1e-4)
+    assert len(first[0]) == len(wanted)
+    for a, b, c in zip(first[0], wanted, later[0], strict=True):
+        for x in (a, c):
+            np.testing.assert_allclose(np.frombuffer(x, dtype), np.frombuffer(b, dtype), rtol=rtol, atol=rtol)
+    assert first[0] != before[0]

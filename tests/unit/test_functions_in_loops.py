@@ -13,6 +13,11 @@ import revode as rv
 
 EPS = 2.0 ** -52
 KNOTS = np.array([0.2, 0.5, 1.1])
+SOME = np.array([True, False, True, True, False, True])
+
+
+def holed(y):
+    return np.where(SOME, y, np.nan)
 
 
 def square(y):
@@ -35,6 +40,11 @@ FUNCTIONS = {
     "vecmat": lambda y: np.vecmat(y[..., 4:], square(y)),
     "matrix_power": lambda y: np.linalg.matrix_power(square(y), 3), "nanmean": lambda y: np.nanmean(y, axis=-1),
     "cumulative_sum": lambda y: np.cumulative_sum(y, axis=-1, include_initial=True),
+    "cumulative_prod": lambda y: np.cumulative_prod(y, axis=-1, include_initial=True),
+    "sum where": lambda y: np.sum(y, -1, where=SOME, initial=2.0), "prod where": lambda y: np.prod(y, -1, where=SOME),
+    "max where": lambda y: np.max(-y, -1, where=SOME, initial=-9.0), "min where": lambda y: np.min(y, -1, where=SOME, initial=9.0),
+    "nanmean of some": lambda y: np.nanmean(holed(y), -1), "nanvar of some": lambda y: np.nanvar(holed(y), -1, ddof=1),
+    "nanmax of some": lambda y: np.nanmax(-holed(y), -1), "nanmin of some": lambda y: np.nanmin(holed(y), -1),
     "conditions": lambda y: np.where((y > 0.8) & ~(y > 1.2) | (y < 0.6), y * y, y),
     "array of entries": lambda y: y[..., :2] * (np.array([y[0], y[1] * y[2]]) if y.ndim == 1 else y[..., 1:3]),
     "moved axes": lambda y: np.moveaxis(np.moveaxis(y, -1, 0)[1:] * 2.0, 0, -1),

@@ -44,7 +44,8 @@ def folder(tmp_path, monkeypatch):
 
 
 def files(folder):
-    return sorted(path.name for path in folder.iterdir())
+    """All but what compilers have said of themselves."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("compiler-"))
 
 
 def axpb(library, n=1000, tiles=1, threads=None):
@@ -91,7 +92,8 @@ def test_one_source_is_loaded_once_and_another_is_another(folder):
 def test_a_second_process_does_not_compile(folder, monkeypatch):
     native.build(SOURCE, strict=True)
     native._loaded.clear()
-    (path,) = folder.iterdir()
+    path = folder / files(folder)[0]
+    assert len(files(folder)) == 1
     os.utime(path, (1, 1))
     monkeypatch.setattr(native, "_compile", None)
     x, y = axpb(native.build(SOURCE, strict=True))
@@ -107,6 +109,41 @@ def test_another_compiler_or_processor_is_another_key(folder, monkeypatch):
         monkeypatch.setattr(native, "compiler", lambda other=other: other)
         native.build(SOURCE, strict=True)
     assert len({name.split("-")[0] for name in files(folder)}) == 4
+
+
+@needs_compiler
+@pytest.mark.skipif(not Path("/proc/cpuinfo").exists() or "flags" not in Path("/proc/cpuinfo").read_text(), reason="no such list here")
+def test_a_compiler_is_asked_once_a_machine(folder, monkeypatch, tmp_path):
+    """What it said is kept, for this file and this processor alone; damaged or of another one it is asked again."""
+    path, asked = native.compiler().path, []                         # which may have been asked before this test
+    run, here = native.subprocess.run, Path("/proc/cpuinfo").read_text()
+    monkeypatch.setattr(native.subprocess, "run", lambda *args, **options: asked.append(args) or run(*args, **options))
+
+    def again(path=path):
+        native._probe.cache_clear()
+        asked.clear()
+        return native._probe(path), len(asked)
+
+    found, _ = again()
+    assert again() == (found, 0)
+    (place,) = folder.glob("compiler-*")
+    place.write_text(place.read_text().replace("march=native", "march=other"))
+    assert again() == (found, 1) and again() == (found, 0)           # damaged: asked, and kept anew
+    for text in (here.replace("flags\t\t: ", "flags\t\t: new ", 1), here.replace("model name\t: ", "model name\t: other ", 1)):
+        other = tmp_path / "cpuinfo"
+        other.write_text(text)
+        monkeypatch.setattr(native, "open", lambda name, other=other: other.open(), raising=False)
+        assert again()[1] == 1 and again()[1] == 0
+    other.write_text("processor\t: 0\n")                             # a system that does not tell what the processor can do
+    assert again()[1] == 1 and again()[1] == 1
+    monkeypatch.delattr(native, "open")
+    script = tmp_path / "g++"
+    for version in ("1", "2"):                                       # the same name, another compiler
+        script.unlink(missing_ok=True)
+        script.write_text(f"#!/bin/sh\necho '#define __VERSION__ \"{version}\"'\n")
+        script.chmod(0o755)
+        assert again(str(script))[0].version_text == f"g++ {version}"
+        assert again(str(script))[1] == 0
 
 
 @needs_compiler
@@ -142,7 +179,8 @@ def test_two_processes_at_once(folder):
 def test_a_damaged_library_is_built_again(folder, damage):
     native.build(SOURCE, strict=True)
     native._loaded.clear()
-    (path,) = folder.iterdir()
+    path = folder / files(folder)[0]
+    assert len(files(folder)) == 1
     content, key = path.read_bytes(), path.stem.split("-")[0]
     path.unlink()                                    # it is loaded: its pages must stay
     if damage == "flipped":
@@ -154,7 +192,8 @@ def test_a_damaged_library_is_built_again(folder, damage):
         path.write_bytes(b"nonsense")
     x, y = axpb(native.build(SOURCE, strict=True))
     assert (y == 0.1 * x + 0.3).all()
-    (path,) = folder.iterdir()
+    path = folder / files(folder)[0]
+    assert len(files(folder)) == 1
     assert path.stem == f"{key}-{native._hash(path.read_bytes())}"
 
 

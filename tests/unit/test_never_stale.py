@@ -23,7 +23,7 @@ from revode import stepping
 from revode.compiled import backend, plans
 from revode.compiled.backend import Backend
 from revode.methods.increment import Recorder
-from tests.compiler import HERE
+from tests.compiler import HERE, forget
 
 EXACT = Backend("replay", auto=False, merge=False)
 Y0 = np.array([[1.0, 0.5, -0.3], [0.2, -0.4, 0.8], [0.7, 0.1, 0.9], [-0.6, 0.4, 0.2]])
@@ -33,9 +33,8 @@ TS = np.linspace(0.0, 1.0, 21)
 
 @pytest.fixture(autouse=True)
 def cold(monkeypatch):
-    monkeypatch.setattr(plans, "programs", plans.Programs())
+    forget(monkeypatch, strict=True)
     monkeypatch.setattr(backend, "_told", set())
-    plans.programs.strict = True
 
 
 def solved(how, field=None, y0=Y0, p=P, ts=TS, save=(-1,), state=None, **options):

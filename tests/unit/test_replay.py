@@ -20,7 +20,7 @@ from revode.compiled import backend, plans
 from revode.compiled.backend import Backend
 from revode.engine.tensor import RULES, Op
 from tests import sde_cases
-from tests.compiler import HERE
+from tests.compiler import HERE, forget
 from tests.method_cases import CASES as METHOD_CASES
 from tests.method_cases import field, make_params, make_y0
 
@@ -35,8 +35,7 @@ net = field(np)
 @pytest.fixture(autouse=True)
 def no_programs(monkeypatch):
     """Programs of other tests are forgotten, and so is what the backend has told."""
-    monkeypatch.setattr(plans, "programs", plans.Programs())
-    plans.programs.strict = True
+    forget(monkeypatch, strict=True)
     monkeypatch.setattr(backend, "_told", set())
 
 

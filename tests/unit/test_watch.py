@@ -5,6 +5,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +15,8 @@ from scipy.integrate import solve_ivp
 import revode as rv
 from revode.methods.companion import Companion, neutral
 from revode.methods.shears import Step
-from revode.watch import LOOKS, Quiet, grouped, looks, places, runs, within
-from revode.watch.gaps import injected, parted
+from revode.watch import LOOKS, Ahead, Back, Quiet, grouped, looks, places, runs, within
+from revode.watch.gaps import injected, parted, weighted
 
 ENGINES = ("eager", "replay", "native")
 
@@ -385,7 +386,47 @@ def test_groups_end_where_windows_do(N: int, width: int) -> None:
                 assert [n for group in groups for n in group] == ns and max(map(len, groups)) < most + width
                 assert all(sum(n in group for group in groups) == 1 and {*range(n, n + width)} <= {*group}
                            for n in places(N, width) for group in groups if n in group)
+        assert max(map(len, grouped([n for n in ns if n in within(N, width)], 1, within(N, width)))) <= max(1, width - 1)   # no first
     assert grouped([], 1, frozenset()) == [[]]
+
+
+def test_weighted_sums_have_the_signs_of_their_weights() -> None:
+    parts = {"y": array([3.0]), "z": array([5.0]), "v": array([7.0])}
+    assert weighted({"z": -1.0, "y": 1.0}, parts) == [-2.0] and weighted({"y": 2.0, "v": -0.5}, parts) == [2.5]
+
+
+def test_entries_far_below_the_largest_of_their_member_count_as_somewhat_larger() -> None:
+    """s is no less than eps^1/2 times the largest entry of the member, whether all are quickly seen to be larger or not."""
+    grid = np.linspace(0.0, 1.0, 101)
+    for least in (1e-3, 1e-12):
+        watch = Ahead(SimpleNamespace(ts=grid, N=100, adaptive=None, driver=None, known={}, method=rv.ReversibleHeun()), None)
+        y = array([[[1.0, least], [1e-4, 1e-4]]])
+        s = watch.fading((50,), y)[1]
+        np.testing.assert_array_equal(s, np.maximum(y, array([[[2.0 ** -26], [2.0 ** -26 * 1e-4]]])) + np.finfo(float).tiny)
+        later = watch.fading((51, 52, 54), array([0.0, 2.0, 0.0])[:, None, None])[1]      # exp(-20 t) behind; some five roundings
+        np.testing.assert_allclose(later[:, 0, 0], [np.exp(-0.2), 2.0, 2 * np.exp(-0.4)], rtol=1e-14)
+
+
+def test_what_a_window_of_a_large_state_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reversible Heun: D = y - z, a = a_y + a_z, b = -a_z, k = -1, by the formulas of Back, written out for its four neighbours."""
+    seen = []
+    see = Back.see
+    monkeypatch.setattr(Back, "see", lambda self, *shown: (see(self, *shown), seen.append((self, *shown, self.sums[-1]))))
+    y0 = np.random.default_rng(3).standard_normal((64, 8)) * np.linspace(0.5, 2.0, 64)[:, None]
+    rv.grad(lambda y0: np.sum(rv.solve(lambda t, y, p: np.sin(y) - y * (1 + t), y0, np.linspace(0, 1, 200), save=[-1],
+                                       method=rv.ReversibleHeun(), backend="eager").y1 ** 3))(y0)
+    rows = [row for row in seen if len(row[1]) == 4]
+    assert len(rows) > 10
+    for back, ns, parts, cotangents, (be, moved, ay, changes) in rows:
+        y, z, a_y, a_z = (x[::-1] for x in (parts["y"], parts["z"], cotangents["y"], cotangents["z"]))            # by time
+        assert ns[0] == ns[3] + 3
+        D, a = y - z, a_y + a_z
+        g = D[1:] + D[:-1]
+        e = g[1] - (g[2] + g[1] + (g[1] + g[0])) / 4
+        least = 1e-2 * abs(a[2]) * back.scales["y"]
+        for found, wanted in ((be, abs(a_z[2] * e)), (moved, abs(a[2] * (y[2] - y[1]))), (ay, np.maximum(abs(a[2] * y[2]), least))):
+            np.testing.assert_array_equal(found[0], wanted.sum(-1))              # the same operations, in the same order
+        np.testing.assert_array_equal(changes[0], abs(a[2] - a[0]).sum(-1) / (2 * abs(a[2]).sum(-1) + back.tiny))
 
 
 def test_a_smooth_gap_is_taken_off() -> None:
