@@ -16,6 +16,7 @@ import inspect
 import logging
 from bisect import bisect_right
 from collections.abc import Callable
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cache
@@ -30,6 +31,7 @@ from revode.compiled.backend import Backend
 from revode.compiled.generate import ALIGN, Source
 from revode.compiled.lines import aligned
 from revode.compiled.replay import Replay
+from revode.compiled.search import Search
 from revode.compiled.steps import backward_steps, forward_steps
 from revode.compiled.tiles import Tiles
 from revode.engine import tree
@@ -55,7 +57,7 @@ class Device(NamedTuple):
     name: str
     xp: Any                      # the library of its arrays: cupy, or numpy
     arch: str                    # "sm_90", ...
-    function: Callable           # function(text, shared, real, mode) -> a function (grid, block, args) that launches `run`
+    function: Callable           # function(text, shared, real, mode, name="run") -> a function (grid, block, args) that launches it
     null: Any                    # what stands for an array that is not there
 
 
@@ -66,13 +68,13 @@ def gpu() -> Device:
     from .compile import arch
     from .compile import function as load
 
-    def function(text: str, shared: int, real: str, mode: str) -> Callable:
-        loaded = {cupy.cuda.Device().id: load(text, "run", real, mode, shared)}
+    def function(text: str, shared: int, real: str, mode: str, name: str = "run") -> Callable:
+        loaded = {cupy.cuda.Device().id: load(text, name, real, mode, shared)}
 
         def call(grid: int, block: int, args: tuple) -> None:
             here = cupy.cuda.Device().id
             if here not in loaded:
-                loaded[here] = load(text, "run", real, mode, shared)
+                loaded[here] = load(text, name, real, mode, shared)
             loaded[here]((grid, 1, 1), (block, 1, 1), args, shared_mem=shared)
 
         return call
@@ -85,9 +87,9 @@ def shim(arch: str = "sm_90", order: str = "ascending", shuffle: int = 0, races:
     """The threads of revode_cuda.host in place of a GPU's; edit(text) may change the text before it is compiled."""
     from .host import launch
 
-    def function(text: str, shared: int, real: str, mode: str) -> Callable:
+    def function(text: str, shared: int, real: str, mode: str, name: str = "run") -> Callable:
         text = edit(text)
-        return lambda grid, block, args: launch(text, "run", grid, block, args, order, shuffle, shared, real, mode, races)
+        return lambda grid, block, args: launch(text, name, grid, block, args, order, shuffle, shared, real, mode, races)
 
     return Device("shim", np, arch, function, None)
 
@@ -108,14 +110,11 @@ class Fused(Tiles):
 
     def build(self, T: int, make: Any) -> None:
         """Plan, and compile. Raises CannotBeFused where the plan says op by op."""
-        def source(*how: int) -> Source:
-            return Source(self.lowered, how[0], self.dtype, self.direction, self.outputs, self.brownian, *how[1:])
-
         if any(x.own for x in self.lowered.values()):
             raise CannotBeFused("solve: parameters or a control with a value of their own for each trajectory, or for each member of "
                                 "an ensemble, have no fused form yet; use backend='eager', or solve for the members one by one")
-        plan, self.source = planning.make(self.lowered, source, self.rows, self.dtype, self.direction, self.device.arch, self.strict,
-                                          self.given)
+        plan, self.source = planning.make(self.lowered, self.text_of, self.rows, self.dtype, self.direction, self.device.arch,
+                                          self.strict, self.given)
         if plan.regime == "op by op":
             raise CannotBeFused(f"solve: {plan.reason}; use backend='eager', or plan={{'regime': 'block per tile'}} to fuse it all "
                                 "the same")
@@ -127,7 +126,13 @@ class Fused(Tiles):
         self.chunk = int(min(STEPS, max(16.0, min(WORK / (work * self.rows), DRIVES / max(1, drive * self.rows)))))
         self.real, self.mode = "double" if self.dtype == np.float64 else "float", "strict" if self.strict else "fast"
         self.text = plan.defines + self.source.text
-        self.function = self.device.function(self.text, plan.shared, self.real, self.mode)
+        self.function = self.load_kernel()
+
+    def load_kernel(self) -> Any:
+        return self.device.function(self.text, self.plan.shared, self.real, self.mode)
+
+    def text_of(self, *how: int) -> Source:
+        return Source(self.lowered, how[0], self.dtype, self.direction, self.outputs, self.brownian, *how[1:])
 
     def compiled(self) -> Plan:
         """The plan with the registers and spills that NVRTC reports."""
@@ -256,9 +261,8 @@ class Fusing(Backend):
     bound: bool = False            # the field holds arrays of the host, with which op by op is no way
 
     def runner(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
-        if direction == "search" and self.crossed:            # its launches would be small, and each attempt waits for a number
-            self.say(problem, "the adaptive steps of %s are found on the host: op by op on the device each takes some forty launches",
-                     logging.INFO)
+        if direction == "search" and self.crossed:            # its launches would be small, and the state is on the host
+            self.say(problem, "the adaptive steps of %s are found on the host, as those of all small states are", logging.INFO)
             return Backend().runner(direction, steps, problem, parts, params)
         found = super().runner(direction, steps, problem, parts, params)
         if found is None and self.crossed and direction == "forward":
@@ -279,7 +283,28 @@ class Fusing(Backend):
         return super().pays(family, problem) or self.bound
 
     def no_search(self, problem: Problem) -> str | None:
-        return "a controller looks at the error of each of its adaptive steps"
+        if problem.driver is not None or problem.system.control is not None:
+            why: str | None = "the host makes noise and controls for each attempt"
+        elif problem.flushed is not None:
+            why = "exact=True looks at the numbers of each step"
+        else:
+            why = super().no_search(problem)
+        if why is not None and self.auto:
+            self.say(problem, f"the adaptive steps of %s are found op by op on the device, because {why}", logging.INFO)
+        return why
+
+    def planned(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any) -> Any:
+        """What cannot be searched for by a kernel goes op by op, also where fusing was asked for by name."""
+        try:
+            return super().planned(direction, steps, problem, parts, params)
+        except (CannotBeFused, NotTraceable) as error:
+            if direction != "search":
+                raise
+            self.say(problem, "the adaptive steps of %s are found op by op on the device, because %s", logging.INFO,
+                     str(error).removeprefix("solve: "))
+            with suppress(Exception):
+                self.family(problem, parts, params).made.setdefault(direction, None)
+            return None
 
     def make(self, direction: str, steps: Callable, problem: Problem, parts: dict, params: Any, family: Any) -> Any:
         problem.stats.traces += 1
@@ -287,7 +312,7 @@ class Fusing(Backend):
         there, values = tree.map(to_host, (parts, params))
         made = plans.Made(steps(home, there, values, self.merge))
         made.check_tables(home)
-        replay = Replay(made.steps, there, False)                            # nothing was baked into the trace
+        replay = (Search if direction == "search" else Replay)(made.steps, there, False)            # nothing was baked into the trace
         plans.agree_elsewhere(replay, direction, home, there, values)
         plans.agree(replay, direction, home, there, values, problem.N // 2)
         self.runner_of(made, problem, there, direction)
@@ -299,8 +324,11 @@ class Fusing(Backend):
         made.check_tables(on_host(problem))
 
     def build(self, steps: Any, problem: Problem, parts: dict, direction: str) -> Fused:
-        return Fused(steps, parts, problem.method.outputs, direction, plans.inside(problem), self.strict,
-                     self.device, dict(self.given or ()))
+        given, outputs = dict(self.given or ()), problem.method.outputs
+        if direction == "search":
+            from .search import SearchFused
+            return SearchFused(steps, parts, outputs, not problem.method.exactly_reversible, self.strict, self.device, given)
+        return Fused(steps, parts, outputs, direction, plans.inside(problem), self.strict, self.device, given)
 
     def cannot(self, problem: Problem, error: Exception, tell: bool = True) -> None:
         if self.auto and isinstance(error, CannotBeFused):

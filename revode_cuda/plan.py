@@ -47,6 +47,7 @@ WIDE = 128                    # beyond it the matrices are left to cuBLAS
 PAD, SHORT = 16, 64           # bytes behind the lanes of each feature, where that is asked for; bytes of lanes that go without
 MULTIPROCESSORS = 128         # so many tiles, if there are trajectories enough: about what a large GPU has
 FEWEST = 2                    # trajectories in a tile that are not given up for that
+SEARCHES = ("search", "flow")  # whose tiles sum up an error, which one block sums over the tiles
 REGIMES = ("thread per trajectory", "warp per tile", "block per tile", "op by op")
 
 
@@ -216,7 +217,7 @@ def sums(lowered: Mapping[str, Lowered]) -> bool:
 def alone(source: Callable[..., Source], rows: int, itemsize: int, direction: str, arch: str, wanted: dict,
           may_be: bool) -> tuple[Plan, Source] | None:
     """The plan and text of a thread for each trajectory, where it is asked for; and where it may be, and a step fits into one."""
-    if not (wanted.get("regime") == REGIMES[0] if wanted else may_be):
+    if not (wanted.get("regime") == REGIMES[0] if wanted else may_be and direction not in SEARCHES):
         return None
     text = source(1, 1)
     sizes, longest = (text.size * itemsize, text.param_size * itemsize), max(map(operations, text.lowered.values()))

@@ -65,9 +65,9 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     leave a doubt the solve is done once more. The first of a kind, and what is not queued (a line of the log says why), takes some
     twenty operations and four waits: y0, params, saved states and gradients go to the host and back once; above 64 kB, where the
     watch itself looks on the device, some 320 operations and 55 waits, whatever the number of steps. Adaptive steps of up to 64 kB of
-    y0 are found on the host (their gradient is fused), of more op by op. Op by op, one kernel launch for
-    each array operation, and one wait for the device every 16 steps (is the state
-    finite?).
+    y0 are found on the host, of more by two launches for each attempt, and one wait for 32 attempts (search.py); with noise, a
+    control or exact=True op by op. Their gradient is fused, but is not queued. Op by op, one kernel launch for each array operation,
+    and one wait for the device every 16 steps (is the state finite?).
 
     Example
     -------

@@ -47,9 +47,9 @@ def launch(source: str, name: str, grid: int | tuple, block: int | tuple, args: 
 
 def device(arch: str = "sm_90", edit: Callable[[str], str] = str, **how: Any) -> Device:
     """In place of a GPU, for fused.Fusing. how: order, shuffle, races, for `launch`; edit(text) may change the CUDA text before."""
-    def function(text: str, shared: int, real: str, mode: str) -> Callable:
+    def function(text: str, shared: int, real: str, mode: str, name: str = "run") -> Callable:
         text = edit(text)
-        return lambda grid, block, args: launch(text, "run", grid, block, args, real, mode, arch, shared=shared, **how)
+        return lambda grid, block, args: launch(text, name, grid, block, args, real, mode, arch, shared=shared, **how)
 
     return Device("ptx", np, arch, function, None)
 

@@ -16,7 +16,7 @@ HELP = Path(__file__).with_name("ptx.hpp")
 FUNCTION = re.compile(r"\.(entry|func)\s+(?:\(\s*\.param\s+\.(\w+)\s+([\w$]+)\s*\)\s*)?([\w$]+)\s*\(([^)]*)\)([^{;]*)(?:\{|;)")
 SPECIAL = {f"%{name}.{axis}": f"{word}.{axis}" for name, word in (("tid", "threadIdx"), ("ntid", "blockDim"), ("ctaid", "blockIdx"),
                                                                   ("nctaid", "gridDim")) for axis in "xyz"}
-DATA = re.compile(r"\.(global|const|shared)\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)\[(\d*)\](?:\s*=\s*\{([^}]*)\})?\s*;")
+DATA = re.compile(r"\.(global|const|shared)\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)(\[\d*\])?(?:\s*=\s*\{([^}]*)\})?\s*;")
 REGISTERS = re.compile(r"\.reg\s+\.(\w+)\s+%?([\w$]+)(?:<(\d+)>)?$")
 SPACES = {"shared": "shared", "global": "generic"}
 
@@ -34,7 +34,8 @@ def translate(ptx: str, source: str, real: str) -> str:
     ptx = re.sub(r"//[^\n]*|/\*.*?\*/", "", ptx, flags=re.DOTALL)
     symbols: dict[str, str] = {}
     tables, room = [], 0
-    for space, align, type, name, n, values in DATA.findall(ptx):
+    for space, align, type, name, brackets, values in DATA.findall(ptx):
+        n = brackets[1:-1] if brackets else "1"              # [] is dynamic memory, and nothing a single number
         size = int(n or 0) * int(type[1:]) // 8
         if space == "shared":
             room = -(-room // int(align or 1)) * int(align or 1)
