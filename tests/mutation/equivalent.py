@@ -65,14 +65,9 @@ GROUPS: list[tuple[str, list[tuple[str, str, str]]]] = [
          'error = (1 / 5, -1 / 3, 2 / 15) if abs(x - 0.1) < 1e-15 else None',
          '1e-15 -> 5e-16'),
     ]),
-    ("one turn more, at slot -1: the last entry, whose cotangent is gone by then", [
-        ('engine/tensor.py',
-         'for i in range(len(nodes) - 1, -1, -1):',
-         '1 -> 2 (#2)'),
-    ]),
     ("any negative number marks an input that is not on the tape", [
         ('engine/tensor.py',
-         'slots = [x.slot if on else -1 for x, on in zip(inputs, on_tape, strict=True)]',
+         'slots = [x.slot if type(x) is Tensor and x.tape is tape else -1 for x in inputs]',
          '1 -> 2'),
         ('engine/tensor.py',
          'tape, value_a, slot_a, value_b, slot_b = b.tape, a, -1, b._value, b.slot',

@@ -405,6 +405,12 @@ MACHINE = [r"/" + r"work/", r"/" + r"home/", r"/" + r"tmp/", r"/" + r"root\b", r
            r"\b\d+\.\d+\.\d+\.\d+:\d+", r"arti" + r"factory", r"index" + r"-url"]
 
 
+def test_names_of_test_files_are_given_once() -> None:
+    """Folders of tests are no packages: pytest takes two files of one name for one module."""
+    names = [path.name for path in (ROOT.parent / "tests").rglob("test_*.py")]
+    assert len(names) > 50 and sorted(names) == sorted(set(names))
+
+
 def test_no_machine_is_named() -> None:
     """No path or host of the machine that a file was written on, in anything that is shipped or read."""
     texts = [p for p in HOUSE.rglob("*") if p.suffix in (".py", ".md", ".toml", ".cff", ".txt", ".yml", ".yaml", ".sh")
