@@ -60,7 +60,7 @@ def test_compare_takes_native_and_times_reversible_on_the_others_too(capsys: Any
     if not HERE:
         pytest.skip("no C++ compiler on this machine")
     path = tmp_path / "out.json"
-    assert main(["compare", "white-dwarf", "--steps", "40", "--iterations", "4", "--json", str(path)]) == 0
+    assert main(["compare", "white-dwarf", "--steps", "12", "--iterations", "4", "--json", str(path)]) == 0
     rows, captured = rows_of(path), capsys.readouterr()
     assert list(rows)[:2] == ["reversible", "direct"] and list(rows)[-3:] == ["backsolve", "reversible, replay", "reversible, eager"]
     assert rows["reversible"]["backend"] == "native" and "backend: native (" in captured.out
@@ -68,9 +68,9 @@ def test_compare_takes_native_and_times_reversible_on_the_others_too(capsys: Any
     assert ("reversible: ready for native after" in captured.err) == (rows["reversible"]["compile_seconds"] is not None)
     for name in ("replay", "eager"):
         row = rows[f"reversible, {name}"]
-        # the same parameters, the same counts, and the same gradient up to the order of sums over 40 steps
+        # the same parameters, the same counts, and the same gradient up to the order of sums over 12 steps
         assert (row["backend"], row["relative"]) == (name, 1.0)
-        assert (row["steps"], row["states"], row["loss"]) == (40, 2, pytest.approx(rows["reversible"]["loss"], rel=1e-12))
+        assert (row["steps"], row["states"], row["loss"]) == (12, 2, pytest.approx(rows["reversible"]["loss"], rel=1e-12))
         assert row["gradient_error"] < 5e-13 and row["extrapolated"]
     # The time of a row is over that of Reversible on the backend that truly ran it.
     basis = {row["backend"]: row["seconds_per_iteration"] for name, row in rows.items() if name.startswith("reversible")}
