@@ -66,11 +66,11 @@ class Tape(Keeping):
         self.level = next(Tape.levels)
 
     def input(self, value: Any) -> Tensor:
-        return self.inputs([value])[0]
+        self.nodes.append(None)
+        return Tensor(value, self, len(self.nodes) - 1)
 
     def inputs(self, values: list) -> list[Tensor]:
-        self.nodes.extend([None] * len(values))
-        return [Tensor(x, self, i) for i, x in enumerate(values, len(self.nodes) - len(values))]
+        return [self.input(x) for x in values]
 
     def close(self) -> None:
         """No more recording: a tensor that outlives its gradient says so when it is used."""
