@@ -214,7 +214,7 @@ class Backend:
         """Generated loops, compiled or in NumPy. Raises NotTraceable for what has none."""
         make = None if self.name == "native" else _of("mirror").Mirror
         if make is None:
-            _of("called")                                 # imported before the solves that it is to make quick
+            _of("called")                             # imported before the solves that it is to make quick
         if direction == "search":
             return _of("search_tiles").searching(steps, parts, problem, self.strict, make)
         inside, outputs = _of("plans").inside(problem), problem.method.outputs

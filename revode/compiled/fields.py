@@ -114,9 +114,9 @@ class Seen(Brought):
         self.leaves = tuple([(getattr(x, "shape", ()), getattr(x, "dtype", float)) if float_ else None
                              for x, float_ in zip(leaves, floats, strict=True)])
         # A program knows numbers as arrays without axes, whose powers are not those of scalars.
-        *inputs, time, state = self.tape.inputs([*[np.asarray(x) if isinstance(x, (float, np.generic)) else x
-                                                   for x, float_ in zip(leaves, floats, strict=True) if float_], t, y])
-        leaves = [inputs.pop(0) if float_ else x for x, float_ in zip(leaves, floats, strict=True)]
+        leaves = [self.tape.input(np.asarray(x) if isinstance(x, (float, np.generic)) else x) if float_ else x
+                  for x, float_ in zip(leaves, floats, strict=True)]
+        time, state = self.tape.input(t), self.tape.input(y)
         self.given, self.time = len(self.tape.nodes), time.slot
         self.tape.brought = self
         try:

@@ -49,9 +49,8 @@ def vjp_of_own(fn: Callable, *args: Any, own: bool = True) -> tuple[Any, Callabl
     """vjp for a caller that writes neither to the arguments nor to the value before it pulls: nothing of them is copied."""
     leaves, structure = tree.flatten(args)
     tape, floats = Tape(), list(map(is_float, leaves))
-    on_tape = tape.inputs([x if own else tape.keep_input(x) for x, float in zip(leaves, floats, strict=True) if float])
-    rest, slots = iter(on_tape), range(len(on_tape))
-    inputs = on_tape if all(floats) else [next(rest) if float else checked(x) for x, float in zip(leaves, floats, strict=True)]
+    inputs = [tape.input(x if own else tape.keep_input(x)) if float else checked(x) for x, float in zip(leaves, floats, strict=True)]
+    slots = range(len(tape.nodes))
     try:
         outputs, out_structure = tree.flatten(joined_in(fn(*tree.unflatten(structure, inputs))))
         tape.close()

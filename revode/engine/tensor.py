@@ -69,9 +69,6 @@ class Tape(Keeping):
         self.nodes.append(None)
         return Tensor(value, self, len(self.nodes) - 1)
 
-    def inputs(self, values: list) -> list[Tensor]:
-        return [self.input(x) for x in values]
-
     def close(self) -> None:
         """No more recording: a tensor that outlives its gradient says so when it is used."""
         self.nodes = _Closed(self.nodes)

@@ -44,6 +44,5 @@ __all__ = [
     "CLOSE", "LIMITS", "LOOKS", "MANY", "ROOM", "STORED", "TOL", "AdjointError", "AdjointWarning", "Ahead", "Back", "Complaint",
     "Limits", "NonFiniteError", "NonFiniteWarning", "ParasiteError", "ParasiteWarning", "Quiet", "ReconstructionError",
     "ReconstructionWarning", "RevodeWarning", "RoundTrip", "StabilityError", "StabilityWarning", "Verdict", "begins", "compared",
-    "complain", "deferred", "flat", "grouped", "looks", "places", "report", "runs", "size", "stacked",
-    "within",
+    "complain", "deferred", "flat", "grouped", "looks", "places", "report", "runs", "size", "stacked", "within",
 ]

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import importlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,21 +11,15 @@ import pytest
 
 import revode
 import revode_cuda as rv
-from revode.watch import ahead as watch_ahead
-from revode_cuda import compile, host, nvrtc, search
+from revode_cuda import compile, host, search
 from revode_cuda.fused import Fusing, rehearse
 from revode_cuda.host import ptx
+from tests.nvrtc import needs_nvrtc
 from tests.pretended_cupy import DONE, pretended
 
 if host.missing():
     pytest.skip(f"kernels cannot run on this machine: {host.missing()}", allow_module_level=True)
 solving = importlib.import_module("revode_cuda.solve")
-try:
-    nvrtc.library()
-    WITHOUT = ""
-except ImportError as error:
-    WITHOUT = str(error)
-needs_nvrtc = pytest.mark.skipif(bool(WITHOUT), reason=WITHOUT or "-")
 P = np.array([1.0, 0.5, 0.2])
 
 
@@ -216,15 +210,6 @@ def test_the_controller_needs_neither_stack_nor_spills(dtype: Any) -> None:
 
 
 # ------------------------------------------------------------------ on arrays of the device
-
-@pytest.fixture
-def large(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """All states are."""
-    monkeypatch.setattr(solving, "CROSSING", 0)
-    monkeypatch.setattr(watch_ahead, "ROOM", 0)
-    with pretended() as cupy:
-        yield cupy
-
 
 def gradient(solve: Callable, y0: Any, p: Any, a: Any, f: Callable = field, ts: Any = (0.0, 1.0), **how: Any) -> tuple:
     sols: list = []

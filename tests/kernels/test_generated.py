@@ -17,10 +17,11 @@ import pytest
 from record_generated import PROGRAMS, TABLE, binaries
 
 import revode as rv
-from revode_cuda import compile, fused, host, nvrtc
+from revode_cuda import compile, fused, host
 from revode_cuda import plan as planning
 from revode_cuda.host.solves import CASES, THREADS, TS, OneByOne, gusts, net, pendulum, run, shallow, weights
 from revode_cuda.plan import CannotBeFused, plan_of
+from tests.nvrtc import needs_nvrtc
 
 sys.path.append(str(Path(__file__).parents[1] / "unit"))
 from fake_array import FakeArray, put, unwrap_tree, wrap
@@ -284,17 +285,12 @@ def test_there_are_no_barriers_between_loops_that_do_not_meet():
 
 # ------------------------------------------------------------------ NVRTC
 
-try:
-    nvrtc.library()
-    WITHOUT = ""
-except ImportError as error:
-    WITHOUT = f"no NVRTC here: {error}"
 RECORDED = json.loads(Path(TABLE).read_text(encoding="utf-8"))
 SLACK = 16          # registers more than recorded that are let through: the programs change a little with the generator
 
 
 @pytest.mark.sample(6, cover=False)
-@pytest.mark.skipif(bool(WITHOUT), reason=WITHOUT or "-")
+@needs_nvrtc
 @pytest.mark.parametrize(("name", "arch"), [(name, arch) for name in PROGRAMS for arch in PROGRAMS[name][-1]])
 def test_compiles_for_every_architecture(name, arch):
     """Strict programs pass the lint inside compile; nothing spills; registers are those of the table."""

@@ -9,18 +9,13 @@ import struct
 import numpy as np
 import pytest
 
-from revode_cuda import compile, host, nvrtc
+from revode_cuda import compile, host
 from revode_cuda.host import instructions, ptx
 from revode_cuda.host.translate import translate
+from tests.nvrtc import needs_nvrtc
 
 if host.missing():
     pytest.skip(f"kernels cannot run on this machine: {host.missing()}", allow_module_level=True)
-try:
-    nvrtc.library()
-    WITHOUT = ""
-except ImportError as error:
-    WITHOUT = str(error)
-needs_nvrtc = pytest.mark.skipif(bool(WITHOUT), reason=WITHOUT or "-")
 SOURCE = 'extern "C" KERNEL void k(unsigned long long* out)'
 
 

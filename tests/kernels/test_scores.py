@@ -4,7 +4,6 @@ from __future__ import annotations
 import importlib
 import logging
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -25,15 +24,6 @@ if host.missing():
     pytest.skip(f"kernels cannot run on this machine: {host.missing()}", allow_module_level=True)
 solving = importlib.import_module("revode_cuda.solve")
 LORENZ = ANALYTIC["lorenz"]
-
-
-@pytest.fixture
-def large(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """All states are."""
-    monkeypatch.setattr(solving, "CROSSING", 0)
-    monkeypatch.setattr(watch_ahead, "ROOM", 0)
-    with pretended() as cupy:
-        yield cupy
 
 
 @pytest.mark.sample(1)

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from revode.compiled import elementary, generate, native, noise
-from revode_cuda import compile, nvrtc
+from revode_cuda import compile
 from tests.compiler import needs_compiler
+from tests.nvrtc import needs_nvrtc
 
 pytestmark = pytest.mark.optimised
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-fsyntax-only")
@@ -57,13 +58,10 @@ def test_a_warning_would_be_seen():
 PLANS = {"plain": "", "threads": "#define TILE_THREADS 64\n", "global": "#define TILE_GLOBAL\n#define PARAMS_GLOBAL\n"}
 
 
+@needs_nvrtc
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("plan", PLANS)
 def test_and_nvrtc(plan):
-    try:
-        nvrtc.library()
-    except ImportError as error:
-        pytest.skip(str(error))
     for real, dtype, mode in (("double", np.float64, "strict"), ("float", np.float32, "fast")):      # what warns does not see the mode
         made = compile.compile(PLANS[plan] + whole(16, dtype), real, "sm_90", mode)
         assert not re.search(r"\bwarning\b", made.log), made.log

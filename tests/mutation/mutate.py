@@ -1,7 +1,7 @@
 """Change one sign, factor or comparison of the package at a time, on a copy, and demand that the tests notice.
 
     python -m tests.mutation.mutate                  a seeded sample
-    python -m tests.mutation.mutate --all            everything (three hours on one core); survivors are printed as they come
+    python -m tests.mutation.mutate --all            everything (hours on one core); survivors are printed as they come
     python -m tests.mutation.mutate --all --part 1/8 every eighth, for as many processes
     python -m tests.mutation.mutate --file methods/coupled.py [--list]
 
@@ -115,7 +115,8 @@ def swaps(node: ast.AST) -> Iterator[tuple[str, str, object]]:
 def changes(tree: ast.AST) -> Iterator[tuple[ast.AST, str, str, object]]:
     # reshape takes any negative length as the one that remains
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "reshape"]
-    remaining = {id(node.operand) for call in calls for x in call.args for node in ast.walk(x) if isinstance(node, ast.UnaryOp)}
+    lengths = [n for call in calls for x in call.args for n in (x.elts if isinstance(x, ast.Tuple) else [x])]
+    remaining = {id(n.operand) for n in lengths if isinstance(n, ast.UnaryOp)}
     for node in places(tree):
         if id(node) in remaining:
             continue
@@ -249,7 +250,7 @@ def run(mutants: list[Mutant], oracle: dict, suite: bool = True, progress: bool 
 
 
 def part(text: str) -> tuple[int, int]:
-    """"2/8" -> (2, 8); argparse says what is wrong with anything else."""
+    """(2, 8) of "2/8"; argparse says what is wrong with anything else."""
     k, n = map(int, text.split("/"))
     if not 1 <= k <= n:
         raise ValueError(text)

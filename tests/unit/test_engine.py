@@ -382,7 +382,7 @@ def test_nothing_is_left_for_the_garbage_collector(name):
 def test_the_garbage_collector_has_no_entries_of_ufuncs_to_look_at():
     """Of names, numbers and arrays: or each of its full rounds would go through the whole of a long tape."""
     tape = Tape()
-    x, = tape.inputs([np.ones((2, 2))])
+    x = tape.input(np.ones((2, 2)))
     for y in (x + x, 2.0 * x, x @ np.ones((2, 2)), np.tanh(x), -x, np.arctan2(x, x), x - np.array(0.5)):
         x = y
     gc.collect()
