@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import ceil, isfinite, log2, prod, sqrt
 from numbers import Real
 from typing import Any
@@ -119,24 +120,23 @@ class Along:
     numbers, steps, room = 8192, 256, 1 << 18
 
     def __init__(self, N: int, shape: tuple[int, ...], make: Callable) -> None:
-        self.N, self.make = N, make                       # make(start, stop): (stop - start, *shape) increments
         step = max(1, prod(shape))
-        self.length = max(1, self.numbers // step)
-        self.most = max(1, min(self.steps * step, self.room) // (self.length * step))
-        self.held: dict[int, Any] = {}                    # blocks, at most so many, by their number
+        self.N, self.length = N, (length := max(1, self.numbers // step))
+
+        @lru_cache(max(1, min(self.steps * step, self.room) // (length * step)))
+        def block(which: int) -> Any:
+            made = make(which * length, min((which + 1) * length, N))         # (start, stop) -> (stop - start, *shape) increments
+            made.flags.writeable = False
+            return made
+
+        self.block = block
 
     def __call__(self, n: int) -> Any:
         """dW of position n, read-only."""
         if not 0 <= n < self.N:
             raise IndexError(f"Brownian: step {n} of a grid of {self.N} steps")
         which, at = divmod(n, self.length)
-        if which not in self.held:
-            if len(self.held) == self.most:
-                del self.held[next(iter(self.held))]      # the one that was made first
-            start = which * self.length
-            block = self.held[which] = self.make(start, min(start + self.length, self.N))
-            block.flags.writeable = False
-        return self.held[which][at]
+        return self.block(which)[at]
 
 
 @dataclass(frozen=True)
