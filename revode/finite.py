@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .engine import tree
-from .engine.tensor import Tensor, number
+from .engine.tensor import Tensor, number, squared
 from .engines.eager import record
 from .gradients.checkpointed import Checkpointed
 from .stepping import Problem, Stats, states
@@ -48,7 +48,7 @@ def guarded(problem: Problem, initial: Any, params: Any, solved: tuple[Any, Call
 def finite(gradients: Any) -> bool:
     """Whether all leaves are finite; those of a derivative that is itself being differentiated are not looked at."""
     leaves = tree.flatten(gradients)[0]
-    if {*map(type, leaves)} == {np.ndarray} and isfinite(sum(map(float, map(np.vdot, leaves, leaves)))):
+    if {*map(type, leaves)} == {np.ndarray} and isfinite(squared(leaves)):
         return True
     total: Any = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
