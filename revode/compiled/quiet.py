@@ -85,14 +85,14 @@ class Measure:
         kept = [None if x is None else np.ascontiguousarray(x) for x in (
             place, s.at, there, s.ahead_at, ends, begins, self.scalars, s.L, s.ahead_L, s.h)]
         self.numbers[:25] = (len(there) // prod(shape), prod(shape[:-1]), prod(shape[-1:]), width, *s.at.shape[::-1], looks,
-                             *s.ahead_at.shape[::-1], rows, entries, apart, 0 if begins is None else len(begins), s.output, ahead_width,
-                             *map(pointer, kept))
+                             *s.ahead_at.shape[::-1], rows, entries, apart, 0 if begins is None else len(begins), s.output,
+                             ahead_width, *map(pointer, kept))
         self.numbers[31:] = pointer(self.out), pointer(self.A)
         self.given = s, laid, kept
 
 
 @lru_cache(64)
-def side_by_side(parts: int, looks: int, entries: int) -> Laid:
+def side_by_side(parts: int, looks: int, entries: int) -> tuple[np.ndarray, int]:
     """Of an array of (parts, looks, entries), which has the same part at the next look in the next row."""
     return (np.arange(parts)[:, None] * looks * entries + np.arange(entries)).ravel(), entries
 

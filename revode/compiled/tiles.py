@@ -482,7 +482,7 @@ class Tiles:
         places = np.arange(looks[0], last + 1) if each else ended(tuple(looks))
         return places, self.room(len(looks)) if room is None else room
 
-    def room(self, looks: int) -> np.ndarray:
+    def room(self, looks: int) -> Any:
         """For what is seen at so many looks."""
         return np.empty((looks, self.tiles, self.source.seen), self.dtype)
 
