@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from .engine import tree
-from .engine.tensor import Tensor, number, squared
+from .engine.tensor import Tensor, number
 from .engines.eager import record
 from .gradients.checkpointed import Checkpointed
 from .stepping import Problem, Stats, states
@@ -56,6 +56,12 @@ def finite(gradients: Any) -> bool:
             if x is not None and type(x) is not Tensor:
                 total = total + (x.sum() if hasattr(x, "sum") else x)
     return type(total) is Tensor or isfinite(number(total)) or all(map(whole, leaves))
+
+
+def squared(leaves: list) -> float:
+    """The sum of the squares of all entries of NumPy arrays: where it is finite all of them are."""
+    flat = np.concatenate([x.ravel() for x in leaves])
+    return float(flat.dot(flat))
 
 
 def whole(x: Any) -> bool:

@@ -310,17 +310,6 @@ def number(x: Any) -> float:
     return float(x.get() if hasattr(x, "get") else x)
 
 
-def squared(leaves: list) -> float:
-    """The sum of the squares of all entries of NumPy arrays: where it is finite all of them are."""
-    flat = leaves[0].ravel() if len(leaves) == 1 else np.concatenate([x.ravel() for x in leaves])
-    return float(flat.dot(flat))
-
-
-def zeros_of(y: Any) -> Any:
-    """np.zeros_like(y), quicker for arrays of NumPy's."""
-    return np.zeros(y.shape, y.dtype) if type(y) is ndarray and y.flags.c_contiguous else np.zeros_like(y)
-
-
 def to_host(x: Any) -> Any:
     """The numbers of an array as a NumPy array; waits for a device."""
     return x.get() if hasattr(x, "get") else np.asarray(x)
