@@ -191,7 +191,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
         ys, parts = recorded(problem, gradient, leaves, structure)
     save = problem.save
     y1 = problem.output(parts) if save[-1:] != (problem.N,) or type(ys[0]) is Tensor else tuple(y[-1] for y in ys)
-    saved = (times[0] if times else np.asarray(problem.ts))[list(save)]
+    saved = times[0][list(save)] if times else problem.saved.copy()
     between = dense(problem, params, saved, ys) if interpolate else None
     if between is not None:
         saved, ys = returned(between, problem, value_of(ts), save_at)
@@ -224,7 +224,8 @@ def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> 
             lambda x: x.view() if issubclass(type(x), np.ndarray) else x, initial)
         mode = gradient.higher(problem) if again and isinstance(gradient, Automatic) else gradient
         (ys, parts), pull = mode.solve(problem, initial, params)
-        if problem.stats.backend == "eager" or problem.backend.auto:         # another one compares a step with the tape
+        ran = problem.stats.backend                          # native code is what tensors made of the field, ahead and back
+        if ran == "eager" or (problem.backend.auto and ran != "native"):
             from .compiled.plans import look_elsewhere
             look_elsewhere(problem, params, ys, parts)
         (ys, parts), pull = guarded(problem, initial, params, ((ys, parts), pull))
