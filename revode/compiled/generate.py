@@ -236,7 +236,7 @@ class Source:
                 found["root"] = "rv_row<1>", "width + ({} - first)"
             elif role[0] == "drive":
                 n, of = (F * self.T, f"(({{}} - first) * {self.tiles} + tile)") if where == LANES else (F, "({} - first)")
-                found[f"drive_{role[1]}"] = f"rv_drive<{n}, {int(where == LANES)}>", f"D + {of} * {n}"
+                found["drive"] = f"rv_drive<{n}, {int(where == LANES)}>", f"D + {of} * {n}"
         return found
 
     def carry(self, name: str) -> str:
@@ -251,8 +251,7 @@ class Source:
                 lines.append(f"    rv_brownian_tile(S + {offset}, {self.lane}, {F}, TID, NT, seed, trajectory + (unsigned)row, "
                              f"step + (unsigned)n, *root.of({self.carry('root')})); SYNC;")
             elif role[0] == "drive":
-                name = f"drive_{role[1]}"
-                lines.append(f"    {name}.put(S + {offset}, {self.carry(name)});\n    SYNC;")
+                lines.append(f"    drive.put(S + {offset}, {self.carry('drive')});\n    SYNC;")
         return lines
 
     def known(self) -> list[str]:
