@@ -8,6 +8,8 @@ one needs none of them on the host: the field is traced at the values of the las
 sweep run once more over what the device says (Told stands for the engine), so that the watch sees all that it sees elsewhere.
 Where it does not trust a gradient, it is computed again from the host, as everywhere.
 
+Where a controller chooses the steps of large states, the device finds the grid first (search.py), and the solve is queued along it.
+
 Large states stay on the device: `scores` measures them there, and the host judges by its numbers (scores.py), which it reads with
 the gradient. Where these do not tell that all is well, the solve is done once more, not queued, and looked at in full.
 """
@@ -25,11 +27,12 @@ import numpy as np
 from revode import Solution, Tensor, custom_vjp, tree, vjp
 from revode.checks import checked_gradient, prepare
 from revode.compiled.plans import look_elsewhere
+from revode.compiled.steps import forward_steps
 from revode.engine.tangents import jvp_of
 from revode.engine.tensor import is_float, value_of
 from revode.finite import finite, guarded
 from revode.gradients import Automatic, Reversible
-from revode.march import march
+from revode.march import chose, march
 from revode.methods.increment import Evaluator
 from revode.problem import Asked
 from revode.solve import state_after
@@ -40,7 +43,8 @@ from revode.watch.quiet import sound
 from .arrays import on_device
 from .course import Course, NotAhead
 from .crossing import fetch, send
-from .fused import Fusing
+from .fused import AGAIN, Fusing
+from .search import SearchFused
 
 COURSES = 8                # grids, and choices of what is saved, of a kind of solve whose buffers are kept
 KEPT = 64                  # kinds of solves whose last values are kept, for the trace of the next
@@ -143,17 +147,18 @@ def hints() -> OrderedDict:
 def key_of(device: Any, field: Callable, leaves: list, structure: Any, options: dict) -> Any:
     """What solves have in common that may be queued one like the other. (Their programs are known by a trace.)"""
     like = tuple((x.shape, str(x.dtype)) if is_float(x) else repr(x) for x in map(value_of, leaves))
-    chosen = (options[name] for name in ("method", "gradient", "save", "interpretation", "decided", "strict"))
+    chosen = (options[name] for name in ("method", "gradient", "save", "interpretation", "decided", "strict", "controller"))
     codes = (getattr(f, "__code__", type(f)) for f in (field, options["diffusion"]))
     kind = type(options["noise"]).__name__, type(options["control"]).__name__
     return device.arch, tuple(codes), like, repr(structure), *map(repr, chosen), kind, device.xp.cuda.Device().id
 
 
-def plain(options: dict) -> bool:
-    """Whether a solve is of a kind that may be queued: a given grid, from y0, by the default gradients."""
-    gradient = options["gradient"]
-    return all(options[name] in (None, False) for name in ("controller", "state0", "stops", "exact", "save_at", "progress",
-                                                          "interpolate", "dt0")) and (
+def plain(options: dict, searched: bool) -> bool:
+    """Whether a solve is of a kind that may be queued: from y0, by the default gradients, on a grid that is given, or that the device
+    finds."""
+    gradient, of_search = options["gradient"], ("controller", "save_at", "dt0")
+    return all(options[name] is None or options[name] is False for name in (
+        "state0", "stops", "exact", "progress", "interpolate", *(() if searched else of_search))) and (
         gradient is None or type(gradient) is Automatic or (
             type(gradient) is Reversible and gradient.resync is None and not gradient.certify))
 
@@ -220,9 +225,10 @@ def outputs_of(sol: Solution) -> tuple:
 def known_course(hint: Hint, backend: Fusing, field: Callable, leaves: list, structure: Any, ts: Any, options: dict,
                  large: bool) -> Any:
     """The problem at the values of the last solve, and the course of its kind; None where its programs have not been made."""
-    there = [value_of(x) for x in leaves]
+    there, adaptive = [value_of(x) for x in leaves], options["controller"] is not None
     floats = list(filter(is_float, there))
-    y0, params = tree.unflatten(structure, [old if is_float(x) else x for old, x in zip(hint.values, there, strict=True)])
+    known = fetch(there) if adaptive else hint.values                     # a search starts from the numbers of now
+    y0, params = tree.unflatten(structure, [old if is_float(x) else x for old, x in zip(known, there, strict=True)])
     refuse((not all(map(on_device, floats)) or len({x.dtype for x in floats}) > 1, "not all of it is on the device, in one dtype"))
     rest = {name: x for name, x in options.items() if name != "gradient"}
     begun = begin(backend, Asked(field, y0, ts, params, backend=backend, **rest))
@@ -232,10 +238,12 @@ def known_course(hint: Hint, backend: Fusing, field: Callable, leaves: list, str
     gradient, wanted = checked_gradient(options["gradient"], problem.method), any(type(x) is Tensor for x in leaves)
     starts = initial if isinstance(initial, tuple) else (initial,)
     of_part = {name: k for name, x in parts.items() for k, y in enumerate(starts) if x is y}
-    refuse((not problem.N, "it takes no step"), (not layout.alone or layout.promoted, "its state is a tree"),
+    refuse((not problem.N and not adaptive, "it takes no step"), (not layout.alone or layout.promoted, "its state is a tree"),
            (wanted and not isinstance(gradient, (Automatic, Reversible)), "its gradient keeps states"),
            (large and not is_batch(problem, starts), "its large state is no batch of trajectories"),
            (bool(before) or len(of_part) < len(parts), "its method begins with more than copies of y0"))
+    if adaptive and (wanted and not family.made.get("backward") or not searched(backend, problem, parts, params)):
+        return None
     course = course_of(problem, family, wanted, backend.device.xp, y0, params, parts, of_part, large,
                        dict(backend.given or ()).get("graph", True))
     return None if course is None else (problem, layout, gradient, course)
@@ -249,6 +257,25 @@ def begin(backend: Fusing, asked: Asked) -> tuple | None:
         return problem, initial, params, layout, parts, problem.stats.nfe, backend.family(problem, parts, params)
     except Exception:                                     # whatever it is: it will be said by the solve that is not queued
         return None
+
+
+def searched(backend: Fusing, problem: Any, parts: dict, params: Any) -> bool:
+    """Let the device find the grid, along which the solve is then one like others; whether it has. The host sees no state."""
+    controller, search = problem.adaptive, backend.engine("forward", problem, parts, params)
+    refuse((not isinstance(search, SearchFused), "the device does not search for its steps"))
+    search.load(problem, params, parts)
+    try:
+        while not controller.arrived(problem):
+            search.find()
+    except FloatingPointError:                            # it will be said by the solve that is not queued
+        return False
+    problem.ts, problem.hs = np.asarray(problem.ts), np.asarray(problem.hs, controller.dtype)
+    problem.save = tuple(n for n in range(problem.N + 1) if problem.saves(n))
+    chose.get()(problem.N)
+    again = backend.runner(AGAIN, forward_steps, problem, parts, params)
+    if again is not None:
+        again.load(problem, params, parts)
+    return again is not None
 
 
 def is_batch(problem: Any, starts: tuple) -> bool:
@@ -266,7 +293,7 @@ def course_of(problem: Any, family: Any, wanted: bool, xp: Any, y0: Any, params:
               large: bool, graphs: bool) -> Course | None:
     """The course of this kind of solve; None where it has not been solved on this thread."""
     runners: list[Any] = [getattr(made.here, "runner", None) if (made := family.made.get(way)) else None
-                          for way in ("forward", "backward")[:1 + wanted]]
+                          for way in ("forward" if problem.adaptive is None else AGAIN, "backward")[:1 + wanted]]
     if any(r is None for r in runners):
         return None
     kind, known = (problem.save, problem.ts.tobytes(), wanted), runners[0].courses
@@ -275,7 +302,7 @@ def course_of(problem: Any, family: Any, wanted: bool, xp: Any, y0: Any, params:
             r.problem = problem
         known[kind] = Course(xp, problem, y0, params, parts, of_part, runners[0], runners[1] if wanted else None, large,
                              graphs)
-        while len(known) > COURSES:
+        while len(known) > (COURSES if problem.adaptive is None else 1):             # no two found grids are the same
             known.pop(next(iter(known)))
     return known[kind]
 

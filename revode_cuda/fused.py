@@ -48,6 +48,7 @@ from .plan import CannotBeFused, Plan, Plans
 STEPS = 1 << 16            # at most so many steps in one launch
 WORK = 4e12                # about so many operations in one launch, some seconds
 DRIVES = 1 << 28           # numbers of a control that are on the device at one time
+AGAIN = "again"            # a direction: forward along a grid that the device has found (search.py)
 # What a launch takes for the types of C; all others are pointers.
 TYPES: dict[str, Any] = {"INDEX": np.int64, "int": np.int32, "unsigned": np.uint32, "unsigned long long": np.uint64}
 
@@ -316,8 +317,9 @@ class Fusing(Backend):
         made = plans.Made(steps(home, there, values, self.merge))
         made.check_tables(home)
         replay = (Search if direction == "search" else Replay)(made.steps, there, False)            # nothing was baked into the trace
-        plans.agree_elsewhere(replay, direction, home, there, values)
-        plans.agree(replay, direction, home, there, values, problem.N // 2)
+        way = "forward" if direction == AGAIN else direction
+        plans.agree_elsewhere(replay, way, home, there, values)
+        plans.agree(replay, way, home, there, values, problem.N // 2)
         self.runner_of(made, problem, there, direction)
         family.made[direction] = made
         return made
@@ -331,6 +333,9 @@ class Fusing(Backend):
         if direction == "search":
             from .search import SearchFused
             return SearchFused(steps, parts, outputs, not problem.method.exactly_reversible, self.strict, self.device, given)
+        if direction == AGAIN:
+            from .search import Again
+            return Again(steps, parts, outputs, "forward", False, self.strict, self.device, given)
         return Fused(steps, parts, outputs, direction, plans.inside(problem), self.strict, self.device, given)
 
     def cannot(self, problem: Problem, error: Exception, tell: bool = True) -> None:
@@ -386,7 +391,9 @@ def to_host(x: Any) -> Any:
 
 
 def on_host(problem: Problem) -> Problem:
-    """The problem with increments that stay on the host."""
+    """The problem with increments that stay on the host, and steps in y's dtype where a controller has found them, as there."""
+    if problem.adaptive is not None and type(problem.hs) is list and problem.adaptive.arrived(problem):
+        problem = replace(problem, hs=np.asarray(problem.hs, problem.adaptive.dtype))
     if problem.driver is None:
         return problem
     driver = copy(problem.driver)

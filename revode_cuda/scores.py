@@ -15,7 +15,7 @@ import numpy as np
 
 from revode.watch.ahead import Ahead
 from revode.watch.back import cancelled, flowing, neighbours
-from revode.watch.causes import FADE, Pairs
+from revode.watch.causes import FADE, OF_TOLERANCE, Pairs
 from revode.watch.places import windows
 from revode.watch.quiet import Bounds, combinations, gaps, items
 from revode.watch.sizes import precision
@@ -53,6 +53,13 @@ class Tables:
         return np.asarray([*self.where.values(), *self.lists], np.int64), np.asarray(self.reals, dtype)
 
 
+def scale_of(problem: Any, features: int, dtype: Any) -> np.ndarray:
+    """By feature, what of a size a gap is measured in, and what beside it: all of it; or a controller's rtol and atol."""
+    given, least = problem.tolerances or (np.ones(()), np.zeros(())), np.array([0.0, precision(dtype)[1]])
+    each = [np.min(x, axis=tuple(range(max(0, x.ndim - 1)))) for x in given]              # of all trajectories the smallest
+    return np.stack([np.broadcast_to(x, features) for x in each]) + least[:, None]
+
+
 class Scores(Tables):
     """Where the kernel finds what it measures, and what its numbers mean.
 
@@ -83,7 +90,8 @@ class Scores(Tables):
                  ahead_stride=ahead.source.seen, ahead_parts=[ahead.source.places["part", name][0] for name in names],
                  looks=len(looks[0]), look=look, ahead_windows=at.shape[1], ahead_width=watch.width, ahead_at=look * at,
                  scratch=places["scratch"], back=-1, back_T=1, weighed=-1)
-        self.weigh(ahead_weights=gaps(*kind, watch.width), rise=rise, steps=steps, counts=counts)
+        self.weigh(ahead_weights=gaps(*kind, watch.width), rise=rise, steps=steps, counts=counts,
+                   scale=scale_of(problem, ahead.shape[-1], ahead.dtype))
         self.trips: list[int] = []
         if back is not None:
             self.sweep(problem, kind, back, looks[1], places, width, 2 if pairs.smooth else 1)
@@ -129,6 +137,8 @@ class Scores(Tables):
             return None
         data, nearly = problem.method.companion, self.where["weighed"] >= 0
         allowed = inf if data is None else data.allowed if problem.driver is None else data.driven
+        if problem.adaptive is not None:
+            allowed = OF_TOLERANCE
         if data is not None and self.trips and self.where["back_windows"]:         # a sweep knows better, unless the gap is very large
             allowed *= Pairs(problem).limits.G
         if nearly:

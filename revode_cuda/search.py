@@ -8,7 +8,9 @@ to the host, where adaptive.py makes each decision once more: what it would have
 guessed another step (its power may differ from the C library's in the last bit) it is told, and runs ahead from there. So the accepted
 grid is that of the host, bit for bit, and of strict arithmetic that of native code.
 
-States stay on the device. Noise and controls are made on the host for each attempt, so that such solves go op by op.
+States stay on the device, and where the gradient is queued (ahead.py) nobody looks at them during the search: the solve is taken
+once more along the grid, by Again, with the same bits. Noise and controls are made on the host for each attempt, so that such
+solves go op by op.
 """
 from __future__ import annotations
 
@@ -79,6 +81,11 @@ class Source(SearchSource):
         return f"B[{AT['T0']}], B[{AT['T1']}], (real)B[{AT['H']}], (real)B[{AT['H_BEFORE']}], G"
 
 
+class Again(Fused):
+    """Forward along a grid that has been found, with the bits of the search: what it makes of the times is made likewise."""
+    kinds = staticmethod(of_times)
+
+
 class SearchFused(Fused):
     """Attempts by all tiles, as SearchTiles, on a device."""
     kinds = staticmethod(of_times)
@@ -117,6 +124,11 @@ class SearchFused(Fused):
 
     def extend(self, most: int = AHEAD) -> dict:
         """The next accepted steps, as far as the device has run ahead."""
+        self.find()
+        return self.states(1, 1 + self.row)
+
+    def find(self) -> None:
+        """extend(), whose states stay in the list."""
         problem, controller, now = self.problem, self.problem.adaptive, self.L[self.row]
         if not controller.h:
             controller.begin(problem, self.given_parts, self.params)
@@ -133,7 +145,6 @@ class SearchFused(Fused):
                 self.log, self.begins = [], self.flows
                 break
             self.row, self.begins = self.row + 1, self.flows
-        return self.states(1, 1 + self.row)
 
     def attempt(self, t0: Any, t1: Any, h: Any, h_before: Any) -> tuple[float, float]:
         """What the log says of it; first the device runs ahead from here, unless this is what it has tried next."""

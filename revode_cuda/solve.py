@@ -58,16 +58,18 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     raises.
 
     Cost: fused, a launch for the solve and one for its reverse sweep (more for more than 65536 steps), besides some seconds of
-    compilation the first time on this machine. A solve like an earlier one (same shapes, method and grid; from y0 on a fixed grid,
-    by Automatic() or Reversible()) is queued with its gradient as a dozen operations of the device, and one wait at the end: then
-    the watch says what it has to say, so that an error or a warning of the solve comes where its gradient is taken (a vjp that is
-    never pulled is not judged). Above 64 kB of y0 a kernel measures on the device what the watch judges by, and where its numbers
-    leave a doubt the solve is done once more. The first of a kind, and what is not queued (a line of the log says why), takes some
-    twenty operations and four waits: y0, params, saved states and gradients go to the host and back once; above 64 kB, where the
-    watch itself looks on the device, some 320 operations and 55 waits, whatever the number of steps. Adaptive steps of up to 64 kB of
-    y0 are found on the host, of more by two launches for each attempt, and one wait for 32 attempts (search.py); with noise, a
-    control or exact=True op by op. Their gradient is fused, but is not queued. Op by op, one kernel launch for each array operation,
-    and one wait for the device every 16 steps (is the state finite?).
+    compilation the first time on this machine. A solve like an earlier one (same shapes and method; from y0, by Automatic() or
+    Reversible(), on a grid that is given or found on the device) is queued with its gradient as a dozen operations of the device,
+    and one wait at the end: then the watch says what it has to say, so that an error or a warning of the solve comes where its
+    gradient is taken (a vjp that is never pulled is not judged). Above 64 kB of y0 a kernel measures on the device what the watch
+    judges by, and where its numbers leave a doubt the solve is done once more. The first of a kind, and what is not queued (a line
+    of the log says why), takes some twenty operations and four waits: y0, params, saved states and gradients go to the host and
+    back once; above 64 kB, where the watch itself looks on the device, some 320 operations and 55 waits, whatever the number of
+    steps. Adaptive steps of up to 64 kB of y0 are found on the host, of more by two launches for each attempt, and one wait for 32
+    attempts (search.py); with noise, a control or exact=True op by op. From the second of a kind on the solve is then queued along
+    the grid that was found: each accepted step is taken once more, and a gradient takes two waits and some fifty operations
+    besides the search. Op by op, one kernel launch for each array operation, and one wait for the device every 16 steps (is the
+    state finite?).
 
     Example
     -------
@@ -115,7 +117,7 @@ def fused(field: Callable, y0: Any, ts: Any, params: Any, *, arithmetic: str, au
         if auto:
             raise NoDevice from error
         raise
-    state0, plain = options["state0"], ahead.plain(options)
+    state0 = options["state0"]
     rest = {name: x for name, x in options.items() if name != "state0"}
     arrays, structure = tree.flatten((y0, params, None if state0 is None else state0.parts))
     size = sum(value_of(x).nbytes for x in tree.flatten((y0, None if state0 is None else state0.parts))[0] if x is not None)
@@ -125,6 +127,7 @@ def fused(field: Callable, y0: Any, ts: Any, params: Any, *, arithmetic: str, au
     # A controller's steps are found on the host, too; those of an exact solve where it goes back with the same bits: where they are.
     may_cross = not options["interpolate"] and (options["controller"] is None or not options["exact"])
     crosses = may_cross and (size <= CROSSING or bool(of_host)) and there
+    plain = ahead.plain(options, searched=not crosses)
     backend: Any = Fusing("fused", auto, True, arithmetic == "strict", None, device, decided, crosses, crosses and bool(of_host))
 
     def solved(y0: Any, params: Any, state0: Any, backend: Any = backend) -> Solution:

@@ -114,7 +114,7 @@ def drawn(dtype: Any, companion: bool, spoilt: bool) -> tuple[Any, tuple, np.nda
     d = SimpleNamespace(ahead=normal(WINDOWS * WIDE, P, F, SIZE), back=normal(WINDOWS * NARROW, 2 * P, F, SIZE),
                         memory=normal(2 * P + 2, F, SIZE), y_0=normal(ROWS, F), saved=normal(ROWS, F), weights=normal(2, P, WIDE),
                         back_weights=normal(7, 2 * P, NARROW), rise=1 + abs(normal(WINDOWS)), steps=abs(normal(WINDOWS)),
-                        counts=np.array([0, 1, 1, 1]), less=abs(normal(WINDOWS)) / 2)
+                        counts=np.array([0, 1, 1, 1]), scale=abs(normal(2, F, 1)), less=abs(normal(WINDOWS)) / 2)
     d.ahead[5, 1, 2, 30] = np.nan if spoilt else 3.0
     blocks = {"ahead": tiles(d.ahead, 8), "back": tiles(d.back, 4), "memory": tiles(d.memory, 4), "initial": d.y_0, "saved": d.saved,
               "other": 0 * d.y_0, "scratch": np.zeros((F + WINDOWS, ROWS))}
@@ -129,7 +129,8 @@ def drawn(dtype: Any, companion: bool, spoilt: bool) -> tuple[Any, tuple, np.nda
           back_at=2 * P * F * SIZE * OFF, memory=at["memory"], memory_stride=(2 * P + 2) * F * 4, came=F * 4 * np.arange(2 * P),
           weighed=2 * P * F * 4, largest=(2 * P + 1) * F * 4, compared=1, compared_at=[2 * P * F * SIZE * 3, at["saved"]], others=1,
           others_at=[at["other"]])
-    T.weigh(ahead_weights=d.weights, rise=d.rise, steps=d.steps, counts=d.counts, back_weights=d.back_weights, less=d.less)
+    T.weigh(ahead_weights=d.weights, rise=d.rise, steps=d.steps, counts=d.counts, scale=d.scale, back_weights=d.back_weights,
+            less=d.less)
     return d, T.arrays(dtype), np.concatenate([np.ravel(x) for x in blocks.values()]).astype(dtype)
 
 
@@ -167,7 +168,7 @@ def measured(d: Any, real: Any, companion: bool) -> list:
         be, changes = [added(e[k] * b[k]) for k in each], [added(da[k]) / (2 * added(a[k]) + tiny) for k in each]
         ay = [added(larger(y[k] * a[k], real(0.01) * a[k] * scale)) for k in each]
         moved = [added(dy[k] * a[k]) + 1024 * eps * eps * ay[k] for k in each]
-        pairs = [[gap[k] * d.steps[k] / (larger(s[k], eps * most(s[k])) + tiny) for k in each if d.counts[k]],
+        pairs = [[gap[k] * d.steps[k] / (d.scale[0] * larger(s[k], eps * most(s[k])) + d.scale[1]) for k in each if d.counts[k]],
                  [added(be) / (added(moved) + tiny)], [added([be[k] / (ay[k] + tiny) for k in each]) * N / WINDOWS],
                  [added([be[k] * np.minimum(changes[k], 1 / (eps * eps)) / (moved[k] + tiny) for k in each]) * N / WINDOWS]]
     own = larger(scale, np.sqrt(eps) * most(scale)) + tiny

@@ -3,7 +3,7 @@
 //     x        the buffer that holds everything (course.py). Entry f of part p of trajectory r at a look is at
 //              x[base + tile * stride + part[p] + look + f * lane + l],   r = tile * T + l, in each direction
 //     window   `width` neighbouring looks, which weights[part, width] make a gap of, a state, what a step did to the gap, ...
-//     s, A     of an entry: |y| so far, fading; the largest |a y|
+//     s, A     of an entry: |y| so far, fading, in the scale of a tolerance where there is one; the largest |a y|
 //
 //     GAP = |gap| / s      W_P = |a (yhat - y)| / A      W_0 = |yhat_0 - y_0| / s_0      E = sum |a r| / A      W_Y = |yhat - y| / |y|
 //     S_P = sum |b e| / sum |a dy|      S_Y = sum of |b e| / |a y|      S_D = sum of |b e| / |a dy| * |da| / |a|
@@ -21,7 +21,7 @@ enum { LARGEST, Y, GAP, S_P, S_Y, S_D, W_P, W_Y, W_0, E, DEFECT, A_0, ASIDE, NEA
 // Where things are: numbers, and where in `at` and `of` lists begin. -1: there is none.
 struct Where { long long rows, features, parts, output, count, pairs, N, apart, scratch, initial,
     ahead, ahead_T, ahead_lane, ahead_stride, ahead_parts, ahead_looks, looks, look, ahead_windows, ahead_width, ahead_at,
-    ahead_weights, rise, steps, counts,
+    ahead_weights, rise, steps, counts, scale,
     back, back_T, back_lane, back_stride, back_parts, back_windows, back_width, back_at, back_weights, less,
     memory, memory_stride, came, weighed, largest, compared, compared_at, others, others_at; };
 
@@ -77,11 +77,13 @@ struct Trajectory {
         }
     }
 
-    FUNCTION void gaps(real (*out)[LANES], int l, long long k) const {
+    FUNCTION void gaps(real (*out)[LANES], int l, long long f) const {
+        const long long k = f * n.ahead_lane;
         real s = 0;
         for (long long w = 0; w < n.ahead_windows; w++) {
             s = larger(s, there(1, w, k) * of[n.rise + w]);
-            const real gap = there(0, w, k) * of[n.steps + w] / (larger(s / of[n.rise + w], eps * most(w)) + tiny);
+            const real gap = there(0, w, k) * of[n.steps + w] / (of[n.scale + f] * larger(s / of[n.rise + w], eps * most(w)) +
+                                                                   of[n.scale + n.features + f]);
             if (of[n.counts + w] != 0) out[GAP][l] = larger(out[GAP][l], gap);
         }
     }
@@ -163,7 +165,7 @@ struct Trajectory {
         sizes(out, l, near);
         for (long long f = 0; f < n.features; f++) most = larger(most, size(f));
         for (long long f = 0; f < n.features; f++) {
-            if (n.pairs) gaps(out, l, f * n.ahead_lane);
+            if (n.pairs) gaps(out, l, f);
             if (n.back >= 0) roundtrip(out, l, f, near, sqrt(eps) * most);
         }
         if (n.pairs && n.back_windows) pairs(out, l);

@@ -238,6 +238,77 @@ def test_device_arrays(large: Any, monkeypatch: pytest.MonkeyPatch, method: Any,
         np.testing.assert_array_equal(x, y)
 
 
+QUEUED: dict[str, dict[str, Any]] = {
+    "heun": {"method": rv.ReversibleHeun()}, "coupled": {"method": rv.Coupled("bosh3"), "gradient": rv.Reversible()},
+    "ees": {"method": rv.EES25()}, "all steps": {"method": rv.ReversibleHeun(), "save_at": None},
+    "by component": {"method": rv.ReversibleHeun(), "controller": rv.PID([1e-3, 1e-4, 1e-5], [1e-4, 1e-5, 1e-6]), "dt0": 0.01},
+    "default": {"controller": rv.PID(1e-8, 1e-8), "gradient": rv.Reversible()}}
+
+
+@pytest.mark.sample(3)
+@pytest.mark.parametrize("case", QUEUED)
+@pytest.mark.parametrize(("n", "dtype"), [(50, np.float64), (133, np.float32), pytest.param(4000, np.float64, marks=pytest.mark.long)])
+def test_a_gradient_waits_as_often_as_the_search_and_twice(large: Any, case: str, n: int, dtype: Any) -> None:
+    """From the second solve of a kind on: y0 and params come to the host, the log for each AHEAD attempts, and the report. Grid,
+    states and gradients are native's, each time of other numbers. Besides the attempts there are three operations a list, and
+    some forty."""
+    how = {"controller": rv.PID(1e-4, 1e-4), "save_at": [0.3, 0.6], **QUEUED[case]}
+    if dtype == np.float32 and case == "default":
+        how["controller"] = rv.PID(1e-5, 1e-5)
+    for seed in range(3):
+        y0, p = (1 + seed / 8) * state(n, dtype), P.astype(dtype)
+        rows = len(revode.solve(wave, y0, (0.0, 0.6), p, backend="native", arithmetic="strict", **how).ts)
+        a = np.cos(np.arange(3.0 * rows * n)).reshape(rows, n, 3).astype(dtype)
+        desired = gradient(revode.solve, y0, p, a, wave, (0.0, 0.6), backend="native", **how)
+        there = rv.to_device((y0, p, a))
+        del DONE[:]
+        ys, grads, sol, parts = gradient(rv.solve, *there, wave, (0.0, 0.6), backend="fused", plan={"graph": False}, **how)
+        lists, waits, done = DONE.count("attempt") // search.AHEAD, DONE.count("wait"), list(DONE)
+        print(case, sol.stats.steps, "steps:", len(done) - waits, "operations", waits, "waits", lists, "lists")
+        assert sol.ts.tobytes() == desired[2].ts.tobytes() and sol.stats.rejected == desired[2].stats.rejected
+        for x, y in zip(rv.tree.flatten(rv.to_host((ys, grads, parts)))[0], rv.tree.flatten((*desired[:2], desired[3]))[0],
+                        strict=True):
+            np.testing.assert_array_equal(x, y)
+    assert waits == lists + 2 and len(done) - waits - 2 * search.AHEAD * lists <= 45 + 3 * lists
+    assert (done.count("run"), done.count("scores")) == (2, 1)
+
+
+@pytest.mark.parametrize("differentiated", [True, False])
+def test_copies_that_part_are_noticed_of_a_queued_solve(large: Any, differentiated: bool) -> None:
+    """The device's numbers leave a doubt, so the solve is done once more, and the watch says what it says of native's. Its scale is
+    that of the tolerance, in which copies that part by less than 30 of it are together: a looser controller hears nothing."""
+    for scale, many in ((1.0, 1), (1e3, 0)):
+        how = {"method": rv.ReversibleHeun(), "controller": rv.PID(1e-2 * scale, 1e-2 * scale, max_step=0.05)}
+        y0, found = 1.0 + state(5) ** 2, []
+        for backend, solve, at, times in (("fused", rv.solve, rv.to_device((y0, P)), 3), ("native", revode.solve, (y0, P), 1)):
+            for _ in range(times):
+                with warnings.catch_warnings(record=True) as said:
+                    warnings.simplefilter("always")
+                    run: Callable = lambda y0, p, solve=solve, backend=backend, how=how: solve(
+                        decaying, y0, (0.0, 4.0), p, backend=backend, arithmetic="strict", save=[-1], **how).ys
+                    if differentiated:
+                        values = rv.vjp(run, *at)[1](at[0][None])
+                    else:
+                        values = run(*at)
+            found.append((rv.tree.flatten(rv.to_host(values))[0], [str(x.message) for x in said]))
+        assert found[0][1] == found[1][1] and len(found[0][1]) >= many, found[0][1]
+        for x, y in zip(found[0][0], found[1][0], strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_what_cannot_go_on_says_so_when_it_is_queued(large: Any) -> None:
+    """As native code does, whatever the solves before it were."""
+    y0, small = 1.0 + state(5) ** 2, rv.to_device((0.1 * state(5), P))
+    how = {"method": rv.ReversibleHeun(), "controller": rv.PID(1e-4, 1e-4, max_steps=60)}
+    for _ in range(2):
+        rv.solve(explosion, *small[:1], (0.0, 1.0), small[1], backend="fused", **how)
+    with pytest.raises(FloatingPointError) as error:
+        rv.solve(explosion, rv.to_device(y0), (0.0, 1.0), small[1], backend="fused", arithmetic="fast", **how)
+    with pytest.raises(FloatingPointError) as desired:
+        revode.solve(explosion, y0, (0.0, 1.0), P, backend="native", **how)
+    assert str(error.value)[:60] == str(desired.value)[:60]
+
+
 @pytest.mark.parametrize("n", [50, pytest.param(2800, marks=pytest.mark.long)])
 def test_waits_do_not_follow_the_steps(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 1 kB, as if it were much, and of 67 kB. Op by op, an accepted step took 70 operations and five waits. Now an attempt is two
