@@ -242,7 +242,7 @@ def known_course(hint: Hint, backend: Fusing, field: Callable, leaves: list, str
            (wanted and not isinstance(gradient, (Automatic, Reversible)), "its gradient keeps states"),
            (large and not is_batch(problem, starts), "its large state is no batch of trajectories"),
            (bool(before) or len(of_part) < len(parts), "its method begins with more than copies of y0"))
-    if adaptive and (wanted and not family.made.get("backward") or not searched(backend, problem, parts, params)):
+    if adaptive and ((wanted and not family.made.get("backward")) or not searched(backend, problem, parts, params)):
         return None
     course = course_of(problem, family, wanted, backend.device.xp, y0, params, parts, of_part, large,
                        dict(backend.given or ()).get("graph", True))
