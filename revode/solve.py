@@ -10,7 +10,7 @@ import numpy as np
 from .adaptive import PID
 from .checks import check_plain, check_reached, check_save_at, check_single, check_smooth, checked_gradient, hinted, method_of, prepare
 from .engine import tree
-from .engine.tensor import Tensor, innermost, is_float, joined_in, record_many, value_of
+from .engine.tensor import Tensor, innermost, is_float, joined_in, record_many, value_of, zeros_of
 from .engines.eager import step_back, zeros
 from .exact import Lattice
 from .finite import guarded
@@ -233,12 +233,12 @@ def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> 
         outputs = [*ys, *parts.values()]
 
         def pulled(incoming: list) -> list:
-            full = [np.zeros_like(y) if g is None and is_float(y) else g for g, y in zip(incoming, outputs, strict=True)]
+            full = [zeros_of(y) if g is None and is_float(y) else g for g, y in zip(incoming, outputs, strict=True)]
             a_ys, a_parts = tuple(full[:len(ys)]), dict(zip(parts, full[len(ys):], strict=True))
             if problem.save[-1:] == (problem.N,):                  # y1 is the last of ys
                 for name, a, given in zip(problem.method.outputs, a_ys, incoming, strict=False):
                     if given is None and type(a_parts[name]) is np.ndarray:
-                        a[-1], a_parts[name] = a_parts[name], np.zeros_like(a_parts[name])
+                        a[-1], a_parts[name] = a_parts[name], zeros_of(a_parts[name])
             a_initial, a_params, *a_times = pull((a_ys, a_parts))
             return tree.align(structure, (a_initial, a_params, tuple(a_times)))
 

@@ -549,7 +549,7 @@ class Tiles:
         return stretches.walk(self, back, kept, n, a_ys)
 
     def laid_out(self, a_ys: tuple) -> tuple:
-        return tuple(np.ascontiguousarray(a, self.dtype) for a in a_ys)
+        return tuple([np.ascontiguousarray(a, self.dtype) for a in a_ys])
 
     def replace(self, parts: dict) -> None:
         self.put("part", parts)
