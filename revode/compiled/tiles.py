@@ -479,7 +479,7 @@ class Tiles:
             return NOWHERE, None
         # where it looks at every step up to the last one no end is needed
         each = type(looks) is range and looks.step == 1 and looks[-1] == last
-        places = np.arange(looks[0], last + 1) if each else ended(tuple(looks))
+        places = neighbours(looks[0], last) if each else ended(tuple(looks))
         return places, self.room(len(looks)) if room is None else room
 
     def room(self, looks: int) -> Any:
@@ -578,6 +578,12 @@ def ended(ns: tuple[int, ...]) -> np.ndarray:
     found = np.asarray([*ns, -1], np.int64)
     found.flags.writeable = False
     return found
+
+
+@lru_cache(8)
+def neighbours(first: int, last: int) -> np.ndarray:
+    """All grid points from first to last."""
+    return np.arange(first, last + 1)
 
 
 @lru_cache(64)
