@@ -208,7 +208,7 @@ class Code:
         key = prod(x.shape), x.dtype
         pool = self.free.setdefault(key, [])
         found = pool.pop() if pool else aligned(x.shape, x.dtype)
-        return found if found.shape == x.shape else found.reshape(x.shape)         # where it is the array that is read, NumPy sees that
+        return found if found.shape == x.shape else found.reshape(x.shape)     # NumPy sees where one array is written and read
 
     def release(self, i: int) -> None:
         """Give back the buffers of values whose last use this was."""

@@ -106,7 +106,7 @@ def test_what_is_added_to_rows_is_stretched_once(fn, stretched, monkeypatch):
 
 
 def test_an_array_that_is_written_where_it_is_read_is_one_array():
-    """Another view makes NumPy look for an overlap, for half the time of a small call; a row that lacks its axis costs as much again."""
+    """Another view makes NumPy look for an overlap, for half the time of a small call; a row without its axis costs that and more."""
     x, b = np.arange(3.0).reshape(1, 3), np.array([0.5, -1.0, 2.0])
     program = trace(lambda T: {("part", "z"): np.tanh((np.exp(T["part", "x"]) * 2 + T["param", 0]).T) - 1.0},
                     {("part", "x"): x, ("param", 0): b})
