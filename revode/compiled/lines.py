@@ -205,8 +205,7 @@ class Code:
         return self.store[role]
 
     def buffer(self, x: Value) -> np.ndarray:
-        key = prod(x.shape), x.dtype
-        pool = self.free.setdefault(key, [])
+        pool = self.free.setdefault((prod(x.shape), x.dtype), [])
         found = pool.pop() if pool else aligned(x.shape, x.dtype)
         return found if found.shape == x.shape else found.reshape(x.shape)     # NumPy sees where one array is written and read
 
