@@ -1,4 +1,4 @@
-"""Brownian motion that is recomputed, never stored.
+"""Brownian motion that is recomputed instead of stored.
 
     Brownian       dW_n = sqrt(|h_n|) Z(trajectory, n, channel)             one normal for each step, by its number
     BrownianTree   W(t) for every t of [t0, t1], by halving:                noise that does not depend on the grid
@@ -35,7 +35,7 @@ SLACK = 8          # units in the last place by which a time may be outside of a
 
 @dataclass(frozen=True)
 class Brownian:
-    """The increments of a Brownian motion, one for each step of a grid, recomputed from a counter and never stored.
+    """The increments of a Brownian motion, one for each step of a grid, recomputed from a counter instead of stored.
 
         dW_n = sqrt(|h_n|) Z(trajectory, n, channel)
 
