@@ -48,7 +48,7 @@ def guarded(problem: Problem, initial: Any, params: Any, solved: tuple[Any, Call
 def finite(gradients: Any) -> bool:
     """Whether all leaves are finite; those of a derivative that is itself being differentiated are not looked at."""
     leaves = tree.flatten(gradients)[0]
-    if {*map(type, leaves)} == {np.ndarray} and isfinite(sum(map(float, map(np.vdot, leaves, leaves)))):
+    if {*map(type, leaves)} == {np.ndarray} and isfinite(squared(leaves)):
         return True
     total: Any = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
@@ -56,6 +56,12 @@ def finite(gradients: Any) -> bool:
             if x is not None and type(x) is not Tensor:
                 total = total + (x.sum() if hasattr(x, "sum") else x)
     return type(total) is Tensor or isfinite(number(total)) or all(map(whole, leaves))
+
+
+def squared(leaves: list) -> float:
+    """The sum of the squares of all entries of NumPy arrays: where it is finite all of them are."""
+    flat = np.concatenate([x.ravel() for x in leaves])
+    return float(np.vdot(flat, flat))                        # which does not warn
 
 
 def whole(x: Any) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 from .adaptive import PID
 from .checks import check_plain, check_reached, check_save_at, check_single, check_smooth, checked_gradient, hinted, method_of, prepare
 from .engine import tree
-from .engine.tensor import Tensor, innermost, is_float, joined_in, record_many, value_of
+from .engine.tensor import Tensor, innermost, is_float, joined_in, record_many, value_of, zeros_of
 from .engines.eager import step_back, zeros
 from .exact import Lattice
 from .finite import guarded
@@ -191,7 +191,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
         ys, parts = recorded(problem, gradient, leaves, structure)
     save = problem.save
     y1 = problem.output(parts) if save[-1:] != (problem.N,) or type(ys[0]) is Tensor else tuple(y[-1] for y in ys)
-    saved = (times[0] if times else np.asarray(problem.ts))[list(save)]
+    saved = times[0][list(save)] if times else problem.saved.copy()
     between = dense(problem, params, saved, ys) if interpolate else None
     if between is not None:
         saved, ys = returned(between, problem, value_of(ts), save_at)
@@ -224,7 +224,8 @@ def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> 
             lambda x: x.view() if issubclass(type(x), np.ndarray) else x, initial)
         mode = gradient.higher(problem) if again and isinstance(gradient, Automatic) else gradient
         (ys, parts), pull = mode.solve(problem, initial, params)
-        if problem.stats.backend == "eager" or problem.backend.auto:         # another one compares a step with the tape
+        ran = problem.stats.backend                          # native code is what tensors made of the field, ahead and back
+        if ran == "eager" or (problem.backend.auto and ran != "native"):
             from .compiled.plans import look_elsewhere
             look_elsewhere(problem, params, ys, parts)
         (ys, parts), pull = guarded(problem, initial, params, ((ys, parts), pull))
@@ -232,12 +233,12 @@ def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> 
         outputs = [*ys, *parts.values()]
 
         def pulled(incoming: list) -> list:
-            full = [np.zeros_like(y) if g is None and is_float(y) else g for g, y in zip(incoming, outputs, strict=True)]
+            full = [zeros_of(y) if g is None and is_float(y) else g for g, y in zip(incoming, outputs, strict=True)]
             a_ys, a_parts = tuple(full[:len(ys)]), dict(zip(parts, full[len(ys):], strict=True))
             if problem.save[-1:] == (problem.N,):                  # y1 is the last of ys
                 for name, a, given in zip(problem.method.outputs, a_ys, incoming, strict=False):
                     if given is None and type(a_parts[name]) is np.ndarray:
-                        a[-1], a_parts[name] = a_parts[name], np.zeros_like(a_parts[name])
+                        a[-1], a_parts[name] = a_parts[name], zeros_of(a_parts[name])
             a_initial, a_params, *a_times = pull((a_ys, a_parts))
             return tree.align(structure, (a_initial, a_params, tuple(a_times)))
 

@@ -293,6 +293,11 @@ class Problem:
         return neutral(self.method.word(self.step(0)))
 
     @cached_property
+    def saved(self) -> np.ndarray:
+        """The times of these."""
+        return np.asarray(self.ts)[list(self.save)]
+
+    @cached_property
     def rows(self) -> dict[int, int]:
         """The row of each saved grid point among what is saved, on a given grid."""
         return {n: k for k, n in enumerate(self.save)}

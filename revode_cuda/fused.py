@@ -173,11 +173,14 @@ class Fused(Tiles):
         found = super().read(kind)
         return found if kind == "atime" else {name: self.lift(x) for name, x in found.items()}
 
-    def looking(self, looks: Any, last: int = -1) -> tuple[Any, Any]:
+    def looking(self, looks: Any, last: int = -1, room: Any = None) -> tuple[Any, Any]:
+        return super().looking(looks, room=room)
+
+    def room(self, looks: int) -> Any:
         """What is seen stays where the arrays of the solve are, since of large states it is much."""
-        places, seen = super().looking(looks)
-        return places, seen if seen is None or isinstance(self.home, (np.ndarray, np.generic)) else self.device.xp.empty(
-            seen.shape, self.dtype)
+        if isinstance(self.home, (np.ndarray, np.generic)):
+            return super().room(looks)
+        return self.device.xp.empty((looks, self.tiles, self.source.seen), self.dtype)
 
     def ahead(self, first: int, last: int, ys: Any = None, looks: Any = ()) -> dict:
         if ys is None or all(isinstance(y, np.ndarray) for y in ys):

@@ -73,6 +73,7 @@ class Plan(NamedTuple):
     spills: int | None = None          # bytes that do not fit into registers
     counts: Counts | None = None       # what a step takes, where that was asked for (estimate.py)
     graph: bool = True                 # whether solves that differ in nothing but data are captured as a CUDA graph
+    prefetch: bool = True              # whether what a step reads by its number is loaded, to registers, during the one before
 
     @property
     def shared(self) -> int:
@@ -90,6 +91,7 @@ class Plan(NamedTuple):
         lines = [f"#define TILE_THREADS {self.threads}"]
         lines += [f"#define {name}_{where.upper()}" for name, where in (("TILE", self.state), ("PARAMS", self.params))
                   if where != "shared"]
+        lines += [] if self.prefetch else ["#define AHEAD 0"]
         return "\n".join([*lines, ""])
 
     def __str__(self) -> str:
@@ -118,7 +120,7 @@ class Plans(NamedTuple):
         return "\n".join(str(plan) for plan in self if plan is not None)
 
 
-CHOICES = ("regime", "T", "threads", "state", "params", "padded", "graph")
+CHOICES = ("regime", "T", "threads", "state", "params", "padded", "graph", "prefetch")
 ALONE = {"regime": REGIMES[0], "T": 1, "state": "registers", "params": "global", "padded": False}
 
 
@@ -133,7 +135,7 @@ def chosen(given: Any) -> dict[str, Any]:
         places = ("registers", "shared", "global") if name == "state" else ("shared", "global")
         if name in ("state", "params") and value not in places:
             raise ValueError(f"plan: {name}={value!r}; {' or '.join(map(repr, places))}")
-        if name in ("padded", "graph") and not isinstance(value, bool):
+        if name in ("padded", "graph", "prefetch") and not isinstance(value, bool):
             raise ValueError(f"plan: {name}={value!r}; True or False")
         if name == "regime" and value not in REGIMES:
             raise ValueError(f"plan: regime={value!r}; one of {', '.join(map(repr, REGIMES))}")
@@ -175,7 +177,8 @@ def make(lowered: Mapping[str, Lowered], source: Callable[..., Source], rows: in
 
     Raises ValueError for a choice that does not fit into the budget. Never launches, needs no GPU.
     """
-    wanted = {name: x for name, x in chosen(given).items() if name != "graph"}           # which is no matter of layout
+    said = chosen(given)
+    wanted = {name: x for name, x in said.items() if name not in ("graph", "prefetch")}           # which are no matter of layout
     wide, itemsize, most = width(lowered), np.dtype(dtype).itemsize, budget(arch)
 
     def tiles_of(T: int) -> Source:
@@ -183,7 +186,7 @@ def make(lowered: Mapping[str, Lowered], source: Callable[..., Source], rows: in
 
     one = alone(source, rows, itemsize, direction, arch, wanted, rows > 1 and wide <= NARROW and not (strict and sums(lowered)))
     if one is not None:
-        return one
+        return one[0]._replace(prefetch=said.get("prefetch", True)), one[1]
     first = wanted.get("T") or tile(rows, dtype, strict)
     if rows == 1:
         first = 1                         # features alone are dealt out to the threads
@@ -201,7 +204,7 @@ def make(lowered: Mapping[str, Lowered], source: Callable[..., Source], rows: in
         text = tiles_of(T)
         plan = fitted(text, rows, itemsize, direction, arch, most, wide, {**wanted, "state": "global"})
         shrunk = f", and the state of {first} trajectories takes {plan.bytes[0]} bytes, more than a block may have"
-    plan = plan._replace(reason=plan.reason + shrunk)
+    plan = plan._replace(reason=plan.reason + shrunk, prefetch=said.get("prefetch", True))
     if plan.regime != "op by op" and plan.shared > most:
         raise ValueError(f"plan: the {direction} sweep with {', '.join(f'{k}={v!r}' for k, v in wanted.items())} asks for "
                          f"{plan.shared} bytes of shared memory, and a block on {arch} may have {most}; take a smaller T, or "

@@ -46,8 +46,8 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Any 
     arithmetic : of the fused kernel: "strict" (the bits of NumPy's mirror) or "fast" (products and sums may be fused).
         Op by op, CuPy's own kernels decide.
     exact : True or a Lattice, as for revode.solve.
-    plan : of the fused kernel, a plan.Plan or a dict with some of regime, T, threads, state, params, padded, graph; see
-        plan.plan_of, which prints the default.
+    plan : of the fused kernel, a plan.Plan or a dict with some of regime, T, threads, state, params, padded, graph,
+        prefetch; see plan.plan_of, which prints the default.
 
     Returns a Solution whose arrays are where y0 is, but for its ts.
 

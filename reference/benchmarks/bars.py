@@ -156,9 +156,9 @@ def memory(measured: dict) -> Iterator[tuple[str, tuple[str, str, str]]]:
             yield (f"{name}: from N = {start} to {many} beyond {GRIDS} copies of the grid",
                    ("less than 5 %", f"{beyond:+.1%}", verdict(beyond < 0.05)))
         elif mode.startswith("direct"):
-            growth = sizes[many] / sizes[some] / (many / some)
-            yield (f"{name}: in proportion to N within 10 % from N = {some} to {many}",
-                   (f"{many / some:g}x", f"{sizes[many] / sizes[some]:.2f}x", verdict(abs(growth - 1) < 0.1)))
+            early, late = ((sizes[n] - sizes[m]) / (n - m) for m, n in ((few, some), (some, many)))
+            yield (f"{name}: a step adds as much from N = {some} to {many} as from {few} to {some}, within 10 %",
+                   (f"{early:.0f} bytes", f"{late:.0f} bytes", verdict(abs(late / early - 1) < 0.1)))
 
 
 __all__: Sequence[Any] = ["BARS", "NAMES", "judged", "typical"]

@@ -71,6 +71,13 @@ lanes for it to matter. It is off, until a GPU has measured it.
 """
 
 
+AHEAD = """## Rows read a step ahead
+
+What a step reads by its number (its values of the grid, the root of its length, increments) is loaded to registers while the step
+before it is at work; `plan={"prefetch": False}` reads it where the step begins.
+"""
+
+
 class Row(NamedTuple):
     """Of one kernel."""
     instructions: int
@@ -214,6 +221,19 @@ def padded() -> list[str]:
     return ["| " + " | ".join(line) + " |" for line in lines]
 
 
+def ahead() -> list[str]:
+    """All works, with what a step reads by its number read where it begins, and a step ahead."""
+    head = ["work", "dtype", "direction", "registers", "a step ahead", "spills", "a step ahead", "instructions", "a step ahead"]
+    lines = [head, ["---"] * len(head)]
+    for case in [*CASES, *(Case(name, "coupled-midpoint", dtype) for name in ANALYTIC for dtype in ("float32", "float64"))]:
+        here, then = (rows(case, {"prefetch": it}) for it in (False, True))
+        for direction, row in here.items():
+            pairs = zip(row[2:4] + row[:1], then[direction][2:4] + then[direction][:1], strict=True)
+            lines.append([case.work, case.dtype, direction, *(str(x) for pair in pairs for x in pair)])
+            print(" ".join(lines[-1]), flush=True)
+    return ["| " + " | ".join(line) + " |" for line in lines]
+
+
 def table(cases: list[Case]) -> list[str]:
     head = ["work", "dtype", "direction", "T", "threads", "instructions", "code, kB", "of a step", "registers", "spills", "barriers",
             "compile, s", "wavefronts", "us a step, estimated", "operations", "waits"]
@@ -241,7 +261,7 @@ def main() -> int:
     apart = layouts([name for name in ANALYTIC if not args.only or name in args.only])
     lines = table([case for case in CASES if not args.only or case.work in args.only])
     if not args.only:
-        page = [*lines, "", APART, *apart, "", PADDED, *padded()]
+        page = [*lines, "", APART, *apart, "", PADDED, *padded(), "", AHEAD, *ahead()]
         version = ".".join(map(str, nvrtc.library().version))
         PAGE.write_text(HEAD.format(version=version, arch=ARCH) + "\n".join(page) + "\n", encoding="utf-8")
         print(f"written: {PAGE.name}")

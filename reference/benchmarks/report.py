@@ -26,7 +26,7 @@ def markdown(measured: dict, beside: Sequence[dict] = ()) -> str:
     parts = [f"# Benchmarks on {this.get('simd', 'unknown vectors')}: loss and gradient, side by side", paragraph(
         f"{described(this)}, {this['cores']} cores, {this['system']}, Python {this['python']}; {versions}. {measured['date']}. "
         f"Load average {measured['load_before']} before and {measured.get('load_after')} after (a run that has the machine for "
-        "itself makes about 1.0 of its own)."), f"```\n{measured['command']}\n```", paragraph(
+        f"itself makes about 1.0 of its own).{took(measured)}"), f"```\n{measured['command']}\n```", paragraph(
         f"Milliseconds for one loss and its gradient with respect to y0 and all weights: the median of up to "
         f"{measured['repeats']} repetitions, in parentheses the least and the greatest. One core, one BLAS thread, each "
         "contender in a process of its own, repetitions interleaved, equal numbers of steps. \"x\" is the median over that of "
@@ -49,6 +49,10 @@ def markdown(measured: dict, beside: Sequence[dict] = ()) -> str:
         parts += section(name, measured)
     parts += first(measured["first"]) + memory(measured["memory"]) + growth(measured["growth"]) + bars([measured, *beside])
     return "\n\n".join(parts) + "\n"
+
+
+def took(measured: dict) -> str:
+    return f" It took {measured['minutes']:.0f} minutes." if "minutes" in measured else ""
 
 
 def described(machine: dict) -> str:

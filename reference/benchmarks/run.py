@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
@@ -46,6 +47,7 @@ AXES = {"steps": ("w1", {}, "steps", 1000, 4000), "batch": ("w2", {"N": 20}, "ba
         "width": ("w2", {"N": 20, "batch": 64}, "width", 64, 256)}
 FEATURES = {"AVX512F": "AVX-512", "AVX2": "AVX2", "AVX": "AVX", "SVE": "SVE", "ASIMD": "NEON", "SSE2": "SSE2"}
 SCHEMA = 2
+BEGUN = time.perf_counter()
 
 
 class Disagreement(Exception):
@@ -67,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write(path)
-            print(f"wrote {path}", file=sys.stderr)
+            say(f"wrote {path}")
     return 0
 
 
@@ -75,7 +77,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Everything that was asked for. Raises Disagreement."""
     found, absent = interpreters([CONTENDERS[key] for key in args.contenders], [sys.executable, *args.python])
     for key, reason in absent.items():
-        print(f"absent: {CONTENDERS[key].title} ({reason})", file=sys.stderr)
+        say(f"absent: {CONTENDERS[key].title} ({reason})")
     measured: dict[str, Any] = {
         "schema": SCHEMA, "date": time.strftime("%Y-%m-%d"), "command": command(args), "machine": machine(),
         "load_before": load(), "repeats": args.repeats, "absent": absent, "versions": {}, "times": [], "first": [],
@@ -94,8 +96,17 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if not args.quick:
         measured["growth"] = growth(found, args)
         measured["short"] = alone("few_steps") if "revode-native" in found else {}
-    measured["load_after"] = load()
+    measured["load_after"], measured["minutes"] = load(), minutes()
     return measured
+
+
+def minutes() -> float:
+    """How long this takes already."""
+    return round((time.perf_counter() - BEGUN) / 60, 1)
+
+
+def say(text: str, end: str = "\n") -> None:
+    print(f"\r{minutes():5.1f} min  {text}", end=end, file=sys.stderr, flush=True)
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -262,6 +273,16 @@ def working(*args: Any, **options: Any) -> Iterator[Worker]:
         worker.end()
 
 
+def one_ahead(start: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[Any]:
+    """What start makes of each job, begun before the one before it is used: a process imports while another one is measured."""
+    begun = []
+    for job in jobs:
+        begun.append(start(job))
+        if len(begun) > 1:
+            yield begun.pop(0)
+    yield from begun
+
+
 def scheme_of(contender: Contender, method: str) -> str:
     return PLAIN[method] if contender.plain else method
 
@@ -273,15 +294,15 @@ def side_by_side(work: Work, method: str, dtype: str, found: dict[str, str], arg
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         workers, losses, firsts, grads = {}, {}, {}, {}
-        for key, python in found.items():
-            contender = CONTENDERS[key]
-            if not contender.takes(work, method, dtype):
-                continue
-            path = folder / f"{key}.npz"
-            worker = workers[key] = stack.enter_context(working(
-                python, contender, work, scheme_of(contender, method), dtype, args.core,
-                ["--gradient", str(path), *cache_of(contender, folder / key)]))
-            said = worker.hear()
+
+        def start(key: str) -> tuple[str, Path, Worker]:
+            contender, path = CONTENDERS[key], folder / f"{key}.npz"
+            return key, path, stack.enter_context(working(
+                found[key], contender, work, scheme_of(contender, method), dtype, args.core,
+                ["--wait", "--gradient", str(path), *cache_of(contender, folder / key)]))
+
+        for key, path, worker in one_ahead(start, [key for key in found if CONTENDERS[key].takes(work, method, dtype)]):
+            workers[key], said = worker, worker.ask("go")
             losses[key], firsts[key] = said["loss"], said["first"]
             versions.update(said["version"])
             worker.hear()
@@ -294,7 +315,7 @@ def side_by_side(work: Work, method: str, dtype: str, found: dict[str, str], arg
                 spent = sum(turn["seconds"] * turn["calls"] for turn in turns[key])
                 if r < 3 or spent < ENOUGH:
                     turns[key].append(worker.ask("time"))
-            print(f"\r{work.name} {method} {dtype}: round {r + 1} of {args.repeats}", end="", file=sys.stderr, flush=True)
+            say(f"{work.name} {method} {dtype}: round {r + 1} of {args.repeats}", end="")
         print(file=sys.stderr)
     return {"work": work._asdict(), "method": method, "dtype": dtype, "load": load(), "rows": [
         {"key": key, "scheme": scheme_of(CONTENDERS[key], method), "loss": losses[key], "first": firsts[key], **differences[key],
@@ -347,46 +368,55 @@ def first_gradients(found: dict[str, str], args: argparse.Namespace) -> list[dic
                                  cache_of(contender, Path(name, f"{key}-{r}")), Path(name, "bytecode")) as worker:
                         worker.hear()
                         taken.setdefault((key, cached), []).append(time.perf_counter() - start)
-            print(f"\rfirst gradient: round {r} of 3", end="", file=sys.stderr, flush=True)
+            say(f"first gradient: round {r} of 3", end="")
     print(file=sys.stderr)
     return [{"key": key, "cached": cached, "method": method, "seconds": seconds} for (key, cached), (_, *seconds) in taken.items()]
 
 
 def memories(found: dict[str, str], args: argparse.Namespace, times: list[dict]) -> list[dict]:
-    """Bytes of one gradient of W1 at its peak, for more and more steps, each in a fresh process."""
-    rows, method = [], "coupled-midpoint"
+    """Bytes of one gradient of W1 at its peak, for more and more steps, each in a fresh process; on all cores, nothing is timed."""
+    method = "coupled-midpoint"
     slow = {row["key"] for table in times for row in table["rows"] if table["work"]["name"] == "w1" and min(row["seconds"]) > SLOW}
-    for key, python in found.items():
-        contender = CONTENDERS[key]
-        if not contender.takes(WORKS["w1"], method) or key in slow:
-            continue
-        taken = {}
+
+    def bytes_of(key: str) -> dict[str, int]:
+        taken, contender = {}, CONTENDERS[key]
         for N in MEMORY_STEPS:
-            work = WORKS["w1"]._replace(N=N)
-            with working(python, contender, work, scheme_of(contender, method), "float64", args.core, ["--memory"]) as worker:
+            with working(found[key], contender, WORKS["w1"]._replace(N=N), scheme_of(contender, method), "float64", None,
+                         ["--memory"]) as worker:
                 taken[str(N)] = worker.hear()["bytes"]
-        rows.append({"key": key, "method": method, "how": contender.memory, "bytes": taken})
-        print(f"memory: {contender.title}", file=sys.stderr)
-    return rows
+        say(f"memory: {contender.title}")
+        return taken
+
+    keys = [key for key in found if CONTENDERS[key].takes(WORKS["w1"], method) and key not in slow]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return [{"key": key, "method": method, "how": CONTENDERS[key].memory, "bytes": taken}
+                for key, taken in zip(keys, pool.map(bytes_of, keys), strict=True)]
 
 
 def growth(found: dict[str, str], args: argparse.Namespace) -> list[dict]:
     """Seconds of a gradient of reversible Heun at two sizes, along each axis, and the exponent between them."""
-    rows = []
-    for axis, (name, change, option, small, large) in AXES.items():
+    rows, jobs, method = [], [], "reversible-heun"
+    for axis, (name, change, *_) in AXES.items():
         work = WORKS[name]._replace(**change)
-        for key in (key for key in GROWING if key in found and CONTENDERS[key].takes(work, "reversible-heun", "float64")):
-            contender = CONTENDERS[key]
-            with ExitStack() as stack:
-                pair = [stack.enter_context(working(found[key], contender, work, scheme_of(contender, "reversible-heun"), "float64",
-                                                    args.core, [f"--{option}", str(size)])) for size in (small, large)]
-                for worker in pair:
-                    worker.hear()
-                turns = [[worker.ask("time")["seconds"] for worker in pair] for _ in range(3)]
+        jobs += [(axis, work, key) for key in GROWING if key in found and CONTENDERS[key].takes(work, method, "float64")]
+    with ExitStack() as stack:
+        def start(job: tuple[str, Work, str]) -> tuple:
+            axis, work, key = job
+            _, _, option, *sizes = AXES[axis]
+            return *job, sizes, [stack.enter_context(working(
+                found[key], CONTENDERS[key], work, scheme_of(CONTENDERS[key], method), "float64", args.core,
+                ["--wait", f"--{option}", str(size)])) for size in sizes]
+
+        for axis, work, key, sizes, pair in one_ahead(start, jobs):
+            for worker in pair:
+                worker.ask("go")
+            turns = [[worker.ask("time")["seconds"] for worker in pair] for _ in range(3)]
+            for worker in pair:
+                worker.end()
             low, high = (min(times) for times in zip(*turns, strict=True))
-            rows.append({"key": key, "axis": axis, "work": name, "sizes": [small, large], "seconds": [low, high],
-                         "exponent": float(np.log(high / low) / np.log(large / small))})
-        print(f"growth: {axis}", file=sys.stderr)
+            rows.append({"key": key, "axis": axis, "work": work.name, "sizes": sizes, "seconds": [low, high],
+                         "exponent": float(np.log(high / low) / np.log(sizes[1] / sizes[0]))})
+            say(f"growth: {axis}, {CONTENDERS[key].title}")
     return rows
 
 

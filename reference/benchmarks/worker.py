@@ -3,7 +3,7 @@
     python -m reference.benchmarks.worker revode-reversible w1 coupled-midpoint float64
 
 It computes one gradient, says so and how long that took (with all that is traced and compiled for it, and without imports) in a
-line of JSON, and then obeys one word a line:
+line of JSON, and then obeys one word a line (with --wait it waits for a first one, when everything has been imported):
 
     time     -> {"seconds": of one loss and gradient, "share": processor time / wall time}
     memory   -> {"bytes": what one more loss and gradient needs at its peak}
@@ -30,8 +30,7 @@ REPETITION = 0.1       # seconds that one repetition lasts at least: quick conte
 
 def main() -> int:
     args = arguments()
-    if args.core is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {args.core})         # before a library counts the cores
+    stay_on(args.core, beside=args.wait)             # before a library counts the cores
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)                                    # what libraries print is not an answer
 
@@ -48,6 +47,9 @@ def main() -> int:
         from revode.compiled import native
         native.cache_folder = lambda: Path(args.cache)
     make = importlib.import_module(f"{__package__}.contenders.{contender.module}").make
+    if args.wait:
+        sys.stdin.readline()
+        stay_on(args.core)
     before = memory_mark(contender.memory, make, work, args, contender.mode)
     start = time.perf_counter()
     run = make(work, args.method, args.dtype, contender.mode)
@@ -85,9 +87,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, help="two hidden layers of this many features instead of the work's own")
     parser.add_argument("--cache", metavar="FOLDER", help="where revode keeps its libraries, instead of the user's cache")
     parser.add_argument("--core", type=int, help="processor to stay on")
+    parser.add_argument("--wait", action="store_true", help="import everything on another processor, then wait for a line")
     parser.add_argument("--gradient", metavar="OUT.npz", help="write the gradient of the first run")
     parser.add_argument("--memory", action="store_true", help="say what one gradient needs, and end")
     return parser.parse_args()
+
+
+def stay_on(core: int | None, beside: bool = False) -> None:
+    """Keep this process on a processor, or, while another one is measured there, beside it."""
+    if core is None or not hasattr(os, "sched_setaffinity"):
+        return
+    others = [x for x in range(os.cpu_count() or 1) if x != core]
+    for thread in Path("/proc/self/task").iterdir():             # those, too, that libraries have started
+        os.sched_setaffinity(int(thread.name), {others[-1]} if beside and others else {core})
 
 
 def calls_for(run: Callable) -> int:

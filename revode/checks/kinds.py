@@ -5,7 +5,6 @@
 """
 from __future__ import annotations
 
-import math
 from functools import cache
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 
 from ..engine import tree
 from ..engine.tensor import Tensor
+from ..finite import squared
 from ..methods.increment import System
 from ..problem import Asked, Packing
 from ..stepping import Problem, Stats, passed
@@ -68,7 +68,7 @@ def known(asked: Asked) -> tuple[Problem, Any, Any, Packing] | None:
         return None
     leaves, plain, structure = given(asked)
     kind = find(asked, ts, structure, plain)
-    if kind is None or not math.isfinite(sum(map(float, map(np.vdot, plain, plain)))):
+    if kind is None or not squared(plain) < np.inf:
         return None
     method, layout, code = kind.problem["method"], kind.layout, code_of(asked.field)
     if code is None or code != kind.code:
@@ -97,7 +97,7 @@ def remember(asked: Asked, problem: Problem, layout: Packing) -> None:
     if passed(asked.ts) is not ts or far(ts) or not plans().own(method) or any(
             type(x) is not np.ndarray or x.dtype != dtype for x in plain) or find(asked, ts, structure, plain) is not None:
         return
-    _ = problem.rows, method.companion and problem.neutral            # computed once
+    _ = problem.rows, problem.saved, method.companion and problem.neutral            # computed once
     fields = {name: x for name, x in problem.__dict__.items() if name not in OF_ONE_SOLVE}
     options = asked._replace(save=[*asked.save] if type(asked.save) is list else asked.save)[4:]         # yours may change
     _kinds[:] = [Kind(options, ts, structure, [x.shape for x in plain], plain[0].dtype, code_of(asked.field), fields, layout),

@@ -8,7 +8,8 @@ which see all there is to see and say what there is to say. The numbers are the 
 from __future__ import annotations
 
 from math import isfinite
-from typing import Any
+from operator import is_
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,8 +19,10 @@ from ..methods.increment import Evaluator
 from ..stepping import Problem, in_rows
 from ..watch import Ahead, Verdict, compared
 from ..watch.quiet import Marched, Measured, saved, told
+from .calls import address
 from .fields import Seen
 from .plans import Family, due, programs
+from .quiet import Laid, pointer
 from .replay import given
 
 
@@ -46,16 +49,17 @@ class Called:
         if engine is None or engine.measure.function is None or any(aside):
             return self.long(*before)
         engine.load(problem, self.params, self.final, a)
-        seen = engine.swept_back(problem.N, 0, a_ys, self.parts, True, ns)
-        laid = engine.laid("part", "cotangent"), self.engine.laid("part")
-        missed, at_start = engine.read("missed"), engine.read("cotangent")
-        Z = np.concatenate([x.ravel() for x in (*engine.read("part").values(), *self.parts.values(), *at_start.values())])
-        found = engine.measure.of_rows(constants, (y.shape, *laid, len(ahead_ns)), seen, self.seen, Z, missed.get("weighed"),
-                                       engine.read("flowed"))
+        engine.landed = "land" in engine.lowered
+        trip = trip_of(engine, self.engine, ns, ahead_ns)
+        seen = engine.swept_back(problem.N, 0, a_ys, self.parts, True, ns, trip.rows[1:-1])
+        trip.rows[-1], missed, there = engine.front, engine.read("missed"), address(self.seen)
+        flow = None if trip.tiles is None else trip.tiles.sum(axis=1)
+        found = engine.measure.of_rows(constants, trip.laid, trip.X, there, trip.S, there, pointer(missed.get("weighed")),
+                                       trip.flow if flow is None else address(flow))
         verdict = told(problem, tol, acts, found, self.others(engine, ns, seen, found), y, **missed)
         if verdict is None:
             return self.long(*before)
-        return at_the_start(problem, initial, self.params, engine, at_start), verdict
+        return at_the_start(problem, initial, self.params, engine, engine.read("cotangent")), verdict
 
     def others(self, engine: Any, ns: list[int], seen: np.ndarray, found: Measured) -> tuple:
         """Trips to saved states, and how much they weigh."""
@@ -72,7 +76,7 @@ class Called:
         problem.stats.nfe, problem.stats.nvjp = nfe, nvjp
         watch = Ahead(problem, self.params)
         watch.begin(self.parts)
-        problem.marched = Marched(watch, ahead_ns, self.engine.seen("part", ahead_ns, self.seen))
+        problem.marched = Marched(watch, ahead_ns, self.engine.seen("part", ahead_ns, self.seen[:-1]))
         return None
 
 
@@ -101,11 +105,39 @@ def called(problem: Problem, initial: Any, params: Any) -> Called | None:
     ys = tuple([np.empty((len(problem.save), *y.shape), y.dtype) for y in problem.output(parts)])
     if problem.saves(0):
         shelve(ys, problem, 0, parts)
-    states = engine.swept(0, problem.N, ys, looks[1])
+    states = engine.room(len(looks[1]) + 1)               # the last row: that at the start
+    states[-1] = engine.front
+    engine.swept(0, problem.N, ys, looks[1], states[:-1])
     if not isfinite(np.vdot(states, states)):
         problem.stats.nfe = nfe
         return None
     return Called(problem, params, parts, engine, looks, ys, states)
+
+
+class Trip(NamedTuple):
+    """What a sweep back leaves behind, in the same room from solve to solve, and how it is told by that whether all was quiet."""
+    of: tuple                 # the runner ahead, and the looks back and ahead
+    rows: np.ndarray          # (1 + looks + 1, tiles, numbers): zeros, what was seen, and the same at the start
+    laid: Laid
+    X: int                    # where they lie, of the looks, and the memory of the sweep
+    S: int
+    flow: int                 # the same of the sums for the parameters in the rows, where there is one tile, and
+    tiles: np.ndarray | None  # (1 + looks + 1, tiles, sums) these, where there are more
+
+
+def trip_of(engine: Any, *of: Any) -> Trip:
+    """That of the last solve, where it is of the same."""
+    if engine.trip is None or not all(map(is_, engine.trip.of, of)):
+        ahead, ns, ahead_ns = of
+        rows, sums, place, there = engine.room(len(ns) + 2), engine.source.sums, engine.laid("part", "cotangent"), ahead.laid("part")
+        rows[0], alone = 0, engine.tiles == 1
+        flow = rows[:, :, sums or slice(0)]
+        came, a = (engine.laid(kind, within=engine.stride)[0] for kind in ("landed" if engine.landed else "part", "cotangent"))
+        ends = np.concatenate([came, there[0] + len(ahead_ns) * there[1], a])
+        sizes = (len(rows), flow.shape[2], rows[0].size if alone else flow.shape[2])
+        laid = Laid(engine.shape, place, there, len(ahead_ns), ends, sizes, None if sums is None else engine.source.begins)
+        engine.trip = Trip(of, rows, laid, address(rows[1:]), address(engine.memory), flow.ctypes.data, None if alone else flow)
+    return engine.trip
 
 
 def runner(problem: Problem, direction: str, family: Family) -> Any:

@@ -110,12 +110,10 @@ class Seen(Brought):
         self.found: dict[bytes, Seen] = {}          # by the whole numbers: what the field brings along there
         self.tape: Any = Trace()
         leaves, structure = tree.flatten(params)
-        floats = [is_float(x) for x in leaves]
-        self.leaves = tuple([(getattr(x, "shape", ()), getattr(x, "dtype", float)) if float_ else None
-                             for x, float_ in zip(leaves, floats, strict=True)])
+        self.leaves = tuple([(getattr(x, "shape", ()), getattr(x, "dtype", float)) if is_float(x) else None for x in leaves])
         # A program knows numbers as arrays without axes, whose powers are not those of scalars.
-        leaves = [self.tape.input(np.asarray(x) if isinstance(x, (float, np.generic)) else x) if float_ else x
-                  for x, float_ in zip(leaves, floats, strict=True)]
+        leaves = [self.tape.input(np.asarray(x) if isinstance(x, (float, np.generic)) else x) if known else x
+                  for x, known in zip(leaves, self.leaves, strict=True)]
         time, state = self.tape.input(t), self.tape.input(y)
         self.given, self.time = len(self.tape.nodes), time.slot
         self.tape.brought = self
@@ -163,12 +161,12 @@ class Seen(Brought):
 
     def named(self, outputs: list) -> Any:
         """Everything that programs are made of, in a form that can be compared."""
-        lines: list[Any] = [None if node is None else (*node[:3], ()) if len(node) == 6 and node[1] >= 0 <= node[2] else line(node)
-                            for node in self.tape.nodes]
+        lines: list[Any] = [None if node is None else node[:3] if len(node) == 6 and node[1] >= 0 <= node[2] else
+                            node[:2] if len(node) == 4 else line(node) for node in self.tape.nodes]
         lines += [x.slot if type(x) is Tensor else content(x) for x in outputs]
         asked = None if self.asked_before is None else (
             self.asked_before, self.fixed, tuple(sorted(self.pinned.items())), tuple((np.shape(x), x.dtype) for x in self.asked))
-        arrays = tuple((x.shape, x.dtype) for x in self.arrays)
+        arrays = tuple([(x.shape, x.dtype) for x in self.arrays])
         return self.leaves, self.given, self.time, tuple(lines), arrays, tuple(self.kinds), asked
 
     def again(self, t: Any) -> Seen:
@@ -203,7 +201,7 @@ class Seen(Brought):
     def fixed(self) -> tuple:
         """The numbers that do not depend on the time, in bits; None for the others."""
         n = len(self.numbers) if self.asked_before is None else self.asked_before[1]
-        return tuple(x.tobytes() if m < n else None for m, x in enumerate(self.numbers))
+        return tuple([x.tobytes() if m < n else None for m, x in enumerate(self.numbers)])
 
 
 def seen_in(problem: Problem, parts: dict, params: Any) -> Seen:

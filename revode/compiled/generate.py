@@ -218,31 +218,46 @@ class Source:
     def entry(self) -> str:
         back = self.direction != "forward"
         at = "n" if back else "n + 1"                # where a step arrives
+        begin, then = ("last - 1", "n > first ? n - 1 : n") if back else ("first", "n + 1 < last ? n + 1 : n")
         parameters = ", ".join(f"{type} {name}" for type, name in arguments(len(self.outputs)))
-        lines = [f'extern "C" KERNEL void run(TILE_ARGUMENT {parameters}) {{', "  TILE_MEMORY(M);",
-                 *self.rows()]
+        lines = [f'extern "C" KERNEL void run(TILE_ARGUMENT {parameters}) {{', "  TILE_MEMORY(M);", *self.rows()]
         if "begin" in self.lowered:
             lines.append(f"  if (begins) {self.call('begin', 'GB')}")
-        lines += ["  for (INDEX n = last - 1; n >= first; n--) {" if back else "  for (INDEX n = first; n < last; n++) {",
+        lines += [f"  {type} {name}({of.format(begin)}, first < last);" for name, (type, of) in self.carried.items()]
+        lines += [f"  INDEX stop = {'saved < 0 ? -1 : ' if back else ''}save[saved], glance = look[looked];",
+                  f"  for (INDEX n = {begin}; {'n >= first; n--' if back else 'n < last; n++'}) {{", f"    const INDEX then = {then};",
                   *self.driven(), *self.known(), self.stepped(), *self.clocked(), *self.exchanged(at), *self.looked_at(at), "  }"]
         if "end" in self.lowered:
             lines.append(f"  if (flushes) {self.call('end', 'GE')}")
         return "\n".join([*lines, "  TILE_RETURN(M);", "}"])
 
+    @cached_property
+    def carried(self) -> dict[str, tuple[str, str]]:
+        """What a step reads by its number, which a GPU loads one step ahead: by name, its type, and where it lies for a step."""
+        found, lengths = {}, [n for _, _, n in self.layout.columns.get("step", [])]
+        if lengths and max(lengths) == 1 and not self.widths("step")[1]:
+            found["grid"] = f"rv_row<{len(lengths)}>", f"GS + ({{}} - first) * {len(lengths)}"
+        for role, (_, F, where) in self.places.items():
+            if role[0] == "drive" and self.brownian and role[1] == "dW":
+                found["root"] = "rv_row<1>", "width + ({} - first)"
+            elif role[0] == "drive":
+                n, of = (F * self.T, f"(({{}} - first) * {self.tiles} + tile)") if where == LANES else (F, "({} - first)")
+                found["drive"] = f"rv_drive<{n}, {int(where == LANES)}>", f"D + {of} * {n}"
+        return found
+
+    def carry(self, name: str) -> str:
+        """The arguments of what is carried: where it lies for this step, and for the next."""
+        return ", ".join(self.carried[name][1].format(n) for n in ("n", "then"))
+
     def driven(self) -> list[str]:
         """The increments of a step: made here, or taken from D."""
         lines = []
-        for role, (offset, F, where) in self.places.items():
-            if role[0] != "drive":
-                continue
-            if self.brownian and role[1] == "dW":
+        for role, (offset, F, _) in self.places.items():
+            if role[0] == "drive" and self.brownian and role[1] == "dW":
                 lines.append(f"    rv_brownian_tile(S + {offset}, {self.lane}, {F}, TID, NT, seed, trajectory + (unsigned)row, "
-                             "step + (unsigned)n, width[n - first]); SYNC;")
-            elif where == LANES:
-                lines.append(f"    EACH({F}) S[{offset} + k * {self.lane} + r] = D[((n - first) * {self.tiles} + tile) * {F * self.T} "
-                             "+ k * T + r];\n    SYNC;")
-            else:
-                lines.append(f"    ONCE({F}) S[{offset} + k] = D[(n - first) * {F} + k];\n    SYNC;")
+                             f"step + (unsigned)n, *root.of({self.carry('root')})); SYNC;")
+            elif role[0] == "drive":
+                lines.append(f"    drive.put(S + {offset}, {self.carry('drive')});\n    SYNC;")
         return lines
 
     def known(self) -> list[str]:
@@ -285,7 +300,8 @@ class Source:
         return f"step_{name}({', '.join(given.get(x, x) for x in self.parameters(name))});"
 
     def stepped(self) -> str:
-        step = self.call("step", "GS", "(n - first)")
+        at = (f"grid.of({self.carry('grid')})",) if "grid" in self.carried else ("GS", "(n - first)")
+        step = self.call("step", *at)
         land = f"if (lands && n == first) {self.call('land', 'GL')} else " if "land" in self.lowered else ""
         return f"    {land}{step}"
 
@@ -303,18 +319,20 @@ class Source:
     def exchanged(self, at: str) -> list[str]:
         """Saved states out; or the cotangents of saved states in, the last one also for lanes without a trajectory."""
         back = self.direction != "forward"
-        lines = [f"    if ({'saved >= 0 && ' if back else ''}save[saved] == {at}) {{"]
+        lines = [f"    if (stop == {at}) {{"]
         for j, name in enumerate(self.outputs):
             offset, F, _ = self.places["cotangent" if back else "part", name]
             mine = f"S[{offset} + k * {self.lane} + r]"
             where = f"Y{j}[(saved * rows + row + (r < R ? r : R - 1)) * {F} + k]"
             lines.append(f"      EACH({F}) {{ " + (f"{mine} = {mine} + {where};" if back else f"if (r < R) {where} = {mine};") + " }")
-        return [*lines, f"      saved{'--' if back else '++'};", "      SYNC;", "    }"]
+        following = "--saved < 0 ? -1 : save[saved]" if back else "save[++saved]"
+        return [*lines, f"      stop = {following};", "      SYNC;", "    }"]
 
     def looked_at(self, at: str) -> list[str]:
         """The state where the monitor wants to look at it."""
-        return [f"    if (look[looked] == {at}) {{", f"      real* to = L + (looked * {self.tiles} + tile) * {self.seen};",
-                f"      UNROLL for (int k = TID; k < {self.seen}; k += NT) to[k] = S[k];", "      looked++;", "      SYNC;", "    }"]
+        return [f"    if (glance == {at}) {{", f"      real* to = L + (looked * {self.tiles} + tile) * {self.seen};",
+                f"      UNROLL for (int k = TID; k < {self.seen}; k += NT) to[k] = S[k];",
+                "      glance = then == n ? -1 : look[++looked];", "      SYNC;", "    }"]
 
 
 def clash(a: tuple, b: tuple) -> bool:

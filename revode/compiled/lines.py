@@ -61,14 +61,15 @@ class Code:
     def stretched(self, i: V) -> tuple[int, ...] | None:
         """The shape to which all sums and products stretch an array of the parameters, where a copy of that shape is small.
 
-        NumPy adds a bias row by row, and a whole array of such rows in less than half the time: to the same bits.
+        NumPy adds a bias row by row, and a whole array of such rows in less than half the time, one row with its axis too: to the
+        same bits.
         """
         x, shapes = self.program.values[i], set()
         for j, y in enumerate(self.program.values):
             if self.kinds[j] == "state" and any(isinstance(a, V) and a == i for a in y.args):
                 shapes.add(y.shape if y.op.name in ARITHMETIC else x.shape)                        # type: ignore[union-attr]
         shape, = shapes if len(shapes) == 1 and i not in self.outputs else {x.shape}
-        return shape if x.shape and prod(x.shape) < prod(shape) <= SMALL // x.dtype.itemsize else None
+        return shape if x.shape not in ((), shape) and prod(shape) <= SMALL // x.dtype.itemsize else None
 
     def find_products(self) -> dict[int, list]:
         """Additions to a parameter's sum of nothing but x^T g and sums of rows: the factors, to be multiplied for many steps."""
@@ -204,15 +205,15 @@ class Code:
         return self.store[role]
 
     def buffer(self, x: Value) -> np.ndarray:
-        key = prod(x.shape), x.dtype
-        pool = self.free.setdefault(key, [])
-        return (pool.pop() if pool else aligned(key[:1], x.dtype)).reshape(x.shape)
+        pool = self.free.setdefault((prod(x.shape), x.dtype), [])
+        found = pool.pop() if pool else aligned(x.shape, x.dtype)
+        return found if found.shape == x.shape else found.reshape(x.shape)     # NumPy sees where one array is written and read
 
     def release(self, i: int) -> None:
         """Give back the buffers of values whose last use this was."""
         for j, owner in list(self.owned.items()):
             if self.uses[j] <= i:
-                self.free[owner.size, owner.dtype].append(owner.reshape(-1))
+                self.free[owner.size, owner.dtype].append(owner)
                 del self.owned[j]
 
     # lines

@@ -6,9 +6,8 @@ import logging
 import sys
 from functools import lru_cache
 from math import prod
-from operator import is_
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +20,15 @@ LATER = 20                             # sweeps that NumPy measures
 
 logger = logging.getLogger("revode")
 
-Laid = tuple[np.ndarray, int]          # where in a row the entries of each part lie, part by part, and how many numbers it has
+class Laid(NamedTuple):
+    """How what is measured lies in memory; places are those of the entries, part by part."""
+    shape: tuple                       # of y
+    rows: tuple[np.ndarray, int]       # places in a row of X, which is a look on the way back, and how many numbers it has
+    ahead: tuple[np.ndarray, int]      # the same of the way ahead
+    looks: int                         # on that
+    ends: np.ndarray                   # at the start: places in S of what came back, in truth, and in S of the cotangents
+    flow: tuple[int, int, int]         # sums for the parameters: rows, entries, numbers from one row to the next
+    begins: Any                        # where each leaf begins there
 
 
 class Measure:
@@ -30,19 +37,16 @@ class Measure:
     def __init__(self, dtype: Any, later: int = LATER) -> None:
         self.dtype, self.later = dtype, later
         self.function: Any = None
-        self.whole, self.scalars, self.out = np.zeros(14, np.int64), np.zeros(5), np.zeros(13)
-        self.fixed = [pointer(x) for x in (self.whole, self.scalars, self.out)]
-        self.numbers: tuple = ()                                     # of the last sweep: what stands in the first two,
-        self.constants: tuple = (None,) * 8                          # and the arrays that are mostly those of the next one, too:
-        self.kept: list = []                                         # the same, in the order of their axes;
-        self.at: list[int | None] = []                               # where these lie, and A
+        self.numbers, self.scalars, self.out = np.zeros(33, np.int64), np.zeros(5), np.zeros(13)
+        self.at = address(self.numbers)
+        self.given: tuple = (None, None)                             # of which solves, laid out how, what stays the same stands there
 
     def build(self) -> None:
         """Compile, or load what has been compiled; where that cannot be done NumPy goes on, with the same numbers."""
         self.later = sys.maxsize
         try:
             self.function = build(f"typedef {'double' if self.dtype == np.float64 else 'float'} real;\n{TEXT}", True).rv_quiet
-            self.function.restype, self.function.argtypes = None, [ctypes.c_void_p] * 17
+            self.function.restype, self.function.argtypes = None, [ctypes.c_void_p]
         except (CompileError, NoCompiler) as error:
             logger.info("what tells a quiet sweep is measured by NumPy, because: %s", error)
 
@@ -50,48 +54,49 @@ class Measure:
         self.later -= 1
         if self.later == 0:
             self.build()
-        arrays = s.X, s.ahead, s.Z, s.weighed, s.flowed and s.flowed[0]
+        rows, begins = s.flowed or (None, None)
+        arrays = s.X, s.ahead, s.Z, s.weighed, rows
         fit = [type(x) is np.ndarray and x.flags.c_contiguous and x.dtype == self.dtype for x in arrays if x is not None]
         if self.function is None or not all(fit):
             return measured(s)
-        (p, looks), shape = s.X.shape[:2], s.X.shape[2:]
-        most, entries = s.ahead.shape[1], prod(shape)
-        rows = shape, side_by_side(p, looks, entries), side_by_side(p // 2, most, entries), most
-        return self.of_rows(s, rows, s.X, s.ahead, s.Z, s.weighed, s.flowed)
+        (p, looks), shape, most = s.X.shape[:2], s.X.shape[2:], s.ahead.shape[1]
+        entries, many = prod(shape), (0, 0) if rows is None else rows.shape
+        laid = Laid(shape, side_by_side(p, looks, entries), side_by_side(p // 2, most, entries), most, np.arange(s.Z.size),
+                    (*many, many[1]), begins)
+        X, ahead, Z, weighed, flowed = map(pointer, arrays)
+        return self.of_rows(s, laid, X, ahead, Z, Z, weighed, flowed)
 
-    def of_rows(self, s: Shown, rows: tuple[tuple, Laid, Laid, int], X: Any, ahead: Any, Z: Any, weighed: Any,
-                flowed: tuple | None) -> Measured:
-        """The same, where X and ahead have the parts at a look in a row; of s what stays the same from solve to solve.
-
-        rows : the shape of y, how X and ahead are laid out, and the looks on the way ahead.
-        """
-        shape, (place, width), (ahead_place, ahead_width), looks = rows
-        flow, begins = flowed or (None, None)
-        many = (0, 0, 0) if flow is None else (*flow.shape, len(begins))
-        numbers = shape, width, ahead_width, looks, *many, s.output, s.eps, s.tiny, s.allowed, s.N, s.apart
-        constants = s.at, s.L, s.ahead_at, s.ahead_L, s.h, place, ahead_place, begins
-        if not (numbers == self.numbers and all(map(is_, constants, self.constants))):
-            self.numbers, self.constants, self.A = numbers, constants, np.empty(shape, self.dtype)
-            self.whole[:] = (len(ahead_place) // prod(shape), prod(shape[:-1]), prod(shape[-1:]), width, *s.at.shape[::-1], looks,
-                             *s.ahead_at.shape[::-1], *many, s.output, ahead_width)
-            self.scalars[:] = s.eps, s.tiny, s.allowed, s.N, s.apart
-            self.kept = [None if x is None else np.ascontiguousarray(x) for x in constants]
-            self.at = [pointer(x) for x in (*self.kept, self.A)]
-        whole, scalars, out = self.fixed
-        at, L, ahead_at, ahead_L, h, back, there, of_leaves, A = self.at
-        self.function(whole, scalars, pointer(X), back, at, L, pointer(ahead), there, ahead_at, ahead_L, h, pointer(Z),
-                      pointer(weighed), pointer(flow), of_leaves, out, A)
+    def of_rows(self, s: Shown, laid: Laid, *where: int) -> Measured:
+        """The same, of arrays that are told by where they lie: X and ahead, with a look in a row; S, in which the sweep has come to
+        the start, and truth; weighed; the sums. Of s what stays the same from solve to solve."""
+        if self.given[0] is not s or self.given[1] is not laid:
+            self.take(s, laid)
+        self.numbers[25:31] = where
+        self.function(self.at)
         S_p, S_y, S_d, together, *found = self.out.tolist()
         W_p, off, size, most, a_y, least, smallest, E, C = found
         return Measured((S_p, S_y, S_d), bool(together), W_p, off, size, most, a_y, least, smallest, E, C, self.A)
 
+    def take(self, s: Shown, laid: Laid) -> None:
+        """What stays the same from solve to solve."""
+        shape, (place, width), (there, ahead_width), looks, ends, (rows, entries, apart), begins = laid
+        self.A = np.empty(shape, self.dtype)
+        self.scalars[:] = s.eps, s.tiny, s.allowed, s.N, s.apart
+        kept = [None if x is None else np.ascontiguousarray(x) for x in (
+            place, s.at, there, s.ahead_at, ends, begins, self.scalars, s.L, s.ahead_L, s.h)]
+        self.numbers[:25] = (len(there) // prod(shape), prod(shape[:-1]), prod(shape[-1:]), width, *s.at.shape[::-1], looks,
+                             *s.ahead_at.shape[::-1], rows, entries, apart, 0 if begins is None else len(begins), s.output,
+                             ahead_width, *map(pointer, kept))
+        self.numbers[31:] = pointer(self.out), pointer(self.A)
+        self.given = s, laid, kept
+
 
 @lru_cache(64)
-def side_by_side(parts: int, looks: int, entries: int) -> Laid:
+def side_by_side(parts: int, looks: int, entries: int) -> tuple[np.ndarray, int]:
     """Of an array of (parts, looks, entries), which has the same part at the next look in the next row."""
     return (np.arange(parts)[:, None] * looks * entries + np.arange(entries)).ravel(), entries
 
 
-def pointer(x: Any) -> int | None:
+def pointer(x: Any) -> int:
     """Where an array lies."""
-    return None if x is None else address(x)
+    return 0 if x is None else address(x)

@@ -113,8 +113,9 @@ class Stretches:
 
     def put(self, kept: dict) -> None:
         """The states that are kept, in order."""
+        states = [kept[n] for n in sorted(kept)]
         for name in kept[0]:
-            x = np.stack([kept[n][name] for n in sorted(kept)])
+            x = np.array([parts[name] for parts in states])
             self.ahead.within(self.states[:len(x)], ("part", name))[...] = self.ahead.tiled(x, len(x))
 
     def make(self, plan: Plan, a_ys: tuple, chunk: int) -> None:

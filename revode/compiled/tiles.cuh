@@ -151,6 +151,39 @@ template <int n> OUTLINE void rv_rows(real* out, const real* x, const real* tota
   }
 }
 #endif
+// What a step reads by its number, a step ahead: loads that come while the step before is at work, so that none begins by waiting for
+// the memory. Every thread has a row of the grid in registers, where it has no more than AHEAD numbers; and the first AHEAD of the
+// increments that it puts in place.
+#ifndef AHEAD
+#define AHEAD 8
+#endif
+template <int W> struct rv_row {
+  double now[W], next[W];
+  FUNCTION rv_row(const double* first, bool any) {
+    #pragma unroll
+    for (int k = 0; k < W; k++) next[k] = any ? first[k] : 0;
+  }
+  FUNCTION const double* of(const double* here, const double* then) {
+    if (W > AHEAD) return here;
+    #pragma unroll
+    for (int k = 0; k < W; k++) { now[k] = next[k]; next[k] = then[k]; }
+    return now;
+  }
+};
+template <int n, int lanes> struct rv_drive {
+  static constexpr int each = (n + NT - 1) / NT, kept = each < AHEAD ? each : AHEAD;
+  real next[kept + 1];
+  FUNCTION static int place(int i) { return lanes ? i / T * STRIDE + i % T : i; }
+  FUNCTION rv_drive(const real* first, bool any) {
+    #pragma unroll
+    for (int j = 0; j < kept; j++) if (any && TID + j * NT < n) next[j] = first[TID + j * NT];
+  }
+  FUNCTION void put(real* to, const real* here, const real* then) {
+    #pragma unroll
+    for (int j = 0, i = TID; j < kept; j++, i += NT) if (i < n) { to[place(i)] = next[j]; next[j] = then[i]; }
+    UNROLL for (int i = TID + kept * NT; i < n; i += NT) to[place(i)] = here[i];
+  }
+};
 template <int n, int m> FUNCTION void rv_outer_rows(real* out, const real* x, const real* g, const real* total, real* sums,
                                                     const real* before, int R) {
   rv_outer<n, m>(out, x, g, total, R);

@@ -42,6 +42,15 @@
 #define ONCE(F) for (int k = 0; k < (F); k++)
 #define TILE_MEMORY(M) real* const S = (M) + (INDEX)tile * MEMORY
 #define TILE_RETURN(M)
+// What a step reads by its number: where it lies (the next one's is for a GPU), and increments to their place.
+template <int W> struct rv_row {
+  rv_row(const double*, bool) {}
+  const double* of(const double* now, const double*) { return now; }
+};
+template <int n, int> struct rv_drive {
+  rv_drive(const real*, bool) {}
+  void put(real* to, const real* now, const real*) { for (int i = 0; i < n; i++) to[i] = now[i]; }
+};
 
 // The same sums in vectors of the processor, of VECTOR bytes. Up to SUMS vectors of them are in the making at any time, half of
 // the registers that there are: the other half is for what goes into them.

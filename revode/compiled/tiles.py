@@ -76,7 +76,8 @@ class Tiles:
     as_given: Callable = staticmethod(lambda value: as_given(value))
     walks: int = 0             # of solves with checkpoints; and who makes them (stretches.py)
     walker: Any = None
-    measure: Any = None        # of the way back: whether all was quiet (watch/quiet.py)
+    measure: Any = None        # of the way back: whether all was quiet (watch/quiet.py); and what of the last one it is told by
+    trip: Any = None           # (called.py)
     kinds: Callable = staticmethod(kinds)
     shows = 1 << 20            # bytes of states in one call: each call begins with tiles that have left the cache
     pays = 40000               # so many steps take some fifty times as long as one on the tape
@@ -146,7 +147,7 @@ class Tiles:
         problem.stats.backend = self.name
         if self.memory is None:
             self.allocate()
-        self.persistent[...] = 0                                                            # the rest is written before it is read
+        self.persistent.fill(0)                                                             # the rest is written before it is read
         self.pack_params(given(problem, params))
         self.begins, self.landed = True, False
         self.glimpse: Any = None                          # what was seen at the last looks, and the sums for the parameters before
@@ -167,7 +168,8 @@ class Tiles:
     def allocate(self) -> None:
         """The memory, which all solves of this thread use one after another, and where things go in it."""
         self.memory, self.P = self.rooms(self.tiles * self.stride, self.source.param_size + 1 + self.tiles * self.source.own_size)
-        self.persistent = self.memory.reshape(self.tiles, -1)[:, :self.source.persistent]
+        whole = self.memory.reshape(self.tiles, -1)
+        self.persistent, self.front = whole[:, :self.source.persistent], whole[:, :self.source.seen]         # front: what looks see
         Q = self.P[self.source.param_size:-1].reshape(self.tiles, -1)
         self.packed_own = [(Q[:, offset:offset + n], name, self.lowered[name].own[i]) for name, i, offset, n in self.source.layout.own]
         self.views = {role: self.place(role) for role in self.source.places}
@@ -448,9 +450,9 @@ class Tiles:
         """ahead(), with room for all looks at once."""
         return self.seen("part", looks, self.swept(first, last, ys, looks))
 
-    def swept(self, first: int, last: int, ys: Sequence[Any] | None, looks: Sequence[int]) -> Any:
-        """The same; returns what was seen as it lies in the memory of the tiles."""
-        places, seen = self.looking(looks, last)
+    def swept(self, first: int, last: int, ys: Sequence[Any] | None, looks: Sequence[int], room: Any = None) -> Any:
+        """The same; returns what was seen as it lies in the memory of the tiles, in rows that may be given."""
+        places, seen = self.looking(looks, last, room)
         save = self.problem.save
         while first < last:
             until = min(last, (first // self.chunk + 1) * self.chunk)
@@ -463,21 +465,26 @@ class Tiles:
             self.drop()
         return seen
 
-    def laid(self, *kinds: str) -> tuple[np.ndarray, int]:
-        """Where in a row of what was seen these lie, entry by entry, and how many numbers it has."""
-        if kinds not in self.layouts:
-            row = np.arange(self.tiles * self.source.seen).reshape(1, self.tiles, -1)
-            self.layouts[kinds] = np.concatenate([x.ravel() for kind in kinds for x in self.seen(kind, (0,), row).values()]), row.size
-        return self.layouts[kinds]
+    def laid(self, *kinds: str, within: int = 0) -> tuple[np.ndarray, int]:
+        """Where in a row of what was seen these lie, entry by entry, and how many numbers it has; or in `within` of each tile."""
+        if (kinds, within) not in self.layouts:
+            row = np.arange(self.tiles * (within or self.source.seen)).reshape(1, self.tiles, -1)
+            places = [x.ravel() for kind in kinds for x in self.seen(kind, (0,), row).values()]
+            self.layouts[kinds, within] = np.concatenate(places), row.size
+        return self.layouts[kinds, within]
 
-    def looking(self, looks: Sequence[int], last: int = -1) -> tuple[Any, Any]:
+    def looking(self, looks: Sequence[int], last: int = -1, room: Any = None) -> tuple[Any, Any]:
         """Where a call looks, and the room for what it sees there."""
         if not looks:
             return NOWHERE, None
         # where it looks at every step up to the last one no end is needed
         each = type(looks) is range and looks.step == 1 and looks[-1] == last
-        places = np.arange(looks[0], last + 1) if each else ended(tuple(looks))
-        return places, np.empty((len(looks), self.tiles, self.source.seen), self.dtype)
+        places = neighbours(looks[0], last) if each else ended(tuple(looks))
+        return places, self.room(len(looks)) if room is None else room
+
+    def room(self, looks: int) -> Any:
+        """For what is seen at so many looks."""
+        return np.empty((looks, self.tiles, self.source.seen), self.dtype)
 
     def seen(self, kind: str, looks: Sequence[int], seen: Any) -> dict:
         """What was seen, in arrays with an axis of grid points first."""
@@ -498,10 +505,11 @@ class Tiles:
         seen = self.swept_back(last, first, a_ys, known, flushes, looks)
         return self.seen("part", looks, seen), self.seen("cotangent", looks, seen)
 
-    def swept_back(self, last: int, first: int, a_ys: tuple, known: dict | None, flushes: bool, looks: Sequence[int]) -> Any:
-        """The same; returns what was seen as it lies in the memory of the tiles."""
+    def swept_back(self, last: int, first: int, a_ys: tuple, known: dict | None, flushes: bool, looks: Sequence[int],
+                   room: Any = None) -> Any:
+        """The same; returns what was seen as it lies in the memory of the tiles, in rows that may be given."""
         a_ys = self.laid_out(a_ys)
-        places, seen = self.looking(looks)
+        places, seen = self.looking(looks, room=room)
         lands = known is not None and "land" in self.lowered
         if lands:
             self.put("known", known)                                                               # type: ignore[arg-type]
@@ -541,7 +549,7 @@ class Tiles:
         return stretches.walk(self, back, kept, n, a_ys)
 
     def laid_out(self, a_ys: tuple) -> tuple:
-        return tuple(np.ascontiguousarray(a, self.dtype) for a in a_ys)
+        return tuple([np.ascontiguousarray(a, self.dtype) for a in a_ys])
 
     def replace(self, parts: dict) -> None:
         self.put("part", parts)
@@ -570,6 +578,12 @@ def ended(ns: tuple[int, ...]) -> np.ndarray:
     found = np.asarray([*ns, -1], np.int64)
     found.flags.writeable = False
     return found
+
+
+@lru_cache(8)
+def neighbours(first: int, last: int) -> np.ndarray:
+    """All grid points from first to last."""
+    return np.arange(first, last + 1)
 
 
 @lru_cache(64)

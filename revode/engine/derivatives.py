@@ -48,7 +48,7 @@ def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
 def vjp_of_own(fn: Callable, *args: Any, own: bool = True) -> tuple[Any, Callable]:
     """vjp for a caller that writes neither to the arguments nor to the value before it pulls: nothing of them is copied."""
     leaves, structure = tree.flatten(args)
-    tape, floats = Tape(), list(map(is_float, leaves))
+    tape, floats = Tape(), [x.dtype in FLOATS if type(x) is np.ndarray else is_float(x) for x in leaves]
     inputs = [tape.input(x if own else tape.keep_input(x)) if float else checked(x) for x, float in zip(leaves, floats, strict=True)]
     slots = range(len(tape.nodes))
     try:

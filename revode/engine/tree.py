@@ -145,7 +145,8 @@ def _unflatten(structure: Any, leaves: Any) -> Any:
     if structure is LEAF:
         return next(leaves)
     kind, keys, children, factory = structure
-    return _build(kind, keys, [next(leaves) if child is LEAF else _unflatten(child, leaves) for child in children], factory)
+    items = [next(leaves) if child is LEAF else _unflatten(child, leaves) for child in children]
+    return tuple(items) if kind is tuple else _build(kind, keys, items, factory)
 
 
 def map(fn: Callable, tree: Any, *others: Any) -> Any:
@@ -181,22 +182,25 @@ def align(structure: Any, tree: Any) -> list:
 
     Raises ValueError where the tree is not of that structure.
     """
+    leaves, found = flatten(tree)
+    return leaves if found == structure else _aligned(structure, tree)
+
+
+def _aligned(structure: Any, tree: Any) -> list:
     if structure is LEAF:
         if isinstance(tree, (dict, list, tuple)):
             raise ValueError(f"a {type(tree).__name__} stands where a single array is expected")
         return [tree]
     kind, keys, children, _ = structure
     if tree is None:
-        return [None for child in children for _ in align(child, None)]
+        return [None for child in children for _ in _aligned(child, None)]
     fits = isinstance(tree, dict) if issubclass(kind, dict) else type(tree) is kind
     record = hasattr(kind, "__dataclass_fields__")
     if not fits or (not record and len(tree) != len(children)) or (keys is not None and not record and set(keys) != set(tree)):
         raise ValueError(f"{describe(tree)} stands where a {kind.__name__} " + (
             f"with the keys {list(keys)}" if keys is not None else f"of {len(children)} items") + " is expected")
     items = tree if keys is None else [getattr(tree, key) if record else tree[key] for key in keys]
-    if not any(children) and PLAIN.issuperset(builtins.map(type, items)):
-        return list(items)
-    return list(chain.from_iterable(builtins.map(align, children, items)))
+    return list(chain.from_iterable(builtins.map(_aligned, children, items)))
 
 
 def paths(tree: Any, prefix: str = "") -> list[str]:

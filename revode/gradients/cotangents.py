@@ -50,7 +50,7 @@ def pull_start(problem: Problem, initial: Any, params: Any, cotangent: Parts) ->
         return cotangent, None, *([{}] if problem.timed else [])
     if problem.copies and not problem.timed:
         first, *others = cotangent.values()
-        return reduce(operator.add, others, 1 * first), None
+        return reduce(operator.add, others, first) if others else 1 * first, None
     R = Recorder(problem.system, params, [])
     leaves, structure = tree.flatten(initial)
     inputs, before = [R.tape.input(x) for x in leaves], problem.stats.nfe

@@ -17,6 +17,7 @@ import pytest
 from record_generated import PROGRAMS, TABLE, binaries
 
 import revode as rv
+from revode.compiled import elementary, generate
 from revode_cuda import compile, fused, host
 from revode_cuda import plan as planning
 from revode_cuda.host.solves import CASES, THREADS, TS, OneByOne, gusts, net, pendulum, run, shallow, weights
@@ -53,6 +54,48 @@ def test_padded_lanes_change_no_bit(name, dtype):
     assert all(f"#define STRIDE {36 if dtype is np.float32 else 18}\n" in text for text in texts) and len(texts) == 2
     for a, b in zip(found, run(name, dtype=dtype), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+ROWS = """#define T 4
+#define MEMORY 16
+#define PERSISTENT 16
+#define PARAMS 0
+{tiles}
+extern "C" KERNEL void run(double* G, real* D, double* out, real* S) {{
+  rv_row<2> grid(G, true);
+  rv_drive<12, 1> drive(D, true);
+  for (int n = 0; n < 3; n++) {{
+    const int then = n < 2 ? n + 1 : n;
+    const double* row = grid.of(G + 2 * n, G + 2 * then);
+    drive.put(S, D + 12 * n, D + 12 * then);
+    SYNC;
+    for (int i = TID; i < 12; i += NT) D[12 * then + i] = -1;
+    SYNC;
+    if (TID == 0) for (int k = 0; k < 2; k++) {{ out[2 * n + k] = row[k]; G[2 * then + k] = -1; }}
+    for (int i = TID; i < 12; i += NT) out[6 + 12 * n + i] = S[i];
+    SYNC;
+  }}
+}}
+"""
+
+
+@pytest.mark.parametrize(("ahead", "threads"), [(8, 4), (8, 1), (2, 4), (0, 4)])
+def test_rows_are_read_a_step_ahead(ahead, threads):
+    """Each row is written over once the step before it has begun: who reads it then is too late. A thread keeps so many numbers."""
+    text = f"#define TILE_THREADS {threads}\n#define AHEAD {ahead}\n" + ROWS.format(tiles=generate.TILE_FUNCTIONS)
+    G, D, out, S = np.arange(1.0, 7.0), np.arange(1.0, 37.0), np.zeros(42), np.zeros(16)
+    host.launch(elementary.c_source([], np.float64) + "\n" + text, "run", 1, threads, (G, D, out, S), "random", 1, real="double")
+    np.testing.assert_array_equal(out[:6], np.arange(1.0, 7.0) if ahead else [1, 2, -1, -1, -1, -1])
+    in_time = (np.arange(12) < ahead * threads) | (np.arange(3) == 0)[:, None]
+    np.testing.assert_array_equal(out[6:], np.where(in_time, np.arange(1.0, 37.0).reshape(3, 12), -1).ravel())
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("threads", [2, 32])
+def test_without_prefetching_the_bits_are_the_same(name, threads):
+    same(run(name, fused.shim(order="random", shuffle=3), prefetch=False, threads=threads), name)
+    same(run(name, fused.shim(order="random", shuffle=3), threads=threads), name)
 
 
 @pytest.mark.optimised
@@ -378,7 +421,7 @@ def test_a_plan_can_be_changed_and_is_checked():
         plans(128, plan={"T": 32, "state": "shared"})
     assert plans(128, plan={"T": 32}).backward.state == "global"
     for bad, said in (({"tiles": 3}, "'tiles' cannot be chosen"), ({"T": 0}, "T=0; a whole number"),
-                      ({"padded": 1}, "padded=1; True or False"),
+                      ({"padded": 1}, "padded=1; True or False"), ({"prefetch": 0}, "prefetch=0; True or False"),
                       ({"state": "here"}, "state='here'; 'registers' or 'shared' or 'global'"),
                       ({"regime": "fast"}, "regime='fast'; one of")):
         with pytest.raises(ValueError, match=said):

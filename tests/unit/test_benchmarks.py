@@ -341,6 +341,21 @@ def test_the_memory_bar_allows_the_grid_and_five_per_cent(sizes, result):
     assert result in line_with(report.markdown(measured([row("numpy", [1])], memory=memory)), ["less than 5 %"])
 
 
+@pytest.mark.parametrize(("sizes", "result"), [((50_000, 302_000, 2_750_000), "met"), ((30_000, 302_000, 4_300_000), "**missed**")])
+def test_the_memory_bar_of_direct_allows_a_constant(sizes, result):
+    """The first adds 280 and 272 bytes a step to what is there in any case; the second 302 and 444."""
+    memory = [{"key": "revode-direct-plain-native", "method": "coupled-midpoint", "how": "tracemalloc",
+               "bytes": dict(zip(("100", "1000", "10000"), sizes, strict=True))}]
+    assert result in line_with(report.markdown(measured([row("numpy", [1])], memory=memory)), ["a step adds as much"])
+
+
+def test_each_is_begun_before_the_one_before_it_is_used():
+    said = []
+    for job in run.one_ahead(lambda job: said.append(f"begin {job}") or job, [1, 2, 3]):
+        said.append(f"use {job}")
+    assert said == ["begin 1", "begin 2", "use 1", "begin 3", "use 2", "use 3"]
+
+
 def test_the_plot_is_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     report.plot(measured([row("revode-reversible", [10, 11]), row("numpy", [2, 3])]), tmp_path / "b.png")

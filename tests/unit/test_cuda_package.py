@@ -229,7 +229,7 @@ def test_bad_options_of_its_own() -> None:
         rv.solve(decay, np.ones(1), TS, {"rate": 1.0}, backend="gpu")
     with pytest.raises(ValueError, match="arithmetic='exact'; 'fast' or 'strict'"):
         rv.solve(decay, np.ones(1), TS, {"rate": 1.0}, arithmetic="exact")
-    with pytest.raises(ValueError, match="plan: 'tile' cannot be chosen; regime, T, threads, state, params, padded, graph can"):
+    with pytest.raises(ValueError, match="plan: 'tile' cannot be chosen; regime, T, threads, state, params, padded, graph, prefetch"):
         rv.solve(decay, np.ones(1), TS, {"rate": 1.0}, plan={"tile": 3})
     with pytest.raises(TypeError, match="backend='native' runs on the host, but y0 is on cuda:0; use 'fused' or 'eager', or move"):
         rv.solve(decay, put(np.ones(1)), TS, {"rate": 1.0}, backend="native")

@@ -105,6 +105,17 @@ def test_what_is_added_to_rows_is_stretched_once(fn, stretched, monkeypatch):
             np.testing.assert_array_equal(code.store["part", f"z{i}"], z)
 
 
+def test_an_array_that_is_written_where_it_is_read_is_one_array():
+    """Another view makes NumPy look for an overlap, for half the time of a small call; a row without its axis costs that and more."""
+    x, b = np.arange(3.0).reshape(1, 3), np.array([0.5, -1.0, 2.0])
+    program = trace(lambda T: {("part", "z"): np.tanh((np.exp(T["part", "x"]) * 2 + T["param", 0]).T) - 1.0},
+                    {("part", "x"): x, ("param", 0): b})
+    code = Code(program, {}, rows=1)
+    assert [y.shape for y in prelude(code, [b])] == [x.shape]
+    written = [code.names[line.split(", ")[-1].rstrip(")")] for line in code.lines]
+    assert len({id(y) for y in written[:3]}) == 1 < len({id(y) for y in written})
+
+
 def test_the_cases_reach_every_rule():
     """A rule that no case reaches would be traced by nobody here."""
     reached = {name for case in CASES for name in ops(trace(lambda T, case=case: value_and_pull(case.fn, list(T.values())), {

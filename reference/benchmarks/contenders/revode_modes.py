@@ -19,7 +19,7 @@ MODES = {"reversible": (rv.Reversible(), "eager"), "direct": (rv.Direct(), "eage
          "replay": (rv.Reversible(), "replay"), "native": (rv.Reversible(), "native"), "auto": (rv.Reversible(), "auto"),
          "direct-native": (rv.Direct(), "native"), "checkpointed-native": (rv.Checkpointed(44), "native")}
 FIRST = {"auto": 25, "eager": 0}   # gradients before the one that is timed
-PATIENCE = 15.0                    # or so many seconds; those of compiled programs are ALWAYS: each of these is compared with the tape
+PATIENCE = 6.0                     # or so many seconds; those of compiled programs are ALWAYS: each of these is compared with the tape
 
 
 def make(work: Work, method: str, dtype: str, mode: str) -> Callable:
