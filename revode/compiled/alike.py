@@ -23,7 +23,7 @@ def alike(text: str) -> str:
             return found[0]
         memory = [x for x in MEMORY if f"{x}[" in loop]
         if loop not in functions:
-            takes = [*(f"{MEMORY[x]} {x}" for x in memory), *(f"{'real' if x[0] == 's' else 'int'} {name}" for x, name in given.items())]
+            takes = [f"{MEMORY[x]} {x}" for x in memory] + [f"{'real' if x[0] == 's' else 'int'} {name}" for x, name in given.items()]
             functions[loop] = f"APART void loop_{len(functions)}({', '.join(takes)}) {{\n{found[1] or ''}{loop}\n}}"
         return f"{found[1] or ''}  loop_{[*functions].index(loop)}({', '.join((*memory, *given))});"
 

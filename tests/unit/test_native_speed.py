@@ -26,8 +26,8 @@ from tests.strict_cases import assert_same_bits, compare, layers, network, resul
 pytestmark = needs_compiler
 x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="assembly and flags of x86-64")
 HERE = ("-march=native",)
-LEVELS = {"here": HERE, "AVX-512": ("-march=x86-64-v4",), "AVX2": ("-march=x86-64-v3",), "AVX2 of AMD": ("-march=x86-64-v3", "-mtune=znver3"),
-          "AVX": ("-march=x86-64", "-mavx"), "SSE2": ("-march=x86-64",)}
+LEVELS = {"here": HERE, "AVX-512": ("-march=x86-64-v4",), "AVX2": ("-march=x86-64-v3",),
+          "AVX2 of AMD": ("-march=x86-64-v3", "-mtune=znver3"), "AVX": ("-march=x86-64", "-mavx"), "SSE2": ("-march=x86-64",)}
 
 # Vectors ----------------------------------------------------------------------------------------------------------------
 # Outer products in pairs of vectors, at any width of these: a vector that is left over is read along with each of its products.
