@@ -130,7 +130,7 @@ class Tiles:
         self.chunk = int(min(STEPS, max(1, WORK / max(1.0, self.work()))))
         if make is None:
             self.as_given = as_number
-            self.function, self.measure = build(self.source.text, self.strict).run, quiet.Measure(self.dtype)
+            self.function, self.measure = build(self.source.host, self.strict).run, quiet.Measure(self.dtype)
             self.function.restype = None
             self.function.argtypes = [c_longlong, *(c_void_p if "*" in kind else c_longlong for kind, _ in self.arguments)]
         else:
