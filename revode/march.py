@@ -53,10 +53,10 @@ class Block(Kept):
         self.states: dict[str, Any] = {}
 
     def put(self, ns: Sequence[int], states: Rows) -> None:
-        for name, x in states.items() if ns else ():
+        for name, x in stacked_rows(states).items() if ns else ():
             if name not in self.states:
-                self.states[name] = np.empty_like(x[0], shape=(len(self.places), *x[0].shape), order="C")
-            self.states[name][ns[0]:ns[-1] + 1] = np.stack(x) if isinstance(x, list) else x
+                self.states[name] = np.empty_like(x, shape=(len(self.places), *x.shape[1:]), order="C")
+            self.states[name][ns[0]:ns[-1] + 1] = x
 
 
 def begin(problem: Problem, initial: Any, params: Any) -> tuple[Parts, Engine]:
