@@ -528,7 +528,7 @@ def joined(x: Any) -> Any:
 
     Wherever such an array meets a tensor, is returned, or enters a solve, it is joined.
     """
-    if type(x) is not ndarray or x.dtype != object or not any(type(e) is Tensor for e in x.flat):
+    if type(x) is not ndarray or x.dtype.kind != "O" or not any(type(e) is Tensor for e in x.flat):
         return x
     return np.reshape(np.concatenate([np.reshape(e if type(e) is Tensor else np.asarray(e), (1,)) for e in x.flat]), x.shape)
 
@@ -536,7 +536,7 @@ def joined(x: Any) -> Any:
 def joined_in(x: Any) -> Any:
     """A tree with its arrays of tensors joined; itself where it has none."""
     return tree.map(joined, x) if type(x) is not Tensor and any(
-        type(y) is ndarray and y.dtype == object for y in tree.flatten(x)[0]) else x
+        type(y) is ndarray and y.dtype.kind == "O" for y in tree.flatten(x)[0]) else x
 
 
 tree.PLAIN.add(Tensor)
