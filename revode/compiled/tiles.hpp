@@ -153,8 +153,8 @@ template <bool whole> INSIDE void rv_store(real* out, const real* total, vec sum
 }
 // u vectors of columns: gt is g turned, gt[r * u + v]; x[i, r] of the block's first row is at x, and without x all are 1.
 template <int b, int u, bool whole, bool ones> INSIDE
-void rv_outer_block(real* out, const real* x, const vec* gt, const real* total, int m, int columns, int R) {
-  if (total) for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) __builtin_prefetch(total + i * m + v * WIDE, 1);
+void rv_outer_block(real* out, const real* x, const vec* gt, const real* total, INDEX m, int columns, int R) {
+  if (total) for (int i = 0; i < b; i++) for (int v = 0; v < u; v += 64 / VECTOR) __builtin_prefetch(total + i * m + v * WIDE, 1);
   vec sum[b][u];
   for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) sum[i][v] = ones ? gt[v] : x[i * T] * gt[v];
   for (int r = 1; r < R; r++) {
@@ -163,18 +163,18 @@ void rv_outer_block(real* out, const real* x, const vec* gt, const real* total, 
     for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) sum[i][v] = ones ? sum[i][v] + now[v] : sum[i][v] + x[i * T + r] * now[v];
   }
   for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) {
-    const int at = i * m + v * WIDE;
-    rv_store<whole>(out + at, total ? total + at : total, sum[i][v], columns);
+    real* const to = out + i * m + v * WIDE;
+    rv_store<whole>(to, total ? total + i * m + v * WIDE : total, sum[i][v], columns);
   }
 }
 template <int b, int u, bool whole, int rest> INSIDE
-void rv_outer_blocks(real* out, const real* x, const vec* gt, const real* total, int n, int m, int columns, int R, int i) {
+void rv_outer_blocks(real* out, const real* x, const vec* gt, const real* total, int n, INDEX m, int columns, int R, int i) {
   for (; i + b <= n; i += b)
     rv_outer_block<b, u, whole, false>(out + i * m, x + i * T, gt, total ? total + i * m : total, m, columns, R);
   if constexpr (rest) rv_outer_blocks<b / 2, u, whole, rest % (b / 2)>(out, x, gt, total, n, m, columns, R, i);
 }
 template <int u, bool whole, int rest> APART void rv_outer_panel(real* out, const real* x, const real* g, const real* total, real* sums,
-                                                       const real* before, int n, int m, int columns, int R) {
+                                                       const real* before, int n, INDEX m, int columns, int R) {
   vec gt[T * u] __attribute__((aligned(VECTOR)));
   for (int f = 0; f < u * WIDE; f += LANES) for (int r = 0; r < T; r += LANES)
     rv_turn((real*)gt + r * u * WIDE + f, u * WIDE, g + f * T + r, columns - f);
