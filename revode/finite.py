@@ -61,7 +61,7 @@ def finite(gradients: Any) -> bool:
 def squared(leaves: list) -> float:
     """The sum of the squares of all entries of NumPy arrays: where it is finite all of them are."""
     flat = np.concatenate([x.ravel() for x in leaves])
-    return float(flat.dot(flat))
+    return float(np.vdot(flat, flat))                        # which does not warn
 
 
 def whole(x: Any) -> bool:

@@ -20,6 +20,7 @@ from .methods.shears import Parts
 from .stepping import Problem
 from .watch import Ahead, deferred, grouped, within
 
+FEW = 1 << 14                  # bytes
 chose: ContextVar[Callable] = ContextVar("chose", default=lambda N: None)     # hears of each march that chose its own N steps
 
 
@@ -36,10 +37,12 @@ class Kept(dict[int, Parts]):
         found.update(states)
         return found
 
-    def put(self, ns: list[int], states: Rows) -> None:
-        """Take in the states at these grid points. (A row of an array would keep all of it.)"""
+    def put(self, ns: Sequence[int], states: Rows) -> None:
+        """Take in the states at these grid points. (A row of an array keeps all of it, which is for few bytes alone.)"""
+        rows = {name: x if isinstance(x, list) else list(x.copy()) if x.nbytes <= FEW else [row.copy() for row in x]
+                for name, x in states.items()}
         for k, n in enumerate(ns):
-            self[n] = {name: x[k] if isinstance(x, list) else x[k].copy() for name, x in states.items()}
+            self[n] = {name: x[k] for name, x in rows.items()}
 
 
 class Block(Kept):
@@ -49,11 +52,11 @@ class Block(Kept):
         super().__init__(range(N))
         self.states: dict[str, Any] = {}
 
-    def put(self, ns: list[int], states: Rows) -> None:
-        for name, x in states.items() if ns else ():
+    def put(self, ns: Sequence[int], states: Rows) -> None:
+        for name, x in stacked_rows(states).items() if ns else ():
             if name not in self.states:
-                self.states[name] = np.empty_like(x[0], shape=(len(self.places), *x[0].shape), order="C")
-            self.states[name][ns[0]:ns[-1] + 1] = np.stack(x) if isinstance(x, list) else x
+                self.states[name] = np.empty_like(x, shape=(len(self.places), *x.shape[1:]), order="C")
+            self.states[name][ns[0]:ns[-1] + 1] = x
 
 
 def begin(problem: Problem, initial: Any, params: Any) -> tuple[Parts, Engine]:
@@ -96,9 +99,10 @@ def along_grid(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys:
     if 0 in keep.places:
         keep.put([0], {name: [x] for name, x in plain.items()})
     first, N, stops = 0, problem.N, watch.stops
+    whole = keep.places == range(N) and stops[-1:] == (N,)                      # the whole grid is to be kept
     seen_too = {*keep.places, *(range(0, N, max(1, N // 100)) if problem.progress else ())} - {0} if (
-        len(keep.places) > 1 or problem.progress) else set()
-    ns = sorted({*stops, *seen_too}) if seen_too else stops
+        not whole and (len(keep.places) > 1 or problem.progress)) else set()
+    ns: Sequence[int] = range(1, N + 1) if whole else sorted({*stops, *seen_too}) if seen_too else stops
     size = sum(x.nbytes for x in plain.values())
     together = max(engine.shows, size * len(keep.places) // 16)      # bytes that are seen in one call
     most = 1 if engine.looks_often or problem.progress else max(1, together // max(1, size))
@@ -108,9 +112,9 @@ def along_grid(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys:
         seen = engine.ahead(first, group[-1], ys, group)
         bar(group[-1] - first)
         first = group[-1]
-        if seen_too:
+        if seen_too or whole:
             keep.put(*chosen(group, seen, keep.places))
-            group, seen = chosen(group, seen, set(stops))
+            group, seen = chosen(group, seen, stops)
         rows = stacked_rows(seen)
         if len(groups) > 1 or not deferred(watch, group, rows):
             before = watched(watch, before, group, rows)
@@ -168,11 +172,18 @@ def step_by_step(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, y
                 shelve(ys, problem, at, {name: x[k] if isinstance(x, list) else x[k].copy() for name, x in found.items()})
 
 
-def chosen(ns: Sequence[int], states: Rows, places: Collection[int]) -> tuple[list[int], Rows]:
+def chosen(ns: Sequence[int], states: Rows, places: Collection[int]) -> tuple[Sequence[int], Rows]:
     """Those of the states at ns that lie at these places."""
-    at = [k for k, n in enumerate(ns) if n in places]
+    if type(ns) is range is type(places) and places.step == 1:             # neighbours, up to the last place
+        k = slice(max(0, places.stop - ns.start))
+        return ns[k], {name: x[k] for name, x in states.items()}
+    if type(ns) is range and type(places) is tuple:
+        at = [n - ns.start for n in places if n in ns]
+    else:
+        among = places if type(places) is range else {*places}
+        at = [k for k, n in enumerate(ns) if n in among]
     if len(at) == len(ns):
-        return list(ns), states
+        return ns, states
     return [ns[k] for k in at], {name: [x[k] for k in at] if isinstance(x, list) else x[beside(x)(np.asarray(at, np.intp))]
                                  for name, x in states.items()}
 

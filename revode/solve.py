@@ -10,7 +10,7 @@ import numpy as np
 from .adaptive import PID
 from .checks import check_plain, check_reached, check_save_at, check_single, check_smooth, checked_gradient, hinted, method_of, prepare
 from .engine import tree
-from .engine.tensor import Tensor, innermost, is_float, joined_in, record_many, value_of
+from .engine.tensor import Tensor, is_float, joined_in, record_many, value_of, zeros_of
 from .engines.eager import step_back, zeros
 from .exact import Lattice
 from .finite import guarded
@@ -184,7 +184,7 @@ def solve(field: Callable, y0: Any, ts: Any, params: Any = None, *, method: Meth
     problem.strict = getattr(gradient, "strict", False)
     times = (on_grid(ts, stops, problem.ts, np.asarray(problem.system.time(0.0)).dtype),) if problem.timed else ()
     leaves, structure = tree.flatten((initial, params, times))
-    if innermost(leaves) is None:
+    if Tensor not in map(type, leaves):
         ys, parts = march(problem, initial, params)
         problem.stats.peak_states = 1
     else:
@@ -215,7 +215,7 @@ def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> 
 
     def run(values: list) -> tuple[list, Callable]:
         initial, params, times = tree.unflatten(structure, values)
-        again = innermost(values) is not None
+        again = Tensor in map(type, values)
         problem.grid = times[0] if times else None
         if again and not isinstance(gradient, (Automatic, Direct)):
             raise TypeError(f"solve: a derivative of a derivative was asked through {gradient!r}, which gives first "
@@ -233,12 +233,12 @@ def recorded(problem: Problem, gradient: Mode, leaves: list, structure: Any) -> 
         outputs = [*ys, *parts.values()]
 
         def pulled(incoming: list) -> list:
-            full = [np.zeros_like(y) if g is None and is_float(y) else g for g, y in zip(incoming, outputs, strict=True)]
+            full = [zeros_of(y) if g is None and is_float(y) else g for g, y in zip(incoming, outputs, strict=True)]
             a_ys, a_parts = tuple(full[:len(ys)]), dict(zip(parts, full[len(ys):], strict=True))
             if problem.save[-1:] == (problem.N,):                  # y1 is the last of ys
                 for name, a, given in zip(problem.method.outputs, a_ys, incoming, strict=False):
                     if given is None and type(a_parts[name]) is np.ndarray:
-                        a[-1], a_parts[name] = a_parts[name], np.zeros_like(a_parts[name])
+                        a[-1], a_parts[name] = a_parts[name], zeros_of(a_parts[name])
             a_initial, a_params, *a_times = pull((a_ys, a_parts))
             return tree.align(structure, (a_initial, a_params, tuple(a_times)))
 

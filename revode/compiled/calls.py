@@ -49,7 +49,10 @@ def _argument(value: Any) -> Any:
 
 def address(x: np.ndarray) -> int:
     """Where an array lies, which has to stay there while the number is in use. (x.ctypes takes as long as ten of these.)"""
-    return ctypes.addressof(_nothing(x)) if x.flags.writeable and x.flags.c_contiguous else x.ctypes.data
+    try:
+        return ctypes.addressof(_nothing(x))
+    except TypeError:                                # it cannot be written to, or has gaps
+        return x.ctypes.data
 
 
 _nothing: Callable = (ctypes.c_char * 0).from_buffer

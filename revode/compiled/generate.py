@@ -22,6 +22,7 @@ import numpy as np
 
 from ..watch import MANY
 from . import elementary, order
+from .alike import alike
 from .lower import LANES, Loop, Lowered, Read, Slot
 from .order import ELEMENTWISE, before_total, late, phases
 from .place import place
@@ -61,6 +62,12 @@ def arguments(outputs: int) -> list[tuple[str, str]]:
     """ARGUMENTS for a method with so many outputs."""
     return [(type, f"{name}{j}" if name == "Y" else name) for type, name in ARGUMENTS
             for j in range(outputs if name == "Y" else 1)]
+
+
+def packed(arguments: list[tuple[str, str]]) -> str:
+    """`run`, given its arguments as whole numbers in one array."""
+    given = ", ".join(f"({type})a[{i}]" for i, (type, _) in enumerate(arguments))
+    return f'extern "C" void packed(INDEX tile, const INDEX* a) {{ run((int)tile, {given}); }}'
 
 
 def meaning(program: Any, a: Any) -> Any:
@@ -110,6 +117,11 @@ class Source:
         bodies = [self.body(name) for name in ORDER if name in self.lowered]
         self.size = self.layout.size = max([self.persistent, *(body.top for body in bodies)])
         self.text = self.whole([body.text for body in bodies])
+
+    @cached_property
+    def host(self) -> str:
+        """The text as the native host compiles it; of one trajectory loops are so short that calls would cost a tenth."""
+        return alike(self.text) if self.T > 1 else self.text
 
     def body(self, name: str) -> Body:
         """The C function of a program."""

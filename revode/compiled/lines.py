@@ -8,6 +8,7 @@ products is one product for many steps: the rows of both factors are collected, 
 """
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
@@ -61,23 +62,20 @@ class Code:
     def stretched(self, i: V) -> tuple[int, ...] | None:
         """The shape to which all sums and products stretch an array of the parameters, where a copy of that shape is small.
 
-        NumPy adds a bias row by row, and a whole array of such rows in less than half the time: to the same bits.
+        NumPy adds a bias row by row, and a whole array of such rows in less than half the time, one row with its axis too: to the
+        same bits.
         """
         x, shapes = self.program.values[i], set()
         for j, y in enumerate(self.program.values):
             if self.kinds[j] == "state" and any(isinstance(a, V) and a == i for a in y.args):
                 shapes.add(y.shape if y.op.name in ARITHMETIC else x.shape)                        # type: ignore[union-attr]
         shape, = shapes if len(shapes) == 1 and i not in self.outputs else {x.shape}
-        return shape if x.shape and prod(x.shape) < prod(shape) <= SMALL // x.dtype.itemsize else None
+        return shape if x.shape not in ((), shape) and prod(shape) <= SMALL // x.dtype.itemsize else None
 
     def find_products(self) -> dict[int, list]:
         """Additions to a parameter's sum of nothing but x^T g and sums of rows: the factors, to be multiplied for many steps."""
         values, found = self.program.values, {}
-        users = [0] * len(values)
-        for x in values:
-            for a in x.args:
-                if isinstance(a, V):
-                    users[a] += 1
+        users = Counter(a for x in values for a in x.args if isinstance(a, V))
 
         def factors(term: V) -> list | None:
             """(x or None, g) for every product that a term is the sum of; None if it is anything else."""
@@ -204,15 +202,15 @@ class Code:
         return self.store[role]
 
     def buffer(self, x: Value) -> np.ndarray:
-        key = prod(x.shape), x.dtype
-        pool = self.free.setdefault(key, [])
-        return (pool.pop() if pool else aligned(key[:1], x.dtype)).reshape(x.shape)
+        pool = self.free.setdefault((prod(x.shape), x.dtype), [])
+        found = pool.pop() if pool else aligned(x.shape, x.dtype)
+        return found if found.shape == x.shape else found.reshape(x.shape)     # NumPy sees where one array is written and read
 
     def release(self, i: int) -> None:
         """Give back the buffers of values whose last use this was."""
         for j, owner in list(self.owned.items()):
             if self.uses[j] <= i:
-                self.free[owner.size, owner.dtype].append(owner.reshape(-1))
+                self.free[owner.size, owner.dtype].append(owner)
                 del self.owned[j]
 
     # lines
@@ -273,6 +271,11 @@ class Code:
 
     def shape_of(self, a: Any) -> tuple[int, ...]:
         return self.program.values[a].shape if isinstance(a, V) else np.shape(a)
+
+    def in_one_piece(self, a: Any) -> bool:
+        """Whether an array is known to lie row by row, or column by column; merging, the prelude copies parameters that do not."""
+        x = self.array.get(a) if isinstance(a, V) else a
+        return x.flags.forc if isinstance(x, np.ndarray) else self.merge and a in self.per_solve
 
     def dtype_of(self, a: Any) -> np.dtype:
         return self.program.values[a].dtype if isinstance(a, V) else np.asarray(a).dtype
@@ -339,7 +342,8 @@ def ufunc(code: Code, x: Value, out: str) -> str:
 
 def matmul(code: Code, x: Value, out: str) -> str:
     a, b = (code.name(a) for a in x.args)
-    if all(len(code.shape_of(a)) == 2 for a in x.args):
+    axes = [len(code.shape_of(a)) for a in x.args]
+    if axes == [2, 2] or (max(axes) <= 2 and all(map(code.in_one_piece, x.args))):          # dot: to the same bits, in half the time
         return f"{a}.dot({b}, {out})"
     code.names["matmul"] = np.matmul
     return f"matmul({a}, {b}, {out})"

@@ -38,8 +38,9 @@ except ImportError:                  # Windows
 __all__ = ["CompileError", "Compiler", "NoCompiler", "arguments", "build", "cache_folder", "compiler", "cores", "run_tiles"]
 
 FLAGS = ("-O3", "-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-fno-exceptions", "-fno-rtti")
-# Passes of g++ that take a sixth of its time and find nothing to do in loops that are written as they are to run.
-QUICK = ("-fno-tree-loop-distribution", "-fno-tree-loop-distribute-patterns", "-fno-loop-unroll-and-jam")
+# Passes of g++ that take a sixth of its time and find nothing to do in loops that are written as they are to run, or make a copy of a
+# product for each of its sizes.
+QUICK = ("-fno-tree-loop-distribution", "-fno-tree-loop-distribute-patterns", "-fno-loop-unroll-and-jam", "-fno-ipa-cp-clone")
 STRICT, FAST = "-ffp-contract=off", "-ffp-contract=fast"
 CLANG_FAST = "-ffp-contract=fast-honor-pragmas"     # the noise asks by a pragma to be left alone; g++ takes an attribute
 SHARED = ("-shared",) if sys.platform == "win32" else ("-shared", "-fPIC")

@@ -91,7 +91,7 @@ class SearchTiles(Tiles):
         self.whole: Callable | None = None
         self.looks_often = self.fed or make is not None                                    # type: ignore[misc]
         if make is None:
-            library = build(self.source.text, self.strict)
+            library = build(self.source.host, self.strict)
             self.one, self.whole = library.attempt, None if self.fed else library.search
             for function, types in ((self.one, ATTEMPT), (self.whole, SEARCH)):
                 if function is not None:

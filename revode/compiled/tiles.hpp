@@ -25,12 +25,20 @@
 #define TABLE static const
 #define RESTRICT __restrict
 #define STEP static __attribute__((noinline))
+// Of a loop over lanes: none writes what another one reads. (A compiler sees it where it knows where values lie.)
+#if defined(__clang__)
+#define ANY_ORDER _Pragma("clang loop vectorize(assume_safety)")
+#elif defined(__GNUC__) && T > 1
+#define ANY_ORDER _Pragma("GCC ivdep")
+#else
+#define ANY_ORDER
+#endif
 #define APART static __attribute__((noinline))
 #define OUTLINE APART
 #define UNROLL
 #define STRIDE T
 #define WHOLE(n) (((n) + WIDE - 1) / WIDE * WIDE)
-#define EACH(F) for (int k = 0; k < (F); k++) for (int r = 0; r < T; r++)
+#define EACH(F) for (int k = 0; k < (F); k++) ANY_ORDER for (int r = 0; r < T; r++)
 #define ONCE(F) for (int k = 0; k < (F); k++)
 #define TILE_MEMORY(M) real* const S = (M) + (INDEX)tile * MEMORY
 #define TILE_RETURN(M)
@@ -71,29 +79,13 @@ template <int w> struct rv_vec { typedef real type __attribute__((vector_size(w 
 #if T > 1
 #define LANES (T < WIDE ? T : WIDE)
 typedef rv_vec<LANES>::type lanes;
-template <int b, int u, int n, int m> INSIDE void rv_linear_block(lanes* out, const lanes* x, const real* w) {
-  const int V = T / LANES;
-  lanes sum[b][u];
-  for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = x[v] * w[j];
-  for (int c = 1; c < n; c++) {
-    lanes now[u];
-    for (int v = 0; v < u; v++) { now[v] = x[c * V + v]; HELD(now[v]); }
-    for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = sum[j][v] + now[v] * w[c * m + j];
-  }
-  for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) out[j * V + v] = sum[j][v];
-}
-// Outputs j and up: as many as there are in blocks of b, the rest in blocks of half as many.
-template <int b, int u, int n, int m> INSIDE void rv_linear_blocks(lanes* out, const lanes* x, const real* w, int j) {
-  for (; j + b <= m; j += b) rv_linear_block<b, u, n, m>(out + j * (T / LANES), x, w + j);
-  if constexpr (b > 1) rv_linear_blocks<b / 2, u, n, m>(out, x, w, j);
-}
-// A wide product in stretches of STRETCH terms, each of which goes on where the last one ended: what a stretch reads of w and of x
-// stays in the cache while all outputs and lanes have their share of it. Where there are many lanes, what a block of outputs reads of w
-// is copied to one place for them: its rows lie a multiple of 2^k bytes apart, for which a cache has few places. Bits are those of the
-// sum in one.
+// A product in stretches of terms, each of which goes on where the last one ended: where matrices are wide or lanes many, what a stretch
+// reads of w and of x stays in the cache while all outputs and lanes have their share of it. Where there are many lanes, what a block of
+// outputs reads of w is copied to one place for them: its rows lie a multiple of 2^k bytes apart, for which a cache has few places. Bits
+// are those of the sum in one. Sizes are arguments: the products of a solve are compiled once, and no slower.
 #define LONG 256
 #define STRETCH (VECTOR < 64 ? 16 : 256)       // 16 terms of 128 lanes are half of the first cache; 256 were measured with AVX-512
-template <int b, int u> INSIDE void rv_linear_stretch(lanes* out, const lanes* x, const real* w, int apart, int first, int last) {
+template <int b, int u> INSIDE void rv_linear_block(lanes* out, const lanes* x, const real* w, int apart, int first, int last) {
   const int V = T / LANES;
   lanes sum[b][u];
   if (first == 0) for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) sum[j][v] = x[v] * w[j];
@@ -105,27 +97,24 @@ template <int b, int u> INSIDE void rv_linear_stretch(lanes* out, const lanes* x
   }
   for (int j = 0; j < b; j++) for (int v = 0; v < u; v++) out[j * V + v] = sum[j][v];
 }
-template <int b, int u, int n, int m> INSIDE void rv_linear_stretches(lanes* out, const lanes* x, const real* w, int j, int first, int last) {
+// Outputs j and up: as many as there are in blocks of b, the rest, if there is one, in blocks of half as many.
+template <int b, int u, int rest> INSIDE void rv_linear_blocks(lanes* out, const lanes* x, const real* w, int m, int j, int first, int last) {
   const int V = T / LANES, many = V >= 4 * u;
   real copy[many ? STRETCH * b : 1];
   for (; j + b <= m; j += b) {
     const real* part = w + first * m + j;
     if (many) for (int c = 0; c < last - first; c++) for (int i = 0; i < b; i++) copy[c * b + i] = part[c * m + i];
-    for (int v = 0; v < V; v += u)
-      rv_linear_stretch<b, u>(out + j * V + v, x + v, many ? copy : part, many ? b : m, first, last);
+    for (int v = 0; v < V; v += u) rv_linear_block<b, u>(out + j * V + v, x + v, many ? copy : part, many ? b : m, first, last);
   }
-  if constexpr (b > 1) rv_linear_stretches<b / 2, u, n, m>(out, x, w, j, first, last);
+  if constexpr (rest) rv_linear_blocks<b / 2, u, rest % (b / 2)>(out, x, w, m, j, first, last);
+}
+template <int rest> APART void rv_linear_sized(real* out, const real* x, const real* w, int n, int m) {
+  const int V = T / LANES, u = V > 1 ? 2 : 1, stretch = V >= 4 * u || n >= LONG || m >= LONG ? STRETCH : n;
+  for (int c = 0; c < n; c += stretch)
+    rv_linear_blocks<SUMS / u, u, rest>((lanes*)out, (const lanes*)x, w, m, 0, c, c + stretch < n ? c + stretch : n);
 }
 template <int p, int n, int m> static inline void rv_linear(real* out, const real* x, const real* w) {
-  const int V = T / LANES, u = V > 1 ? 2 : 1;
-  if constexpr (n >= LONG || m >= LONG) {
-    for (int q = 0; q < p; q++) for (int c = 0; c < n; c += STRETCH)
-      rv_linear_stretches<SUMS / u, u, n, m>((lanes*)(out + q * m * T), (const lanes*)(x + q * n * T), w, 0, c,
-                                             c + STRETCH < n ? c + STRETCH : n);
-  } else {
-    for (int q = 0; q < p; q++) for (int v = 0; v < V; v += u)
-      rv_linear_blocks<SUMS / u, u, n, m>((lanes*)(out + q * m * T) + v, (const lanes*)(x + q * n * T) + v, w, 0);
-  }
+  for (int q = 0; q < p; q++) rv_linear_sized<m % (SUMS / (T > LANES ? 2 : 1))>(out + q * m * T, x + q * n * T, w, n, m);
 }
 // w features of w lanes change places with them: out[l * to + i] = x[i * T + l], and 0 for features from `have` on.
 #if defined(__has_builtin)
@@ -158,14 +147,14 @@ APART void rv_turn(real* out, int to, const real* x, int have) {
 }
 #endif
 typedef rv_vec<WIDE>::type vec;
-template <int columns> INSIDE void rv_store(real* out, const real* total, vec sum) {
-  if constexpr (columns >= WIDE) *(vec*)out = total ? *(const vec*)total + sum : sum;
+template <bool whole> INSIDE void rv_store(real* out, const real* total, vec sum, int columns) {
+  if (whole) *(vec*)out = total ? *(const vec*)total + sum : sum;
   else for (int l = 0; l < columns; l++) out[l] = total ? total[l] + sum[l] : sum[l];
 }
 // u vectors of columns: gt is g turned, gt[r * u + v]; x[i, r] of the block's first row is at x, and without x all are 1.
-template <int b, int u, int m, int columns, bool ones> INSIDE
-void rv_outer_block(real* out, const real* x, const vec* gt, const real* total, int R) {
-  if (total) for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) __builtin_prefetch(total + i * m + v * WIDE, 1);
+template <int b, int u, bool whole, bool ones> INSIDE
+void rv_outer_block(real* out, const real* x, const vec* gt, const real* total, INDEX m, int columns, int R) {
+  if (total) for (int i = 0; i < b; i++) for (int v = 0; v < u; v += 64 / VECTOR) __builtin_prefetch(total + i * m + v * WIDE, 1);
   vec sum[b][u];
   for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) sum[i][v] = ones ? gt[v] : x[i * T] * gt[v];
   for (int r = 1; r < R; r++) {
@@ -174,36 +163,36 @@ void rv_outer_block(real* out, const real* x, const vec* gt, const real* total, 
     for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) sum[i][v] = ones ? sum[i][v] + now[v] : sum[i][v] + x[i * T + r] * now[v];
   }
   for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) {
-    const int at = i * m + v * WIDE;
-    rv_store<columns - (u - 1) * WIDE>(out + at, total ? total + at : total, sum[i][v]);
+    real* const to = out + i * m + v * WIDE;
+    rv_store<whole>(to, total ? total + i * m + v * WIDE : total, sum[i][v], columns);
   }
 }
-template <int b, int u, int n, int m, int columns> INSIDE
-void rv_outer_blocks(real* out, const real* x, const vec* gt, const real* total, int R, int i) {
+template <int b, int u, bool whole, int rest> INSIDE
+void rv_outer_blocks(real* out, const real* x, const vec* gt, const real* total, int n, INDEX m, int columns, int R, int i) {
   for (; i + b <= n; i += b)
-    rv_outer_block<b, u, m, columns, false>(out + i * m, x + i * T, gt, total ? total + i * m : total, R);
-  if constexpr (b > 1) rv_outer_blocks<b / 2, u, n, m, columns>(out, x, gt, total, R, i);
+    rv_outer_block<b, u, whole, false>(out + i * m, x + i * T, gt, total ? total + i * m : total, m, columns, R);
+  if constexpr (rest) rv_outer_blocks<b / 2, u, whole, rest % (b / 2)>(out, x, gt, total, n, m, columns, R, i);
 }
-template <int u, int n, int m, int columns> INSIDE
-void rv_outer_panel(real* out, const real* x, const real* g, const real* total, real* sums, const real* before, int R) {
+template <int u, bool whole, int rest> APART void rv_outer_panel(real* out, const real* x, const real* g, const real* total, real* sums,
+                                                       const real* before, int n, INDEX m, int columns, int R) {
   vec gt[T * u] __attribute__((aligned(VECTOR)));
   for (int f = 0; f < u * WIDE; f += LANES) for (int r = 0; r < T; r += LANES)
     rv_turn((real*)gt + r * u * WIDE + f, u * WIDE, g + f * T + r, columns - f);
-  rv_outer_blocks<SUMS / 2, u, n, m, columns>(out, x, gt, total, R, 0);
-  if (sums) rv_outer_block<1, u, m, columns, true>(sums, x, gt, before, R);
+  rv_outer_blocks<SUMS / 2, u, whole, rest>(out, x, gt, total, n, m, columns, R, 0);
+  if (sums) rv_outer_block<1, u, whole, true>(sums, x, gt, before, m, columns, R);
 }
 template <int n, int m> static inline void rv_outer_rows(real* out, const real* x, const real* g, const real* total,
                                                          real* sums, const real* before, int R) {
   int j = 0;
-  for (; j + 2 * WIDE <= m; j += 2 * WIDE) rv_outer_panel<2, n, m, 2 * WIDE>(
-    out + j, x, g + j * T, total ? total + j : total, sums ? sums + j : sums, before ? before + j : before, R);
+  for (; j + 2 * WIDE <= m; j += 2 * WIDE) rv_outer_panel<2, true, n % (SUMS / 2)>(
+    out + j, x, g + j * T, total ? total + j : total, sums ? sums + j : sums, before ? before + j : before, n, m, 2 * WIDE, R);
   if constexpr (m / WIDE % 2) {
-    rv_outer_panel<1, n, m, WIDE>(
-      out + j, x, g + j * T, total ? total + j : total, sums ? sums + j : sums, before ? before + j : before, R);
+    rv_outer_panel<1, true, n % (SUMS / 2)>(
+      out + j, x, g + j * T, total ? total + j : total, sums ? sums + j : sums, before ? before + j : before, n, m, WIDE, R);
     j += WIDE;
   }
-  if constexpr (m % WIDE != 0) rv_outer_panel<1, n, m, m % WIDE>(
-    out + j, x, g + j * T, total ? total + j : total, sums ? sums + j : sums, before ? before + j : before, R);
+  if constexpr (m % WIDE != 0) rv_outer_panel<1, false, n % (SUMS / 2)>(
+    out + j, x, g + j * T, total ? total + j : total, sums ? sums + j : sums, before ? before + j : before, n, m, m % WIDE, R);
 }
 template <int n, int m> static inline void rv_outer(real* out, const real* x, const real* g, const real* total, int R) {
   rv_outer_rows<n, m>(out, x, g, total, 0, 0, R);
@@ -216,13 +205,14 @@ template <int u, int w, int n, int m> INSIDE void rv_linear_block(real* out, con
   for (int c = 1; c < n; c++) for (int v = 0; v < u; v++) sum[v] = sum[v] + x[c] * ((const vec*)(a + c * m))[v];
   for (int v = 0; v < u; v++) ((vec*)out)[v] = sum[v];
 }
-template <int u, int w, int n, int m> INSIDE void rv_linear_blocks(real* out, const real* x, const real* a, int j) {
-  for (; j + u * w <= m; j += u * w) rv_linear_block<u, w, n, m>(out + j, x, a + j);
-  if constexpr (u > 1) rv_linear_blocks<u / 2, w, n, m>(out, x, a, j);
-  else if constexpr (w > 1) rv_linear_blocks<1, w / 2, n, m>(out, x, a, j);
+// The last `rest` outputs: as many as there are in blocks of u vectors of w, what then is left in smaller ones.
+template <int u, int w, int n, int m, int rest> INSIDE void rv_linear_blocks(real* out, const real* x, const real* a) {
+  if constexpr (rest >= u * w) for (int j = m - rest; j + u * w <= m; j += u * w) rv_linear_block<u, w, n, m>(out + j, x, a + j);
+  if constexpr (rest % (u * w) && u > 1) rv_linear_blocks<u / 2, w, n, m, rest % (u * w)>(out, x, a);
+  else if constexpr (rest % (u * w)) rv_linear_blocks<1, w / 2, n, m, rest % (u * w)>(out, x, a);
 }
 template <int p, int n, int m> static inline void rv_linear(real* out, const real* x, const real* w) {
-  for (int q = 0; q < p; q++) rv_linear_blocks<SUMS, WIDE, n, m>(out + q * m, x + q * n, w, 0);
+  for (int q = 0; q < p; q++) rv_linear_blocks<SUMS, WIDE, n, m, m>(out + q * m, x + q * n, w);
 }
 template <int n, int m> static inline void rv_outer(real* out, const real* x, const real* g, const real* total, int) {
   for (int i = 0; i < n; i++) for (int j = 0; j < m; j++)

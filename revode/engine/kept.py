@@ -133,10 +133,9 @@ class Keeping:
 
     def keep_input(self, x: Any) -> Any:
         """An array that is differentiated, as it is now; its layout too, so that the value has the bits of a plain call."""
-        if type(x) is not np.ndarray or (not x.flags.writeable and constant(x)):
+        if type(x) is not np.ndarray or (not (flags := x.flags).writeable and constant(x)):
             return x
-        whole = x.flags.forc
-        return copied(x) if whole and x.nbytes <= SHARED else self.hold(x, copying=whole)
+        return copied(x) if flags.forc and x.nbytes <= SHARED else self.hold(x, copying=flags.forc)
 
     def keep_output(self, y: Any) -> Any:
         """A value for the caller, who may write to it before the cotangent is pulled back."""

@@ -74,7 +74,8 @@ class Engine(Protocol):
 
 def engine_of(problem: Problem, direction: str, parts: Parts, params: Any) -> Any:
     """The engine that takes the steps of this problem: "forward" (ahead), "backward" (back) or "pull"."""
-    from .eager import Eager
     made = None if problem.backend is None else problem.backend.engine(direction, problem, parts, params)
-    made = Eager() if made is None else made
+    if made is None:
+        from .eager import Eager
+        made = Eager()
     return made if problem.flushed is None else Flushing(made, problem.flushed)

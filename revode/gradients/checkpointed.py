@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import comb
 from typing import Any
 
@@ -203,7 +204,7 @@ class Online(Kept):
         self.levels: dict[int, float] = {}
         self.newest: tuple | None = None
 
-    def put(self, ns: list[int], states: Rows) -> None:
+    def put(self, ns: Sequence[int], states: Rows) -> None:
         """A state is offered once the next one is there: the last one of all needs no place, unless it is the first."""
         for k, n in enumerate(ns):
             if self.newest is not None:
@@ -237,11 +238,12 @@ class Online(Kept):
         return None
 
 
-def schedule(N: int, n: int) -> set[int]:
+@lru_cache(64)
+def schedule(N: int, n: int) -> frozenset[int]:
     """Where the first sweep over N steps keeps its checkpoints: 0 and the successive splits."""
     places, left = {0}, 0
     while N - left > 1 and n > 1:
         left += split(N - left, n)
         places.add(left)
         n -= 1
-    return places
+    return frozenset(places)

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from ..engines import Eager, engine_of
 from ..march import Block, Kept, begin, march, onward
 from ..memory import check_room
 from ..methods.increment import Evaluator
-from ..stepping import Problem, Stats
+from ..stepping import Problem
 from .cotangents import at_the_end, at_the_start
 
 
@@ -67,11 +66,10 @@ class Direct:
             return False
         if problem.adaptive is not None:
             return True
-        system, problem.ways = copy(problem.system), ("forward", "pull")
-        system.stats = Stats()
-        found = engine_of(problem, "pull", problem.start(Evaluator(system, params), initial), params)
-        problem.stats.checks += system.stats.nfe
-        return not isinstance(found, Eager)
+        problem.ways, stats, nfe = ("forward", "pull"), problem.stats, problem.stats.nfe
+        parts = problem.start(Evaluator(problem.system, params), initial)
+        stats.nfe, stats.checks = nfe, stats.checks + stats.nfe - nfe
+        return not isinstance(engine_of(problem, "pull", parts, params), Eager)
 
 
 def stored(problem: Problem, initial: Any, params: Any, on_tape: Callable = Eager) -> tuple[tuple, Callable]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..engine import tree
-from ..engine.tensor import beside, number, to_host, value_of
+from ..engine.tensor import beside, innermost, number, to_host, value_of
 from ..methods.increment import Evaluator
 from ..methods.shears import Parts
 from ..stiffness import FOLLOWS, Unstable, astray, largest, rows, unstable
@@ -236,7 +236,7 @@ class Ahead:
         """y -> h f(t, y) at the start of step n, on the host; of noise the drift alone."""
         system, step, params = self.problem.system, self.problem.step(n), self.params
         place = beside(self.problem.scales[self.problem.method.outputs[0]])
-        if self.problem.differentiated:
+        if innermost(tree.flatten(params)[0]) is not None:
             params = tree.map(value_of, params)
 
         def moves(y: Any) -> Any:

@@ -48,7 +48,7 @@ def test_the_host_takes_it_without_a_warning(width, T):
 
 @needs_compiler
 def test_a_warning_would_be_seen():
-    text = generate.TILE_FUNCTIONS.replace("u = V > 1 ? 2 : 1;", "u = V > 1 ? 2 : 1, R = 0;")
+    text = generate.TILE_FUNCTIONS.replace("u = V > 1 ? 2 : 1,", "u = V > 1 ? 2 : 1, R = 0,")
     assert text != generate.TILE_FUNCTIONS
     done = subprocess.run([native.compiler().path, *native.FLAGS, *WARNINGS, "-x", "c++", "-"],
                           input=whole(16, np.float64).replace(generate.TILE_FUNCTIONS, text), capture_output=True, text=True)

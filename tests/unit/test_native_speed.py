@@ -26,8 +26,8 @@ from tests.strict_cases import assert_same_bits, compare, layers, network, resul
 pytestmark = needs_compiler
 x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="assembly and flags of x86-64")
 HERE = ("-march=native",)
-LEVELS = {"here": HERE, "AVX2": ("-march=x86-64-v3",), "AVX2 of AMD": ("-march=x86-64-v3", "-mtune=znver3"),
-          "AVX": ("-march=x86-64", "-mavx"), "SSE2": ("-march=x86-64",)}
+LEVELS = {"here": HERE, "AVX-512": ("-march=x86-64-v4",), "AVX2": ("-march=x86-64-v3",),
+          "AVX2 of AMD": ("-march=x86-64-v3", "-mtune=znver3"), "AVX": ("-march=x86-64", "-mavx"), "SSE2": ("-march=x86-64",)}
 
 # Vectors ----------------------------------------------------------------------------------------------------------------
 # Outer products in pairs of vectors, at any width of these: a vector that is left over is read along with each of its products.
@@ -97,6 +97,34 @@ def test_narrower_vectors_have_the_same_bits(level, rows, monkeypatch):
         rng = np.random.default_rng(rows)
         params = network(11, 17, 2, dtype, rng)
         compare(layers, start(rv.ReversibleHeun(), (rows,), 11, dtype, rng), params, rv.ReversibleHeun(), eager=False)
+
+
+# One function for what is alike ------------------------------------------------------------------------------------------
+@pytest.mark.optimised
+@pytest.mark.parametrize("of", ["linear", "outer"])
+def test_products_of_all_sizes_are_compiled_once(of, monkeypatch):
+    """Of sizes that leave no rest of a block: a function for each costs the compiler .1 s."""
+    calls = {"linear": "rv_linear<1, {}, {}>(out, x, w);", "outer": "rv_outer<{}, {}>(out, x, w, out, n);"}[of]
+    sizes = "".join(f"#define {name} {n}\n" for name, n in {"T": 16, "MEMORY": 1, "PERSISTENT": 1, "PARAMS": 1}.items())
+    source = (elementary.c_source([], np.float64) + sizes + generate.TILE_FUNCTIONS + 'extern "C" void run(real* out, const real* x, '
+              f"const real* w, int n) {{ {' '.join(calls.format(*size) for size in ((64, 32), (16, 64), (512, 512), (32, 16)))} }}\n")
+    found = native.compiler()
+    quick = () if "clang" in found.version_text else native.QUICK
+    done = subprocess.run([found.path, *native.FLAGS, *quick, *found.target, "-S", "-o", "-", "-x", "c++", "-"], input=source,
+                          capture_output=True, text=True, check=True)
+    assert len(re.findall(r"^_?_Z\w*rv_(?:linear_sized|outer_panel)[\w.]*:", done.stdout, re.M)) == 1
+
+
+def test_loops_that_differ_in_where_values_lie_are_compiled_once():
+    """A step of Coupled midpoint evaluates its field several times; of one trajectory calls would cost more than they save."""
+    rng = np.random.default_rng(2)
+    method, params = rv.Coupled("midpoint"), network(3, 7, 2, np.float64, rng)
+    for source in sources(layers, start(method, (5,), 3, np.float64, rng), params, method):
+        assert len(re.findall("= rv_tanh", source.text)) >= 4 and len(re.findall("= rv_tanh", source.host)) == 1
+        says = "// op: add, tanh\n"                                            # beside the function too, for what a compiler says
+        assert source.host.count(says) == source.text.count(says) + 1
+    for source in sources(layers, start(method, (), 3, np.float64, rng), params, method):
+        assert source.host == source.text
 
 
 # Many operations --------------------------------------------------------------------------------------------------------
