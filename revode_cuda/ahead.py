@@ -225,24 +225,21 @@ def outputs_of(sol: Solution) -> tuple:
 def known_course(hint: Hint, backend: Fusing, field: Callable, leaves: list, structure: Any, ts: Any, options: dict,
                  large: bool) -> Any:
     """The problem at the values of the last solve, and the course of its kind; None where its programs have not been made."""
-    there, adaptive = [value_of(x) for x in leaves], options["controller"] is not None
-    floats = list(filter(is_float, there))
-    known = fetch(there) if adaptive else hint.values                     # a search starts from the numbers of now
-    y0, params = tree.unflatten(structure, [old if is_float(x) else x for old, x in zip(known, there, strict=True)])
-    refuse((not all(map(on_device, floats)) or len({x.dtype for x in floats}) > 1, "not all of it is on the device, in one dtype"))
+    adaptive = options["controller"] is not None
+    y0, params = tree.unflatten(structure, on_the_host(hint, [value_of(x) for x in leaves], adaptive))
     rest = {name: x for name, x in options.items() if name != "gradient"}
     begun = begin(backend, Asked(field, y0, ts, params, backend=backend, **rest))
     if begun is None:
         return None
     problem, initial, params, layout, parts, before, family = begun
-    gradient, wanted = checked_gradient(options["gradient"], problem.method), any(type(x) is Tensor for x in leaves)
+    gradient, wanted = checked_gradient(options["gradient"], problem.method), Tensor in map(type, leaves)
     starts = initial if isinstance(initial, tuple) else (initial,)
     of_part = {name: k for name, x in parts.items() for k, y in enumerate(starts) if x is y}
     refuse((not problem.N and not adaptive, "it takes no step"), (not layout.alone or layout.promoted, "its state is a tree"),
            (wanted and not isinstance(gradient, (Automatic, Reversible)), "its gradient keeps states"),
            (large and not is_batch(problem, starts), "its large state is no batch of trajectories"),
            (bool(before) or len(of_part) < len(parts), "its method begins with more than copies of y0"))
-    if adaptive and ((wanted and not family.made.get("backward")) or not searched(backend, problem, parts, params)):
+    if adaptive and not searched(backend, problem, family, wanted, parts, params):
         return None
     course = course_of(problem, family, wanted, backend.device.xp, y0, params, parts, of_part, large,
                        dict(backend.given or ()).get("graph", True))
@@ -259,8 +256,17 @@ def begin(backend: Fusing, asked: Asked) -> tuple | None:
         return None
 
 
-def searched(backend: Fusing, problem: Any, parts: dict, params: Any) -> bool:
+def on_the_host(hint: Hint, leaves: list, adaptive: bool) -> list:
+    """y0 and params for a trace, as they were the last time; for a search as they are now."""
+    floats = list(filter(is_float, leaves))
+    refuse((not all(map(on_device, floats)) or len({x.dtype for x in floats}) > 1, "not all of it is on the device, in one dtype"))
+    return [old if is_float(x) else x for old, x in zip(fetch(leaves) if adaptive else hint.values, leaves, strict=True)]
+
+
+def searched(backend: Fusing, problem: Any, family: Any, wanted: bool, parts: dict, params: Any) -> bool:
     """Let the device find the grid, along which the solve is then one like others; whether it has. The host sees no state."""
+    if wanted and not family.made.get("backward"):
+        return False
     controller, search = problem.adaptive, backend.engine("forward", problem, parts, params)
     refuse((not isinstance(search, SearchFused), "the device does not search for its steps"))
     search.load(problem, params, parts)
