@@ -1,4 +1,4 @@
-"""What drives the equation besides time: Brownian noise, or a control. It is recomputed, not stored, on the way back.
+"""What drives the equation besides time: Brownian noise, or a control. Nothing of it is stored, all is recomputed.
 
     noise     F(t, y, dx) = f h + g dW           diagonal: g shaped like y;  general: g of shape y.shape + (m,)
     control   F(t, y, dx) = f dX                 piecewise linear paths: dX = X(t1) - X(t0), f of shape y.shape + (channels,)

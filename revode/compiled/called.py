@@ -130,8 +130,7 @@ def trip_of(engine: Any, *of: Any) -> Trip:
     if engine.trip is None or not all(map(is_, engine.trip.of, of)):
         ahead, ns, ahead_ns = of
         rows, sums, place, there = engine.room(len(ns) + 2), engine.source.sums, engine.laid("part", "cotangent"), ahead.laid("part")
-        rows[0], alone = 0, engine.tiles == 1
-        flow = rows[:, :, sums or slice(0)]
+        rows[0], alone, flow = 0, engine.tiles == 1, rows[:, :, sums or slice(0)]
         came, a = (engine.laid(kind, within=engine.stride)[0] for kind in ("landed" if engine.landed else "part", "cotangent"))
         ends = np.concatenate([came, there[0] + len(ahead_ns) * there[1], a])
         sizes = (len(rows), flow.shape[2], rows[0].size if alone else flow.shape[2])

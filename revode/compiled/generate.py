@@ -64,6 +64,12 @@ def arguments(outputs: int) -> list[tuple[str, str]]:
             for j in range(outputs if name == "Y" else 1)]
 
 
+def packed(arguments: list[tuple[str, str]]) -> str:
+    """`run`, given its arguments as whole numbers in one array."""
+    given = ", ".join(f"({type})a[{i}]" for i, (type, _) in enumerate(arguments))
+    return f'extern "C" void packed(INDEX tile, const INDEX* a) {{ run((int)tile, {given}); }}'
+
+
 def meaning(program: Any, a: Any) -> Any:
     """What a value computed from the parameters is, the same in every program."""
     if not isinstance(a, V):

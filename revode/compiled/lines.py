@@ -8,6 +8,7 @@ products is one product for many steps: the rows of both factors are collected, 
 """
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
@@ -74,11 +75,7 @@ class Code:
     def find_products(self) -> dict[int, list]:
         """Additions to a parameter's sum of nothing but x^T g and sums of rows: the factors, to be multiplied for many steps."""
         values, found = self.program.values, {}
-        users = [0] * len(values)
-        for x in values:
-            for a in x.args:
-                if isinstance(a, V):
-                    users[a] += 1
+        users = Counter(a for x in values for a in x.args if isinstance(a, V))
 
         def factors(term: V) -> list | None:
             """(x or None, g) for every product that a term is the sum of; None if it is anything else."""
@@ -275,6 +272,11 @@ class Code:
     def shape_of(self, a: Any) -> tuple[int, ...]:
         return self.program.values[a].shape if isinstance(a, V) else np.shape(a)
 
+    def in_one_piece(self, a: Any) -> bool:
+        """Whether an array is known to lie row by row, or column by column; merging, the prelude copies parameters that do not."""
+        x = self.array.get(a) if isinstance(a, V) else a
+        return x.flags.forc if isinstance(x, np.ndarray) else self.merge and a in self.per_solve
+
     def dtype_of(self, a: Any) -> np.dtype:
         return self.program.values[a].dtype if isinstance(a, V) else np.asarray(a).dtype
 
@@ -340,7 +342,8 @@ def ufunc(code: Code, x: Value, out: str) -> str:
 
 def matmul(code: Code, x: Value, out: str) -> str:
     a, b = (code.name(a) for a in x.args)
-    if all(len(code.shape_of(a)) == 2 for a in x.args):
+    axes = [len(code.shape_of(a)) for a in x.args]
+    if axes == [2, 2] or (max(axes) <= 2 and all(map(code.in_one_piece, x.args))):          # dot: to the same bits, in half the time
         return f"{a}.dot({b}, {out})"
     code.names["matmul"] = np.matmul
     return f"matmul({a}, {b}, {out})"

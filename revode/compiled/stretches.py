@@ -12,6 +12,7 @@ import logging
 import sys
 from collections.abc import Collection, Iterator
 from functools import cache, lru_cache
+from operator import is_
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -109,6 +110,7 @@ class Stretches:
         self.rooms = np.empty((rows, tiles, self.place.size), ahead.dtype), self.place, np.empty((tiles, rows), np.int64)
         self.at = np.array([*(ctypes.cast(x.function, ctypes.c_void_p).value for x in (ahead, back)),
                             *map(address, (self.states, *self.rooms))], np.uintp)
+        self.begun: tuple = ((None,) * 4, None)              # values of the grid where stretches begin; and of which plan and grid
         self.memory = [address(x) for x in (ahead.P, back.P, ahead.memory, back.memory)]
 
     def put(self, kept: dict) -> None:
@@ -123,8 +125,11 @@ class Stretches:
         ahead, back, (rows, tiles, seen) = self.ahead, self.back, self.states.shape
         stats, save, block = ahead.stats, ahead.save, int(plan.moves[0, 1]) // chunk * chunk
         GS, G = (x.columns("step", block, min(block + chunk, ahead.problem.N)) for x in (ahead, back))
-        GB = np.concatenate([np.empty((0, ahead.source.widths("begin")[0])), *(            # as `call` has them, each by itself
-            ahead.columns("begin", n, n + 1) for n in plan.begins if "begin" in ahead.lowered)])
+        of = plan, ahead.problem.ts, ahead.problem.hs, ahead.problem.h_before
+        if not all(map(is_, of, self.begun[0])):
+            self.begun = of, np.concatenate([np.empty((0, ahead.source.widths("begin")[0])), *(     # as `call` has them, one by one
+                ahead.columns("begin", n, n + 1) for n in plan.begins if "begin" in ahead.lowered)])
+        GB = self.begun[1]
         n = np.array([len(plan.moves), tiles, seen, self.place.size, rows, block, len(save) - 2, ahead.stride, GS.shape[1],
                       G.shape[1], GB.shape[1], len(save) - 1], np.int64)
         run_tiles(self.function, tiles, ahead.threads, (

@@ -20,7 +20,7 @@ from ..engines.protocol import Rows
 from ..stepping import CLOCK, Problem
 from . import quiet, stretches
 from .calls import DTYPES, address
-from .generate import ARGUMENTS, Source, arguments
+from .generate import ARGUMENTS, Source, arguments, packed
 from .lines import aligned
 from .loops import LANES, MEMBER, Lowered, Own
 from .lower import lower_all
@@ -63,8 +63,8 @@ class Ready(NamedTuple):
     """A call as the generated code takes it, but for the arrays that differ from solve to solve."""
     part: tuple                        # which steps, and how
     same: tuple                        # arrays that are told by being the same
-    before: tuple                      # arguments before those that differ, and behind
-    behind: tuple
+    numbers: np.ndarray                # arguments, and where they lie
+    at: int
     nfe: int
     nvjp: int
     kept: tuple                        # what the arguments point to
@@ -130,8 +130,10 @@ class Tiles:
         self.chunk = int(min(STEPS, max(1, WORK / max(1.0, self.work()))))
         if make is None:
             self.as_given = as_number
-            self.function, self.measure = build(self.source.host, self.strict).run, quiet.Measure(self.dtype)
-            self.function.restype = None
+            library = build(f"{self.source.host}\n{packed(self.arguments)}\n", self.strict)
+            self.function, self.repeat, self.measure = library.run, library.packed, quiet.Measure(self.dtype)
+            self.function.restype = self.repeat.restype = None
+            self.repeat.argtypes = [c_longlong, c_void_p]
             self.function.argtypes = [c_longlong, *(c_void_p if "*" in kind else c_longlong for kind, _ in self.arguments)]
         else:
             self.function = make(self.source)
@@ -386,16 +388,18 @@ class Tiles:
         """The call that has just been made, to be made again."""
         first, last, begins, lands, flushes, saved, looked, _ = part
         nfe, nvjp = (sum(int(counts[i]) * times[counts[0]] for counts in self.counts) for i in (1, 2))
-        return Ready(part, same, (first, last, int(begins), int(lands), int(flushes), *self.passed[1], saved),
-                     (None, None, 0, 0, 0, self.looked[1], looked), nfe, nvjp, self.passed[0])
+        before, between = (first, last, begins, lands, flushes, *self.passed[1], saved), [0] * (len(self.outputs) + 5)
+        numbers = np.asarray([x or 0 for x in (*before, *between, self.looked[1], looked, None, None, None)], np.int64)
+        return Ready(part, same, numbers, address(numbers), nfe, nvjp, self.passed[0])
 
     def again(self, ready: Ready, ys: Any, seen: Any) -> None:
         """The last call once more, but for the arrays that are written to."""
         self.stats.nfe += ready.nfe
         self.stats.nvjp += ready.nvjp
-        outputs = map(address, ys) if ys else [None] * len(self.outputs)
-        looked = None if seen is None else address(seen)
-        run_tiles(self.function, self.tiles, self.threads, (*ready.before, *outputs, *ready.behind, looked, None, None))
+        for k in range(len(self.outputs)):
+            ready.numbers[HEAD + 1 + k] = address(ys[k]) if ys else 0
+        ready.numbers[-3] = 0 if seen is None else address(seen)
+        run_tiles(self.repeat, self.tiles, self.threads, (ready.at,))
 
     def run(self, *values: Any) -> None:
         """Call the generated code for every tile. Tables, memory and parameters are mostly those of the last call."""

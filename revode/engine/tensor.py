@@ -84,10 +84,8 @@ class Tape(Keeping):
         for slot, g in seeds:
             cotangents[slot] = g if cotangents[slot] is None else cotangents[slot] + g
         for i, node in zip(range(len(nodes) - 1, -1, -1), reversed(nodes), strict=True):
-            if node is None:
-                continue
-            g = cotangents[i]
-            if g is None and (node[0] is not MANY or (g := _pull_many(cotangents, i, node[4], **node[3])) is None):
+            if node is None or ((g := cotangents[i]) is None and (
+                    node[0] is not MANY or (g := _pull_many(cotangents, i, node[4], **node[3])) is None)):
                 continue
             cotangents[i] = None
             kind = len(node)
@@ -357,13 +355,14 @@ def _whole(x: Tensor, dtype: np.dtype) -> Any:
 
 def _operators(ufunc: np.ufunc) -> tuple[Callable, Callable]:
     """The operator of a ufunc, and the one with exchanged operands."""
-    name = ufunc.__name__
+    name, dots = ufunc.__name__, ufunc is np.matmul         # of two matrices in one piece dot has the same bits, for half the call
 
     def operator(self: Tensor, other: Any) -> Any:
         tape = self.tape
         if type(other) is Tensor and other.tape is tape:         # apply2(), without the detours
             x, z = self._value, other._value
-            y = ufunc(x, z)
+            y = x.dot(z) if dots and type(x) is type(z) is ndarray and x.ndim == z.ndim == 2 and x.flags.forc and z.flags.forc else (
+                ufunc(x, z))
             nodes, made = tape.nodes, new(Tensor)
             made._value, made.tape, made.slot = y, tape, len(nodes)
             nodes.append((name, self.slot, other.slot, x, z, y))

@@ -1,4 +1,4 @@
-"""Brownian motion that is recomputed instead of stored.
+"""Brownian motion that is recomputed, never stored.
 
     Brownian       dW_n = sqrt(|h_n|) Z(trajectory, n, channel)             one normal for each step, by its number
     BrownianTree   W(t) for every t of [t0, t1], by halving:                noise that does not depend on the grid
@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from math import ceil, isfinite, log2, prod, sqrt
 from numbers import Real
 from typing import Any
@@ -35,7 +34,7 @@ SLACK = 8          # units in the last place by which a time may be outside of a
 
 @dataclass(frozen=True)
 class Brownian:
-    """The increments of a Brownian motion, one for each step of a grid, recomputed from a counter instead of stored.
+    """The increments of a Brownian motion, one for each step of a grid, recomputed from a counter and never stored.
 
         dW_n = sqrt(|h_n|) Z(trajectory, n, channel)
 
@@ -52,8 +51,7 @@ class Brownian:
 
     Raises TypeError or ValueError for a seed, shape, offset or first that is none.
 
-    Cost: about 40 ns a number in NumPy, forward and again back but for the last 256 steps (of which at most 2 MB are held); some
-    3.5 ns in compiled programs, which hold nothing.
+    Cost: about 40 ns a number in NumPy, forward and again back; some 3.5 ns in compiled programs. No state is held.
     Source: Salmon and others 2011 (Philox, counters).
 
     Example
@@ -113,30 +111,25 @@ class Brownian:
 
 
 class Along:
-    """Increments of consecutive steps, a block of at most 8192 numbers (or one step) at a time, for any N.
-
-    What was made last stays for the way back: the blocks of 256 steps, and of 2^18 numbers, at most.
-    """
-    numbers, steps, room = 8192, 256, 1 << 18
+    """Increments of consecutive steps, a block at a time: at most 8192 numbers (or one step) are held, for any N."""
+    numbers = 8192
 
     def __init__(self, N: int, shape: tuple[int, ...], make: Callable) -> None:
-        step = max(1, prod(shape))
-        self.N, self.length = N, (length := max(1, self.numbers // step))
-
-        @lru_cache(max(1, min(self.steps * step, self.room) // (length * step)))
-        def block(which: int) -> Any:
-            made = make(which * length, min((which + 1) * length, N))         # (start, stop) -> (stop - start, *shape) increments
-            made.flags.writeable = False
-            return made
-
-        self.block = block
+        self.N, self.make = N, make                       # make(start, stop): (stop - start, *shape) increments
+        self.length = max(1, self.numbers // max(1, prod(shape)))
+        self.held, self.block = -1, np.empty(0)
 
     def __call__(self, n: int) -> Any:
         """dW of position n, read-only."""
         if not 0 <= n < self.N:
             raise IndexError(f"Brownian: step {n} of a grid of {self.N} steps")
         which, at = divmod(n, self.length)
-        return self.block(which)[at]
+        if which != self.held:
+            start = which * self.length
+            self.block = self.make(start, min(start + self.length, self.N))
+            self.block.flags.writeable = False
+            self.held = which
+        return self.block[at]
 
 
 @dataclass(frozen=True)

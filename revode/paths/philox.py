@@ -96,7 +96,8 @@ def log(x: Any) -> Any:
     """
     m, e = np.frexp(x)
     small = m < SQRT_HALF
-    m, e = np.where(small, 2.0 * m, m), e - 1.0 * small
+    m = np.where(small, 2.0 * m, m)
+    e = e - 1.0 * small
     s = (m - 1.0) / (m + 1.0)
     z = s * s
     return e * LN2_HIGH + (2.0 * s + (s * (z * horner(ATANH, z)) + e * LN2_LOW))

@@ -5,6 +5,7 @@ The single operations are in test_numpy_functions.py, the refusals in test_error
 import gc
 import tracemalloc
 import weakref
+from itertools import product
 from typing import NamedTuple
 
 import autograd
@@ -390,6 +391,18 @@ def test_the_garbage_collector_has_no_entries_of_ufuncs_to_look_at():
     assert len(entries) == 7 and not any(map(gc.is_tracked, entries))
     assert [entry(node)[0] for node in entries] == [RULES[f] for f in (
         np.add, np.multiply, np.matmul, np.tanh, np.negative, np.arctan2, np.subtract)]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_products_on_a_tape_have_the_bits_of_plain_ones(dtype):
+    """However the matrices lie: of those that have gaps, or run backwards, the BLAS and NumPy's own loop add in different orders."""
+    draw = np.random.default_rng(0).standard_normal
+    lying = [lambda x: x, np.asfortranarray, lambda x: np.repeat(x, 2, 1)[:, ::2], lambda x: np.repeat(x, 2, 0)[::2],
+             lambda x: x[::-1], lambda x: x[:, ::-1], lambda x: np.broadcast_to(x[:1], x.shape)]
+    for n, k, m in ((1, 10, 10), (33, 33, 8), (256, 4, 33), (3, 256, 1)):
+        for a, b in product([f(draw((n, k)).astype(dtype)) for f in lying], [f(draw((k, m)).astype(dtype)) for f in lying]):
+            tape = Tape()
+            assert np.array_equal((tape.input(a) @ tape.input(b)).value, a @ b)
 
 
 def test_every_ufunc_of_the_table_is_found_by_its_name():

@@ -116,6 +116,27 @@ def test_an_array_that_is_written_where_it_is_read_is_one_array():
     assert len({id(y) for y in written[:3]}) == 1 < len({id(y) for y in written})
 
 
+@pytest.mark.parametrize(("fn", "dots"), [
+    (lambda x, W: x @ W, 1), (lambda x, W: W @ x, 1), (lambda x, W: W.T @ x, 1), (lambda x, W: np.reshape(x @ x, (1,)), 1),
+    (lambda x, W: x[::-1] @ W, 0), (lambda x, W: x[:32].reshape(4, 8)[:, :4] @ x[:4], 0)])         # NumPy adds these in another order
+@pytest.mark.parametrize("merge", [False, True])
+def test_products_with_vectors_are_dots_where_these_have_the_same_bits(fn, dots, merge, monkeypatch):
+    """Where both factors are known to lie in one piece, which merging sees to of parameters, and nothing else does."""
+    rng = np.random.default_rng(0)
+    x, W = rng.standard_normal(33), rng.standard_normal((33, 33))
+    program = trace(lambda T: {("part", "z"): fn(T["part", "x"], T["param", 0])}, {("part", "x"): x, ("param", 0): W})
+    code = Code(program, {}, rows=1, merge=merge)
+    assert code.source.count(".dot(") == dots * (merge or not code.per_solve)
+    monkeypatch.setattr(Code, "in_one_piece", lambda code, a: False)
+    other = Code(program, {}, rows=1, merge=merge)
+    assert ".dot(" not in other.source
+    for given in (W, np.repeat(W, 2, axis=1)[:, ::2]):
+        for made in (code, other):
+            made.store["part", "x"][...] = x
+            made.function([0], 0, *prelude(made, [given], merge))
+        np.testing.assert_array_equal(code.store["part", "z"], other.store["part", "z"])
+
+
 def test_the_cases_reach_every_rule():
     """A rule that no case reaches would be traced by nobody here."""
     reached = {name for case in CASES for name in ops(trace(lambda T, case=case: value_and_pull(case.fn, list(T.values())), {
