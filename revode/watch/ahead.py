@@ -49,12 +49,6 @@ def look_at(method: Any, moves: Callable, place: Place, s: Any, smooth: bool) ->
     return found or (missed if smooth and missed > STEEP else None)
 
 
-def tolerated(problem: Any, y: Any) -> Any:
-    """The error that a controller allows of this size."""
-    rtol, atol = (beside(y)(x) if x.ndim else float(x) for x in problem.tolerances)
-    return atol + rtol * y
-
-
 class Ahead:
     """Watches a march: is the state finite, and does the companion keep beside the solution?
 
@@ -160,7 +154,7 @@ class Ahead:
             gap = gap * column([abs(float(problem.hs[ns[i]])) for i in middle], gap)
         allowed = pairs.data.allowed if problem.driver is None else pairs.data.driven
         if problem.adaptive is not None:                                 # here the user has said how far it may be off
-            allowed, scale = OF_TOLERANCE, tolerated(problem, scale)
+            allowed, scale = OF_TOLERANCE, problem.adaptive.tolerated(scale)
         G = np.where(counts, size_of_each(gap / scale), 0.0)
         self.G = max(self.G, float(G.max()))
         if self.G > allowed:
