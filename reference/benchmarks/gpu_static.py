@@ -60,7 +60,8 @@ APART = f"""## Fields without wide matrices
 {BATCH} trajectories, Coupled midpoint, by a warp for each tile, with its values in shared memory, and by a thread for each
 trajectory, with all of them in registers. The code of a step is straight in a thread, so that each of its instructions
 runs once; that of a warp has loops. Instructions of a step are those that the code has more of where the step is taken
-twice and nothing is read ahead, and the share of products and sums (FMA among them) is theirs. The plan takes the threads for these fields.
+twice and nothing is read ahead, and the share of products and sums (FMA among them) is theirs. The plan takes the threads
+for these fields.
 """
 
 
