@@ -198,11 +198,17 @@ template <int n, int m> static inline void rv_outer(real* out, const real* x, co
   rv_outer_rows<n, m>(out, x, g, total, 0, 0, R);
 }
 #else
+// A short sum that g++ unrolls before it chooses instructions takes longer, to compile as well as to run.
+#if defined(__GNUC__) && !defined(__clang__)
+#define ROLLED _Pragma("GCC unroll 1")
+#else
+#define ROLLED
+#endif
 template <int u, int w, int n, int m> INSIDE void rv_linear_block(real* out, const real* x, const real* a) {
   typedef typename rv_vec<w>::type vec;
   vec sum[u];
   for (int v = 0; v < u; v++) sum[v] = x[0] * ((const vec*)a)[v];
-  for (int c = 1; c < n; c++) for (int v = 0; v < u; v++) sum[v] = sum[v] + x[c] * ((const vec*)(a + c * m))[v];
+  ROLLED for (int c = 1; c < n; c++) for (int v = 0; v < u; v++) sum[v] = sum[v] + x[c] * ((const vec*)(a + c * m))[v];
   for (int v = 0; v < u; v++) ((vec*)out)[v] = sum[v];
 }
 // The last `rest` outputs: as many as there are in blocks of u vectors of w, what then is left in smaller ones.
