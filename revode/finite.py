@@ -20,6 +20,7 @@ from .gradients.checkpointed import Checkpointed
 from .stepping import Problem, Stats, states
 from .watch import Complaint, NonFiniteWarning, complain
 
+FEW = 1 << 12        # entries of all leaves, below which calls cost more than numbers
 KINK = ("the derivative of a root, a norm, a logarithm or a division at zero, which is infinite",
         "guard it twice, as in np.where(x > 0, np.sqrt(np.where(x > 0, x, 1.0)), 0.0): np.where alone still differentiates "
         "what it does not choose")
@@ -59,9 +60,10 @@ def finite(gradients: Any) -> bool:
 
 
 def squared(leaves: list) -> float:
-    """The sum of the squares of all entries of NumPy arrays: where it is finite all of them are."""
-    flat = np.concatenate([x.ravel() for x in leaves])
-    return float(np.vdot(flat, flat))                        # which does not warn
+    """The sum of the squares of all entries of NumPy arrays: where it is finite all of them are. (vdot does not warn.)"""
+    if len(leaves) > 1 and sum([x.size for x in leaves]) <= FEW:             # a copy, and one call
+        leaves = [np.concatenate([x.ravel() for x in leaves])]
+    return sum([float(np.vdot(x, x)) for x in leaves])
 
 
 def whole(x: Any) -> bool:

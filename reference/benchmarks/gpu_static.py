@@ -60,7 +60,8 @@ APART = f"""## Fields without wide matrices
 {BATCH} trajectories, Coupled midpoint, by a warp for each tile, with its values in shared memory, and by a thread for each
 trajectory, with all of them in registers. The code of a step is straight in a thread, so that each of its instructions
 runs once; that of a warp has loops. Instructions of a step are those that the code has more of where the step is taken
-twice, and the share of products and sums (FMA among them) is theirs. The plan takes the threads for these fields.
+twice and nothing is read ahead, and the share of products and sums (FMA among them) is theirs. The plan takes the threads
+for these fields.
 """
 
 
@@ -88,6 +89,9 @@ class Row(NamedTuple):
     seconds: float
     again: tuple[int, int]    # what the step taken twice has more: instructions, and those that are products and sums
     plan: Any
+
+
+AT_ONCE = "#define AHEAD 0\n"      # what a step reads is read where it begins: of two steps, one would do without
 
 
 def lorenz(t: Any, y: Any, p: Any) -> Any:
@@ -151,10 +155,11 @@ def made(field: Any, y0: Any, ts: Any, params: Any, options: dict, plan: Any) ->
         seconds, took = time.process_time() - begin, _resources(log)["run"]
         rest, _ = compiled(re.sub(STEP, "\n", text), real)
         step = text[text.index("step_step("):text.index('extern "C"')]
-        code, without, twice = map(code_of, (cubin, rest, compiled(re.sub(STEP, r"\g<0>\g<0>", text), real)[0]))
+        code, without, once, twice = map(code_of, (cubin, rest, *(
+            compiled(AT_ONCE + re.sub(STEP, steps, text), real)[0] for steps in (r"\g<0>", r"\g<0>\g<0>"))))
         barriers = 0 if plan.state == "registers" else len(re.findall(r"\bSYNC;", step))
         found[plan.direction] = Row(*(n // INSTRUCTION for n in (len(code), len(code) - len(without))), took.registers, took.spills,
-                                    barriers, seconds, tuple((instructions(twice) - instructions(code)).tolist()), plan)
+                                    barriers, seconds, tuple((instructions(twice) - instructions(once)).tolist()), plan)
     return found
 
 

@@ -162,7 +162,7 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
             return out
 
         value, pull = vjp_of_own(call, *chosen, own=False)
-        grads = pull(type(value)(1) if isinstance(value, np.floating) else np.ones_like(value))
+        grads = pull(np.array(1, value.dtype) if isinstance(value, np.floating) else np.ones_like(value))
         grads = grads if isinstance(argnums, (tuple, list)) else grads[0]
         return ((value, tree.map(_lower, aux[0])) if has_aux else value), grads
 

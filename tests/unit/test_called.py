@@ -12,6 +12,8 @@ import pytest
 import revode as rv
 from revode.checks import kinds
 from revode.compiled import called, promote
+from revode.compiled import quiet as compiled_quiet
+from revode.watch import quiet
 from tests.compiler import HERE
 
 pytestmark = pytest.mark.skipif(not HERE, reason="no C++ compiler")
@@ -91,6 +93,34 @@ def test_called_or_the_long_way(name: str, shape: tuple, save: Any, ways: list[b
     assert gradient(y0, PARAMS, **how)[:2] == one[:2] and len(ways) == calls
     assert gradient(y0, PARAMS, **how) == one
     assert one[1] == (*gradient(y0, PARAMS, **how, backend="eager")[1][:-1], "native")          # what is counted, the tape counts
+
+
+@pytest.mark.parametrize("shape", [(2,), (21, 2)], ids=str)
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_called_sweep_is_told_by(name: str, shape: tuple, ways: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured where it lies, by C++, it is what NumPy measures the long way, of arrays. Sums of some hundred terms: 1e3 eps of their
+    size; S and the E of an undone step are what rounding leaves of differences, and of one size."""
+    found: dict[str, quiet.Measured] = {}
+
+    def noted(key: str, made: quiet.Measured) -> quiet.Measured:
+        return found.setdefault(key, made._replace(A=made.A.copy()))
+
+    of_rows = compiled_quiet.Measure.of_rows
+    y0 = np.random.default_rng(0).normal(size=shape)
+    how: dict[str, Any] = {"method": METHODS[name], "gradient": rv.Reversible()}
+    warmed(y0, PARAMS, **how)
+    monkeypatch.setattr(compiled_quiet.Measure, "of_rows", lambda *args: noted("called", of_rows(*args)))
+    gradient(y0, PARAMS, **how)
+    monkeypatch.setattr(compiled_quiet.Measure, "__call__", lambda measure, shown: noted("long", quiet.measured(shown)))
+    kinds._kinds.clear()
+    gradient(y0, PARAMS, **how)
+    one, other = found["called"], found["long"]
+    assert ways[-1] and one.together == other.together
+    for x, y in zip(one, other, strict=True):
+        if x is one.S or x is one.E:
+            assert np.allclose(x, y, rtol=3.0, atol=1e-12)
+        else:
+            assert np.allclose(x, y, rtol=1e3 * np.finfo(float).eps, atol=0)
 
 
 def test_other_numbers_are_those_of_the_solve_at_hand(ways: list[bool]) -> None:

@@ -64,7 +64,7 @@ BUDGET = {
                                      # enough to tell that all is quiet, for a gradient that takes less than a millisecond: 140;
                                      # bounds that others have measured, on a device: 15
     "times": 90,                     # tensors among them, stops, what lies between, on any device
-    "finite": 85,
+    "finite": 89,
     "memory": 55,
     "compiled": 6001,                # the search for an adaptive grid; C99 in words of its own; auto; quiet sweeps, calls made again;
                                      # values side by side and loops unrolled, for a thread of a GPU; both directions compiled at once;
