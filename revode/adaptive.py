@@ -170,11 +170,6 @@ class Adaptive:
         """rtol and atol, as programs take them."""
         return np.asarray(self.controller.rtol, self.dtype), np.asarray(self.controller.atol, self.dtype)
 
-    def tolerated(self, y: Any) -> Any:
-        """The error that the controller allows beside y >= 0."""
-        rtol, atol = scales_of(self.controller, y)
-        return atol + rtol * y
-
     def stop_at(self, times: list[float]) -> None:
         """Make further times grid points, such as the corners of a control."""
         self.stops = sorted({*self.stops, *times}, reverse=self.direction < 0)

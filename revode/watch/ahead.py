@@ -154,7 +154,8 @@ class Ahead:
             gap = gap * column([abs(float(problem.hs[ns[i]])) for i in middle], gap)
         allowed = pairs.data.allowed if problem.driver is None else pairs.data.driven
         if problem.adaptive is not None:                                 # here the user has said how far it may be off
-            allowed, scale = OF_TOLERANCE, problem.adaptive.tolerated(scale)
+            rtol, atol = map(beside(scale), problem.tolerances)
+            allowed, scale = OF_TOLERANCE, atol + rtol * scale
         G = np.where(counts, size_of_each(gap / scale), 0.0)
         self.G = max(self.G, float(G.max()))
         if self.G > allowed:
