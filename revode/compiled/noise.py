@@ -12,7 +12,7 @@ coefficients and argument each lane chooses, so that there is no branch and a co
 host has the quotient of the centre first, and then that of the tails for the seventh that are there.
 
 A fused product would change bits. In CUDA each product is therefore __dmul_rn; clang is told by a pragma, which it heeds under
--ffp-contract=fast-honor-pragmas; g++ compiles these functions with contraction off, and inlines them into no others.
+-ffp-contract=on; g++ compiles these functions with contraction off, and inlines them into no others.
 
 Cost on one core with AVX-512 (docs/measurements/elementary.md): about 3.5 ns a number in tiles of 64 or more, 16 ns alone.
 """

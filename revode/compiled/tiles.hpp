@@ -33,7 +33,13 @@
 #else
 #define ANY_ORDER
 #endif
-#define APART static __attribute__((noinline))
+// clang takes half of the widest vectors for a function that is not said to be full of them.
+#if defined(__clang__) && defined(__AVX512F__)
+#define FULL __attribute__((min_vector_width(512)))
+#else
+#define FULL
+#endif
+#define APART static __attribute__((noinline)) FULL
 #define OUTLINE APART
 #define UNROLL
 #define STRIDE T
@@ -66,7 +72,7 @@ template <int n, int> struct rv_drive {
 #else
 #define SUMS 8
 #endif
-#define INSIDE static inline __attribute__((always_inline))
+#define INSIDE static inline __attribute__((always_inline)) FULL
 // What several products take: g++, where it tunes for AMD's cores, reads it again for each of them, and there are then more reads
 // than the processor does beside so many products.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
