@@ -14,7 +14,7 @@ from tests.compiler import needs_compiler
 from tests.nvrtc import needs_nvrtc
 
 pytestmark = pytest.mark.optimised
-WARNINGS = ("-Wall", "-Wextra", "-Wno-unused-function", "-Werror", "-fsyntax-only")     # which functions a text needs is its own matter
+WARNINGS = ("-Wall", "-Wextra", "-Wno-unused-function", "-Werror", "-fsyntax-only")             # it has functions for other fields
 WIDTHS = {"native": ("-march=native",), "SSE2": ("-march=x86-64",), "AVX2": ("-march=x86-64-v3",), "AVX-512": ("-march=x86-64-v4",)}
 SIZES = [(1, 1, 1), (1, 3, 5), (2, 17, 11), (1, 64, 48), (1, 256, 300)]          # p, n, m
 
