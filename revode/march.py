@@ -39,8 +39,8 @@ class Kept(dict[int, Parts]):
 
     def put(self, ns: Sequence[int], states: Rows) -> None:
         """Take in the states at these grid points. (A row of an array keeps all of it, which is for few bytes alone.)"""
-        rows = {name: x if isinstance(x, list) else list(x.copy()) if x.nbytes <= FEW else [row.copy() for row in x]
-                for name, x in states.items()}
+        rows = {name: x if isinstance(x, list) else list(x.copy()) if type(x) is np.ndarray and x.nbytes <= FEW else [
+            x[k].copy() for k in range(len(ns))] for name, x in states.items()}
         for k, n in enumerate(ns):
             self[n] = {name: x[k] for name, x in rows.items()}
 
