@@ -81,7 +81,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     measured: dict[str, Any] = {
         "schema": SCHEMA, "date": time.strftime("%Y-%m-%d"), "command": command(args), "machine": machine(),
         "load_before": load(), "repeats": args.repeats, "absent": absent, "versions": {}, "times": [], "first": [],
-        "memory": [], "errors": [], "growth": [], "short": {}}
+        "memory": [], "errors": [], "warm": "as many, or 8 where these take two seconds", "growth": [], "short": {}}
     for name in args.work:
         work = WORKS[name]._replace(**{k: v for k, v in (("N", args.steps), ("batch", args.batch)) if v})
         methods, dtypes = FIRST_OF.get(name, (list(PLAIN), list(AGREE)))

@@ -18,8 +18,8 @@ METHODS = {"coupled-midpoint": lambda: rv.Coupled("midpoint", lam=LAM), "reversi
 MODES = {"reversible": (rv.Reversible(), "eager"), "direct": (rv.Direct(), "eager"), "checkpointed": (rv.Checkpointed(44), "eager"),
          "replay": (rv.Reversible(), "replay"), "native": (rv.Reversible(), "native"), "auto": (rv.Reversible(), "auto"),
          "direct-native": (rv.Direct(), "native"), "checkpointed-native": (rv.Checkpointed(44), "native")}
-FIRST = {"auto": 25, "eager": 0}   # gradients before the one that is timed
-PATIENCE = 6.0                     # or so many seconds; those of compiled programs are ALWAYS: each of these is compared with the tape
+FIRST = {"eager": 0}               # gradients before the one that is timed, else 25: the first ALWAYS are compared with the tape,
+PATIENCE = 15.0, 2.0               # and in the 20th one more library is compiled; or so many seconds, and where these are behind
 
 
 def make(work: Work, method: str, dtype: str, mode: str) -> Callable:
@@ -44,10 +44,10 @@ def make(work: Work, method: str, dtype: str, mode: str) -> Callable:
         return value, [a_y0, *a_params]
 
     def warm() -> Callable:
-        end = perf_counter() + PATIENCE
-        for _ in range(FIRST.get(backend, ALWAYS)):
+        begun = perf_counter()
+        for k in range(1, 1 + FIRST.get(backend, 25)):
             run()
-            if perf_counter() > end:
+            if perf_counter() > begun + PATIENCE[k >= ALWAYS and backend != "auto"]:
                 break
         return run
 
