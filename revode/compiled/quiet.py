@@ -20,6 +20,7 @@ LATER = 20                             # sweeps that NumPy measures
 
 logger = logging.getLogger("revode")
 
+
 class Laid(NamedTuple):
     """How what is measured lies in memory; places are those of the entries, part by part."""
     shape: tuple                       # of y

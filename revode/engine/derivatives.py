@@ -48,7 +48,7 @@ def vjp(fn: Callable, *args: Any) -> tuple[Any, Callable]:
 def vjp_of_own(fn: Callable, *args: Any, own: bool = True) -> tuple[Any, Callable]:
     """vjp for a caller that writes neither to the arguments nor to the value before it pulls: nothing of them is copied."""
     leaves, structure = tree.flatten(args)
-    tape, floats = Tape(), [x.dtype in FLOATS if type(x) is np.ndarray else is_float(x) for x in leaves]
+    tape, floats = Tape(), list(map(is_float, leaves))
     inputs = [tape.input(x if own else tape.keep_input(x)) if float else checked(x) for x, float in zip(leaves, floats, strict=True)]
     slots = range(len(tape.nodes))
     try:
@@ -162,7 +162,7 @@ def value_and_grad(fn: Callable, argnums: int | tuple[int, ...] = 0, has_aux: bo
             return out
 
         value, pull = vjp_of_own(call, *chosen, own=False)
-        grads = pull(np.array(1, value.dtype) if isinstance(value, np.floating) else np.ones_like(value))
+        grads = pull(np.ones_like(value))
         grads = grads if isinstance(argnums, (tuple, list)) else grads[0]
         return ((value, tree.map(_lower, aux[0])) if has_aux else value), grads
 

@@ -236,10 +236,8 @@ def sound(problem: Any, tol: float, acts: float, found: Bounds, dtype: Any, memb
             and estimate["y0"] <= acts and estimate["params"] <= acts):
         return None
     problem.stats.roundtrip = roundtrip(found.trips, eps, tiny)
-    S_p, S_y, S_d = found.S
-    numbers = {"W_y": found.W_y, "W_p": found.W_p} if data is None else {
-        "S_p": S_p, "S_y": S_y, "S_d": S_d, "W_y": found.W_y, "W_p": found.W_p}
-    return Verdict(estimate, [], numbers if found.E is None else {**numbers, "E": found.E})
+    S = {} if data is None else dict(zip(("S_p", "S_y", "S_d"), found.S, strict=True))
+    return Verdict(estimate, [], {**S, "W_y": found.W_y, "W_p": found.W_p, **({} if found.E is None else {"E": found.E})})
 
 
 def joined(of: Sequence[Parts], names: tuple[str, ...]) -> np.ndarray:
