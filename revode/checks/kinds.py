@@ -5,7 +5,6 @@
 """
 from __future__ import annotations
 
-import math
 from functools import cache
 from types import FunctionType
 from typing import Any, NamedTuple
@@ -69,7 +68,7 @@ def known(asked: Asked) -> tuple[Problem, Any, Any, Packing] | None:
         return None
     leaves, plain, structure = given(asked)
     kind = find(asked, ts, structure, plain)
-    if kind is None or not math.isfinite(squared(plain)):
+    if kind is None or not squared(plain) < np.inf:
         return None
     method, layout, code = kind.problem["method"], kind.layout, code_of(asked.field)
     if code is None or code != kind.code:
