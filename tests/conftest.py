@@ -54,9 +54,13 @@ def pytest_runtest_setup(item):
 
 @pytest.fixture
 def interruptible():
-    """Who starts the tests may have SIGINT ignored, as a shell does for a job in the background."""
+    """SIGINT is heard: who starts the tests may have it ignored, as a shell does for a job in the background; and what it raises
+    while garbage is collected (a second, after many tests) would end in a callback of that, where Python ignores it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    gc.collect()
+    gc.disable()
     yield
+    gc.enable()
     signal.signal(signal.SIGINT, before)
 
 
