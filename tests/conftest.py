@@ -1,4 +1,5 @@
 """What all tests share: hypothesis without a clock and without chance, so that a run can be repeated; a cache of its own."""
+import gc
 import os
 import signal
 

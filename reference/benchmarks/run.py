@@ -3,7 +3,8 @@
     python -m reference.benchmarks.run --python PYTHON_OF_AN_ENVIRONMENT_WITH_PEERS --out docs/measurements/benchmarks.md \\
         --json docs/measurements/benchmarks.json --plot docs/measurements/benchmarks.png [--beside ANOTHER_MACHINE.json]
 
-Under 15 minutes on two cores: W3 is run with one method in float64, and what needs seconds for a gradient takes part in W1 alone.
+Under 15 minutes on two cores: W3 is run with one method in float64 by the fastest of each kind, and what needs seconds for a
+gradient takes part in W1 alone; --work w3 --methods, --dtype and --contenders ask for more.
 
 Every contender runs in a process of its own, on one core, with one BLAS thread. Repetitions are interleaved: each round
 asks every contender once, so that what slows the machine for a while slows all of them. A contender whose packages no
@@ -40,7 +41,9 @@ AGREE = {"float64": lambda N: 1e-8, "float32": lambda N: max(1e-5, N * 2.0 ** -2
 ENOUGH = 30.0          # seconds after which a slow contender takes no further turn, if it has had three
 MEMORY_STEPS = (100, 1000, 10000)
 SLOW = 1.0             # seconds of a gradient of W1, above which a contender's memory is not asked for
-FIRST_OF = {"w3": (["reversible-heun"], ["float64"])}         # what is run of a work, where that was not chosen
+# What is run of a work, where that was not chosen: the methods, the types and who takes part.
+FIRST_OF = {"w3": (["reversible-heun"], ["float64"], [
+    "revode-replay", "revode-native", "revode-auto", "numpy", "c", "jax", "torchdiffeq", "diffrax-heun"])}
 # Who is asked how it grows, and along what: the work, what it is changed in, and its two sizes.
 GROWING = ("revode-native", "revode-replay", "revode-reversible", "numpy", "c", "jax", "diffrax-heun", "torchdiffeq")
 AXES = {"steps": ("w1", {}, "steps", 1000, 4000), "batch": ("w2", {"N": 20}, "batch", 64, 256),
@@ -75,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Everything that was asked for. Raises Disagreement."""
-    found, absent = interpreters([CONTENDERS[key] for key in args.contenders], [sys.executable, *args.python])
+    found, absent = interpreters([CONTENDERS[key] for key in args.contenders or CONTENDERS], [sys.executable, *args.python])
     for key, reason in absent.items():
         say(f"absent: {CONTENDERS[key].title} ({reason})")
     measured: dict[str, Any] = {
@@ -84,10 +87,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "memory": [], "errors": [], "warm": "as many, or 8 where these take two seconds", "growth": [], "short": {}}
     for name in args.work:
         work = WORKS[name]._replace(**{k: v for k, v in (("N", args.steps), ("batch", args.batch)) if v})
-        methods, dtypes = FIRST_OF.get(name, (list(PLAIN), list(AGREE)))
+        methods, dtypes, keys = FIRST_OF.get(name, (list(PLAIN), list(AGREE), list(found)))
+        chosen = {key: python for key, python in found.items() if args.contenders or key in keys}
         for dtype in args.dtype or dtypes:
             for method in (args.methods or methods) if not work.sde else ["reversible-heun"]:
-                measured["times"].append(side_by_side(work, method, dtype, found, args, measured["versions"]))
+                measured["times"].append(side_by_side(work, method, dtype, chosen, args, measured["versions"]))
         if not work.sde:
             measured["errors"].append({"work": name, **errors(work)})
     if "w1" in args.work and not args.quick:
@@ -126,8 +130,8 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--work", type=one_of(WORKS), default=list(WORKS), metavar="w1,w2,w3,w4")
     parser.add_argument("--methods", type=one_of(PLAIN), metavar=",".join(PLAIN), help="default: both, and one for w3")
     parser.add_argument("--dtype", type=one_of(AGREE), metavar=",".join(AGREE), help="default: both, and float64 for w3")
-    parser.add_argument("--contenders", type=one_of(CONTENDERS), default=list(CONTENDERS), metavar="A,B",
-                        help=f"of {', '.join(CONTENDERS)}; default: all")
+    parser.add_argument("--contenders", type=one_of(CONTENDERS), metavar="A,B",
+                        help=f"of {', '.join(CONTENDERS)}; default: all, and the fastest of each kind for w3")
     parser.add_argument("--repeats", type=int, default=5, metavar="R", help="turns of each contender; default 5")
     parser.add_argument("--python", action="append", default=[], metavar="PYTHON",
                         help="another interpreter to look for packages in; may be given several times")
@@ -158,7 +162,7 @@ def command(args: argparse.Namespace) -> str:
     words = ["python -m reference.benchmarks.run", f"--work {','.join(args.work)}", f"--repeats {args.repeats}"]
     words += [f"--{name} {','.join(value)}" for name in ("methods", "dtype") if (value := getattr(args, name))]
     words += [f"--{name} {value}" for name in ("steps", "batch") if (value := getattr(args, name))]
-    words += [f"--contenders {','.join(args.contenders)}"] if args.contenders != list(CONTENDERS) else []
+    words += [f"--contenders {','.join(args.contenders)}"] if args.contenders else []
     words += ["--quick"] * args.quick + ["--python PYTHON"] * len(args.python) + ["--beside OTHER.json"] * len(args.beside)
     words += [f"--{name} {place(path)}" for name in ("out", "json", "plot") if (path := getattr(args, name)) is not None]
     return " ".join(words)
