@@ -36,7 +36,8 @@ def markdown(measured: dict, beside: Sequence[dict] = ()) -> str:
         "before anything was timed. A library that lacks the reversible method takes as many steps of the scheme it is built on. "
         "JAX's scans are unrolled by what is quickest of 1, 2, 4 and 8. \"auto\" is what a user gets who asks for nothing, after 25 "
         f"gradients (or 15 seconds of them); the other compiled rows are timed after {measured.get('warm', '8')}: each of the first 8 "
-        "is compared with the tape in one step. What needs seconds for a gradient takes part in W1 in float64 alone.")]
+        "is compared with the tape in one step. What needs seconds for a gradient takes part in W1 in float64 alone; W3 is run by "
+        "the fastest of each kind.")]
     disturbed = [row for table in measured["times"] for row in table["rows"] if row["share"] < SHARE]
     if disturbed:
         parts.append(paragraph(
