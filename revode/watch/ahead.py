@@ -16,7 +16,7 @@ from ..methods.shears import Parts
 from ..stiffness import FOLLOWS, Unstable, astray, largest, rows, unstable
 from .alarms import complain
 from .causes import OF_TOLERANCE, Pairs, parted_copies, too_large
-from .gaps import parted
+from .gaps import among, parted
 from .places import ROOM, stops_of, threes, windows
 from .sizes import column, floor, highest, largest_of_each, precision, size, size_of_each, so_far, stacked
 
@@ -54,7 +54,8 @@ class Ahead:
 
         G = max |D_i| / s_i,        s_n = max(|y_n|, s_{n-1} exp(-20 |t_n - t_{n-1}| / T))           entry by entry
 
-    s fades slowly, so that a solution that crosses zero is not small, and one that has decayed is.
+    s fades slowly, so that a solution that crosses zero is not small, and one that has decayed is. In a crowd (gaps.py) what is near
+    zero by chance is not small either.
     """
 
     def __init__(self, problem: Any, params: Any) -> None:
@@ -157,6 +158,8 @@ class Ahead:
             rtol, atol = map(beside(scale), problem.tolerances)
             allowed, scale = OF_TOLERANCE, atol + rtol * scale
         G = np.where(counts, size_of_each(gap / scale), 0.0)
+        if problem.adaptive is None and (high := np.flatnonzero(G > allowed)).size:
+            G[high] = size_of_each(among(*(to_host(x.take(beside(y)(high), 0)) for x in (gap, scale))))
         self.G = max(self.G, float(G.max()))
         if self.G > allowed:
             n = ns[middle[int(np.argmax(G > allowed))]]

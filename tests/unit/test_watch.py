@@ -151,6 +151,35 @@ def test_what_is_sound_is_not_told(name: str, save: Any) -> None:
         assert np.max(abs(y1 - truth(case)) / abs(truth(case))) < 1e-2          # second order: (h rate)^2 T and less
 
 
+CROWDED = (rv.Coupled("midpoint"), rv.ReversibleHeun(), rv.AsynchronousLeapfrog())
+
+
+@pytest.mark.parametrize("method", CROWDED, ids=str)
+@pytest.mark.parametrize("shape", [(256, 16), (400,)])
+def test_a_crowd_is_no_alarm_by_its_number(shape: tuple, method: Any) -> None:
+    """Some entry of 4096 is near zero by chance, or of 400. 20 steps of a second order are right to (h rate)^2 = 1e-2 of the largest
+    entry and less; the gradient is watched as well."""
+    rng = np.random.default_rng(0)
+    p = {"V": rng.normal(size=(shape[-1], 32)) / shape[-1] ** 0.5, "W": rng.normal(size=(32, shape[-1])) / 32 ** 0.5}
+    case = Case(lambda t, y, p: np.tanh(y @ p["V"]) @ p["W"], rng.normal(size=shape), np.linspace(0, 1, 21), p, method)
+    for engine in ENGINES[:2]:
+        y1, _, messages = said(case, engine)
+        assert not messages, [(str(m), m.details) for m in messages]
+        assert np.max(abs(y1 - truth(case))) < 1e-2 * np.max(abs(y1))
+
+
+@pytest.mark.parametrize("method", CROWDED, ids=str)
+@pytest.mark.parametrize("lost", [1, 16, 32, 63])
+def test_a_crowd_hides_nobody(lost: int, method: Any) -> None:
+    """Of 64 some begin a hundredth as large and decay until nothing is left but the distance of their copies; the others rest, or
+    grow slowly. A plain solve tells it."""
+    rate = np.where(np.arange(64) < lost, 1.0, -0.001)[:, None]
+    y0 = np.where(np.arange(64) < lost, 1.0, 100.0)[:, None]
+    with pytest.warns(rv.ParasiteWarning):
+        y1 = rv.solve(decay, y0, np.linspace(0, 10, 101), rate, method=method, save=[-1], backend="replay").y1
+    assert abs(y1[0] / np.exp(-10) - 1) > 1
+
+
 # what is quiet
 
 FIELDS = {"swing": (swing, 1), "pendulum": (pendulum, 2), "decay": (decay, 1), "cubic": (cubic, 1), "logistic": (logistic, 1),
