@@ -15,7 +15,7 @@ from ..methods.increment import Evaluator
 from ..methods.shears import Parts
 from ..stiffness import FOLLOWS, Unstable, astray, largest, rows, unstable
 from .alarms import complain
-from .causes import OF_TOLERANCE, Pairs, parted_copies, too_large
+from .causes import Pairs, parted_copies, too_large
 from .gaps import among, parted
 from .places import ROOM, stops_of, threes, windows
 from .sizes import column, floor, highest, largest_of_each, precision, size, size_of_each, so_far, stacked
@@ -153,12 +153,13 @@ class Ahead:
         gap = abs(parted(gap if width > 1 else [gap], pairs.k))
         if pairs.data.velocity:
             gap = gap * column([abs(float(problem.hs[ns[i]])) for i in middle], gap)
-        allowed = pairs.data.allowed if problem.driver is None else pairs.data.driven
+        allowed = pairs.allowed
         if problem.adaptive is not None:                                 # here the user has said how far it may be off
             rtol, atol = map(beside(scale), problem.tolerances)
-            allowed, scale = OF_TOLERANCE, atol + rtol * scale
+            scale = atol + rtol * scale
         G = np.where(counts, size_of_each(gap / scale), 0.0)
-        if problem.adaptive is None and (high := np.flatnonzero(G > allowed)).size:
+        high = np.flatnonzero(G > allowed)
+        if high.size:
             G[high] = size_of_each(among(*(to_host(x.take(beside(y)(high), 0)) for x in (gap, scale))))
         self.G = max(self.G, float(G.max()))
         if self.G > allowed:

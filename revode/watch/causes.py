@@ -55,6 +55,13 @@ class Pairs:
         return self.data is not None and self.k < 0 and self.problem.driver is None
 
     @property
+    def allowed(self) -> float:
+        """Of a gap in a march."""
+        if self.problem.adaptive is not None:
+            return OF_TOLERANCE
+        return self.data.allowed if self.problem.driver is None else self.data.driven
+
+    @property
     def limits(self) -> Limits:
         """From where on a sweep says that the copies part."""
         kind = "adaptive" if self.problem.adaptive is not None else "driven" if self.problem.driver is not None else "grid"
