@@ -164,6 +164,49 @@ def test_what_is_compiled_is_compared_with_the_tape(monkeypatch):
         script(AT + 1)
 
 
+@needs_compiler
+def test_two_threads_that_take_what_was_compiled_have_a_runner_each(monkeypatch):
+    """Each has its own memory: both come to native code before one of them has said that it is the field."""
+    both, agree, runners = threading.Barrier(2, timeout=30.0), promote.agree_elsewhere, []
+
+    def meet(runner, direction, *rest):
+        runners.append((direction, id(runner)))
+        both.wait()
+        agree(runner, direction, *rest)
+
+    monkeypatch.setattr(promote, "agree_elsewhere", meet)
+    script(AT - 1)
+    found = [None, None]
+    threads = [threading.Thread(target=lambda k=k: found.__setitem__(k, script(1))) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [ran for ran, _, _ in found] == [["native"]] * 2 and len({*runners}) == 4              # two directions
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+@needs_compiler
+@pytest.mark.parametrize("way", ["an adjoint", "a tangent"])
+def test_the_equation_that_follows_another_one_goes_native_by_itself(caplog, way):
+    """It is a solve of another kind: what was decided for the first one is not its own."""
+    caplog.set_level(logging.INFO, logger="revode")
+
+    def solved(p, how="auto"):
+        gradient = rv.Backsolve() if way == "an adjoint" else None
+        return rv.solve(damped, Y0, TS, p, method=rv.Coupled("midpoint"), gradient=gradient, save=[-1], backend=how).y1
+
+    def slope(how="auto"):
+        return rv.grad(lambda p: np.sum(solved(p, how)))(P) if way == "an adjoint" else rv.jvp(lambda p: solved(p, how))(P, P)[1]
+
+    script(1)
+    found = [slope() for _ in range(3 * AT)]
+    assert not [r for r in caplog.records if "natively" not in r.getMessage()]
+    families = [f for f in plans.programs.families.values() if f.promotion is not None and f.promotion.made]
+    assert len(families) == 2
+    np.testing.assert_allclose(found[-1], slope("eager"), rtol=512 * 2.2e-16)                   # a rounding a step, there and back
+
+
 def test_exact_solves_and_replay_stay_as_they_are():
     assert script(AT + 1, how="replay")[0] == ["replay"] * (AT + 1)
     assert script(AT + 1, exact=True)[0] == ["replay"] * (AT + 1)
@@ -182,12 +225,12 @@ def test_a_forked_child_begins_anew():
             try:
                 signal.alarm(20)
                 work.build = lambda: "built again"
-                code = 0 if work.wait().runner == "built again" and not native._building and not native._compilers else 2
+                code = 0 if work.wait().runners == ["built again"] and not native._building and not native._compilers else 2
             finally:
                 os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     go.set()
-    assert work.wait().runner == "built"
+    assert work.wait().runners == ["built"]
 
 
 @needs_fork
