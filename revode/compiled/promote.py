@@ -63,6 +63,7 @@ class Work(threading.Thread):
         self.build: Callable | None = build          # until it is done
         self.runners: list[Any] = []                 # one, until a thread of the user's takes it
         self.error: Exception | None = None
+        self.done = threading.Event()
         self.start()
 
     def run(self) -> None:
@@ -71,11 +72,12 @@ class Work(threading.Thread):
         except Exception as error:
             self.error = error
         self.build = None                            # what it holds on to
+        self.done.set()
 
     def wait(self) -> Work:
         """Until there is a runner, or an error: by whoever has one of the two."""
-        while self.is_alive():
-            self.join(0.2)                           # without a timeout Windows would not see Ctrl-C
+        while self.is_alive() and not self.done.wait(0.2):           # (join: Python takes a thread for ended where Ctrl-C ended that)
+            pass                                     # without a timeout Windows would not see Ctrl-C
         return self if self.build is None else Work(self.made, self.build).wait()
 
     def taken(self, problem: Any) -> Made:

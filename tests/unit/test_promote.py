@@ -234,6 +234,38 @@ def test_a_forked_child_begins_anew():
 
 
 @needs_fork
+@pytest.mark.skipif(native.fcntl is None, reason="a system without such locks")
+def test_a_forked_child_waits_for_what_its_parent_builds_and_no_longer(tmp_path):
+    """Its copy of the parent's file would hold the lock for ever."""
+    with native._alone(tmp_path, "some key"):
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                signal.alarm(20)
+                with native._alone(tmp_path, "some key"):
+                    code = 0 if (tmp_path / "built").exists() else 2
+            finally:
+                os._exit(code)
+        time.sleep(0.3)
+        (tmp_path / "built").touch()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_who_is_interrupted_does_not_take_the_compiler_for_done(interruptible):
+    """Python takes a thread for ended whose join has been interrupted: it would be compiled a second time."""
+    go, built = threading.Event(), []
+    work = promote.Work(None, lambda: (built.append("begun"), go.wait(30), "built")[2])
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        work.wait()
+    timer.join()
+    threading.Timer(0.3, go.set).start()
+    assert work.wait() is work and work.runners == ["built"] and built == ["begun"]
+
+
+@needs_fork
 @needs_compiler
 def test_two_processes_build_a_library_once(monkeypatch, tmp_path):
     """The second finds what the first has built; the folder holds that library alone."""
@@ -320,7 +352,7 @@ def test_ctrl_c_leaves_the_compiler_alone_and_the_end_ends_it(tmp_path):
         watch.cancel()
     assert child.returncode == 0 and not said
     assert not any(map(alive, pids))
-    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock" and not path.name.startswith("compiler-")]
+    assert not [path for path in (tmp_path / "cache").iterdir() if not path.name.startswith("compiler-")]
 
 
 def waited(path, lines):
