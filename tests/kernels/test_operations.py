@@ -196,6 +196,22 @@ def test_one_trajectory_time_and_again(method: Any, tree: bool) -> None:
             at = at[0], at[1] + 0.0
 
 
+def test_second_derivatives_of_small_states_go_op_by_op() -> None:
+    """They crossed to the host by half: "params is a cupy array but y0 is a numpy array"."""
+    y0, p, ts = np.random.default_rng(0).normal(size=(7, 3)), np.ones(3), np.linspace(0.0, 0.5, 301)
+
+    def hvp(solve: Callable, y0: Any, p: Any, backend: str) -> Any:
+        field = lambda t, y, p: -p * np.sin(y)
+        return rv.hvp(lambda p: np.sum(solve(field, y0, ts, p, save=[-1], backend=backend).y1 ** 2))(p, p)
+
+    with pretended():
+        at = rv.to_device((y0, p))
+        for _ in range(2):
+            np.testing.assert_allclose(rv.to_host(hvp(rv.solve, *at, "auto")), hvp(revode.solve, y0, p, "eager"), rtol=1e-12)
+        with pytest.raises(NotImplementedError, match="a derivative of a derivative records every operation"):
+            hvp(rv.solve, *at, "fused")
+
+
 ADAPTIVE: dict[str, dict] = {
     "ode": {}, "float32": {}, "saved": {"save_at": np.linspace(0.0, 1.0, 5)}, "coupled": {"method": rv.Coupled("bosh3")},
     "noise": {"diffusion": lambda t, y, p: 0.2 * np.cos(y) * p, "noise": rv.BrownianTree(3, 0.0, 1.0)}}
