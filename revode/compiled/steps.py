@@ -11,6 +11,7 @@ method: the methods run as they are, on tensors of a trace.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -102,6 +103,8 @@ class Symbols:
     def outline(self, fn: Callable, examples: dict[Role, Any]) -> Program:
         """trace(), where the field is one operation: what a method does with its values, which is all that is asked."""
         kept, opaque = (self.system, self.brought), Opaque(self.brought.seen.values)
+        if not all(hasattr(x, "shape") for x in opaque.values):                                # an adjoint's, beside its pullback
+            return self.trace(fn, examples)
         self.system, self.brought = following(self.problem.system, opaque), opaque
         self.system.stats = opaque.stats = kept[0].stats
         try:
@@ -158,12 +161,9 @@ class Symbols:
                        **{("atime", name): a for of in a_clock for name, a in of.items() if type(a) is Tensor}}
 
 
-def _pulled(i: int, g: Any, y: Any, *inputs: Any, **options: Any) -> Any:
-    return apply(PULLED, g, inputs[i])
-
-
 PULLED = Op("pulled", lambda g, x: np.zeros_like(x), ())
-FIELD = Op("field", lambda *inputs, output, shape, dtype: np.ones(shape, dtype), Each(_pulled))
+FIELD = Op("field", lambda *inputs, output, shape, dtype: np.ones(shape, dtype),
+           Each(lambda i, g, y, *inputs, **options: apply(PULLED, g, inputs[i])))
 
 
 class Opaque:
@@ -264,10 +264,9 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
     """The programs of a step back; parts: an example of the state."""
     if problem.timed:
         return undone_steps(problem, parts, params, merge)
-    try:
+    with suppress(NotTraceable):                      # some cotangents may be none, as of a field that does not depend on the state
         return steps_back(problem, parts, params, merge, Symbols.outline)
-    except NotTraceable:                              # some cotangents may be none, as of a field that does not depend on the state
-        return steps_back(problem, parts, params, merge, Symbols.trace)
+    return steps_back(problem, parts, params, merge, Symbols.trace)
 
 
 def steps_back(problem: Problem, parts: dict, params: Any, merge: bool, look: Callable) -> StepPrograms:
