@@ -111,9 +111,6 @@ class Fused(Tiles):
 
     def build(self, T: int, make: Any) -> None:
         """Plan, and compile. Raises CannotBeFused where the plan says op by op."""
-        if any(x.own for x in self.lowered.values()):
-            raise CannotBeFused("solve: parameters or a control with a value of their own for each trajectory, or for each member of "
-                                "an ensemble, have no fused form yet; use backend='eager', or solve for the members one by one")
         plan, self.source = planning.make(self.lowered, self.text_of, self.rows, self.dtype, self.direction, self.device.arch,
                                           self.strict, self.given)
         if plan.regime == "op by op":

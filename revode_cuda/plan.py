@@ -271,7 +271,8 @@ def fitted(text: Source, rows: int, itemsize: int, direction: str, arch: str, mo
         threads = wanted["threads"]
     if wanted.get("regime", regime) != regime:
         regime, reason = wanted["regime"], "it was asked for"
-    return Plan(direction, regime, T, threads, -(-rows // T), state, params, sizes, most, arch, reason, wanted.get("padded", False))
+    tiles = text.members * -(-rows // (text.members * T))
+    return Plan(direction, regime, T, threads, tiles, state, params, sizes, most, arch, reason, wanted.get("padded", False))
 
 
 def plan_of(field: Callable, y0: Any, ts: Any, params: Any = None, *, arch: str, arithmetic: str = "fast", plan: Any = None,

@@ -224,7 +224,11 @@ class Tiles:
     def of_tiles(self, own: Own, x: np.ndarray, *steps: int) -> np.ndarray:
         """What each tile has of its own of a value, (tiles, numbers); of many steps as well."""
         found = x[..., own.at]
-        found = self.tiled(found, *steps) if own.kind == LANES else np.repeat(found, self.tiles // self.members, -2)
+        if own.kind == LANES:
+            found = self.tiled(found, *steps)
+            found = np.pad(found, [(0, 0)] * (found.ndim - 1) + [(0, self.source.stride - self.T)])
+        else:
+            found = np.repeat(found, self.tiles // self.members, -2)
         return found.reshape(*steps, self.tiles, -1)
 
     def place(self, role: Any) -> np.ndarray:
