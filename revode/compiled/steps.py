@@ -21,7 +21,7 @@ import numpy as np
 from ..adaptive import estimated, squares
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
-from ..engine.tensor import MANY, Each, NotTraceable, Op, Tape, Tensor, apply, entry, is_float, value_of
+from ..engine.tensor import MANY, Each, NotTraceable, Op, Tape, Tensor, apply, entry, is_float, to_host, value_of
 from ..methods.increment import Evaluator, Recorded, Recorder, System
 from ..methods.shears import Shear, Step, near_pullback, pullback, undone
 from ..stepping import CLOCK, Problem, Stats, one_step
@@ -74,14 +74,14 @@ class Symbols:
         dtype = value_of(next(iter(parts.values()))).dtype
         n = 0
         h = np.asarray(problem.hs[n], dtype)
-        self.examples: dict[Role, Any] = {("part", name): np.asarray(x) for name, x in parts.items()}
-        self.examples |= {("param", i): np.asarray(self.leaves[i]) for i in self.floats}
+        self.examples: dict[Role, Any] = {("part", name): to_host(x) for name, x in parts.items()}
+        self.examples |= {("param", i): to_host(self.leaves[i]) for i in self.floats}
         self.examples |= self.brought.examples
         self.examples |= {("step", "t0"): np.asarray(float(problem.ts[n])), ("step", "t1"): np.asarray(float(problem.ts[n + 1])),
                           ("step", "h"): h, ("step", "h_before"): h}
         if problem.driver is not None:
             given = problem.driver.given(n, problem.ts[n], problem.ts[n + 1], h, problem)
-            self.examples |= {("drive", name): np.asarray(x) for name, x in given.items()}
+            self.examples |= {("drive", name): to_host(x) for name, x in given.items()}
 
     def trace(self, fn: Callable, examples: dict[Role, Any]) -> Program:
         """The program of fn, in which every field value finds what the field brings along."""

@@ -222,12 +222,13 @@ def aligned(w: Lowering, a: Any, known: Known, letters: str, rows: str, over_row
             sizes: dict[str, int]) -> tuple[Known, str]:
     """A factor without rows of its own, beside one that has some."""
     if not known.rows and any(c in rows for c in letters):
-        if over_rows and not of_kind(known, "constant"):
+        if over_rows and not of_kind(known, "constant", "params", "steps"):
             raise NotFusable("a sum over the trajectories with something that is not theirs")
         axes = [letters.index(c) if c in letters else None for c in rows]
         known = w.without(a, known, w.shape_of(a), axes, [sizes[c] for c in rows])
         if over_rows:                                # each trajectory's term of a sum over them
-            return w.lanes(known), letters
+            slot = w.loop("map", LANES, known.F, [known.read()], text="{0}")
+            return Known(LANES, tuple(range(len(w.batch))), known.features, slot), letters
         return known, "".join(c for c in letters if c not in rows)
     if over_rows and not known.rows:
         raise NotFusable("a sum over the trajectories with something that is not theirs")
