@@ -116,7 +116,7 @@ def along_grid(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys:
             keep.put(*chosen(group, seen, keep.places))
             group, seen = chosen(group, seen, stops)
         rows = stacked_rows(seen)
-        if len(groups) > 1 or not deferred(watch, group, rows):
+        if len(groups) > 1 or not deferred(watch, group, rows, engine.shows):
             before = watched(watch, before, group, rows)
         del rows
         del seen                                             # before the engine sees more

@@ -17,6 +17,7 @@ from .native import CompileError, NoCompiler, build
 
 TEXT = Path(__file__).with_name("quiet.hpp").read_text()
 LATER = 20                             # sweeps that NumPy measures
+SIDE = 8                               # members at a time, as in the text
 
 logger = logging.getLogger("revode")
 
@@ -38,7 +39,7 @@ class Measure:
     def __init__(self, dtype: Any, later: int = LATER) -> None:
         self.dtype, self.later = dtype, later
         self.function: Any = None
-        self.numbers, self.scalars, self.out = np.zeros(33, np.int64), np.zeros(5), np.zeros(13)
+        self.numbers, self.scalars, self.out = np.zeros(34, np.int64), np.zeros(5), np.zeros(13)
         self.at = address(self.numbers)
         self.given: tuple = (None, None)                             # of which solves, laid out how, what stays the same stands there
 
@@ -88,8 +89,14 @@ class Measure:
         self.numbers[:25] = (len(there) // prod(shape), prod(shape[:-1]), prod(shape[-1:]), width, *s.at.shape[::-1], looks,
                              *s.ahead_at.shape[::-1], rows, entries, apart, 0 if begins is None else len(begins), s.output,
                              ahead_width, *map(pointer, kept))
-        self.numbers[31:] = pointer(self.out), pointer(self.A)
+        self.numbers[31:] = pointer(self.out), pointer(self.A), side(shape, place, there, ends)
         self.given = s, laid, kept
+
+
+def side(shape: tuple, *places: np.ndarray) -> bool:
+    """Whether of eight members at a time the same entry lies side by side."""
+    members = prod(shape[:-1])
+    return members % SIDE == 0 and all([(np.diff(x.reshape(-1, SIDE, *shape[-1:]), axis=1) == 1).all() for x in places])
 
 
 @lru_cache(64)

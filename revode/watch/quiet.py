@@ -85,10 +85,10 @@ class Bounds(NamedTuple):
     C: float
 
 
-def deferred(watch: Ahead, ns: Sequence[int], states: Parts) -> bool:
-    """Whether the sweep will see to what a march has shown: where that is all, small and finite."""
+def deferred(watch: Ahead, ns: Sequence[int], states: Parts, room: int) -> bool:
+    """Whether the sweep will see to what a march has shown: where that is all, of no more bytes than this, and finite."""
     problem, stops = watch.problem, watch.stops
-    if not problem.swept or len(ns) < len(stops) or sum(x.nbytes for x in states.values()) > ROOM:
+    if not problem.swept or len(ns) < len(stops) or sum(x.nbytes for x in states.values()) > room:
         return False
     if not all(type(x) is np.ndarray and math.isfinite(np.vdot(x, x)) for x in states.values()):
         return False

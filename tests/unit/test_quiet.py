@@ -31,6 +31,8 @@ CASES = {
     "reversible Heun": ((2,), ("y", "z"), PAIR, -1.0, 4, 3),
     "Coupled": ((1, 3), ("y", "z"), PAIR, 0.999, 2, 1),
     "a batch": ((5, 3), ("y", "z"), PAIR, 0.9, 2, 1),
+    "more of them than there are lanes": ((21, 3), ("y", "z"), PAIR, -1.0, 4, 3),
+    "side by side": ((16, 1), ("y", "z"), PAIR, 0.9, 2, 1),
     "a number": ((), ("z", "y"), PAIR, 0.9, 2, 1),
     "nearly reversible": ((2, 2), ("y",), ALONE, 0.0, 1, 3),
 }
