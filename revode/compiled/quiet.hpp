@@ -4,7 +4,8 @@
 // place: where in a row the entries lie, part by part; ends: where those lie with which the sweep ends, in S what came, in truth what
 //    had been there, in S the cotangents
 // side: whether eight members at a time lie side by side, entry by entry; else what they hold is picked up one by one
-// s: eps, tiny, allowed, N, apart.  out: S_p, S_y, S_d, together, W_p, off, size, ahead, a_y, least, smallest, E, C.  A: |a y| + tiny
+// s: eps, tiny, allowed, N, apart.  out: S_p, S_y, S_d, together, W_p, off, size, ahead, a_y, least, W_0, E, C.  A: |a y| + tiny
+// starts: the leaves of y begin there, along its last axis, and the last one ends
 typedef long long quiet_whole;
 static inline double quiet_abs(double x) { return x < 0 ? -x : x; }
 static inline double quiet_worst(double a, double b) { return a != a ? a : b <= a ? a : b; }          // the larger one, or NaN
@@ -64,14 +65,17 @@ extern "C" void rv_quiet(const quiet_whole* n) {
   const double *s = (double*)n[21], *L = (double*)n[22], *ahead_L = (double*)n[23], *h = (double*)n[24];
   const real *X = (real*)n[25], *ahead = (real*)n[26], *S = (real*)n[27], *truth = (real*)n[28], *weighed = (real*)n[29],
     *flowed = (real*)n[30];
+  const quiet_whole* starts = (quiet_whole*)n[35];
   double* out = (double*)n[31];
   real* A = (real*)n[32];
   const quiet_whole p = n[0], F = n[2], m = n[1] * F, windows = n[4], width = n[5], c = 2 * p * width;
   const double eps = s[0], tiny = s[1];
   const bool side = n[33];
   for (quiet_whole i = 0; i < m; i++) A[i] = 0;
-  quiet_many found[10] = {};
-  double smallest = quiet_abs((double)truth[ends[(p + n[13]) * m]]), E = 0;
+  quiet_many found[11] = {};
+  double largest = 0, least = __builtin_inf(), E = 0;
+  for (quiet_whole i = 0; i < m; i++) largest = quiet_worst(largest, quiet_abs((double)truth[ends[(p + n[13]) * m + i]]));
+  const double floor = __builtin_sqrt(eps) * largest + tiny;
   for (quiet_whole member = 0; member < n[1]; member += SIDE) {
     const quiet_whole first = member * F, some = n[1] - member < SIDE ? n[1] - member : SIDE;
     quiet_many all_be = {}, all_moved = {}, S_y = {}, S_d = {};
@@ -120,28 +124,41 @@ extern "C" void rv_quiet(const quiet_whole* n) {
       for (quiet_whole i = first; i < first + F; i++)
         found[7] = quiet_worst(found[7], quiet_abs(quiet_take(ahead + look * n[14], ahead_place + n[13] * m + i, F, some, side)));
     for (quiet_whole i = first; i < first + F; i++) {
-      quiet_many sum = {}, most = quiet_many{} + 1.0;
+      quiet_many most = quiet_many{} + 1.0;
       for (quiet_whole l = 0; l < some; l++) most[l] = A[i + l * F] += (real)tiny;
       for (quiet_whole k = 0; k < p; k++) {
-        const quiet_many there = quiet_take(truth, ends + (p + k) * m + i, F, some, side), size = quiet_abs(there);
+        const quiet_many there = quiet_abs(quiet_take(truth, ends + (p + k) * m + i, F, some, side));
         const quiet_many a = quiet_take(S, ends + (2 * p + k) * m + i, F, some, side);
-        const quiet_many off = quiet_abs(quiet_take(S, ends + k * m + i, F, some, side) - there);
+        const quiet_many off = quiet_abs(quiet_take(S, ends + k * m + i, F, some, side) - quiet_take(truth, ends + (p + k) * m + i, F, some, side));
         found[4] = quiet_worst(found[4], quiet_abs(a) * off / most);
         found[5] = quiet_worst(found[5], off);
-        found[6] = quiet_worst(found[6], size);
-        for (quiet_whole j = 0; j < width; j++) sum += L[5 * c + (p + k) * width + j] * a;
-        for (quiet_whole l = 0; l < some; l++) if (k == n[13] && size[l] < smallest) smallest = size[l];
+        found[6] = quiet_worst(found[6], there);
+        if (k == n[13]) found[10] = quiet_worst(found[10], off / (there + floor));
       }
-      found[9] = quiet_worst(found[9], quiet_abs(sum));
       if (weighed) for (quiet_whole l = 0; l < some; l++) E = quiet_worst(E, weighed[i + l * F] / most[l]);
     }
   }
-  for (int i = 0; i < 10; i++) {
+  for (quiet_whole leaf = 0; leaf < n[34]; leaf++) {
+    quiet_many sum = {};
+    for (quiet_whole member = 0; member < n[1]; member += SIDE)
+      for (quiet_whole f = starts[leaf]; f < starts[leaf + 1]; f++) {
+        quiet_many a = {};
+        for (quiet_whole k = 0; k < p; k++)
+          for (quiet_whole j = 0; j < width; j++)
+            a += L[5 * c + (p + k) * width + j] * quiet_take(S, ends + (2 * p + k) * m + member * F + f, F, n[1] - member < SIDE ? n[1] - member : SIDE, side);
+        sum += a * a;
+      }
+    double left = 0;
+    for (int l = 0; l < SIDE; l++) left += sum[l];
+    left = __builtin_sqrt(left / (n[1] * (starts[leaf + 1] - starts[leaf])));
+    if (!(left >= least)) least = left;
+  }
+  for (int i = 0; i < 11; i++) {
     out[i] = 0;
     for (int l = 0; l < SIDE; l++) out[i] = quiet_worst(out[i], (double)found[i][l]);
   }
   out[3] = out[3] == 0;
-  out[10] = smallest;
+  out[9] = least;
   out[11] = E;
   out[12] = quiet_flow(flowed, n[9], n[10], n[11], begins, n[12]);
   out[12] = out[12] > 1 || out[12] != out[12] ? __builtin_sqrt(out[12]) : 1;

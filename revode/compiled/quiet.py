@@ -39,7 +39,7 @@ class Measure:
     def __init__(self, dtype: Any, later: int = LATER) -> None:
         self.dtype, self.later = dtype, later
         self.function: Any = None
-        self.numbers, self.scalars, self.out = np.zeros(34, np.int64), np.zeros(5), np.zeros(13)
+        self.numbers, self.scalars, self.out = np.zeros(36, np.int64), np.zeros(5), np.zeros(13)
         self.at = address(self.numbers)
         self.given: tuple = (None, None)                             # of which solves, laid out how, what stays the same stands there
 
@@ -76,8 +76,8 @@ class Measure:
         self.numbers[25:31] = where
         self.function(self.at)
         S_p, S_y, S_d, together, *found = self.out.tolist()
-        W_p, off, size, most, a_y, least, smallest, E, C = found
-        return Measured((S_p, S_y, S_d), bool(together), W_p, off, size, most, a_y, least, smallest, E, C, self.A)
+        W_p, off, size, most, a_y, least, W_0, E, C = found
+        return Measured((S_p, S_y, S_d), bool(together), W_p, off, size, most, a_y, least, W_0, E, C, self.A)
 
     def take(self, s: Shown, laid: Laid) -> None:
         """What stays the same from solve to solve."""
@@ -85,11 +85,11 @@ class Measure:
         self.A = np.empty(shape, self.dtype)
         self.scalars[:] = s.eps, s.tiny, s.allowed, s.N, s.apart
         kept = [None if x is None else np.ascontiguousarray(x) for x in (
-            place, s.at, there, s.ahead_at, ends, begins, self.scalars, s.L, s.ahead_L, s.h)]
+            place, s.at, there, s.ahead_at, ends, begins, self.scalars, s.L, s.ahead_L, s.h, s.starts)]
         self.numbers[:25] = (len(there) // prod(shape), prod(shape[:-1]), prod(shape[-1:]), width, *s.at.shape[::-1], looks,
                              *s.ahead_at.shape[::-1], rows, entries, apart, 0 if begins is None else len(begins), s.output,
-                             ahead_width, *map(pointer, kept))
-        self.numbers[31:] = pointer(self.out), pointer(self.A), side(shape, place, there, ends)
+                             ahead_width, *map(pointer, kept[:-1]))
+        self.numbers[31:] = pointer(self.out), pointer(self.A), side(shape, place, there, ends), len(s.starts) - 1, pointer(kept[-1])
         self.given = s, laid, kept
 
 

@@ -4,6 +4,8 @@ Everything here is what ahead.py and back.py measure, or larger:
 
     G                      |gap| / |y|                              s is at least |y|
     W_y                    |yhat_n - y_n| / (eps^1/4 max |y_n|)     what is allowed is at least that
+    W_0                    |yhat_0 - y_0| / |y_0|                   s is at least |y_0|
+    C_0                    1 + max |a_n| / rms a_0                  s' is at most |a_0| or max |a_n|, in each entry of the leaf
     W_p, E, S_p, S_y, S_d  A, and the sizes of y, are those at the windows alone
 
 What is weighed is linear in what the windows show, (parts and cotangents) x (neighbours), so that one product makes all of it.
@@ -13,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +57,7 @@ class Shown(NamedTuple):
     N: int
     eps: float
     tiny: float
+    starts: np.ndarray               # of the leaves of y, along its last axis, and the end
 
 
 class Measured(NamedTuple):
@@ -65,8 +69,8 @@ class Measured(NamedTuple):
     size: float
     ahead: float                     # the largest |y| on the way there, and |a| on the way back
     a_y: float
-    least: float                     # at the start: the largest |a|, and the smallest |y|
-    smallest: float
+    least: float                     # at the start: the root mean square of a in the leaf of y0 that has the smallest
+    W_0: float
     E: float
     C: float
     A: np.ndarray
@@ -141,6 +145,7 @@ class Quiet:
     def verdict(self, largest: Any = None, weighed: Any = None) -> Verdict:
         """The judgement, as Back gives it; where all is quiet its numbers are bounds."""
         found = self.quickly(largest, weighed) if self.full is None and len(self.held) == 3 else None
+        self.problem.kin["quiet"] = found is not None
         if found is None:
             return self.back.verdict(largest, weighed)
         self.problem.marched = None                  # nobody has reason to look at it any more, and it holds the problem
@@ -183,9 +188,10 @@ class Quiet:
         h = abs(np.asarray([problem.hs[ahead_ns[i]] for i in ahead_at[1]], float)) if moving else None
         allowed = 0.0 if data is None else data.allowed if problem.driver is None else data.driven
         eps, tiny = precision(self.given[3][0].dtype)
+        starts = np.cumsum((0, *(problem.widths or self.given[3][0].shape[-1:] or (1,))))
         L, ahead_L, none = combinations(*kind, width, 2 if smooth else 1), gaps(*kind, ahead_width), np.empty(0)
         return Shown(none, at, L, none, ahead_at[0], ahead_L, h, none, None, None, method.parts.index(method.outputs[0]), allowed,
-                     2 if smooth else 1, problem.N, eps, tiny)
+                     2 if smooth else 1, problem.N, eps, tiny, starts)
 
 
 def saved(problem: Any, compared: set[int], ys: Any, ns: Sequence[int], parts: Parts, cotangents: Parts, found: Measured) -> tuple:
@@ -203,11 +209,10 @@ def told(problem: Any, tol: float | None, acts: float, found: Measured, others: 
          largest: Any = None, weighed: Any = None) -> Verdict | None:
     """The verdict from what was measured of a sweep, and on the way to other states; None where that cannot be told. y: a state."""
     trips, W_p = others
-    W_0 = found.off / found.smallest if found.smallest > 0 else math.inf
-    C_0 = 1.0 + found.A.size * found.a_y / found.least if found.least > 0 else math.inf
+    C_0 = 1.0 + found.a_y / found.least if found.least > 0 else math.inf
     trips, (eps, tiny) = [*trips, (0, found.off, found.size)], precision(y.dtype)
     W_y = max([off for _, off, _ in trips]) / (eps ** 0.25 * found.ahead + tiny)
-    bounds = Bounds(found.S, found.together, trips, max(found.W_p, W_p), W_y, W_0, C_0, None if weighed is None else found.E, found.C)
+    bounds = Bounds(found.S, found.together, trips, max(found.W_p, W_p), W_y, found.W_0, C_0, None if weighed is None else found.E, found.C)
     if not problem.method.exactly_reversible:                # past it the full watch looks at the steps (of small states: Ahead.flows)
         acts = min(acts, OFF * CLOSE[y.dtype.itemsize])
     verdict = sound(problem, TOL if tol is None else tol, acts, bounds, y.dtype, y.shape[:-1])
@@ -257,12 +262,14 @@ def measured(s: Shown) -> Measured:
     gap, y = abs(s.ahead_L.dot(s.ahead.take(s.ahead_at, 1).reshape(s.ahead_L.shape[1], -1))).reshape(2, s.ahead_at.shape[1], -1)
     Z = s.Z.reshape(3, len(s.ahead), *A.shape)
     off, truth, a = abs(Z[0] - Z[1]), abs(Z[1]), abs(Z[2])
-    weights = s.L[5].reshape(2, len(s.ahead), -1).sum(axis=2)[1]
+    there, weights = truth[s.output], s.L[5].reshape(2, len(s.ahead), -1).sum(axis=2)[1]
+    left = weights.dot(Z[2].reshape(len(weights), -1)).reshape(-1, s.starts[-1])
+    least = min([np.mean(left[:, i:j] ** 2) ** 0.5 for i, j in pairwise(s.starts)])
     gap = gap if s.h is None else gap * s.h[:, None]
     return Measured(tuple(S.values()), bool((gap <= s.allowed * y).all()),
                     float((a * off / A).max()), float(off.max()), float(truth.max()),
                     float(abs(s.ahead[s.output]).max()), float(Q[5].max()),
-                    float(abs(weights.dot(Z[2].reshape(len(weights), -1))).max()), float(truth[s.output].min()),
+                    float(least), float((off[s.output] / (there + s.eps ** 0.5 * there.max() + s.tiny)).max()),
                     0.0 if s.weighed is None else float((s.weighed / A).max()), cancelled(flowing(None, s.flowed), 0.0), A)
 
 
