@@ -83,13 +83,14 @@ class Measure:
         """What stays the same from solve to solve."""
         shape, (place, width), (there, ahead_width), looks, ends, (rows, entries, apart), begins = laid
         self.A = np.empty(shape, self.dtype)
+        starts = np.cumsum((0, *(s.widths or shape[-1:] or (1,))))
         self.scalars[:] = s.eps, s.tiny, s.allowed, s.N, s.apart
         kept = [None if x is None else np.ascontiguousarray(x) for x in (
-            place, s.at, there, s.ahead_at, ends, begins, self.scalars, s.L, s.ahead_L, s.h, s.starts)]
+            place, s.at, there, s.ahead_at, ends, begins, self.scalars, s.L, s.ahead_L, s.h, starts)]
         self.numbers[:25] = (len(there) // prod(shape), prod(shape[:-1]), prod(shape[-1:]), width, *s.at.shape[::-1], looks,
                              *s.ahead_at.shape[::-1], rows, entries, apart, 0 if begins is None else len(begins), s.output,
                              ahead_width, *map(pointer, kept[:-1]))
-        self.numbers[31:] = pointer(self.out), pointer(self.A), side(shape, place, there, ends), len(s.starts) - 1, pointer(kept[-1])
+        self.numbers[31:] = pointer(self.out), pointer(self.A), side(shape, place, there, ends), len(starts) - 1, pointer(kept[-1])
         self.given = s, laid, kept
 
 

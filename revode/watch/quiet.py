@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ import numpy as np
 from ..methods.shears import Parts
 from .ahead import Ahead
 from .alarms import Verdict
-from .back import Back, cancelled, flowing, neighbours, of_pairs, roundtrip
+from .back import Back, cancelled, flowing, leaves_of, mean_square, neighbours, of_pairs, roundtrip
 from .causes import CAUTION, CLOSE, NEARLY, OF_LEAF, OFF, TOL, Pairs
 from .gaps import injected, parted
 from .places import ROOM, back_from, groups_back, windows, within
@@ -57,7 +56,7 @@ class Shown(NamedTuple):
     N: int
     eps: float
     tiny: float
-    starts: np.ndarray               # of the leaves of y, along its last axis, and the end
+    widths: tuple[int, ...]          # of the leaves of y, where it is a tree
 
 
 class Measured(NamedTuple):
@@ -188,10 +187,9 @@ class Quiet:
         h = abs(np.asarray([problem.hs[ahead_ns[i]] for i in ahead_at[1]], float)) if moving else None
         allowed = 0.0 if data is None else data.allowed if problem.driver is None else data.driven
         eps, tiny = precision(self.given[3][0].dtype)
-        starts = np.cumsum((0, *(problem.widths or self.given[3][0].shape[-1:] or (1,))))
         L, ahead_L, none = combinations(*kind, width, 2 if smooth else 1), gaps(*kind, ahead_width), np.empty(0)
         return Shown(none, at, L, none, ahead_at[0], ahead_L, h, none, None, None, method.parts.index(method.outputs[0]), allowed,
-                     2 if smooth else 1, problem.N, eps, tiny, starts)
+                     2 if smooth else 1, problem.N, eps, tiny, problem.widths)
 
 
 def saved(problem: Any, compared: set[int], ys: Any, ns: Sequence[int], parts: Parts, cotangents: Parts, found: Measured) -> tuple:
@@ -212,7 +210,8 @@ def told(problem: Any, tol: float | None, acts: float, found: Measured, others: 
     C_0 = 1.0 + found.a_y / found.least if found.least > 0 else math.inf
     trips, (eps, tiny) = [*trips, (0, found.off, found.size)], precision(y.dtype)
     W_y = max([off for _, off, _ in trips]) / (eps ** 0.25 * found.ahead + tiny)
-    bounds = Bounds(found.S, found.together, trips, max(found.W_p, W_p), W_y, found.W_0, C_0, None if weighed is None else found.E, found.C)
+    E = None if weighed is None else found.E
+    bounds = Bounds(found.S, found.together, trips, max(found.W_p, W_p), W_y, found.W_0, C_0, E, found.C)
     if not problem.method.exactly_reversible:                # past it the full watch looks at the steps (of small states: Ahead.flows)
         acts = min(acts, OFF * CLOSE[y.dtype.itemsize])
     verdict = sound(problem, TOL if tol is None else tol, acts, bounds, y.dtype, y.shape[:-1])
@@ -263,13 +262,12 @@ def measured(s: Shown) -> Measured:
     Z = s.Z.reshape(3, len(s.ahead), *A.shape)
     off, truth, a = abs(Z[0] - Z[1]), abs(Z[1]), abs(Z[2])
     there, weights = truth[s.output], s.L[5].reshape(2, len(s.ahead), -1).sum(axis=2)[1]
-    left = weights.dot(Z[2].reshape(len(weights), -1)).reshape(-1, s.starts[-1])
-    least = min([np.mean(left[:, i:j] ** 2) ** 0.5 for i, j in pairwise(s.starts)])
+    left = leaves_of(weights.dot(Z[2].reshape(len(weights), -1)).reshape(A.shape), s.widths)
     gap = gap if s.h is None else gap * s.h[:, None]
     return Measured(tuple(S.values()), bool((gap <= s.allowed * y).all()),
                     float((a * off / A).max()), float(off.max()), float(truth.max()),
                     float(abs(s.ahead[s.output]).max()), float(Q[5].max()),
-                    float(least), float((off[s.output] / (there + s.eps ** 0.5 * there.max() + s.tiny)).max()),
+                    min(map(mean_square, left)) ** 0.5, float((off[s.output] / (there + s.eps ** 0.5 * there.max() + s.tiny)).max()),
                     0.0 if s.weighed is None else float((s.weighed / A).max()), cancelled(flowing(None, s.flowed), 0.0), A)
 
 
