@@ -62,7 +62,7 @@ static inline quiet_many quiet_take(const real* row, const quiet_whole* place, q
 extern "C" void rv_quiet(const quiet_whole* n) {
   const quiet_whole *place = (quiet_whole*)n[15], *at = (quiet_whole*)n[16], *ahead_place = (quiet_whole*)n[17],
     *ahead_at = (quiet_whole*)n[18], *ends = (quiet_whole*)n[19], *begins = (quiet_whole*)n[20];
-  const double *s = (double*)n[21], *L = (double*)n[22], *ahead_L = (double*)n[23], *h = (double*)n[24];
+  const double *s = (double*)n[21], *L = (double*)n[22], *ahead_L = (double*)n[23], *h = (double*)n[24], *rise = (double*)n[36];
   const real *X = (real*)n[25], *ahead = (real*)n[26], *S = (real*)n[27], *truth = (real*)n[28], *weighed = (real*)n[29],
     *flowed = (real*)n[30];
   const quiet_whole* starts = (quiet_whole*)n[35];
@@ -108,8 +108,9 @@ extern "C" void rv_quiet(const quiet_whole* n) {
     found[0] = quiet_worst(found[0], all_be / (all_moved + tiny));
     found[1] = quiet_worst(found[1], S_y * s[3] / (double)windows);
     found[2] = quiet_worst(found[2], S_d * s[3] / (double)windows);
-    for (quiet_whole w = 0; w < n[7]; w++)
-      for (quiet_whole i = first; i < first + F; i++) {
+    for (quiet_whole i = first; i < first + F; i++) {
+      quiet_many size = {};
+      for (quiet_whole w = 0; w < n[7]; w++) {
         quiet_many gap = {}, y = {};
         for (quiet_whole part = 0, j = 0; part < p; part++)
           for (quiet_whole near = 0; near < n[8]; near++, j++) {
@@ -117,9 +118,11 @@ extern "C" void rv_quiet(const quiet_whole* n) {
             const quiet_many x = quiet_take(row, ahead_place + part * m + i, F, some, side);
             gap += ahead_L[j] * x; y += ahead_L[p * n[8] + j] * x;
           }
-        const quiet_mask together = quiet_abs(gap) * (h ? h[w] : 1.0) <= s[2] * quiet_abs(y);
+        size = quiet_worst(size, quiet_abs(y) * rise[w]);
+        const quiet_mask together = quiet_abs(gap) * h[w] <= s[2] * (size / rise[w]);
         found[3] = (quiet_many)((quiet_mask)found[3] | (~together & (quiet_mask)(quiet_many{} + 1.0)));
       }
+    }
     for (quiet_whole look = 0; look < n[6]; look++)
       for (quiet_whole i = first; i < first + F; i++)
         found[7] = quiet_worst(found[7], quiet_abs(quiet_take(ahead + look * n[14], ahead_place + n[13] * m + i, F, some, side)));

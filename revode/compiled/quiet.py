@@ -39,7 +39,7 @@ class Measure:
     def __init__(self, dtype: Any, later: int = LATER) -> None:
         self.dtype, self.later = dtype, later
         self.function: Any = None
-        self.numbers, self.scalars, self.out = np.zeros(36, np.int64), np.zeros(5), np.zeros(13)
+        self.numbers, self.scalars, self.out = np.zeros(37, np.int64), np.zeros(5), np.zeros(13)
         self.at = address(self.numbers)
         self.given: tuple = (None, None)                             # of which solves, laid out how, what stays the same stands there
 
@@ -86,11 +86,12 @@ class Measure:
         starts = np.cumsum((0, *(s.widths or shape[-1:] or (1,))))
         self.scalars[:] = s.eps, s.tiny, s.allowed, s.N, s.apart
         kept = [None if x is None else np.ascontiguousarray(x) for x in (
-            place, s.at, there, s.ahead_at, ends, begins, self.scalars, s.L, s.ahead_L, s.h, starts)]
+            place, s.at, there, s.ahead_at, ends, begins, self.scalars, s.L, s.ahead_L, s.h, starts, s.rise)]
         self.numbers[:25] = (len(there) // prod(shape), prod(shape[:-1]), prod(shape[-1:]), width, *s.at.shape[::-1], looks,
                              *s.ahead_at.shape[::-1], rows, entries, apart, 0 if begins is None else len(begins), s.output,
-                             ahead_width, *map(pointer, kept[:-1]))
-        self.numbers[31:] = pointer(self.out), pointer(self.A), side(shape, place, there, ends), len(starts) - 1, pointer(kept[-1])
+                             ahead_width, *map(pointer, kept[:-2]))
+        at = map(pointer, kept[-2:])
+        self.numbers[31:] = pointer(self.out), pointer(self.A), side(shape, place, there, ends), len(starts) - 1, *at
         self.given = s, laid, kept
 
 

@@ -2,7 +2,7 @@
 
 Everything here is what ahead.py and back.py measure, or larger:
 
-    G                      |gap| / |y|                              s is at least |y|
+    G                      |gap| / s                                s without what is small beside the largest entry
     W_y                    |yhat_n - y_n| / (eps^1/4 max |y_n|)     what is allowed is at least that
     W_0                    |yhat_0 - y_0| / |y_0|                   s is at least |y_0|
     C_0                    1 + max |a_n| / rms a_0                  s' is at most |a_0| or max |a_n|, in each entry of the leaf
@@ -46,7 +46,8 @@ class Shown(NamedTuple):
     ahead: np.ndarray                # (parts, looks, *y.shape) states on the way there, and the same of these
     ahead_at: np.ndarray
     ahead_L: np.ndarray              # (2, parts width)
-    h: np.ndarray | None             # (windows,) where the gap is a velocity: the steps
+    h: np.ndarray                    # (windows,) what a gap is multiplied with: 0 where it does not count, a step where it is a
+    rise: np.ndarray                 # velocity; and by how much what has been seen before counts for less there
     Z: np.ndarray                    # (3 parts, 1, *y.shape) what came back at the start, what had been there, and the cotangents
     weighed: np.ndarray | None
     flowed: tuple | None
@@ -114,12 +115,13 @@ class Quiet:
         self.held: dict[str, tuple] = {}
         self.full: Back | None = None
 
-    def groups(self, last: int, first: int, parts: Parts, room: int = ROOM) -> list[list[int]]:
-        """The looks at last - 1 .. first, last first, as many together as there is room for, in bytes."""
+    def groups(self, last: int, first: int, parts: Parts, room: int = ROOM, holds: int = 0) -> list[list[int]]:
+        """The looks at last - 1 .. first, last first, as many together as there is room for, in bytes; all, if these are few bytes."""
         problem, width, exact = self.problem, neighbours(self.pairs), self.problem.method.exactly_reversible
         # where a state is kept nearly reversible methods land on it: there is nothing to look at
         looks = back_from(problem.N, width, problem.resync, not exact, frozenset(self.given[2]))
-        most = max(1, room // max(1, 2 * sum(x.nbytes for x in parts.values())))
+        size = 2 * sum(x.nbytes for x in parts.values())
+        most = len(looks) if size * len(looks) <= holds else max(1, room // max(1, size))
         return groups_back(looks, first, last, most, within(problem.N - 1, width, problem.resync))
 
     def show(self, what: str, *shown: Any) -> None:
@@ -173,23 +175,24 @@ class Quiet:
         (ns, parts, cotangents), (_, came, truth, a) = self.held["see"], self.held["compare"]
         looks = problem.kin.get("looks", (None, None))
         if looks[0] is not ns or looks[1] is not ahead_ns:             # the same lists again, of solves of one kind
-            looks = problem.kin["looks"] = ns, ahead_ns, self.looks(ns, ahead_ns, watch.width)
+            looks = problem.kin["looks"] = ns, ahead_ns, self.looks(ns, ahead_ns, watch)
         X, ahead, Z = (joined(of, names) for of in ((parts, cotangents), (states,), (came, truth, a)))
         return looks[2]._replace(X=X, ahead=ahead, Z=Z, weighed=weighed, flowed=self.held["flow"][0])
 
-    def looks(self, ns: Sequence[int], ahead_ns: Sequence[int], ahead_width: int) -> Shown:
+    def looks(self, ns: Sequence[int], ahead_ns: Sequence[int], watch: Ahead) -> Shown:
         """What there is to measure, but for the states, cotangents and sums."""
         problem, method, data = self.problem, self.problem.method, self.pairs.data
         width, smooth = neighbours(self.pairs), self.pairs.smooth
-        at, ahead_at = windows(tuple(ns), width)[0], windows(tuple(ahead_ns), ahead_width)
+        at, ahead_at = windows(tuple(ns), width)[0], windows(tuple(ahead_ns), watch.width)
         kind = method.parts, items(data, method.outputs[0]), method.outputs[0], 0.0 if data is None else self.pairs.k
+        counts, rise, _ = watch.rising(ahead_at[2]) if ahead_at[2] else (np.empty(0), np.empty(0), 0.0)
         moving = data is not None and data.velocity
-        h = abs(np.asarray([problem.hs[ahead_ns[i]] for i in ahead_at[1]], float)) if moving else None
+        h = counts * abs(np.asarray([problem.hs[ahead_ns[i]] if moving else 1.0 for i in ahead_at[1]], float))
         allowed = 0.0 if data is None else data.allowed if problem.driver is None else data.driven
         eps, tiny = precision(self.given[3][0].dtype)
-        L, ahead_L, none = combinations(*kind, width, 2 if smooth else 1), gaps(*kind, ahead_width), np.empty(0)
-        return Shown(none, at, L, none, ahead_at[0], ahead_L, h, none, None, None, method.parts.index(method.outputs[0]), allowed,
-                     2 if smooth else 1, problem.N, eps, tiny, problem.widths)
+        L, ahead_L, none = combinations(*kind, width, 2 if smooth else 1), gaps(*kind, watch.width), np.empty(0)
+        return Shown(none, at, L, none, ahead_at[0], ahead_L, h, rise, none, None, None, method.parts.index(method.outputs[0]),
+                     allowed, 2 if smooth else 1, problem.N, eps, tiny, problem.widths)
 
 
 def saved(problem: Any, compared: set[int], ys: Any, ns: Sequence[int], parts: Parts, cotangents: Parts, found: Measured) -> tuple:
@@ -263,8 +266,8 @@ def measured(s: Shown) -> Measured:
     off, truth, a = abs(Z[0] - Z[1]), abs(Z[1]), abs(Z[2])
     there, weights = truth[s.output], s.L[5].reshape(2, len(s.ahead), -1).sum(axis=2)[1]
     left = leaves_of(weights.dot(Z[2].reshape(len(weights), -1)).reshape(A.shape), s.widths)
-    gap = gap if s.h is None else gap * s.h[:, None]
-    return Measured(tuple(S.values()), bool((gap <= s.allowed * y).all()),
+    sizes = np.maximum.accumulate(y * s.rise[:, None]) / s.rise[:, None]
+    return Measured(tuple(S.values()), bool((gap * s.h[:, None] <= s.allowed * sizes).all()),
                     float((a * off / A).max()), float(off.max()), float(truth.max()),
                     float(abs(s.ahead[s.output]).max()), float(Q[5].max()),
                     min(map(mean_square, left)) ** 0.5, float((off[s.output] / (there + s.eps ** 0.5 * there.max() + s.tiny)).max()),

@@ -22,7 +22,8 @@ def shown(rng: Any, dtype: Any, shape: tuple, parts: tuple, weights: tuple, k: f
     flowed = draw(looks + 2, 150)                                # more than C++ adds up side by side
     info = np.finfo(dtype)
     given = Shown(draw(2 * p, looks, *shape), at, combinations(parts, weights, "y", k, width, 2 if k < 0 else 1),
-                  draw(p, windows * ahead, *shape), ahead_at, gaps(parts, weights, "y", k, ahead), None, draw(3 * p, 1, *shape), None,
+                  draw(p, windows * ahead, *shape), ahead_at, gaps(parts, weights, "y", k, ahead), np.ones(16),
+                  np.exp(np.arange(16.0)), draw(3 * p, 1, *shape), None,
                   (flowed, np.array([0, 4, 70])), parts.index("y"), 1e3, 2 if k < 0 else 1, 100, float(info.eps), float(info.tiny),
                   (1, shape[-1] - 1) if shape[-1:] > (1,) else ())
     return given._replace(**other)
