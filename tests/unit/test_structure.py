@@ -56,7 +56,7 @@ BUDGET = {
     "exact": 340,                    # how large numbers have been, and what is said where they are too large
     "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
-    "engines": 185,
+    "engines": 186,                  # how much of what it shows is held
     "march": 155,                    # what is kept, one window of neighbours at a time, who hears of steps that it chose
     "stiffness": 60,
     "events": 110,
