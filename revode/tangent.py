@@ -91,7 +91,7 @@ def compiled(problem: Problem, initial: Any, params: Any, d_initial: Any, d_para
         return None
     own = replace(problem, method=method, system=augmented(problem.system), stats=Stats(), adaptive=None, flushed=None, progress=False,
                   scales={}, widths=(), asked={}, swept=False, parted=True, unstable=True, later=None, marched=None, seen=None,
-                  compared=set())
+                  compared=set(), promoted={})
     parts = own.start(Evaluator(own.system, both), beside(initial, d_initial))
     parts = {name: parts[name] for name in method.parts}             # of a state that goes on: without the bits of exact mode
     engine = own.backend.engine("forward", own, parts, both)

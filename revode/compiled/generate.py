@@ -433,8 +433,8 @@ class Body:
         reads, writes = [], []
         inside = {loop.out for loop in group} if group[0].kind in ELEMENTWISE else set()
         for loop in group:
-            lanes, F = loop.out.kind == LANES, loop.out.F
-            own = (loop.kind, *loop.shape) if loop.shape else (loop.kind if loop.kind == "rows" else lanes, F)
+            lanes, F, apart = loop.out.kind == LANES, loop.out.F, loop.apart and self.source.stride > self.T  # over the padding, too
+            own = (loop.kind, *loop.shape) if loop.shape else ("stretch" if apart else loop.kind if loop.kind == "rows" else lanes, F)
             if loop.out not in self.local:
                 writes.append((*self.extent(loop.out), own))
             totals = before_total(loop)

@@ -26,7 +26,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import takewhile
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from .calls import arguments, cores, run_tiles
 
@@ -51,10 +51,13 @@ ABANDONED = 3600.0                   # seconds after which a build that left its
 INSTALL = {"darwin": "run xcode-select --install", "win32": "install MinGW-w64 and put its g++ on the PATH"}.get(
     sys.platform, "install g++ or clang++ with the system's package manager")
 
+FULL = "No space left on device", "Disk quota exceeded"
+
 _loaded: dict[str, ctypes.CDLL] = {}
 _refused: dict[str, str] = {}        # sources that the compiler did not take, and what it said: asked once
 _building: dict[str, threading.Lock] = {}        # by key: one thread compiles, the others wait
 _compilers: set[subprocess.Popen] = set()        # at work
+_locks: set[IO] = set()                          # files of libraries that this process builds
 _over = False                                    # whether the process ends
 
 
@@ -121,8 +124,11 @@ def _keep(path: str, said: str) -> None:
         place = _answer(path)
         place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = place.with_suffix(f".{os.getpid()}")
-        new.write_text(f"{_hash(said)}\n{said}")
-        os.replace(new, place)
+        try:
+            new.write_text(f"{_hash(said)}\n{said}")
+            os.replace(new, place)
+        finally:
+            new.unlink(missing_ok=True)
 
 
 def _compile(source: str, flags: Iterable[str], out: Path, found: Compiler) -> None:
@@ -141,6 +147,8 @@ def _compile(source: str, flags: Iterable[str], out: Path, found: Compiler) -> N
             raise
         finally:
             _compilers.discard(child)
+    if child.returncode and (full := next(filter(said.__contains__, FULL), None)):
+        raise OSError(f"{found.version_text} says: {full}")
     if child.returncode:
         raise CompileError(_explained(source, said, found))
 
@@ -161,6 +169,9 @@ def stop() -> None:
 
 def _forked() -> None:
     """A forked child has none of the threads that compile: neither their locks nor their compilers are its own."""
+    for lock in _locks:                              # its copy of the file would hold that lock as long as it lives
+        lock.close()
+    _locks.clear()
     _building.clear()
     _compilers.clear()
 
@@ -235,7 +246,7 @@ def _from_folders(key: str, source: str, flags: tuple[str, ...], extra: str | No
                 return _stored(folder, key) or _store(folder, key, source, flags, extra, found)
         except OSError as error:
             reason = error
-    raise CompileError(f"native: the generated library was compiled and cannot be kept or loaded: {reason}")
+    raise CompileError(f"native: there is no place where the generated library could be made, kept and loaded: {reason}")
 
 
 def _stored(folder: Path, key: str) -> ctypes.CDLL | None:
@@ -259,28 +270,32 @@ def _alone(folder: Path, key: str) -> Iterator[None]:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"building-{key}.lock"
     with path.open("w") as lock:
+        _locks.add(lock)
         with suppress(OSError):                      # a file system without locks
             if fcntl is not None:
                 fcntl.flock(lock, fcntl.LOCK_EX)
         try:
             yield
         finally:
+            _locks.discard(lock)
             with suppress(OSError):                  # who waits for this very file will find the library
                 path.unlink()
 
 
 def _store(folder: Path, key: str, source: str, flags: tuple[str, ...], extra: str | None, found: Compiler) -> ctypes.CDLL:
-    with tempfile.TemporaryDirectory(prefix="building-", dir=folder, ignore_cleanup_errors=True) as name:
-        made, part = Path(name, f"library{ENDING}"), Path(name, "strict.o")
-        try:
-            if extra is not None:
-                _compile(extra, (*flags, STRICT, "-c", *SHARED[1:]), part, found)
-            _compile(source, (*flags, *SHARED, *([str(part)] if extra is not None else [])), made, found)
-        except CompileError as error:
-            _refused[key] = str(error)
-            raise
+    place = Path(tempfile.mkdtemp(prefix="building-", dir=folder))
+    made, part = place / f"library{ENDING}", place / "strict.o"
+    try:
+        if extra is not None:
+            _compile(extra, (*flags, STRICT, "-c", *SHARED[1:]), part, found)
+        _compile(source, (*flags, *SHARED, *([str(part)] if extra is not None else [])), made, found)
         path = folder / f"{key}-{_hash(made.read_bytes())}{ENDING}"
         os.replace(made, path)
+    except CompileError as error:
+        _refused[key] = str(error)
+        raise
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
     _tidy(folder)
     return ctypes.CDLL(str(path))
 

@@ -17,6 +17,7 @@ import atexit
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -60,30 +61,33 @@ class Work(threading.Thread):
         super().__init__(name="revode-compile", daemon=True)
         self.made = made
         self.build: Callable | None = build          # until it is done
-        self.runner: Any = None
+        self.runners: list[Any] = []                 # one, until a thread of the user's takes it
         self.error: Exception | None = None
+        self.done = threading.Event()
         self.start()
 
     def run(self) -> None:
         try:
-            self.runner = self.build()                                                             # type: ignore[misc]
+            self.runners.append(self.build())                                                      # type: ignore[misc]
         except Exception as error:
             self.error = error
         self.build = None                            # what it holds on to
+        self.done.set()
 
     def wait(self) -> Work:
         """Until there is a runner, or an error: by whoever has one of the two."""
-        while self.is_alive():
-            self.join(0.2)                           # without a timeout Windows would not see Ctrl-C
+        while self.is_alive() and not self.done.wait(0.2):           # (join: Python takes a thread for ended where Ctrl-C ended that)
+            pass                                     # without a timeout Windows would not see Ctrl-C
         return self if self.build is None else Work(self.made, self.build).wait()
 
     def taken(self, problem: Any) -> Made:
-        """What has been compiled, with the runner of this thread. Raises what the compiler raised."""
+        """What has been compiled; the first thread to come has its runner. Raises what the compiler raised."""
         work = self.wait()
         if work.error is not None:
             raise work.error
-        problem.stats.compilations += 1
-        work.made.here.runner = work.runner
+        with suppress(IndexError):                   # another one was first: this one will make its own
+            work.made.here.runner = work.runners.pop()
+            problem.stats.compilations += 1
         return work.made
 
 
@@ -163,13 +167,13 @@ def instead(backend: Any, family: Family, direction: str, made: Made, steps: Cal
 def runner_of(found: Promotion, native: Any, direction: str, problem: Any, parts: dict, params: Any) -> Any:
     """The runner of this thread, whose step has been compared with the tape."""
     made = found.made.get(direction)
+    taken = found.works[direction].taken(problem) if made is None else made
+    runner = native.runner_of(taken, problem, parts, direction)
     if made is None:
-        made = found.works[direction].taken(problem)
-        made.check_tables(problem)
-        agree_elsewhere(made.here.runner, direction, problem, parts, params)
-        found.made[direction] = made
+        taken.check_tables(problem)
+        agree_elsewhere(runner, direction, problem, parts, params)
+        made = found.made[direction] = taken
         native.say(problem, "the solves of %s run natively from now on, as by backend=\"native\"", logging.INFO)
-    runner = native.runner_of(made, problem, parts, direction)
     native.compare(made, runner, direction, problem, parts, params)
     return runner
 

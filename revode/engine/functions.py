@@ -199,14 +199,14 @@ for function, reduce, fill in ((np.nanmax, max, -np.inf), (np.nanmin, min, np.in
 @numpys(np.nanmean)
 def nanmean(a: Any, axis: Any = None, *, keepdims: bool = False) -> Any:
     known = np.logical_not(np.isnan(a))
-    return sum(np.where(known, a, 0.0), axis, keepdims=keepdims) / np.sum(known, axis=axis, keepdims=keepdims)
+    return sum(np.where(known, a, 0.0), axis, keepdims=keepdims) / sum(known * np.ones_like(a), axis, keepdims=keepdims)
 
 
 @numpys(np.nanvar)
 def nanvar(a: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False) -> Any:
     known = np.logical_not(np.isnan(a))
     squares = np.where(known, np.square(np.where(known, a, 0.0) - nanmean(a, axis, keepdims=True)), 0.0)
-    return sum(squares, axis, keepdims=keepdims) / (np.sum(known, axis=axis, keepdims=keepdims) - ddof)
+    return sum(squares, axis, keepdims=keepdims) / (sum(known * np.ones_like(a), axis, keepdims=keepdims) - ddof)
 
 
 @numpys(np.nanstd)

@@ -37,9 +37,9 @@ def sech2(a: Any) -> Any:
 
 
 def power(a: Any, b: Any) -> tuple[Any, Any]:
-    base = np.where(a == 0, 1.0, a)
-    return (np.where(b == 0, 0.0, b * np.power(a, np.where(b == 0, 1.0, b - 1))),
-            np.where(a == 0, 0.0, np.log(base) * np.power(base, b)))
+    base = np.where(a == 0, 1.0, a) if hasattr(a, "dtype") else a or 1.0
+    return (np.where(b == 0, 0.0, b * np.power(a, b - (b != 0))),
+            np.where(a == 0, 0.0, (np.log(base) if hasattr(a, "dtype") else float(np.log(base))) * np.power(base, b)))
 
 
 def sinc(a: Any) -> Any:
@@ -50,9 +50,14 @@ def sinc(a: Any) -> Any:
     return np.where(near, series, (np.cos(np.pi * far) - np.sin(np.pi * far) / (np.pi * far)) / far)
 
 
+def one(*inputs: Any) -> Any:
+    """1 in the dtype of the inputs: beside a mask, which has none, a number would make float64 of it."""
+    return next(np.ones_like(x, shape=(1,))[0] for x in inputs if hasattr(x, "dtype"))
+
+
 def larger(a: Any, b: Any) -> tuple[Any, Any]:
     """How much of the larger of the two each one is; equal ones share."""
-    first = np.where(a > b, 1.0, np.where(a < b, 0.0, 0.5))
+    first = np.where(a == b, 0.5, one(a, b) * (a > b))
     return first, 1.0 - first
 
 
@@ -94,10 +99,9 @@ SLOPES: dict[str, Callable] = {
     "sinc": lambda a: (sinc(a),), "fraction": lambda a: (1.0,),
     "mantissa": lambda a: (np.ldexp(1.0, -np.frexp(a)[1]),),
     "erf": lambda a: (2 / math.sqrt(math.pi) * np.exp(-a * a),),
-    "at_least": lambda a, low: (np.where(a >= low, 1.0, 0.0), np.where(a >= low, 0.0, 1.0)),
-    "at_most": lambda a, high: (np.where(a <= high, 1.0, 0.0), np.where(a <= high, 0.0, 1.0)),
-    "clip": lambda a, low, high: (np.where((a >= low) & (a <= high), 1.0, 0.0), np.where((a < low) & (low <= high), 1.0, 0.0),
-                                  np.where(np.maximum(a, low) > high, 1.0, 0.0)),
+    "at_least": lambda a, low: (a >= low, np.logical_not(a >= low)),
+    "at_most": lambda a, high: (a <= high, np.logical_not(a <= high)),
+    "clip": lambda a, low, high: ((a >= low) & (a <= high), (a < low) & (low <= high), np.maximum(a, low) > high),
 }
 
 # All others: the tangent from the tangents of the inputs (zeros where there are none), the value and the inputs.
@@ -119,7 +123,7 @@ def _where(vs: Sequence, y: Any, c: Any, a: Any, b: Any) -> Any:
 @tangent("max", "min")
 def _extreme(vs: Sequence, y: Any, a: Any, axis: Any = None, keepdims: bool = False) -> Any:
     whole = y if keepdims else np.reshape(y, (1,) * np.ndim(a)) if axis is None else np.expand_dims(y, axis)
-    reached = np.where(a == whole, 1.0, 0.0)
+    reached = one(a) * (a == whole)
     return np.sum(vs[0] * reached, axis=axis, keepdims=keepdims) / np.sum(reached, axis=axis, keepdims=keepdims)
 
 

@@ -199,5 +199,5 @@ def backwards(problem: Problem, system: System) -> Problem:
     """The equation of `system` on the same grid from its end to its start, by the method's base."""
     ts, hs = problem.ts[::-1], [-h for h in reversed(problem.hs)] if isinstance(problem.hs, list) else -problem.hs[::-1]
     return replace(problem, method=RungeKutta(problem.method.base), system=system, ts=ts, hs=hs, save=(),
-                   h_before=hs[0], resumed=False, n_before=0, adaptive=None, progress=False, seen=None, compared=set(),
+                   h_before=hs[0], resumed=False, n_before=0, adaptive=None, progress=False, seen=None, compared=set(), promoted={},
                    driver=None if problem.driver is None else Returning(problem))

@@ -45,7 +45,7 @@ def same(found: tuple, name: str) -> None:
         assert np.all(np.isfinite(b))
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("heun", np.float32), ("diagonal", np.float64)])
+@pytest.mark.parametrize(("name", "dtype"), [("heun", np.float32), ("diagonal", np.float64), ("waves", np.float64)])
 def test_padded_lanes_change_no_bit(name, dtype):
     """16 bytes behind 32 floats, or 16 doubles: no race, and nobody reads what lies there."""
     texts: list[str] = []

@@ -1,6 +1,7 @@
 """Forward mode: every operation against the complex step, solves against the complex step and finite runs, custom operations."""
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
@@ -10,6 +11,7 @@ from engine_table import CASES, Case
 
 import revode as rv
 from revode import nn
+from revode.compiled.program import trace
 from revode.engine.tangents import EACH, FIRST, SLOPES, TANGENTS, TOGETHER
 from revode.engine.tensor import RULES
 from tests.compiler import needs_compiler
@@ -34,6 +36,26 @@ def test_an_operation_against_the_complex_step(case: Case) -> None:
     # rounding of some tens of operations, of terms that may be larger than their sum; factorisations divide by gaps
     scale = np.max(np.abs(truth), initial=1.0)
     assert np.max(np.abs(found - truth), initial=0.0) < 2000 * EPS * scale
+
+
+WIDER = ("linalg.", "percentile", "nanpercentile", "ediff1d")        # no loops, or numbers of float64 in the case itself
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.name.startswith(WIDER)], ids=lambda case: case.name)
+def test_float32_stays_float32_both_ways(case: Case) -> None:
+    """No mask makes float64 of a pullback or of a tangent: loops compute in one precision, and refuse to come back from another."""
+    args = tuple(x.astype(np.float32) for x in case.args)
+    ways: dict[str, Callable] = {"value": case.fn, "pull": lambda *x: rv.vjp(case.fn, *x)[1](np.ones_like(case.fn(*x))),
+                                 "tangent": lambda *x: rv.jvp(lambda x: case.fn(*x))(x, x)}
+    for name, way in ways.items():
+        try:
+            made = trace(lambda given, way=way: dict(enumerate(rv.tree.flatten(way(*given.values()))[0])), dict(enumerate(args)))
+        except Exception:
+            continue                                    # it has no program
+        wide = [x.op.name for x in made.values if x.op is not None and x.dtype == np.float64]
+        if name == "value" and wide:
+            return                                      # which the function asks for
+        assert not wide, (name, wide)
 
 
 def test_every_operation_that_has_a_pullback_has_a_tangent() -> None:

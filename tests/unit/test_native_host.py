@@ -1,5 +1,6 @@
 """The native host: build, cache, messages, threads. Every test has a cache folder of its own."""
 import ctypes
+import errno
 import gc
 import os
 import signal
@@ -303,6 +304,26 @@ def test_a_compiler_that_does_nothing_is_passed_over(tmp_path, monkeypatch):
     first = stand_in(tmp_path, monkeypatch, "g++", "exit 1\n")
     monkeypatch.setattr(native.shutil, "which", {"g++": first, "c++": real}.get)
     assert native.compiler() == found
+
+
+@posix
+@needs_compiler
+def test_on_a_full_disk_a_temporary_folder_is_used(folder, tmp_path, monkeypatch):
+    """The compiler's words for it are a failure of the folder, and not of the source; nothing half written stays there."""
+    real = native.compiler().path
+    stand_in(tmp_path, monkeypatch, "g++", f"""case "$*" in *{folder}*)
+    echo '/usr/bin/ld: final link failed: No space left on device' >&2; exit 1;; esac\nexec {real} "$@"\n""")
+    x, y = axpb(native.build(SOURCE, strict=True))
+    assert (y == 0.1 * x + 0.3).all()
+    assert files(folder) == []
+
+    def full(path, text):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+    before = sorted(folder.iterdir())
+    monkeypatch.setattr(native.Path, "write_text", full)
+    native._keep(real, "said")
+    assert sorted(folder.iterdir()) == before
 
 
 @posix

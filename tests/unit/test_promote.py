@@ -164,6 +164,49 @@ def test_what_is_compiled_is_compared_with_the_tape(monkeypatch):
         script(AT + 1)
 
 
+@needs_compiler
+def test_two_threads_that_take_what_was_compiled_have_a_runner_each(monkeypatch):
+    """Each has its own memory: both come to native code before one of them has said that it is the field."""
+    both, agree, runners = threading.Barrier(2, timeout=30.0), promote.agree_elsewhere, []
+
+    def meet(runner, direction, *rest):
+        runners.append((direction, id(runner)))
+        both.wait()
+        agree(runner, direction, *rest)
+
+    monkeypatch.setattr(promote, "agree_elsewhere", meet)
+    script(AT - 1)
+    found = [None, None]
+    threads = [threading.Thread(target=lambda k=k: found.__setitem__(k, script(1))) for k in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [ran for ran, _, _ in found] == [["native"]] * 2 and len({*runners}) == 4              # two directions
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+@needs_compiler
+@pytest.mark.parametrize("way", ["an adjoint", "a tangent"])
+def test_the_equation_that_follows_another_one_goes_native_by_itself(caplog, way):
+    """It is a solve of another kind: what was decided for the first one is not its own."""
+    caplog.set_level(logging.INFO, logger="revode")
+
+    def solved(p, how="auto"):
+        gradient = rv.Backsolve() if way == "an adjoint" else None
+        return rv.solve(damped, Y0, TS, p, method=rv.Coupled("midpoint"), gradient=gradient, save=[-1], backend=how).y1
+
+    def slope(how="auto"):
+        return rv.grad(lambda p: np.sum(solved(p, how)))(P) if way == "an adjoint" else rv.jvp(lambda p: solved(p, how))(P, P)[1]
+
+    script(1)
+    found = [slope() for _ in range(3 * AT)]
+    assert not [r for r in caplog.records if "natively" not in r.getMessage()]
+    families = [f for f in plans.programs.families.values() if f.promotion is not None and f.promotion.made]
+    assert len(families) == 2
+    np.testing.assert_allclose(found[-1], slope("eager"), rtol=512 * 2.2e-16)                   # a rounding a step, there and back
+
+
 def test_exact_solves_and_replay_stay_as_they_are():
     assert script(AT + 1, how="replay")[0] == ["replay"] * (AT + 1)
     assert script(AT + 1, exact=True)[0] == ["replay"] * (AT + 1)
@@ -182,12 +225,44 @@ def test_a_forked_child_begins_anew():
             try:
                 signal.alarm(20)
                 work.build = lambda: "built again"
-                code = 0 if work.wait().runner == "built again" and not native._building and not native._compilers else 2
+                code = 0 if work.wait().runners == ["built again"] and not native._building and not native._compilers else 2
             finally:
                 os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     go.set()
-    assert work.wait().runner == "built"
+    assert work.wait().runners == ["built"]
+
+
+@needs_fork
+@pytest.mark.skipif(native.fcntl is None, reason="a system without such locks")
+def test_a_forked_child_waits_for_what_its_parent_builds_and_no_longer(tmp_path):
+    """Its copy of the parent's file would hold the lock for ever."""
+    with native._alone(tmp_path, "some key"):
+        child = os.fork()
+        if not child:
+            code = 1
+            try:
+                signal.alarm(20)
+                with native._alone(tmp_path, "some key"):
+                    code = 0 if (tmp_path / "built").exists() else 2
+            finally:
+                os._exit(code)
+        time.sleep(0.3)
+        (tmp_path / "built").touch()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_who_is_interrupted_does_not_take_the_compiler_for_done(interruptible):
+    """Python takes a thread for ended whose join has been interrupted: it would be compiled a second time."""
+    go, built = threading.Event(), []
+    work = promote.Work(None, lambda: (built.append("begun"), go.wait(30), "built")[2])
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        work.wait()
+    timer.join()
+    threading.Timer(0.3, go.set).start()
+    assert work.wait() is work and work.runners == ["built"] and built == ["begun"]
 
 
 @needs_fork
@@ -277,7 +352,7 @@ def test_ctrl_c_leaves_the_compiler_alone_and_the_end_ends_it(tmp_path):
         watch.cancel()
     assert child.returncode == 0 and not said
     assert not any(map(alive, pids))
-    assert not [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".lock" and not path.name.startswith("compiler-")]
+    assert not [path for path in (tmp_path / "cache").iterdir() if not path.name.startswith("compiler-")]
 
 
 def waited(path, lines):
