@@ -62,6 +62,18 @@ def test_one_pass_measures_what_numpy_does(name: str, dtype: Any) -> None:
 
 
 @pytest.mark.skipif(not HERE, reason="no C++ compiler")
+@pytest.mark.parametrize(("rise", "counts", "together"), [(1.0, 1.0, True), (1e9, 1.0, False), (1e9, 0.0, True)])
+def test_where_a_solution_crosses_zero_it_is_what_it_was(rise: float, counts: float, together: bool) -> None:
+    """A gap beside a y of 1e-6 that has been 1 keeps together, but for what has faded, where it counts."""
+    given = shown(np.random.default_rng(5), np.float64, *CASES["side by side"])
+    given.ahead[0], given.ahead[1] = 1.0, 1.0 - 1e-3
+    given.ahead[0, -1], given.ahead[1, -1] = 1e-6, -1e-3
+    given = given._replace(allowed=0.1, rise=np.array([1.0] * 15 + [rise]), h=np.array([1.0] * 15 + [counts]))
+    for found in (quiet.Measure(np.dtype(float), later=1)(given), measured(given)):
+        assert found.together == together
+
+
+@pytest.mark.skipif(not HERE, reason="no C++ compiler")
 @pytest.mark.parametrize("where", ["X", "ahead", "Z", "weighed"])
 def test_what_is_not_finite_is_not_quiet(where: str) -> None:
     """NaN in any array comes out as a number that no limit admits. (A gradient with NaN is told by finite.py.)"""
