@@ -278,7 +278,10 @@ class Fusing(Backend):
         return (*super().options, self.auto, self.device.name, self.device.arch, self.device.function, self.given)
 
     def stands_back(self, direction: str, problem: Problem, parts: dict, params: Any) -> bool:
-        if any(type(x) is Tensor for x in tree.flatten((parts, params))[0]):
+        return self.taped(tree.flatten((parts, params))[0])
+
+    def taped(self, arrays: list) -> bool:
+        if any(type(x) is Tensor for x in arrays):
             self.refuse("a derivative of a derivative records every operation on a tape; take first derivatives")
             return True
         return False
@@ -349,13 +352,14 @@ class Fusing(Backend):
         if tell:
             self.tell(problem, error)
 
-    def holds(self, field: Callable, found: list[str]) -> bool:
-        """Whether the functions of a solve hold arrays of the device: then it goes op by op, or not at all."""
+    def tape_alone(self, field: Callable, found: list[str], arrays: list) -> bool:
+        """Whether the functions of a solve hold arrays of the device, or tensors of tensors are given, which do not go to the host:
+        then it goes op by op, or not at all."""
         if found:
             why = f"the field holds the device array {', '.join(found)}, and its trace runs on the host; pass it in params"
             self.refuse(why)
             self.tell(cast(Any, SimpleNamespace(system=SimpleNamespace(field=field))), NotTraceable(why))
-        return bool(found)
+        return bool(found) or self.taped([x.value for x in arrays if type(x) is Tensor])
 
     def refuse(self, why: str) -> None:
         if not self.auto:

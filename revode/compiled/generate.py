@@ -402,7 +402,8 @@ class Body:
         used = self.source.layout.columns.get(self.name, [])
         scalars = [f"  const real s{int(v)} = (real)G[{offset}];" for v, offset, n in used if n == 1]
         given = self.source.parameters(self.name)
-        return "\n".join([f"STEP void {name}({', '.join(f'{type} {x}' for x, type in given.items())}) {{",
+        once = ["SELDOM"] if self.name != "step" and self.source.direction in ("forward", "backward") else []
+        return "\n".join([*once, f"STEP void {name}({', '.join(f'{type} {x}' for x, type in given.items())}) {{",
                           "  " + " ".join(f"(void){x};" for x in given if x != "S"), *scalars, *lines, "}"])
 
     # barriers

@@ -66,14 +66,15 @@ BUDGET = {
     "times": 90,                     # tensors among them, stops, what lies between, on any device
     "finite": 89,
     "memory": 55,
-    "compiled": 6027,                # the search for an adaptive grid; C99 in words of its own; auto; quiet sweeps, calls made again;
+    "compiled": 6056,                # the search for an adaptive grid; C99 in words of its own; auto; quiet sweeps, calls made again;
                                      # values side by side and loops unrolled, for a thread of a GPU; both directions compiled at once;
                                      # a warm solve called, without a march and a watch between its two sweeps: 120; told in lanes: 7;
                                      # noise: words by AVX2's own product, tails together: 43;
                                      # the stretches between checkpoints planned, and walked in C: 131;
                                      # what a called sweep leaves behind is measured where it lies: 40; its arguments as one array: 7;
                                      # what a step reads by its number, a step ahead: 14; loops that are alike, once: 29;
-                                     # Ctrl-C, forks and threads while it compiles, and a full disk: 19
+                                     # Ctrl-C, forks and threads while it compiles, and a full disk: 19;
+                                     # a first gradient traces, looks up, links, compiles and compares less: 29
     "export": 325,                   # noise and controls, methods that start with an evaluation
     "interop": 287,                  # a batch under vmap, once it has been seen that it may be one; times; options without a gradient
     "problem": 70,
