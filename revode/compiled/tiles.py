@@ -80,6 +80,7 @@ class Tiles:
     trip: Any = None           # (called.py)
     kinds: Callable = staticmethod(kinds)
     shows = 1 << 20            # bytes of states in one call: each call begins with tiles that have left the cache
+    holds = 1 << 23            # of all looks in one call
     pays = 40000               # so many steps take some fifty times as long as one on the tape
 
     def __init__(self, steps: StepPrograms, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool,
