@@ -74,7 +74,7 @@ def driven(t: Any, y: Any, p: Any) -> Any:
 
 def alone(t: Any, y: Any, p: Any) -> Any:
     """With a rate and an input of each trajectory."""
-    return np.tanh(y @ p["W1"] + p["x"]) @ p["W3"] - p["k"] * y
+    return np.tanh(y @ p["W1"] + p["x"] @ p["U"]) @ p["W3"] - p["k"] * y
 
 
 def ensemble(t: Any, y: Any, p: Any) -> Any:
@@ -115,7 +115,8 @@ CASES: dict[str, Case] = {name: Case(*x) for name, x in {        # type: ignore[
     "general": (gusts, 3, 11, C, rv.Coupled("heun2"), {"diffusion": general, "noise": rv.Brownian(2**63 + 3)}, np.float64),
     "exact": (shallow, 2, 37, weights(2, 8), rv.Coupled("midpoint", lam=0.9), {"exact": True}, np.float64, True),
     "control": (driven, 3, 11, C, rv.ReversibleHeun(), {"control": rv.LinearPath(np.linspace(0.0, 0.5, 5), SERIES)}, np.float64, True),
-    "own": (alone, 2, 21, {**weights(2, 6), "x": of_each(21, 6), "k": of_each(21, 1)}, rv.Coupled("midpoint"), {}, np.float64),
+    "own": (alone, 2, 21, {**weights(2, 6), "x": of_each(21, 3), "U": of_each(3, 6), "k": of_each(21, 1)}, rv.Coupled("midpoint"), {},
+            np.float64),
     "members": (ensemble, 3, (2, 19), {"W1": of_each(2, 3, 8), "b1": of_each(2, 8), "W3": of_each(2, 8, 3)}, rv.ReversibleHeun(), {},
                 np.float32),
     "own control": (driven, 3, 11, C, rv.ReversibleHeun(), {"control": rv.HermiteCubic(np.linspace(0.0, 0.5, 5), EACH)}, np.float64,
