@@ -45,7 +45,7 @@ SLOW = 1.0             # seconds of a gradient of W1, above which a contender's 
 FIRST_OF = {"w3": (["reversible-heun"], ["float64"], [
     "revode-replay", "revode-native", "revode-auto", "numpy", "c", "jax", "torchdiffeq", "diffrax-heun"])}
 # Who is asked how it grows, and along what: the work, what it is changed in, and its two sizes.
-GROWING = ("revode-native", "revode-replay", "revode-reversible", "numpy", "c", "jax", "diffrax-heun", "torchdiffeq")
+GROWING = ("revode-native", "revode-replay", "revode-reversible", "numpy", "c", "jax", "diffrax-heun")
 AXES = {"steps": ("w1", {}, "steps", 1000, 4000), "batch": ("w2", {"N": 20}, "batch", 64, 256),
         "width": ("w2", {"N": 20, "batch": 64}, "width", 64, 256)}
 FEATURES = {"AVX512F": "AVX-512", "AVX2": "AVX2", "AVX": "AVX", "SVE": "SVE", "ASIMD": "NEON", "SSE2": "SSE2"}
@@ -409,6 +409,7 @@ def memories(found: dict[str, str], args: argparse.Namespace, times: list[dict])
         say(f"memory: {contender.title}")
         return taken
 
+    slow |= {key for key in found if CONTENDERS[key].slow and not CONTENDERS[key].ours}          # the first of each other library
     keys = [key for key in found if CONTENDERS[key].takes(WORKS["w1"], method) and key not in slow]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return [{"key": key, "method": method, "how": CONTENDERS[key].memory, "bytes": taken}
