@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .engine import tree
-from .engine.tensor import value_of
+from .engine.tensor import number, to_host, value_of
 from .methods.increment import Evaluator, Recorder
 from .methods.shears import Parts, Shear, Step, Word, added
 from .watch import ReconstructionError
@@ -366,7 +366,7 @@ class Flushed:
     def check(self, n: int, parts: Parts, most: Parts) -> None:
         """Raise OverflowError where a number has left the lattice by step n."""
         for name, x in (*((name, parts[name]) for name in self.method.inner.parts), *most.items()):
-            largest, limit = float(np.max(abs(value_of(x)), initial=0.0)), self.method.limits[name]
+            largest, limit = float(np.max(abs(to_host(value_of(x))), initial=0.0)), self.method.limits[name]
             if largest >= limit:
                 raise OverflowError(self.left_the_lattice(name, largest, limit, n))
 
@@ -394,7 +394,7 @@ class Flushed:
 
     def certify(self, parts: Parts, start: Parts) -> None:
         """Raise ReconstructionError unless every bit of the start has come back, and no other one is left."""
-        wrong = {name: int((parts[name] != start[name]).sum()) for name in start}
+        wrong = {name: int(number((parts[name] != start[name]).sum())) for name in start}
         if any(wrong.values()) or self.left:
             raise ReconstructionError(
                 f"Reversible: exact=True, but {sum(wrong.values())} numbers of the initial state did not come back, so the gradient "
@@ -429,7 +429,7 @@ class Flushing:
         for stop in [*self.flushed.between(first, last), last]:
             found = self.engine.ahead(first, stop, ys, [n for n in looks if first < n <= stop]) if stop > first else {}
             for name, x in found.items():
-                seen.setdefault(name, []).extend(x)
+                seen.setdefault(name, []).extend(x[k] for k in range(len(x)))
             if stop < last:
                 self.flush(stop)
             first = stop
@@ -478,7 +478,7 @@ def bits_for(initial: Any, bits: int | None) -> int:
 
     Raises ValueError where little or nothing of the state would be left on it.
     """
-    largest = max(float(abs(value_of(x)).max()) for x in tree.flatten(initial)[0])
+    largest = max(number(abs(value_of(x)).max()) for x in tree.flatten(initial)[0])
     if bits is None:
         bits = BITS if largest == 0 else max(0, min(BITS, math.floor(53 - math.log2(largest * HEADROOM))))
     if 0 < largest < 2.0 ** (FEWEST - bits):

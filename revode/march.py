@@ -104,7 +104,7 @@ def along_grid(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys:
         not whole and (len(keep.places) > 1 or problem.progress)) else set()
     ns: Sequence[int] = range(1, N + 1) if whole else sorted({*stops, *seen_too}) if seen_too else stops
     size = sum(x.nbytes for x in plain.values())
-    together = max(engine.shows, size * len(keep.places) // 16)      # bytes that are seen in one call
+    together = max(engine.shows, size * len(keep.places) // 16, engine.holds * (size * len(ns) <= engine.holds))   # bytes in one call
     most = 1 if engine.looks_often or problem.progress else max(1, together // max(1, size))
     before = Neighbours([], {})
     groups = grouped(ns, most, within(N, watch.width)) if ns else []
@@ -116,7 +116,7 @@ def along_grid(problem: Problem, engine: Engine, watch: Ahead, parts: Parts, ys:
             keep.put(*chosen(group, seen, keep.places))
             group, seen = chosen(group, seen, stops)
         rows = stacked_rows(seen)
-        if len(groups) > 1 or not deferred(watch, group, rows):
+        if len(groups) > 1 or not deferred(watch, group, rows, engine.holds):
             before = watched(watch, before, group, rows)
         del rows
         del seen                                             # before the engine sees more

@@ -71,7 +71,6 @@ from revode import (
     custom_vjp,
     event,
     export_c,
-    fixed_point,
     grad,
     hessian,
     hvp,
@@ -91,6 +90,7 @@ from revode import (
 
 from . import optim
 from .arrays import save, to_device, to_host
+from .equilibrium import fixed_point
 from .solve import solve
 
 __all__ = [

@@ -61,7 +61,7 @@ class Doubt(Exception):
 
 class Told:
     """An engine that has taken its steps already, and says what came of them; others, of the backend, take what else is asked."""
-    name, looks_often, shows, auto = "fused", False, 1 << 62, False
+    name, looks_often, shows, holds, auto = "fused", False, 1 << 62, 1 << 62, False
 
     def __init__(self, course: Course, told: dict, backend: Any) -> None:
         self.course, self.told, self.backend, self.ways, self.others = course, told, backend, 0, 0

@@ -176,6 +176,8 @@ class Course:
 
     def packing(self, runner: Any, at: dict) -> tuple[Moves, int, int]:
         """Moves that fill P and M of a runner, and where these begin."""
+        if any(x.own for x in runner.lowered.values()):
+            raise NotAhead("values of their own for trajectories, or for members of an ensemble")
         P, M = (self.room((n,))[0] for n in (runner.P.size, runner.memory.size))
         moves = Moves(P, M + runner.memory.size - P)
         for view, i in runner.copied:

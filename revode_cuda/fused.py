@@ -111,9 +111,6 @@ class Fused(Tiles):
 
     def build(self, T: int, make: Any) -> None:
         """Plan, and compile. Raises CannotBeFused where the plan says op by op."""
-        if any(x.own for x in self.lowered.values()):
-            raise CannotBeFused("solve: parameters or a control with a value of their own for each trajectory, or for each member of "
-                                "an ensemble, have no fused form yet; use backend='eager', or solve for the members one by one")
         plan, self.source = planning.make(self.lowered, self.text_of, self.rows, self.dtype, self.direction, self.device.arch,
                                           self.strict, self.given)
         if plan.regime == "op by op":
@@ -270,6 +267,8 @@ class Fusing(Backend):
             return Backend().runner(direction, steps, problem, parts, params)
         found = super().runner(direction, steps, problem, parts, params)
         if found is None and self.crossed and direction == "forward":
+            if problem.adaptive is not None:                  # whose steps were found on the host: along them, too
+                return Backend().runner(direction, steps, problem, parts, params)
             raise OpByOp
         return found
 
@@ -278,7 +277,10 @@ class Fusing(Backend):
         return (*super().options, self.auto, self.device.name, self.device.arch, self.device.function, self.given)
 
     def stands_back(self, direction: str, problem: Problem, parts: dict, params: Any) -> bool:
-        if any(type(x) is Tensor for x in tree.flatten((parts, params))[0]):
+        return self.taped(tree.flatten((parts, params))[0])
+
+    def taped(self, arrays: list) -> bool:
+        if any(type(x) is Tensor for x in arrays):
             self.refuse("a derivative of a derivative records every operation on a tape; take first derivatives")
             return True
         return False
@@ -349,13 +351,14 @@ class Fusing(Backend):
         if tell:
             self.tell(problem, error)
 
-    def holds(self, field: Callable, found: list[str]) -> bool:
-        """Whether the functions of a solve hold arrays of the device: then it goes op by op, or not at all."""
+    def tape_alone(self, field: Callable, found: list[str], arrays: list) -> bool:
+        """Whether the functions of a solve hold arrays of the device, or tensors of tensors are given, which do not go to the host:
+        then it goes op by op, or not at all."""
         if found:
             why = f"the field holds the device array {', '.join(found)}, and its trace runs on the host; pass it in params"
             self.refuse(why)
             self.tell(cast(Any, SimpleNamespace(system=SimpleNamespace(field=field))), NotTraceable(why))
-        return bool(found)
+        return bool(found) or self.taped([x.value for x in arrays if type(x) is Tensor])
 
     def refuse(self, why: str) -> None:
         if not self.auto:
@@ -393,7 +396,7 @@ def to_host(x: Any) -> Any:
 def on_host(problem: Problem) -> Problem:
     """The problem with increments that stay on the host, and steps in y's dtype where a controller has found them, as there."""
     if problem.adaptive is not None and type(problem.hs) is list and problem.adaptive.arrived(problem):
-        problem = replace(problem, hs=np.asarray(problem.hs, problem.adaptive.dtype))
+        problem = replace(problem, hs=np.asarray(problem.hs, getattr(problem.adaptive, "dtype", None)))
     if problem.driver is None:
         return problem
     driver = copy(problem.driver)

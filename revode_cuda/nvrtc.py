@@ -74,6 +74,15 @@ def library() -> Library:
     raise ImportError(f"revode_cuda compiles with NVRTC, and finds none; install it with `{INSTALL}`. No GPU is needed to compile.")
 
 
+def missing() -> str | None:
+    """Why nothing can be compiled here, or None."""
+    try:
+        library()
+    except ImportError as error:
+        return str(error)
+    return None
+
+
 def places() -> list[str]:
     """Of the wheels, of the system, and by name."""
     wheels = [str(path) for folder in sys.path for name in ("libnvrtc.so.*", "nvrtc64_*_0.dll")

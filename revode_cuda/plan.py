@@ -22,6 +22,7 @@ has a trajectory of its own where nothing is summed over trajectories, or where 
 """
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -124,13 +125,21 @@ CHOICES = ("regime", "T", "threads", "state", "params", "padded", "graph", "pref
 ALONE = {"regime": REGIMES[0], "T": 1, "state": "registers", "params": "global", "padded": False}
 
 
+def by_name(given: Any) -> dict[str, Any]:
+    """A plan, or a part of one, as a dict."""
+    if not (given is None or isinstance(given, (Plan, Mapping))):
+        raise TypeError(f"plan: {given!r}; a Plan, or a dict with some of {', '.join(CHOICES)}")
+    found = {name: getattr(given, name) for name in CHOICES} if isinstance(given, Plan) else dict(given or {})
+    return {name: int(value) if isinstance(value, np.integer) else value for name, value in found.items()}
+
+
 def chosen(given: Any) -> dict[str, Any]:
     """What of a plan the user has decided: a Plan, or a mapping with some of CHOICES."""
-    wanted = {name: getattr(given, name) for name in CHOICES} if isinstance(given, Plan) else dict(given or {})
+    wanted = by_name(given)
     for name, value in wanted.items():
         if name not in CHOICES:
             raise ValueError(f"plan: {name!r} cannot be chosen; {', '.join(CHOICES)} can")
-        if name in ("T", "threads") and not (isinstance(value, int) and 1 <= value <= 1024):
+        if name in ("T", "threads") and (type(value) is not int or not 1 <= value <= 1024):
             raise ValueError(f"plan: {name}={value!r}; a whole number from 1 to 1024")
         places = ("registers", "shared", "global") if name == "state" else ("shared", "global")
         if name in ("state", "params") and value not in places:
@@ -262,7 +271,8 @@ def fitted(text: Source, rows: int, itemsize: int, direction: str, arch: str, mo
         threads = wanted["threads"]
     if wanted.get("regime", regime) != regime:
         regime, reason = wanted["regime"], "it was asked for"
-    return Plan(direction, regime, T, threads, -(-rows // T), state, params, sizes, most, arch, reason, wanted.get("padded", False))
+    tiles = text.members * -(-rows // (text.members * T))
+    return Plan(direction, regime, T, threads, tiles, state, params, sizes, most, arch, reason, wanted.get("padded", False))
 
 
 def plan_of(field: Callable, y0: Any, ts: Any, params: Any = None, *, arch: str, arithmetic: str = "fast", plan: Any = None,
@@ -279,5 +289,9 @@ def plan_of(field: Callable, y0: Any, ts: Any, params: Any = None, *, arch: str,
     Raises CannotBeFused, where the field cannot be fused at all; ValueError for a plan that does not fit.
     """
     from .fused import Device, planned
+    if not re.fullmatch(r"sm_\d{2,3}[af]?", str(arch)):
+        raise ValueError(f"plan_of: arch={arch!r}; one such as 'sm_90'")
+    if arithmetic not in ("fast", "strict"):
+        raise ValueError(f"plan_of: arithmetic={arithmetic!r}; 'fast' or 'strict'")
     nowhere = Device("none", np, arch, lambda text, shared, real, mode: None, None)
     return planned(field, y0, ts, params, nowhere, arithmetic, plan, compiled, options)

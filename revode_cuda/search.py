@@ -62,7 +62,7 @@ class Source(SearchSource):
             "  __shared__ int flags[TILE_THREADS];",
             f"  if (B[{AT['DONE']}] != 0) return;",
             f"  const INDEX whole = (INDEX){self.tiles} * PERSISTENT;",
-            f"  real* const M = L + (INDEX)B[{AT['AT_ROW']}] * whole;", "  TILE_MEMORY(M);", *self.rows(), *begin,
+            f"  real* const M = L + (INDEX)B[{AT['AT_ROW']}] * whole;", *self.memory_of_tile(), *begin,
             f"  if (TID == 0) step_grid({self.given});", "  SYNC;", f"  {self.call('step', 'G')}", "  int finite = 1;",
             f"  EACH({F}) {{ const real y = S[{at} + k * {self.lane} + r]; finite = finite && y - y == 0; }}",
             "  flags[TID] = finite;", "  SYNC;", "  if (TID == 0) {",

@@ -147,7 +147,7 @@ def fused(field: Callable, y0: Any, ts: Any, params: Any, *, arithmetic: str, au
         except OpByOp:
             return solved(y0, params, state0, "eager")
 
-    if backend.holds(field, held):
+    if backend.tape_alone(field, held, arrays):
         return solved(y0, params, state0, "eager")
     if not (plain and there):
         return at_once(y0, params)

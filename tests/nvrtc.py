@@ -3,9 +3,5 @@ import pytest
 
 from revode_cuda import nvrtc
 
-try:
-    nvrtc.library()
-    WITHOUT = ""
-except ImportError as error:
-    WITHOUT = f"no NVRTC here: {error}"
+WITHOUT = "" if (said := nvrtc.missing()) is None else f"no NVRTC here: {said}"
 needs_nvrtc = pytest.mark.skipif(bool(WITHOUT), reason=WITHOUT or "-")

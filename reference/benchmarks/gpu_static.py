@@ -18,7 +18,7 @@ import numpy as np
 import revode as rv
 from reference.benchmarks import works
 from reference.benchmarks.gpu.cases import GPU_WORKS, Case, asked
-from revode_cuda import fused, nvrtc
+from revode_cuda import fused, host, nvrtc
 from revode_cuda.compile import _resources, cuda_prelude
 from revode_cuda.plan import CannotBeFused
 
@@ -261,8 +261,13 @@ def table(cases: list[Case]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m reference.benchmarks.gpu_static", description="Count what a GPU would run.")
-    parser.add_argument("--only", nargs="+", metavar="WORK", help="print the rows of these works, and write nothing")
+    names = [*ANALYTIC, *dict.fromkeys(case.work for case in CASES)]
+    parser.add_argument("--only", nargs="+", metavar="WORK", choices=names,
+                        help=f"print the rows of these works, and write nothing: {', '.join(names)}")
     args = parser.parse_args()
+    missing = nvrtc.missing() or host.missing()
+    if missing:
+        parser.error(missing)
     apart = layouts([name for name in ANALYTIC if not args.only or name in args.only])
     lines = table([case for case in CASES if not args.only or case.work in args.only])
     if not args.only:

@@ -45,7 +45,7 @@ SLOW = 1.0             # seconds of a gradient of W1, above which a contender's 
 FIRST_OF = {"w3": (["reversible-heun"], ["float64"], [
     "revode-replay", "revode-native", "revode-auto", "numpy", "c", "jax", "torchdiffeq", "diffrax-heun"])}
 # Who is asked how it grows, and along what: the work, what it is changed in, and its two sizes.
-GROWING = ("revode-native", "revode-replay", "revode-reversible", "numpy", "c", "jax", "diffrax-heun", "torchdiffeq")
+GROWING = ("revode-native", "revode-replay", "revode-reversible", "numpy", "c", "jax", "diffrax-heun")
 AXES = {"steps": ("w1", {}, "steps", 1000, 4000), "batch": ("w2", {"N": 20}, "batch", 64, 256),
         "width": ("w2", {"N": 20, "batch": 64}, "width", 64, 256)}
 FEATURES = {"AVX512F": "AVX-512", "AVX2": "AVX2", "AVX": "AVX", "SVE": "SVE", "ASIMD": "NEON", "SSE2": "SSE2"}
@@ -60,17 +60,16 @@ class Disagreement(Exception):
 def main(argv: Sequence[str] | None = None) -> int:
     args = arguments(argv)
     try:
-        measured = json.loads(args.again.read_text()) if args.again else measure(args)
+        measured = args.again or measure(args)
     except Disagreement as error:
         print(f"benchmark: {error}", file=sys.stderr)
         return 1
-    text = report.markdown(measured, [json.loads(path.read_text()) for path in args.beside])
+    text = report.markdown(measured, args.beside)
     print(text)
     for path, write in ((args.out, lambda path: path.write_text(text)),
                         (args.json, lambda path: path.write_text(json.dumps(measured, indent=1) + "\n")),
                         (args.plot, lambda path: report.plot(measured, path))):
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
             write(path)
             say(f"wrote {path}")
     return 0
@@ -127,6 +126,15 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
         return convert
 
+    def recorded(name: str) -> dict[str, Any]:
+        try:
+            found = json.loads(Path(name).read_text())
+        except (OSError, ValueError) as error:
+            raise argparse.ArgumentTypeError(f"{name} cannot be read: {error}") from None
+        if not isinstance(found, dict) or found.get("schema") != SCHEMA or "times" not in found:
+            raise argparse.ArgumentTypeError(f"{name} is not what --json of this command wrote")
+        return found
+
     parser.add_argument("--work", type=one_of(WORKS), default=list(WORKS), metavar="w1,w2,w3,w4")
     parser.add_argument("--methods", type=one_of(PLAIN), metavar=",".join(PLAIN), help="default: both, and one for w3")
     parser.add_argument("--dtype", type=one_of(AGREE), metavar=",".join(AGREE), help="default: both, and float64 for w3")
@@ -138,8 +146,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, metavar="N", help="instead of each work's own number, for a trial")
     parser.add_argument("--batch", type=int, metavar="B", help="instead of each work's own size, for a trial")
     parser.add_argument("--quick", action="store_true", help="leave out memory, growth and first gradients")
-    parser.add_argument("--again", type=Path, metavar="MEASURED.json", help="measure nothing: the page of what was measured before")
-    parser.add_argument("--beside", type=Path, action="append", default=[], metavar="OTHER.json",
+    parser.add_argument("--again", type=recorded, metavar="MEASURED.json",
+                        help="measure nothing: the page of what was measured before")
+    parser.add_argument("--beside", type=recorded, action="append", default=[], metavar="OTHER.json",
                         help="what another machine has measured: it gets a column beside this one's, bar by bar")
     parser.add_argument("--core", type=int, default=last_core(), help="processor to run on; default: the last one")
     parser.add_argument("--out", type=Path, metavar="OUT.md")
@@ -150,6 +159,15 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         value = getattr(args, name)
         if value is not None and value < 1:
             parser.error(f"--{name} {value}: at least 1")
+    if args.core is not None and hasattr(os, "sched_getaffinity") and args.core not in os.sched_getaffinity(0):
+        parser.error(f"--core {args.core}: this process may run on {sorted(os.sched_getaffinity(0))}")
+    for name in ("out", "json", "plot"):
+        if (path := getattr(args, name)) is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.open("a").close()
+            except OSError as error:
+                parser.error(f"--{name} {path} cannot be written: {error}")
     return args
 
 
@@ -391,6 +409,7 @@ def memories(found: dict[str, str], args: argparse.Namespace, times: list[dict])
         say(f"memory: {contender.title}")
         return taken
 
+    slow |= {key for key in found if CONTENDERS[key].slow and not CONTENDERS[key].ours}          # the first of each other library
     keys = [key for key in found if CONTENDERS[key].takes(WORKS["w1"], method) and key not in slow]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return [{"key": key, "method": method, "how": CONTENDERS[key].memory, "bytes": taken}

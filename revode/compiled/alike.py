@@ -28,7 +28,7 @@ def alike(text: str) -> str:
         return f"{found[1] or ''}  loop_{[*functions].index(loop)}({', '.join((*memory, *given))});"
 
     steps = LOOP.sub(called, text)
-    return steps.replace("STEP void", "\n".join([*functions.values(), "STEP void"]), 1)
+    return re.sub(r"(SELDOM\n)?STEP void", lambda first: "\n".join([*functions.values(), first[0]]), steps, count=1)
 
 
 def general(found: re.Match) -> tuple[str, dict[str, str]]:

@@ -75,7 +75,7 @@ class Backend:
 
     def called(self, problem: Problem, initial: Any, params: Any) -> Any:
         """Both sweeps of a solve whose kind is known, called (called.py): taken ahead. None where it has to go the long way."""
-        here = type(self) is Backend and (self.auto or self.name == "native") and "looks" in problem.kin
+        here = type(self) is Backend and (self.auto or self.name == "native") and problem.kin.get("quiet", False)
         return _of("called").called(problem, initial, params) if here else None
 
     def of_the_tape(self, problem: Problem) -> Backend:

@@ -73,6 +73,7 @@ class Called:
     def long(self, nfe: int, nvjp: int) -> tuple | None:
         """None, and everything as a march leaves it whose watch has been deferred (watch/quiet.py)."""
         problem, ahead_ns = self.problem, self.looks[1]
+        problem.kin["quiet"] = False                # the next one goes the long way at once
         problem.stats.nfe, problem.stats.nvjp = nfe, nvjp
         watch = Ahead(problem, self.params)
         watch.begin(self.parts)
@@ -83,7 +84,7 @@ class Called:
 def called(problem: Problem, initial: Any, params: Any) -> Called | None:
     """A solve, taken ahead; None where it has to go the long way: where a state is not finite, say.
 
-    problem.kin["looks"]: of the last sweep of this kind that was quiet; [options]: the name of its programs (plans.py).
+    problem.kin["looks"]: of the last sweep of this kind, which was quiet; [options]: the name of its programs (plans.py).
     """
     looks, before, seen = problem.kin["looks"], problem.kin.get(problem.backend.options), problem.seen
     if before is None or type(seen) is not Seen or seen.unseen or before[2] != seen.key:
@@ -95,7 +96,7 @@ def called(problem: Problem, initial: Any, params: Any) -> Called | None:
     if {*map(type, given(problem, params))} != {np.ndarray}:
         return None
     seen.family, engine = family, runner(problem, "forward", family)
-    if engine is None or len(looks[1]) > engine.most_looks:
+    if engine is None:
         return None
     if copies:
         problem.copies, parts = True, dict.fromkeys(problem.method.parts, in_rows(initial))

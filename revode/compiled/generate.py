@@ -226,7 +226,7 @@ class Source:
         at = "n" if back else "n + 1"                # where a step arrives
         begin, then = ("last - 1", "n > first ? n - 1 : n") if back else ("first", "n + 1 < last ? n + 1 : n")
         parameters = ", ".join(f"{type} {name}" for type, name in arguments(len(self.outputs)))
-        lines = [f'extern "C" KERNEL void run(TILE_ARGUMENT {parameters}) {{', "  TILE_MEMORY(M);", *self.rows()]
+        lines = [f'extern "C" KERNEL void run(TILE_ARGUMENT {parameters}) {{', *self.memory_of_tile()]
         if "begin" in self.lowered:
             lines.append(f"  if (begins) {self.call('begin', 'GB')}")
         lines += [f"  {type} {name}({of.format(begin)}, first < last);" for name, (type, of) in self.carried.items()]
@@ -276,15 +276,21 @@ class Source:
             before += F * self.T
         return lines
 
+    def memory_of_tile(self) -> list[str]:
+        """Where its values and its own parameters lie (P is what all share, and may be copied), its first trajectory, and how many it
+        has: of one member, where there is an ensemble."""
+        lines = ["  const real* const own = P + PARAMS;"] if self.own_size else []
+        lines += ["  TILE_MEMORY(M);", *self.rows()]
+        if self.own_size:
+            lines.append(f"  const real* const Q = own + (INDEX)tile * {self.own_size};")
+        return lines
+
     def rows(self) -> list[str]:
-        """The first trajectory of this tile, and how many it has: of one member, where there is an ensemble."""
         lines = ["  const INDEX row = (INDEX)tile * T;", "  const int R = rows - row < T ? (int)(rows - row) : T;"]
         if self.members > 1:
             lines = [f"  const INDEX each = rows / {self.members}, of_each = (each + T - 1) / T, before = tile % of_each * T;",
                      "  const INDEX row = tile / of_each * each + before;",
                      "  const int R = each - before < T ? (int)(each - before) : T;"]
-        if self.own_size:
-            lines.append(f"  const real* const Q = P + PARAMS + (INDEX)tile * {self.own_size};")
         return lines
 
     def widths(self, name: str) -> tuple[int, int]:
@@ -402,7 +408,8 @@ class Body:
         used = self.source.layout.columns.get(self.name, [])
         scalars = [f"  const real s{int(v)} = (real)G[{offset}];" for v, offset, n in used if n == 1]
         given = self.source.parameters(self.name)
-        return "\n".join([f"STEP void {name}({', '.join(f'{type} {x}' for x, type in given.items())}) {{",
+        once = ["SELDOM"] if self.name != "step" and self.source.direction in ("forward", "backward") else []
+        return "\n".join([*once, f"STEP void {name}({', '.join(f'{type} {x}' for x, type in given.items())}) {{",
                           "  " + " ".join(f"(void){x};" for x in given if x != "S"), *scalars, *lines, "}"])
 
     # barriers

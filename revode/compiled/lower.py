@@ -19,7 +19,7 @@ An array of the parameters or of the grid with axes of the batch (a network for 
 """
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -316,6 +316,7 @@ class Lowering:
     def placed(self, known: Known, feature: np.ndarray, row: np.ndarray) -> Known:
         """The value whose entries are these features of these trajectories."""
         rows: tuple[int, ...] = ()
+        row = once(row, range(row.ndim))
         if known.rows:
             rows = tuple(a for a in range(row.ndim) if row.shape[a] > 1 and np.any(np.diff(row, axis=a)))
             order = tuple(n for a, n in enumerate(row.shape) if a in rows)
@@ -324,6 +325,7 @@ class Lowering:
             if int(np.prod(order)) != wanted.size or not np.array_equal(flat.reshape(wanted.size, -1), np.broadcast_to(
                     wanted[:, None], (wanted.size, flat.shape[-1]))):
                 raise NotFusable("it mixes trajectories, or leaves some of them out")
+        feature = once(feature, rows)
         moved = np.moveaxis(feature, rows, range(len(rows))).reshape(-1, *(
             n for a, n in enumerate(feature.shape) if a not in rows))
         if rows and np.any(moved != moved[:1]):
@@ -332,6 +334,11 @@ class Lowering:
         features = tuple(n for a, n in enumerate(feature.shape) if a not in rows)
         assert known.slot is not None
         return Known(known.kind, rows, features, known.slot, as_map(known.slot, index))
+
+
+def once(x: np.ndarray, axes: Collection[int]) -> np.ndarray:
+    """The first entries along those of these axes along which an array has been stretched: all others are like them."""
+    return x[tuple(slice(0, 1) if a in axes and step == 0 else slice(None) for a, step in enumerate(x.strides))]
 
 
 # Forms: an operation as a loop
@@ -362,7 +369,7 @@ def elementwise(w: Lowering, x: Value) -> Known:
 
 def broadcast(known: Known, own: tuple[int, ...], features: tuple[int, ...]) -> Read:
     """Read a value of these features as if it had those."""
-    if known.slot is None:
+    if known.slot is None or (known.map is None and own == features):
         return known.read()
     return Read(known.slot, as_map(known.slot, np.broadcast_to(known.index.reshape(own), features).reshape(-1)))
 

@@ -135,7 +135,7 @@ RV_INSIDE double rv_philox_log(double x) {{
 }}
 
 /* The normal of 52 random bits, paths/philox.py normal(uniform(...)): first the root of the tails' logarithm, then the quotient;
-   rv_centre gives it for bits from {LOWEST} to {HIGHEST}. */
+   rv_centre gives it for bits from {LOWEST} to {HIGHEST}, rv_quotient<true> for all others. */
 RV_INSIDE double rv_uniform(unsigned long long bits) {{
     RV_APART
     return RV_TIMES((RV_DOUBLE(bits | RV_INTEGER(0x1p52)) - 0x1p52) + 0.5, 0x1p-52);
@@ -147,10 +147,10 @@ RV_INSIDE double rv_root(unsigned long long bits) {{
     return RV_ROOT(-rv_philox_log(u < other ? u : other));
 }}
 
-RV_INSIDE double rv_quotient(unsigned long long bits, double root) {{
+template <bool tails> RV_INSIDE double rv_quotient(unsigned long long bits, double root) {{
     RV_APART
     const double q = rv_uniform(bits) - 0.5;
-    const bool central = (q < 0.0 ? -q : q) <= 0.425, far = root > 5.0;
+    const bool central = !tails && (q < 0.0 ? -q : q) <= 0.425, far = root > 5.0;
     const double r = central ? 0.180625 - RV_TIMES(q, q) : far ? root - 5.0 : root - 1.6;
     {horner("above", chosen(0), "r")}
     {horner("below", chosen(1), "r")}
@@ -166,7 +166,7 @@ RV_INSIDE double rv_centre(unsigned long long bits) {{
 }}
 
 RV_INSIDE double rv_normal(unsigned long long bits) {{
-    return rv_quotient(bits, rv_root(bits));
+    return rv_quotient<false>(bits, rv_root(bits));
 }}
 
 RV_INSIDE real rv_increment(unsigned long long seed, unsigned trajectory, unsigned step, unsigned channel, double width) {{
@@ -214,7 +214,7 @@ RV_NOISE void rv_brownian_tile(real* out, int lanes, int channels, int tid, int 
                 for (int i = 0; i < rows * columns; i++)
                     normal[i] = rv_centre(bits[i]);
                 for (int i = 0; i < n; i++)
-                    tail[i] = rv_normal(tails[i]);
+                    tail[i] = rv_quotient<true>(tails[i], rv_root(tails[i]));
                 for (int i = 0; i < n; i++)
                     normal[at[i]] = tail[i];
                 for (int i = 0; i < rows * columns; i++)

@@ -41,6 +41,7 @@ KEPT = 64                  # kinds of solves whose programs are kept
 GOLDEN = 0.6180339887498949
 ALWAYS = 8                 # so many solves with a program are compared in any case
 SEARCHED = 50              # steps that are counted where nobody knows yet how many there will be
+SIDES = 1.0, -0.7          # of zero, where states are looked at that lie elsewhere
 BACK = 4                   # a step back on the tape costs so many forward
 
 
@@ -326,8 +327,8 @@ def look_elsewhere(problem: Problem, params: Any, ys: tuple, parts: dict) -> Non
 
 # looking at a step
 
-def agree(runner: Any, direction: str, problem: Problem, parts: dict, params: Any, n: int) -> None:
-    """Raise NotTraceable if step n of the runner, from these parts, is not that of the tape."""
+def agree(runner: Any, direction: str, problem: Problem, parts: dict, params: Any, n: int) -> bool:
+    """Raise NotTraceable if step n of the runner, from these parts, is not that of the tape; False where that is not defined."""
     leaves = tree.flatten(params)[0]
     floats = [i for i, x in enumerate(leaves) if is_float(x)]
     own: Any = copy(problem)
@@ -339,8 +340,8 @@ def agree(runner: Any, direction: str, problem: Problem, parts: dict, params: An
         seeds = {} if ahead else {name: np.asarray(0.5 + irregular(x.shape), x.dtype) for name, x in parts.items()}
         try:
             wanted = one_eagerly(own, direction, n, parts, seeds, params, floats)
-        except Exception:                         # not defined there: nothing to compare with
-            return
+        except Exception:                         # nothing to compare with
+            return False
         problem.stats.checks += own.stats.nfe
         runner.load(own, params, parts, seeds)
         take(runner, direction, own, parts, n)
@@ -351,7 +352,7 @@ def agree(runner: Any, direction: str, problem: Problem, parts: dict, params: An
             terms = [beside_tolerance(problem, parts)] if kind == "norm" else terms
             largest = max((size(x) for x in (*arrays.values(), *terms) if x.size), default=0.0)
             if not np.isfinite(largest):
-                return
+                return False
             for name, x in arrays.items():
                 eps = float(np.finfo(x.dtype).eps)
                 step = abs(x - parts[name]) if kind == "part" else abs(x)
@@ -362,6 +363,7 @@ def agree(runner: Any, direction: str, problem: Problem, parts: dict, params: An
                                            "field; this is a fault of revode's, so please report it")
                     raise Disagreement(f"step {n} of the program is not that of the field ({kind} {name}), which uses values that a "
                                        "program does not see (random numbers, or what changes from call to call)")
+    return True
 
 
 def take(runner: Any, direction: str, problem: Problem, parts: dict, n: int) -> None:
@@ -424,7 +426,7 @@ def one_eagerly(problem: Problem, direction: str, n: int, parts: dict, cotangent
             "aparam": dict(zip(floats, tape.R.aparams, strict=True)), **({"atime": tape.read("atime")} if problem.timed else {})}
 
 
-def moved(x: Any, sign: float) -> Any:
+def moved(x: Any, sign: Any) -> Any:
     """Numbers near those of x, or of the other sign, and not zero where those of x are."""
     if not np.size(x):
         return x
@@ -465,11 +467,16 @@ def on_trial(problem: Problem) -> Problem:
 
 
 def agree_elsewhere(runner: Any, direction: str, problem: Problem, parts: dict, params: Any) -> None:
-    """A new program at its first solve: also at other states and parameters, for the branches that the trace did not see."""
+    """A new program at its first solve: also at other states and parameters, for the branches that the trace did not see.
+
+    Trajectories lie on both sides by turns, in one step; in a step for each side where that is not defined, or there is one alone.
+    """
     leaves, structure = tree.flatten(params)
     others = tree.unflatten(structure, [moved(x, 1.0) if is_float(x) else x for x in leaves])
-    for sign in (1.0, -0.7):
+    both = np.resize(SIDES, next(iter(parts.values())).shape[:-1])[..., None]
+    for sign in (both, *SIDES) if both.size > 1 else SIDES:
         there = {name: moved(x, sign) for name, x in parts.items()}
         if problem.flushed is not None:
             there = problem.method.with_buffers({name: problem.method.round(there[name]) for name in problem.method.inner.parts})
-        agree(runner, direction, problem, there, others, problem.N - 1)
+        if agree(runner, direction, problem, there, others, problem.N - 1) and sign is both:
+            return

@@ -17,6 +17,7 @@ from .native import CompileError, NoCompiler, build
 
 TEXT = Path(__file__).with_name("quiet.hpp").read_text()
 LATER = 20                             # sweeps that NumPy measures
+SIDE = 8                               # members at a time, as in the text
 
 logger = logging.getLogger("revode")
 
@@ -38,7 +39,7 @@ class Measure:
     def __init__(self, dtype: Any, later: int = LATER) -> None:
         self.dtype, self.later = dtype, later
         self.function: Any = None
-        self.numbers, self.scalars, self.out = np.zeros(33, np.int64), np.zeros(5), np.zeros(13)
+        self.numbers, self.scalars, self.out = np.zeros(37, np.int64), np.zeros(5), np.zeros(13)
         self.at = address(self.numbers)
         self.given: tuple = (None, None)                             # of which solves, laid out how, what stays the same stands there
 
@@ -75,21 +76,29 @@ class Measure:
         self.numbers[25:31] = where
         self.function(self.at)
         S_p, S_y, S_d, together, *found = self.out.tolist()
-        W_p, off, size, most, a_y, least, smallest, E, C = found
-        return Measured((S_p, S_y, S_d), bool(together), W_p, off, size, most, a_y, least, smallest, E, C, self.A)
+        W_p, off, size, most, a_y, least, W_0, E, C = found
+        return Measured((S_p, S_y, S_d), bool(together), W_p, off, size, most, a_y, least, W_0, E, C, self.A)
 
     def take(self, s: Shown, laid: Laid) -> None:
         """What stays the same from solve to solve."""
         shape, (place, width), (there, ahead_width), looks, ends, (rows, entries, apart), begins = laid
         self.A = np.empty(shape, self.dtype)
+        starts = np.cumsum((0, *(s.widths or shape[-1:] or (1,))))
         self.scalars[:] = s.eps, s.tiny, s.allowed, s.N, s.apart
         kept = [None if x is None else np.ascontiguousarray(x) for x in (
-            place, s.at, there, s.ahead_at, ends, begins, self.scalars, s.L, s.ahead_L, s.h)]
+            place, s.at, there, s.ahead_at, ends, begins, self.scalars, s.L, s.ahead_L, s.h, starts, s.rise)]
         self.numbers[:25] = (len(there) // prod(shape), prod(shape[:-1]), prod(shape[-1:]), width, *s.at.shape[::-1], looks,
                              *s.ahead_at.shape[::-1], rows, entries, apart, 0 if begins is None else len(begins), s.output,
-                             ahead_width, *map(pointer, kept))
-        self.numbers[31:] = pointer(self.out), pointer(self.A)
+                             ahead_width, *map(pointer, kept[:-2]))
+        at = map(pointer, kept[-2:])
+        self.numbers[31:] = pointer(self.out), pointer(self.A), side(shape, place, there, ends), len(starts) - 1, *at
         self.given = s, laid, kept
+
+
+def side(shape: tuple, *places: np.ndarray) -> bool:
+    """Whether of eight members at a time the same entry lies side by side."""
+    members = prod(shape[:-1])
+    return members % SIDE == 0 and all([(np.diff(x.reshape(-1, SIDE, *shape[-1:]), axis=1) == 1).all() for x in places])
 
 
 @lru_cache(64)

@@ -90,7 +90,7 @@ class Grid:
 
 class Replay:
     """The programs of one direction at work: the state lies in `store`, by role, and moves step by step."""
-    name, looks_often, shows = "replay", False, ROOM
+    name, looks_often, shows, holds = "replay", False, ROOM, ROOM
     pays = 500                 # so many steps take some fifty times as long as comparing one with the tape
 
     of_steps: Sequence[str] = ("step",)        # the inputs of which values for many steps are made at a time

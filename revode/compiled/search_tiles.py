@@ -56,7 +56,7 @@ class SearchSource(Source):
     def of_tile(self, name: str) -> str:
         """The function that runs a program for one tile."""
         return "\n".join([f"static void {name}_tile(INDEX tile, real* M, const real* P, const double* G, INDEX rows) {{",
-                          "  TILE_MEMORY(M);", *self.rows(), f"  {self.call(name, 'G')}", "}"])
+                          *self.memory_of_tile(), f"  {self.call(name, 'G')}", "}"])
 
     def grid_of(self, name: str) -> str:
         """The function that makes the values of the grid for one step."""

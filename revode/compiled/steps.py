@@ -11,6 +11,7 @@ method: the methods run as they are, on tensors of a trace.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -20,7 +21,7 @@ import numpy as np
 from ..adaptive import estimated, squares
 from ..engine import tree
 from ..engine.derivatives import vjp_of_own as vjp
-from ..engine.tensor import MANY, NotTraceable, Op, Tape, Tensor, entry, is_float, to_host, value_of
+from ..engine.tensor import MANY, Each, NotTraceable, Op, Tape, Tensor, apply, entry, is_float, to_host, value_of
 from ..methods.increment import Evaluator, Recorded, Recorder, System
 from ..methods.shears import Shear, Step, near_pullback, pullback, undone
 from ..stepping import CLOCK, Problem, Stats, one_step
@@ -73,14 +74,14 @@ class Symbols:
         dtype = value_of(next(iter(parts.values()))).dtype
         n = 0
         h = np.asarray(problem.hs[n], dtype)
-        self.examples: dict[Role, Any] = {("part", name): np.asarray(x) for name, x in parts.items()}
-        self.examples |= {("param", i): np.asarray(self.leaves[i]) for i in self.floats}
+        self.examples: dict[Role, Any] = {("part", name): to_host(x) for name, x in parts.items()}
+        self.examples |= {("param", i): to_host(self.leaves[i]) for i in self.floats}
         self.examples |= self.brought.examples
         self.examples |= {("step", "t0"): np.asarray(float(problem.ts[n])), ("step", "t1"): np.asarray(float(problem.ts[n + 1])),
                           ("step", "h"): h, ("step", "h_before"): h}
         if problem.driver is not None:
             given = problem.driver.given(n, problem.ts[n], problem.ts[n + 1], h, problem)
-            self.examples |= {("drive", name): np.asarray(x) for name, x in given.items()}
+            self.examples |= {("drive", name): to_host(x) for name, x in given.items()}
 
     def trace(self, fn: Callable, examples: dict[Role, Any]) -> Program:
         """The program of fn, in which every field value finds what the field brings along."""
@@ -98,6 +99,18 @@ class Symbols:
                 raise NotTraceable("whole numbers, made of more than the time, as an index or in Python")
             self.asked.append(alone)
         return Program(whole.values, {role: v for role, v in whole.outputs.items() if role not in asked}, whole.notes)
+
+    def outline(self, fn: Callable, examples: dict[Role, Any]) -> Program:
+        """trace(), where the field is one operation: what a method does with its values, which is all that is asked."""
+        kept, opaque = (self.system, self.brought), Opaque(self.brought.seen.values)
+        if not all(hasattr(x, "shape") for x in opaque.values):                                # an adjoint's, beside its pullback
+            return self.trace(fn, examples)
+        self.system, self.brought = following(self.problem.system, opaque), opaque
+        self.system.stats = opaque.stats = kept[0].stats
+        try:
+            return self.trace(fn, examples)
+        finally:
+            self.system, self.brought = kept
 
     def counted(self) -> Stats:
         """Begin to count evaluations."""
@@ -148,7 +161,9 @@ class Symbols:
                        **{("atime", name): a for of in a_clock for name, a in of.items() if type(a) is Tensor}}
 
 
-FIELD = Op("field", lambda *args, **options: None, ())
+PULLED = Op("pulled", lambda g, x: np.zeros_like(x), ())
+FIELD = Op("field", lambda *inputs, output, shape, dtype: np.ones(shape, dtype),
+           Each(lambda i, g, y, *inputs, **options: apply(PULLED, g, inputs[i])))
 
 
 class Opaque:
@@ -157,17 +172,15 @@ class Opaque:
     evaluations: ClassVar[dict] = {}
 
     def __init__(self, values: list) -> None:
-        self.values = [np.asarray(to_host(x)) for x in values]
+        self.values, self.stats = values, Stats()
 
     def begin(self, tape: Any, tensors: dict) -> None:
-        self.tape = tape
+        """Nothing is brought along."""
 
     def evaluate(self, coefficients: Callable, t: Any, y: Any, params: Any) -> tuple:
-        inputs, found = [x for x in (t, y) if type(x) is Tensor], []
-        for j, x in enumerate(self.values):
-            self.tape.nodes.append((FIELD, [x.slot for x in inputs], [x._value for x in inputs], {"output": j}, x))
-            found.append(Tensor(x, self.tape, len(self.tape.nodes) - 1))
-        return tuple(found)
+        self.stats.nfe += 1
+        inputs = [x for x in (t, y, *tree.flatten(params)[0]) if type(x) is Tensor]
+        return tuple(apply(FIELD, *inputs, output=j, shape=x.shape, dtype=x.dtype) for j, x in enumerate(self.values))
 
 
 def traced_method(problem: Problem, parts: dict, params: Any) -> Any:
@@ -229,7 +242,7 @@ def forward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fals
             found |= {("carry", name, j): f for j, f in enumerate(F.at(T["step", "t0"], y))}
         return found
 
-    S.trace(step, S.examples)
+    S.outline(step, S.examples)
     carried = {("carry", name, j): np.asarray(value_of(f)) for name, values in memo.items() for j, f in enumerate(values)}
     zeros = {role: np.zeros_like(S.examples["part", role[1].lstrip("+")]) for role in most}
     counts = {"step": S.counted()}
@@ -251,6 +264,13 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
     """The programs of a step back; parts: an example of the state."""
     if problem.timed:
         return undone_steps(problem, parts, params, merge)
+    with suppress(NotTraceable):                      # some cotangents may be none, as of a field that does not depend on the state
+        return steps_back(problem, parts, params, merge, Symbols.outline)
+    return steps_back(problem, parts, params, merge, Symbols.trace)
+
+
+def steps_back(problem: Problem, parts: dict, params: Any, merge: bool, look: Callable) -> StepPrograms:
+    """The same; look: how to find out what a step leaves for the next one. Raises NotTraceable where an outline does not tell."""
     S = Symbols(problem, parts, params)
     examples = S.of_back()
     near = not S.method.exactly_reversible
@@ -305,15 +325,16 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
         return {**{("cotangent", name): x for name, x in cotangent.items()},
                 **{("aparam", i): a for i, a in zip(S.floats, R.aparams, strict=True)}}
 
-    counts = {"step": S.counted()}
-    traced = S.trace(step, examples)
+    alone = S.counted()
+    look(S, step, examples)
     pattern = {name: [g is not None for g in value.pending] for name, value in left.items() if name != "taken"}
-    first, last, land = Program([], {}), None, None
+    first, last, land, counts = Program([], {}), None, None, {}
     if pattern:
-        alone = counts["step"]
         S.counted()
         first = S.trace(begin, examples)
         carry = left["taken"]
+        if look is Symbols.outline and not carry.moves:
+            raise NotTraceable("a field that is not pulled back")
         with_carry = {**examples, **carry.examples}
         counts["step"] = S.counted()
         traced = S.trace(step, with_carry)
@@ -323,7 +344,8 @@ def backward_steps(problem: Problem, parts: dict, params: Any, merge: bool = Fal
         counts["end"] = S.counted()
         last = S.trace(end, with_carry)
     else:
-        with_carry = examples
+        counts["step"] = S.counted()
+        traced, with_carry = S.trace(step, examples), examples
     if near:
         counts["land"] = S.counted()
         land = S.trace(step, {**with_carry, ("known", "y"): examples["part", "y"]})
@@ -403,6 +425,11 @@ class Carry:
                 if role[0] == "carry":
                     self.outputs[role], self.examples[role] = x, np.asarray(x._value)
                 self.roles.append(role)
+
+    @property
+    def moves(self) -> bool:
+        """Whether all that the field returned depends on the state or on parameters."""
+        return all(type(y) is Tensor and y.tape is value.tape for value in self.values.values() for y in value.outputs)
 
     def same_as(self, other: Carry) -> None:
         if self.roles != other.roles:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -149,7 +150,20 @@ class Product:
     sizes: dict[str, int]
     kind: str                        # of the result
     over_rows: bool                  # whether it is summed over trajectories
-    tables: list[np.ndarray]
+
+    @cached_property
+    def tables(self) -> list[np.ndarray]:
+        """For each factor (F, C): where its feature is in term c of out[k]."""
+        letters, tables = self.free + self.summed, []
+        grid = np.indices([self.sizes[c] for c in letters]) if letters else np.zeros((0,), int)
+        place = {c: grid[n] for n, c in enumerate(letters)}
+        for k, s in zip(self.known, self.letters, strict=True):
+            index = np.zeros([self.sizes[c] for c in letters], int)
+            for c in s:
+                index = index * self.sizes[c] + place[c]
+            index = index if k.map is None else k.map[index]
+            tables.append(index.reshape(self.F, -1))
+        return tables
 
     @property
     def features(self) -> tuple[int, ...]:
@@ -178,7 +192,7 @@ def product(w: Lowering, x: Value, letters: list[str], out: str) -> Known:
     own = ["".join(c for c in s if c not in rows) for s in letters]
     free = [c for c in out if c not in rows]
     summed = [c for c in dict.fromkeys("".join(own)) if c not in out]
-    p = Product(known, own, free, summed, sizes, kind, bool(gone), tables_of(known, own, free, summed, sizes))
+    p = Product(known, own, free, summed, sizes, kind, bool(gone))
     slot = next(slot for form in PRODUCTS if (slot := form(w, p)) is not None)
     return Known(kind, tuple(out.index(c) for c in rows if c in out), p.features, slot)
 
@@ -208,30 +222,17 @@ def aligned(w: Lowering, a: Any, known: Known, letters: str, rows: str, over_row
             sizes: dict[str, int]) -> tuple[Known, str]:
     """A factor without rows of its own, beside one that has some."""
     if not known.rows and any(c in rows for c in letters):
-        if over_rows and not of_kind(known, "constant"):
+        if over_rows and not of_kind(known, "constant", "params", "steps"):
             raise NotFusable("a sum over the trajectories with something that is not theirs")
         axes = [letters.index(c) if c in letters else None for c in rows]
         known = w.without(a, known, w.shape_of(a), axes, [sizes[c] for c in rows])
         if over_rows:                                # each trajectory's term of a sum over them
-            return w.lanes(known), letters
+            slot = w.loop("map", LANES, known.F, [known.read()], text="{0}")
+            return Known(LANES, tuple(range(len(w.batch))), known.features, slot), letters
         return known, "".join(c for c in letters if c not in rows)
     if over_rows and not known.rows:
         raise NotFusable("a sum over the trajectories with something that is not theirs")
     return known, letters
-
-
-def tables_of(known: list[Known], own: list[str], free: list[str], summed: list[str], sizes: dict[str, int]) -> list[np.ndarray]:
-    """For each factor (F, C): where its feature is in term c of out[k]."""
-    letters, tables = free + summed, []
-    grid = np.indices([sizes[c] for c in letters]) if letters else np.zeros((0,), int)
-    place = {c: grid[n] for n, c in enumerate(letters)}
-    for k, s in zip(known, own, strict=True):
-        index = np.zeros([sizes[c] for c in letters], int)
-        for c in s:
-            index = index * sizes[c] + place[c]
-        index = index if k.map is None else k.map[index]
-        tables.append(index.reshape(int(np.prod([sizes[c] for c in free])), -1))
-    return tables
 
 
 def outer(w: Lowering, p: Product) -> Any:
@@ -256,17 +257,18 @@ def outer_of_one(w: Lowering, p: Product) -> Any:
 
 
 def linear(w: Lowering, p: Product) -> Any:
-    """x[p, c] w[c, j] with a shared w, if that is what the tables say."""
+    """x[p, c] w[c, j] with a shared w, if that is what the letters say, or (of wide matrices they are long) the tables."""
     a, b = p.known
     if p.over_rows or a.kind != LANES or b.kind != SHARED or of_kind(b, "steps", "own steps"):
         return None
-    ta, tb = p.tables
-    n, whole = ta.shape[1], b.slot.F                                                               # type: ignore[union-attr]
+    n, whole = int(np.prod([p.sizes[c] for c in p.summed])), b.slot.F                              # type: ignore[union-attr]
     m = whole // n
     if whole % n or p.F % m:
         return None
+    left, right = p.letters
+    said = a.map is b.map is None and [*left[-1:]] == p.summed == [*right[:-1]] and p.free == [*left[:-1], *right[-1:]]
     k, c = np.arange(p.F)[:, None], np.arange(n)[None, :]
-    if not np.array_equal(tb, c * m + k % m) or not np.array_equal(ta, k // m * n + c):
+    if not said and not (np.array_equal(p.tables[1], c * m + k % m) and np.array_equal(p.tables[0], k // m * n + c)):
         return None
     return w.loop("linear", LANES, p.F, p.reads, shape=(p.F // m, n, m), source="matmul")
 

@@ -9,6 +9,7 @@
 #define TABLE alignas(16) __device__ const
 #define RESTRICT __restrict__
 #define STEP static __device__ __forceinline__
+#define SELDOM
 #define WHOLE(n) (n)
 #ifndef SYNC
 #define TID ((int)threadIdx.x)

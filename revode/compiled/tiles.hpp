@@ -40,11 +40,23 @@
 #define FULL
 #endif
 #define APART static __attribute__((noinline)) FULL
+// A short loop that g++ unrolls before it chooses instructions takes longer, to compile as well as to run.
+#if defined(__GNUC__) && !defined(__clang__)
+#define ROLLED _Pragma("GCC unroll 1")
+#else
+#define ROLLED
+#endif
+// What a sweep does once need not be quick.
+#define SELDOM __attribute__((cold))
 #define OUTLINE APART
 #define UNROLL
 #define STRIDE T
 #define WHOLE(n) (((n) + WIDE - 1) / WIDE * WIDE)
-#define EACH(F) for (int k = 0; k < (F); k++) ANY_ORDER for (int r = 0; r < T; r++)
+#if T > 1
+#define EACH(F) ROLLED for (int k = 0; k < (F); k++) ANY_ORDER for (int r = 0; r < T; r++)
+#else
+#define EACH(F) for (int k = 0; k < (F); k++) for (int r = 0; r < T; r++)
+#endif
 #define ONCE(F) for (int k = 0; k < (F); k++)
 #define TILE_MEMORY(M) real* const S = (M) + (INDEX)tile * MEMORY
 #define TILE_RETURN(M)
@@ -153,10 +165,6 @@ APART void rv_turn(real* out, int to, const real* x, int have) {
 }
 #endif
 typedef rv_vec<WIDE>::type vec;
-template <bool whole> INSIDE void rv_store(real* out, const real* total, vec sum, int columns) {
-  if (whole) *(vec*)out = total ? *(const vec*)total + sum : sum;
-  else for (int l = 0; l < columns; l++) out[l] = total ? total[l] + sum[l] : sum[l];
-}
 // u vectors of columns: gt is g turned, gt[r * u + v]; x[i, r] of the block's first row is at x, and without x all are 1.
 template <int b, int u, bool whole, bool ones> INSIDE
 void rv_outer_block(real* out, const real* x, const vec* gt, const real* total, INDEX m, int columns, int R) {
@@ -168,10 +176,14 @@ void rv_outer_block(real* out, const real* x, const vec* gt, const real* total, 
     for (int v = 0; v < u; v++) { now[v] = gt[r * u + v]; HELD(now[v]); }
     for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) sum[i][v] = ones ? sum[i][v] + now[v] : sum[i][v] + x[i * T + r] * now[v];
   }
-  for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) {
-    real* const to = out + i * m + v * WIDE;
-    rv_store<whole>(to, total ? total + i * m + v * WIDE : total, sum[i][v], columns);
-  }
+  if (!whole) {                                     // of one vector in a row, a part
+    real part[b * WIDE];
+    for (int i = 0; i < b; i++) *(vec*)(part + i * WIDE) = sum[i][0];
+    ROLLED for (int i = 0; i < b; i++) ROLLED for (int l = 0; l < columns; l++)
+      out[i * m + l] = total ? total[i * m + l] + part[i * WIDE + l] : part[i * WIDE + l];
+  } else if (total) for (int i = 0; i < b; i++) for (int v = 0; v < u; v++)
+    *(vec*)(out + i * m + v * WIDE) = *(const vec*)(total + i * m + v * WIDE) + sum[i][v];
+  else for (int i = 0; i < b; i++) for (int v = 0; v < u; v++) *(vec*)(out + i * m + v * WIDE) = sum[i][v];
 }
 template <int b, int u, bool whole, int rest> INSIDE
 void rv_outer_blocks(real* out, const real* x, const vec* gt, const real* total, int n, INDEX m, int columns, int R, int i) {
@@ -204,12 +216,6 @@ template <int n, int m> static inline void rv_outer(real* out, const real* x, co
   rv_outer_rows<n, m>(out, x, g, total, 0, 0, R);
 }
 #else
-// A short sum that g++ unrolls before it chooses instructions takes longer, to compile as well as to run.
-#if defined(__GNUC__) && !defined(__clang__)
-#define ROLLED _Pragma("GCC unroll 1")
-#else
-#define ROLLED
-#endif
 template <int u, int w, int n, int m> INSIDE void rv_linear_block(real* out, const real* x, const real* a) {
   typedef typename rv_vec<w>::type vec;
   vec sum[u];

@@ -80,6 +80,7 @@ class Tiles:
     trip: Any = None           # (called.py)
     kinds: Callable = staticmethod(kinds)
     shows = 1 << 20            # bytes of states in one call: each call begins with tiles that have left the cache
+    holds = 1 << 23            # of all looks in one call
     pays = 40000               # so many steps take some fifty times as long as one on the tape
 
     def __init__(self, steps: StepPrograms, parts: dict, outputs: tuple[str, ...], direction: str, brownian: bool,
@@ -102,7 +103,6 @@ class Tiles:
         self.looked: tuple = (None, None)                 # where it looked, likewise
         self.ready: Ready | None = None
         self.block: tuple = (-1, None)                    # the first of so many steps as one call makes, and their grid values
-        self.readers: dict[str, list[tuple]] = {}         # by kind: names, and where the numbers lie as they are read
         self.roles: dict[tuple, list] = {}
         self.layouts: dict[tuple, tuple] = {}             # by kinds: where they lie in a row of what was seen
         self.built: dict[str, tuple[dict, np.ndarray]] = {}       # by program: the grid's values, and the columns of them
@@ -174,7 +174,9 @@ class Tiles:
         self.persistent, self.front = whole[:, :self.source.persistent], whole[:, :self.source.seen]         # front: what looks see
         Q = self.P[self.source.param_size:-1].reshape(self.tiles, -1)
         self.packed_own = [(Q[:, offset:offset + n], name, self.lowered[name].own[i]) for name, i, offset, n in self.source.layout.own]
-        self.views = {role: self.place(role) for role in self.source.places}
+        # by role where a value lies; by kind names, and where the numbers lie as they are read
+        self.views, self.readers = {role: self.place(role) for role in self.source.places}, dict[str, list[tuple]]()
+        vars(self).pop("flat", None)                               # which lay in what was there before
         self.packed: list[tuple[np.ndarray, str, int]] = []        # where in P, and which value of which program
         self.before: dict[str, list[int]] = {}                     # by program: the values that depend on the parameters
         self.copied: list[tuple[np.ndarray, int]] = []             # where in P, and which leaf lies there as it is, or transposed
@@ -223,7 +225,11 @@ class Tiles:
     def of_tiles(self, own: Own, x: np.ndarray, *steps: int) -> np.ndarray:
         """What each tile has of its own of a value, (tiles, numbers); of many steps as well."""
         found = x[..., own.at]
-        found = self.tiled(found, *steps) if own.kind == LANES else np.repeat(found, self.tiles // self.members, -2)
+        if own.kind == LANES:
+            found = self.tiled(found, *steps)
+            found = np.pad(found, [(0, 0)] * (found.ndim - 1) + [(0, self.source.stride - self.T)])
+        else:
+            found = np.repeat(found, self.tiles // self.members, -2)
         return found.reshape(*steps, self.tiles, -1)
 
     def place(self, role: Any) -> np.ndarray:

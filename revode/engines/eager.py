@@ -23,7 +23,7 @@ class Eager:
     keeps : steps whose pullback is recorded on the way ahead, in `tapes`, so that `pull` does not take them again.
     look(n, before, after, a_params) : sees the cotangents before and after each step that is pulled back.
     """
-    name, looks_often, shows = "eager", True, ROOM
+    name, looks_often, shows, holds = "eager", True, ROOM, ROOM
 
     def __init__(self, look: Callable | None = None, tapes: dict[int, Taped] | None = None) -> None:
         self.look = look

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..engine import tree
-from ..engine.tensor import Tensor, value_of
+from ..engine.tensor import Tensor, to_host, value_of
 from ..gradients import Automatic, Checkpointed, Direct, Reversible
 from ..methods.custom import UserMethod
 from ..methods.increment import System, nested
@@ -36,11 +36,11 @@ class Map:
         value = self.of(z, both)
         if self.first is not None and not (type(z) is Tensor and z.tape.tracing):
             (at, first), self.first = self.first, None
-            if not bool((value_of(z) == at).all()):                              # a program took the first iterations
+            if not np.array_equal(to_host(value_of(z)), to_host(at)):            # a program took the first iterations
                 return value
             # off the tape and on it a value may differ by rounding (np.mean does), drawn numbers by more
             allowed = float(np.finfo(first.dtype).eps) ** 0.5 * size(first)
-            if not size(value_of(value) - first) <= allowed:
+            if not size(to_host(value_of(value)) - to_host(first)) <= allowed:
                 raise ValueError("fixed_point: f gave two different values for the same z; it is a pure function, so draw random "
                                  "numbers (a dropout mask, say) outside it, once for all iterations, and pass them in x")
         return value

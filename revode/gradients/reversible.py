@@ -127,7 +127,7 @@ class Reversible:
         watch = Quiet(problem, self.tol, beside, ys, plain_ys, plain, acts, getattr(back, "measure", None))
         n = N
         for stop in sorted(set(kept) - {N}, reverse=True):
-            *groups, looks = watch.groups(n, stop, final, back.shows)
+            *groups, looks = watch.groups(n, stop, final, back.shows, back.holds)
             for group in groups:
                 watch.show("see", group, *back.back(n, group[-1], a_ys, looks=group))
                 watch.show("flow", back.read("flowed"))

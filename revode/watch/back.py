@@ -146,9 +146,9 @@ class Back:
         a = a if data is None else {name: weighted(data.a, a) for name in self.ys}
         if len(self.recent) == 1 and not self.near:          # quickly told
             (name, _, _, seen), = self.recent
-            smallest, least = number(abs(truth[name]).min()), number(abs(a[name]).max())
-            if smallest * least > 0 and (bound := max(self.trips[-1][1] / smallest, E) * (1.0 + a[name].size * size(seen) / least)
-                                         ) < 0.01 * CLOSE[seen.dtype.itemsize]:
+            y, least = truth[name], min([mean_square(x) for x in leaves_of(a[name], self.problem.widths)]) ** 0.5
+            W_0 = size(abs(found[name] - y) / (abs(y) + self.eps ** 0.5 * size(y) + self.tiny))
+            if least > 0 and (bound := max(W_0, E) * (1.0 + size(seen) / least)) < 0.01 * CLOSE[seen.dtype.itemsize]:
                 return bound
         self.fade()
         worst = 0.0
@@ -156,11 +156,9 @@ class Back:
             y, (of_y, of_a) = abs(truth[name]), self.near.get(name, (0.0, 0.0))
             of_y, of_a = np.maximum(y, of_y), np.maximum(abs(a[name]), of_a)
             W_0 = finite(size(abs(found[name] - truth[name]) / (of_y + self.eps ** 0.5 * size(of_y) + self.tiny)))
-            widths = self.problem.widths or (y.shape[-1] if y.ndim else 1,)
             C_0 = 1.0
-            for first, width in zip(np.cumsum((0, *widths[:-1])).tolist(), widths, strict=True):
-                x, near = (z.reshape(-1, sum(widths))[:, first:first + width] for z in (a[name], of_a))
-                left, near = (number((z * z).sum()) ** 0.5 for z in (x, near))
+            for x, near in zip(*(leaves_of(z, self.problem.widths) for z in (a[name], of_a)), strict=True):
+                left, near = (mean_square(z) ** 0.5 for z in (x, near))
                 C_0 = max(C_0, near / left if left > 0 else 1.0)
             worst = max(worst, max(W_0, E) * C_0)
         return worst
@@ -218,6 +216,16 @@ class Back:
         chance = by_chance(self.sums[0][0].shape[1:]) if self.sums and self.problem.system.noisy else 1.0
         return (any(found.get(name, 0.0) > chance * getattr(limits, name) for name in ("S_p", "S_y", "S_d"))
                 or (seen is not None and seen.details["G"] > limits.G * seen.details["allowed"]))
+
+
+def leaves_of(x: Any, widths: tuple[int, ...]) -> list:
+    """(members, entries) of each leaf of y; widths: their entries along the last axis, where y is a tree."""
+    x = x.reshape(-1, sum(widths) or (x.shape[-1] if x.ndim else 1))
+    return [x[:, end - width:end] for end, width in zip(np.cumsum(widths).tolist(), widths, strict=True)] or [x]
+
+
+def mean_square(x: Any) -> float:
+    return number((x * x).sum()) / x.size
 
 
 def neighbours(pairs: Pairs) -> int:

@@ -2,8 +2,10 @@
 
 Everything here is what ahead.py and back.py measure, or larger:
 
-    G                      |gap| / |y|                              s is at least |y|
+    G                      |gap| / s                                s without what is small beside the largest entry
     W_y                    |yhat_n - y_n| / (eps^1/4 max |y_n|)     what is allowed is at least that
+    W_0                    |yhat_0 - y_0| / |y_0|                   s is at least |y_0|
+    C_0                    1 + max |a_n| / rms a_0                  s' is at most |a_0| or max |a_n|, in each entry of the leaf
     W_p, E, S_p, S_y, S_d  A, and the sizes of y, are those at the windows alone
 
 What is weighed is linear in what the windows show, (parts and cotangents) x (neighbours), so that one product makes all of it.
@@ -20,7 +22,7 @@ import numpy as np
 from ..methods.shears import Parts
 from .ahead import Ahead
 from .alarms import Verdict
-from .back import Back, cancelled, flowing, neighbours, of_pairs, roundtrip
+from .back import Back, cancelled, flowing, leaves_of, mean_square, neighbours, of_pairs, roundtrip
 from .causes import CAUTION, CLOSE, NEARLY, OF_LEAF, OFF, TOL, Pairs
 from .gaps import injected, parted
 from .places import ROOM, back_from, groups_back, windows, within
@@ -44,7 +46,8 @@ class Shown(NamedTuple):
     ahead: np.ndarray                # (parts, looks, *y.shape) states on the way there, and the same of these
     ahead_at: np.ndarray
     ahead_L: np.ndarray              # (2, parts width)
-    h: np.ndarray | None             # (windows,) where the gap is a velocity: the steps
+    h: np.ndarray                    # (windows,) what a gap is multiplied with: 0 where it does not count, a step where it is a
+    rise: np.ndarray                 # velocity; and by how much what has been seen before counts for less there
     Z: np.ndarray                    # (3 parts, 1, *y.shape) what came back at the start, what had been there, and the cotangents
     weighed: np.ndarray | None
     flowed: tuple | None
@@ -54,6 +57,7 @@ class Shown(NamedTuple):
     N: int
     eps: float
     tiny: float
+    widths: tuple[int, ...]          # of the leaves of y, where it is a tree
 
 
 class Measured(NamedTuple):
@@ -65,8 +69,8 @@ class Measured(NamedTuple):
     size: float
     ahead: float                     # the largest |y| on the way there, and |a| on the way back
     a_y: float
-    least: float                     # at the start: the largest |a|, and the smallest |y|
-    smallest: float
+    least: float                     # at the start: the root mean square of a in the leaf of y0 that has the smallest
+    W_0: float
     E: float
     C: float
     A: np.ndarray
@@ -85,10 +89,10 @@ class Bounds(NamedTuple):
     C: float
 
 
-def deferred(watch: Ahead, ns: Sequence[int], states: Parts) -> bool:
-    """Whether the sweep will see to what a march has shown: where that is all, small and finite."""
+def deferred(watch: Ahead, ns: Sequence[int], states: Parts, room: int) -> bool:
+    """Whether the sweep will see to what a march has shown: where that is all, of no more bytes than this, and finite."""
     problem, stops = watch.problem, watch.stops
-    if not problem.swept or len(ns) < len(stops) or sum(x.nbytes for x in states.values()) > ROOM:
+    if not problem.swept or len(ns) < len(stops) or sum(x.nbytes for x in states.values()) > room:
         return False
     if not all(type(x) is np.ndarray and math.isfinite(np.vdot(x, x)) for x in states.values()):
         return False
@@ -111,12 +115,13 @@ class Quiet:
         self.held: dict[str, tuple] = {}
         self.full: Back | None = None
 
-    def groups(self, last: int, first: int, parts: Parts, room: int = ROOM) -> list[list[int]]:
-        """The looks at last - 1 .. first, last first, as many together as there is room for, in bytes."""
+    def groups(self, last: int, first: int, parts: Parts, room: int = ROOM, holds: int = 0) -> list[list[int]]:
+        """The looks at last - 1 .. first, last first, as many together as there is room for, in bytes; all, if these are few bytes."""
         problem, width, exact = self.problem, neighbours(self.pairs), self.problem.method.exactly_reversible
         # where a state is kept nearly reversible methods land on it: there is nothing to look at
         looks = back_from(problem.N, width, problem.resync, not exact, frozenset(self.given[2]))
-        most = max(1, room // max(1, 2 * sum(x.nbytes for x in parts.values())))
+        size = 2 * sum(x.nbytes for x in parts.values())
+        most = len(looks) if size * len(looks) <= holds else max(1, room // max(1, size))
         return groups_back(looks, first, last, most, within(problem.N - 1, width, problem.resync))
 
     def show(self, what: str, *shown: Any) -> None:
@@ -141,6 +146,7 @@ class Quiet:
     def verdict(self, largest: Any = None, weighed: Any = None) -> Verdict:
         """The judgement, as Back gives it; where all is quiet its numbers are bounds."""
         found = self.quickly(largest, weighed) if self.full is None and len(self.held) == 3 else None
+        self.problem.kin["quiet"] = found is not None
         if found is None:
             return self.back.verdict(largest, weighed)
         self.problem.marched = None                  # nobody has reason to look at it any more, and it holds the problem
@@ -169,23 +175,24 @@ class Quiet:
         (ns, parts, cotangents), (_, came, truth, a) = self.held["see"], self.held["compare"]
         looks = problem.kin.get("looks", (None, None))
         if looks[0] is not ns or looks[1] is not ahead_ns:             # the same lists again, of solves of one kind
-            looks = problem.kin["looks"] = ns, ahead_ns, self.looks(ns, ahead_ns, watch.width)
+            looks = problem.kin["looks"] = ns, ahead_ns, self.looks(ns, ahead_ns, watch)
         X, ahead, Z = (joined(of, names) for of in ((parts, cotangents), (states,), (came, truth, a)))
         return looks[2]._replace(X=X, ahead=ahead, Z=Z, weighed=weighed, flowed=self.held["flow"][0])
 
-    def looks(self, ns: Sequence[int], ahead_ns: Sequence[int], ahead_width: int) -> Shown:
+    def looks(self, ns: Sequence[int], ahead_ns: Sequence[int], watch: Ahead) -> Shown:
         """What there is to measure, but for the states, cotangents and sums."""
         problem, method, data = self.problem, self.problem.method, self.pairs.data
         width, smooth = neighbours(self.pairs), self.pairs.smooth
-        at, ahead_at = windows(tuple(ns), width)[0], windows(tuple(ahead_ns), ahead_width)
+        at, ahead_at = windows(tuple(ns), width)[0], windows(tuple(ahead_ns), watch.width)
         kind = method.parts, items(data, method.outputs[0]), method.outputs[0], 0.0 if data is None else self.pairs.k
+        counts, rise, _ = watch.rising(ahead_at[2]) if ahead_at[2] else (np.empty(0), np.empty(0), 0.0)
         moving = data is not None and data.velocity
-        h = abs(np.asarray([problem.hs[ahead_ns[i]] for i in ahead_at[1]], float)) if moving else None
+        h = counts * abs(np.asarray([problem.hs[ahead_ns[i]] if moving else 1.0 for i in ahead_at[1]], float))
         allowed = 0.0 if data is None else data.allowed if problem.driver is None else data.driven
         eps, tiny = precision(self.given[3][0].dtype)
-        L, ahead_L, none = combinations(*kind, width, 2 if smooth else 1), gaps(*kind, ahead_width), np.empty(0)
-        return Shown(none, at, L, none, ahead_at[0], ahead_L, h, none, None, None, method.parts.index(method.outputs[0]), allowed,
-                     2 if smooth else 1, problem.N, eps, tiny)
+        L, ahead_L, none = combinations(*kind, width, 2 if smooth else 1), gaps(*kind, watch.width), np.empty(0)
+        return Shown(none, at, L, none, ahead_at[0], ahead_L, h, rise, none, None, None, method.parts.index(method.outputs[0]),
+                     allowed, 2 if smooth else 1, problem.N, eps, tiny, problem.widths)
 
 
 def saved(problem: Any, compared: set[int], ys: Any, ns: Sequence[int], parts: Parts, cotangents: Parts, found: Measured) -> tuple:
@@ -203,11 +210,11 @@ def told(problem: Any, tol: float | None, acts: float, found: Measured, others: 
          largest: Any = None, weighed: Any = None) -> Verdict | None:
     """The verdict from what was measured of a sweep, and on the way to other states; None where that cannot be told. y: a state."""
     trips, W_p = others
-    W_0 = found.off / found.smallest if found.smallest > 0 else math.inf
-    C_0 = 1.0 + found.A.size * found.a_y / found.least if found.least > 0 else math.inf
+    C_0 = 1.0 + found.a_y / found.least if found.least > 0 else math.inf
     trips, (eps, tiny) = [*trips, (0, found.off, found.size)], precision(y.dtype)
     W_y = max([off for _, off, _ in trips]) / (eps ** 0.25 * found.ahead + tiny)
-    bounds = Bounds(found.S, found.together, trips, max(found.W_p, W_p), W_y, W_0, C_0, None if weighed is None else found.E, found.C)
+    E = None if weighed is None else found.E
+    bounds = Bounds(found.S, found.together, trips, max(found.W_p, W_p), W_y, found.W_0, C_0, E, found.C)
     if not problem.method.exactly_reversible:                # past it the full watch looks at the steps (of small states: Ahead.flows)
         acts = min(acts, OFF * CLOSE[y.dtype.itemsize])
     verdict = sound(problem, TOL if tol is None else tol, acts, bounds, y.dtype, y.shape[:-1])
@@ -257,12 +264,13 @@ def measured(s: Shown) -> Measured:
     gap, y = abs(s.ahead_L.dot(s.ahead.take(s.ahead_at, 1).reshape(s.ahead_L.shape[1], -1))).reshape(2, s.ahead_at.shape[1], -1)
     Z = s.Z.reshape(3, len(s.ahead), *A.shape)
     off, truth, a = abs(Z[0] - Z[1]), abs(Z[1]), abs(Z[2])
-    weights = s.L[5].reshape(2, len(s.ahead), -1).sum(axis=2)[1]
-    gap = gap if s.h is None else gap * s.h[:, None]
-    return Measured(tuple(S.values()), bool((gap <= s.allowed * y).all()),
+    there, weights = truth[s.output], s.L[5].reshape(2, len(s.ahead), -1).sum(axis=2)[1]
+    left = leaves_of(weights.dot(Z[2].reshape(len(weights), -1)).reshape(A.shape), s.widths)
+    sizes = np.maximum.accumulate(y * s.rise[:, None]) / s.rise[:, None]
+    return Measured(tuple(S.values()), bool((gap * s.h[:, None] <= s.allowed * sizes).all()),
                     float((a * off / A).max()), float(off.max()), float(truth.max()),
                     float(abs(s.ahead[s.output]).max()), float(Q[5].max()),
-                    float(abs(weights.dot(Z[2].reshape(len(weights), -1))).max()), float(truth[s.output].min()),
+                    min(map(mean_square, left)) ** 0.5, float((off[s.output] / (there + s.eps ** 0.5 * there.max() + s.tiny)).max()),
                     0.0 if s.weighed is None else float((s.weighed / A).max()), cancelled(flowing(None, s.flowed), 0.0), A)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import compile, host
+from .. import compile, host, nvrtc
 from ..fused import Device
 from . import mirrors, solves
 from .translate import translate
@@ -108,6 +108,9 @@ def main() -> int:
     unknown = [name for name in names if name not in known]
     if unknown or not names:
         parser.error(f"{', '.join(unknown)}: no such kernel" if unknown else "give names of kernels, or --all")
+    missing = nvrtc.missing() or host.missing()
+    if missing:
+        parser.error(missing)
     wrong = 0
     for name in names:
         for dtype in (np.float64, np.float32)[:1 if (case := solves.CASES.get(ALONE.get(name, name))) and case.only else 2]:

@@ -36,6 +36,10 @@ def weights(d: int, w: int) -> dict:
     return {**p, "b1": rng.normal(size=w), "b2": rng.normal(size=w)}
 
 
+def of_each(*shape: int) -> np.ndarray:
+    return np.random.default_rng(len(shape)).normal(size=shape)
+
+
 def decay(t: Any, y: Any, p: Any) -> Any:
     return np.cos(t) - y
 
@@ -68,15 +72,28 @@ def driven(t: Any, y: Any, p: Any) -> Any:
     return np.stack([np.tanh(y) * p["c"], np.cos(y)], axis=-1)
 
 
+def alone(t: Any, y: Any, p: Any) -> Any:
+    """With a rate and an input of each trajectory."""
+    return np.tanh(y @ p["W1"] + p["x"] @ p["U"]) @ p["W3"] - p["k"] * y
+
+
+def ensemble(t: Any, y: Any, p: Any) -> Any:
+    """With weights of each member."""
+    return np.tanh(y @ p["W1"] + p["b1"][:, None]) @ p["W3"]
+
+
 C = {"c": np.array([1.0, 0.5, 0.7])}
 SERIES = 0.3 * np.random.default_rng(0).normal(size=(11, 5, 2))
+
+
+EACH = 0.3 * np.random.default_rng(1).normal(size=(11, 5, 2))
 
 
 class Case(NamedTuple):
     """A solve of TS from normal numbers."""
     field: Any
     features: int
-    rows: int                   # trajectories
+    rows: Any                   # trajectories; of members so many each
     params: dict
     method: Any
     options: dict               # more for solve
@@ -98,6 +115,12 @@ CASES: dict[str, Case] = {name: Case(*x) for name, x in {        # type: ignore[
     "general": (gusts, 3, 11, C, rv.Coupled("heun2"), {"diffusion": general, "noise": rv.Brownian(2**63 + 3)}, np.float64),
     "exact": (shallow, 2, 37, weights(2, 8), rv.Coupled("midpoint", lam=0.9), {"exact": True}, np.float64, True),
     "control": (driven, 3, 11, C, rv.ReversibleHeun(), {"control": rv.LinearPath(np.linspace(0.0, 0.5, 5), SERIES)}, np.float64, True),
+    "own": (alone, 2, 21, {**weights(2, 6), "x": of_each(21, 3), "U": of_each(3, 6), "k": of_each(21, 1)}, rv.Coupled("midpoint"), {},
+            np.float64),
+    "members": (ensemble, 3, (2, 19), {"W1": of_each(2, 3, 8), "b1": of_each(2, 8), "W3": of_each(2, 8, 3)}, rv.ReversibleHeun(), {},
+                np.float32),
+    "own control": (driven, 3, 11, C, rv.ReversibleHeun(), {"control": rv.HermiteCubic(np.linspace(0.0, 0.5, 5), EACH)}, np.float64,
+                    True),
 }.items()}
 
 
@@ -121,7 +144,7 @@ def run(name: str, device: Any = "native", save: Any = (0, 2, 5), dtype: Any = N
     case = CASES[name]
     dtype = dtype or case.dtype
     rng = np.random.default_rng(1)
-    y0: Any = rng.normal(size=(case.rows, case.features)).astype(dtype)
+    y0: Any = rng.normal(size=(*np.atleast_1d(case.rows), case.features)).astype(dtype)
     y0 = (y0, rng.normal(size=y0.shape).astype(dtype)) if len(case.method.outputs) > 1 else y0
     params = {key: x.astype(dtype) for key, x in case.params.items()}
     how: dict[str, Any] = {"backend": device, "arithmetic": arithmetic}

@@ -420,7 +420,12 @@ def test_a_plan_can_be_changed_and_is_checked():
     with pytest.raises(ValueError, match=r"the backward sweep with T=32, state='shared' asks for \d+ bytes of shared memory"):
         plans(128, plan={"T": 32, "state": "shared"})
     assert plans(128, plan={"T": 32}).backward.state == "global"
-    for bad, said in (({"tiles": 3}, "'tiles' cannot be chosen"), ({"T": 0}, "T=0; a whole number"),
+    assert plans(128, plan={"T": np.int64(4)}) == plans(128, plan={"T": 4})
+    for how, said in (({"plan": "fast"}, "plan: 'fast'; a Plan, or a dict"), ({"arch": "hopper"}, "arch='hopper'; one such as"),
+                      ({"arch": None}, "arch=None; one"), ({"arithmetic": "quick"}, "arithmetic='quick'; 'fast' or")):
+        with pytest.raises((TypeError, ValueError), match=said):
+            plan_of(net, np.ones((8, 2)), TS, weights(2, 4), **{"arch": "sm_90", **how})
+    for bad, said in (({"tiles": 3}, "'tiles' cannot be chosen"), ({"T": 0}, "T=0; a whole number"), ({"T": True}, "T=True; a whole"),
                       ({"padded": 1}, "padded=1; True or False"), ({"prefetch": 0}, "prefetch=0; True or False"),
                       ({"state": "here"}, "state='here'; 'registers' or 'shared' or 'global'"),
                       ({"regime": "fast"}, "regime='fast'; one of")):

@@ -162,17 +162,54 @@ def test_a_field_that_holds_arrays_of_the_host_is_fused(field: Any, n: int, back
 
 def test_what_holds_arrays_of_the_host_and_cannot_be_fused_says_so(caplog: pytest.LogCaptureFixture) -> None:
     """With the reason, once, and the remedy; asked for by name it is an error, also after "auto" has found that it cannot be."""
-    shifted: Callable = lambda t, y, p: p * OFFSETS[:len(y)] - y
+    shifted: Callable = lambda t, y, p: p * np.tanh(y @ OFFSETS[:300].T) @ OFFSETS[:300] - y
     caplog.set_level("INFO", "revode")
     with pretended():
         for n in (5, 2900):
-            at = rv.to_device((np.ones((n, 3)), np.ones(3)))
+            at = rv.to_device((np.ones((n, 3)), np.ones(1)))
             for _ in range(2):
                 with pytest.raises(TypeError, match=r"the field holds the host array OFFSETS, and goes op by op.*pass it in params"):
                     rv.solve(shifted, at[0], np.linspace(0.0, 0.1, 5), at[1])
-            with pytest.raises(NotImplementedError, match="a value of their own"):
+            with pytest.raises(NotImplementedError, match="a matrix of width 300"):
                 rv.solve(shifted, at[0], np.linspace(0.0, 0.1, 5), at[1], backend="fused")
-    assert len([x for x in caplog.messages if "goes op by op: parameters or a control with a value of their own" in x]) == 1
+    assert len([x for x in caplog.messages if "goes op by op: a matrix of width 300" in x]) == 1
+
+
+@pytest.mark.parametrize("method", [rv.RungeKutta("rk4"), rv.AsynchronousLeapfrog()], ids=repr)
+@pytest.mark.parametrize("tree", [False, True])
+def test_one_trajectory_time_and_again(method: Any, tree: bool) -> None:
+    """Not queued: a launch of a kind makes more room for what comes with it, and the memory of the host moves, also where values of a
+    single trajectory lie as they are."""
+    field: Callable = (lambda t, y, p: {"q": y["v"] * p, "v": -np.sin(y["q"])}) if tree else lambda t, y, p: np.sin(y) * p
+    x, ts = np.random.default_rng(0).normal(size=(2, 5)), np.linspace(0.0, 1.0, 21)
+    y0, p = {"q": x, "v": x - 1.0} if tree else x[0], np.array([0.5, 1.0, 0.2, 0.1, 0.7])
+
+    def run(solve: Callable, y0: Any, p: Any, **how: Any) -> tuple:
+        ys, pull = rv.vjp(lambda y0, p: solve(field, y0, ts, p, method=method, save=[3, 20], **how).ys, y0, p)
+        return ys, pull(ys)
+
+    desired = run(revode.solve, y0, p, backend="eager")
+    with pretended():
+        at = rv.to_device((y0, p))
+        for _ in range(3):
+            agrees(rv.to_host(run(rv.solve, *at, backend="fused")), desired, x.dtype)
+            at = at[0], at[1] + 0.0
+
+
+def test_second_derivatives_of_small_states_go_op_by_op() -> None:
+    """They crossed to the host by half: "params is a cupy array but y0 is a numpy array"."""
+    y0, p, ts = np.random.default_rng(0).normal(size=(7, 3)), np.ones(3), np.linspace(0.0, 0.5, 301)
+
+    def hvp(solve: Callable, y0: Any, p: Any, backend: str) -> Any:
+        field = lambda t, y, p: -p * np.sin(y)
+        return rv.hvp(lambda p: np.sum(solve(field, y0, ts, p, save=[-1], backend=backend).y1 ** 2))(p, p)
+
+    with pretended():
+        at = rv.to_device((y0, p))
+        for _ in range(2):
+            np.testing.assert_allclose(rv.to_host(hvp(rv.solve, *at, "auto")), hvp(revode.solve, y0, p, "eager"), rtol=1e-12)
+        with pytest.raises(NotImplementedError, match="a derivative of a derivative records every operation"):
+            hvp(rv.solve, *at, "fused")
 
 
 ADAPTIVE: dict[str, dict] = {

@@ -248,8 +248,13 @@ def test_memory_of_the_hand_written_sweep_is_flat():
     assert abs(peak(1000) - peak(10)) < 4096
 
 
-@pytest.mark.parametrize("words", [["--work", "w9"], ["--repeats", "0"], ["--contenders", "numpy,nobody"]])
-def test_bad_arguments_are_refused(words, capsys):
+@pytest.mark.parametrize("words", [["--work", "w9"], ["--repeats", "0"], ["--contenders", "numpy,nobody"],
+                                   *[["--core", "4096"]] * hasattr(run.os, "sched_getaffinity"), ["--again", "nowhere.json"],
+                                   ["--beside", __file__], ["--out", "/"], ["--json", __file__ + "/a.json"],
+                                   ["--beside", str(run.Path(run.__file__).parents[2] / "docs/measurements/complexity.json")]])
+def test_bad_arguments_are_refused(words, capsys, monkeypatch):
+    """Before anything is measured, which takes a quarter of an hour."""
+    monkeypatch.setattr(run, "measure", lambda args: pytest.fail("measured"))
     with pytest.raises(SystemExit) as stop:
         run.main(words)
     assert stop.value.code == 2

@@ -95,7 +95,7 @@ def test_called_or_the_long_way(name: str, shape: tuple, save: Any, ways: list[b
     assert one[1] == (*gradient(y0, PARAMS, **how, backend="eager")[1][:-1], "native")          # what is counted, the tape counts
 
 
-@pytest.mark.parametrize("shape", [(2,), (21, 2)], ids=str)
+@pytest.mark.parametrize("shape", [(2,), (21, 2), (96, 2)], ids=str)
 @pytest.mark.parametrize("name", METHODS)
 def test_what_a_called_sweep_is_told_by(name: str, shape: tuple, ways: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured where it lies, by C++, it is what NumPy measures the long way, of arrays. Sums of some hundred terms: 1e3 eps of their

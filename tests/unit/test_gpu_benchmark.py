@@ -39,6 +39,35 @@ def test_without_a_gpu_it_says_so_and_ends_with_2(tmp_path: Path) -> None:
         pytest.skip("there is a GPU here")
 
 
+@pytest.mark.parametrize(("options", "said"), [
+    (("--cases", "small"), "small: a case is work:method:dtype"),
+    (("--cases", "small:heun:float32"), "'heun' is none of coupled-midpoint"),
+    (("--cases", "w9:reversible-heun:float32"), "'w9' is none of small, "), (("--arch", "hopper"), "hopper: one such as sm_90"),
+    (("--minutes", "-1"), "-1: a number above 0"), (("--use", "nowhere"), "--use nowhere: there is no such folder"),
+    (("--rehearse", "--out", "/dev/null/out"), "/dev/null/out cannot be made: "),
+    (("--prepare", "/dev/null/ready"), "cannot be made: ")])
+def test_what_is_wrong_is_said_in_a_sentence(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    done = script("--out", str(tmp_path), *options)
+    assert done.returncode == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("module", "options"), [("revode_cuda.host.ptx", ("bare",)), ("reference.benchmarks.gpu_static", ()),
+                                                 ("reference.benchmarks.gpu", ("--prepare", "OUT"))])
+def test_without_nvrtc_a_command_says_what_to_install(module: str, options: tuple[str, ...], tmp_path: Path) -> None:
+    text = (f"import runpy, sys; from revode_cuda import nvrtc; nvrtc.places = lambda: []; "
+            f"sys.argv = {['', *(str(tmp_path) if x == 'OUT' else x for x in options)]}; "
+            f"runpy.run_module({module!r}, run_name='__main__', alter_sys=True)")
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=240, cwd=ROOT)
+    assert done.returncode == 2 and "pip install nvidia-cuda-nvrtc" in done.stderr and "Traceback" not in done.stderr
+    assert "WRONG" not in done.stdout
+
+
+def test_a_work_that_is_not_there_is_named() -> None:
+    done = subprocess.run([sys.executable, "-m", "reference.benchmarks.gpu_static", "--only", "w9"], capture_output=True, text=True,
+                          timeout=240, cwd=ROOT)
+    assert done.returncode == 2 and "invalid choice: 'w9'" in done.stderr
+
+
 def test_a_rehearsal_checks_and_times_and_writes(tmp_path: Path) -> None:
     asked = "w1:coupled-midpoint:float64,w4:reversible-heun:float32"
     done = script("--out", str(tmp_path), "--rehearse", "--only", "eager", "fused-fast", "--cases", asked)

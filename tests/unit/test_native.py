@@ -318,7 +318,7 @@ ROWS = np.random.default_rng(4).normal(size=(5, 3))
     (lambda t, y, p: y + y[[0, 0, 1, 2, 3]], "np.getitem.*trajectories"),
     (lambda t, y, p: y * np.max(y, 0), "np.max.*batch"),
     (lambda t, y, p: np.cumsum(y, 0), "np.cumsum.*batch"),
-    (lambda t, y, p: 0.1 * (p @ p.T) @ y, "np.matmul.*over the trajectories"),
+    (lambda t, y, p: 0.1 * (p @ p.T) @ y, "np.add.*over the trajectories"),
     (lambda t, y, p: np.concatenate([y[1:], y[:1]], 0), "np.getitem.*trajectories"),
     (lambda t, y, p: np.sin(y.astype(np.float32)).astype(np.float64), "np.astype.*from float64 to float32.*one precision"),
     (lambda t, y, p: y * np.sum(p * np.sin(t), 1, keepdims=True), "np.multiply.*every trajectory"),

@@ -187,7 +187,7 @@ BROKEN = {
     "a sum over features in another order": (r"for \(int c = first \? first : 1; c < last; c\+\+\)",
                                              "for (int c = last - 1; c >= (first ? first : 1); c--)"),
     "lanes that are no trajectories": (r"for \(int r = 1; r < R; r\+\+\)", "for (int r = 1; r < T; r++)"),
-    "a running sum that is added to": (r"total \? \*\(const vec\*\)total \+ sum", "total ? sum"),
+    "a running sum that is added to": (r"\*\(const vec\*\)\(total[^)]*\) \+ sum", "sum"),
 }
 
 

@@ -56,24 +56,26 @@ BUDGET = {
     "exact": 340,                    # how large numbers have been, and what is said where they are too large
     "tangent": 95,                   # on the tape, and by programs, of every equation; along the grid too
     "certify": 120,
-    "engines": 185,
+    "engines": 186,                  # how much of what it shows is held
     "march": 155,                    # what is kept, one window of neighbours at a time, who hears of steps that it chose
     "stiffness": 60,
     "events": 110,
-    "watch": 963,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200; what is
+    "watch": 972,                    # by leaf of params and y0, cotangents that die at rest, steps beyond stability: 200; what is
                                      # enough to tell that all is quiet, for a gradient that takes less than a millisecond: 140;
-                                     # bounds that others have measured, on a device: 15; gaps in a crowd: 18
+                                     # bounds that others have measured, on a device: 15; y0 by leaf and what fades, of many
+                                     # entries: 7; gaps in a crowd: 20
     "times": 90,                     # tensors among them, stops, what lies between, on any device
     "finite": 89,
     "memory": 55,
-    "compiled": 6020,                # the search for an adaptive grid; C99 in words of its own; auto; quiet sweeps, calls made again;
+    "compiled": 6066,                # the search for an adaptive grid; C99 in words of its own; auto; quiet sweeps, calls made again;
                                      # values side by side and loops unrolled, for a thread of a GPU; both directions compiled at once;
-                                     # a warm solve called, without a march and a watch between its two sweeps: 120;
+                                     # a warm solve called, without a march and a watch between its two sweeps: 120; told in lanes: 8;
                                      # noise: words by AVX2's own product, tails together: 43;
                                      # the stretches between checkpoints planned, and walked in C: 131;
                                      # what a called sweep leaves behind is measured where it lies: 40; its arguments as one array: 7;
                                      # what a step reads by its number, a step ahead: 14; loops that are alike, once: 29;
-                                     # Ctrl-C, forks and threads while it compiles, and a full disk: 19
+                                     # Ctrl-C, forks and threads while it compiles, and a full disk: 19;
+                                     # a first gradient traces, looks up, links, compiles and compares less: 29
     "export": 325,                   # noise and controls, methods that start with an evaluation
     "interop": 287,                  # a batch under vmap, once it has been seen that it may be one; times; options without a gradient
     "problem": 70,

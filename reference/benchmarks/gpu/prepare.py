@@ -19,8 +19,12 @@ from .processes import Clock
 def prepare(cases: list[Case], setting: Setting, arch: str, seconds: float) -> int:
     """Fill a folder for --use. A second call goes on where the first was ended."""
     from revode_cuda import nvrtc
-    setting.folder.mkdir(parents=True, exist_ok=True)
-    found = {"arch": arch, "nvrtc": ".".join(map(str, nvrtc.library().version)), **warm(cases, arch, str(setting.folder))}
+    from revode_cuda.compile import CompileError
+    try:
+        found = {"arch": arch, "nvrtc": ".".join(map(str, nvrtc.library().version)), **warm(cases, arch, str(setting.folder))}
+    except (ImportError, CompileError) as error:            # no NVRTC, or one that does not know this architecture
+        print(f"nothing was prepared: {error}".strip(), file=sys.stderr)
+        return 2
     (setting.folder / "ready.json").write_text(json.dumps(found) + "\n")
     print("{kernels} kernels for {arch} by NVRTC {nvrtc}, the longest took {longest:.1f} s".format(**found), flush=True)
     problems = desired_values(cases, setting, Clock(seconds))
