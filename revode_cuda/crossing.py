@@ -55,12 +55,15 @@ def moved(there: Callable, back: Callable) -> Callable:
     return custom_vjp(lambda x: (there(x), lambda a: (back(a),)), jvp=lambda args, tangents: there(tangents[0]))
 
 
+def ways(xp: Any, given: Any) -> tuple[Any, Callable]:
+    """The tree `given` on the host, and the way up for what comes of it."""
+    down = moved(fetch, send(xp)) if any(type(x) is Tensor for x in tree.flatten(given)[0]) else fetch
+    return down(given), moved(send(xp), fetch)
+
+
 def across(solve: Callable, xp: Any, y0: Any, params: Any, state0: State | None) -> Solution:
     """solve(y0, params, state0) on host arrays, between device arrays."""
-    down, up = moved(fetch, send(xp)), moved(send(xp), fetch)
-    parts = None if state0 is None else state0.parts
-    y0, params, parts = down((y0, params, parts)) if any(type(x) is Tensor for x in tree.flatten((y0, params, parts))[0]) else fetch(
-        (y0, params, parts))
+    (y0, params, parts), up = ways(xp, (y0, params, None if state0 is None else state0.parts))
     sol = solve(y0, params, None if state0 is None else state0._replace(parts=parts))
     ys, state = up(sol.ys), sol.state._replace(parts=up(sol.state.parts))
     ends = len(sol.ts) and float(value_of(sol.ts)[-1]) == state.t

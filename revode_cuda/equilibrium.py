@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, Literal
 
 import revode
-from revode import Anderson, Automatic, Checkpointed, Direct, FixedPoint, Picard, Reversible, Tensor, tree
+from revode import Anderson, Automatic, Checkpointed, Direct, FixedPoint, Picard, Reversible, tree
 from revode.checks import hinted
 from revode.engine.tensor import value_of
 
@@ -89,7 +89,7 @@ def without_launches(method: Any, gradient: Any) -> str | None:
 
 
 def fused(run: Callable, f: Callable, given: tuple, auto: bool, strict: bool, decided: tuple) -> FixedPoint:
-    from .crossing import fetch, moved, send
+    from .crossing import ways
     from .fused import Fusing, OpByOp, arrays_held, gpu
     try:
         device = gpu()
@@ -106,9 +106,9 @@ def fused(run: Callable, f: Callable, given: tuple, auto: bool, strict: bool, de
         return run(*given, backend="eager")
     if not crosses:
         return run(*given, backend=backend)
-    down, up = moved(fetch, send(device.xp)), moved(send(device.xp), fetch)
+    below, up = ways(device.xp, given)
     try:
-        found = run(*(down if any(type(x) is Tensor for x in arrays) else fetch)(given), backend=backend)
+        found = run(*below, backend=backend)
     except OpByOp:
         return run(*given, backend="eager")
     return found._replace(z=up(found.z))

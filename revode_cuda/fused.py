@@ -396,7 +396,7 @@ def to_host(x: Any) -> Any:
 def on_host(problem: Problem) -> Problem:
     """The problem with increments that stay on the host, and steps in y's dtype where a controller has found them, as there."""
     if problem.adaptive is not None and type(problem.hs) is list and problem.adaptive.arrived(problem):
-        problem = replace(problem, hs=np.asarray(problem.hs, getattr(problem.adaptive, "dtype", None)))
+        problem = replace(problem, hs=np.asarray(problem.hs, problem.adaptive.dtype))
     if problem.driver is None:
         return problem
     driver = copy(problem.driver)

@@ -31,8 +31,8 @@ class Engine(Protocol):
     """One solve at work, on its grid. Programs serve one verb, and the engine that runs them has the others in common alone."""
     name: str                    # what stats.backend says
     looks_often: bool            # whether it comes by every step anyway, so that nothing is won by looking at many at once
-    holds: int                   # the same where that is all there is to see: it is then judged together
     shows: int                   # bytes of states that it may be asked to show in one call: watch.ROOM, or more where a call is dear
+    holds: int                   # the same where that is all there is to see: it is then judged together
 
     def load(self, problem: Problem, params: Any, parts: Parts, cotangents: Parts | None = None) -> None:
         """Begin with these parts, and cotangents; the sums for the parameters are zero."""

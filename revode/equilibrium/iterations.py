@@ -44,7 +44,7 @@ class Iterations(Problem):
 
 class Until:
     """The stop rule: it extends the grid by one iteration at a time."""
-    tolerances = ()              # that programs would take
+    tolerances, dtype = (), None         # that programs would take
 
     def __init__(self, tol: float | None, atol: float, max_steps: int) -> None:
         self.tol = None if tol is None or tol == atol == 0 else float(tol)

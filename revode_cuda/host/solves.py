@@ -84,8 +84,6 @@ def ensemble(t: Any, y: Any, p: Any) -> Any:
 
 C = {"c": np.array([1.0, 0.5, 0.7])}
 SERIES = 0.3 * np.random.default_rng(0).normal(size=(11, 5, 2))
-
-
 EACH = 0.3 * np.random.default_rng(1).normal(size=(11, 5, 2))
 
 
